@@ -1,0 +1,161 @@
+//! Reading a definition out of a JSON document, with everything wrong with its shape named.
+
+use gathering_domain::{
+    CircuitBreaker, DEFAULT_MAX_CONCURRENCY, Definition, Edge, EdgeOn, Join, Node, NodeId, Pointer, Problems,
+    RetryPolicy,
+};
+use serde_json::Value;
+
+use crate::fields::{Fields, Shape};
+
+/// The most nodes that one graph may have.
+pub const MAX_NODES: usize = 100_000;
+
+/// What could be read of a document, and where in it each node and edge stands.
+pub(crate) struct Document {
+    pub(crate) definition: Definition,
+    pub(crate) node_places: Vec<Pointer>,
+    pub(crate) edge_places: Vec<Pointer>,
+}
+
+/// Reads what can be read, so that one look at it finds as many problems as possible; it is only to be executed if no
+/// problem was added.
+pub(crate) fn read(document: &Value, problems: &mut Problems) -> Document {
+    let mut definition = read_whole(document, problems);
+    let (mut node_places, mut edge_places) = (Vec::new(), Vec::new());
+    let at = Pointer::root().join("nodes");
+    let nodes = list(document, "nodes");
+    if document.get("nodes").is_some_and(Value::is_array) && nodes.is_empty() {
+        problems.add(at.clone(), "must hold at least one node");
+    }
+    if nodes.len() > MAX_NODES {
+        problems.add(at.clone(), format!("must hold at most {MAX_NODES} nodes, not {}", nodes.len()));
+    }
+    for (index, value) in nodes.iter().take(MAX_NODES).enumerate() {
+        let at = at.join(index);
+        if let Some(node) = node(value, at.clone(), problems) {
+            definition.nodes.push(node);
+            node_places.push(at);
+        }
+    }
+    let at = Pointer::root().join("edges");
+    for (index, value) in list(document, "edges").iter().enumerate() {
+        let at = at.join(index);
+        if let Some(edge) = edge(value, at.clone(), problems) {
+            definition.edges.push(edge);
+            edge_places.push(at);
+        }
+    }
+    Document { definition, node_places, edge_places }
+}
+
+fn list<'a>(document: &'a Value, name: &str) -> &'a [Value] {
+    document.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+fn read_whole(document: &Value, problems: &mut Problems) -> Definition {
+    let mut definition = Definition {
+        nodes: Vec::new(),
+        edges: Vec::new(),
+        timeout: None,
+        max_concurrency: DEFAULT_MAX_CONCURRENCY,
+        output: None,
+    };
+    let Some(mut fields) = Fields::of(document, Pointer::root(), problems) else { return definition };
+    fields.required("nodes", Shape::Array);
+    fields.optional("edges", Shape::Array);
+    definition.timeout = fields.optional_seconds("timeout_seconds");
+    if let Some(limit) = fields.optional("max_concurrency", Shape::Whole(1, 10_000)).and_then(Value::as_u64) {
+        definition.max_concurrency = usize::try_from(limit).unwrap_or(DEFAULT_MAX_CONCURRENCY);
+    }
+    definition.output = fields.optional("output", Shape::Text).and_then(Value::as_str).map(str::to_owned);
+    // What names and describes a file that holds one pipeline; the engine has no use for it.
+    fields.optional("name", Shape::Text);
+    fields.optional("description", Shape::Any);
+    fields.finish();
+    definition
+}
+
+fn node(value: &Value, at: Pointer, problems: &mut Problems) -> Option<Node> {
+    let mut fields = Fields::of(value, at, problems)?;
+    let id = node_id(&mut fields, "id");
+    let node_type = fields.required("type", Shape::Text).and_then(Value::as_str).map(str::to_owned);
+    let name = fields.optional("name", Shape::Text).and_then(Value::as_str).map(str::to_owned);
+    let config = fields.optional("config", Shape::Object).cloned();
+    let join = match fields.optional("join", Shape::OneOf(&["any", "all"])).and_then(Value::as_str) {
+        Some("all") => Join::All,
+        _ => Join::Any,
+    };
+    let timeout = fields.optional_seconds("timeout_seconds");
+    let idempotent = fields.optional("idempotent", Shape::Bool).and_then(Value::as_bool).unwrap_or(true);
+    let retry = fields.optional("retry", Shape::Object);
+    let breaker = fields.optional("circuit_breaker", Shape::Object);
+    let (retry_at, breaker_at) = (fields.place("retry"), fields.place("circuit_breaker"));
+    let retry = retry.map(|value| retry_policy(value, retry_at, fields.problems())).unwrap_or_default();
+    let circuit_breaker = breaker.and_then(|value| circuit_breaker(value, breaker_at, fields.problems()));
+    fields.finish();
+    Some(Node {
+        id: id?,
+        // A type that is missing was reported; without one the rest of the graph can still be looked at.
+        node_type: node_type.unwrap_or_default(),
+        name,
+        config: config.unwrap_or_else(|| Value::Object(serde_json::Map::new())),
+        join,
+        timeout,
+        retry,
+        circuit_breaker,
+        idempotent,
+    })
+}
+
+fn retry_policy(value: &Value, at: Pointer, problems: &mut Problems) -> RetryPolicy {
+    let mut policy = RetryPolicy::default();
+    let Some(mut fields) = Fields::of(value, at, problems) else { return policy };
+    if let Some(attempts) = fields.optional("max_attempts", Shape::Whole(1, 1000)).and_then(Value::as_u64) {
+        policy.max_attempts = u32::try_from(attempts).unwrap_or(policy.max_attempts);
+    }
+    policy.initial_backoff =
+        fields.optional_milliseconds("initial_backoff_ms").unwrap_or(policy.initial_backoff);
+    policy.max_backoff = fields.optional_milliseconds("max_backoff_ms").unwrap_or(policy.max_backoff);
+    let number = |value: Option<&Value>, default| value.and_then(Value::as_f64).unwrap_or(default);
+    policy.multiplier = number(fields.optional("multiplier", Shape::Number(1.0, 100.0)), policy.multiplier);
+    policy.jitter = number(fields.optional("jitter", Shape::Number(0.0, 1.0)), policy.jitter);
+    fields.finish();
+    policy
+}
+
+fn circuit_breaker(value: &Value, at: Pointer, problems: &mut Problems) -> Option<CircuitBreaker> {
+    let mut fields = Fields::of(value, at, problems)?;
+    let threshold = fields.required("failure_threshold", Shape::Whole(1, 10_000)).and_then(Value::as_u64);
+    let reset = fields.required("reset_seconds", Shape::Number(0.001, 86_400.0)).and_then(Value::as_f64);
+    fields.finish();
+    Some(CircuitBreaker {
+        failure_threshold: u32::try_from(threshold?).ok()?,
+        reset: std::time::Duration::from_secs_f64(reset?),
+    })
+}
+
+fn edge(value: &Value, at: Pointer, problems: &mut Problems) -> Option<Edge> {
+    let mut fields = Fields::of(value, at, problems)?;
+    let from = node_id(&mut fields, "from");
+    let to = node_id(&mut fields, "to");
+    let on = match fields.optional("on", Shape::OneOf(&["success", "failure", "always"])).and_then(Value::as_str) {
+        Some("failure") => EdgeOn::Failure,
+        Some("always") => EdgeOn::Always,
+        _ => EdgeOn::Success,
+    };
+    let when = fields.optional("when", Shape::Text).and_then(Value::as_str).map(str::to_owned);
+    fields.finish();
+    Some(Edge { from: from?, to: to?, on, when })
+}
+
+fn node_id(fields: &mut Fields<'_>, name: &'static str) -> Option<NodeId> {
+    let text = fields.required(name, Shape::Text)?.as_str()?;
+    match text.parse() {
+        Ok(id) => Some(id),
+        Err(problem) => {
+            fields.problem(name, problem.to_string());
+            None
+        }
+    }
+}

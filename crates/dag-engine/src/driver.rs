@@ -1,0 +1,485 @@
+//! Drives one claimed run: decides what happens next, has it recorded, executes it.
+//!
+//! The driver alone knows the next place in the journal. It has at most one checkpoint on its way; whatever happens
+//! meanwhile goes into the next one. A node is launched only when the checkpoint that says so is durable, and that same
+//! checkpoint holds the results that led to it (I3). All node futures live inside the driver: dropping it ends them.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use gathering_domain::{Digest, RunEvent, WaitingFor};
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::checkpointer::Checkpointer;
+use crate::clock::Clock;
+use crate::effects::{EffectRecord, Effects};
+use crate::graph::Graph;
+use crate::journal::{JournalEvent, NodeFailure, Record, Seq};
+use crate::node_run::NodeState;
+use crate::node_type::{Attempt, Outcome};
+use crate::progress::Progress;
+use crate::store::{Checkpoint, ClaimedRun, Release, RunEnd, RunError, StoreError};
+
+/// Records of effects that may wait for the driver; a node that records faster waits.
+const EFFECTS_BOUND: usize = 64;
+
+/// What may end a drive from outside.
+#[derive(Debug, Clone, Default)]
+pub struct Signals {
+    /// Somebody asked for the run's end.
+    pub cancel: CancellationToken,
+    /// The instance is to stop: start nothing more, and hand the run back once nothing executes.
+    pub drain: CancellationToken,
+    /// The time for that is over: drop what executes and hand the run back now.
+    pub hand_back: CancellationToken,
+    /// The instance may have lost its claims: drop everything and write nothing.
+    pub fence: CancellationToken,
+}
+
+/// How a drive ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DriveEnd {
+    /// The run reached a terminal state.
+    Ended(RunEvent),
+    /// The run waits; nobody drives it.
+    Parked,
+    /// The run is queued again.
+    HandedBack,
+    /// The run is somebody else's by now; nothing was written over.
+    ClaimLost,
+    /// The engine stopped, or had to, before the run was let go of; it will be recovered.
+    Abandoned,
+}
+
+/// What a driver needs of its engine.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) checkpointer: Checkpointer,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// From how long a wait on the run is let go of until then.
+    pub(crate) park_after: Duration,
+}
+
+type NodeEnd = (usize, Result<Outcome, NodeFailure>);
+
+pub(crate) struct Driver {
+    around: Surroundings,
+    claimed: ClaimedRun,
+    graph: Arc<Graph>,
+    progress: Progress,
+    next_seq: Seq,
+    /// What happened and is not yet on its way to the journal.
+    records: Vec<Record>,
+    /// Nodes to launch once `records` are durable, and who waits for that.
+    launches: Vec<usize>,
+    durable_waiters: Vec<oneshot::Sender<()>>,
+    /// Set once: what becomes of the run with the next checkpoint.
+    release: Option<Release>,
+    ready: VecDeque<usize>,
+    timers: BTreeSet<(DateTime<Utc>, usize)>,
+    /// Nodes whose attempt was recorded as begun and has not ended.
+    n_active: usize,
+    executing: FuturesUnordered<BoxFuture<'static, NodeEnd>>,
+    effects_sender: mpsc::Sender<EffectRecord>,
+    effects: mpsc::Receiver<EffectRecord>,
+    draining: bool,
+}
+
+/// A checkpoint on its way.
+struct InFlight {
+    commit: BoxFuture<'static, Result<(), StoreError>>,
+    launches: Vec<usize>,
+    durable_waiters: Vec<oneshot::Sender<()>>,
+    end: Option<DriveEnd>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        around: Surroundings,
+        claimed: ClaimedRun,
+        graph: Arc<Graph>,
+        progress: Progress,
+        next_seq: Seq,
+    ) -> Self {
+        let (effects_sender, effects) = mpsc::channel(EFFECTS_BOUND);
+        Self {
+            around,
+            claimed,
+            graph,
+            progress,
+            next_seq,
+            records: Vec::new(),
+            launches: Vec::new(),
+            durable_waiters: Vec::new(),
+            release: None,
+            ready: VecDeque::new(),
+            timers: BTreeSet::new(),
+            n_active: 0,
+            executing: FuturesUnordered::new(),
+            effects_sender,
+            effects,
+            draining: false,
+        }
+    }
+
+    /// Drives the run until it ends, waits, or a signal comes.
+    pub(crate) async fn drive(mut self, signals: Signals) -> DriveEnd {
+        self.take_up();
+        if self.claimed.cancel_requested {
+            self.end_early(RunEvent::Cancelled, "cancelled", "somebody asked for it");
+        }
+        let mut in_flight: Option<InFlight> = None;
+        loop {
+            self.decide(in_flight.is_none());
+            if in_flight.is_none() {
+                in_flight = self.checkpoint();
+            }
+            let ending = in_flight.as_ref().is_some_and(|flight| flight.end.is_some()) || self.release.is_some();
+            tokio::select! {
+                biased;
+                () = signals.fence.cancelled() => return DriveEnd::Abandoned,
+                committed = commit_of(&mut in_flight) => {
+                    let Some(flight) = in_flight.take() else { continue };
+                    match committed {
+                        Ok(()) => {}
+                        Err(StoreError::ClaimLost { .. }) => return DriveEnd::ClaimLost,
+                        Err(_) => return DriveEnd::Abandoned,
+                    }
+                    if let Some(end) = flight.end {
+                        return end;
+                    }
+                    self.launch(flight.launches);
+                    for waiter in flight.durable_waiters {
+                        // A node that was dropped meanwhile waits no longer.
+                        drop(waiter.send(()));
+                    }
+                }
+                () = signals.cancel.cancelled(), if !ending => {
+                    self.end_early(RunEvent::Cancelled, "cancelled", "somebody asked for it");
+                }
+                () = sleep_until(self.claimed.deadline_at, &*self.around.clock), if !ending => {
+                    self.end_early(RunEvent::TimedOut, NodeFailure::TIMED_OUT, "its deadline passed");
+                }
+                Some(record) = self.effects.recv(), if !ending => self.record_effect(record),
+                Some((node, result)) = self.executing.next(), if !ending => self.note_end(node, result),
+                () = sleep_until(self.timers.first().map(|(at, _)| *at), &*self.around.clock), if !ending => {}
+                () = signals.hand_back.cancelled(), if !ending => {
+                    self.executing.clear();
+                    self.release = Some(Release::HandBack);
+                }
+                () = signals.drain.cancelled(), if !ending && !self.draining => self.draining = true,
+            }
+        }
+    }
+
+    /// Finds where the run stands after a replay, or begins it.
+    fn take_up(&mut self) {
+        self.ready.extend(self.progress.roots().into_iter().filter(|&node| {
+            self.progress.node(node).state == NodeState::Pending
+        }));
+        let mut interrupted = Vec::new();
+        for (node, run) in self.progress.nodes() {
+            match (run.state, run.until) {
+                (NodeState::Running, _) => interrupted.push(node),
+                (NodeState::Retrying | NodeState::Waiting, Some(until)) => drop(self.timers.insert((until, node))),
+                _ => {}
+            }
+        }
+        for node in interrupted {
+            if self.graph.nodes[node].spec.idempotent {
+                self.ready.push_front(node);
+            } else {
+                let failure = NodeFailure::permanent(
+                    "interrupted",
+                    "its instance died while it executed, and it is declared not idempotent",
+                );
+                self.record(node, JournalEvent::Failed(failure));
+            }
+        }
+    }
+
+    /// Draws every conclusion there is. `quiet` says that no checkpoint is on its way.
+    fn decide(&mut self, quiet: bool) {
+        if self.release.is_some() {
+            return;
+        }
+        loop {
+            match self.progress.advance() {
+                Ok(advance) => {
+                    if let Some(node) = advance.fatal {
+                        return self.fail(node);
+                    }
+                    self.ready.extend(advance.ready);
+                    if advance.skipped.is_empty() {
+                        break;
+                    }
+                    for node in advance.skipped {
+                        self.record(node, JournalEvent::Skipped);
+                    }
+                }
+                Err(error) => return self.end_early(RunEvent::Failed, "expression", &error.to_string()),
+            }
+        }
+        if self.progress.is_complete() {
+            return self.succeed();
+        }
+        if !self.draining {
+            self.wake_due();
+            self.admit();
+        }
+        if quiet && self.records.is_empty() && self.n_active == 0 {
+            self.let_go();
+        }
+    }
+
+    fn wake_due(&mut self) {
+        let now = self.around.clock.now();
+        while let Some(&(until, node)) = self.timers.first() {
+            if until > now {
+                break;
+            }
+            self.timers.pop_first();
+            if self.progress.node(node).state == NodeState::Waiting {
+                self.record(node, JournalEvent::Woken);
+                self.n_active += 1;
+                self.launches.push(node);
+            } else {
+                self.ready.push_back(node);
+            }
+        }
+    }
+
+    fn admit(&mut self) {
+        while self.n_active < self.graph.definition().max_concurrency {
+            let Some(node) = self.ready.pop_front() else { break };
+            self.record(node, JournalEvent::Started);
+            self.n_active += 1;
+            self.launches.push(node);
+        }
+    }
+
+    /// Nothing executes and nothing can be started: the run needs no driver until its next timer.
+    fn let_go(&mut self) {
+        if self.draining {
+            self.release = Some(Release::HandBack);
+            return;
+        }
+        let Some(&(until, _)) = self.timers.first() else { return };
+        let wait = (until - self.around.clock.now()).to_std().unwrap_or(Duration::ZERO);
+        if wait > self.around.park_after {
+            let until = self.claimed.deadline_at.map_or(until, |deadline| deadline.min(until));
+            self.release = Some(Release::Park { waiting_for: WaitingFor::Timer, until: Some(until) });
+        }
+    }
+
+    fn succeed(&mut self) {
+        self.release = Some(Release::End(match self.progress.output() {
+            Ok(output) => RunEnd { event: RunEvent::Succeeded, output: Some(output), error: None },
+            Err(error) => RunEnd {
+                event: RunEvent::Failed,
+                output: None,
+                error: Some(RunError { kind: "output".to_owned(), message: error.to_string(), node_id: None }),
+            },
+        }));
+    }
+
+    fn fail(&mut self, node: usize) {
+        let id = self.graph.nodes[node].spec.id.to_string();
+        let message = match &self.progress.node(node).failure {
+            Some(failure) => format!("node `{id}` failed: {}", failure.message),
+            None => format!("node `{id}` failed"),
+        };
+        let kind = "node_failed".to_owned();
+        self.end(RunEvent::Failed, RunError { kind, message, node_id: Some(id) });
+    }
+
+    fn end_early(&mut self, event: RunEvent, kind: &str, message: &str) {
+        self.end(event, RunError { kind: kind.to_owned(), message: message.to_owned(), node_id: None });
+    }
+
+    /// Ends the run before its last node: what executes or waits is dropped and recorded as cancelled (I5).
+    fn end(&mut self, event: RunEvent, error: RunError) {
+        self.executing.clear();
+        self.launches.clear();
+        let unresolved: Vec<usize> = self
+            .progress
+            .nodes()
+            .filter(|(_, run)| {
+                matches!(run.state, NodeState::Running | NodeState::Retrying | NodeState::Waiting)
+            })
+            .map(|(node, _)| node)
+            .collect();
+        for node in unresolved {
+            self.record(node, JournalEvent::Cancelled);
+        }
+        self.release = Some(Release::End(RunEnd { event, output: None, error: Some(error) }));
+    }
+
+    /// Adds a record and takes it in.
+    fn record(&mut self, node: usize, event: JournalEvent) {
+        let run = self.progress.node(node);
+        let attempt = run.attempt + i32::from(event == JournalEvent::Started);
+        if let Err(illegal) = self.progress.apply(node, &event, attempt, self.around.clock.now()) {
+            // The decisions above only make legal records; one that is not must not reach the journal.
+            tracing::error!(run.id = %self.claimed.claim.run, error = %illegal, "a record was refused");
+            debug_assert!(false, "{illegal}");
+            return;
+        }
+        self.records.push(Record::of_node(self.graph.nodes[node].spec.id.clone(), attempt, event));
+    }
+
+    fn record_effect(&mut self, effect: EffectRecord) {
+        self.record(effect.node, effect.event);
+        self.durable_waiters.extend(effect.durable);
+    }
+
+    fn note_end(&mut self, node: usize, result: Result<Outcome, NodeFailure>) {
+        // What the node recorded before its end comes before its end in the journal.
+        while let Ok(effect) = self.effects.try_recv() {
+            self.record_effect(effect);
+        }
+        self.n_active -= 1;
+        let event = match result {
+            Ok(Outcome::Done(output)) => JournalEvent::Succeeded { output },
+            Ok(Outcome::WaitUntil(until)) => {
+                self.timers.insert((until, node));
+                JournalEvent::Waiting { until }
+            }
+            Err(failure) => self.after_failure(node, failure),
+        };
+        self.record(node, event);
+    }
+
+    fn after_failure(&mut self, node: usize, failure: NodeFailure) -> JournalEvent {
+        let spec = &self.graph.nodes[node].spec;
+        let run = self.progress.node(node);
+        let failures = run.failures + 1;
+        if !failure.retryable || failures >= spec.retry.max_attempts {
+            return JournalEvent::Failed(failure);
+        }
+        let draw = draw(&format!("{}/{}/{}", self.claimed.claim.run, spec.id, run.attempt));
+        let backoff = spec.retry.backoff_after(failures, draw);
+        let until = self.around.clock.now() + backoff;
+        self.timers.insert((until, node));
+        JournalEvent::Retrying { failure, until }
+    }
+
+    /// Sends what happened on its way to the journal, if anything did.
+    fn checkpoint(&mut self) -> Option<InFlight> {
+        let release = self.release.clone();
+        if self.records.is_empty() && release.is_none() {
+            return None;
+        }
+        let records = std::mem::take(&mut self.records);
+        let first_seq = self.next_seq;
+        self.next_seq += i64::try_from(records.len()).unwrap_or(i64::MAX);
+        let end = release.as_ref().map(|release| match release {
+            Release::End(end) => DriveEnd::Ended(end.event),
+            Release::Park { .. } => DriveEnd::Parked,
+            Release::HandBack => DriveEnd::HandedBack,
+        });
+        let checkpoint = Checkpoint { claim: self.claimed.claim, first_seq, records, release };
+        let checkpointer = self.around.checkpointer.clone();
+        Some(InFlight {
+            commit: async move { checkpointer.commit(checkpoint).await }.boxed(),
+            launches: std::mem::take(&mut self.launches),
+            durable_waiters: std::mem::take(&mut self.durable_waiters),
+            end,
+        })
+    }
+
+    fn launch(&mut self, nodes: Vec<usize>) {
+        if self.release.is_some() {
+            return;
+        }
+        for node in nodes {
+            let future = self.attempt(node);
+            self.executing.push(future);
+        }
+    }
+
+    fn attempt(&self, node: usize) -> BoxFuture<'static, NodeEnd> {
+        let graph_node = &self.graph.nodes[node];
+        let run = self.progress.node(node);
+        let config = match graph_node.config.resolve(&self.progress) {
+            Ok(config) => config,
+            Err(error) => {
+                let failure = NodeFailure::permanent("expression", error.to_string());
+                return std::future::ready((node, Err(failure))).boxed();
+            }
+        };
+        let upstream = if graph_node.node_type.collects_upstream() {
+            self.progress.upstream(node)
+        } else {
+            serde_json::Map::new()
+        };
+        let stop = CancellationToken::new();
+        let attempt = Attempt {
+            run: self.claimed.claim.run,
+            project: self.claimed.project,
+            node: graph_node.spec.id.clone(),
+            attempt: run.attempt,
+            config,
+            input: Arc::clone(&self.progress.input),
+            upstream,
+            woken: run.woken,
+            now: self.around.clock.now(),
+            effects: Effects::new(node, run.effects.clone(), self.effects_sender.clone()),
+            stop: stop.clone(),
+        };
+        let node_type = Arc::clone(&graph_node.node_type);
+        let timeout = graph_node.spec.timeout;
+        async move {
+            let _stopped_when_dropped = stop.drop_guard();
+            let execution = AssertUnwindSafe(node_type.execute(attempt)).catch_unwind();
+            let result = match timeout {
+                None => execution.await,
+                Some(limit) => match tokio::time::timeout(limit, execution).await {
+                    Ok(result) => result,
+                    Err(_) => Ok(Err(NodeFailure::retryable(
+                        NodeFailure::TIMED_OUT,
+                        format!("took longer than {} s", limit.as_secs_f64()),
+                    ))),
+                },
+            };
+            (node, result.unwrap_or_else(|_| Err(NodeFailure::permanent("panic", "the node's code panicked"))))
+        }
+        .boxed()
+    }
+}
+
+/// The commit on its way, or never.
+async fn commit_of(in_flight: &mut Option<InFlight>) -> Result<(), StoreError> {
+    match in_flight {
+        Some(flight) => (&mut flight.commit).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for that time by the engine's clock; for ever if there is none.
+async fn sleep_until(at: Option<DateTime<Utc>>, clock: &dyn Clock) {
+    match at {
+        Some(at) => tokio::time::sleep((at - clock.now()).to_std().unwrap_or(Duration::ZERO)).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A number from 0 to 1 that is spread evenly over names and the same for the same name.
+fn draw(name: &str) -> f64 {
+    let digest = Digest::of(name.as_bytes());
+    let [a, b, c, d, ..] = *digest.as_bytes();
+    f64::from(u32::from_be_bytes([a, b, c, d])) / f64::from(u32::MAX)
+}
+
+/// The input of a run, as nodes share it.
+pub(crate) fn shared_input(claimed: &ClaimedRun) -> Arc<Value> {
+    Arc::new(claimed.input.clone())
+}

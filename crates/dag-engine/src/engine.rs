@@ -1,0 +1,196 @@
+//! The engine: what drives claimed runs, whoever claimed them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gathering_domain::{Digest, RunEvent};
+use moka::sync::Cache;
+use tokio_util::sync::CancellationToken;
+
+use crate::checkpointer::{Checkpointer, CheckpointerService};
+use crate::clock::Clock;
+use crate::driver::{DriveEnd, Driver, Signals, Surroundings, shared_input};
+use crate::graph::Graph;
+use crate::journal::{JournalEntry, Seq};
+use crate::node_type::NodeTypes;
+use crate::progress::Progress;
+use crate::store::{Checkpoint, ClaimedRun, Release, RunEnd, RunError, RunStore, StoreError};
+
+const JOURNAL_PAGE: usize = 10_000;
+const LOAD_BACKOFF: Duration = Duration::from_millis(200);
+
+/// What an engine is told once.
+#[derive(Debug, Clone)]
+pub struct EngineSettings {
+    /// A run whose next timer is further away than this is let go of until then; nearer ones are waited for in place.
+    pub park_after: Duration,
+    /// How many validated graphs are kept; the least recently used goes first.
+    pub graph_cache_entries: u64,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self { park_after: Duration::from_secs(5), graph_cache_entries: 1000 }
+    }
+}
+
+/// Drives claimed runs. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    store: Arc<dyn RunStore>,
+    types: NodeTypes,
+    around: Surroundings,
+    graphs: Cache<Digest, Arc<Graph>>,
+}
+
+/// The engine's own task: it writes the checkpoints. It must outlive every drive.
+pub struct EngineService(CheckpointerService);
+
+impl EngineService {
+    /// Runs until `stop` is cancelled; drives that are still going on then end as [`DriveEnd::Abandoned`].
+    pub async fn run(self, stop: CancellationToken) {
+        self.0.run(stop).await;
+    }
+}
+
+impl Engine {
+    /// An engine on this store, and the service that whoever starts it must run.
+    pub fn new(
+        store: Arc<dyn RunStore>,
+        types: NodeTypes,
+        clock: Arc<dyn Clock>,
+        settings: EngineSettings,
+    ) -> (Self, EngineService) {
+        let (checkpointer, service) = Checkpointer::new(Arc::clone(&store));
+        let around = Surroundings { checkpointer, clock, park_after: settings.park_after };
+        let graphs = Cache::new(settings.graph_cache_entries);
+        (Self { store, types, around, graphs }, EngineService(service))
+    }
+
+    /// The node types that definitions may use here.
+    pub const fn node_types(&self) -> &NodeTypes {
+        &self.types
+    }
+
+    /// Where the runs live.
+    pub fn store(&self) -> &Arc<dyn RunStore> {
+        &self.store
+    }
+
+    /// Drives a claimed run until it ends, waits, or a signal comes.
+    ///
+    /// Cancellation: dropping it drops every node future; the run stays claimed and has to be recovered. Signals are the
+    /// better way.
+    pub async fn drive(&self, claimed: ClaimedRun, signals: Signals) -> DriveEnd {
+        let fence = signals.fence.clone();
+        tokio::select! {
+            biased;
+            () = fence.cancelled() => DriveEnd::Abandoned,
+            end = self.load_and_drive(claimed, signals) => end,
+        }
+    }
+
+    async fn load_and_drive(&self, claimed: ClaimedRun, signals: Signals) -> DriveEnd {
+        let journal = match self.journal_of(&claimed, &signals).await {
+            Ok(journal) => journal,
+            Err(error) => return self.give_up(&claimed, 0, error).await,
+        };
+        let last_seq = journal.last().map_or(0, |entry| entry.seq);
+        let graph = match self.graph_of(claimed.graph, &signals).await {
+            Ok(graph) => graph,
+            Err(error) => return self.give_up(&claimed, last_seq, error).await,
+        };
+        let mut progress =
+            Progress::new(Arc::clone(&graph), claimed.claim.run, claimed.project, shared_input(&claimed));
+        if let Err(error) = progress.replay(&journal) {
+            return self.give_up(&claimed, last_seq, LoadError::Unusable(error.into())).await;
+        }
+        drop(journal);
+        Box::pin(Driver::new(self.around.clone(), claimed, graph, progress, last_seq + 1).drive(signals)).await
+    }
+
+    async fn journal_of(&self, claimed: &ClaimedRun, signals: &Signals) -> Result<Vec<JournalEntry>, LoadError> {
+        let mut journal: Vec<JournalEntry> = Vec::new();
+        if !claimed.was_claimed_before() {
+            return Ok(journal);
+        }
+        loop {
+            let after = journal.last().map_or(0, |entry| entry.seq);
+            let run = claimed.claim.run;
+            let page = patiently(signals, || self.store.load_journal(run, after, JOURNAL_PAGE)).await?;
+            let complete = page.len() < JOURNAL_PAGE;
+            journal.extend(page);
+            if complete {
+                return Ok(journal);
+            }
+        }
+    }
+
+    async fn graph_of(&self, digest: Digest, signals: &Signals) -> Result<Arc<Graph>, LoadError> {
+        if let Some(graph) = self.graphs.get(&digest) {
+            return Ok(graph);
+        }
+        let definition = patiently(signals, || self.store.load_graph(digest)).await?;
+        let graph = Graph::validate(&definition, &self.types).map_err(|problems| LoadError::Unusable(problems.into()))?;
+        let graph = Arc::new(graph);
+        self.graphs.insert(digest, Arc::clone(&graph));
+        Ok(graph)
+    }
+
+    /// A run that cannot be driven fails, instead of being claimed again for ever.
+    async fn give_up(&self, claimed: &ClaimedRun, last_seq: Seq, error: LoadError) -> DriveEnd {
+        let cause = match error {
+            LoadError::Stopped => return self.hand_back(claimed, last_seq).await,
+            LoadError::Unusable(cause) => cause,
+        };
+        tracing::error!(run.id = %claimed.claim.run, error = %cause, "a run cannot be driven and fails");
+        let error = RunError { kind: "graph_invalid".to_owned(), message: cause.to_string(), node_id: None };
+        let end = RunEnd { event: RunEvent::Failed, output: None, error: Some(error) };
+        self.release(claimed, last_seq, Release::End(end), DriveEnd::Ended(RunEvent::Failed)).await
+    }
+
+    async fn hand_back(&self, claimed: &ClaimedRun, last_seq: Seq) -> DriveEnd {
+        self.release(claimed, last_seq, Release::HandBack, DriveEnd::HandedBack).await
+    }
+
+    async fn release(&self, claimed: &ClaimedRun, last_seq: Seq, release: Release, end: DriveEnd) -> DriveEnd {
+        let checkpoint = Checkpoint {
+            claim: claimed.claim,
+            first_seq: last_seq + 1,
+            records: Vec::new(),
+            release: Some(release),
+        };
+        match self.around.checkpointer.commit(checkpoint).await {
+            Ok(()) => end,
+            Err(StoreError::ClaimLost { .. }) => DriveEnd::ClaimLost,
+            Err(_) => DriveEnd::Abandoned,
+        }
+    }
+}
+
+/// Why a run cannot be driven.
+enum LoadError {
+    /// The instance stops.
+    Stopped,
+    /// What is stored of it makes no sense here.
+    Unusable(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Asks the store until it answers, or the instance stops.
+async fn patiently<T, F, Fut>(signals: &Signals, ask: F) -> Result<T, LoadError>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<T, StoreError>>,
+{
+    loop {
+        match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(StoreError::Unavailable(_)) => {}
+            Err(error) => return Err(LoadError::Unusable(error.into())),
+        }
+        tokio::select! {
+            () = signals.drain.cancelled() => return Err(LoadError::Stopped),
+            () = tokio::time::sleep(LOAD_BACKOFF) => {}
+        }
+    }
+}

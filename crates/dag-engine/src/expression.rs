@@ -1,0 +1,456 @@
+//! Expressions: CEL, checked when a definition is validated and bounded when they are evaluated.
+//!
+//! In scope: `input`, `nodes.<id>.output`, `nodes.<id>.state`, `nodes.<id>.error`, `run.id`, `run.project_id`. The
+//! standard functions and the `strings`, `lists` and `math` extensions of CEL are there. Evaluation is pure: the same
+//! scope gives the same value, so edges and conditions need no record of their own and replay equals live.
+//!
+//! The interpreter itself does not bound evaluation. Only comprehensions (`map`, `filter`, `all`, `exists`, …) can
+//! repeat work, so every iteration of one pays a step into [`MAX_STEPS`].
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
+use cel::objects::{Key, Map};
+use cel::{Context, Env, ExecutionError, Value as CelValue};
+use serde_json::Value;
+
+/// The most iterations that one evaluation may take.
+pub const MAX_STEPS: u32 = 250_000;
+
+/// The most bytes that the source of an expression may have.
+pub const MAX_SOURCE_BYTES: usize = 8 * 1024;
+
+/// How deep an expression may be nested: parser and interpreter recurse, and a thread's stack is not endless.
+const MAX_DEPTH: usize = 96;
+
+/// What an open bracket or a conditional counts: the grammar recurses through every precedence for it.
+const RECURSION: usize = 4;
+
+/// The function that each iteration of a comprehension is made to call; no name of a source can spell it.
+const STEP: &str = "@step";
+
+static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
+    let mut env = Env::stdlib();
+    for extension in [cel::extensions::strings, cel::extensions::lists, cel::extensions::math] {
+        // The three extensions are disjoint; should a release make them clash, its functions are reported as unknown.
+        if let Err(error) = env.add_extension(extension) {
+            tracing::error!(error = %error, "an extension of the expression language is not available");
+        }
+    }
+    Arc::new(env)
+});
+
+/// What an expression may read.
+pub trait Scope {
+    /// The run's input.
+    fn input(&self) -> &Value;
+    /// `nodes.<id>`: an object of `output`, `state` and `error`; absent for a node that the graph does not have.
+    fn node(&self, id: &str) -> Option<Value>;
+    /// The ids for which [`Scope::node`] has something.
+    fn node_ids(&self) -> Vec<String>;
+    /// `run`.
+    fn run(&self) -> Value;
+}
+
+/// A checked expression.
+#[derive(Debug)]
+pub struct Expression {
+    source: String,
+    root: IdedExpr,
+    uses: Uses,
+}
+
+/// Which variables an expression reads.
+#[derive(Debug, Default, Clone)]
+struct Uses {
+    input: bool,
+    run: bool,
+    /// Nodes that are named in it.
+    nodes: BTreeSet<String>,
+    /// Whether `nodes` is read as a whole or by a computed name.
+    all_nodes: bool,
+}
+
+/// Why a text is no expression that could be evaluated here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ExpressionProblem {
+    /// What is wrong, with its line and column in the expression where they are known.
+    pub message: String,
+}
+
+/// Why an evaluation has no value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expression `{source_text}`: {reason}")]
+pub struct EvaluationError {
+    source_text: String,
+    reason: String,
+}
+
+impl Expression {
+    /// Checks the syntax, the names of variables and the names of functions.
+    ///
+    /// # Errors
+    /// Every problem that was found.
+    pub fn compile(source: &str) -> Result<Self, Vec<ExpressionProblem>> {
+        let problem = |message: String| ExpressionProblem { message };
+        if source.trim().is_empty() {
+            return Err(vec![problem("an expression must not be empty".to_owned())]);
+        }
+        if source.len() > MAX_SOURCE_BYTES {
+            return Err(vec![problem(format!("an expression has at most {MAX_SOURCE_BYTES} bytes"))]);
+        }
+        if depth(source) > MAX_DEPTH {
+            return Err(vec![problem(format!("an expression nests brackets and operators at most {MAX_DEPTH} deep"))]);
+        }
+        let root = ENVIRONMENT.parser().parse(source).map_err(|errors| {
+            errors
+                .errors
+                .iter()
+                .map(|error| {
+                    let (line, column) = error.pos;
+                    problem(format!("not an expression: {} (line {line}, column {column})", error.msg.trim()))
+                })
+                .collect::<Vec<_>>()
+        })?;
+        Self::check(source, root)
+    }
+
+    fn check(source: &str, mut root: IdedExpr) -> Result<Self, Vec<ExpressionProblem>> {
+        let mut walk = Walk::default();
+        walk.visit(&mut root, &mut Vec::new());
+        if walk.problems.is_empty() {
+            Ok(Self { source: source.to_owned(), root, uses: walk.uses })
+        } else {
+            Err(walk.problems.into_iter().map(|message| ExpressionProblem { message }).collect())
+        }
+    }
+
+    /// The text that it was written as.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The nodes that it names.
+    pub fn node_ids(&self) -> impl Iterator<Item = &str> {
+        self.uses.nodes.iter().map(String::as_str)
+    }
+
+    /// Its value in this scope.
+    ///
+    /// # Errors
+    /// [`EvaluationError`] if it has none there: something absent is read, types do not fit, or it takes more than
+    /// [`MAX_STEPS`] iterations.
+    pub fn evaluate(&self, scope: &dyn Scope) -> Result<Value, EvaluationError> {
+        let error = |reason: String| EvaluationError { source_text: self.source.clone(), reason };
+        let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
+        let steps = Arc::new(AtomicU32::new(0));
+        context
+            .add_function(STEP, move |condition: bool| {
+                if steps.fetch_add(1, Ordering::Relaxed) < MAX_STEPS {
+                    Ok(condition)
+                } else {
+                    Err(ExecutionError::function_error("expression", format!("more than {MAX_STEPS} iterations")))
+                }
+            })
+            .map_err(|conflict| error(conflict.to_string()))?;
+        if self.uses.input {
+            context.add_variable_from_value("input", to_cel(scope.input()));
+        }
+        if self.uses.run {
+            context.add_variable_from_value("run", to_cel(&scope.run()));
+        }
+        if self.uses.all_nodes || !self.uses.nodes.is_empty() {
+            context.add_variable_from_value("nodes", self.nodes_in(scope));
+        }
+        let value = CelValue::resolve(&self.root, &context).map_err(|failure| error(describe(&failure)))?;
+        let mut json = value.json().map_err(|failure| error(failure.to_string()))?;
+        // A map of the interpreter has no order of its own; sorted keys make equal values equal texts.
+        json.sort_all_objects();
+        Ok(json)
+    }
+
+    fn nodes_in(&self, scope: &dyn Scope) -> CelValue {
+        let ids = if self.uses.all_nodes { scope.node_ids() } else { self.uses.nodes.iter().cloned().collect() };
+        let entries = ids
+            .into_iter()
+            .filter_map(|id| scope.node(&id).map(|node| (Key::from(id), to_cel(&node))))
+            .collect::<HashMap<_, _>>();
+        CelValue::Map(Map { map: Arc::new(entries) })
+    }
+}
+
+/// How deep the syntax tree of a source is at most: brackets nest, and so does every operator of a chain.
+///
+/// The parser's own bound only comes after its grammar has recursed, so a hostile source is refused before it.
+fn depth(source: &str) -> usize {
+    // Per open bracket, the operators since it was opened or since the last comma.
+    let mut chains = vec![0usize];
+    let (mut depth, mut deepest) = (0usize, 0usize);
+    let mut quote = None;
+    let mut chars = source.chars();
+    while let Some(char) = chars.next() {
+        match (quote, char) {
+            (Some(_), '\\') => drop(chars.next()),
+            (Some(end), char) if end == char => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '\'') => quote = Some(char),
+            (None, '(' | '[' | '{') => {
+                chains.push(0);
+                depth += RECURSION;
+            }
+            (None, ')' | ']' | '}') if chains.len() > 1 => depth -= chains.pop().unwrap_or(0) + RECURSION,
+            (None, ',') => depth -= chains.last_mut().map(std::mem::take).unwrap_or(0),
+            (None, '?' | '+' | '-' | '*' | '/' | '%' | '.' | '&' | '|' | '=' | '<' | '>' | '!') => {
+                let weight = if char == '?' { RECURSION } else { 1 };
+                if let Some(chain) = chains.last_mut() {
+                    *chain += weight;
+                }
+                depth += weight;
+            }
+            (None, _) => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
+fn describe(error: &ExecutionError) -> String {
+    match error {
+        ExecutionError::NoSuchKey(key) => format!("there is no `{key}`"),
+        other => other.to_string(),
+    }
+}
+
+/// JSON as the interpreter's values: whole numbers are `int` wherever they fit, so that `input.n + 1` works.
+fn to_cel(value: &Value) -> CelValue {
+    match value {
+        Value::Null => CelValue::Null,
+        Value::Bool(value) => CelValue::Bool(*value),
+        Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+            (Some(int), _, _) => CelValue::Int(int),
+            (None, Some(uint), _) => CelValue::UInt(uint),
+            (None, None, float) => CelValue::Float(float.unwrap_or(f64::NAN)),
+        },
+        Value::String(text) => CelValue::String(Arc::new(text.clone())),
+        Value::Array(items) => CelValue::List(Arc::new(items.iter().map(to_cel).collect())),
+        Value::Object(fields) => CelValue::Map(Map {
+            map: Arc::new(fields.iter().map(|(name, value)| (Key::from(name.clone()), to_cel(value))).collect()),
+        }),
+    }
+}
+
+/// One pass over a syntax tree: finds what it uses and what is wrong, and makes every iteration pay its step.
+#[derive(Default)]
+struct Walk {
+    uses: Uses,
+    problems: Vec<String>,
+}
+
+impl Walk {
+    fn visit(&mut self, node: &mut IdedExpr, local: &mut Vec<String>) {
+        if let Some(id) = named_node(&node.expr, local) {
+            self.uses.nodes.insert(id);
+            return;
+        }
+        match &mut node.expr {
+            Expr::Unspecified | Expr::Literal(_) => {}
+            Expr::Ident(name) => self.variable(name, local),
+            Expr::Select(select) => self.visit(&mut select.operand, local),
+            Expr::Call(call) => {
+                self.function(call);
+                if let Some(target) = &mut call.target {
+                    self.visit(target, local);
+                }
+                for argument in &mut call.args {
+                    self.visit(argument, local);
+                }
+            }
+            Expr::List(list) => list.elements.iter_mut().for_each(|element| self.visit(element, local)),
+            Expr::Map(map) => map.entries.iter_mut().for_each(|entry| self.entry(&mut entry.expr, local)),
+            Expr::Struct(made) => {
+                self.problems.push(format!("there is no type `{}`", made.type_name));
+            }
+            Expr::Comprehension(comprehension) => {
+                self.visit(&mut comprehension.iter_range, local);
+                self.visit(&mut comprehension.accu_init, local);
+                let outer = local.len();
+                local.push(comprehension.iter_var.clone());
+                local.extend(comprehension.iter_var2.clone());
+                local.push(comprehension.accu_var.clone());
+                self.visit(&mut comprehension.loop_cond, local);
+                self.visit(&mut comprehension.loop_step, local);
+                self.visit(&mut comprehension.result, local);
+                local.truncate(outer);
+                let condition = std::mem::take(&mut comprehension.loop_cond);
+                comprehension.loop_cond = IdedExpr {
+                    id: condition.id,
+                    expr: Expr::Call(CallExpr { func_name: STEP.to_owned(), target: None, args: vec![condition] }),
+                };
+            }
+        }
+    }
+
+    fn entry(&mut self, entry: &mut EntryExpr, local: &mut Vec<String>) {
+        match entry {
+            EntryExpr::MapEntry(entry) => {
+                self.visit(&mut entry.key, local);
+                self.visit(&mut entry.value, local);
+            }
+            EntryExpr::StructField(field) => self.visit(&mut field.value, local),
+        }
+    }
+
+    fn variable(&mut self, name: &str, local: &[String]) {
+        match name {
+            name if local.iter().any(|known| known == name) => {}
+            "input" => self.uses.input = true,
+            "run" => self.uses.run = true,
+            "nodes" => self.uses.all_nodes = true,
+            // The names of types are values of CEL: `type(x) == string`.
+            "bool" | "bytes" | "double" | "duration" | "int" | "list" | "map" | "null_type" | "string"
+            | "timestamp" | "type" | "uint" | "google" | "math" | "strings" | "lists" => {}
+            unknown => self.problems.push(format!(
+                "there is no variable `{unknown}`: in scope are `input`, `nodes` and `run`"
+            )),
+        }
+    }
+
+    fn function(&mut self, call: &CallExpr) {
+        let name = call.func_name.as_str();
+        let operator = !name.starts_with(|first: char| first.is_ascii_alphabetic());
+        // `math.greatest(…)` is parsed as a member call on `math`, and declared under its full name.
+        let qualified = match call.target.as_deref().map(|target| &target.expr) {
+            Some(Expr::Ident(space)) => Some(format!("{space}.{name}")),
+            _ => None,
+        };
+        if !operator && !is_function(name) && !qualified.is_some_and(|qualified| is_function(&qualified)) {
+            self.problems.push(format!("there is no function `{name}`"));
+        }
+    }
+}
+
+/// Whether the environment has a function or method of this name: declaring another one is then a conflict.
+fn is_function(name: &str) -> bool {
+    let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
+    context.add_function(name, |_: bool| true).is_err()
+}
+
+/// The id in `nodes.<id>` and `nodes["<id>"]`.
+fn named_node(expr: &Expr, local: &[String]) -> Option<String> {
+    let is_nodes =
+        |expr: &Expr| matches!(expr, Expr::Ident(name) if name == "nodes" && !local.contains(name));
+    match expr {
+        Expr::Select(select) if !select.test && is_nodes(&select.operand.expr) => Some(select.field.clone()),
+        Expr::Call(call) if call.func_name == operators::INDEX && call.args.len() == 2 => {
+            match (&call.args[0].expr, &call.args[1].expr) {
+                (nodes, Expr::Literal(LiteralValue::String(id))) if is_nodes(nodes) => {
+                    Some(id.inner().to_owned())
+                }
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// A scope out of literals.
+    pub(crate) struct Fixed {
+        pub(crate) input: Value,
+        pub(crate) nodes: Value,
+    }
+
+    impl Scope for Fixed {
+        fn input(&self) -> &Value {
+            &self.input
+        }
+        fn node(&self, id: &str) -> Option<Value> {
+            self.nodes.get(id).cloned()
+        }
+        fn node_ids(&self) -> Vec<String> {
+            self.nodes.as_object().map(|nodes| nodes.keys().cloned().collect()).unwrap_or_default()
+        }
+        fn run(&self) -> Value {
+            json!({"id": "r"})
+        }
+    }
+
+    pub(crate) fn scope() -> Fixed {
+        Fixed {
+            input: json!({"n": 41, "list": [3, 1, 2], "big": vec![1; 2000]}),
+            nodes: json!({
+                "a": {"state": "succeeded", "output": {"text": "hi", "x": 1.5}},
+                "b-c": {"state": "failed", "error": {"message": "no"}},
+            }),
+        }
+    }
+
+    fn value(source: &str) -> Value {
+        Expression::compile(source).unwrap().evaluate(&scope()).unwrap()
+    }
+
+    fn problems(source: &str) -> Vec<String> {
+        Expression::compile(source).unwrap_err().into_iter().map(|problem| problem.message).collect()
+    }
+
+    #[test]
+    fn values_keep_their_types() {
+        assert_eq!(value("input.n + 1"), json!(42));
+        assert_eq!(value("nodes.a.output.x * 2.0"), json!(3.0));
+        assert_eq!(value("nodes.a.output.text + '!'"), json!("hi!"));
+        assert_eq!(value("nodes['b-c'].error.message"), json!("no"));
+        assert_eq!(value("{'b': 1, 'a': [true, null]}").to_string(), r#"{"a":[true,null],"b":1}"#);
+        assert_eq!(value("input.list.map(x, x * 2)"), json!([6, 2, 4]));
+        assert_eq!(value("input.list.filter(x, x > 1).size()"), json!(2));
+        assert_eq!(value("'a,b'.split(',').join('-')"), json!("a-b"));
+        assert_eq!(value("math.greatest(input.list)"), json!(3));
+        assert_eq!(value("has(nodes.a.error)"), json!(false));
+        assert_eq!(value("nodes.map(id, nodes[id].state).size()"), json!(2));
+        assert_eq!(value("run.id"), json!("r"));
+    }
+
+    #[test]
+    fn what_cannot_be_evaluated_is_found_when_compiled() {
+        assert!(problems("1 +")[0].starts_with("not an expression: "));
+        assert_eq!(problems("inptu.n + outptu"), [
+            "there is no variable `inptu`: in scope are `input`, `nodes` and `run`",
+            "there is no variable `outptu`: in scope are `input`, `nodes` and `run`",
+        ]);
+        assert_eq!(problems("sizee(input)"), ["there is no function `sizee`"]);
+        assert_eq!(problems(" "), ["an expression must not be empty"]);
+        assert!(Expression::compile(&"1+".repeat(MAX_SOURCE_BYTES)).is_err());
+        for nested in [("(", "1", ")"), ("[", "1", "]"), ("!", "true", ""), ("-", "input.n", ""), ("true ? 1 : ", "1", ""), ("input.n + ", "1", ""), ("a.", "b", ""), ("{'a':", "1", "}")] {
+            for times in [20, 40, 90, MAX_SOURCE_BYTES / (nested.0.len() + nested.2.len()) - 10] {
+                let source = format!("{}{}{}", nested.0.repeat(times), nested.1, nested.2.repeat(times));
+                let _neither_hangs_nor_overflows = Expression::compile(&source).map(|deep| deep.evaluate(&scope()));
+            }
+        }
+    }
+
+    #[test]
+    fn named_nodes_are_found() {
+        let expression = Expression::compile("nodes.a.output.text + string(nodes['b-c'].state)").unwrap();
+        assert_eq!(expression.node_ids().collect::<Vec<_>>(), ["a", "b-c"]);
+        assert!(!expression.uses.all_nodes);
+    }
+
+    #[test]
+    fn evaluation_is_bounded() {
+        let expression = Expression::compile("input.big.all(a, input.big.all(b, a == b))").unwrap();
+        let error = expression.evaluate(&scope()).unwrap_err();
+        assert!(error.to_string().contains("more than 250000 iterations"), "{error}");
+    }
+
+    #[test]
+    fn an_absent_field_is_named() {
+        let error = Expression::compile("input.missing.x").unwrap().evaluate(&scope()).unwrap_err();
+        assert_eq!(error.to_string(), "expression `input.missing.x`: there is no `missing`");
+    }
+}

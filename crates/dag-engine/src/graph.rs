@@ -1,0 +1,310 @@
+//! A validated definition, ready to be driven: immutable, shared by all its runs.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use daggy::Dag;
+use daggy::petgraph::algo::tarjan_scc;
+use daggy::petgraph::graph::DiGraph;
+use daggy::petgraph::graph::NodeIndex;
+use gathering_domain::{Definition, EdgeOn, Node, Pointer, Problems};
+use serde_json::Value;
+
+use crate::document::{self, Document};
+use crate::expression::Expression;
+use crate::fields::Fields;
+use crate::node_type::{NodeType, NodeTypes};
+use crate::template::{self, Template};
+
+/// A validated definition.
+pub struct Graph {
+    pub(crate) nodes: Vec<GraphNode>,
+    pub(crate) edges: Vec<GraphEdge>,
+    pub(crate) output: Option<Expression>,
+    pub(crate) by_id: HashMap<String, usize>,
+    definition: Definition,
+    order: Vec<usize>,
+}
+
+/// A node with what its type made of its config. Nodes and edges are named by their index in the definition.
+pub(crate) struct GraphNode {
+    pub(crate) spec: Node,
+    pub(crate) node_type: Arc<dyn NodeType>,
+    pub(crate) config: Template,
+    pub(crate) incoming: Vec<usize>,
+    pub(crate) outgoing: Vec<usize>,
+}
+
+pub(crate) struct GraphEdge {
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+    pub(crate) on: EdgeOn,
+    pub(crate) when: Option<Expression>,
+    /// Its index in the definition; edges that could not be connected have none here.
+    place: usize,
+}
+
+impl Graph {
+    /// Validates a definition.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, each with its JSON pointer; nothing of it may be executed.
+    pub fn validate(document: &Value, types: &NodeTypes) -> Result<Self, Problems> {
+        let mut problems = Problems::new();
+        let Document { definition, node_places, edge_places } = document::read(document, &mut problems);
+        let nodes = compile_nodes(&definition, &node_places, types, &mut problems);
+        let mut graph = Self { by_id: HashMap::new(), nodes, edges: Vec::new(), output: None, definition, order: Vec::new() };
+        graph.name_nodes(&node_places, &mut problems);
+        graph.connect(document, &edge_places, &mut problems);
+        let output_at = Pointer::root().join("output");
+        graph.output =
+            graph.definition.output.as_deref().and_then(|source| template::compile(source, &output_at, &mut problems));
+        if graph.sort(&node_places, &mut problems) {
+            graph.check_references(&node_places, &edge_places, &mut problems);
+        }
+        problems.into_result().map(|()| graph)
+    }
+
+    /// The definition as it was written.
+    pub const fn definition(&self) -> &Definition {
+        &self.definition
+    }
+
+    /// The nodes' ids in a topological order; among nodes that do not depend on each other, as they were written.
+    pub fn order(&self) -> impl Iterator<Item = &str> {
+        self.order.iter().map(|&node| self.nodes[node].spec.id.as_str())
+    }
+
+    /// The nodes' ids by depth: those of one level depend only on levels before it.
+    pub fn levels(&self) -> Vec<Vec<&str>> {
+        let mut depth = vec![0usize; self.nodes.len()];
+        let mut levels: Vec<Vec<&str>> = Vec::new();
+        for &node in &self.order {
+            let incoming = self.nodes[node].incoming.iter();
+            depth[node] = incoming.map(|&edge| depth[self.edges[edge].from] + 1).max().unwrap_or(0);
+            if levels.len() <= depth[node] {
+                levels.resize_with(depth[node] + 1, Vec::new);
+            }
+            levels[depth[node]].push(self.nodes[node].spec.id.as_str());
+        }
+        levels
+    }
+
+    fn name_nodes(&mut self, places: &[Pointer], problems: &mut Problems) {
+        for (index, (node, at)) in self.nodes.iter().zip(places).enumerate() {
+            let first = *self.by_id.entry(node.spec.id.to_string()).or_insert(index);
+            if first != index {
+                let message = format!("`{}` is the id of {} already", node.spec.id, places[first]);
+                problems.add(at.join("id"), message);
+            }
+        }
+    }
+
+    fn connect(&mut self, document: &Value, places: &[Pointer], problems: &mut Problems) {
+        let mut seen = HashSet::new();
+        for (place, (edge, at)) in self.definition.edges.iter().zip(places).enumerate() {
+            let ends = [("from", &edge.from), ("to", &edge.to)].map(|(field, id)| {
+                let node = self.by_id.get(id.as_str()).copied();
+                if node.is_none() && document["nodes"].is_array() {
+                    problems.add(at.join(field), format!("there is no node `{id}`"));
+                }
+                node
+            });
+            let when =
+                edge.when.as_deref().and_then(|source| template::compile(source, &at.join("when"), problems));
+            let [Some(from), Some(to)] = ends else { continue };
+            if !seen.insert((from, to, edge.on as u8, edge.when.clone())) {
+                problems.add(at.clone(), format!("this edge from `{}` to `{}` is there already", edge.from, edge.to));
+                continue;
+            }
+            let index = self.edges.len();
+            self.nodes[from].outgoing.push(index);
+            self.nodes[to].incoming.push(index);
+            self.edges.push(GraphEdge { from, to, on: edge.on, when, place });
+        }
+    }
+
+    /// Finds the topological order, or names the cycles.
+    fn sort(&mut self, places: &[Pointer], problems: &mut Problems) -> bool {
+        let mut dag: Dag<usize, (), u32> = Dag::with_capacity(self.nodes.len(), self.edges.len());
+        for node in 0..self.nodes.len() {
+            dag.add_node(node);
+        }
+        let ends = self.edges.iter().map(|edge| (NodeIndex::new(edge.from), NodeIndex::new(edge.to), ()));
+        if dag.add_edges(ends).is_err() {
+            self.name_cycles(places, problems);
+            return false;
+        }
+        // Kahn's algorithm over the written order, so that the order reads as the definition does.
+        let mut unresolved: Vec<usize> = self.nodes.iter().map(|node| node.incoming.len()).collect();
+        let mut ready: VecDeque<usize> = (0..self.nodes.len()).filter(|&node| unresolved[node] == 0).collect();
+        while let Some(node) = ready.pop_front() {
+            self.order.push(node);
+            for &edge in &self.nodes[node].outgoing {
+                let to = self.edges[edge].to;
+                unresolved[to] -= 1;
+                if unresolved[to] == 0 {
+                    ready.push_back(to);
+                }
+            }
+        }
+        true
+    }
+
+    fn name_cycles(&self, places: &[Pointer], problems: &mut Problems) {
+        let mut graph: DiGraph<(), ()> = DiGraph::with_capacity(self.nodes.len(), self.edges.len());
+        for _ in &self.nodes {
+            graph.add_node(());
+        }
+        for edge in &self.edges {
+            graph.add_edge(NodeIndex::new(edge.from), NodeIndex::new(edge.to), ());
+        }
+        for mut group in tarjan_scc(&graph) {
+            group.sort();
+            let Some(&first) = group.first() else { continue };
+            if group.len() > 1 || graph.contains_edge(first, first) {
+                let path = self.cycle_through(first.index(), &group.iter().map(|node| node.index()).collect());
+                let message = format!("is on a cycle, and a graph must have none: {path}");
+                problems.add(places[first.index()].clone(), message);
+            }
+        }
+    }
+
+    /// The shortest way from `start` back to itself within its strongly connected group, in words.
+    fn cycle_through(&self, start: usize, group: &HashSet<usize>) -> String {
+        let mut came_from: HashMap<usize, usize> = HashMap::new();
+        let mut queue = VecDeque::from([start]);
+        'search: while let Some(node) = queue.pop_front() {
+            for &edge in &self.nodes[node].outgoing {
+                let to = self.edges[edge].to;
+                if group.contains(&to) && !came_from.contains_key(&to) {
+                    came_from.insert(to, node);
+                    if to == start {
+                        break 'search;
+                    }
+                    queue.push_back(to);
+                }
+            }
+        }
+        let mut path = vec![start];
+        let mut node = start;
+        while let Some(&before) = came_from.get(&node) {
+            path.push(before);
+            node = before;
+            if node == start {
+                break;
+            }
+        }
+        path.reverse();
+        path.iter().map(|&node| self.nodes[node].spec.id.as_str()).collect::<Vec<_>>().join(" -> ")
+    }
+
+    /// An expression may only name nodes that are resolved before it is evaluated.
+    fn check_references(&self, node_places: &[Pointer], edge_places: &[Pointer], problems: &mut Problems) {
+        for (index, node) in self.nodes.iter().enumerate() {
+            let at = node_places[index].join("config");
+            node.config.for_each_expression(&at, &mut |at, expression| {
+                self.check_upstream(expression, index, false, at, problems);
+            });
+        }
+        for edge in &self.edges {
+            if let Some(when) = &edge.when {
+                let at = edge_places[edge.place].join("when");
+                self.check_upstream(when, edge.from, true, &at, problems);
+            }
+        }
+        if let Some(output) = &self.output {
+            let at = Pointer::root().join("output");
+            for id in output.node_ids().filter(|id| !self.by_id.contains_key(*id)) {
+                problems.add(at.clone(), format!("there is no node `{id}`"));
+            }
+        }
+    }
+
+    fn check_upstream(
+        &self,
+        expression: &Expression,
+        node: usize,
+        itself_too: bool,
+        at: &Pointer,
+        problems: &mut Problems,
+    ) {
+        let mut wanted: BTreeMap<usize, &str> = BTreeMap::new();
+        for id in expression.node_ids() {
+            match self.by_id.get(id) {
+                Some(&named) if named == node && itself_too => {}
+                Some(&named) => drop(wanted.insert(named, id)),
+                None => problems.add(at.clone(), format!("there is no node `{id}`")),
+            }
+        }
+        // Backwards, nearest first: most expressions name a node close by, so the search ends soon.
+        let mut seen = HashSet::from([node]);
+        let mut queue = VecDeque::from([node]);
+        while let Some(node) = queue.pop_front() {
+            if wanted.is_empty() {
+                return;
+            }
+            for &edge in &self.nodes[node].incoming {
+                let from = self.edges[edge].from;
+                if seen.insert(from) {
+                    wanted.remove(&from);
+                    queue.push_back(from);
+                }
+            }
+        }
+        for id in wanted.values() {
+            let name = &self.nodes[node].spec.id;
+            problems.add(
+                at.clone(),
+                format!("node `{id}` is not upstream of `{name}`: no path of edges leads from it to here"),
+            );
+        }
+    }
+}
+
+/// Looks the types up and compiles the configs. A node whose type is unknown stands in as a barrier, so that the rest of
+/// the graph can still be looked at.
+fn compile_nodes(
+    definition: &Definition,
+    places: &[Pointer],
+    types: &NodeTypes,
+    problems: &mut Problems,
+) -> Vec<GraphNode> {
+    let mut nodes = Vec::with_capacity(definition.nodes.len());
+    for (node, at) in definition.nodes.iter().zip(places) {
+        let config_at = at.join("config");
+        let (node_type, config) = match types.get(&node.node_type) {
+            Some(node_type) => {
+                if let Some(mut fields) = Fields::of_config(&node.config, config_at.clone(), problems) {
+                    node_type.check(&mut fields);
+                    fields.finish();
+                }
+                let config = Template::compile(&node.config, node_type.expressions(), &config_at, problems);
+                (Arc::clone(node_type), config)
+            }
+            None => {
+                if !node.node_type.is_empty() {
+                    let known = types.names().collect::<Vec<_>>().join(", ");
+                    let message = format!("there is no node type `{}`: the types are {known}", node.node_type);
+                    problems.add(at.join("type"), message);
+                }
+                let config = Template::compile(&node.config, &[], &config_at, problems);
+                (NodeTypes::barrier(), config)
+            }
+        };
+        nodes.push(GraphNode {
+            spec: node.clone(),
+            node_type,
+            config,
+            incoming: Vec::new(),
+            outgoing: Vec::new(),
+        });
+    }
+    nodes
+}
+
+impl std::fmt::Debug for Graph {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Graph").field("n_nodes", &self.nodes.len()).field("n_edges", &self.edges.len()).finish()
+    }
+}

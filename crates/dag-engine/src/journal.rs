@@ -1,0 +1,302 @@
+//! The run journal: the one record of what happened inside a run, append-only.
+//!
+//! It is checkpoint, effect ledger, history and event stream at once. The states of the nodes are a fold over it
+//! ([`crate::Progress`]); recovery is its replay. This module owns the words for what can happen and their stored form,
+//! and knows nothing of where they are stored.
+
+use chrono::{DateTime, Utc};
+use gathering_domain::{InstanceId, NodeId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// The place of an entry in its run's journal, counted from 1 without gaps.
+pub type Seq = i64;
+
+/// One entry as it stands in the journal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JournalEntry {
+    /// Its place.
+    pub seq: Seq,
+    /// What happened.
+    pub record: Record,
+    /// The instance that wrote it.
+    pub owner: Option<InstanceId>,
+    /// The epoch of the claim under which it was written.
+    pub epoch: i64,
+    /// When it was written, by the store's clock.
+    pub at: DateTime<Utc>,
+}
+
+/// What happened: to the run as a whole when `node` is absent, else to one attempt of one node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// The node.
+    pub node: Option<NodeId>,
+    /// Which item of a `map`; 0 outside of one.
+    pub iteration: i32,
+    /// Which attempt, from 1; 0 where there is none.
+    pub attempt: i32,
+    /// What.
+    pub event: JournalEvent,
+}
+
+impl Record {
+    /// Something that happened to an attempt of a node.
+    pub const fn of_node(node: NodeId, attempt: i32, event: JournalEvent) -> Self {
+        Self { node: Some(node), iteration: 0, attempt, event }
+    }
+
+    /// Something that happened to the run as a whole.
+    pub const fn of_run(event: JournalEvent) -> Self {
+        Self { node: None, iteration: 0, attempt: 0, event }
+    }
+}
+
+/// The kinds of entries, each with what belongs to it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JournalEvent {
+    /// An attempt began; recorded before anything of it executes.
+    Started,
+    /// The node succeeded with this output.
+    Succeeded {
+        /// What it hands on.
+        output: Value,
+    },
+    /// The node failed for good.
+    Failed(NodeFailure),
+    /// No edge to the node was taken.
+    Skipped,
+    /// The attempt failed; the next one begins at `until`.
+    Retrying {
+        /// Why the attempt failed.
+        failure: NodeFailure,
+        /// When the next one begins.
+        until: DateTime<Utc>,
+    },
+    /// The node holds nothing and waits for a time.
+    Waiting {
+        /// That time.
+        until: DateTime<Utc>,
+    },
+    /// What the node waited for came.
+    Woken,
+    /// The node was executing or waiting when the run was cancelled, timed out or failed elsewhere.
+    Cancelled,
+    /// A side effect is about to happen.
+    EffectStarted(EffectStart),
+    /// A side effect happened; it is never repeated in this run.
+    EffectDone {
+        /// Which effect of the node.
+        key: String,
+        /// What came of it.
+        result: Value,
+    },
+    /// A side effect was refused or did not happen.
+    EffectFailed {
+        /// Which effect of the node.
+        key: String,
+        /// Why.
+        failure: NodeFailure,
+    },
+    /// Another claim continues the run, because its owner died, parked it or handed it back.
+    TakenOver,
+}
+
+/// The beginning of a side effect, recorded before it is sent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EffectStart {
+    /// Which effect of the node: the same on every attempt.
+    pub key: String,
+    /// What happens if nobody can know whether it took place.
+    pub class: EffectClass,
+    /// The digest of what is asked for, in hexadecimal.
+    pub request_digest: String,
+}
+
+/// What a side effect allows when it is unknown whether it took place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EffectClass {
+    /// It changes nothing; repeating it is free.
+    Pure,
+    /// Repeating it with the same key does no more than doing it once.
+    Idempotent,
+    /// It must not be repeated silently.
+    Unsafe,
+}
+
+/// Why a node failed, as it is recorded and shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct NodeFailure {
+    /// A short stable word, such as `timed_out`, `expression`, `http_status`.
+    pub kind: String,
+    /// What happened and what to do about it, without secrets.
+    pub message: String,
+    /// Whether trying again may help.
+    pub retryable: bool,
+}
+
+impl NodeFailure {
+    /// The kind of a failure for want of time.
+    pub const TIMED_OUT: &'static str = "timed_out";
+
+    /// A failure that trying again cannot mend.
+    pub fn permanent(kind: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { kind: kind.into(), message: message.into(), retryable: false }
+    }
+
+    /// A failure that may pass.
+    pub fn retryable(kind: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { kind: kind.into(), message: message.into(), retryable: true }
+    }
+}
+
+/// An entry whose stored form makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("journal entry of kind `{kind}` cannot be read: {reason}")]
+pub struct CorruptEntry {
+    kind: String,
+    reason: String,
+}
+
+impl JournalEvent {
+    /// The word for its kind in SQL and JSON.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            JournalEvent::Started => "node_started",
+            JournalEvent::Succeeded { .. } => "node_succeeded",
+            JournalEvent::Failed(_) => "node_failed",
+            JournalEvent::Skipped => "node_skipped",
+            JournalEvent::Retrying { .. } => "node_retrying",
+            JournalEvent::Waiting { .. } => "node_waiting",
+            JournalEvent::Woken => "node_woken",
+            JournalEvent::Cancelled => "node_cancelled",
+            JournalEvent::EffectStarted(_) => "effect_started",
+            JournalEvent::EffectDone { .. } => "effect_done",
+            JournalEvent::EffectFailed { .. } => "effect_failed",
+            JournalEvent::TakenOver => "taken_over",
+        }
+    }
+
+    /// What belongs to it, as it is stored; absent for kinds that say everything by themselves.
+    pub fn payload(&self) -> Option<Value> {
+        match self {
+            JournalEvent::Started
+            | JournalEvent::Skipped
+            | JournalEvent::Woken
+            | JournalEvent::Cancelled
+            | JournalEvent::TakenOver => None,
+            JournalEvent::Succeeded { output } => Some(json!({ "output": output })),
+            JournalEvent::Failed(failure) => Some(json!({ "error": failure })),
+            JournalEvent::Retrying { failure, until } => Some(json!({ "error": failure, "until": until })),
+            JournalEvent::Waiting { until } => Some(json!({ "until": until })),
+            JournalEvent::EffectStarted(start) => Some(json!(start)),
+            JournalEvent::EffectDone { key, result } => Some(json!({ "key": key, "result": result })),
+            JournalEvent::EffectFailed { key, failure } => Some(json!({ "key": key, "error": failure })),
+        }
+    }
+
+    /// The event of a stored kind and payload.
+    ///
+    /// # Errors
+    /// [`CorruptEntry`] if the kind is unknown or its payload is not of its shape.
+    pub fn from_stored(kind: &str, payload: Option<Value>) -> Result<Self, CorruptEntry> {
+        #[derive(Deserialize)]
+        struct Output {
+            output: Value,
+        }
+        #[derive(Deserialize)]
+        struct Failure {
+            error: NodeFailure,
+        }
+        #[derive(Deserialize)]
+        struct Retry {
+            error: NodeFailure,
+            until: DateTime<Utc>,
+        }
+        #[derive(Deserialize)]
+        struct Wait {
+            until: DateTime<Utc>,
+        }
+        #[derive(Deserialize)]
+        struct Done {
+            key: String,
+            result: Value,
+        }
+        #[derive(Deserialize)]
+        struct Refused {
+            key: String,
+            error: NodeFailure,
+        }
+        fn read<T: serde::de::DeserializeOwned>(kind: &str, payload: Option<Value>) -> Result<T, CorruptEntry> {
+            serde_json::from_value(payload.unwrap_or(Value::Null))
+                .map_err(|error| CorruptEntry { kind: kind.to_owned(), reason: error.to_string() })
+        }
+        Ok(match kind {
+            "node_started" => JournalEvent::Started,
+            "node_succeeded" => JournalEvent::Succeeded { output: read::<Output>(kind, payload)?.output },
+            "node_failed" => JournalEvent::Failed(read::<Failure>(kind, payload)?.error),
+            "node_skipped" => JournalEvent::Skipped,
+            "node_retrying" => {
+                let Retry { error, until } = read(kind, payload)?;
+                JournalEvent::Retrying { failure: error, until }
+            }
+            "node_waiting" => JournalEvent::Waiting { until: read::<Wait>(kind, payload)?.until },
+            "node_woken" => JournalEvent::Woken,
+            "node_cancelled" => JournalEvent::Cancelled,
+            "effect_started" => JournalEvent::EffectStarted(read(kind, payload)?),
+            "effect_done" => {
+                let Done { key, result } = read(kind, payload)?;
+                JournalEvent::EffectDone { key, result }
+            }
+            "effect_failed" => {
+                let Refused { key, error } = read(kind, payload)?;
+                JournalEvent::EffectFailed { key, failure: error }
+            }
+            "taken_over" => JournalEvent::TakenOver,
+            unknown => {
+                return Err(CorruptEntry {
+                    kind: unknown.to_owned(),
+                    reason: "a newer version of the server may have written it".to_owned(),
+                });
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_survives_being_stored() {
+        let failure = NodeFailure::retryable("http_status", "502 from the peer");
+        let until = "2026-11-23T12:00:00.5Z".parse().unwrap();
+        let start = EffectStart {
+            key: "call".into(),
+            class: EffectClass::Unsafe,
+            request_digest: "ab".into(),
+        };
+        for event in [
+            JournalEvent::Started,
+            JournalEvent::Succeeded { output: json!({"a": [1, null]}) },
+            JournalEvent::Succeeded { output: Value::Null },
+            JournalEvent::Failed(failure.clone()),
+            JournalEvent::Skipped,
+            JournalEvent::Retrying { failure: failure.clone(), until },
+            JournalEvent::Waiting { until },
+            JournalEvent::Woken,
+            JournalEvent::Cancelled,
+            JournalEvent::EffectStarted(start),
+            JournalEvent::EffectDone { key: "call".into(), result: json!(7) },
+            JournalEvent::EffectFailed { key: "call".into(), failure },
+            JournalEvent::TakenOver,
+        ] {
+            let back = JournalEvent::from_stored(event.kind(), event.payload()).unwrap();
+            assert_eq!(back, event);
+        }
+        assert!(JournalEvent::from_stored("node_dreamt", None).is_err());
+        assert!(JournalEvent::from_stored("node_waiting", None).is_err());
+    }
+}

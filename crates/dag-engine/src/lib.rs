@@ -1,0 +1,34 @@
+//! Durable execution of directed acyclic graphs.
+
+mod checkpointer;
+mod clock;
+mod document;
+mod driver;
+mod effects;
+mod engine;
+mod expression;
+mod fields;
+mod graph;
+mod journal;
+mod node_run;
+mod node_type;
+mod progress;
+mod runner;
+mod store;
+mod template;
+
+pub use clock::{Clock, SystemClock};
+pub use driver::{DriveEnd, Signals};
+pub use engine::{Engine, EngineService, EngineSettings};
+pub use node_run::{IllegalRecord, NodeRun, NodeState};
+pub use runner::{Runner, RunnerHandle, RunnerSettings};
+pub use document::MAX_NODES;
+pub use effects::Effects;
+pub use expression::{EvaluationError, Expression, ExpressionProblem, Scope, MAX_SOURCE_BYTES, MAX_STEPS};
+pub use journal::{CorruptEntry, EffectClass, EffectStart, JournalEntry, JournalEvent, NodeFailure, Record, Seq};
+pub use fields::{Fields, Shape};
+pub use graph::Graph;
+pub use node_type::{Attempt, NodeType, NodeTypes, Outcome};
+pub use store::{
+    Checkpoint, Claim, ClaimedRun, NewRun, Release, RunEnd, RunError, RunStore, StoreError,
+};

@@ -1,0 +1,196 @@
+//! What became of one node of a run: a fold over its records in the journal.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use gathering_domain::NodeId;
+use serde_json::Value;
+
+use crate::effects::{EffectResult, RecordedEffect};
+use crate::journal::{JournalEntry, JournalEvent, NodeFailure};
+
+/// Where a node of a run stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NodeState {
+    /// Not every edge to it is resolved, or it waits for room.
+    #[default]
+    Pending,
+    /// An attempt executes.
+    Running,
+    /// The last attempt failed; the next one begins after the back-off.
+    Retrying,
+    /// It waits for something and holds nothing.
+    Waiting,
+    /// It has an output.
+    Succeeded,
+    /// It failed for good.
+    Failed,
+    /// No edge to it was taken.
+    Skipped,
+    /// The run ended before it did.
+    Cancelled,
+    /// Its last attempt took too long.
+    TimedOut,
+}
+
+impl NodeState {
+    /// The word for it in expressions and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            NodeState::Pending => "pending",
+            NodeState::Running => "running",
+            NodeState::Retrying => "retrying",
+            NodeState::Waiting => "waiting",
+            NodeState::Succeeded => "succeeded",
+            NodeState::Failed => "failed",
+            NodeState::Skipped => "skipped",
+            NodeState::Cancelled => "cancelled",
+            NodeState::TimedOut => "timed_out",
+        }
+    }
+
+    /// Whether the edges out of the node can be resolved: nothing more will happen to it.
+    pub const fn is_resolved(self) -> bool {
+        matches!(
+            self,
+            NodeState::Succeeded
+                | NodeState::Failed
+                | NodeState::Skipped
+                | NodeState::Cancelled
+                | NodeState::TimedOut
+        )
+    }
+}
+
+impl fmt::Display for NodeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A record that cannot follow on what the journal says before it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a node that is {state} cannot be changed by `{event}`")]
+pub struct IllegalRecord {
+    state: NodeState,
+    event: &'static str,
+}
+
+/// What became of one node so far.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct NodeRun {
+    /// Where it stands.
+    pub state: NodeState,
+    /// The last attempt that began, from 1; 0 before the first.
+    pub attempt: i32,
+    /// Attempts that failed; interrupted ones do not count.
+    pub failures: u32,
+    /// What it hands on, once it succeeded.
+    pub output: Option<Value>,
+    /// Why the last attempt failed.
+    pub failure: Option<NodeFailure>,
+    /// When the next attempt begins or the wait ends.
+    pub until: Option<DateTime<Utc>>,
+    /// Whether what it waited for has come, so that the next call of it ends the wait.
+    pub woken: bool,
+    /// When the last attempt began.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it was resolved.
+    pub ended_at: Option<DateTime<Utc>>,
+    pub(crate) effects: BTreeMap<String, RecordedEffect>,
+}
+
+impl NodeRun {
+    /// Takes one record in, live and on replay alike. `attempt` and `at` are those of the record.
+    ///
+    /// # Errors
+    /// [`IllegalRecord`] if it cannot happen in this state; nothing changed.
+    pub fn apply(
+        &mut self,
+        event: &JournalEvent,
+        attempt: i32,
+        at: DateTime<Utc>,
+    ) -> Result<(), IllegalRecord> {
+        use NodeState::{Pending, Retrying, Running, Waiting};
+        match (self.state, event) {
+            // Running to Started: the attempt before was interrupted and is taken up again.
+            (Pending | Retrying | Running, JournalEvent::Started) => {
+                self.state = Running;
+                self.attempt = attempt;
+                self.until = None;
+                self.started_at = Some(at);
+            }
+            (Running, JournalEvent::Succeeded { output }) => {
+                self.output = Some(output.clone());
+                self.failure = None;
+                self.resolve(NodeState::Succeeded, at);
+            }
+            (Running, JournalEvent::Failed(failure)) => {
+                self.failure = Some(failure.clone());
+                self.failures += 1;
+                let timed_out = failure.kind == NodeFailure::TIMED_OUT;
+                self.resolve(if timed_out { NodeState::TimedOut } else { NodeState::Failed }, at);
+            }
+            (Pending, JournalEvent::Skipped) => self.resolve(NodeState::Skipped, at),
+            (Running, JournalEvent::Retrying { failure, until }) => {
+                self.state = Retrying;
+                self.failure = Some(failure.clone());
+                self.failures += 1;
+                self.until = Some(*until);
+            }
+            (Running, JournalEvent::Waiting { until }) => {
+                self.state = Waiting;
+                self.until = Some(*until);
+            }
+            (Waiting, JournalEvent::Woken) => {
+                self.state = Running;
+                self.until = None;
+                self.woken = true;
+            }
+            (Running | Retrying | Waiting, JournalEvent::Cancelled) => self.resolve(NodeState::Cancelled, at),
+            (Running, JournalEvent::EffectStarted(start)) => {
+                let effect = RecordedEffect { start: start.clone(), result: EffectResult::Unknown };
+                self.effects.insert(start.key.clone(), effect);
+            }
+            (Running, JournalEvent::EffectDone { key, result }) => {
+                self.end_effect(key, EffectResult::Done(result.clone()));
+            }
+            (Running, JournalEvent::EffectFailed { key, .. }) => self.end_effect(key, EffectResult::Failed),
+            (state, event) => return Err(IllegalRecord { state, event: event.kind() }),
+        }
+        Ok(())
+    }
+
+    fn resolve(&mut self, state: NodeState, at: DateTime<Utc>) {
+        self.state = state;
+        self.until = None;
+        self.ended_at = Some(at);
+    }
+
+    fn end_effect(&mut self, key: &str, result: EffectResult) {
+        if let Some(effect) = self.effects.get_mut(key) {
+            effect.result = result;
+        }
+    }
+
+    /// Every node that the journal speaks of, by id.
+    ///
+    /// # Errors
+    /// [`IllegalRecord`] if the entries are not those of one run in their order.
+    pub fn fold<'a>(
+        entries: impl IntoIterator<Item = &'a JournalEntry>,
+    ) -> Result<HashMap<NodeId, NodeRun>, IllegalRecord> {
+        let mut nodes: HashMap<NodeId, NodeRun> = HashMap::new();
+        for entry in entries {
+            if let Some(node) = &entry.record.node {
+                nodes.entry(node.clone()).or_default().apply(
+                    &entry.record.event,
+                    entry.record.attempt,
+                    entry.at,
+                )?;
+            }
+        }
+        Ok(nodes)
+    }
+}

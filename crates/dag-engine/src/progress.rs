@@ -1,0 +1,224 @@
+//! How far a run is: the nodes, the edges, and what follows from them. Pure; used while driving and on replay alike.
+//!
+//! Each node and edge is looked at once when it is resolved, so a run costs time linear in its graph.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use gathering_domain::{EdgeOn, Join, ProjectId, RunId};
+use serde_json::{Map, Value, json};
+
+use crate::expression::{EvaluationError, Scope};
+use crate::graph::Graph;
+use crate::journal::{JournalEntry, JournalEvent};
+use crate::node_run::{IllegalRecord, NodeRun, NodeState};
+
+/// How far a run is.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    graph: Arc<Graph>,
+    run: RunId,
+    project: ProjectId,
+    pub(crate) input: Arc<Value>,
+    nodes: Vec<NodeRun>,
+    /// Per node: incoming edges that are not resolved yet, and those that were taken.
+    unresolved: Vec<usize>,
+    taken: Vec<usize>,
+    /// Nodes that are resolved while the edges out of them are not.
+    to_resolve: VecDeque<usize>,
+    n_resolved: usize,
+}
+
+/// What follows from the nodes that were resolved.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Advance {
+    /// Nodes whose attempts may begin, in order.
+    pub(crate) ready: Vec<usize>,
+    /// Nodes to which no edge was taken, to be recorded as skipped.
+    pub(crate) skipped: Vec<usize>,
+    /// A node that failed while no edge caught it.
+    pub(crate) fatal: Option<usize>,
+}
+
+impl Progress {
+    /// A run of which nothing has happened.
+    pub(crate) fn new(graph: Arc<Graph>, run: RunId, project: ProjectId, input: Arc<Value>) -> Self {
+        let n = graph.nodes.len();
+        let unresolved = graph.nodes.iter().map(|node| node.incoming.len()).collect();
+        Self {
+            graph,
+            run,
+            project,
+            input,
+            nodes: vec![NodeRun::default(); n],
+            unresolved,
+            taken: vec![0; n],
+            to_resolve: VecDeque::new(),
+            n_resolved: 0,
+        }
+    }
+
+    /// Nodes without incoming edges: what a run begins with.
+    pub(crate) fn roots(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|&node| self.graph.nodes[node].incoming.is_empty()).collect()
+    }
+
+    pub(crate) fn node(&self, node: usize) -> &NodeRun {
+        &self.nodes[node]
+    }
+
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (usize, &NodeRun)> {
+        self.nodes.iter().enumerate()
+    }
+
+    /// Takes in what happened to a node.
+    pub(crate) fn apply(
+        &mut self,
+        node: usize,
+        event: &JournalEvent,
+        attempt: i32,
+        at: DateTime<Utc>,
+    ) -> Result<(), IllegalRecord> {
+        self.nodes[node].apply(event, attempt, at)?;
+        if self.nodes[node].state.is_resolved() {
+            self.to_resolve.push_back(node);
+            self.n_resolved += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes in what the journal holds.
+    pub(crate) fn replay(&mut self, entries: &[JournalEntry]) -> Result<(), ReplayError> {
+        for entry in entries {
+            let Some(id) = &entry.record.node else { continue };
+            let Some(&node) = self.graph.by_id.get(id.as_str()) else {
+                return Err(ReplayError::UnknownNode { seq: entry.seq, node: id.to_string() });
+            };
+            self.apply(node, &entry.record.event, entry.record.attempt, entry.at)
+                .map_err(|source| ReplayError::Illegal { seq: entry.seq, source })?;
+        }
+        Ok(())
+    }
+
+    /// Resolves the edges out of the nodes that were resolved since the last call.
+    pub(crate) fn advance(&mut self) -> Result<Advance, EvaluationError> {
+        let mut advance = Advance::default();
+        let graph = Arc::clone(&self.graph);
+        while let Some(node) = self.to_resolve.pop_front() {
+            let state = self.nodes[node].state;
+            let mut caught = false;
+            for &edge in &graph.nodes[node].outgoing {
+                let taken = self.is_taken(edge)?;
+                caught |= taken;
+                let to = graph.edges[edge].to;
+                self.unresolved[to] -= 1;
+                self.taken[to] += usize::from(taken);
+                if self.unresolved[to] == 0 && self.nodes[to].state == NodeState::Pending {
+                    if self.may_run(to) { advance.ready.push(to) } else { advance.skipped.push(to) }
+                }
+            }
+            if matches!(state, NodeState::Failed | NodeState::TimedOut) && !caught {
+                advance.fatal.get_or_insert(node);
+            }
+        }
+        Ok(advance)
+    }
+
+    fn may_run(&self, node: usize) -> bool {
+        match self.graph.nodes[node].spec.join {
+            Join::Any => self.taken[node] > 0,
+            Join::All => self.taken[node] == self.graph.nodes[node].incoming.len(),
+        }
+    }
+
+    fn is_taken(&self, edge: usize) -> Result<bool, EvaluationError> {
+        let edge = &self.graph.edges[edge];
+        let from = &self.nodes[edge.from];
+        let on = match (edge.on, from.state) {
+            (EdgeOn::Success | EdgeOn::Always, NodeState::Succeeded)
+            | (EdgeOn::Failure | EdgeOn::Always, NodeState::Failed | NodeState::TimedOut) => true,
+            _ => false,
+        };
+        if !on {
+            return Ok(false);
+        }
+        match &edge.when {
+            Some(when) => Ok(when.evaluate(self)? == Value::Bool(true)),
+            // Out of a node that decides, an edge without a condition of its own follows the decision.
+            None if self.graph.nodes[edge.from].node_type.decides_edges()
+                && from.state == NodeState::Succeeded
+                && edge.on == EdgeOn::Success =>
+            {
+                Ok(from.output.as_ref().is_some_and(|output| output["result"] == Value::Bool(true)))
+            }
+            None => Ok(true),
+        }
+    }
+
+    /// Whether nothing is left to happen.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.n_resolved == self.nodes.len() && self.to_resolve.is_empty()
+    }
+
+    /// The run's output: its `output` expression, or the outputs of the succeeded nodes that lead nowhere.
+    pub(crate) fn output(&self) -> Result<Value, EvaluationError> {
+        match &self.graph.output {
+            Some(output) => output.evaluate(self),
+            None => Ok(Value::Object(
+                self.nodes()
+                    .filter(|(node, _)| self.graph.nodes[*node].outgoing.is_empty())
+                    .filter_map(|(node, run)| {
+                        Some((self.graph.nodes[node].spec.id.to_string(), run.output.clone()?))
+                    })
+                    .collect(),
+            )),
+        }
+    }
+
+    /// The outputs of a node's direct predecessors by id.
+    pub(crate) fn upstream(&self, node: usize) -> Map<String, Value> {
+        let sources = self.graph.nodes[node].incoming.iter().map(|&edge| self.graph.edges[edge].from);
+        sources
+            .filter_map(|from| {
+                Some((self.graph.nodes[from].spec.id.to_string(), self.nodes[from].output.clone()?))
+            })
+            .collect()
+    }
+}
+
+impl Scope for Progress {
+    fn input(&self) -> &Value {
+        &self.input
+    }
+
+    fn node(&self, id: &str) -> Option<Value> {
+        let run = &self.nodes[*self.graph.by_id.get(id)?];
+        let mut node = json!({ "state": run.state.as_str(), "output": run.output });
+        if let Some(failure) = &run.failure {
+            node["error"] = json!(failure);
+        }
+        Some(node)
+    }
+
+    fn node_ids(&self) -> Vec<String> {
+        self.graph.nodes.iter().map(|node| node.spec.id.to_string()).collect()
+    }
+
+    fn run(&self) -> Value {
+        json!({ "id": self.run, "project_id": self.project })
+    }
+}
+
+/// A journal that does not belong to its graph.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReplayError {
+    #[error("entry {seq} speaks of node `{node}`, which the graph does not have")]
+    UnknownNode { seq: i64, node: String },
+    #[error("entry {seq} cannot be replayed")]
+    Illegal {
+        seq: i64,
+        #[source]
+        source: IllegalRecord,
+    },
+}

@@ -1,0 +1,287 @@
+//! Configs with expressions in them: every string may hold `${{ expression }}`.
+//!
+//! A string that is one whole `${{ … }}` keeps the value's type; in a longer one the values are written out: text as it
+//! is, null as nothing, everything else as JSON. `$${{` is a literal `${{`.
+
+use gathering_domain::{Pointer, Problems};
+use serde_json::{Map, Value};
+
+use crate::expression::{EvaluationError, Expression, Scope};
+
+const OPEN: &str = "${{";
+const CLOSE: &str = "}}";
+
+/// A JSON value in which some strings are computed.
+#[derive(Debug)]
+pub enum Template {
+    /// Nothing in it is computed.
+    Literal(Value),
+    /// One expression, whose value keeps its type.
+    Whole(Expression),
+    /// Text with expressions in it.
+    Text(Vec<Part>),
+    /// An array of which some element is computed.
+    Array(Vec<Template>),
+    /// An object of which some value is computed.
+    Object(Vec<(String, Template)>),
+}
+
+/// A piece of a text.
+#[derive(Debug)]
+pub enum Part {
+    /// Written as it is.
+    Literal(String),
+    /// Computed.
+    Computed(Expression),
+}
+
+/// Whether a config's string holds expressions, so that its value is not known before the node runs.
+pub fn is_computed(text: &str) -> bool {
+    text.match_indices(OPEN).any(|(at, _)| !text[..at].ends_with('$'))
+}
+
+impl Template {
+    /// Reads a config; problems are added at their place below `at`. The fields of the top level that `expressions`
+    /// names are expressions as a whole, without `${{ }}`.
+    pub fn compile(config: &Value, expressions: &[&str], at: &Pointer, problems: &mut Problems) -> Self {
+        match config {
+            Value::Object(fields) if !expressions.is_empty() => Self::object(fields, at, problems, |name, value| {
+                match value {
+                    Value::String(source) if expressions.contains(&name) => Some(source.clone()),
+                    _ => None,
+                }
+            }),
+            value => Self::value(value, at, problems),
+        }
+    }
+
+    fn value(value: &Value, at: &Pointer, problems: &mut Problems) -> Self {
+        match value {
+            Value::String(text) if text.contains(OPEN) => Self::text(text, at, problems),
+            Value::Array(items) => {
+                let items: Vec<_> =
+                    items.iter().enumerate().map(|(i, item)| Self::value(item, &at.join(i), problems)).collect();
+                if items.iter().all(|item| matches!(item, Template::Literal(_))) {
+                    Template::Literal(value.clone())
+                } else {
+                    Template::Array(items)
+                }
+            }
+            Value::Object(fields) => Self::object(fields, at, problems, |_, _| None),
+            literal => Template::Literal(literal.clone()),
+        }
+    }
+
+    fn object(
+        fields: &Map<String, Value>,
+        at: &Pointer,
+        problems: &mut Problems,
+        source_of: impl Fn(&str, &Value) -> Option<String>,
+    ) -> Self {
+        let compiled: Vec<_> = fields
+            .iter()
+            .map(|(name, value)| {
+                let at = at.join(name);
+                let template = match source_of(name, value) {
+                    Some(source) => compile(&source, &at, problems)
+                        .map_or(Template::Literal(Value::Null), Template::Whole),
+                    None => Self::value(value, &at, problems),
+                };
+                (name.clone(), template)
+            })
+            .collect();
+        if compiled.iter().all(|(_, value)| matches!(value, Template::Literal(_))) {
+            Template::Literal(Value::Object(fields.clone()))
+        } else {
+            Template::Object(compiled)
+        }
+    }
+
+    fn text(text: &str, at: &Pointer, problems: &mut Problems) -> Self {
+        let mut parts: Vec<Part> = Vec::new();
+        let mut literal = String::new();
+        let mut rest = text;
+        while let Some(open) = rest.find(OPEN) {
+            let (before, from_open) = rest.split_at(open);
+            if let Some(unescaped) = before.strip_suffix('$') {
+                literal.push_str(unescaped);
+                literal.push_str(OPEN);
+                rest = &from_open[OPEN.len()..];
+                continue;
+            }
+            literal.push_str(before);
+            let Some((source, after)) = split_at_close(&from_open[OPEN.len()..]) else {
+                problems.add(at.clone(), "`${{` is not closed by `}}`");
+                return Template::Literal(Value::Null);
+            };
+            if !literal.is_empty() {
+                parts.push(Part::Literal(std::mem::take(&mut literal)));
+            }
+            match compile(source, at, problems) {
+                Some(expression) => parts.push(Part::Computed(expression)),
+                None => return Template::Literal(Value::Null),
+            }
+            rest = after;
+        }
+        literal.push_str(rest);
+        if !literal.is_empty() {
+            parts.push(Part::Literal(literal));
+        }
+        match parts.pop() {
+            Some(Part::Computed(expression)) if parts.is_empty() => Template::Whole(expression),
+            Some(Part::Literal(literal)) if parts.is_empty() => Template::Literal(Value::String(literal)),
+            Some(last) => {
+                parts.push(last);
+                Template::Text(parts)
+            }
+            None => Template::Literal(Value::String(String::new())),
+        }
+    }
+
+    /// The config's value in this scope.
+    ///
+    /// # Errors
+    /// [`EvaluationError`] of the first expression that has no value there.
+    pub fn resolve(&self, scope: &dyn Scope) -> Result<Value, EvaluationError> {
+        Ok(match self {
+            Template::Literal(value) => value.clone(),
+            Template::Whole(expression) => expression.evaluate(scope)?,
+            Template::Text(parts) => {
+                let mut text = String::new();
+                for part in parts {
+                    match part {
+                        Part::Literal(literal) => text.push_str(literal),
+                        Part::Computed(expression) => match expression.evaluate(scope)? {
+                            Value::Null => {}
+                            Value::String(value) => text.push_str(&value),
+                            value => text.push_str(&value.to_string()),
+                        },
+                    }
+                }
+                Value::String(text)
+            }
+            Template::Array(items) => {
+                Value::Array(items.iter().map(|item| item.resolve(scope)).collect::<Result<_, _>>()?)
+            }
+            Template::Object(fields) => {
+                let mut object = Map::new();
+                for (name, value) in fields {
+                    object.insert(name.clone(), value.resolve(scope)?);
+                }
+                Value::Object(object)
+            }
+        })
+    }
+
+    /// Calls `found` with every expression and its place below `at`.
+    pub fn for_each_expression(&self, at: &Pointer, found: &mut impl FnMut(&Pointer, &Expression)) {
+        match self {
+            Template::Literal(_) => {}
+            Template::Whole(expression) => found(at, expression),
+            Template::Text(parts) => {
+                for part in parts {
+                    if let Part::Computed(expression) = part {
+                        found(at, expression);
+                    }
+                }
+            }
+            Template::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    item.for_each_expression(&at.join(index), found);
+                }
+            }
+            Template::Object(fields) => {
+                for (name, value) in fields {
+                    value.for_each_expression(&at.join(name), found);
+                }
+            }
+        }
+    }
+}
+
+/// Compiles an expression that stands at `at`, adding what is wrong with it.
+pub fn compile(source: &str, at: &Pointer, problems: &mut Problems) -> Option<Expression> {
+    match Expression::compile(source) {
+        Ok(expression) => Some(expression),
+        Err(found) => {
+            for problem in found {
+                problems.add(at.clone(), problem.message);
+            }
+            None
+        }
+    }
+}
+
+/// Splits behind the first `}}` that is outside of the expression's own strings and braces.
+fn split_at_close(text: &str) -> Option<(&str, &str)> {
+    let mut quote = None;
+    let mut braces = 0usize;
+    let mut chars = text.char_indices();
+    while let Some((at, char)) = chars.next() {
+        match (quote, char) {
+            (Some(_), '\\') => drop(chars.next()),
+            (Some(end), char) if end == char => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '\'') => quote = Some(char),
+            (None, '{') => braces += 1,
+            (None, '}') if braces > 0 => braces -= 1,
+            (None, '}') if text[at..].starts_with(CLOSE) => {
+                return Some((&text[..at], &text[at + CLOSE.len()..]));
+            }
+            (None, _) => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expression::tests::scope;
+    use serde_json::json;
+
+    fn resolved(config: Value) -> Value {
+        let mut problems = Problems::new();
+        let template = Template::compile(&config, &[], &Pointer::root(), &mut problems);
+        assert!(problems.is_empty(), "{problems}");
+        template.resolve(&scope()).unwrap()
+    }
+
+    #[test]
+    fn a_whole_expression_keeps_its_type_and_a_part_is_written_out() {
+        assert_eq!(
+            resolved(json!({
+                "whole": "${{ input.n }}",
+                "part": "n=${{ input.n }}, ${{ nodes.a.output.text }}, ${{ {'k': [1]} }}, ${{ null }}.",
+                "deep": [1, {"x": "${{ input.list }}"}],
+                "escaped": "$${{ input.n }}",
+                "literal": "plain",
+                "braces": "${{ {'a': {'b': '}}'}}.a.b }}",
+            })),
+            json!({
+                "whole": 41,
+                "part": "n=41, hi, {\"k\":[1]}, .",
+                "deep": [1, {"x": [3, 1, 2]}],
+                "escaped": "${{ input.n }}",
+                "literal": "plain",
+                "braces": "}}",
+            })
+        );
+    }
+
+    #[test]
+    fn problems_name_the_place_of_the_string() {
+        let mut problems = Problems::new();
+        let config = json!({"a": [{"b": "x ${{ nope }}"}], "c": "${{ 1", "d/e": "${{ 1 + }}"});
+        Template::compile(&config, &[], &"/config".to_owned().into(), &mut problems);
+        let places: Vec<_> = problems.iter().map(|problem| problem.pointer.as_str()).collect();
+        assert_eq!(places, ["/config/a/0/b", "/config/c", "/config/d~1e"]);
+    }
+
+    #[test]
+    fn only_unescaped_openings_are_computed() {
+        assert!(is_computed("a ${{ x }}"));
+        assert!(!is_computed("a $${{ x }}"));
+        assert!(!is_computed("a ${ x }"));
+    }
+}

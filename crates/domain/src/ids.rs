@@ -1,0 +1,171 @@
+//! Every id is its own type: UUIDv7 behind a newtype, so that a run's id cannot be passed for a project's.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// A text that is no id of the kind that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a {kind} id: it must be {expected}")]
+pub struct InvalidId {
+    kind: &'static str,
+    expected: &'static str,
+    text: String,
+}
+
+macro_rules! uuid_ids {
+    ($($(#[$doc:meta])* $name:ident, $kind:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// A new id, greater than every one that this process made before (UUIDv7, RFC 9562).
+            #[expect(clippy::new_without_default, reason = "a default id would be a different one each time")]
+            pub fn new() -> Self {
+                Self(Uuid::now_v7())
+            }
+
+            /// The id as it is stored.
+            pub const fn as_uuid(self) -> Uuid {
+                self.0
+            }
+        }
+
+        impl From<Uuid> for $name {
+            fn from(id: Uuid) -> Self {
+                Self(id)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                Uuid::try_parse(text).map(Self).map_err(|_| InvalidId {
+                    kind: $kind,
+                    expected: "a UUID",
+                    text: text.chars().take(64).collect(),
+                })
+            }
+        }
+    )*};
+}
+
+uuid_ids! {
+    /// A person or program with an account.
+    UserId, "user";
+    /// A project: what owns agents, pipelines, runs and files, and what membership is of.
+    ProjectId, "project";
+    /// An agent: instructions, a model and tools.
+    AgentId, "agent";
+    /// A piece of work given to a circle.
+    TaskId, "task";
+    /// A named pipeline; its definition comes in versions.
+    PipelineId, "pipeline";
+    /// One execution of a graph.
+    RunId, "run";
+    /// A rule for when something fires.
+    ScheduleId, "schedule";
+    /// A server process; a restarted server is another instance.
+    InstanceId, "instance";
+    /// A long-lived key of a program.
+    ApiKeyId, "API key";
+    /// One HTTP request.
+    RequestId, "request";
+}
+
+/// A node's name, unique within its graph: 1 to 64 characters of `a-z A-Z 0-9 _ -`, beginning with a letter.
+///
+/// The narrow alphabet keeps `nodes.<id>` a valid expression and the id safe in paths, logs and keys. An id with
+/// `-` is read in an expression as `nodes["<id>"]`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NodeId(std::sync::Arc<str>);
+
+impl NodeId {
+    /// The most characters that a node id may have.
+    pub const MAX_LEN: usize = 64;
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for NodeId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let mut bytes = text.bytes();
+        let well_formed = bytes.next().is_some_and(|first| first.is_ascii_alphabetic())
+            && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+            && text.len() <= Self::MAX_LEN;
+        if well_formed {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidId {
+                kind: "node",
+                expected: "1 to 64 letters, digits, `_` or `-`, beginning with a letter",
+                text: text.chars().take(64).collect(),
+            })
+        }
+    }
+}
+
+impl TryFrom<String> for NodeId {
+    type Error = InvalidId;
+
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        text.parse()
+    }
+}
+
+impl From<NodeId> for String {
+    fn from(id: NodeId) -> Self {
+        id.0.as_ref().to_owned()
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_sort_by_the_time_they_were_made() {
+        let first = RunId::new();
+        let second = RunId::new();
+        assert!(first < second);
+    }
+
+    #[test]
+    fn an_id_of_text_that_is_none_names_its_kind() {
+        let error = "x".parse::<RunId>().unwrap_err();
+        assert_eq!(error.to_string(), "`x` is not a run id: it must be a UUID");
+    }
+
+    #[test]
+    fn node_ids_are_narrow() {
+        for good in ["a", "fetch_2", "A-b", &"x".repeat(64)] {
+            assert!(good.parse::<NodeId>().is_ok(), "{good}");
+        }
+        for bad in ["", "2a", "_a", "a.b", "a/b", "ä", "a b", &"x".repeat(65)] {
+            assert!(bad.parse::<NodeId>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What is wrong with an input, all of it at once, each with its place.
+
+use std::fmt;
+
+use crate::Pointer;
+
+/// One thing that is wrong with an input, in words for the one who wrote it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// Where.
+    pub pointer: Pointer,
+    /// What, and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = if self.pointer.as_str().is_empty() { "/" } else { self.pointer.as_str() };
+        write!(f, "{place}: {}", self.message)
+    }
+}
+
+/// Collects every problem of an input, so that its author mends them in one go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
+pub struct Problems(Vec<Problem>);
+
+impl Problems {
+    /// None yet.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Exactly one.
+    pub fn one(pointer: Pointer, message: impl Into<String>) -> Self {
+        Self(vec![Problem { pointer, message: message.into() }])
+    }
+
+    /// Adds one.
+    pub fn add(&mut self, pointer: Pointer, message: impl Into<String>) {
+        self.0.push(Problem { pointer, message: message.into() });
+    }
+
+    /// Adds those of another look at the same input.
+    pub fn extend(&mut self, other: Problems) {
+        self.0.extend(other.0);
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The problems in the order in which they were found.
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.0.iter()
+    }
+
+    /// `Ok` when there is no problem.
+    ///
+    /// # Errors
+    /// The problems themselves, if there are any.
+    pub fn into_result(self) -> Result<(), Problems> {
+        if self.0.is_empty() { Ok(()) } else { Err(self) }
+    }
+}
+
+impl IntoIterator for Problems {
+    type Item = Problem;
+    type IntoIter = std::vec::IntoIter<Problem>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("; ")?;
+            }
+            problem.fmt(f)?;
+        }
+        Ok(())
+    }
+}
