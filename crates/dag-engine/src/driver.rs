@@ -159,7 +159,7 @@ impl Driver {
                     self.launch(flight.launches);
                     for waiter in flight.durable_waiters {
                         // A node that was dropped meanwhile waits no longer.
-                        drop(waiter.send(()));
+                        let _no_longer_waiting = waiter.send(());
                     }
                 }
                 () = signals.cancel.cancelled(), if !ending => {

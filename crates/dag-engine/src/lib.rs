@@ -16,6 +16,8 @@ mod progress;
 mod runner;
 mod store;
 mod template;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use clock::{Clock, SystemClock};
 pub use driver::{DriveEnd, Signals};

@@ -1,9 +1,12 @@
 //! The claim loop of one instance: takes runs from the queue while there is room, and drives them.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
 use gathering_domain::{InstanceId, RunId};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -49,6 +52,8 @@ pub struct Runner {
     owner: InstanceId,
     settings: RunnerSettings,
     handle: RunnerHandle,
+    /// Whether this instance may hold runs that it does not drive: the answer to a claim got lost, or a drive broke off.
+    holds_undriven: AtomicBool,
 }
 
 /// Tells a [`Runner`] that there is something to look at. Cheap to clone.
@@ -89,7 +94,7 @@ impl RunnerHandle {
 impl Runner {
     /// A runner that claims in the name of `owner`, whose liveness somebody else proves.
     pub fn new(engine: Engine, owner: InstanceId, settings: RunnerSettings) -> Self {
-        Self { engine, owner, settings, handle: RunnerHandle::default() }
+        Self { engine, owner, settings, handle: RunnerHandle::default(), holds_undriven: AtomicBool::new(false) }
     }
 
     /// What wakes it.
@@ -163,6 +168,9 @@ impl Runner {
         if limit == 0 || signals.drain.is_cancelled() || signals.fence.is_cancelled() {
             return false;
         }
+        if !self.release_undriven().await {
+            return false;
+        }
         match self.engine.store().claim(self.owner, limit).await {
             Ok(claimed) => {
                 let more = claimed.len() == limit;
@@ -172,7 +180,29 @@ impl Runner {
                 more
             }
             Err(error) => {
+                self.holds_undriven.store(true, Ordering::Relaxed);
                 log_store_error("runs cannot be claimed", &error);
+                false
+            }
+        }
+    }
+
+    /// Puts back what this instance holds without driving it, if there may be such runs; answers whether that is settled.
+    async fn release_undriven(&self) -> bool {
+        if !self.holds_undriven.load(Ordering::Relaxed) {
+            return true;
+        }
+        let driven: Vec<RunId> = self.handle.with_driven(|driven| driven.keys().copied().collect());
+        match self.engine.store().release_undriven(self.owner, &driven).await {
+            Ok(n_runs) => {
+                self.holds_undriven.store(false, Ordering::Relaxed);
+                if n_runs > 0 {
+                    tracing::warn!(n_runs, "{n_runs} runs were held without being driven, and are queued again");
+                }
+                true
+            }
+            Err(error) => {
+                log_store_error("undriven runs cannot be put back", &error);
                 false
             }
         }
@@ -184,7 +214,10 @@ impl Runner {
         self.handle.with_driven(|driven| driven.insert(run, cancel.clone()));
         let signals = Signals { cancel, ..signals.clone() };
         let engine = self.engine.clone();
-        driving.spawn(async move { (run, engine.drive(claimed, signals).await) });
+        driving.spawn(async move {
+            let drive = AssertUnwindSafe(engine.drive(claimed, signals)).catch_unwind();
+            (run, drive.await.unwrap_or(DriveEnd::Abandoned))
+        });
     }
 
     async fn until_next_look(&self, more_is_waiting: bool, n_driving: usize) -> Duration {
@@ -210,7 +243,11 @@ impl Runner {
             return;
         }
         match self.engine.store().list_cancel_requests(self.owner).await {
-            Ok(runs) => runs.into_iter().for_each(|run| drop(self.handle.cancel(run))),
+            Ok(runs) => {
+                for run in runs {
+                    self.handle.cancel(run);
+                }
+            }
             Err(error) => log_store_error("cancel requests cannot be looked for", &error),
         }
     }
@@ -219,9 +256,12 @@ impl Runner {
         match ended {
             Ok((run, end)) => {
                 self.handle.with_driven(|driven| driven.remove(&run));
+                if end == DriveEnd::Abandoned {
+                    self.holds_undriven.store(true, Ordering::Relaxed);
+                }
                 tracing::debug!(run.id = %run, end = ?end, "a run is no longer driven here");
             }
-            Err(error) => tracing::error!(error = %error, "a drive panicked; its run will be recovered"),
+            Err(error) => tracing::error!(error = %error, "a drive was aborted from outside"),
         }
     }
 }

@@ -189,8 +189,7 @@ pub trait RunStore: Send + Sync + 'static {
     /// claimed before gets [`crate::JournalEvent::TakenOver`] appended in the transaction that raises its epoch.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]; what may have been claimed is found by [`RunStore::recover_dead_instances`] once
-    /// this instance is gone.
+    /// [`StoreError::Unavailable`]; it is unknown what was claimed, and [`RunStore::release_undriven`] puts it back.
     async fn claim(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError>;
 
     /// Claims this run if it is queued or waiting, available or not.
@@ -230,9 +229,17 @@ pub trait RunStore: Send + Sync + 'static {
     /// [`StoreError::Unavailable`].
     async fn list_cancel_requests(&self, owner: InstanceId) -> Result<Vec<RunId>, StoreError>;
 
+    /// Puts the runs that `owner` holds but does not drive back into the queue: those of a claim whose answer got lost.
+    /// Only the owner itself may ask for it, while it is not claiming. Repeats: safe.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn release_undriven(&self, owner: InstanceId, driven: &[RunId]) -> Result<usize, StoreError>;
+
     /// Puts the runs of instances that died back into the queue, or fails those that were recovered more than
     /// `max_recoveries` times; answers with how many. Reconciles: repeating it, or calling it on several instances at
-    /// once, is harmless.
+    /// once, is harmless. The transaction raises their epochs and appends [`crate::JournalEvent::TakenOver`], so that nothing
+    /// of the former owner can be written any more, whoever claims them and when.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].

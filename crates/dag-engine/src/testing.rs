@@ -1,0 +1,12 @@
+//! What tests of this crate and of those who embed it need: the store in memory with faults, virtual time, and the cases
+//! that every implementation of [`crate::RunStore`] must pass.
+
+mod clock;
+mod faults;
+mod memory;
+mod suite;
+
+pub use clock::VirtualClock;
+pub use faults::{Fault, Faults};
+pub use memory::{MemoryStore, StoredRun};
+pub use suite::{StoreFixture, store_cases};

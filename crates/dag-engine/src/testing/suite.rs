@@ -1,0 +1,230 @@
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed case is a failed test")]
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use gathering_domain::{Digest, InstanceId, NodeId, ProjectId, RunEvent, RunId, WaitingFor};
+use serde_json::{Value, json};
+
+use crate::journal::{JournalEvent, Record};
+use crate::store::{Checkpoint, Claim, ClaimedRun, NewRun, Release, RunEnd, RunStore, StoreError};
+
+/// What the cases need besides the store.
+#[async_trait]
+pub trait StoreFixture: Send + Sync {
+    /// The store.
+    fn store(&self) -> Arc<dyn RunStore>;
+    /// A project that may own runs.
+    async fn project(&self) -> ProjectId;
+    /// A new instance that is alive.
+    async fn instance(&self) -> InstanceId;
+    /// The end of an instance that did not see it coming.
+    async fn kill(&self, instance: InstanceId);
+}
+
+/// Every case that an implementation of [`RunStore`] must pass, each on a fixture of its own.
+///
+/// # Panics
+/// At the first promise that does not hold.
+pub async fn store_cases<F, Fut>(make: F)
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Box<dyn StoreFixture>>,
+{
+    i2_a_run_is_claimed_once(&*make().await).await;
+    claims_go_by_priority_and_then_by_age(&*make().await).await;
+    i1_a_place_in_the_journal_is_taken_once(&*make().await).await;
+    i1_a_repeated_checkpoint_is_written_once(&*make().await).await;
+    i5_a_released_run_is_closed_to_its_former_owner(&*make().await).await;
+    one_lost_claim_spoils_nobody_elses_checkpoint(&*make().await).await;
+    i4_the_runs_of_a_dead_instance_are_queued_again(&*make().await).await;
+    i4_what_a_lost_claim_took_is_queued_again(&*make().await).await;
+    a_run_that_kills_every_owner_fails(&*make().await).await;
+    a_parked_run_is_claimed_when_its_time_comes(&*make().await).await;
+}
+
+async fn accept(fixture: &dyn StoreFixture, priority: i32) -> RunId {
+    let store = fixture.store();
+    let definition = json!({"nodes": [{"id": "a", "type": "trigger"}]});
+    let graph = Digest::of_json(&definition);
+    store.ensure_graph(graph, &definition).await.unwrap();
+    store.ensure_graph(graph, &definition).await.unwrap();
+    assert_eq!(store.load_graph(graph).await.unwrap(), definition);
+    let id = RunId::new();
+    let project = fixture.project().await;
+    let run = NewRun { id, project, graph, input: json!({"n": 1}), priority, available_at: None, timeout: None };
+    store.enqueue(run.clone()).await.unwrap();
+    store.enqueue(run).await.unwrap();
+    id
+}
+
+async fn accept_and_claim(fixture: &dyn StoreFixture, owner: InstanceId) -> ClaimedRun {
+    let run = accept(fixture, 5).await;
+    let mut claimed = fixture.store().claim(owner, 10).await.unwrap();
+    assert_eq!(claimed.len(), 1);
+    assert_eq!(claimed[0].claim, Claim { run, owner, epoch: 1 });
+    claimed.remove(0)
+}
+
+fn started(claim: Claim, first_seq: i64) -> Checkpoint {
+    let node: NodeId = "a".parse().unwrap();
+    let records = vec![Record::of_node(node, 1, JournalEvent::Started)];
+    Checkpoint { claim, first_seq, records, release: None }
+}
+
+fn ended(claim: Claim, first_seq: i64, output: Value) -> Checkpoint {
+    let node: NodeId = "a".parse().unwrap();
+    let records = vec![Record::of_node(node, 1, JournalEvent::Succeeded { output: output.clone() })];
+    let end = RunEnd { event: RunEvent::Succeeded, output: Some(output), error: None };
+    Checkpoint { claim, first_seq, records, release: Some(Release::End(end)) }
+}
+
+async fn commit(fixture: &dyn StoreFixture, checkpoint: Checkpoint) -> Result<(), StoreError> {
+    fixture.store().commit(&[checkpoint]).await.unwrap().remove(0)
+}
+
+fn is_lost(result: &Result<(), StoreError>) -> bool {
+    matches!(result, Err(StoreError::ClaimLost { .. }))
+}
+
+async fn i2_a_run_is_claimed_once(fixture: &dyn StoreFixture) {
+    let (one, other) = (fixture.instance().await, fixture.instance().await);
+    for _ in 0..20 {
+        accept(fixture, 5).await;
+    }
+    let store = fixture.store();
+    let (mine, theirs) = tokio::join!(store.claim(one, 15), store.claim(other, 15));
+    let mut runs: Vec<_> = mine.unwrap().into_iter().chain(theirs.unwrap()).map(|run| run.claim.run).collect();
+    while let Some(run) = store.claim(one, 1).await.unwrap().pop() {
+        runs.push(run.claim.run);
+    }
+    assert_eq!(runs.len(), 20, "every run is claimed");
+    runs.sort_unstable();
+    runs.dedup();
+    assert_eq!(runs.len(), 20, "no run is claimed twice");
+    assert_eq!(store.claim_run(other, runs[0]).await.unwrap(), None);
+}
+
+async fn claims_go_by_priority_and_then_by_age(fixture: &dyn StoreFixture) {
+    let owner = fixture.instance().await;
+    let (low, first, second, high) =
+        (accept(fixture, 1).await, accept(fixture, 5).await, accept(fixture, 5).await, accept(fixture, 9).await);
+    let mut order = Vec::new();
+    while let Some(run) = fixture.store().claim(owner, 1).await.unwrap().pop() {
+        order.push(run.claim.run);
+    }
+    assert_eq!(order, [high, first, second, low]);
+}
+
+async fn i1_a_place_in_the_journal_is_taken_once(fixture: &dyn StoreFixture) {
+    let owner = fixture.instance().await;
+    let claim = accept_and_claim(fixture, owner).await.claim;
+    commit(fixture, started(claim, 1)).await.unwrap();
+    // Something else at a place that is taken.
+    let result = commit(fixture, ended(claim, 1, json!(1))).await;
+    assert!(is_lost(&result), "{result:?}");
+    let journal = fixture.store().load_journal(claim.run, 0, 10).await.unwrap();
+    assert_eq!(journal.len(), 1);
+    assert_eq!((journal[0].seq, journal[0].epoch, journal[0].owner), (1, 1, Some(owner)));
+    assert_eq!(fixture.store().load_journal(claim.run, 1, 10).await.unwrap(), []);
+}
+
+async fn i1_a_repeated_checkpoint_is_written_once(fixture: &dyn StoreFixture) {
+    let owner = fixture.instance().await;
+    let claim = accept_and_claim(fixture, owner).await.claim;
+    for _ in 0..2 {
+        commit(fixture, started(claim, 1)).await.unwrap();
+    }
+    for _ in 0..2 {
+        commit(fixture, ended(claim, 2, json!({"x": 1.5}))).await.unwrap();
+    }
+    assert_eq!(fixture.store().load_journal(claim.run, 0, 10).await.unwrap().len(), 2);
+}
+
+async fn i5_a_released_run_is_closed_to_its_former_owner(fixture: &dyn StoreFixture) {
+    let (one, other) = (fixture.instance().await, fixture.instance().await);
+    let claim = accept_and_claim(fixture, one).await.claim;
+    let hand_back = Checkpoint { release: Some(Release::HandBack), ..started(claim, 1) };
+    commit(fixture, hand_back).await.unwrap();
+    let next = fixture.store().claim(other, 1).await.unwrap().remove(0);
+    assert_eq!(next.claim, Claim { run: claim.run, owner: other, epoch: 2 });
+    assert!(next.was_claimed_before());
+    let result = commit(fixture, ended(claim, 2, json!(1))).await;
+    assert!(is_lost(&result), "{result:?}");
+    let seq = fixture.store().load_journal(claim.run, 0, 10).await.unwrap().len() as i64 + 1;
+    commit(fixture, ended(next.claim, seq, json!(2))).await.unwrap();
+    let again = Checkpoint { release: Some(Release::HandBack), ..started(next.claim, seq + 1) };
+    let result = commit(fixture, again).await;
+    assert!(is_lost(&result), "a terminal run never changes: {result:?}");
+    assert_eq!(fixture.store().load_journal(claim.run, 0, 10).await.unwrap().len() as i64, seq);
+}
+
+async fn one_lost_claim_spoils_nobody_elses_checkpoint(fixture: &dyn StoreFixture) {
+    let owner = fixture.instance().await;
+    let mut claims = Vec::new();
+    for _ in 0..3 {
+        claims.push(accept_and_claim(fixture, owner).await.claim);
+    }
+    commit(fixture, started(claims[1], 1)).await.unwrap();
+    let batch = [started(claims[0], 1), ended(claims[1], 1, json!(1)), started(claims[2], 1)];
+    let results = fixture.store().commit(&batch).await.unwrap();
+    assert!(results[0].is_ok() && is_lost(&results[1]) && results[2].is_ok(), "{results:?}");
+    for (claim, n) in claims.iter().zip([1, 1, 1]) {
+        assert_eq!(fixture.store().load_journal(claim.run, 0, 10).await.unwrap().len(), n);
+    }
+}
+
+async fn i4_the_runs_of_a_dead_instance_are_queued_again(fixture: &dyn StoreFixture) {
+    let (one, other) = (fixture.instance().await, fixture.instance().await);
+    let claim = accept_and_claim(fixture, one).await.claim;
+    commit(fixture, started(claim, 1)).await.unwrap();
+    assert_eq!(fixture.store().recover_dead_instances(20).await.unwrap(), 0, "both are alive");
+    fixture.kill(one).await;
+    assert_eq!(fixture.store().recover_dead_instances(20).await.unwrap(), 1);
+    assert_eq!(fixture.store().recover_dead_instances(20).await.unwrap(), 0, "repeating it is harmless");
+    // The former owner wakes up before anybody took the run.
+    let late = commit(fixture, ended(claim, 2, json!(1))).await;
+    assert!(is_lost(&late), "{late:?}");
+    let next = fixture.store().claim(other, 1).await.unwrap().remove(0);
+    assert!(next.claim.epoch > claim.epoch);
+    let journal = fixture.store().load_journal(claim.run, 0, 10).await.unwrap();
+    assert_eq!(journal[1].record.event, JournalEvent::TakenOver);
+}
+
+async fn i4_what_a_lost_claim_took_is_queued_again(fixture: &dyn StoreFixture) {
+    let (one, other) = (fixture.instance().await, fixture.instance().await);
+    let driven = accept_and_claim(fixture, one).await.claim.run;
+    let lost = accept_and_claim(fixture, one).await.claim.run;
+    let theirs = accept_and_claim(fixture, other).await.claim.run;
+    let store = fixture.store();
+    assert_eq!(store.release_undriven(one, &[driven]).await.unwrap(), 1);
+    assert_eq!(store.release_undriven(one, &[driven]).await.unwrap(), 0);
+    assert_eq!(store.claim_run(other, driven).await.unwrap(), None);
+    assert_eq!(store.claim_run(one, theirs).await.unwrap(), None);
+    assert_eq!(store.claim_run(other, lost).await.unwrap().map(|run| run.claim.epoch), Some(2));
+}
+
+async fn a_run_that_kills_every_owner_fails(fixture: &dyn StoreFixture) {
+    let run = accept(fixture, 5).await;
+    for round in 0..3 {
+        let owner = fixture.instance().await;
+        let claimed = fixture.store().claim(owner, 1).await.unwrap();
+        assert_eq!(claimed.first().map(|claimed| claimed.claim.run), Some(run), "round {round}");
+        fixture.kill(owner).await;
+        fixture.store().recover_dead_instances(2).await.unwrap();
+    }
+    let owner = fixture.instance().await;
+    assert_eq!(fixture.store().claim(owner, 1).await.unwrap(), []);
+}
+
+async fn a_parked_run_is_claimed_when_its_time_comes(fixture: &dyn StoreFixture) {
+    let owner = fixture.instance().await;
+    let claimed = accept_and_claim(fixture, owner).await;
+    let until = claimed.created_at + Duration::from_secs(3600);
+    let park = Release::Park { waiting_for: WaitingFor::Timer, until: Some(until) };
+    commit(fixture, Checkpoint { release: Some(park), ..started(claimed.claim, 1) }).await.unwrap();
+    assert_eq!(fixture.store().claim(owner, 1).await.unwrap(), []);
+    let wait = fixture.store().next_available_in().await.unwrap().unwrap();
+    assert!(wait > Duration::from_secs(3500) && wait <= Duration::from_secs(3600), "{wait:?}");
+    assert!(fixture.store().claim_run(owner, claimed.claim.run).await.unwrap().is_some());
+}
