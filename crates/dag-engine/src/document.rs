@@ -139,7 +139,10 @@ fn edge(value: &Value, at: Pointer, problems: &mut Problems) -> Option<Edge> {
     let mut fields = Fields::of(value, at, problems)?;
     let from = node_id(&mut fields, "from");
     let to = node_id(&mut fields, "to");
-    let on = match fields.optional("on", Shape::OneOf(&["success", "failure", "always"])).and_then(Value::as_str) {
+    let on = match fields
+        .optional("on", Shape::OneOf(&["success", "failure", "always"]))
+        .and_then(Value::as_str)
+    {
         Some("failure") => EdgeOn::Failure,
         Some("always") => EdgeOn::Always,
         _ => EdgeOn::Success,

@@ -132,6 +132,7 @@ impl Driver {
 
     /// Drives the run until it ends, waits, or a signal comes.
     pub(crate) async fn drive(mut self, signals: Signals) -> DriveEnd {
+        self.draining = signals.drain.is_cancelled();
         self.take_up();
         if self.claimed.cancel_requested {
             self.end_early(RunEvent::Cancelled, "cancelled", "somebody asked for it");
@@ -142,7 +143,8 @@ impl Driver {
             if in_flight.is_none() {
                 in_flight = self.checkpoint();
             }
-            let ending = in_flight.as_ref().is_some_and(|flight| flight.end.is_some()) || self.release.is_some();
+            let ending =
+                in_flight.as_ref().is_some_and(|flight| flight.end.is_some()) || self.release.is_some();
             tokio::select! {
                 biased;
                 () = signals.fence.cancelled() => return DriveEnd::Abandoned,
@@ -182,14 +184,19 @@ impl Driver {
 
     /// Finds where the run stands after a replay, or begins it.
     fn take_up(&mut self) {
-        self.ready.extend(self.progress.roots().into_iter().filter(|&node| {
-            self.progress.node(node).state == NodeState::Pending
-        }));
+        self.ready.extend(
+            self.progress
+                .roots()
+                .into_iter()
+                .filter(|&node| self.progress.node(node).state == NodeState::Pending),
+        );
         let mut interrupted = Vec::new();
         for (node, run) in self.progress.nodes() {
             match (run.state, run.until) {
                 (NodeState::Running, _) => interrupted.push(node),
-                (NodeState::Retrying | NodeState::Waiting, Some(until)) => drop(self.timers.insert((until, node))),
+                (NodeState::Retrying | NodeState::Waiting, Some(until)) => {
+                    self.timers.insert((until, node));
+                }
                 _ => {}
             }
         }
@@ -286,7 +293,11 @@ impl Driver {
             Err(error) => RunEnd {
                 event: RunEvent::Failed,
                 output: None,
-                error: Some(RunError { kind: "output".to_owned(), message: error.to_string(), node_id: None }),
+                error: Some(RunError {
+                    kind: "output".to_owned(),
+                    message: error.to_string(),
+                    node_id: None,
+                }),
             },
         }));
     }
@@ -450,7 +461,10 @@ impl Driver {
                     ))),
                 },
             };
-            (node, result.unwrap_or_else(|_| Err(NodeFailure::permanent("panic", "the node's code panicked"))))
+            (
+                node,
+                result.unwrap_or_else(|_| Err(NodeFailure::permanent("panic", "the node's code panicked"))),
+            )
         }
         .boxed()
     }

@@ -76,17 +76,23 @@ impl Effects {
         let request_digest = Digest::of_json(request).to_string();
         if let Some(known) = self.recorded.get(key) {
             match &known.result {
-                EffectResult::Done(_) | EffectResult::Unknown if known.start.request_digest != request_digest => {
+                EffectResult::Done(_) | EffectResult::Unknown
+                    if known.start.request_digest != request_digest =>
+                {
                     return Err(NodeFailure::permanent(
                         "effect_changed",
-                        format!("effect `{key}` was asked for differently before: a node must ask for the same on every attempt"),
+                        format!(
+                            "effect `{key}` was asked for differently before: a node must ask for the same on every attempt"
+                        ),
                     ));
                 }
                 EffectResult::Done(result) => return Ok(result.clone()),
                 EffectResult::Unknown if class == EffectClass::Unsafe => {
                     return Err(NodeFailure::permanent(
                         "effect_unknown",
-                        format!("it is unknown whether `{key}` took place before a crash, and it must not be repeated"),
+                        format!(
+                            "it is unknown whether `{key}` took place before a crash, and it must not be repeated"
+                        ),
                     ));
                 }
                 EffectResult::Unknown | EffectResult::Failed => {}

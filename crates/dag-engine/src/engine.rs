@@ -106,10 +106,15 @@ impl Engine {
             return self.give_up(&claimed, last_seq, LoadError::Unusable(error.into())).await;
         }
         drop(journal);
-        Box::pin(Driver::new(self.around.clone(), claimed, graph, progress, last_seq + 1).drive(signals)).await
+        Box::pin(Driver::new(self.around.clone(), claimed, graph, progress, last_seq + 1).drive(signals))
+            .await
     }
 
-    async fn journal_of(&self, claimed: &ClaimedRun, signals: &Signals) -> Result<Vec<JournalEntry>, LoadError> {
+    async fn journal_of(
+        &self,
+        claimed: &ClaimedRun,
+        signals: &Signals,
+    ) -> Result<Vec<JournalEntry>, LoadError> {
         let mut journal: Vec<JournalEntry> = Vec::new();
         if !claimed.was_claimed_before() {
             return Ok(journal);
@@ -131,7 +136,8 @@ impl Engine {
             return Ok(graph);
         }
         let definition = patiently(signals, || self.store.load_graph(digest)).await?;
-        let graph = Graph::validate(&definition, &self.types).map_err(|problems| LoadError::Unusable(problems.into()))?;
+        let graph = Graph::validate(&definition, &self.types)
+            .map_err(|problems| LoadError::Unusable(problems.into()))?;
         let graph = Arc::new(graph);
         self.graphs.insert(digest, Arc::clone(&graph));
         Ok(graph)
@@ -153,7 +159,13 @@ impl Engine {
         self.release(claimed, last_seq, Release::HandBack, DriveEnd::HandedBack).await
     }
 
-    async fn release(&self, claimed: &ClaimedRun, last_seq: Seq, release: Release, end: DriveEnd) -> DriveEnd {
+    async fn release(
+        &self,
+        claimed: &ClaimedRun,
+        last_seq: Seq,
+        release: Release,
+        end: DriveEnd,
+    ) -> DriveEnd {
         let checkpoint = Checkpoint {
             claim: claimed.claim,
             first_seq: last_seq + 1,

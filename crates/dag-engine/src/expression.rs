@@ -103,7 +103,9 @@ impl Expression {
             return Err(vec![problem(format!("an expression has at most {MAX_SOURCE_BYTES} bytes"))]);
         }
         if depth(source) > MAX_DEPTH {
-            return Err(vec![problem(format!("an expression nests brackets and operators at most {MAX_DEPTH} deep"))]);
+            return Err(vec![problem(format!(
+                "an expression nests brackets and operators at most {MAX_DEPTH} deep"
+            ))]);
         }
         let root = ENVIRONMENT.parser().parse(source).map_err(|errors| {
             errors
@@ -152,7 +154,10 @@ impl Expression {
                 if steps.fetch_add(1, Ordering::Relaxed) < MAX_STEPS {
                     Ok(condition)
                 } else {
-                    Err(ExecutionError::function_error("expression", format!("more than {MAX_STEPS} iterations")))
+                    Err(ExecutionError::function_error(
+                        "expression",
+                        format!("more than {MAX_STEPS} iterations"),
+                    ))
                 }
             })
             .map_err(|conflict| error(conflict.to_string()))?;
@@ -173,7 +178,8 @@ impl Expression {
     }
 
     fn nodes_in(&self, scope: &dyn Scope) -> CelValue {
-        let ids = if self.uses.all_nodes { scope.node_ids() } else { self.uses.nodes.iter().cloned().collect() };
+        let ids =
+            if self.uses.all_nodes { scope.node_ids() } else { self.uses.nodes.iter().cloned().collect() };
         let entries = ids
             .into_iter()
             .filter_map(|id| scope.node(&id).map(|node| (Key::from(id), to_cel(&node))))
@@ -237,7 +243,9 @@ fn to_cel(value: &Value) -> CelValue {
         Value::String(text) => CelValue::String(Arc::new(text.clone())),
         Value::Array(items) => CelValue::List(Arc::new(items.iter().map(to_cel).collect())),
         Value::Object(fields) => CelValue::Map(Map {
-            map: Arc::new(fields.iter().map(|(name, value)| (Key::from(name.clone()), to_cel(value))).collect()),
+            map: Arc::new(
+                fields.iter().map(|(name, value)| (Key::from(name.clone()), to_cel(value))).collect(),
+            ),
         }),
     }
 }
@@ -287,7 +295,11 @@ impl Walk {
                 let condition = std::mem::take(&mut comprehension.loop_cond);
                 comprehension.loop_cond = IdedExpr {
                     id: condition.id,
-                    expr: Expr::Call(CallExpr { func_name: STEP.to_owned(), target: None, args: vec![condition] }),
+                    expr: Expr::Call(CallExpr {
+                        func_name: STEP.to_owned(),
+                        target: None,
+                        args: vec![condition],
+                    }),
                 };
             }
         }
@@ -312,9 +324,9 @@ impl Walk {
             // The names of types are values of CEL: `type(x) == string`.
             "bool" | "bytes" | "double" | "duration" | "int" | "list" | "map" | "null_type" | "string"
             | "timestamp" | "type" | "uint" | "google" | "math" | "strings" | "lists" => {}
-            unknown => self.problems.push(format!(
-                "there is no variable `{unknown}`: in scope are `input`, `nodes` and `run`"
-            )),
+            unknown => self
+                .problems
+                .push(format!("there is no variable `{unknown}`: in scope are `input`, `nodes` and `run`")),
         }
     }
 
@@ -419,17 +431,30 @@ pub(crate) mod tests {
     #[test]
     fn what_cannot_be_evaluated_is_found_when_compiled() {
         assert!(problems("1 +")[0].starts_with("not an expression: "));
-        assert_eq!(problems("inptu.n + outptu"), [
-            "there is no variable `inptu`: in scope are `input`, `nodes` and `run`",
-            "there is no variable `outptu`: in scope are `input`, `nodes` and `run`",
-        ]);
+        assert_eq!(
+            problems("inptu.n + outptu"),
+            [
+                "there is no variable `inptu`: in scope are `input`, `nodes` and `run`",
+                "there is no variable `outptu`: in scope are `input`, `nodes` and `run`",
+            ]
+        );
         assert_eq!(problems("sizee(input)"), ["there is no function `sizee`"]);
         assert_eq!(problems(" "), ["an expression must not be empty"]);
         assert!(Expression::compile(&"1+".repeat(MAX_SOURCE_BYTES)).is_err());
-        for nested in [("(", "1", ")"), ("[", "1", "]"), ("!", "true", ""), ("-", "input.n", ""), ("true ? 1 : ", "1", ""), ("input.n + ", "1", ""), ("a.", "b", ""), ("{'a':", "1", "}")] {
+        for nested in [
+            ("(", "1", ")"),
+            ("[", "1", "]"),
+            ("!", "true", ""),
+            ("-", "input.n", ""),
+            ("true ? 1 : ", "1", ""),
+            ("input.n + ", "1", ""),
+            ("a.", "b", ""),
+            ("{'a':", "1", "}"),
+        ] {
             for times in [20, 40, 90, MAX_SOURCE_BYTES / (nested.0.len() + nested.2.len()) - 10] {
                 let source = format!("{}{}{}", nested.0.repeat(times), nested.1, nested.2.repeat(times));
-                let _neither_hangs_nor_overflows = Expression::compile(&source).map(|deep| deep.evaluate(&scope()));
+                let _neither_hangs_nor_overflows =
+                    Expression::compile(&source).map(|deep| deep.evaluate(&scope()));
             }
         }
     }

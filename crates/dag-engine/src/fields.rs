@@ -70,9 +70,9 @@ impl Shape {
             (Shape::Whole(low, high), Value::Number(number)) => {
                 number.as_u64().is_some_and(|number| (low..=high).contains(&number))
             }
-            (Shape::FlatObject, Value::Object(fields)) => {
-                fields.values().all(|value| matches!(value, Value::String(_) | Value::Number(_) | Value::Bool(_)))
-            }
+            (Shape::FlatObject, Value::Object(fields)) => fields
+                .values()
+                .all(|value| matches!(value, Value::String(_) | Value::Number(_) | Value::Bool(_))),
             _ => false,
         }
     }
@@ -89,7 +89,12 @@ impl<'a> Fields<'a> {
         Self::begin(value, at, problems, true)
     }
 
-    fn begin(value: &'a Value, at: Pointer, problems: &'a mut Problems, may_be_computed: bool) -> Option<Self> {
+    fn begin(
+        value: &'a Value,
+        at: Pointer,
+        problems: &'a mut Problems,
+        may_be_computed: bool,
+    ) -> Option<Self> {
         match value {
             Value::Object(object) => Some(Self { object, at, problems, known: Vec::new(), may_be_computed }),
             _ => {

@@ -53,12 +53,22 @@ impl Graph {
         let mut problems = Problems::new();
         let Document { definition, node_places, edge_places } = document::read(document, &mut problems);
         let nodes = compile_nodes(&definition, &node_places, types, &mut problems);
-        let mut graph = Self { by_id: HashMap::new(), nodes, edges: Vec::new(), output: None, definition, order: Vec::new() };
+        let mut graph = Self {
+            by_id: HashMap::new(),
+            nodes,
+            edges: Vec::new(),
+            output: None,
+            definition,
+            order: Vec::new(),
+        };
         graph.name_nodes(&node_places, &mut problems);
         graph.connect(document, &edge_places, &mut problems);
         let output_at = Pointer::root().join("output");
-        graph.output =
-            graph.definition.output.as_deref().and_then(|source| template::compile(source, &output_at, &mut problems));
+        graph.output = graph
+            .definition
+            .output
+            .as_deref()
+            .and_then(|source| template::compile(source, &output_at, &mut problems));
         if graph.sort(&node_places, &mut problems) {
             graph.check_references(&node_places, &edge_places, &mut problems);
         }
@@ -114,7 +124,10 @@ impl Graph {
                 edge.when.as_deref().and_then(|source| template::compile(source, &at.join("when"), problems));
             let [Some(from), Some(to)] = ends else { continue };
             if !seen.insert((from, to, edge.on as u8, edge.when.clone())) {
-                problems.add(at.clone(), format!("this edge from `{}` to `{}` is there already", edge.from, edge.to));
+                problems.add(
+                    at.clone(),
+                    format!("this edge from `{}` to `{}` is there already", edge.from, edge.to),
+                );
                 continue;
             }
             let index = self.edges.len();
@@ -137,7 +150,8 @@ impl Graph {
         }
         // Kahn's algorithm over the written order, so that the order reads as the definition does.
         let mut unresolved: Vec<usize> = self.nodes.iter().map(|node| node.incoming.len()).collect();
-        let mut ready: VecDeque<usize> = (0..self.nodes.len()).filter(|&node| unresolved[node] == 0).collect();
+        let mut ready: VecDeque<usize> =
+            (0..self.nodes.len()).filter(|&node| unresolved[node] == 0).collect();
         while let Some(node) = ready.pop_front() {
             self.order.push(node);
             for &edge in &self.nodes[node].outgoing {
@@ -163,7 +177,8 @@ impl Graph {
             group.sort();
             let Some(&first) = group.first() else { continue };
             if group.len() > 1 || graph.contains_edge(first, first) {
-                let path = self.cycle_through(first.index(), &group.iter().map(|node| node.index()).collect());
+                let path =
+                    self.cycle_through(first.index(), &group.iter().map(|node| node.index()).collect());
                 let message = format!("is on a cycle, and a graph must have none: {path}");
                 problems.add(places[first.index()].clone(), message);
             }
@@ -285,7 +300,8 @@ fn compile_nodes(
             None => {
                 if !node.node_type.is_empty() {
                     let known = types.names().collect::<Vec<_>>().join(", ");
-                    let message = format!("there is no node type `{}`: the types are {known}", node.node_type);
+                    let message =
+                        format!("there is no node type `{}`: the types are {known}", node.node_type);
                     problems.add(at.join("type"), message);
                 }
                 let config = Template::compile(&node.config, &[], &config_at, problems);
@@ -305,6 +321,9 @@ fn compile_nodes(
 
 impl std::fmt::Debug for Graph {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Graph").field("n_nodes", &self.nodes.len()).field("n_edges", &self.edges.len()).finish()
+        f.debug_struct("Graph")
+            .field("n_nodes", &self.nodes.len())
+            .field("n_edges", &self.edges.len())
+            .finish()
     }
 }

@@ -229,7 +229,10 @@ impl JournalEvent {
             key: String,
             error: NodeFailure,
         }
-        fn read<T: serde::de::DeserializeOwned>(kind: &str, payload: Option<Value>) -> Result<T, CorruptEntry> {
+        fn read<T: serde::de::DeserializeOwned>(
+            kind: &str,
+            payload: Option<Value>,
+        ) -> Result<T, CorruptEntry> {
             serde_json::from_value(payload.unwrap_or(Value::Null))
                 .map_err(|error| CorruptEntry { kind: kind.to_owned(), reason: error.to_string() })
         }
@@ -273,11 +276,8 @@ mod tests {
     fn every_kind_survives_being_stored() {
         let failure = NodeFailure::retryable("http_status", "502 from the peer");
         let until = "2026-11-23T12:00:00.5Z".parse().unwrap();
-        let start = EffectStart {
-            key: "call".into(),
-            class: EffectClass::Unsafe,
-            request_digest: "ab".into(),
-        };
+        let start =
+            EffectStart { key: "call".into(), class: EffectClass::Unsafe, request_digest: "ab".into() };
         for event in [
             JournalEvent::Started,
             JournalEvent::Succeeded { output: json!({"a": [1, null]}) },

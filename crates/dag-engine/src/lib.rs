@@ -1,4 +1,4 @@
-//! Durable execution of directed acyclic graphs.
+#![doc = include_str!("../README.md")]
 
 mod checkpointer;
 mod clock;
@@ -20,17 +20,17 @@ mod template;
 pub mod testing;
 
 pub use clock::{Clock, SystemClock};
-pub use driver::{DriveEnd, Signals};
-pub use engine::{Engine, EngineService, EngineSettings};
-pub use node_run::{IllegalRecord, NodeRun, NodeState};
-pub use runner::{Runner, RunnerHandle, RunnerSettings};
 pub use document::MAX_NODES;
+pub use driver::{DriveEnd, Signals};
 pub use effects::Effects;
-pub use expression::{EvaluationError, Expression, ExpressionProblem, Scope, MAX_SOURCE_BYTES, MAX_STEPS};
-pub use journal::{CorruptEntry, EffectClass, EffectStart, JournalEntry, JournalEvent, NodeFailure, Record, Seq};
+pub use engine::{Engine, EngineService, EngineSettings};
+pub use expression::{EvaluationError, Expression, ExpressionProblem, MAX_SOURCE_BYTES, MAX_STEPS, Scope};
 pub use fields::{Fields, Shape};
 pub use graph::Graph;
-pub use node_type::{Attempt, NodeType, NodeTypes, Outcome};
-pub use store::{
-    Checkpoint, Claim, ClaimedRun, NewRun, Release, RunEnd, RunError, RunStore, StoreError,
+pub use journal::{
+    CorruptEntry, EffectClass, EffectStart, JournalEntry, JournalEvent, NodeFailure, Record, Seq,
 };
+pub use node_run::{IllegalRecord, NodeRun, NodeState};
+pub use node_type::{Attempt, NodeType, NodeTypes, Outcome};
+pub use runner::{Runner, RunnerHandle, RunnerSettings};
+pub use store::{Checkpoint, Claim, ClaimedRun, NewRun, Release, RunEnd, RunError, RunStore, StoreError};

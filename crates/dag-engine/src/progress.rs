@@ -135,11 +135,11 @@ impl Progress {
     fn is_taken(&self, edge: usize) -> Result<bool, EvaluationError> {
         let edge = &self.graph.edges[edge];
         let from = &self.nodes[edge.from];
-        let on = match (edge.on, from.state) {
+        let on = matches!(
+            (edge.on, from.state),
             (EdgeOn::Success | EdgeOn::Always, NodeState::Succeeded)
-            | (EdgeOn::Failure | EdgeOn::Always, NodeState::Failed | NodeState::TimedOut) => true,
-            _ => false,
-        };
+                | (EdgeOn::Failure | EdgeOn::Always, NodeState::Failed | NodeState::TimedOut)
+        );
         if !on {
             return Ok(false);
         }

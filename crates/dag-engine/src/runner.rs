@@ -94,7 +94,13 @@ impl RunnerHandle {
 impl Runner {
     /// A runner that claims in the name of `owner`, whose liveness somebody else proves.
     pub fn new(engine: Engine, owner: InstanceId, settings: RunnerSettings) -> Self {
-        Self { engine, owner, settings, handle: RunnerHandle::default(), holds_undriven: AtomicBool::new(false) }
+        Self {
+            engine,
+            owner,
+            settings,
+            handle: RunnerHandle::default(),
+            holds_undriven: AtomicBool::new(false),
+        }
     }
 
     /// What wakes it.
@@ -105,8 +111,12 @@ impl Runner {
     /// Claims and drives until `stop`; then lets running nodes go on for the grace period, hands every unfinished run
     /// back, and returns. When `fence` is cancelled everything is dropped at once and nothing is written.
     pub async fn run(self, stop: CancellationToken, fence: CancellationToken) {
-        let signals =
-            Signals { drain: stop.clone(), fence: fence.clone(), hand_back: CancellationToken::new(), cancel: CancellationToken::new() };
+        let signals = Signals {
+            drain: stop.clone(),
+            fence: fence.clone(),
+            hand_back: CancellationToken::new(),
+            cancel: CancellationToken::new(),
+        };
         let mut driving: JoinSet<(RunId, DriveEnd)> = JoinSet::new();
         let mut next_recovery = tokio::time::Instant::now();
         loop {
@@ -162,7 +172,11 @@ impl Runner {
     }
 
     /// Answers whether the queue may hold more than was taken.
-    async fn claim_up_to_the_limit(&self, driving: &mut JoinSet<(RunId, DriveEnd)>, signals: &Signals) -> bool {
+    async fn claim_up_to_the_limit(
+        &self,
+        driving: &mut JoinSet<(RunId, DriveEnd)>,
+        signals: &Signals,
+    ) -> bool {
         let room = self.settings.max_concurrent_runs.saturating_sub(driving.len());
         let limit = room.min(self.settings.claim_batch);
         if limit == 0 || signals.drain.is_cancelled() || signals.fence.is_cancelled() {
@@ -197,7 +211,10 @@ impl Runner {
             Ok(n_runs) => {
                 self.holds_undriven.store(false, Ordering::Relaxed);
                 if n_runs > 0 {
-                    tracing::warn!(n_runs, "{n_runs} runs were held without being driven, and are queued again");
+                    tracing::warn!(
+                        n_runs,
+                        "{n_runs} runs were held without being driven, and are queued again"
+                    );
                 }
                 true
             }

@@ -45,12 +45,12 @@ impl Template {
     /// names are expressions as a whole, without `${{ }}`.
     pub fn compile(config: &Value, expressions: &[&str], at: &Pointer, problems: &mut Problems) -> Self {
         match config {
-            Value::Object(fields) if !expressions.is_empty() => Self::object(fields, at, problems, |name, value| {
-                match value {
+            Value::Object(fields) if !expressions.is_empty() => {
+                Self::object(fields, at, problems, |name, value| match value {
                     Value::String(source) if expressions.contains(&name) => Some(source.clone()),
                     _ => None,
-                }
-            }),
+                })
+            }
             value => Self::value(value, at, problems),
         }
     }
@@ -59,8 +59,11 @@ impl Template {
         match value {
             Value::String(text) if text.contains(OPEN) => Self::text(text, at, problems),
             Value::Array(items) => {
-                let items: Vec<_> =
-                    items.iter().enumerate().map(|(i, item)| Self::value(item, &at.join(i), problems)).collect();
+                let items: Vec<_> = items
+                    .iter()
+                    .enumerate()
+                    .map(|(i, item)| Self::value(item, &at.join(i), problems))
+                    .collect();
                 if items.iter().all(|item| matches!(item, Template::Literal(_))) {
                     Template::Literal(value.clone())
                 } else {

@@ -79,7 +79,10 @@ fn shapes() -> Vec<(&'static str, Case)> {
         ("one node", Case::of(vec![plain()], &[])),
         ("a chain", Case::of(vec![plain(), plain(), plain()], &[(0, 1), (1, 2)])),
         ("a diamond", Case::of(vec![plain(), plain(), plain(), plain()], &[(0, 1), (0, 2), (1, 3), (2, 3)])),
-        ("a fan wider than the concurrency", Case::of(vec![plain(); 6], &[(0, 1), (0, 2), (0, 3), (0, 4), (0, 5)])),
+        (
+            "a fan wider than the concurrency",
+            Case::of(vec![plain(); 6], &[(0, 1), (0, 2), (0, 3), (0, 4), (0, 5)]),
+        ),
         ("a retry", Case::of(vec![CaseNode { fails: 1, max_attempts: 3, ..plain() }, plain()], &[(0, 1)])),
         ("a failure", Case::of(vec![CaseNode { fails: 1, ..plain() }, plain()], &[(0, 1)])),
         ("a failure that an edge catches", caught),

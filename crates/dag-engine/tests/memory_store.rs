@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use gathering_dag_engine::testing::{MemoryStore, StoreFixture, VirtualClock, store_cases};
 use gathering_dag_engine::RunStore;
+use gathering_dag_engine::testing::{MemoryStore, StoreFixture, VirtualClock, store_cases};
 use gathering_domain::{InstanceId, ProjectId};
 
 struct Fixture {

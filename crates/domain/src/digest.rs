@@ -76,6 +76,6 @@ mod tests {
     #[test]
     fn text_and_back() {
         let digest = Digest::of(b"gathering");
-        assert_eq!(digest.to_string().parse(), Ok(digest));
+        assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
     }
 }

@@ -1,7 +1,4 @@
-//! Ids, states, definitions and problems shared by every GatheRing crate.
-//!
-//! Owns the words of the product and the rules that hold wherever they are used. Never knows I/O, async, a
-//! database or HTTP.
+#![doc = include_str!("../README.md")]
 
 mod definition;
 mod digest;
@@ -12,13 +9,13 @@ mod problem;
 mod run_state;
 
 pub use definition::{
-    CircuitBreaker, Definition, Edge, EdgeOn, Join, Node, RetryPolicy, DEFAULT_MAX_CONCURRENCY,
+    CircuitBreaker, DEFAULT_MAX_CONCURRENCY, Definition, Edge, EdgeOn, Join, Node, RetryPolicy,
 };
 pub use digest::Digest;
 pub use email::{Email, InvalidEmail};
 pub use ids::{
-    AgentId, ApiKeyId, InstanceId, InvalidId, NodeId, PipelineId, ProjectId, RequestId, RunId, ScheduleId, TaskId,
-    UserId,
+    AgentId, ApiKeyId, InstanceId, InvalidId, NodeId, PipelineId, ProjectId, RequestId, RunId, ScheduleId,
+    TaskId, UserId,
 };
 pub use pointer::Pointer;
 pub use problem::{Problem, Problems};

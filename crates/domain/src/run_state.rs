@@ -43,6 +43,20 @@ pub enum RunEvent {
     TimedOut,
 }
 
+impl RunEvent {
+    /// Every event.
+    pub const ALL: [RunEvent; 8] = [
+        RunEvent::Claimed,
+        RunEvent::HandedBack,
+        RunEvent::OwnerDied,
+        RunEvent::Parked,
+        RunEvent::Succeeded,
+        RunEvent::Failed,
+        RunEvent::Cancelled,
+        RunEvent::TimedOut,
+    ];
+}
+
 /// An event that cannot happen to a run in this state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a run that is {state} cannot be changed by {event:?}")]
@@ -169,22 +183,11 @@ impl FromStr for WaitingFor {
 mod tests {
     use super::*;
 
-    const EVENTS: [RunEvent; 8] = [
-        RunEvent::Claimed,
-        RunEvent::HandedBack,
-        RunEvent::OwnerDied,
-        RunEvent::Parked,
-        RunEvent::Succeeded,
-        RunEvent::Failed,
-        RunEvent::Cancelled,
-        RunEvent::TimedOut,
-    ];
-
     #[test]
     fn the_whole_table_of_states_and_events() {
         let table: Vec<String> = RunState::ALL
             .into_iter()
-            .flat_map(|state| EVENTS.into_iter().map(move |event| (state, event)))
+            .flat_map(|state| RunEvent::ALL.into_iter().map(move |event| (state, event)))
             .filter_map(|(state, event)| {
                 state.after(event).ok().map(|next| format!("{state} --{event:?}--> {next}"))
             })
@@ -213,7 +216,7 @@ mod tests {
     fn i5_a_terminal_state_never_changes() {
         for state in RunState::TERMINAL {
             assert!(state.is_terminal());
-            for event in EVENTS {
+            for event in RunEvent::ALL {
                 assert!(state.after(event).is_err(), "{state} {event:?}");
             }
         }

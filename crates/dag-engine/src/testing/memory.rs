@@ -10,9 +10,7 @@ use serde_json::Value;
 use super::faults::{Fault, Faults};
 use crate::clock::Clock;
 use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
-use crate::store::{
-    Checkpoint, Claim, ClaimedRun, NewRun, Release, RunEnd, RunError, RunStore, StoreError,
-};
+use crate::store::{Checkpoint, Claim, ClaimedRun, NewRun, Release, RunEnd, RunError, RunStore, StoreError};
 
 /// Runs in memory, shared by several instances, each of which sees its own faults.
 #[derive(Clone)]
@@ -98,7 +96,10 @@ impl MemoryStore {
     }
 
     /// Does one call as the fault plan has it.
-    async fn call<T>(&self, act: impl FnOnce(&mut Shared) -> Result<T, StoreError> + Send) -> Result<T, StoreError> {
+    async fn call<T>(
+        &self,
+        act: impl FnOnce(&mut Shared) -> Result<T, StoreError> + Send,
+    ) -> Result<T, StoreError> {
         // A real store always takes a moment, in which others go on.
         tokio::task::yield_now().await;
         if self.faults.crashed().is_cancelled() {
@@ -293,7 +294,8 @@ impl RunStore for MemoryStore {
 
     async fn commit(&self, checkpoints: &[Checkpoint]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         let now = self.clock.now();
-        self.call(|shared| Ok(checkpoints.iter().map(|checkpoint| shared.commit(checkpoint, now)).collect())).await
+        self.call(|shared| Ok(checkpoints.iter().map(|checkpoint| shared.commit(checkpoint, now)).collect()))
+            .await
     }
 
     async fn next_available_in(&self) -> Result<Option<Duration>, StoreError> {

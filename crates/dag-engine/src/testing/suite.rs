@@ -1,4 +1,4 @@
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed case is a failed test")]
+#![expect(clippy::unwrap_used, reason = "a failed case is a failed test")]
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +52,8 @@ async fn accept(fixture: &dyn StoreFixture, priority: i32) -> RunId {
     assert_eq!(store.load_graph(graph).await.unwrap(), definition);
     let id = RunId::new();
     let project = fixture.project().await;
-    let run = NewRun { id, project, graph, input: json!({"n": 1}), priority, available_at: None, timeout: None };
+    let run =
+        NewRun { id, project, graph, input: json!({"n": 1}), priority, available_at: None, timeout: None };
     store.enqueue(run.clone()).await.unwrap();
     store.enqueue(run).await.unwrap();
     id
@@ -94,7 +95,8 @@ async fn i2_a_run_is_claimed_once(fixture: &dyn StoreFixture) {
     }
     let store = fixture.store();
     let (mine, theirs) = tokio::join!(store.claim(one, 15), store.claim(other, 15));
-    let mut runs: Vec<_> = mine.unwrap().into_iter().chain(theirs.unwrap()).map(|run| run.claim.run).collect();
+    let mut runs: Vec<_> =
+        mine.unwrap().into_iter().chain(theirs.unwrap()).map(|run| run.claim.run).collect();
     while let Some(run) = store.claim(one, 1).await.unwrap().pop() {
         runs.push(run.claim.run);
     }
@@ -107,8 +109,12 @@ async fn i2_a_run_is_claimed_once(fixture: &dyn StoreFixture) {
 
 async fn claims_go_by_priority_and_then_by_age(fixture: &dyn StoreFixture) {
     let owner = fixture.instance().await;
-    let (low, first, second, high) =
-        (accept(fixture, 1).await, accept(fixture, 5).await, accept(fixture, 5).await, accept(fixture, 9).await);
+    let (low, first, second, high) = (
+        accept(fixture, 1).await,
+        accept(fixture, 5).await,
+        accept(fixture, 5).await,
+        accept(fixture, 9).await,
+    );
     let mut order = Vec::new();
     while let Some(run) = fixture.store().claim(owner, 1).await.unwrap().pop() {
         order.push(run.claim.run);

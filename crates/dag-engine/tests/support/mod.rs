@@ -1,5 +1,12 @@
 //! A small world: one store in memory, instances that come and die, and a witness that watches every execution.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed check is a failed test"
+)]
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,8 +14,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gathering_dag_engine::testing::{Fault, Faults, MemoryStore, VirtualClock};
 use gathering_dag_engine::{
-    Attempt, Engine, EngineSettings, Fields, JournalEvent, NodeFailure, NodeRun, NodeState, NodeType, NodeTypes, Outcome,
-    RunStore, Runner, RunnerSettings, Shape, SystemClock,
+    Attempt, Engine, EngineSettings, Fields, JournalEvent, NodeFailure, NodeRun, NodeState, NodeType,
+    NodeTypes, Outcome, RunStore, Runner, RunnerSettings, Shape,
 };
 use gathering_domain::{Digest, InstanceId, NodeId, ProjectId, RunId, RunState};
 use serde_json::{Value, json};
@@ -49,7 +56,8 @@ impl CaseNode {
 
 impl Case {
     pub fn of(nodes: Vec<CaseNode>, edges: &[(usize, usize)]) -> Self {
-        let edges = edges.iter().map(|&(from, to)| CaseEdge { from, to, on: "success", when: None }).collect();
+        let edges =
+            edges.iter().map(|&(from, to)| CaseEdge { from, to, on: "success", when: None }).collect();
         Self { nodes, edges }
     }
 
@@ -88,8 +96,12 @@ impl Case {
         let mut states: Vec<NodeState> = Vec::new();
         let mut fails = false;
         for (index, node) in self.nodes.iter().enumerate() {
-            let incoming: Vec<bool> =
-                self.edges.iter().filter(|edge| edge.to == index).map(|edge| taken(edge, states[edge.from])).collect();
+            let incoming: Vec<bool> = self
+                .edges
+                .iter()
+                .filter(|edge| edge.to == index)
+                .map(|edge| taken(edge, states[edge.from]))
+                .collect();
             let runs = incoming.is_empty()
                 || if node.join_all { incoming.iter().all(|&taken| taken) } else { incoming.contains(&true) };
             let state = match (runs, node.fails >= node.max_attempts) {
@@ -167,7 +179,9 @@ impl Work {
             Some(run) if run.state.is_resolved() => {
                 witness.violations.push(format!("I1: {me} executes although the node is {}", run.state));
             }
-            other => witness.violations.push(format!("I3: {me} executes before its start is durable: {other:?}")),
+            other => {
+                witness.violations.push(format!("I3: {me} executes before its start is durable: {other:?}"))
+            }
         }
         let index: usize = attempt.node.as_str()[1..].parse().unwrap();
         for edge in self.case.edges.iter().filter(|edge| edge.to == index) {
@@ -271,13 +285,13 @@ impl World {
 /// at once, then through one that does not; checks the invariants and the outcome. Answers with the calls that the
 /// first process made.
 pub fn check(case: &Case, plans: &[Vec<(usize, Fault)>], n_runs: usize) -> usize {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(check_in_virtual_time(case, plans, n_runs))
 }
 
 async fn check_in_virtual_time(case: &Case, plans: &[Vec<(usize, Fault)>], n_runs: usize) -> usize {
     let clock = VirtualClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
-    let _unused: SystemClock = SystemClock;
     let store = MemoryStore::new(Arc::new(clock));
     let world = World { store, clock, case: Arc::new(case.clone()), witness: Arc::default() };
     let definition = case.definition();
@@ -334,12 +348,13 @@ impl World {
             assert_eq!(entry.seq, place as i64 + 1, "the journal has no gaps");
         }
         for id in nodes.keys() {
-            let ends = journal.iter().filter(|entry| entry.record.node.as_ref() == Some(id)).filter(|entry| {
-                matches!(
-                    entry.record.event,
-                    JournalEvent::Succeeded { .. } | JournalEvent::Failed(_) | JournalEvent::Skipped
-                )
-            });
+            let ends =
+                journal.iter().filter(|entry| entry.record.node.as_ref() == Some(id)).filter(|entry| {
+                    matches!(
+                        entry.record.event,
+                        JournalEvent::Succeeded { .. } | JournalEvent::Failed(_) | JournalEvent::Skipped
+                    )
+                });
             assert!(ends.count() <= 1, "I1: {id} has more than one result");
         }
         match self.case.expected() {

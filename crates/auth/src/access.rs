@@ -1,0 +1,198 @@
+//! Who may do what: global roles, roles in a project, and the one decision made of them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::Caller;
+
+/// What an account may do on the whole server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Works in the projects that the account is a member of.
+    Member,
+    /// Sees and does everything, in every project.
+    Admin,
+}
+
+/// What a member may do in one project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ProjectRole {
+    /// Looks.
+    Viewer,
+    /// Changes what is in the project and runs it.
+    Editor,
+    /// Also decides about the project itself and its members.
+    Owner,
+}
+
+/// What somebody wants to do in a project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// Look at what is there, read files, follow runs.
+    Read,
+    /// Create, change and delete agents, pipelines, schedules, files and the like.
+    Write,
+    /// Start, cancel and repeat runs, give tasks, decide approvals.
+    Run,
+    /// Change members, secrets and budgets; change or delete the project.
+    Manage,
+}
+
+/// Why something is not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Denied {
+    /// The caller is no member: to them the project does not exist.
+    #[error("the caller may not see this")]
+    Invisible,
+    /// The caller sees it, but their role does not allow this.
+    #[error("the caller's role does not allow this")]
+    Forbidden,
+}
+
+/// A text that names no role.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is no role: use one of {known}")]
+pub struct UnknownRole {
+    text: String,
+    known: &'static str,
+}
+
+impl Role {
+    /// Every role, the weakest first.
+    pub const ALL: [Role; 2] = [Role::Member, Role::Admin];
+
+    /// The word for it in SQL and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Role::Member => "member",
+            Role::Admin => "admin",
+        }
+    }
+}
+
+impl ProjectRole {
+    /// Every role, the weakest first.
+    pub const ALL: [ProjectRole; 3] = [ProjectRole::Viewer, ProjectRole::Editor, ProjectRole::Owner];
+
+    /// Whether this role is enough for `action`.
+    pub const fn allows(self, action: Action) -> bool {
+        match action {
+            Action::Read => true,
+            Action::Write | Action::Run => matches!(self, ProjectRole::Editor | ProjectRole::Owner),
+            Action::Manage => matches!(self, ProjectRole::Owner),
+        }
+    }
+
+    /// The word for it in SQL and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ProjectRole::Viewer => "viewer",
+            ProjectRole::Editor => "editor",
+            ProjectRole::Owner => "owner",
+        }
+    }
+}
+
+/// Decides whether `caller`, whose role in the project is `membership`, may do `action` there.
+///
+/// An admin may do everything; anyone else is as strong as their membership.
+///
+/// # Errors
+/// [`Denied::Invisible`] to who is no member, so that the answer does not tell that the project exists;
+/// [`Denied::Forbidden`] to a member whose role is too weak.
+pub fn authorize(caller: &Caller, membership: Option<ProjectRole>, action: Action) -> Result<(), Denied> {
+    match (caller.role, membership) {
+        (Role::Admin, _) => Ok(()),
+        (Role::Member, None) => Err(Denied::Invisible),
+        (Role::Member, Some(role)) if role.allows(action) => Ok(()),
+        (Role::Member, Some(_)) => Err(Denied::Forbidden),
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for ProjectRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Role {
+    type Err = UnknownRole;
+
+    fn from_str(text: &str) -> Result<Self, UnknownRole> {
+        let named = Role::ALL.into_iter().find(|role| role.as_str() == text);
+        named.ok_or_else(|| UnknownRole { text: text.chars().take(32).collect(), known: "member, admin" })
+    }
+}
+
+impl FromStr for ProjectRole {
+    type Err = UnknownRole;
+
+    fn from_str(text: &str) -> Result<Self, UnknownRole> {
+        let named = ProjectRole::ALL.into_iter().find(|role| role.as_str() == text);
+        named.ok_or_else(|| UnknownRole {
+            text: text.chars().take(32).collect(),
+            known: "viewer, editor, owner",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+    use gathering_domain::UserId;
+
+    use super::*;
+    use crate::{Credential, Origin, SessionId, TokenId};
+
+    fn caller(role: Role) -> Caller {
+        let credential =
+            Credential::Session { session: SessionId::new(), token: TokenId::new(), expires_at: Utc::now() };
+        Caller { user: UserId::new(), role, credential, origin: Origin::default() }
+    }
+
+    #[test]
+    fn the_whole_table_of_roles_and_actions() {
+        let actions = [Action::Read, Action::Write, Action::Run, Action::Manage];
+        let mut table = Vec::new();
+        for role in Role::ALL {
+            for membership in [None].into_iter().chain(ProjectRole::ALL.map(Some)) {
+                let answers = actions.map(|action| match authorize(&caller(role), membership, action) {
+                    Ok(()) => "yes",
+                    Err(Denied::Forbidden) => "no",
+                    Err(Denied::Invisible) => "hidden",
+                });
+                let member = membership.map_or("nobody", ProjectRole::as_str);
+                table.push(format!("{role} {member}: {}", answers.join(" ")));
+            }
+        }
+        assert_eq!(
+            table,
+            [
+                "member nobody: hidden hidden hidden hidden",
+                "member viewer: yes no no no",
+                "member editor: yes yes yes no",
+                "member owner: yes yes yes yes",
+                "admin nobody: yes yes yes yes",
+                "admin viewer: yes yes yes yes",
+                "admin editor: yes yes yes yes",
+                "admin owner: yes yes yes yes",
+            ]
+        );
+    }
+
+    #[test]
+    fn words_and_back() {
+        assert!(Role::ALL.into_iter().all(|role| role.as_str().parse() == Ok(role)));
+        assert!(ProjectRole::ALL.into_iter().all(|role| role.as_str().parse() == Ok(role)));
+        assert_eq!(
+            "boss".parse::<Role>().unwrap_err().to_string(),
+            "`boss` is no role: use one of member, admin"
+        );
+    }
+}

@@ -1,0 +1,62 @@
+//! What may go wrong when somebody authenticates.
+
+use gathering_domain::Problems;
+
+use crate::{InvalidToken, PasswordError, StoreError};
+
+/// Why somebody is not registered, logged in, refreshed, logged out or believed.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// The input is wrong; nothing was done.
+    #[error("the registration is invalid")]
+    Invalid(#[source] Problems),
+    /// Registration is closed by configuration; nothing was done.
+    #[error("registration is closed")]
+    RegistrationClosed,
+    /// The e-mail has an account already; nothing was created.
+    #[error("the e-mail address has an account already")]
+    AccountExists,
+    /// E-mail and password do not open an active account. Which of it does not hold is in the audit record only.
+    #[error("the login was refused")]
+    LoginRefused,
+    /// The refresh token may not be spent. Why is in the audit record only; if it was spent before, its session is
+    /// revoked now.
+    #[error("the refresh token was refused")]
+    RefreshRefused,
+    /// What was shown is no valid access token.
+    #[error("the caller is not authenticated")]
+    NotAuthenticated(#[source] InvalidToken),
+    /// The access token was valid, but its session was revoked, or its account is disabled or gone.
+    #[error("the access token no longer holds")]
+    Revoked,
+    /// Too many passwords wait to be verified; nothing was done. Later it may work.
+    #[error("too many logins at the same time")]
+    Overloaded,
+    /// The store did not do it; [`StoreError`] says whether later may do.
+    #[error("the account store failed")]
+    Store(#[source] StoreError),
+    /// A password could not be hashed or verified.
+    #[error("a password could not be processed")]
+    Password(#[source] PasswordError),
+    /// The system gives no randomness, so no token could be made; nothing was done.
+    #[error("no token could be made")]
+    NoRandomness,
+}
+
+impl From<StoreError> for AuthError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::AccountExists => AuthError::AccountExists,
+            other => AuthError::Store(other),
+        }
+    }
+}
+
+impl From<PasswordError> for AuthError {
+    fn from(error: PasswordError) -> Self {
+        match error {
+            PasswordError::Overloaded => AuthError::Overloaded,
+            other => AuthError::Password(other),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The keys that access tokens are encrypted with: one that issues, and retired ones that are still believed.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use gathering_domain::{ExposeSecret, Secret};
+use pasetors::keys::{Generate, SymmetricKey};
+use pasetors::paserk::{FormatAsPaserk, Id};
+use pasetors::version4::V4;
+
+/// More retired keys than that nobody needs: each is needed only as long as an access token lives.
+const MAX_KEYS: usize = 16;
+
+const LENIENT: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+
+/// One key with its id, the PASERK `k4.lid.…` of it, which may be public.
+pub(crate) struct TokenKey {
+    pub(crate) id: String,
+    pub(crate) key: SymmetricKey<V4>,
+}
+
+/// The keys of one installation. All its instances share them. Not shown in `Debug` except for their ids.
+///
+/// To rotate: put a new key in front ([`KeyRing::rotated`]) on every instance, and drop the last ones once the longest
+/// lifetime of an access token has passed.
+pub struct KeyRing {
+    current: TokenKey,
+    retired: Vec<TokenKey>,
+}
+
+/// Why a text holds no keys.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidKey {
+    /// There is nothing in it.
+    #[error("there is no token key: give one as `k4.local.…` or as 32 bytes in base64")]
+    Missing,
+    /// One of the keys cannot be read. It is not repeated here.
+    #[error("token key {position} is neither a PASERK `k4.local.…` nor 32 bytes in base64")]
+    Malformed {
+        /// Which, counted from 1.
+        position: usize,
+    },
+    /// There are too many.
+    #[error("there are {n_keys} token keys, but at most {MAX_KEYS} are allowed: drop the oldest")]
+    TooMany {
+        /// How many there are.
+        n_keys: usize,
+    },
+    /// The system gives no randomness.
+    #[error("the system's random number generator failed")]
+    NoRandomness,
+}
+
+impl KeyRing {
+    /// A ring of one new random key.
+    ///
+    /// # Errors
+    /// [`InvalidKey::NoRandomness`].
+    pub fn generate() -> Result<Self, InvalidKey> {
+        Ok(Self { current: TokenKey::generate()?, retired: Vec::new() })
+    }
+
+    /// Reads keys that stand apart by blanks, commas or line ends, each a PASERK `k4.local.…` or 32 bytes in base64
+    /// (standard or URL-safe). The first issues, the others are only believed. From `#` to the line's end is a comment.
+    ///
+    /// # Errors
+    /// [`InvalidKey`] for the first key that cannot be read, by its position.
+    pub fn parse(text: &str) -> Result<Self, InvalidKey> {
+        let words: Vec<&str> = text
+            .lines()
+            .map(|line| line.split_once('#').map_or(line, |(before, _)| before))
+            .flat_map(|line| line.split([' ', '\t', ',']))
+            .map(str::trim)
+            .filter(|word| !word.is_empty())
+            .collect();
+        if words.len() > MAX_KEYS {
+            return Err(InvalidKey::TooMany { n_keys: words.len() });
+        }
+        let mut keys = words
+            .into_iter()
+            .enumerate()
+            .map(|(index, word)| TokenKey::parse(word).ok_or(InvalidKey::Malformed { position: index + 1 }));
+        let current = keys.next().ok_or(InvalidKey::Missing)??;
+        Ok(Self { current, retired: keys.collect::<Result<_, _>>()? })
+    }
+
+    /// The ring as [`KeyRing::parse`] reads it, one PASERK per line, for a file that only the server may read.
+    pub fn to_text(&self) -> Secret {
+        let mut text = String::new();
+        for key in self.keys() {
+            // Writing to a string cannot fail; an unreadable line would be found by the next start.
+            let _ = FormatAsPaserk::fmt(&key.key, &mut text);
+            text.push('\n');
+        }
+        Secret::from(text)
+    }
+
+    /// The ring with a new random key in front; the oldest leaves when there are too many.
+    ///
+    /// # Errors
+    /// [`InvalidKey::NoRandomness`].
+    pub fn rotated(self) -> Result<Self, InvalidKey> {
+        let mut retired = vec![self.current];
+        retired.extend(self.retired);
+        retired.truncate(MAX_KEYS - 1);
+        Ok(Self { current: TokenKey::generate()?, retired })
+    }
+
+    /// The ids of the keys, the issuing one first. They may be public.
+    pub fn key_ids(&self) -> Vec<&str> {
+        self.keys().map(|key| key.id.as_str()).collect()
+    }
+
+    pub(crate) fn current(&self) -> &TokenKey {
+        &self.current
+    }
+
+    pub(crate) fn find(&self, id: &str) -> Option<&TokenKey> {
+        self.keys().find(|key| key.id == id)
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &TokenKey> {
+        std::iter::once(&self.current).chain(&self.retired)
+    }
+}
+
+impl TokenKey {
+    fn new(key: SymmetricKey<V4>) -> Self {
+        let mut id = String::new();
+        // Writing to a string cannot fail.
+        let _ = Id::from(&key).fmt(&mut id);
+        Self { id, key }
+    }
+
+    fn generate() -> Result<Self, InvalidKey> {
+        SymmetricKey::generate().map(Self::new).map_err(|_| InvalidKey::NoRandomness)
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        if word.starts_with("k4.local.") {
+            return SymmetricKey::try_from(word).ok().map(Self::new);
+        }
+        let bytes = STANDARD.decode(word).or_else(|_| URL_SAFE.decode(word)).ok()?;
+        SymmetricKey::from(&bytes).ok().map(Self::new)
+    }
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KeyRing").field(&self.key_ids()).finish()
+    }
+}
+
+/// Two rings are equal when their keys are, in order.
+impl PartialEq for KeyRing {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_text().expose_secret() == other.to_text().expose_secret()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_file_is_read_as_it_was_written() {
+        let ring = KeyRing::generate().unwrap().rotated().unwrap();
+        let text = ring.to_text();
+        assert_eq!(text.expose_secret().lines().count(), 2);
+        assert_eq!(KeyRing::parse(text.expose_secret()).unwrap(), ring);
+    }
+
+    #[test]
+    fn base64_and_paserk_name_the_same_key() {
+        let bytes = [0xfb_u8; 32];
+        let standard = base64::engine::general_purpose::STANDARD.encode(bytes);
+        let url_safe = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
+        let ring =
+            KeyRing::parse(&format!("{standard}  # the new one\n{url_safe}, k4.local.{url_safe}")).unwrap();
+        let ids = ring.key_ids();
+        assert_eq!(ids.len(), 3);
+        assert!(ids.iter().all(|id| *id == ids[0] && id.starts_with("k4.lid.")));
+    }
+
+    #[test]
+    fn a_bad_key_is_named_by_its_place_and_not_repeated() {
+        let good = KeyRing::generate().unwrap().to_text();
+        let error = KeyRing::parse(&format!("{}, hunter2", good.expose_secret())).unwrap_err();
+        assert_eq!(error, InvalidKey::Malformed { position: 2 });
+        assert!(!error.to_string().contains("hunter2"));
+        assert_eq!(KeyRing::parse(" # nothing\n"), Err(InvalidKey::Missing));
+        assert!(KeyRing::parse("k4.local.AAAA").is_err());
+    }
+
+    #[test]
+    fn keys_are_not_shown() {
+        let ring = KeyRing::generate().unwrap();
+        let paserk = ring.to_text().expose_secret().trim().to_owned();
+        assert!(!format!("{ring:?}").contains(&paserk["k4.local.".len()..]));
+    }
+}

@@ -1,0 +1,285 @@
+//! Passwords: what may be one, and bcrypt on a bounded pool of its own.
+//!
+//! Owns the cost of a guess. Invariant: [`Passwords::verify`] computes exactly one bcrypt of the configured cost,
+//! whether there is an account, whether it is active and whatever was typed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use gathering_domain::{ExposeSecret, Pointer, Problems, Secret};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::PasswordHash;
+
+/// bcrypt reads no more than this; a longer password would be a shorter one in disguise.
+const MAX_BYTES: usize = 72;
+const MIN_CHARACTERS: usize = 8;
+
+/// How passwords are hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PasswordSettings {
+    /// bcrypt's cost, 4 to 31: each step doubles the time. 12 takes about a quarter of a second.
+    pub cost: u32,
+    /// How many are computed at the same time.
+    pub n_threads: usize,
+    /// How many more may wait for a thread before the next is refused.
+    pub n_waiting: usize,
+}
+
+impl Default for PasswordSettings {
+    /// Cost 12, half of the processors, and a queue that a thread empties in about eight seconds.
+    fn default() -> Self {
+        let n_processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let n_threads = (n_processors / 2).max(1);
+        Self { cost: 12, n_threads, n_waiting: 32 * n_threads }
+    }
+}
+
+/// Hashes and verifies passwords, a bounded number at a time, away from the runtime's own threads.
+///
+/// Cheap to clone; clones share the bounds.
+#[derive(Debug, Clone)]
+pub struct Passwords {
+    cost: u32,
+    /// Permits for whoever is in: computing or waiting.
+    entrance: Arc<Semaphore>,
+    /// Permits for computing.
+    threads: Arc<Semaphore>,
+    /// What is verified against when there is no account.
+    nobodys: Arc<PasswordHash>,
+    n_computed: Arc<AtomicU64>,
+}
+
+/// Why a password was not hashed or verified.
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordError {
+    /// Too many are waiting; nothing was computed. Ask again later.
+    #[error("too many passwords wait to be verified")]
+    Overloaded,
+    /// The configured cost is out of bounds.
+    #[error("the bcrypt cost is {cost}, but must be from 4 to 31")]
+    Cost {
+        /// The cost.
+        cost: u32,
+    },
+    /// bcrypt could not read the stored hash, or had no randomness.
+    #[error("a password could not be hashed")]
+    Bcrypt(#[source] bcrypt::BcryptError),
+    /// The runtime is shutting down.
+    #[error("hashing a password was interrupted")]
+    Interrupted,
+}
+
+/// Permits that a computation holds until it has ended, even if nobody waits for it any more: a caller who goes away
+/// must not make room for more work than there are threads.
+struct Turn {
+    _entrance: OwnedSemaphorePermit,
+    _thread: OwnedSemaphorePermit,
+}
+
+impl Passwords {
+    /// A pool with these bounds. Computes one hash, so it takes as long as a login; call it at the start.
+    ///
+    /// # Errors
+    /// [`PasswordError::Cost`] if the cost is out of bounds, [`PasswordError::Bcrypt`] if there is no randomness.
+    pub fn new(settings: PasswordSettings) -> Result<Self, PasswordError> {
+        if !(4..=31).contains(&settings.cost) {
+            return Err(PasswordError::Cost { cost: settings.cost });
+        }
+        let n_threads = settings.n_threads.max(1);
+        // No one can type this one: it is longer than a password may be.
+        let nobodys = bcrypt::hash([0xff; MAX_BYTES], settings.cost).map_err(PasswordError::Bcrypt)?;
+        Ok(Self {
+            cost: settings.cost,
+            entrance: Arc::new(Semaphore::new(
+                n_threads.saturating_add(settings.n_waiting).min(Semaphore::MAX_PERMITS),
+            )),
+            threads: Arc::new(Semaphore::new(n_threads.min(Semaphore::MAX_PERMITS))),
+            nobodys: Arc::new(PasswordHash::from(nobodys)),
+            n_computed: Arc::default(),
+        })
+    }
+
+    /// What is wrong with `password` as a new one, at `pointer`: at least 8 characters, at most 72 bytes (what bcrypt
+    /// reads), and no NUL (bcrypt takes the password for its own repetition there).
+    pub fn problems(password: &Secret, pointer: &Pointer) -> Problems {
+        let password = password.expose_secret();
+        let mut problems = Problems::new();
+        if password.chars().count() < MIN_CHARACTERS {
+            problems.add(pointer.clone(), format!("must have at least {MIN_CHARACTERS} characters"));
+        }
+        if password.len() > MAX_BYTES {
+            problems.add(pointer.clone(), format!("must have at most {MAX_BYTES} bytes in UTF-8"));
+        }
+        if password.contains('\0') {
+            problems.add(pointer.clone(), "must not contain the character NUL");
+        }
+        problems
+    }
+
+    /// The hash of a password that has no [`problems`](Self::problems).
+    ///
+    /// Cancel: safe; who waits leaves the queue, a computation that began ends unseen.
+    ///
+    /// # Errors
+    /// [`PasswordError`]; nothing was kept.
+    pub async fn hash(&self, password: Secret) -> Result<PasswordHash, PasswordError> {
+        let cost = self.cost;
+        let hash = self.compute(move || bcrypt::hash(password.expose_secret(), cost)).await?;
+        Ok(PasswordHash::from(hash))
+    }
+
+    /// Whether `password` is the one that `hash` was made of. Without a hash, and for what can be no password, it is
+    /// not, after the same work.
+    ///
+    /// Cancel: as [`hash`](Self::hash).
+    ///
+    /// # Errors
+    /// [`PasswordError`]; whether it was right is unknown.
+    pub async fn verify(&self, password: Secret, hash: Option<&PasswordHash>) -> Result<bool, PasswordError> {
+        // What is too long would be cut off by bcrypt and might then match.
+        let text = password.expose_secret();
+        let can_be_right = text.len() <= MAX_BYTES && !text.contains('\0');
+        let hash = hash.filter(|_| can_be_right);
+        let against = hash.unwrap_or(&self.nobodys).clone();
+        let matches =
+            self.compute(move || bcrypt::verify(password.expose_secret(), against.expose())).await?;
+        Ok(matches && hash.is_some())
+    }
+
+    /// How many bcrypts were computed since the start.
+    pub fn n_computed(&self) -> u64 {
+        self.n_computed.load(Ordering::Relaxed)
+    }
+
+    async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> bcrypt::BcryptResult<T> + Send + 'static,
+    ) -> Result<T, PasswordError> {
+        let turn = self.turn().await?;
+        let n_computed = Arc::clone(&self.n_computed);
+        let computing = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            n_computed.fetch_add(1, Ordering::Relaxed);
+            work()
+        });
+        match computing.await {
+            Ok(result) => result.map_err(PasswordError::Bcrypt),
+            Err(_) => Err(PasswordError::Interrupted),
+        }
+    }
+
+    async fn turn(&self) -> Result<Turn, PasswordError> {
+        let entrance =
+            Arc::clone(&self.entrance).try_acquire_owned().map_err(|_| PasswordError::Overloaded)?;
+        let thread =
+            Arc::clone(&self.threads).acquire_owned().await.map_err(|_| PasswordError::Interrupted)?;
+        Ok(Turn { _entrance: entrance, _thread: thread })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHEAP: PasswordSettings = PasswordSettings { cost: 4, n_threads: 1, n_waiting: 2 };
+
+    fn secret(text: &str) -> Secret {
+        Secret::from(text)
+    }
+
+    #[tokio::test]
+    async fn a_password_is_verified_against_its_hash_and_no_other() {
+        let passwords = Passwords::new(CHEAP).unwrap();
+        let hash = passwords.hash(secret("correct horse")).await.unwrap();
+        assert!(passwords.verify(secret("correct horse"), Some(&hash)).await.unwrap());
+        assert!(!passwords.verify(secret("battery staple"), Some(&hash)).await.unwrap());
+        assert!(!passwords.verify(secret("correct horse"), None).await.unwrap());
+        assert!(!format!("{hash:?}").contains(hash.expose()));
+    }
+
+    #[tokio::test]
+    async fn what_bcrypt_would_not_tell_apart_is_told_apart() {
+        let passwords = Passwords::new(CHEAP).unwrap();
+        let longest = "x".repeat(72);
+        let hash = passwords.hash(secret(&longest)).await.unwrap();
+        assert!(passwords.verify(secret(&longest), Some(&hash)).await.unwrap());
+        assert!(!passwords.verify(secret(&format!("{longest}y")), Some(&hash)).await.unwrap());
+        let hash = passwords.hash(secret("password")).await.unwrap();
+        assert!(bcrypt::verify("password\0password", hash.expose()).unwrap(), "the reason for the rule");
+        assert!(!passwords.verify(secret("password\0password"), Some(&hash)).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn every_verification_costs_exactly_one_bcrypt() {
+        let passwords = Passwords::new(CHEAP).unwrap();
+        let hash = passwords.hash(secret("correct horse")).await.unwrap();
+        let long = "x".repeat(1000);
+        for (typed, hash) in [
+            ("correct horse", Some(&hash)),
+            ("wrong", Some(&hash)),
+            ("wrong", None),
+            (&long, Some(&hash)),
+            ("", None),
+        ] {
+            let before = passwords.n_computed();
+            let _ = passwords.verify(secret(typed), hash).await.unwrap();
+            assert_eq!(passwords.n_computed(), before + 1, "{typed:.20}");
+        }
+    }
+
+    #[test]
+    fn bad_passwords_are_refused_with_every_reason() {
+        let messages = |text: &str| -> Vec<String> {
+            let pointer = Pointer::root().join("password");
+            Passwords::problems(&secret(text), &pointer).iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(messages("12345678"), Vec::<String>::new());
+        assert_eq!(messages(&"ä".repeat(36)), Vec::<String>::new());
+        assert_eq!(messages("ääääääa"), ["/password: must have at least 8 characters"]);
+        assert_eq!(messages(&"ä".repeat(37)), ["/password: must have at most 72 bytes in UTF-8"]);
+        assert_eq!(messages("a\0").len(), 2);
+    }
+
+    #[tokio::test]
+    async fn beyond_the_bound_it_refuses_at_once_and_recovers() {
+        let passwords = Passwords::new(CHEAP).unwrap();
+        let held = passwords.turn().await.unwrap();
+        let mut waiting: Vec<_> = (0..2)
+            .map(|_| {
+                let passwords = passwords.clone();
+                Box::pin(async move { passwords.hash(secret("correct horse")).await })
+            })
+            .collect();
+        for future in &mut waiting {
+            assert!(poll_once(future.as_mut()).await.is_none());
+        }
+        assert!(matches!(passwords.hash(secret("one too many")).await, Err(PasswordError::Overloaded)));
+        // One of the waiting goes away: its place is free at once.
+        drop(waiting.pop());
+        let mut next = Box::pin(passwords.hash(secret("the next one")));
+        assert!(poll_once(next.as_mut()).await.is_none());
+        drop(held);
+        assert!(waiting.remove(0).await.is_ok());
+        assert!(next.await.is_ok());
+    }
+
+    #[test]
+    fn a_cost_out_of_bounds_is_refused_at_the_start() {
+        for cost in [0, 3, 32] {
+            assert!(matches!(
+                Passwords::new(PasswordSettings { cost, ..CHEAP }),
+                Err(PasswordError::Cost { .. })
+            ));
+        }
+    }
+
+    /// `None` when the future is not ready yet.
+    async fn poll_once<F: Future + ?Sized>(mut future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+        std::future::poll_fn(|context| match future.as_mut().poll(context) {
+            std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
+            std::task::Poll::Pending => std::task::Poll::Ready(None),
+        })
+        .await
+    }
+}

@@ -1,0 +1,16 @@
+//! Prints every state of a run and what may happen in it.
+
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
+use gathering_domain::{RunEvent, RunState};
+
+fn main() {
+    for state in RunState::ALL {
+        println!("{state}{}", if state.is_terminal() { " (final)" } else { "" });
+        for event in RunEvent::ALL {
+            if let Ok(next) = state.after(event) {
+                println!("  {event:?} -> {next}");
+            }
+        }
+    }
+}

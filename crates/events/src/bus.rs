@@ -1,0 +1,243 @@
+//! The bus: one bounded queue in, one task that delivers, one bounded buffer for each subscriber.
+//!
+//! Invariants: a publisher waits only for the queue, never for a subscriber; every subscriber sees the events that it
+//! gets in the order in which the queue took them; nothing grows without bound.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::recent::Recent;
+use crate::subscription::Buffer;
+use crate::{Event, Subscription, Topics};
+
+/// The bounds of a bus. Each number is at least 1; 0 is read as 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BusSettings {
+    /// How many published events wait for delivery before a publisher waits.
+    pub n_queued: usize,
+    /// How many delivered events wait for one subscriber before it loses the oldest.
+    pub n_buffered: usize,
+    /// How many events are handed on at once.
+    pub max_batch: usize,
+    /// How many subscribers there may be.
+    pub max_subscribers: usize,
+    /// For how long a repetition of what was last said of a key is dropped; zero drops none.
+    pub window: Duration,
+    /// How many keys are remembered for that; the oldest are forgotten, and repetitions of them arrive.
+    pub max_keys: usize,
+}
+
+impl Default for BusSettings {
+    /// A queue of 1024, buffers of 1024, batches of 128, 1024 subscribers, one second and 4096 keys.
+    fn default() -> Self {
+        Self {
+            n_queued: 1024,
+            n_buffered: 1024,
+            max_batch: 128,
+            max_subscribers: 1024,
+            window: Duration::from_secs(1),
+            max_keys: 4096,
+        }
+    }
+}
+
+/// Publishes and subscribes. Cheap to clone; clones are the same bus.
+#[derive(Debug, Clone)]
+pub struct Bus {
+    queue: mpsc::Sender<Event>,
+    shared: Arc<Shared>,
+}
+
+/// Delivers what was published. Somebody must [`run`](BusService::run) it; when it ends, so does the bus.
+#[derive(Debug)]
+pub struct BusService {
+    queue: mpsc::Receiver<Event>,
+    shared: Arc<Shared>,
+    recent: Recent,
+}
+
+/// What the bus did since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BusCounts {
+    /// Events taken from the queue.
+    pub n_taken: u64,
+    /// Those of them that were repetitions and not delivered.
+    pub n_repetitions: u64,
+    /// Events that subscribers lost because they were slow, summed over the subscribers.
+    pub n_lost: u64,
+}
+
+/// Why an event was not published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum PublishError {
+    /// The queue is full; later it may have room. Only [`Bus::try_publish`] says so.
+    #[error("the event queue is full")]
+    Full,
+    /// The bus has ended.
+    #[error("the event bus has ended")]
+    Ended,
+}
+
+/// Why there is no subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum SubscribeError {
+    /// There are as many subscribers as there may be.
+    #[error("there are {max_subscribers} subscribers, which is the limit")]
+    TooMany {
+        /// The limit.
+        max_subscribers: usize,
+    },
+    /// The bus has ended.
+    #[error("the event bus has ended")]
+    Ended,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: BusSettings,
+    subscribers: Mutex<Subscribers>,
+    n_taken: AtomicU64,
+    n_repetitions: AtomicU64,
+    n_lost: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Subscribers {
+    /// Weak, so that a dropped [`Subscription`] frees its buffer and is found dead here.
+    buffers: Vec<Weak<Buffer>>,
+    is_ended: bool,
+}
+
+impl Bus {
+    /// A bus and the service that makes it deliver.
+    pub fn new(settings: BusSettings) -> (Self, BusService) {
+        let settings = BusSettings {
+            n_queued: settings.n_queued.clamp(1, tokio::sync::Semaphore::MAX_PERMITS),
+            n_buffered: settings.n_buffered.max(1),
+            max_batch: settings.max_batch.max(1),
+            max_subscribers: settings.max_subscribers.max(1),
+            window: settings.window,
+            max_keys: settings.max_keys.max(1),
+        };
+        let (sender, receiver) = mpsc::channel(settings.n_queued);
+        let shared = Arc::new(Shared {
+            settings,
+            subscribers: Mutex::default(),
+            n_taken: AtomicU64::new(0),
+            n_repetitions: AtomicU64::new(0),
+            n_lost: AtomicU64::new(0),
+        });
+        let recent = Recent::new(settings.window, settings.max_keys);
+        let service = BusService { queue: receiver, shared: Arc::clone(&shared), recent };
+        (Self { queue: sender, shared }, service)
+    }
+
+    /// Puts an event into the queue, waiting for room: who publishes faster than can be delivered is slowed down.
+    ///
+    /// Cancel: safe; a dropped future published nothing.
+    ///
+    /// # Errors
+    /// [`PublishError::Ended`]; nothing was published.
+    pub async fn publish(&self, event: Event) -> Result<(), PublishError> {
+        self.queue.send(event).await.map_err(|_| PublishError::Ended)
+    }
+
+    /// Puts an event into the queue if there is room now.
+    ///
+    /// # Errors
+    /// [`PublishError`]; nothing was published.
+    pub fn try_publish(&self, event: Event) -> Result<(), PublishError> {
+        self.queue.try_send(event).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => PublishError::Full,
+            mpsc::error::TrySendError::Closed(_) => PublishError::Ended,
+        })
+    }
+
+    /// Subscribes to what is delivered from now on.
+    ///
+    /// # Errors
+    /// [`SubscribeError`]; there is no subscription.
+    pub fn subscribe(&self, topics: Topics) -> Result<Subscription, SubscribeError> {
+        let BusSettings { n_buffered, max_batch, max_subscribers, .. } = self.shared.settings;
+        let mut subscribers = self.shared.subscribers();
+        if subscribers.is_ended {
+            return Err(SubscribeError::Ended);
+        }
+        subscribers.buffers.retain(|buffer| buffer.strong_count() > 0);
+        if subscribers.buffers.len() >= max_subscribers {
+            return Err(SubscribeError::TooMany { max_subscribers });
+        }
+        let buffer = Arc::new(Buffer::new(topics, n_buffered));
+        subscribers.buffers.push(Arc::downgrade(&buffer));
+        Ok(Subscription::new(buffer, max_batch))
+    }
+
+    /// What the bus did since its start.
+    pub fn counts(&self) -> BusCounts {
+        BusCounts {
+            n_taken: self.shared.n_taken.load(Ordering::Relaxed),
+            n_repetitions: self.shared.n_repetitions.load(Ordering::Relaxed),
+            n_lost: self.shared.n_lost.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl BusService {
+    /// Delivers until `stop`, then what was published before it, and ends the bus: subscribers receive what waits for
+    /// them and then `None`. Ends as well when every [`Bus`] is gone.
+    ///
+    /// Cancel: dropping the future ends the bus at once; what was still in the queue is not delivered.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let max_batch = self.shared.settings.max_batch;
+        let mut batch = Vec::with_capacity(max_batch);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if !self.queue.is_closed() => self.queue.close(),
+                n_taken = self.queue.recv_many(&mut batch, max_batch) => match n_taken {
+                    0 => return,
+                    _ => self.deliver(batch.drain(..)),
+                },
+            }
+        }
+    }
+
+    fn deliver(&mut self, batch: impl Iterator<Item = Event>) {
+        let now = Instant::now();
+        let (mut n_taken, mut n_lost) = (0, 0);
+        let fresh: Vec<Arc<Event>> = batch
+            .inspect(|_| n_taken += 1)
+            .map(Arc::new)
+            .filter(|event| !self.recent.is_repetition(event, now))
+            .collect();
+        for buffer in &self.shared.subscribers().buffers {
+            n_lost += buffer.upgrade().map_or(0, |buffer| buffer.add(&fresh));
+        }
+        let n_repetitions = n_taken - fresh.len() as u64;
+        self.shared.n_taken.fetch_add(n_taken, Ordering::Relaxed);
+        self.shared.n_repetitions.fetch_add(n_repetitions, Ordering::Relaxed);
+        self.shared.n_lost.fetch_add(n_lost, Ordering::Relaxed);
+    }
+}
+
+impl Drop for BusService {
+    fn drop(&mut self) {
+        let mut subscribers = self.shared.subscribers();
+        subscribers.is_ended = true;
+        for buffer in subscribers.buffers.drain(..).filter_map(|buffer| buffer.upgrade()) {
+            buffer.close();
+        }
+    }
+}
+
+impl Shared {
+    /// Held only to look through the list, never across an await.
+    fn subscribers(&self) -> MutexGuard<'_, Subscribers> {
+        self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,197 @@
+//! Triggers: the rules that name due times, and how they are read and written as JSON.
+
+use chrono::{DateTime, Duration, SecondsFormat, Timelike, Utc};
+use chrono_tz::Tz;
+use gathering_domain::{Pointer, Problems};
+use serde_json::{Map, Value, json};
+
+use crate::{Cron, Dst};
+
+/// A rule that names due times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trigger {
+    /// The times that an expression names.
+    Cron(Cron),
+    /// Again and again, after the same while.
+    Interval(Interval),
+    /// One moment, in UTC.
+    Once(DateTime<Utc>),
+}
+
+/// A while between two due times: 1 second to 10 years, in whole seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Interval(u32);
+
+impl Interval {
+    /// The longest: 10 years of 365 days.
+    pub const MAX_SECONDS: u32 = 10 * 365 * 24 * 60 * 60;
+
+    /// An interval of so many seconds; `None` if it is shorter than 1 or longer than [`MAX_SECONDS`](Self::MAX_SECONDS).
+    pub fn from_seconds(seconds: u64) -> Option<Self> {
+        u32::try_from(seconds).ok().filter(|seconds| (1..=Self::MAX_SECONDS).contains(seconds)).map(Self)
+    }
+
+    /// Its length in seconds.
+    pub const fn seconds(self) -> u32 {
+        self.0
+    }
+}
+
+impl Trigger {
+    /// Reads a trigger: `{"type": "cron", "expression", "timezone"?, "dst"?}`, `{"type": "interval", "seconds"}` or
+    /// `{"type": "once", "at"}`. The time zone is UTC by default.
+    ///
+    /// # Errors
+    /// Every problem, each with its place below `pointer`.
+    pub fn parse(value: &Value, pointer: &Pointer) -> Result<Self, Problems> {
+        let Some(object) = value.as_object() else {
+            return Err(Problems::one(pointer.clone(), "must be an object with a `type`"));
+        };
+        let mut fields = Fields { object, pointer, problems: Problems::new() };
+        let trigger = match fields.text("type") {
+            Some("cron") => fields.cron(),
+            Some("interval") => fields.interval(),
+            Some("once") => fields.once(),
+            Some(_) => fields.problem("type", "must be one of cron, interval, once"),
+            None => None,
+        };
+        match trigger {
+            Some(trigger) if fields.problems.is_empty() => Ok(trigger),
+            _ => Err(fields.problems),
+        }
+    }
+
+    /// The trigger as [`parse`](Self::parse) reads it, with its defaults written out.
+    pub fn to_json(&self) -> Value {
+        match self {
+            Trigger::Cron(cron) => json!({
+                "type": "cron",
+                "expression": cron.expression(),
+                "timezone": cron.timezone().name(),
+                "dst": cron.dst().as_str(),
+            }),
+            Trigger::Interval(interval) => json!({ "type": "interval", "seconds": interval.seconds() }),
+            Trigger::Once(at) => {
+                json!({ "type": "once", "at": at.to_rfc3339_opts(SecondsFormat::AutoSi, true) })
+            }
+        }
+    }
+
+    /// The first due time later than `after`, in UTC; `None` when there is no more.
+    ///
+    /// An interval is counted from `after`, its fraction of a second dropped: given each due time in turn, it keeps
+    /// its rhythm however late a fire was.
+    pub fn next_after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        match self {
+            Trigger::Cron(cron) => cron.next_after(after),
+            Trigger::Interval(interval) => {
+                after.with_nanosecond(0)?.checked_add_signed(Duration::seconds(interval.seconds().into()))
+            }
+            Trigger::Once(at) => (*at > after).then_some(*at),
+        }
+    }
+
+    /// The first `n` due times later than `after`, the earliest first; fewer when there are no more.
+    pub fn next_n(&self, after: DateTime<Utc>, n: usize) -> Vec<DateTime<Utc>> {
+        std::iter::successors(self.next_after(after), |previous| self.next_after(*previous)).take(n).collect()
+    }
+
+    /// The trigger in English.
+    pub fn describe(&self) -> String {
+        match self {
+            Trigger::Cron(cron) => cron.describe(),
+            Trigger::Interval(interval) => {
+                let seconds = interval.seconds();
+                let (n, unit) = [(86_400, "day"), (3600, "hour"), (60, "minute")]
+                    .into_iter()
+                    .find(|(length, _)| seconds.is_multiple_of(*length))
+                    .map_or((seconds, "second"), |(length, unit)| (seconds / length, unit));
+                if n == 1 { format!("Every {unit}") } else { format!("Every {n} {unit}s") }
+            }
+            Trigger::Once(at) => format!("Once, at {}", at.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
+        }
+    }
+}
+
+/// The fields of an object that is being read, and what is wrong with them so far.
+struct Fields<'a> {
+    object: &'a Map<String, Value>,
+    pointer: &'a Pointer,
+    problems: Problems,
+}
+
+impl<'a> Fields<'a> {
+    fn problem<T>(&mut self, field: &str, message: impl Into<String>) -> Option<T> {
+        self.problems.add(self.pointer.join(field), message);
+        None
+    }
+
+    fn known(&mut self, known: &[&str]) {
+        for field in self.object.keys().filter(|field| !known.contains(&field.as_str())) {
+            let message = format!("is no field of this trigger: it has {}", known.join(", "));
+            self.problems.add(self.pointer.join(field), message);
+        }
+    }
+
+    /// The text of a field that must be there.
+    fn text(&mut self, field: &str) -> Option<&'a str> {
+        match self.object.get(field) {
+            Some(Value::String(text)) => Some(text),
+            Some(_) => self.problem(field, "must be a string"),
+            None => self.problem(field, "is missing"),
+        }
+    }
+
+    /// The text of a field that may be absent or null.
+    fn optional_text(&mut self, field: &str) -> Option<&'a str> {
+        match self.object.get(field) {
+            None | Some(Value::Null) => None,
+            Some(_) => self.text(field),
+        }
+    }
+
+    fn cron(&mut self) -> Option<Trigger> {
+        self.known(&["type", "expression", "timezone", "dst"]);
+        let timezone = match self.optional_text("timezone").map(str::parse::<Tz>) {
+            None => Some(Tz::UTC),
+            Some(Ok(timezone)) => Some(timezone),
+            Some(Err(_)) => {
+                self.problem("timezone", "must be an IANA time zone such as Europe/Berlin, or UTC")
+            }
+        };
+        let dst = match self.optional_text("dst").map(str::parse::<Dst>) {
+            None => None,
+            Some(Ok(dst)) => Some(dst),
+            Some(Err(message)) => self.problem("dst", message),
+        };
+        let expression = self.text("expression")?;
+        match Cron::parse(expression, timezone.unwrap_or(Tz::UTC), dst) {
+            Ok(cron) => Some(Trigger::Cron(cron)),
+            Err(message) => self.problem("expression", message),
+        }
+    }
+
+    fn interval(&mut self) -> Option<Trigger> {
+        self.known(&["type", "seconds"]);
+        match self.object.get("seconds") {
+            None => self.problem("seconds", "is missing"),
+            Some(value) => match value.as_u64().and_then(Interval::from_seconds) {
+                Some(interval) => Some(Trigger::Interval(interval)),
+                None => {
+                    let message = format!("must be a whole number from 1 to {}", Interval::MAX_SECONDS);
+                    self.problem("seconds", message)
+                }
+            },
+        }
+    }
+
+    fn once(&mut self) -> Option<Trigger> {
+        self.known(&["type", "at"]);
+        match DateTime::parse_from_rfc3339(self.text("at")?) {
+            Ok(at) => Some(Trigger::Once(at.to_utc())),
+            Err(_) => {
+                self.problem("at", "must be a time as RFC 3339 writes it, such as 2030-01-31T12:00:00Z")
+            }
+        }
+    }
+}
