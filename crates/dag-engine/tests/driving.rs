@@ -1,6 +1,6 @@
 //! What happens to a run while it is driven: cancel, deadlines, time-outs, retries, effects, stopping. Under virtual time.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed check is a failed test")]
+#![expect(clippy::unwrap_used, reason = "a failed check is a failed test")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

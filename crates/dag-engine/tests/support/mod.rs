@@ -1,11 +1,6 @@
 //! A small world: one store in memory, instances that come and die, and a witness that watches every execution.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a failed check is a failed test"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed check is a failed test")]
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};

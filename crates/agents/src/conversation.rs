@@ -1,0 +1,277 @@
+//! The tool-calling loop as a state machine.
+//!
+//! Owns what the next step of an agent is. Never knows time, a network or a tool: the same replies and results lead to
+//! the same steps with the same keys, so a recorded conversation can be replayed.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::{AgentDefinition, AgentLimits};
+use crate::chat::{
+    ChatReply, ChatRequest, FinishReason, Message, ToolCall, ToolDescription, ToolResult, Usage,
+};
+
+/// Close to the end of the budget an answer is cut to what is left; before, the provider's own limit holds, because
+/// some refuse a number above it.
+const CUT_ANSWERS_BELOW: u64 = 4096;
+
+/// One prompt's way through model and tools.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conversation {
+    model: String,
+    system: String,
+    temperature: Option<f64>,
+    tools: Vec<ToolDescription>,
+    limits: AgentLimits,
+    messages: Vec<Message>,
+    n_model_calls: u32,
+    n_tool_calls: u32,
+    usage: Usage,
+    steps: Vec<StepRecord>,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Phase {
+    Model,
+    Tools(Vec<ToolCall>),
+    Ended(ChatReply),
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Ask the model, then say what it replied with [`Conversation::after_model`].
+    CallModel(StepKey, ChatRequest),
+    /// Call these tools, in any order or at once, then give their results, in this order, to
+    /// [`Conversation::after_tools`].
+    CallTools(Vec<(StepKey, ToolCall)>),
+    /// Nothing: the agent is done.
+    Done(AgentOutcome),
+    /// Nothing: the agent met a limit before it was done.
+    Stopped(Limit),
+}
+
+/// Names a step within its conversation: `model/1`, `tool/1/0` (the first tool of the first reply). The same step has the
+/// same key in every replay.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StepKey(String);
+
+impl StepKey {
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for StepKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A limit that an agent can meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// Calls of the model.
+    Steps,
+    /// Tokens.
+    Tokens,
+    /// Calls of tools.
+    ToolCalls,
+    /// Wall clock.
+    Timeout,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Limit::Steps => "max_steps",
+            Limit::Tokens => "max_tokens",
+            Limit::ToolCalls => "max_tool_calls",
+            Limit::Timeout => "timeout_seconds",
+        })
+    }
+}
+
+/// What an agent has come to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgentOutcome {
+    /// Its answer.
+    pub content: String,
+    /// How it got there.
+    pub steps: Vec<StepRecord>,
+    /// What all its model calls used.
+    pub usage: Usage,
+    /// The provider that answered; `scripted` is no model.
+    pub provider: String,
+    /// The model that answered.
+    pub model: String,
+    /// Why the last answer ended; `length` means that it is cut off.
+    pub finish_reason: FinishReason,
+}
+
+/// A step that is done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum StepRecord {
+    /// The model was asked.
+    Model {
+        /// Its key.
+        key: StepKey,
+        /// What it said.
+        content: String,
+        /// What it used.
+        usage: Usage,
+    },
+    /// A tool was called.
+    Tool {
+        /// Its key.
+        key: StepKey,
+        /// The tool.
+        tool: String,
+        /// What it was called with.
+        arguments: serde_json::Value,
+        /// What it answered.
+        output: serde_json::Value,
+        /// Whether it failed.
+        is_error: bool,
+    },
+}
+
+/// A reply or results that nobody asked for; the conversation is as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the conversation does not wait for {0}")]
+pub struct OutOfTurn(&'static str);
+
+impl Conversation {
+    /// A conversation that begins with `prompt`.
+    pub fn new(agent: &AgentDefinition, tools: Vec<ToolDescription>, prompt: impl Into<String>) -> Self {
+        Self {
+            model: agent.model.clone(),
+            system: agent.system_prompt(),
+            temperature: agent.temperature,
+            tools,
+            limits: agent.limits,
+            messages: vec![Message::User { content: prompt.into() }],
+            n_model_calls: 0,
+            n_tool_calls: 0,
+            usage: Usage::default(),
+            steps: Vec::new(),
+            phase: Phase::Model,
+        }
+    }
+
+    /// What to do next; asking twice gives the same answer.
+    pub fn next(&self) -> Step {
+        match &self.phase {
+            Phase::Ended(reply) => Step::Done(self.outcome(reply)),
+            Phase::Tools(calls) => self.next_tools(calls),
+            Phase::Model => self.next_model(),
+        }
+    }
+
+    fn next_model(&self) -> Step {
+        let left = self.limits.max_tokens.saturating_sub(self.usage.total());
+        if self.n_model_calls >= self.limits.max_steps {
+            return Step::Stopped(Limit::Steps);
+        }
+        if left == 0 {
+            return Step::Stopped(Limit::Tokens);
+        }
+        let request = ChatRequest {
+            model: self.model.clone(),
+            system: self.system.clone(),
+            messages: self.messages.clone(),
+            tools: self.tools.clone(),
+            temperature: self.temperature,
+            max_tokens: (left < CUT_ANSWERS_BELOW).then_some(left),
+        };
+        Step::CallModel(StepKey(format!("model/{}", self.n_model_calls + 1)), request)
+    }
+
+    fn next_tools(&self, calls: &[ToolCall]) -> Step {
+        if self.n_tool_calls as usize + calls.len() > self.limits.max_tool_calls as usize {
+            return Step::Stopped(Limit::ToolCalls);
+        }
+        let keyed = calls.iter().enumerate().map(|(index, call)| (self.tool_key(index), call.clone()));
+        Step::CallTools(keyed.collect())
+    }
+
+    /// A provider may repeat its call ids, so the place in the reply names the step.
+    fn tool_key(&self, index: usize) -> StepKey {
+        StepKey(format!("tool/{}/{index}", self.n_model_calls))
+    }
+
+    /// Goes on with what the model replied.
+    ///
+    /// # Errors
+    /// [`OutOfTurn`] if the model was not the next step.
+    pub fn after_model(&mut self, reply: ChatReply) -> Result<(), OutOfTurn> {
+        if self.phase != Phase::Model {
+            return Err(OutOfTurn("a reply of the model"));
+        }
+        self.n_model_calls += 1;
+        self.usage = self.usage.plus(reply.usage);
+        self.steps.push(StepRecord::Model {
+            key: StepKey(format!("model/{}", self.n_model_calls)),
+            content: reply.content.clone(),
+            usage: reply.usage,
+        });
+        self.messages.push(Message::Assistant {
+            content: reply.content.clone(),
+            tool_calls: reply.tool_calls.clone(),
+        });
+        self.phase =
+            if reply.tool_calls.is_empty() { Phase::Ended(reply) } else { Phase::Tools(reply.tool_calls) };
+        Ok(())
+    }
+
+    /// Goes on with what the tools answered, one result for each call, in their order.
+    ///
+    /// # Errors
+    /// [`OutOfTurn`] if tools were not the next step, or not as many.
+    pub fn after_tools(&mut self, results: Vec<ToolResult>) -> Result<(), OutOfTurn> {
+        let calls = match &self.phase {
+            Phase::Tools(calls) if calls.len() == results.len() => calls.clone(),
+            _ => return Err(OutOfTurn("these results of tools")),
+        };
+        for (index, (call, result)) in calls.into_iter().zip(results).enumerate() {
+            self.n_tool_calls += 1;
+            self.steps.push(StepRecord::Tool {
+                key: self.tool_key(index),
+                tool: call.name,
+                arguments: call.arguments,
+                output: result.content.clone(),
+                is_error: result.is_error,
+            });
+            self.messages.push(Message::Tool { call_id: call.id, result });
+        }
+        self.phase = Phase::Model;
+        Ok(())
+    }
+
+    /// What all model calls have used so far.
+    pub const fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// The limits that hold.
+    pub const fn limits(&self) -> &AgentLimits {
+        &self.limits
+    }
+
+    fn outcome(&self, reply: &ChatReply) -> AgentOutcome {
+        AgentOutcome {
+            content: reply.content.clone(),
+            steps: self.steps.clone(),
+            usage: self.usage,
+            provider: reply.provider.clone(),
+            model: reply.model.clone(),
+            finish_reason: reply.finish_reason,
+        }
+    }
+}

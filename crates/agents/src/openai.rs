@@ -1,0 +1,197 @@
+//! Servers that speak OpenAI's chat completions: OpenAI itself, Ollama, vLLM, llama.cpp and many more.
+//!
+//! Owns the exchange. The key goes into one header and nowhere else.
+
+mod wire;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use gathering_domain::{ExposeSecret as _, Secret};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, Response, StatusCode, Url};
+
+use crate::chat::{ChatReply, ChatRequest};
+use crate::model::{ChatModel, ModelError};
+
+/// The most bytes of an answer: 8 MiB.
+const MAX_REPLY_BYTES: usize = 8 * 1024 * 1024;
+/// How much of a provider's words about a failure we repeat.
+const MAX_MESSAGE_CHARS: usize = 300;
+/// A server that does not accept a connection within this time is away.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest that we pass on as the provider's wish to be left alone: a day.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(86_400);
+
+/// A server that speaks OpenAI's chat completions.
+///
+/// Its address comes from the operator, so it may be private, unlike those that tools reach.
+#[derive(Debug)]
+pub struct OpenAiCompatible {
+    client: Client,
+    name: String,
+    endpoint: Url,
+    key: Option<Secret>,
+    timeout: Duration,
+    official: bool,
+}
+
+impl OpenAiCompatible {
+    /// How long an answer may take when nobody says otherwise.
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
+    /// OpenAI's own server.
+    pub const OFFICIAL_BASE_URL: &str = "https://api.openai.com/v1";
+
+    /// The server at `base_url` (such as `http://localhost:11434/v1`), with its key if it wants one, as provider
+    /// `openai`. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`ModelError::Setup`] if the URL or the key cannot be used.
+    pub fn new(base_url: &str, key: Option<Secret>) -> Result<Self, ModelError> {
+        let setup = |reason: String| ModelError::Setup { provider: "openai".to_owned(), reason };
+        let endpoint = endpoint(base_url).map_err(setup)?;
+        if key.as_ref().is_some_and(|key| bearer(key).is_none()) {
+            return Err(setup("the API key has characters that no header may have".to_owned()));
+        }
+        // An error says that the process has chosen its TLS provider already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        // No redirects: they would take the key somewhere else.
+        let builder = || {
+            Client::builder()
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(CONNECT_TIMEOUT)
+                .user_agent(concat!("gathering/", env!("CARGO_PKG_VERSION")))
+        };
+        let client = builder().build().or_else(|_| {
+            tracing::warn!(
+                "no certificate authorities of the system can be read: install its CA certificates"
+            );
+            builder().tls_certs_only([]).build().map_err(|error| setup(error.to_string()))
+        })?;
+        let official = endpoint.host_str() == Some("api.openai.com");
+        Ok(Self {
+            client,
+            name: "openai".to_owned(),
+            endpoint,
+            key,
+            timeout: Self::DEFAULT_TIMEOUT,
+            official,
+        })
+    }
+
+    /// The provider's name, where one process has several such servers.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// How long an answer may take.
+    #[must_use]
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    async fn exchange(&self, request: &ChatRequest) -> Result<ChatReply, ModelError> {
+        let body = wire::request(request, self.official);
+        let mut post = self.client.post(self.endpoint.clone()).json(&body);
+        if let Some(value) = self.key.as_ref().and_then(bearer) {
+            post = post.header(AUTHORIZATION, value);
+        }
+        let response = post.send().await.map_err(|error| self.broken(error))?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = self.body(response).await?;
+        if status.is_success() {
+            return wire::reply(&body, &self.name, &request.model)
+                .map_err(|reason| ModelError::Malformed { provider: self.name.clone(), reason });
+        }
+        Err(self.refusal(status, &headers, &body))
+    }
+
+    async fn body(&self, mut response: Response) -> Result<Vec<u8>, ModelError> {
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.broken(error))? {
+            if body.len() + chunk.len() > MAX_REPLY_BYTES {
+                let reason = format!("it is larger than {MAX_REPLY_BYTES} bytes");
+                return Err(ModelError::Malformed { provider: self.name.clone(), reason });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    fn broken(&self, error: reqwest::Error) -> ModelError {
+        ModelError::Connection { provider: self.name.clone(), source: error.without_url() }
+    }
+
+    fn refusal(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ModelError {
+        let provider = self.name.clone();
+        match status.as_u16() {
+            429 => ModelError::RateLimited { provider, retry_after: retry_after(headers) },
+            // What the provider says here may hold a part of the key.
+            code @ (401 | 403) => ModelError::Unauthorized {
+                provider,
+                status: code,
+                hint: match self.key {
+                    Some(_) => "check the API key that is configured".to_owned(),
+                    None => "no API key is configured; set OPENAI_API_KEY".to_owned(),
+                },
+            },
+            code if code == 408 || code == 409 || code >= 500 => {
+                ModelError::Unavailable { provider, status: code, message: self.words(body) }
+            }
+            code => ModelError::Rejected { provider, status: code, message: self.words(body) },
+        }
+    }
+
+    /// What the provider says, cut short and without the key.
+    fn words(&self, body: &[u8]) -> String {
+        let mut words = wire::error_message(body).unwrap_or_else(|| "it gave no reason".to_owned());
+        if let Some(key) = self.key.as_ref().filter(|key| !key.expose_secret().is_empty()) {
+            words = words.replace(key.expose_secret(), "[key]");
+        }
+        words.chars().filter(|char| !char.is_control()).take(MAX_MESSAGE_CHARS).collect()
+    }
+}
+
+#[async_trait]
+impl ChatModel for OpenAiCompatible {
+    fn provider(&self) -> &str {
+        &self.name
+    }
+
+    async fn complete(&self, request: &ChatRequest) -> Result<ChatReply, ModelError> {
+        match tokio::time::timeout(self.timeout, self.exchange(request)).await {
+            Ok(ended) => ended,
+            Err(_) => Err(ModelError::TimedOut { provider: self.name.clone(), after: self.timeout }),
+        }
+    }
+}
+
+/// The base URL with the protocol's path; a query, which some servers want, stays.
+fn endpoint(base_url: &str) -> Result<Url, String> {
+    let mut url = Url::parse(base_url.trim()).map_err(|error| format!("the base URL is none: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err("the base URL must begin with http:// or https://".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("the base URL may not carry credentials".to_owned());
+    }
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.pop_if_empty().extend(["chat", "completions"]);
+    }
+    Ok(url)
+}
+
+fn bearer(key: &Secret) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret())).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
+}

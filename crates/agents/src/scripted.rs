@@ -1,0 +1,197 @@
+//! The provider `scripted`: answers without any model, always the same to the same question.
+//!
+//! Owns two ways to answer: from a list of replies, for tests; or from the text of the prompt itself, for demos and for
+//! installations without a model. It is no model and says so: every reply names `scripted` as its provider.
+
+mod directive;
+mod text;
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use crate::chat::{ChatReply, ChatRequest, FinishReason, Message, ToolCall, Usage};
+use crate::model::{ChatModel, ModelError};
+use directive::{Directives, Style};
+
+/// The name of the provider, and of the model in its replies.
+const NAME: &str = "scripted";
+
+/// Answers without a model.
+///
+/// [`Scripted::from_prompt`] writes its answer from the prompt's own sentences. Lines of the agent's instructions choose
+/// how; all of them may stand anywhere, each on its own line:
+///
+/// | line | effect |
+/// |---|---|
+/// | `scripted: summary` | the most central sentences in their order, the topics, and how long the text is (the default) |
+/// | `scripted: keywords` | the words that the text is about, with how often each comes |
+/// | `scripted: outline` | its headings, or the first sentence of each paragraph, as a list |
+/// | `scripted: combine` | each part (a heading with its text, or a paragraph) in one sentence, then the common topics |
+/// | `scripted: call TOOL {JSON}` | first calls the tool, one such line for each turn; `"$prompt"` and `"$answer"` as whole values stand for the prompt and the answer |
+/// | `scripted: wait MS` | takes that many milliseconds for each reply, 60000 at most |
+///
+/// Tokens are counted as words.
+#[derive(Debug)]
+pub struct Scripted {
+    script: Option<Script>,
+}
+
+#[derive(Debug)]
+struct Script {
+    left: Mutex<VecDeque<Scene>>,
+    total: usize,
+}
+
+#[derive(Debug)]
+struct Scene {
+    content: String,
+    tool_calls: Vec<ToolCall>,
+}
+
+impl Scripted {
+    /// Answers from the prompt.
+    pub const fn from_prompt() -> Self {
+        Self { script: None }
+    }
+
+    /// Answers with these texts, one for each call, whatever is asked.
+    pub fn replies<T: Into<String>>(texts: impl IntoIterator<Item = T>) -> Self {
+        let scenes = texts.into_iter().map(|text| Scene { content: text.into(), tool_calls: Vec::new() });
+        Self::of(scenes.collect())
+    }
+
+    /// Asks for these tools, one list for each call, and then says `answer`.
+    pub fn tools_then(turns: impl IntoIterator<Item = Vec<ToolCall>>, answer: impl Into<String>) -> Self {
+        let calls = turns.into_iter().map(|tool_calls| Scene { content: String::new(), tool_calls });
+        let last = Scene { content: answer.into(), tool_calls: Vec::new() };
+        Self::of(calls.chain([last]).collect())
+    }
+
+    fn of(scenes: VecDeque<Scene>) -> Self {
+        let total = scenes.len();
+        Self { script: Some(Script { left: Mutex::new(scenes), total }) }
+    }
+}
+
+impl Script {
+    fn next(&self) -> Result<Scene, ModelError> {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.pop_front().ok_or(ModelError::ScriptEnded { call: self.total + 1 })
+    }
+}
+
+#[async_trait]
+impl ChatModel for Scripted {
+    fn provider(&self) -> &str {
+        NAME
+    }
+
+    async fn complete(&self, request: &ChatRequest) -> Result<ChatReply, ModelError> {
+        let scene = match &self.script {
+            Some(script) => script.next()?,
+            None => {
+                let directives = Directives::read(&request.system);
+                tokio::time::sleep(directives.wait).await;
+                improvise(request, &directives)
+            }
+        };
+        Ok(reply(request, scene))
+    }
+}
+
+/// The next call of the instructions, or the answer once all of them are made.
+fn improvise(request: &ChatRequest, directives: &Directives) -> Scene {
+    let prompt = prompt_of(request);
+    let content = match directives.style {
+        Style::Summary => text::summary(&prompt),
+        Style::Keywords => text::keywords(&prompt),
+        Style::Outline => text::outline(&prompt),
+        Style::Combine => text::combine(&prompt),
+    };
+    let replied =
+        request.messages.iter().filter(|message| matches!(message, Message::Assistant { .. })).count();
+    match directives.calls.get(replied) {
+        Some(call) => {
+            let id = format!("scripted_{}", replied + 1);
+            let arguments = filled_in(&call.arguments, &prompt, &content);
+            Scene {
+                content: String::new(),
+                tool_calls: vec![ToolCall { id, name: call.tool.clone(), arguments }],
+            }
+        }
+        None => Scene { content: content + &failures(request), tool_calls: Vec::new() },
+    }
+}
+
+/// What a model would have to say of tools that failed, so that an answer without their text does not pass for one with.
+fn failures(request: &ChatRequest) -> String {
+    let told = request.messages.iter().filter_map(|message| match message {
+        Message::Tool { result, .. } if result.is_error => {
+            Some(match result.content.pointer("/error/message") {
+                Some(Value::String(reason)) => format!("\n\nA tool call failed: {reason}"),
+                _ => format!("\n\nA tool call failed: {}", result.content),
+            })
+        }
+        _ => None,
+    });
+    told.collect()
+}
+
+/// What the user said, and what the tools have answered to it.
+fn prompt_of(request: &ChatRequest) -> String {
+    let mut parts = Vec::new();
+    for message in &request.messages {
+        match message {
+            Message::User { content } => parts.push(content.clone()),
+            Message::Tool { result, .. } => parts.extend(text_of(&result.content)),
+            Message::Assistant { .. } => {}
+        }
+    }
+    parts.join("\n\n")
+}
+
+/// The prose in a tool's answer: the answer itself, or its `content` or `body` where that is a text.
+fn text_of(answer: &Value) -> Option<String> {
+    let found = [Some(answer), answer.get("content"), answer.get("body")];
+    found.into_iter().flatten().find_map(|value| value.as_str().map(str::to_owned))
+}
+
+fn filled_in(arguments: &Value, prompt: &str, answer: &str) -> Value {
+    match arguments {
+        Value::String(text) if text == "$prompt" => Value::String(prompt.to_owned()),
+        Value::String(text) if text == "$answer" => Value::String(answer.to_owned()),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| (name.clone(), filled_in(value, prompt, answer))).collect()
+        }
+        Value::Array(items) => items.iter().map(|item| filled_in(item, prompt, answer)).collect(),
+        other => other.clone(),
+    }
+}
+
+fn reply(request: &ChatRequest, scene: Scene) -> ChatReply {
+    let words = |text: &str| text.split_whitespace().count() as u64;
+    let read: u64 = request
+        .messages
+        .iter()
+        .map(|message| match message {
+            Message::User { content } | Message::Assistant { content, .. } => words(content),
+            Message::Tool { result, .. } => words(&result.content.to_string()),
+        })
+        .sum();
+    let written: u64 = scene.tool_calls.iter().map(|call| words(&call.arguments.to_string()) + 1).sum();
+    let usage =
+        Usage { input_tokens: words(&request.system) + read, output_tokens: words(&scene.content) + written };
+    let finish_reason =
+        if scene.tool_calls.is_empty() { FinishReason::Stop } else { FinishReason::ToolCalls };
+    ChatReply {
+        content: scene.content,
+        tool_calls: scene.tool_calls,
+        usage,
+        finish_reason,
+        provider: NAME.to_owned(),
+        model: NAME.to_owned(),
+    }
+}

@@ -1,0 +1,220 @@
+//! `read_file`, `write_file` and `list_files`: the caller's workspace.
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use chrono::SecondsFormat;
+use gathering_domain::{Pointer, Problems};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::read_params;
+use crate::spec::{EffectClass, ToolSource, ToolSpec};
+use crate::tool::{Tool, ToolContext, ToolError};
+use crate::workspace::{ListOptions, WorkspacePath};
+
+/// A file that is larger than this is nothing for a prompt or a journal: 1 MiB.
+const MAX_READ_BYTES: u64 = 1024 * 1024;
+
+fn path_schema(what: &str) -> Value {
+    json!({
+        "description": format!("{what}, relative to the workspace, such as `reports/2026.md`."),
+        "type": "string", "maxLength": WorkspacePath::MAX_LEN
+    })
+}
+
+fn encoding_schema(what: &str) -> Value {
+    json!({"description": what, "enum": ["utf-8", "base64"]})
+}
+
+fn spec(name: &str, description: &str, class: EffectClass, required: &[&str], properties: Value) -> ToolSpec {
+    ToolSpec {
+        name: name.to_owned(),
+        description: description.to_owned(),
+        parameters: json!({
+            "type": "object", "additionalProperties": false, "required": required, "properties": properties
+        }),
+        class,
+        source: ToolSource::BuiltIn,
+    }
+}
+
+/// Reads a file of the workspace.
+#[derive(Debug)]
+pub struct ReadFile(ToolSpec);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReadParams {
+    path: String,
+    #[serde(default)]
+    max_bytes: Option<u64>,
+}
+
+impl ReadFile {
+    /// The tool.
+    #[expect(clippy::new_without_default, reason = "tools are made, not defaulted")]
+    pub fn new() -> Self {
+        Self(spec(
+            "read_file",
+            "Reads a file of the workspace. Text comes as it is; other content comes as Base64, which `encoding` tells.",
+            EffectClass::Pure,
+            &["path"],
+            json!({
+                "path": path_schema("The file"),
+                "max_bytes": {
+                    "description": "A larger file is refused; 1048576 when absent.",
+                    "type": "integer", "minimum": 1, "maximum": MAX_READ_BYTES
+                }
+            }),
+        ))
+    }
+}
+
+#[async_trait]
+impl Tool for ReadFile {
+    fn spec(&self) -> &ToolSpec {
+        &self.0
+    }
+
+    async fn call(&self, params: Value, context: &ToolContext) -> Result<Value, ToolError> {
+        let params: ReadParams = read_params(params)?;
+        let path: WorkspacePath = params.path.parse()?;
+        let max_bytes = params.max_bytes.unwrap_or(MAX_READ_BYTES).min(MAX_READ_BYTES);
+        let file = context.workspace()?.read(&path, max_bytes).await?;
+        let size = file.bytes.len();
+        let (content, encoding) = match String::from_utf8(file.bytes) {
+            Ok(text) => (text, "utf-8"),
+            Err(error) => (BASE64.encode(error.as_bytes()), "base64"),
+        };
+        Ok(json!({"path": path.as_str(), "content": content, "encoding": encoding, "size": size}))
+    }
+}
+
+/// Writes a file of the workspace, whole or not at all.
+#[derive(Debug)]
+pub struct WriteFile(ToolSpec);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WriteParams {
+    path: String,
+    content: String,
+    #[serde(default)]
+    encoding: Option<String>,
+}
+
+impl WriteFile {
+    /// The tool.
+    #[expect(clippy::new_without_default, reason = "tools are made, not defaulted")]
+    pub fn new() -> Self {
+        Self(spec(
+            "write_file",
+            "Writes a file of the workspace, in place of what was there. Missing directories are made.",
+            EffectClass::Idempotent,
+            &["path", "content"],
+            json!({
+                "path": path_schema("The file"),
+                "content": {"description": "The whole content.", "type": "string"},
+                "encoding": encoding_schema("How `content` is written; utf-8 when absent.")
+            }),
+        ))
+    }
+}
+
+#[async_trait]
+impl Tool for WriteFile {
+    fn spec(&self) -> &ToolSpec {
+        &self.0
+    }
+
+    async fn call(&self, params: Value, context: &ToolContext) -> Result<Value, ToolError> {
+        let params: WriteParams = read_params(params)?;
+        let path: WorkspacePath = params.path.parse()?;
+        let bytes = match params.encoding.as_deref() {
+            Some("base64") => BASE64.decode(params.content).map_err(|_| {
+                let place = Pointer::root().join("content");
+                ToolError::InvalidParameters(Problems::one(place, "must be Base64"))
+            })?,
+            _ => params.content.into_bytes(),
+        };
+        let size = bytes.len();
+        let written = context.workspace()?.write(&path, bytes).await?;
+        Ok(json!({"path": path.as_str(), "size": size, "created": written.created}))
+    }
+}
+
+/// Lists files and directories of the workspace.
+#[derive(Debug)]
+pub struct ListFiles(ToolSpec);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListParams {
+    #[serde(default)]
+    path: String,
+    #[serde(default)]
+    recursive: bool,
+    #[serde(default)]
+    pattern: Option<String>,
+    #[serde(default)]
+    limit: Option<usize>,
+}
+
+impl ListFiles {
+    /// The tool.
+    #[expect(clippy::new_without_default, reason = "tools are made, not defaulted")]
+    pub fn new() -> Self {
+        Self(spec(
+            "list_files",
+            "Lists files and directories of the workspace with their sizes in bytes, ordered by name.",
+            EffectClass::Pure,
+            &[],
+            json!({
+                "path": path_schema("The directory; the root when absent"),
+                "recursive": {"description": "Also what is in directories beneath.", "type": "boolean"},
+                "pattern": {
+                    "description": "Only entries that match: `*.md` against the name, `docs/**/*.md` against the path.",
+                    "type": "string", "minLength": 1, "maxLength": 256
+                },
+                "limit": {
+                    "description": "How many entries at most; 1000 when absent.",
+                    "type": "integer", "minimum": 1, "maximum": ListOptions::MAX_LIMIT
+                }
+            }),
+        ))
+    }
+}
+
+#[async_trait]
+impl Tool for ListFiles {
+    fn spec(&self) -> &ToolSpec {
+        &self.0
+    }
+
+    async fn call(&self, params: Value, context: &ToolContext) -> Result<Value, ToolError> {
+        let params: ListParams = read_params(params)?;
+        let path: WorkspacePath = params.path.parse()?;
+        let mut options = if params.recursive { ListOptions::recursive() } else { ListOptions::flat() };
+        if let Some(pattern) = &params.pattern {
+            options = options.matching(pattern);
+        }
+        if let Some(limit) = params.limit {
+            options = options.limit(limit);
+        }
+        let listing = context.workspace()?.list(&path, options).await?;
+        let items: Vec<Value> = listing
+            .items
+            .iter()
+            .map(|entry| {
+                json!({
+                    "path": entry.path.as_str(),
+                    "kind": entry.kind.as_str(),
+                    "size": entry.size_bytes,
+                    "modified_at": entry.modified_at.to_rfc3339_opts(SecondsFormat::Millis, true)
+                })
+            })
+            .collect();
+        Ok(json!({"items": items, "truncated": listing.truncated}))
+    }
+}

@@ -1,0 +1,31 @@
+//! Tools with JSON Schema parameters, the workspace and guarded outgoing HTTP.
+//!
+//! Owns how a tool is described, checked and called, what a path within a workspace may be, and which addresses an
+//! outgoing request may reach. Never knows runs, users, a database or who calls.
+
+mod builtin;
+mod outbound;
+mod pool;
+mod schema;
+mod spec;
+mod tool;
+mod toolbox;
+mod workspace;
+
+pub use builtin::{HttpRequest, ListFiles, ReadFile, SendNotification, WriteFile};
+pub use outbound::{
+    InvalidNetwork, Network, Outbound, OutboundError, OutboundPolicy, OutboundRequest, OutboundResponse,
+};
+pub use pool::{BlockingPool, BlockingWorkPanicked};
+pub use schema::{InvalidSchema, ParameterSchema};
+pub use spec::{EffectClass, ToolSource, ToolSpec};
+pub use tool::{BlockingTool, Tool, ToolContext, ToolError};
+pub use toolbox::{RegisterToolError, Toolbox};
+pub use workspace::{
+    Entry, EntryKind, FileContent, FileVersion, ListOptions, Listing, Precondition, Workspace,
+    WorkspaceError, WorkspacePath, Written,
+};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

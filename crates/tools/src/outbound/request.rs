@@ -1,0 +1,205 @@
+//! What is sent, and what comes back.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, Url};
+use serde_json::{Map, Value, json};
+
+use super::OutboundError;
+
+/// Headers that are the connection's, not the caller's.
+const RESERVED_HEADERS: [&str; 9] = [
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// An outgoing request.
+#[derive(Clone)]
+pub struct OutboundRequest {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    pub(super) timeout: Duration,
+    pub(super) max_response_bytes: usize,
+}
+
+impl OutboundRequest {
+    /// How long a request may take when it does not say.
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+    /// How many bytes of an answer's body are taken when the request does not say: 2 MiB.
+    pub const DEFAULT_MAX_RESPONSE_BYTES: usize = 2 * 1024 * 1024;
+
+    /// A request without headers or body.
+    ///
+    /// # Errors
+    /// [`OutboundError::InvalidRequest`] if the method or the URL is none, or the URL is not plain HTTP or HTTPS.
+    pub fn new(method: &str, url: &str) -> Result<Self, OutboundError> {
+        let method = method.to_ascii_uppercase();
+        let method = match Method::from_bytes(method.as_bytes()) {
+            Ok(method) if method != Method::CONNECT => method,
+            _ => return Err(invalid("the method is unknown")),
+        };
+        let url = Url::parse(url).map_err(|error| invalid(format!("the URL cannot be read: {error}")))?;
+        check_url(&url)?;
+        Ok(Self {
+            method,
+            url,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            timeout: Self::DEFAULT_TIMEOUT,
+            max_response_bytes: Self::DEFAULT_MAX_RESPONSE_BYTES,
+        })
+    }
+
+    /// Adds a header, in place of one of the same name.
+    ///
+    /// # Errors
+    /// [`OutboundError::InvalidRequest`] if name or value is none, or the header is the connection's.
+    pub fn header(mut self, name: &str, value: &str) -> Result<Self, OutboundError> {
+        let shown: String = name.chars().take(64).collect();
+        let name = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| invalid(format!("`{shown}` is no header name")))?;
+        if RESERVED_HEADERS.contains(&name.as_str()) {
+            return Err(invalid(format!("the header `{name}` is set by the connection")));
+        }
+        let value = HeaderValue::from_str(value).map_err(|_| {
+            invalid(format!("the value of header `{name}` has characters that none may have"))
+        })?;
+        self.headers.insert(name, value);
+        Ok(self)
+    }
+
+    /// Carries `key` as `Idempotency-Key`, unless the caller has set one.
+    ///
+    /// # Errors
+    /// [`OutboundError::InvalidRequest`] if it is no header value.
+    pub fn idempotency_key(self, key: &str) -> Result<Self, OutboundError> {
+        if self.headers.contains_key("idempotency-key") {
+            Ok(self)
+        } else {
+            self.header("idempotency-key", key)
+        }
+    }
+
+    /// Sends `body`: a text as it is, anything else as JSON, with a content type unless the caller has set one.
+    #[must_use]
+    pub fn body(mut self, body: &Value) -> Self {
+        let (bytes, content_type) = match body {
+            Value::String(text) => (Bytes::from(text.clone()), "text/plain; charset=utf-8"),
+            other => (Bytes::from(other.to_string()), "application/json"),
+        };
+        self.body = bytes;
+        self.headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(content_type));
+        self
+    }
+
+    /// How long the whole exchange may take, redirects and body included.
+    #[must_use]
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How many bytes of the answer's body are taken.
+    #[must_use]
+    pub const fn max_response_bytes(mut self, limit: usize) -> Self {
+        self.max_response_bytes = limit;
+        self
+    }
+
+    pub(crate) fn host(&self) -> String {
+        self.url.host_str().unwrap_or_default().to_owned()
+    }
+}
+
+impl std::fmt::Debug for OutboundRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OutboundRequest")
+            .field("method", &self.method)
+            .field("host", &self.host())
+            .finish_non_exhaustive()
+    }
+}
+
+pub(super) fn check_url(url: &Url) -> Result<(), OutboundError> {
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(invalid("only http and https URLs can be requested"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(invalid("a URL may not carry credentials; send them in the Authorization header"));
+    }
+    Ok(())
+}
+
+pub(super) fn invalid(reason: impl Into<String>) -> OutboundError {
+    OutboundError::InvalidRequest { reason: reason.into() }
+}
+
+/// An answer, whatever its status.
+#[derive(Debug, Clone)]
+pub struct OutboundResponse {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers; names in lower case.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+impl OutboundResponse {
+    /// Whether the status says success (200 to 299).
+    pub const fn is_success(&self) -> bool {
+        matches!(self.status, 200..=299)
+    }
+
+    /// Shape: `{status, headers: {name: value}, body}`; the body is a JSON value when it is JSON, else a text; one that
+    /// is no text comes as Base64 with `"body_encoding": "base64"`. A header that came twice has its values joined by
+    /// `, `.
+    pub fn to_value(&self) -> Value {
+        let mut headers: Map<String, Value> = Map::new();
+        for name in self.headers.keys() {
+            let values: Vec<_> = self
+                .headers
+                .get_all(name)
+                .iter()
+                .map(|value| String::from_utf8_lossy(value.as_bytes()))
+                .collect();
+            headers.insert(name.as_str().to_owned(), Value::String(values.join(", ")));
+        }
+        let mut answer = json!({"status": self.status, "headers": headers});
+        match self.body_value() {
+            Ok(body) => answer["body"] = body,
+            Err(encoded) => {
+                answer["body"] = Value::String(encoded);
+                answer["body_encoding"] = json!("base64");
+            }
+        }
+        answer
+    }
+
+    fn body_value(&self) -> Result<Value, String> {
+        let content_type =
+            self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let is_json = media_type == "application/json" || media_type.ends_with("+json");
+        if is_json && let Ok(value) = serde_json::from_slice(&self.body) {
+            return Ok(value);
+        }
+        match std::str::from_utf8(&self.body) {
+            Ok(text) => Ok(Value::String(text.to_owned())),
+            Err(_) => Err(BASE64.encode(&self.body)),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! A bounded share of the runtime's blocking threads.
+//!
+//! Owns how many blocking calls run at once. Never knows what they do.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+/// Runs blocking work on the runtime's blocking threads, at most a fixed number of pieces at once; the rest waits its
+/// turn. Clones share the bound.
+#[derive(Debug, Clone)]
+pub struct BlockingPool {
+    room: Arc<Semaphore>,
+}
+
+/// A piece of blocking work panicked; what it had done until then stands.
+#[derive(Debug, thiserror::Error)]
+#[error("blocking work ended abnormally")]
+pub struct BlockingWorkPanicked(#[source] tokio::task::JoinError);
+
+impl BlockingPool {
+    /// A pool that runs up to `max_concurrency` pieces of work at once; at least 1.
+    pub fn new(max_concurrency: usize) -> Self {
+        let room = max_concurrency.clamp(1, Semaphore::MAX_PERMITS);
+        Self { room: Arc::new(Semaphore::new(room)) }
+    }
+
+    /// Runs `work` as soon as there is room for it.
+    ///
+    /// Cancel: work that waits for room is dropped unstarted; work that has started runs to its end, keeping its room.
+    ///
+    /// # Errors
+    /// [`BlockingWorkPanicked`] if it panicked.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, BlockingWorkPanicked> {
+        // The semaphore is never closed; were it, work would merely run without a bound.
+        let permit = Arc::clone(&self.room).acquire_owned().await.ok();
+        tokio::task::spawn_blocking(move || {
+            let _held_until_done = permit;
+            work()
+        })
+        .await
+        .map_err(BlockingWorkPanicked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn never_more_at_once_than_the_bound() {
+        let pool = BlockingPool::new(2);
+        let running = Arc::new(AtomicUsize::new(0));
+        let most = Arc::new(AtomicUsize::new(0));
+        let work = (0..32).map(|_| {
+            let (pool, running, most) = (pool.clone(), Arc::clone(&running), Arc::clone(&most));
+            tokio::spawn(async move {
+                pool.run(move || {
+                    most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    std::thread::yield_now();
+                    running.fetch_sub(1, Ordering::SeqCst);
+                })
+                .await
+            })
+        });
+        for piece in work.collect::<Vec<_>>() {
+            piece.await.unwrap().unwrap();
+        }
+        assert!(most.load(Ordering::SeqCst) <= 2);
+    }
+
+    #[tokio::test]
+    async fn abandoned_work_keeps_its_room_until_it_ends() {
+        let pool = BlockingPool::new(1);
+        let (started, has_started) = tokio::sync::oneshot::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let abandoned = tokio::spawn({
+            let pool = pool.clone();
+            async move {
+                pool.run(move || {
+                    let _ = started.send(());
+                    let _ = released.recv();
+                })
+                .await
+            }
+        });
+        has_started.await.unwrap();
+        abandoned.abort();
+        let _ = abandoned.await;
+        assert_eq!(pool.room.available_permits(), 0);
+        release.send(()).unwrap();
+        pool.run(|| ()).await.unwrap();
+    }
+}

@@ -1,0 +1,180 @@
+//! The tools that there are, by name, and the one way to call them.
+//!
+//! Invariant: no tool is called with parameters that its schema refuses.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use gathering_domain::Problems;
+use serde_json::Value;
+
+use crate::pool::BlockingPool;
+use crate::schema::{InvalidSchema, ParameterSchema};
+use crate::spec::{EffectClass, MAX_NAME_LEN, ToolSpec};
+use crate::tool::{BlockingTool, Tool, ToolContext, ToolError};
+
+/// A set of tools. Cloning is cheap and shares the tools; registering in a clone leaves the other as it was.
+#[derive(Clone)]
+pub struct Toolbox {
+    tools: BTreeMap<String, Entry>,
+    pool: BlockingPool,
+}
+
+#[derive(Clone)]
+struct Entry {
+    tool: Arc<dyn Tool>,
+    schema: Arc<ParameterSchema>,
+}
+
+/// A tool that cannot be registered; the toolbox is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterToolError {
+    /// A name is taken already.
+    #[error("a tool named `{0}` is registered already")]
+    NameTaken(String),
+    /// A name that model providers would refuse.
+    #[error("`{0}` is no tool name: use 1 to 64 letters, digits, `_` or `-`")]
+    InvalidName(String),
+    /// Parameters without a usable schema.
+    #[error("cannot read the parameters of tool `{name}`")]
+    InvalidSchema {
+        /// The tool.
+        name: String,
+        /// What is wrong.
+        #[source]
+        source: InvalidSchema,
+    },
+}
+
+impl Toolbox {
+    /// An empty toolbox that runs blocking tools on `pool`.
+    pub fn new(pool: BlockingPool) -> Self {
+        Self { tools: BTreeMap::new(), pool }
+    }
+
+    /// Adds a tool and compiles its schema.
+    ///
+    /// # Errors
+    /// [`RegisterToolError`]; nothing was added.
+    pub fn register(&mut self, tool: impl Tool + 'static) -> Result<(), RegisterToolError> {
+        self.add(Arc::new(tool))
+    }
+
+    /// Adds a tool that blocks; its calls run on the blocking pool.
+    ///
+    /// # Errors
+    /// [`RegisterToolError`]; nothing was added.
+    pub fn register_blocking(&mut self, tool: impl BlockingTool + 'static) -> Result<(), RegisterToolError> {
+        self.add(Arc::new(OnPool { tool: Arc::new(tool), pool: self.pool.clone() }))
+    }
+
+    fn add(&mut self, tool: Arc<dyn Tool>) -> Result<(), RegisterToolError> {
+        let name = tool.spec().name.clone();
+        let well_formed = (1..=MAX_NAME_LEN).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+        if !well_formed {
+            return Err(RegisterToolError::InvalidName(name.chars().take(MAX_NAME_LEN).collect()));
+        }
+        if self.tools.contains_key(&name) {
+            return Err(RegisterToolError::NameTaken(name));
+        }
+        let compiled = ParameterSchema::compile(&tool.spec().parameters);
+        let schema =
+            compiled.map_err(|source| RegisterToolError::InvalidSchema { name: name.clone(), source })?;
+        self.tools.insert(name, Entry { tool, schema: Arc::new(schema) });
+        Ok(())
+    }
+
+    /// The tool of this name, if there is one.
+    pub fn get(&self, name: &str) -> Option<&ToolSpec> {
+        self.tools.get(name).map(|entry| entry.tool.spec())
+    }
+
+    /// All tools, by name.
+    pub fn list(&self) -> impl ExactSizeIterator<Item = &ToolSpec> {
+        self.tools.values().map(|entry| entry.tool.spec())
+    }
+
+    /// A toolbox of these tools only, such as those that an agent may use.
+    ///
+    /// # Errors
+    /// [`ToolError::UnknownTool`] for the first name that there is no tool of.
+    pub fn select<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<Toolbox, ToolError> {
+        let mut selected = Toolbox::new(self.pool.clone());
+        for name in names {
+            selected.tools.insert(name.to_owned(), self.entry(name)?.clone());
+        }
+        Ok(selected)
+    }
+
+    /// What repeating this call does.
+    ///
+    /// # Errors
+    /// [`ToolError::UnknownTool`].
+    pub fn class_of(&self, name: &str, params: &Value) -> Result<EffectClass, ToolError> {
+        Ok(self.entry(name)?.tool.class_of(params))
+    }
+
+    /// Checks the parameters of a call that is not made yet.
+    ///
+    /// # Errors
+    /// [`ToolError::UnknownTool`], or [`ToolError::InvalidParameters`] with every bad parameter.
+    pub fn check(&self, name: &str, params: &Value) -> Result<(), ToolError> {
+        self.entry(name)?.schema.check(params).map_err(ToolError::InvalidParameters)
+    }
+
+    /// As [`Toolbox::check`], for those who know that the tool exists: an unknown one is a problem of the whole.
+    ///
+    /// # Errors
+    /// Every problem, with its place in `params`.
+    pub fn validate(&self, name: &str, params: &Value) -> Result<(), Problems> {
+        self.check(name, params).map_err(|error| match error {
+            ToolError::InvalidParameters(problems) => problems,
+            other => Problems::one(gathering_domain::Pointer::root(), other.to_string()),
+        })
+    }
+
+    /// Checks the parameters, then calls the tool.
+    ///
+    /// Cancel: as the tool; a blocking tool that has begun runs to its end.
+    ///
+    /// # Errors
+    /// As [`Toolbox::check`], with nothing executed; then as [`Tool::call`].
+    pub async fn call(&self, name: &str, params: Value, context: &ToolContext) -> Result<Value, ToolError> {
+        self.check(name, &params)?;
+        self.entry(name)?.tool.call(params, context).await
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry, ToolError> {
+        self.tools.get(name).ok_or_else(|| ToolError::UnknownTool {
+            name: name.chars().take(MAX_NAME_LEN).collect(),
+            known: self.tools.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
+        })
+    }
+}
+
+impl std::fmt::Debug for Toolbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.tools.keys()).finish()
+    }
+}
+
+/// A blocking tool, made async by a pool.
+struct OnPool<T> {
+    tool: Arc<T>,
+    pool: BlockingPool,
+}
+
+#[async_trait]
+impl<T: BlockingTool + 'static> Tool for OnPool<T> {
+    fn spec(&self) -> &ToolSpec {
+        self.tool.spec()
+    }
+
+    async fn call(&self, params: Value, context: &ToolContext) -> Result<Value, ToolError> {
+        let (tool, context) = (Arc::clone(&self.tool), context.clone());
+        let ended = self.pool.run(move || tool.call(params, &context)).await;
+        ended.map_err(ToolError::Panicked)?
+    }
+}

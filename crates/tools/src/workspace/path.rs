@@ -1,0 +1,236 @@
+//! Paths that stay inside by their form alone; links are for the capability to refuse.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use super::WorkspaceError;
+
+/// How the names of unfinished files begin. Nobody else may use such names, and lists leave them out.
+pub(super) const UNFINISHED_PREFIX: &str = ".gathering-unfinished-";
+
+/// How often a path may be encoded on top of another encoding before we stop looking.
+const MAX_DECODINGS: usize = 4;
+
+/// A path of a file or directory relative to the workspace's root, such as `reports/2026.md`; empty for the root.
+///
+/// Names are separated by `/`. No name is empty, `.` or `..`, or has a backslash or a control character; the whole has
+/// at most 1024 bytes, a name 255. A leading `./` and a trailing `/` are dropped. A path that would lead out once
+/// percent-decoded is refused too, though nobody here decodes it: no file needs such a name, and somebody else may.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkspacePath(String);
+
+impl WorkspacePath {
+    /// The most bytes of a path.
+    pub const MAX_LEN: usize = 1024;
+    /// The most bytes of one name, which is what file systems take.
+    pub const MAX_NAME_LEN: usize = 255;
+
+    /// The root itself.
+    pub const fn root() -> Self {
+        Self(String::new())
+    }
+
+    /// Whether it is the root.
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The path as text; empty for the root.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The path for the capability, to which the root is `.`.
+    pub(super) fn as_path(&self) -> &Path {
+        Path::new(if self.0.is_empty() { "." } else { &self.0 })
+    }
+
+    /// The directory that holds it, and its name there; `None` for the root.
+    pub(super) fn split(&self) -> Option<(WorkspacePath, &str)> {
+        match self.0.rsplit_once('/') {
+            Some((parent, name)) => Some((WorkspacePath(parent.to_owned()), name)),
+            None if self.is_root() => None,
+            None => Some((WorkspacePath::root(), &self.0)),
+        }
+    }
+
+    /// The path of something that was found in this directory.
+    pub(super) fn child(&self, name: &str) -> WorkspacePath {
+        WorkspacePath(if self.is_root() { name.to_owned() } else { format!("{}/{name}", self.0) })
+    }
+
+    /// This directory and those above it, from the top, without the root.
+    pub(super) fn steps_down(&self) -> impl Iterator<Item = &str> {
+        let ends = self.0.match_indices('/').map(|(at, _)| at).chain([self.0.len()]);
+        ends.map(|end| &self.0[..end]).filter(|path| !path.is_empty())
+    }
+}
+
+impl FromStr for WorkspacePath {
+    type Err = WorkspaceError;
+
+    fn from_str(text: &str) -> Result<Self, WorkspaceError> {
+        let invalid = |reason| Err(WorkspaceError::InvalidPath { reason });
+        if text.len() > Self::MAX_LEN {
+            return invalid("it has more than 1024 bytes");
+        }
+        if leaves_in_some_decoding(text) {
+            return Err(WorkspaceError::Escape);
+        }
+        if text.chars().any(char::is_control) {
+            return invalid("it has control characters");
+        }
+        let text = text.strip_suffix('/').unwrap_or(text);
+        let names: Vec<&str> = text.split('/').filter(|name| *name != ".").collect();
+        if names.is_empty() || names == [""] {
+            return Ok(Self::root());
+        }
+        if names.iter().any(|name| name.is_empty()) {
+            return invalid("a name in it is empty");
+        }
+        if names.iter().any(|name| name.len() > Self::MAX_NAME_LEN) {
+            return invalid("a name in it has more than 255 bytes");
+        }
+        if names.iter().any(|name| name.starts_with(UNFINISHED_PREFIX)) {
+            return invalid("the name is reserved for unfinished files");
+        }
+        Ok(Self(names.join("/")))
+    }
+}
+
+impl fmt::Display for WorkspacePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn leaves_in_some_decoding(text: &str) -> bool {
+    let mut text = text.to_owned();
+    for _ in 0..=MAX_DECODINGS {
+        if leaves(&text) {
+            return true;
+        }
+        match percent_decoded(&text) {
+            None => return false,
+            // Bytes that are no UTF-8 are how overlong dots and slashes hide.
+            Some(Err(_)) => return true,
+            Some(Ok(decoded)) => text = decoded,
+        }
+    }
+    true
+}
+
+fn leaves(text: &str) -> bool {
+    let drive = matches!(text.as_bytes(), [letter, b':', ..] if letter.is_ascii_alphabetic());
+    drive || text.starts_with('/') || text.contains(['\\', '\0']) || text.split('/').any(|name| name == "..")
+}
+
+/// The text with each `%XX` replaced by its byte; `None` if there is none.
+fn percent_decoded(text: &str) -> Option<Result<String, std::string::FromUtf8Error>> {
+    let hex = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    let mut any = false;
+    while let Some((&first, tail)) = rest.split_first() {
+        match (first, tail) {
+            (b'%', [high, low, tail @ ..]) if hex(*high).is_some() && hex(*low).is_some() => {
+                decoded.push(hex(*high).unwrap_or_default() << 4 | hex(*low).unwrap_or_default());
+                rest = tail;
+                any = true;
+            }
+            _ => {
+                decoded.push(first);
+                rest = tail;
+            }
+        }
+    }
+    any.then(|| String::from_utf8(decoded))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_leave_are_refused_in_every_spelling() {
+        for text in [
+            "..",
+            "../x",
+            "a/../../x",
+            "a/..",
+            "a/../b",
+            "./../x",
+            "/",
+            "/etc/passwd",
+            "//etc",
+            "a\\..\\x",
+            "..\\x",
+            "C:\\x",
+            "C:/x",
+            "c:x",
+            "\\\\host\\share",
+            "a\0b",
+            "%2e%2e/x",
+            "..%2fx",
+            "%2e%2e%2fx",
+            "a/%2E./x",
+            "%252e%252e%252fx",
+            "%25252e%25252e/x",
+            "%2fetc/passwd",
+            "a%5c..%5cx",
+            "a%00b",
+            "%c0%ae%c0%ae/x",
+            "..%c0%afx",
+            "a/%ff",
+            "%63:/x",
+            "%2525252525252525252e",
+        ] {
+            let parsed = text.parse::<WorkspacePath>();
+            assert!(matches!(parsed, Err(WorkspaceError::Escape)), "{text:?}: {parsed:?}");
+        }
+        assert_eq!(WorkspaceError::Escape.to_string(), "the path is outside of the workspace");
+    }
+
+    #[test]
+    fn names_that_no_file_can_have_are_invalid() {
+        let long_name = "x".repeat(256);
+        let long_path = "x/".repeat(513);
+        for text in ["a//b", "a\nb", "a\u{7f}", &long_name, &long_path, "x/.gathering-unfinished-1"] {
+            let parsed = text.parse::<WorkspacePath>();
+            assert!(matches!(parsed, Err(WorkspaceError::InvalidPath { .. })), "{text:?}: {parsed:?}");
+        }
+    }
+
+    #[test]
+    fn paths_inside_are_taken() {
+        for (text, expected) in [
+            ("a", "a"),
+            ("a/b.md", "a/b.md"),
+            ("./a", "a"),
+            ("a/./b", "a/b"),
+            ("a/", "a"),
+            ("", ""),
+            (".", ""),
+            ("./", ""),
+            ("a..b", "a..b"),
+            ("...", "..."),
+            (".hidden", ".hidden"),
+            ("100%", "100%"),
+            ("a%20b", "a%20b"),
+            ("~/x", "~/x"),
+            ("größe/日本", "größe/日本"),
+            ("ab:c", "ab:c"),
+        ] {
+            assert_eq!(text.parse::<WorkspacePath>().unwrap().as_str(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn parents_from_the_top() {
+        let path: WorkspacePath = "a/b/c".parse().unwrap();
+        assert_eq!(path.steps_down().collect::<Vec<_>>(), ["a", "a/b", "a/b/c"]);
+        assert_eq!(WorkspacePath::root().steps_down().count(), 0);
+        assert_eq!(path.split(), Some(("a/b".parse().unwrap(), "c")));
+    }
+}
