@@ -5,7 +5,6 @@
 //! checkpoint holds the results that led to it (I3). All node futures live inside the driver: dropping it ends them.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,20 +12,23 @@ use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use gathering_domain::{Digest, RunEvent, WaitingFor};
+use gathering_domain::{Digest, RunEvent};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpointer::Checkpointer;
 use crate::clock::Clock;
-use crate::effects::{EffectRecord, Effects};
+use crate::effects::EffectRecord;
 use crate::graph::Graph;
 use crate::journal::{JournalEvent, NodeFailure, Record, Seq};
 use crate::node_run::NodeState;
-use crate::node_type::{Attempt, Outcome};
+use crate::node_type::Outcome;
 use crate::progress::Progress;
-use crate::store::{Checkpoint, ClaimedRun, Release, RunEnd, RunError, StoreError};
+use crate::store::{Checkpoint, ClaimedRun, Release, StoreError};
+
+mod attempt;
+mod ending;
 
 /// Records of effects that may wait for the driver; a node that records faster waits.
 const EFFECTS_BOUND: usize = 64;
@@ -273,67 +275,6 @@ impl Driver {
         }
     }
 
-    /// Nothing executes and nothing can be started: the run needs no driver until its next timer.
-    fn let_go(&mut self) {
-        if self.draining {
-            self.release = Some(Release::HandBack);
-            return;
-        }
-        let Some(&(until, _)) = self.timers.first() else { return };
-        let wait = (until - self.around.clock.now()).to_std().unwrap_or(Duration::ZERO);
-        if wait > self.around.park_after {
-            let until = self.claimed.deadline_at.map_or(until, |deadline| deadline.min(until));
-            self.release = Some(Release::Park { waiting_for: WaitingFor::Timer, until: Some(until) });
-        }
-    }
-
-    fn succeed(&mut self) {
-        self.release = Some(Release::End(match self.progress.output() {
-            Ok(output) => RunEnd { event: RunEvent::Succeeded, output: Some(output), error: None },
-            Err(error) => RunEnd {
-                event: RunEvent::Failed,
-                output: None,
-                error: Some(RunError {
-                    kind: "output".to_owned(),
-                    message: error.to_string(),
-                    node_id: None,
-                }),
-            },
-        }));
-    }
-
-    fn fail(&mut self, node: usize) {
-        let id = self.graph.nodes[node].spec.id.to_string();
-        let message = match &self.progress.node(node).failure {
-            Some(failure) => format!("node `{id}` failed: {}", failure.message),
-            None => format!("node `{id}` failed"),
-        };
-        let kind = "node_failed".to_owned();
-        self.end(RunEvent::Failed, RunError { kind, message, node_id: Some(id) });
-    }
-
-    fn end_early(&mut self, event: RunEvent, kind: &str, message: &str) {
-        self.end(event, RunError { kind: kind.to_owned(), message: message.to_owned(), node_id: None });
-    }
-
-    /// Ends the run before its last node: what executes or waits is dropped and recorded as cancelled (I5).
-    fn end(&mut self, event: RunEvent, error: RunError) {
-        self.executing.clear();
-        self.launches.clear();
-        let unresolved: Vec<usize> = self
-            .progress
-            .nodes()
-            .filter(|(_, run)| {
-                matches!(run.state, NodeState::Running | NodeState::Retrying | NodeState::Waiting)
-            })
-            .map(|(node, _)| node)
-            .collect();
-        for node in unresolved {
-            self.record(node, JournalEvent::Cancelled);
-        }
-        self.release = Some(Release::End(RunEnd { event, output: None, error: Some(error) }));
-    }
-
     /// Adds a record and takes it in.
     fn record(&mut self, node: usize, event: JournalEvent) {
         let run = self.progress.node(node);
@@ -405,68 +346,6 @@ impl Driver {
             durable_waiters: std::mem::take(&mut self.durable_waiters),
             end,
         })
-    }
-
-    fn launch(&mut self, nodes: Vec<usize>) {
-        if self.release.is_some() {
-            return;
-        }
-        for node in nodes {
-            let future = self.attempt(node);
-            self.executing.push(future);
-        }
-    }
-
-    fn attempt(&self, node: usize) -> BoxFuture<'static, NodeEnd> {
-        let graph_node = &self.graph.nodes[node];
-        let run = self.progress.node(node);
-        let config = match graph_node.config.resolve(&self.progress) {
-            Ok(config) => config,
-            Err(error) => {
-                let failure = NodeFailure::permanent("expression", error.to_string());
-                return std::future::ready((node, Err(failure))).boxed();
-            }
-        };
-        let upstream = if graph_node.node_type.collects_upstream() {
-            self.progress.upstream(node)
-        } else {
-            serde_json::Map::new()
-        };
-        let stop = CancellationToken::new();
-        let attempt = Attempt {
-            run: self.claimed.claim.run,
-            project: self.claimed.project,
-            node: graph_node.spec.id.clone(),
-            attempt: run.attempt,
-            config,
-            input: Arc::clone(&self.progress.input),
-            upstream,
-            woken: run.woken,
-            now: self.around.clock.now(),
-            effects: Effects::new(node, run.effects.clone(), self.effects_sender.clone()),
-            stop: stop.clone(),
-        };
-        let node_type = Arc::clone(&graph_node.node_type);
-        let timeout = graph_node.spec.timeout;
-        async move {
-            let _stopped_when_dropped = stop.drop_guard();
-            let execution = AssertUnwindSafe(node_type.execute(attempt)).catch_unwind();
-            let result = match timeout {
-                None => execution.await,
-                Some(limit) => match tokio::time::timeout(limit, execution).await {
-                    Ok(result) => result,
-                    Err(_) => Ok(Err(NodeFailure::retryable(
-                        NodeFailure::TIMED_OUT,
-                        format!("took longer than {} s", limit.as_secs_f64()),
-                    ))),
-                },
-            };
-            (
-                node,
-                result.unwrap_or_else(|_| Err(NodeFailure::permanent("panic", "the node's code panicked"))),
-            )
-        }
-        .boxed()
     }
 }
 

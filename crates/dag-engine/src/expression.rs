@@ -7,14 +7,18 @@
 //! The interpreter itself does not bound evaluation. Only comprehensions (`map`, `filter`, `all`, `exists`, …) can
 //! repeat work, so every iteration of one pays a step into [`MAX_STEPS`].
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
+use cel::common::ast::IdedExpr;
 use cel::objects::{Key, Map};
 use cel::{Context, Env, ExecutionError, Value as CelValue};
 use serde_json::Value;
+
+use self::syntax::{Uses, Walk, depth};
+
+mod syntax;
 
 /// The most iterations that one evaluation may take.
 pub const MAX_STEPS: u32 = 250_000;
@@ -24,9 +28,6 @@ pub const MAX_SOURCE_BYTES: usize = 8 * 1024;
 
 /// How deep an expression may be nested: parser and interpreter recurse, and a thread's stack is not endless.
 const MAX_DEPTH: usize = 96;
-
-/// What an open bracket or a conditional counts: the grammar recurses through every precedence for it.
-const RECURSION: usize = 4;
 
 /// The function that each iteration of a comprehension is made to call; no name of a source can spell it.
 const STEP: &str = "@step";
@@ -60,17 +61,6 @@ pub struct Expression {
     source: String,
     root: IdedExpr,
     uses: Uses,
-}
-
-/// Which variables an expression reads.
-#[derive(Debug, Default, Clone)]
-struct Uses {
-    input: bool,
-    run: bool,
-    /// Nodes that are named in it.
-    nodes: BTreeSet<String>,
-    /// Whether `nodes` is read as a whole or by a computed name.
-    all_nodes: bool,
 }
 
 /// Why a text is no expression that could be evaluated here.
@@ -188,41 +178,6 @@ impl Expression {
     }
 }
 
-/// How deep the syntax tree of a source is at most: brackets nest, and so does every operator of a chain.
-///
-/// The parser's own bound only comes after its grammar has recursed, so a hostile source is refused before it.
-fn depth(source: &str) -> usize {
-    // Per open bracket, the operators since it was opened or since the last comma.
-    let mut chains = vec![0usize];
-    let (mut depth, mut deepest) = (0usize, 0usize);
-    let mut quote = None;
-    let mut chars = source.chars();
-    while let Some(char) = chars.next() {
-        match (quote, char) {
-            (Some(_), '\\') => drop(chars.next()),
-            (Some(end), char) if end == char => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'') => quote = Some(char),
-            (None, '(' | '[' | '{') => {
-                chains.push(0);
-                depth += RECURSION;
-            }
-            (None, ')' | ']' | '}') if chains.len() > 1 => depth -= chains.pop().unwrap_or(0) + RECURSION,
-            (None, ',') => depth -= chains.last_mut().map(std::mem::take).unwrap_or(0),
-            (None, '?' | '+' | '-' | '*' | '/' | '%' | '.' | '&' | '|' | '=' | '<' | '>' | '!') => {
-                let weight = if char == '?' { RECURSION } else { 1 };
-                if let Some(chain) = chains.last_mut() {
-                    *chain += weight;
-                }
-                depth += weight;
-            }
-            (None, _) => {}
-        }
-        deepest = deepest.max(depth);
-    }
-    deepest
-}
-
 fn describe(error: &ExecutionError) -> String {
     match error {
         ExecutionError::NoSuchKey(key) => format!("there is no `{key}`"),
@@ -247,124 +202,6 @@ fn to_cel(value: &Value) -> CelValue {
                 fields.iter().map(|(name, value)| (Key::from(name.clone()), to_cel(value))).collect(),
             ),
         }),
-    }
-}
-
-/// One pass over a syntax tree: finds what it uses and what is wrong, and makes every iteration pay its step.
-#[derive(Default)]
-struct Walk {
-    uses: Uses,
-    problems: Vec<String>,
-}
-
-impl Walk {
-    fn visit(&mut self, node: &mut IdedExpr, local: &mut Vec<String>) {
-        if let Some(id) = named_node(&node.expr, local) {
-            self.uses.nodes.insert(id);
-            return;
-        }
-        match &mut node.expr {
-            Expr::Unspecified | Expr::Literal(_) => {}
-            Expr::Ident(name) => self.variable(name, local),
-            Expr::Select(select) => self.visit(&mut select.operand, local),
-            Expr::Call(call) => {
-                self.function(call);
-                if let Some(target) = &mut call.target {
-                    self.visit(target, local);
-                }
-                for argument in &mut call.args {
-                    self.visit(argument, local);
-                }
-            }
-            Expr::List(list) => list.elements.iter_mut().for_each(|element| self.visit(element, local)),
-            Expr::Map(map) => map.entries.iter_mut().for_each(|entry| self.entry(&mut entry.expr, local)),
-            Expr::Struct(made) => {
-                self.problems.push(format!("there is no type `{}`", made.type_name));
-            }
-            Expr::Comprehension(comprehension) => {
-                self.visit(&mut comprehension.iter_range, local);
-                self.visit(&mut comprehension.accu_init, local);
-                let outer = local.len();
-                local.push(comprehension.iter_var.clone());
-                local.extend(comprehension.iter_var2.clone());
-                local.push(comprehension.accu_var.clone());
-                self.visit(&mut comprehension.loop_cond, local);
-                self.visit(&mut comprehension.loop_step, local);
-                self.visit(&mut comprehension.result, local);
-                local.truncate(outer);
-                let condition = std::mem::take(&mut comprehension.loop_cond);
-                comprehension.loop_cond = IdedExpr {
-                    id: condition.id,
-                    expr: Expr::Call(CallExpr {
-                        func_name: STEP.to_owned(),
-                        target: None,
-                        args: vec![condition],
-                    }),
-                };
-            }
-        }
-    }
-
-    fn entry(&mut self, entry: &mut EntryExpr, local: &mut Vec<String>) {
-        match entry {
-            EntryExpr::MapEntry(entry) => {
-                self.visit(&mut entry.key, local);
-                self.visit(&mut entry.value, local);
-            }
-            EntryExpr::StructField(field) => self.visit(&mut field.value, local),
-        }
-    }
-
-    fn variable(&mut self, name: &str, local: &[String]) {
-        match name {
-            name if local.iter().any(|known| known == name) => {}
-            "input" => self.uses.input = true,
-            "run" => self.uses.run = true,
-            "nodes" => self.uses.all_nodes = true,
-            // The names of types are values of CEL: `type(x) == string`.
-            "bool" | "bytes" | "double" | "duration" | "int" | "list" | "map" | "null_type" | "string"
-            | "timestamp" | "type" | "uint" | "google" | "math" | "strings" | "lists" => {}
-            unknown => self
-                .problems
-                .push(format!("there is no variable `{unknown}`: in scope are `input`, `nodes` and `run`")),
-        }
-    }
-
-    fn function(&mut self, call: &CallExpr) {
-        let name = call.func_name.as_str();
-        let operator = !name.starts_with(|first: char| first.is_ascii_alphabetic());
-        // `math.greatest(…)` is parsed as a member call on `math`, and declared under its full name.
-        let qualified = match call.target.as_deref().map(|target| &target.expr) {
-            Some(Expr::Ident(space)) => Some(format!("{space}.{name}")),
-            _ => None,
-        };
-        if !operator && !is_function(name) && !qualified.is_some_and(|qualified| is_function(&qualified)) {
-            self.problems.push(format!("there is no function `{name}`"));
-        }
-    }
-}
-
-/// Whether the environment has a function or method of this name: declaring another one is then a conflict.
-fn is_function(name: &str) -> bool {
-    let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
-    context.add_function(name, |_: bool| true).is_err()
-}
-
-/// The id in `nodes.<id>` and `nodes["<id>"]`.
-fn named_node(expr: &Expr, local: &[String]) -> Option<String> {
-    let is_nodes =
-        |expr: &Expr| matches!(expr, Expr::Ident(name) if name == "nodes" && !local.contains(name));
-    match expr {
-        Expr::Select(select) if !select.test && is_nodes(&select.operand.expr) => Some(select.field.clone()),
-        Expr::Call(call) if call.func_name == operators::INDEX && call.args.len() == 2 => {
-            match (&call.args[0].expr, &call.args[1].expr) {
-                (nodes, Expr::Literal(LiteralValue::String(id))) if is_nodes(nodes) => {
-                    Some(id.inner().to_owned())
-                }
-                _ => None,
-            }
-        }
-        _ => None,
     }
 }
 

@@ -1,3 +1,5 @@
+//! A clock for tests.
+
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 

@@ -1,3 +1,5 @@
+//! A plan of what goes wrong with which call of a store.
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;

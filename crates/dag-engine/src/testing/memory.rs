@@ -1,3 +1,5 @@
+//! The store in memory: the twin of the one on PostgreSQL.
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

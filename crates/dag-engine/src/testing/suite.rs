@@ -1,3 +1,5 @@
+//! The promises of [`RunStore`], as cases that run against every implementation.
+
 #![expect(clippy::unwrap_used, reason = "a failed case is a failed test")]
 use std::sync::Arc;
 use std::time::Duration;

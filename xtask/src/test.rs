@@ -1,0 +1,123 @@
+//! All tests, with a database of their own.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use gathering_postgres::Cluster;
+
+use crate::process;
+use crate::workspace::Workspace;
+
+/// The empty database that tests make their schemas in.
+const DATABASE: &str = "gathering_test";
+
+/// What would lead a test to a developer's own database or to a provider that costs money.
+const FORGOTTEN: &[&str] = &[
+    "DATABASE_URL",
+    "DATABASE_DIRECT_URL",
+    "GATHERING_BIND",
+    "GATHERING_DATA_DIR",
+    "OPENAI_BASE_URL",
+    "OPENAI_API_KEY",
+    "ANTHROPIC_API_KEY",
+];
+
+/// Runs `cargo test` with `arguments`, over the whole workspace unless they choose packages.
+///
+/// The database is stopped and deleted however the tests end. The server is built in release first, as the end-to-end
+/// tests start it many times.
+pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
+    process::catch_interrupts()?;
+    let mut phases = Phases::default();
+    let cluster = phases.time("start the database", || {
+        let cluster = Cluster::temporary()?;
+        cluster.ensure_database(DATABASE)?;
+        Ok(cluster)
+    })?;
+    let tested = build_and_test(workspace, arguments, &cluster, &mut phases);
+    let stopped = phases.time("stop the database", || Ok(cluster.stop()?));
+    phases.print();
+    tested.and(stopped)
+}
+
+fn build_and_test(
+    workspace: &Workspace,
+    arguments: &[String],
+    cluster: &Cluster,
+    phases: &mut Phases,
+) -> Result<()> {
+    if needs_server(arguments) {
+        let mut build = workspace.cargo(&["build", "--release", "--package", "gathering-server"]);
+        phases.time("build the server", || process::run(&mut build))?;
+    }
+    let selection: &[&str] =
+        if chosen_packages(arguments).is_empty() { &["test", "--workspace"] } else { &["test"] };
+    let mut tests = workspace.cargo(selection);
+    tests.args(arguments);
+    for variable in FORGOTTEN {
+        tests.env_remove(variable);
+    }
+    tests.env("GATHERING_TEST_DATABASE_URL", cluster.url(DATABASE));
+    tests.env("GATHERING_TEST_BINARY", workspace.server("release"));
+    phases.time("build and run the tests", || process::run(&mut tests))
+}
+
+/// The packages that cargo's arguments choose; empty for all.
+fn chosen_packages(arguments: &[String]) -> Vec<&str> {
+    let mut own = arguments.iter().map(String::as_str).take_while(|argument| *argument != "--");
+    let mut chosen = Vec::new();
+    while let Some(argument) = own.next() {
+        if matches!(argument, "-p" | "--package") {
+            chosen.extend(own.next());
+        } else if let Some(name) = argument.strip_prefix("--package=").or_else(|| argument.strip_prefix("-p"))
+        {
+            chosen.push(name);
+        }
+    }
+    chosen
+}
+
+fn needs_server(arguments: &[String]) -> bool {
+    let chosen = chosen_packages(arguments);
+    chosen.is_empty() || chosen.contains(&"gathering-e2e") || chosen.contains(&"gathering-server")
+}
+
+/// What took how long.
+#[derive(Default)]
+struct Phases {
+    durations: Vec<(&'static str, Duration)>,
+}
+
+impl Phases {
+    fn time<T>(&mut self, name: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let start = Instant::now();
+        let result = work();
+        self.durations.push((name, start.elapsed()));
+        result
+    }
+
+    fn print(&self) {
+        let total: Duration = self.durations.iter().map(|(_, duration)| *duration).sum();
+        for (name, duration) in self.durations.iter().chain([&("total", total)]) {
+            eprintln!("{name:<24} {:>8.1} s", duration.as_secs_f64());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_is_built_unless_other_packages_are_chosen() {
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        for line in
+            ["", "some_test", "-- -p", "-p gathering-e2e", "--package=gathering-server", "-pgathering-e2e"]
+        {
+            assert!(needs_server(&words(line)), "{line}");
+        }
+        for line in ["-p gathering-domain", "--package=gathering-auth -- name"] {
+            assert!(!needs_server(&words(line)), "{line}");
+        }
+    }
+}
