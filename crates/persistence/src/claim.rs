@@ -1,0 +1,161 @@
+//! Taking runs from the queue.
+//!
+//! The statements here are written as SQL because the DSL has no lateral join, no data-modifying `WITH` and no
+//! `unnest`; as query types of their own they are prepared once per connection, which `sql_query` is not.
+
+use chrono::{DateTime, Utc};
+use diesel::pg::Pg;
+use diesel::prelude::*;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::result::{DatabaseErrorKind, Error as QueryError};
+use diesel::sql_types::{BigInt, Bytea, Json, Nullable, Timestamptz, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use gathering_dag_engine::{Claim, ClaimedRun};
+use gathering_domain::{Digest, InstanceId, RunId};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::error::DatabaseError;
+
+/// How often a claim is repeated that met a journal entry written while it looked.
+const ATTEMPTS: usize = 5;
+
+type ClaimedRow =
+    (Uuid, i64, Uuid, Vec<u8>, Value, Option<DateTime<Utc>>, Option<DateTime<Utc>>, DateTime<Utc>);
+type ClaimedSql =
+    (SqlUuid, BigInt, SqlUuid, Bytea, Json, Nullable<Timestamptz>, Nullable<Timestamptz>, Timestamptz);
+
+/// What every claim does with its candidates: the state is checked again (a candidate can be stale), the epoch rises,
+/// a run with an earlier owner gets its `taken_over` entry, and a first claim is an event. `available_at` is null while
+/// a run is driven, so that who acts meanwhile can leave word there.
+const CLAIM: &str = "
+    claimed AS (
+        UPDATE runs SET state = 'running', owner = args.owner, epoch = runs.epoch + 1, waiting_for = NULL,
+            available_at = NULL, started_at = coalesce(runs.started_at, now())
+        FROM args
+        WHERE runs.id = ANY (ARRAY(SELECT id FROM candidates ORDER BY id)) AND runs.state IN ('queued', 'waiting')
+        RETURNING runs.id, runs.epoch, runs.owner, runs.project_id, runs.graph_digest, runs.input, runs.deadline_at,
+            runs.cancel_requested_at, runs.created_at, runs.priority
+    ), taken_over AS (
+        INSERT INTO run_journal (run_id, seq, kind, owner, epoch)
+        SELECT id, coalesce((SELECT max(seq) FROM run_journal WHERE run_id = claimed.id), 0) + 1, 'taken_over', owner, epoch
+        FROM claimed WHERE epoch > 1 ORDER BY id
+    ), announced AS (
+        INSERT INTO events (project_id, type, subject) SELECT project_id, 'run.started', id FROM claimed WHERE epoch = 1
+    )
+    SELECT id, epoch, project_id, graph_digest, input, deadline_at, cancel_requested_at, created_at
+    FROM claimed ORDER BY priority DESC, created_at, id";
+
+/// Claims from the queue. One ordered index range per priority: what waits for a later time is never looked at.
+#[derive(QueryId)]
+struct ClaimBatch {
+    owner: Uuid,
+    limit: i64,
+}
+
+impl QueryFragment<Pg> for ClaimBatch {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("WITH args AS (SELECT ");
+        out.push_bind_param::<SqlUuid, _>(&self.owner)?;
+        out.push_sql("::uuid AS owner), candidates AS (SELECT picked.id FROM generate_series(10, 1, -1) AS level (priority)
+            CROSS JOIN LATERAL (
+                SELECT runs.id FROM runs
+                WHERE runs.state IN ('queued', 'waiting') AND runs.priority = level.priority AND runs.available_at <= now()
+                ORDER BY runs.available_at, runs.id LIMIT ");
+        out.push_bind_param::<BigInt, _>(&self.limit)?;
+        out.push_sql(" FOR NO KEY UPDATE SKIP LOCKED) AS picked LIMIT ");
+        out.push_bind_param::<BigInt, _>(&self.limit)?;
+        out.push_sql("), ");
+        out.push_sql(CLAIM);
+        Ok(())
+    }
+}
+
+impl Query for ClaimBatch {
+    type SqlType = ClaimedSql;
+}
+
+/// Claims one run, available or not.
+#[derive(QueryId)]
+struct ClaimOne {
+    owner: Uuid,
+    run: Uuid,
+}
+
+impl QueryFragment<Pg> for ClaimOne {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("WITH args AS (SELECT ");
+        out.push_bind_param::<SqlUuid, _>(&self.owner)?;
+        out.push_sql("::uuid AS owner), candidates AS (SELECT ");
+        out.push_bind_param::<SqlUuid, _>(&self.run)?;
+        out.push_sql("::uuid AS id), ");
+        out.push_sql(CLAIM);
+        Ok(())
+    }
+}
+
+impl Query for ClaimOne {
+    type SqlType = ClaimedSql;
+}
+
+/// Claims at most `limit` available runs, the most urgent first, then the oldest.
+pub(crate) async fn claim_batch(
+    conn: &AsyncPgConnection,
+    owner: InstanceId,
+    limit: usize,
+) -> Result<Vec<ClaimedRun>, DatabaseError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    repeat_on_fresh_entries(owner, || {
+        let mut conn = conn;
+        ClaimBatch { owner: owner.as_uuid(), limit }.load::<ClaimedRow>(&mut conn).boxed()
+    })
+    .await
+}
+
+/// Claims this run if it is queued or waiting.
+pub(crate) async fn claim_one(
+    conn: &AsyncPgConnection,
+    owner: InstanceId,
+    run: RunId,
+) -> Result<Option<ClaimedRun>, DatabaseError> {
+    let claimed = repeat_on_fresh_entries(owner, || {
+        let mut conn = conn;
+        ClaimOne { owner: owner.as_uuid(), run: run.as_uuid() }.load::<ClaimedRow>(&mut conn).boxed()
+    });
+    Ok(claimed.await?.pop())
+}
+
+/// A former owner that has not noticed yet may append while we look for the last number. Then our `taken_over` meets a
+/// number that is taken, the whole claim is undone, and we look again.
+async fn repeat_on_fresh_entries<'a>(
+    owner: InstanceId,
+    claim: impl Fn() -> BoxFuture<'a, Result<Vec<ClaimedRow>, QueryError>>,
+) -> Result<Vec<ClaimedRun>, DatabaseError> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        match claim().await {
+            Err(QueryError::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) if attempts < ATTEMPTS => {}
+            rows => {
+                let rows = rows.map_err(|error| DatabaseError::query("claiming runs", error))?;
+                return rows.into_iter().map(|row| into_claimed(owner, row)).collect();
+            }
+        }
+    }
+}
+
+fn into_claimed(owner: InstanceId, row: ClaimedRow) -> Result<ClaimedRun, DatabaseError> {
+    let (run, epoch, project, graph, input, deadline_at, cancel_requested_at, created_at) = row;
+    Ok(ClaimedRun {
+        claim: Claim { run: run.into(), owner, epoch },
+        project: project.into(),
+        graph: Digest::try_from(graph.as_slice())
+            .map_err(|error| DatabaseError::corrupt("the graph of a run", error))?,
+        input,
+        deadline_at,
+        cancel_requested: cancel_requested_at.is_some(),
+        created_at,
+    })
+}

@@ -1,0 +1,298 @@
+//! Writing checkpoints: many runs, one statement, fenced.
+//!
+//! One statement is one transaction, so nothing of a batch stands unless all of it does. What a claim may no longer do
+//! shows in two ways: its release finds no row with its owner and epoch (then its records are left out by the same
+//! statement), or its records meet a number that is taken (then the whole statement fails and the batch is repeated run
+//! by run, so that a lost claim refuses only itself).
+
+use chrono::{DateTime, Utc};
+use diesel::pg::Pg;
+use diesel::prelude::*;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::result::{DatabaseErrorKind, Error as QueryError};
+use diesel::sql_types::{Array, BigInt, Bool, Bytea, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use gathering_dag_engine::{Checkpoint, Release, StoreError};
+use gathering_domain::RunState;
+use uuid::Uuid;
+
+use crate::error::DatabaseError;
+use crate::journal::{self, Columns};
+use crate::schema::runs;
+
+/// How runs are let go, column by column.
+#[derive(Debug, Default)]
+struct Releases {
+    run_id: Vec<Uuid>,
+    owner: Vec<Uuid>,
+    epoch: Vec<i64>,
+    state: Vec<&'static str>,
+    waiting_for: Vec<Option<&'static str>>,
+    until: Vec<Option<DateTime<Utc>>>,
+    output: Vec<Option<String>>,
+    error: Vec<Option<String>>,
+}
+
+impl Releases {
+    fn of<'a>(checkpoints: impl Iterator<Item = &'a Checkpoint>) -> Result<Self, DatabaseError> {
+        let mut releases = Self::default();
+        for checkpoint in checkpoints {
+            if let Some(release) = &checkpoint.release {
+                releases.push(checkpoint, release)?;
+            }
+        }
+        Ok(releases)
+    }
+
+    fn push(&mut self, checkpoint: &Checkpoint, release: &Release) -> Result<(), DatabaseError> {
+        let what = "the release of a run";
+        let state =
+            RunState::Running.after(release.event()).map_err(|error| DatabaseError::corrupt(what, error))?;
+        self.run_id.push(checkpoint.claim.run.as_uuid());
+        self.owner.push(checkpoint.claim.owner.as_uuid());
+        self.epoch.push(checkpoint.claim.epoch);
+        self.state.push(state.as_str());
+        let (waiting_for, until) = match release {
+            Release::Park { waiting_for, until } => (Some(waiting_for.as_str()), *until),
+            _ => (None, None),
+        };
+        self.waiting_for.push(waiting_for);
+        self.until.push(until);
+        let end = match release {
+            Release::End(end) => Some(end),
+            _ => None,
+        };
+        self.output.push(end.and_then(|end| end.output.as_ref()).map(ToString::to_string));
+        let error = end.and_then(|end| end.error.as_ref()).map(serde_json::to_string).transpose();
+        self.error.push(error.map_err(|error| DatabaseError::corrupt(what, error))?);
+        Ok(())
+    }
+}
+
+/// A batch of checkpoints as one statement; it answers with the runs that were released, and whether each has a parent.
+struct Commit {
+    entries: Columns,
+    releases: Releases,
+    blob_digests: Vec<Vec<u8>>,
+    blob_contents: Vec<Vec<u8>>,
+}
+
+impl Commit {
+    fn of(checkpoints: &[&Checkpoint]) -> Result<Self, DatabaseError> {
+        // Rows are locked in one order by everybody: by run.
+        let mut ordered = checkpoints.to_vec();
+        ordered.sort_unstable_by_key(|checkpoint| checkpoint.claim.run);
+        let mut entries = Columns::of(ordered.iter().copied());
+        let blobs = std::mem::take(&mut entries.blobs);
+        let (blob_digests, blob_contents) =
+            blobs.into_iter().map(|(digest, content)| (digest.to_vec(), content)).unzip();
+        Ok(Self { entries, releases: Releases::of(ordered.into_iter())?, blob_digests, blob_contents })
+    }
+}
+
+impl QueryId for Commit {
+    type QueryId = Self;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl Query for Commit {
+    type SqlType = (SqlUuid, Bool);
+}
+
+macro_rules! push_columns {
+    ($out:ident, $($sql_type:ty: $column:expr),+ $(,)?) => {{
+        let mut is_first = true;
+        $(
+            if !std::mem::replace(&mut is_first, false) {
+                $out.push_sql(", ");
+            }
+            $out.push_bind_param::<Array<$sql_type>, _>(&$column)?;
+        )+
+    }};
+}
+
+impl QueryFragment<Pg> for Commit {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        let Self { entries, releases, .. } = self;
+        out.push_sql("WITH entry AS (SELECT * FROM unnest(");
+        push_columns!(out, SqlUuid: entries.run_id, BigInt: entries.seq, Nullable<Text>: entries.node_id,
+            Integer: entries.iteration, Integer: entries.attempt, Text: entries.kind,
+            Nullable<Text>: entries.payload, Nullable<Bytea>: entries.blob, SqlUuid: entries.owner,
+            BigInt: entries.epoch);
+        out.push_sql(") AS e (run_id, seq, node_id, iteration, attempt, kind, payload, blob, owner, epoch)), release AS (SELECT * FROM unnest(");
+        push_columns!(out, SqlUuid: releases.run_id, SqlUuid: releases.owner, BigInt: releases.epoch,
+            Text: releases.state, Nullable<Text>: releases.waiting_for, Nullable<Timestamptz>: releases.until,
+            Nullable<Text>: releases.output, Nullable<Text>: releases.error);
+        out.push_sql(") AS r (run_id, owner, epoch, state, waiting_for, until, output, error)), stored AS (INSERT INTO blobs (digest, content) SELECT * FROM unnest(");
+        push_columns!(out, Bytea: self.blob_digests, Bytea: self.blob_contents);
+        out.push_sql(") ON CONFLICT DO NOTHING), ");
+        out.push_sql(RELEASE);
+        // The ids once more as a constant array, so that the rows are found by their index whatever the planner guesses.
+        out.push_bind_param::<Array<SqlUuid>, _>(&releases.run_id)?;
+        out.push_sql(APPEND);
+        Ok(())
+    }
+}
+
+/// Lets runs go. Whoever acts on a run while it is driven (an approval, the end of a child, a cancel) sets its
+/// `available_at`; such a run is not parked but made available at once, so that no wake-up is lost.
+const RELEASE: &str = "
+    released AS (
+        UPDATE runs SET state = r.state, owner = NULL, waiting_for = r.waiting_for,
+            output = r.output::json, error = r.error::json,
+            ended_at = CASE WHEN r.state IN ('succeeded', 'failed', 'cancelled', 'timed_out') THEN now() END,
+            available_at = CASE
+                WHEN r.state = 'queued' THEN runs.created_at
+                WHEN r.state <> 'waiting' THEN NULL
+                WHEN runs.available_at IS NOT NULL OR EXISTS (
+                    SELECT FROM release AS r2 JOIN runs AS child ON child.id = r2.run_id
+                    WHERE child.parent_run_id = runs.id AND r2.state NOT IN ('queued', 'waiting')) THEN now()
+                ELSE least(r.until, runs.deadline_at)
+            END
+        FROM release AS r
+        WHERE runs.id = r.run_id AND runs.owner = r.owner AND runs.epoch = r.epoch AND runs.state = 'running'
+            AND runs.id = ANY (";
+
+/// Appends, wakes the parents of runs that ended, and announces the ends.
+const APPEND: &str = ")
+        RETURNING runs.id, runs.project_id, runs.state, runs.parent_run_id
+    ), appended AS (
+        INSERT INTO run_journal (run_id, seq, node_id, iteration, attempt, kind, payload, blob, owner, epoch)
+        SELECT e.run_id, e.seq, e.node_id, e.iteration, e.attempt, e.kind, e.payload::json, e.blob, e.owner, e.epoch
+        FROM entry AS e
+        WHERE e.run_id NOT IN (SELECT run_id FROM release) OR e.run_id IN (SELECT id FROM released)
+    ), woken AS (
+        UPDATE runs SET available_at = now()
+        WHERE id = ANY (ARRAY(SELECT parent_run_id FROM released
+                              WHERE parent_run_id IS NOT NULL AND state NOT IN ('queued', 'waiting')))
+            AND state IN ('running', 'waiting') AND id NOT IN (SELECT run_id FROM release)
+    ), announced AS (
+        INSERT INTO events (project_id, type, subject)
+        SELECT project_id, 'run.' || state, id FROM released WHERE state NOT IN ('queued', 'waiting')
+    )
+    SELECT id, parent_run_id IS NOT NULL FROM released";
+
+/// What became of a batch.
+#[derive(Debug, Default)]
+pub(crate) struct Committed {
+    /// One answer for each checkpoint, in their order.
+    pub(crate) answers: Vec<Result<(), StoreError>>,
+    /// Whether a run can be claimed that could not be before.
+    pub(crate) is_queue_changed: bool,
+    /// Whether there is an event to read.
+    pub(crate) is_run_ended: bool,
+}
+
+/// Writes the checkpoints.
+pub(crate) async fn commit(
+    conn: &AsyncPgConnection,
+    checkpoints: &[Checkpoint],
+) -> Result<Committed, DatabaseError> {
+    let all: Vec<&Checkpoint> = checkpoints.iter().collect();
+    let mut committed = Committed::default();
+    let written = write(conn, &all).await?;
+    let one_by_one = matches!(written, Written::NumberTaken) && checkpoints.len() > 1;
+    for checkpoint in checkpoints {
+        if one_by_one {
+            let written = write(conn, &[checkpoint]).await?;
+            committed.add(conn, checkpoint, &written).await?;
+        } else {
+            committed.add(conn, checkpoint, &written).await?;
+        }
+    }
+    Ok(committed)
+}
+
+impl Committed {
+    async fn add(
+        &mut self,
+        conn: &AsyncPgConnection,
+        checkpoint: &Checkpoint,
+        written: &Written,
+    ) -> Result<(), DatabaseError> {
+        let answer = match written {
+            Written::Released(released) => {
+                self.is_queue_changed |= changes_queue(released, checkpoint);
+                self.is_run_ended |=
+                    matches!(checkpoint.release, Some(Release::End(_))) && is_among(released, checkpoint);
+                answer(conn, checkpoint, released).await?
+            }
+            Written::NumberTaken => answer_taken(conn, checkpoint).await?,
+        };
+        self.answers.push(answer);
+        Ok(())
+    }
+}
+
+/// Whether somebody else may go on because of this checkpoint: with the run itself, or with its parent.
+fn changes_queue(released: &[(Uuid, bool)], checkpoint: &Checkpoint) -> bool {
+    let run = checkpoint.claim.run.as_uuid();
+    match checkpoint.release {
+        Some(Release::HandBack) => is_among(released, checkpoint),
+        Some(Release::End(_)) => released.contains(&(run, true)),
+        Some(Release::Park { .. }) | None => false,
+    }
+}
+
+fn is_among(released: &[(Uuid, bool)], checkpoint: &Checkpoint) -> bool {
+    released.iter().any(|(run, _)| *run == checkpoint.claim.run.as_uuid())
+}
+
+enum Written {
+    /// It stands; these runs were let go.
+    Released(Vec<(Uuid, bool)>),
+    /// Nothing was written: a record met a number that is taken.
+    NumberTaken,
+}
+
+async fn write(mut conn: &AsyncPgConnection, checkpoints: &[&Checkpoint]) -> Result<Written, DatabaseError> {
+    match Commit::of(checkpoints)?.load::<(Uuid, bool)>(&mut conn).await {
+        Ok(released) => Ok(Written::Released(released)),
+        Err(QueryError::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => Ok(Written::NumberTaken),
+        Err(error) => Err(DatabaseError::query("writing checkpoints", error)),
+    }
+}
+
+/// What became of a checkpoint whose statement succeeded.
+async fn answer(
+    conn: &AsyncPgConnection,
+    checkpoint: &Checkpoint,
+    released: &[(Uuid, bool)],
+) -> Result<Result<(), StoreError>, DatabaseError> {
+    if checkpoint.release.is_none() || is_among(released, checkpoint) {
+        return Ok(Ok(()));
+    }
+    answer_taken(conn, checkpoint).await
+}
+
+/// What became of a checkpoint that was not written now: perhaps it stands already, and only its answer got lost.
+async fn answer_taken(
+    conn: &AsyncPgConnection,
+    checkpoint: &Checkpoint,
+) -> Result<Result<(), StoreError>, DatabaseError> {
+    let stands = if checkpoint.records.is_empty() {
+        release_stands(conn, checkpoint).await?
+    } else {
+        journal::stands(conn, checkpoint).await?
+    };
+    Ok(if stands { Ok(()) } else { Err(StoreError::ClaimLost { run: checkpoint.claim.run }) })
+}
+
+/// Whether the run was let go as this checkpoint says and nobody has claimed it since.
+async fn release_stands(
+    mut conn: &AsyncPgConnection,
+    checkpoint: &Checkpoint,
+) -> Result<bool, DatabaseError> {
+    let Some(release) = &checkpoint.release else { return Ok(true) };
+    let Ok(state) = RunState::Running.after(release.event()) else { return Ok(false) };
+    diesel::select(diesel::dsl::exists(
+        runs::table
+            .find(checkpoint.claim.run.as_uuid())
+            .filter(runs::epoch.eq(checkpoint.claim.epoch))
+            .filter(runs::owner.is_null())
+            .filter(runs::state.eq(state.as_str())),
+    ))
+    .get_result(&mut conn)
+    .await
+    .map_err(|error| DatabaseError::query("looking for a release", error))
+}

@@ -1,0 +1,73 @@
+//! The instances as their rows tell them; for people, not for decisions.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use gathering_domain::InstanceId;
+
+use crate::error::DatabaseError;
+use crate::pool::Pool;
+use crate::schema::{instances, runs};
+
+/// An instance as its row tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceRow {
+    /// Which.
+    pub id: InstanceId,
+    /// The host that it runs on.
+    pub hostname: String,
+    /// Its process there.
+    pub pid: i32,
+    /// The program's version.
+    pub version: String,
+    /// `active` or `draining`.
+    pub state: String,
+    /// When it began, in UTC.
+    pub started_at: DateTime<Utc>,
+    /// When it last gave a sign of life, in UTC; written every ten seconds.
+    pub heartbeat_at: DateTime<Utc>,
+    /// How many runs it drives.
+    pub n_runs: i64,
+}
+
+/// The instances that are alive, or died and are not yet recovered; the oldest first, at most 1000.
+///
+/// # Errors
+/// [`DatabaseError::Unavailable`].
+pub async fn list_instances(pool: &Pool) -> Result<Vec<InstanceRow>, DatabaseError> {
+    type Row = (uuid::Uuid, String, i32, String, String, DateTime<Utc>, DateTime<Utc>, Option<i64>);
+    let conn = pool.get().await?;
+    let n_runs = runs::table
+        .filter(runs::owner.eq(instances::id.nullable()))
+        .select(diesel::dsl::count_star())
+        .single_value();
+    let rows: Vec<Row> = instances::table
+        .order(instances::id)
+        .limit(1000)
+        .select((
+            instances::id,
+            instances::hostname,
+            instances::pid,
+            instances::version,
+            instances::state,
+            instances::started_at,
+            instances::heartbeat_at,
+            n_runs,
+        ))
+        .load(&mut &*conn)
+        .await
+        .map_err(|error| DatabaseError::query("listing the instances", error))?;
+    Ok(rows
+        .into_iter()
+        .map(|(id, hostname, pid, version, state, started_at, heartbeat_at, n_runs)| InstanceRow {
+            id: id.into(),
+            hostname,
+            pid,
+            version,
+            state,
+            started_at,
+            heartbeat_at,
+            n_runs: n_runs.unwrap_or(0),
+        })
+        .collect())
+}

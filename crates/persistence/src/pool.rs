@@ -1,0 +1,154 @@
+//! The bounded pool of connections for queries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use diesel::OptionalExtension;
+use diesel_async::pooled_connection::deadpool::{Object, Pool as Deadpool};
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use futures::FutureExt;
+
+use crate::connect::ConnectOptions;
+use crate::error::DatabaseError;
+
+/// A connection that goes back to its pool when it is dropped. One that is dropped inside a transaction is closed.
+pub(crate) type PooledConnection = Object<AsyncPgConnection>;
+
+diesel::define_sql_function! {
+    /// The schema in which an unqualified `CREATE` creates.
+    fn current_schema() -> diesel::sql_types::Nullable<diesel::sql_types::Text>;
+}
+
+/// The bounds of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolSettings {
+    /// The most connections at once.
+    pub max_size: usize,
+    /// How long a query waits for a free connection.
+    pub wait_timeout: Duration,
+    /// How long a single statement may take before the server ends it; zero is no limit.
+    pub statement_timeout: Duration,
+}
+
+impl Default for PoolSettings {
+    fn default() -> Self {
+        Self {
+            max_size: 16,
+            wait_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Connections for queries. Cloning is cheap and shares them.
+#[derive(Clone)]
+pub struct Pool {
+    inner: Deadpool<AsyncPgConnection>,
+    schema: Arc<str>,
+    wait_timeout: Duration,
+}
+
+/// How busy a pool is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolStatus {
+    /// Connections that are open.
+    pub n_open: usize,
+    /// Of those, how many are free.
+    pub n_free: usize,
+    /// Tasks that wait for one.
+    pub n_waiting: usize,
+    /// The most that may be open.
+    pub max_size: usize,
+}
+
+impl Pool {
+    /// Makes a pool and one connection in it, to learn the schema.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`] or [`DatabaseError::NoSchema`]; no connection is left open.
+    pub async fn connect(options: ConnectOptions, settings: PoolSettings) -> Result<Self, DatabaseError> {
+        let mut config = ManagerConfig::default();
+        // A connection that was closed is noticed without a query; asking each time would double the round trips.
+        config.recycling_method = RecyclingMethod::Fast;
+        config.custom_setup = Box::new(move |_url| {
+            let options = options.clone();
+            async move {
+                options.open_for_queries(settings.statement_timeout).await.map_err(|error| {
+                    diesel::ConnectionError::CouldntSetupConfiguration(
+                        diesel::result::Error::QueryBuilderError(Box::new(error)),
+                    )
+                })
+            }
+            .boxed()
+        });
+        let manager = AsyncDieselConnectionManager::new_with_config(String::new(), config);
+        let inner = Deadpool::builder(manager)
+            .max_size(settings.max_size.max(1))
+            .build()
+            .map_err(|error| DatabaseError::session("making the connection pool", error))?;
+        let mut pool = Self { inner, schema: "".into(), wait_timeout: settings.wait_timeout };
+        pool.schema = pool.load_schema().await?.into();
+        Ok(pool)
+    }
+
+    async fn load_schema(&self) -> Result<String, DatabaseError> {
+        let conn = self.get().await?;
+        diesel::select(current_schema())
+            .get_result::<Option<String>>(&mut &*conn)
+            .await
+            .optional()
+            .map_err(|error| DatabaseError::query("asking for the schema", error))?
+            .flatten()
+            .ok_or(DatabaseError::NoSchema)
+    }
+
+    /// The name of the schema that holds the tables; lock keys and channels derive from it.
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// A free connection. Cancel: safe.
+    pub(crate) async fn get(&self) -> Result<PooledConnection, DatabaseError> {
+        match tokio::time::timeout(self.wait_timeout, self.inner.get()).await {
+            Ok(Ok(conn)) => Ok(conn),
+            Ok(Err(error)) => Err(DatabaseError::session("getting a connection", error)),
+            Err(elapsed) => Err(DatabaseError::session("waiting for a free connection", elapsed)),
+        }
+    }
+
+    /// Asks the database for a sign of life.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`].
+    pub async fn ping(&self) -> Result<(), DatabaseError> {
+        let conn = self.get().await?;
+        diesel::select(diesel::dsl::sql::<diesel::sql_types::Integer>("1"))
+            .get_result::<i32>(&mut &*conn)
+            .await
+            .map(|_| ())
+            .map_err(|error| DatabaseError::query("asking for a sign of life", error))
+    }
+
+    /// How busy it is now.
+    pub fn status(&self) -> PoolStatus {
+        let status = self.inner.status();
+        PoolStatus {
+            n_open: status.size,
+            n_free: status.available,
+            n_waiting: status.waiting,
+            max_size: status.max_size,
+        }
+    }
+
+    /// Closes the free connections now and the others when they are given back; who waits for one is refused.
+    pub fn close(&self) {
+        self.inner.close();
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("schema", &self.schema).field("status", &self.status()).finish()
+    }
+}

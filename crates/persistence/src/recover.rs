@@ -1,0 +1,217 @@
+//! Taking the runs of dead instances back into the queue.
+//!
+//! Reconciles: it reads what there is and moves it on, so that running it twice or on two instances is harmless.
+
+use std::time::Duration;
+
+use diesel::prelude::*;
+use diesel::sql_types::{Array, BigInt, Bool, Interval, Json, Nullable, Text, Uuid as SqlUuid};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use gathering_domain::{InstanceId, RunId, RunState};
+use uuid::Uuid;
+
+use crate::error::DatabaseError;
+use crate::pool::Pool;
+use crate::schema::{instances, runs};
+
+diesel::define_sql_function! {
+    /// Takes the lock until the end of the transaction, if nobody holds it.
+    fn pg_try_advisory_xact_lock(key: BigInt) -> Bool;
+}
+
+/// What became of the runs of one dead instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// The instance, of which nothing is left.
+    pub instance: InstanceId,
+    /// Its runs that can be claimed again.
+    pub requeued: Vec<RunId>,
+    /// Its runs that failed, because their owners died too often.
+    pub failed: Vec<RunId>,
+}
+
+/// Recovers each instance that does not hold its lock any more: its runs are queued again or, where that happened
+/// `max_recoveries` times before, failed as poisonous; then its row is deleted. One transaction per instance.
+///
+/// # Errors
+/// [`DatabaseError::Unavailable`]; instances that were recovered before stay so, and repeating goes on from there.
+pub async fn recover_dead_instances(
+    pool: &Pool,
+    max_recoveries: i32,
+) -> Result<Vec<Recovery>, DatabaseError> {
+    let mut conn = pool.get().await?;
+    let failed = |error| DatabaseError::query("recovering dead instances", error);
+    let candidates = find_suspects(&conn).await.map_err(failed)?;
+    let mut recoveries = Vec::new();
+    for Suspect { id: instance, lock_key } in candidates {
+        let recovered =
+            conn.transaction(async |conn| recover(conn, instance, lock_key, max_recoveries).await);
+        recoveries.extend(recovered.await.map_err(failed)?);
+    }
+    Ok(recoveries)
+}
+
+#[derive(QueryableByName)]
+struct Suspect {
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+    #[diesel(sql_type = BigInt)]
+    lock_key: i64,
+}
+
+/// The instances whose lock nobody seems to hold: one query when all are well. Taking the lock is what decides.
+async fn find_suspects(mut conn: &AsyncPgConnection) -> QueryResult<Vec<Suspect>> {
+    diesel::sql_query(
+        "SELECT id, lock_key FROM instances WHERE NOT EXISTS (
+             SELECT FROM pg_locks
+             WHERE locktype = 'advisory' AND objsubid = 1 AND granted
+                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                 AND (classid::bigint << 32) | objid::bigint = instances.lock_key)
+         ORDER BY id",
+    )
+    .load(&mut conn)
+    .await
+}
+
+async fn recover(
+    mut conn: &AsyncPgConnection,
+    instance: Uuid,
+    lock_key: i64,
+    max_recoveries: i32,
+) -> QueryResult<Option<Recovery>> {
+    if !diesel::select(pg_try_advisory_xact_lock(lock_key)).get_result::<bool>(&mut conn).await? {
+        return Ok(None);
+    }
+    // Locked before its runs: a claim that the dead one still has under way waits here and is then refused.
+    let is_there = instances::table
+        .find(instance)
+        .select(instances::id)
+        .for_update()
+        .first::<Uuid>(&mut conn)
+        .await
+        .optional()?;
+    if is_there.is_none() {
+        return Ok(None);
+    }
+    let owned: Vec<(Uuid, i32)> = runs::table
+        .filter(runs::owner.eq(instance))
+        .order(runs::id)
+        .select((runs::id, runs::recoveries))
+        .for_no_key_update()
+        .load(&mut conn)
+        .await?;
+    let (requeued, failed): (Vec<_>, Vec<_>) =
+        owned.into_iter().partition(|(_, recoveries)| *recoveries < max_recoveries);
+    let requeued: Vec<Uuid> = requeued.into_iter().map(|(id, _)| id).collect();
+    let failed: Vec<Uuid> = failed.into_iter().map(|(id, _)| id).collect();
+    if !failed.is_empty() {
+        take_over(conn, &failed, TakeOver::Fail(poisonous(max_recoveries))).await?;
+    }
+    if !requeued.is_empty() {
+        take_over(conn, &requeued, TakeOver::Requeue).await?;
+    }
+    diesel::delete(instances::table.find(instance)).execute(&mut conn).await?;
+    Ok(Some(Recovery {
+        instance: instance.into(),
+        requeued: requeued.into_iter().map(Into::into).collect(),
+        failed: failed.into_iter().map(Into::into).collect(),
+    }))
+}
+
+/// Takes these runs from their owner: queued again, or failed with `error`. The epoch rises and `taken_over` takes a
+/// number, so that an owner that is alive after all can append nothing more.
+async fn take_over(mut conn: &AsyncPgConnection, ids: &[Uuid], end: TakeOver) -> QueryResult<()> {
+    let (state, error) = match end {
+        TakeOver::Requeue => (RunState::Queued, None),
+        TakeOver::Fail(error) => (RunState::Failed, Some(error)),
+    };
+    diesel::sql_query(
+        "WITH taken AS (
+             UPDATE runs SET state = $2, owner = NULL, epoch = epoch + 1, recoveries = recoveries + 1, error = $3,
+                 -- Its place in the queue is by its age.
+                 available_at = CASE WHEN $2 = 'queued' THEN created_at END,
+                 ended_at = CASE WHEN $2 = 'failed' THEN now() END
+             WHERE id = ANY ($1) RETURNING id, epoch, project_id, parent_run_id, state
+         ), woken AS (
+             UPDATE runs SET available_at = now() FROM taken
+             WHERE runs.id = taken.parent_run_id AND taken.state = 'failed' AND runs.state IN ('running', 'waiting')
+                 AND runs.id <> ALL ($1)
+         ), announced AS (
+             INSERT INTO events (project_id, type, subject)
+             SELECT project_id, 'run.failed', id FROM taken WHERE state = 'failed'
+         )
+         INSERT INTO run_journal (run_id, seq, kind, epoch)
+         SELECT id, coalesce((SELECT max(seq) FROM run_journal WHERE run_id = taken.id), 0) + 1, 'taken_over', epoch
+         FROM taken ORDER BY id",
+    )
+    .bind::<Array<SqlUuid>, _>(ids)
+    .bind::<Text, _>(state.as_str())
+    .bind::<Nullable<Json>, _>(error)
+    .execute(&mut conn)
+    .await?;
+    Ok(())
+}
+
+/// Queues again what `owner` holds without driving it. Answers with how many runs that were.
+pub(crate) async fn release_undriven(
+    mut conn: &AsyncPgConnection,
+    owner: InstanceId,
+    driven: &[RunId],
+) -> Result<usize, DatabaseError> {
+    let driven = driven.iter().map(|run| run.as_uuid());
+    diesel::update(runs::table)
+        .filter(runs::owner.eq(owner.as_uuid()).and(runs::id.ne_all(driven.collect::<Vec<Uuid>>())))
+        .set((
+            runs::state.eq(RunState::Queued.as_str()),
+            runs::owner.eq(None::<Uuid>),
+            runs::available_at.eq(runs::created_at.nullable()),
+        ))
+        .execute(&mut conn)
+        .await
+        .map_err(|error| DatabaseError::query("releasing runs that nobody drives", error))
+}
+
+enum TakeOver {
+    Requeue,
+    Fail(serde_json::Value),
+}
+
+fn poisonous(max_recoveries: i32) -> serde_json::Value {
+    serde_json::json!({
+        "kind": "poisonous",
+        "message": format!(
+            "the instances that drove this run died more than {max_recoveries} times: look for what of it exhausts \
+             memory or crashes the server"
+        ),
+    })
+}
+
+/// Ends the liveness sessions of instances whose heartbeat stands still for longer than `limit`, although they hold
+/// their locks: they are stuck. Recovery finds them dead then, and the epoch fences what wakes up. Answers with how
+/// many sessions were ended.
+///
+/// # Errors
+/// [`DatabaseError::Unavailable`].
+pub async fn end_stuck_instances(pool: &Pool, limit: Duration) -> Result<usize, DatabaseError> {
+    #[derive(QueryableByName)]
+    struct Ended {
+        #[diesel(sql_type = Bool)]
+        ended: bool,
+    }
+    let conn = pool.get().await?;
+    let limit = diesel::data_types::PgInterval::from_microseconds(
+        i64::try_from(limit.as_micros()).unwrap_or(i64::MAX),
+    );
+    let ended: Vec<Ended> = diesel::sql_query(
+        "SELECT pg_terminate_backend(pg_locks.pid) AS ended FROM instances JOIN pg_locks
+             ON (pg_locks.classid::bigint << 32) | pg_locks.objid::bigint = instances.lock_key
+         WHERE pg_locks.locktype = 'advisory' AND pg_locks.objsubid = 1 AND pg_locks.granted
+             AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+             AND instances.heartbeat_at < now() - $1",
+    )
+    .bind::<Interval, _>(limit)
+    .load(&mut &*conn)
+    .await
+    .map_err(|error| DatabaseError::query("ending stuck instances", error))?;
+    Ok(ended.into_iter().filter(|row| row.ended).count())
+}

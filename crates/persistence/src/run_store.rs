@@ -1,0 +1,125 @@
+//! The engine's port on PostgreSQL: each method takes a connection and calls the function of its noun.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use gathering_dag_engine::{Checkpoint, ClaimedRun, JournalEntry, NewRun, RunStore, Seq, StoreError};
+use gathering_domain::{Digest, InstanceId, RunId};
+use serde_json::Value;
+
+use crate::accept::{Acceptance, RunOrigin};
+use crate::pool::Pool;
+use crate::recover::{recover_dead_instances, release_undriven};
+use crate::runs::Runs;
+use crate::wake::{Wake, WakeBus};
+use crate::{claim, commit, graphs, journal, runs};
+
+/// [`RunStore`] on PostgreSQL. Cloning is cheap and shares the pool.
+#[derive(Debug, Clone)]
+pub struct PgRunStore {
+    pool: Pool,
+    wakes: WakeBus,
+}
+
+impl PgRunStore {
+    /// Keeps runs where `pool` leads, and wakes through `wakes` whoever may claim.
+    pub const fn new(pool: Pool, wakes: WakeBus) -> Self {
+        Self { pool, wakes }
+    }
+}
+
+#[async_trait]
+impl RunStore for PgRunStore {
+    async fn ensure_graph(&self, digest: Digest, definition: &Value) -> Result<(), StoreError> {
+        let conn = self.pool.get().await?;
+        Ok(graphs::ensure(&conn, digest, definition).await?)
+    }
+
+    async fn load_graph(&self, digest: Digest) -> Result<Value, StoreError> {
+        let conn = self.pool.get().await?;
+        Ok(graphs::load(&conn, digest).await?)
+    }
+
+    async fn enqueue(&self, run: NewRun) -> Result<(), StoreError> {
+        match Runs::new(self.pool.clone(), self.wakes.clone()).accept(&run, &RunOrigin::default()).await? {
+            Acceptance::Accepted(_) | Acceptance::AcceptedBefore(_) => Ok(()),
+            Acceptance::OtherRequest => Err(StoreError::Corrupt {
+                what: format!("run {}", run.id),
+                source: "a run without an idempotency key met one".into(),
+            }),
+        }
+    }
+
+    async fn claim(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
+        let conn = self.pool.get().await?;
+        Ok(claim::claim_batch(&conn, owner, limit).await?)
+    }
+
+    async fn claim_run(&self, owner: InstanceId, run: RunId) -> Result<Option<ClaimedRun>, StoreError> {
+        let conn = self.pool.get().await?;
+        Ok(claim::claim_one(&conn, owner, run).await?)
+    }
+
+    async fn load_journal(
+        &self,
+        run: RunId,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, StoreError> {
+        let conn = self.pool.get().await?;
+        Ok(journal::load(&conn, run, after, limit).await?)
+    }
+
+    async fn commit(&self, checkpoints: &[Checkpoint]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        if checkpoints.is_empty() {
+            return Ok(Vec::new());
+        }
+        let conn = self.pool.get().await?;
+        let committed = commit::commit(&conn, checkpoints).await?;
+        if committed.is_queue_changed {
+            self.wakes.wake(Wake::Runs);
+        }
+        if committed.is_run_ended {
+            self.wakes.wake(Wake::Events);
+        }
+        Ok(committed.answers)
+    }
+
+    async fn next_available_in(&self) -> Result<Option<Duration>, StoreError> {
+        let conn = self.pool.get().await?;
+        Ok(runs::next_available_in(&conn).await?)
+    }
+
+    async fn list_cancel_requests(&self, owner: InstanceId) -> Result<Vec<RunId>, StoreError> {
+        let conn = self.pool.get().await?;
+        Ok(runs::list_cancel_requests(&conn, owner).await?)
+    }
+
+    async fn release_undriven(&self, owner: InstanceId, driven: &[RunId]) -> Result<usize, StoreError> {
+        let conn = self.pool.get().await?;
+        let n_runs = release_undriven(&conn, owner, driven).await?;
+        if n_runs > 0 {
+            self.wakes.wake(Wake::Runs);
+        }
+        Ok(n_runs)
+    }
+
+    async fn recover_dead_instances(&self, max_recoveries: i32) -> Result<usize, StoreError> {
+        let recoveries = recover_dead_instances(&self.pool, max_recoveries).await?;
+        let n_runs: usize =
+            recoveries.iter().map(|recovery| recovery.requeued.len() + recovery.failed.len()).sum();
+        for recovery in &recoveries {
+            tracing::warn!(
+                instance.id = %recovery.instance,
+                n_requeued = recovery.requeued.len(),
+                n_failed = recovery.failed.len(),
+                "instance {} is dead: {} of its runs are queued again, {} failed",
+                recovery.instance, recovery.requeued.len(), recovery.failed.len(),
+            );
+        }
+        if n_runs > 0 {
+            self.wakes.wake(Wake::Runs);
+        }
+        Ok(n_runs)
+    }
+}

@@ -1,0 +1,249 @@
+//! Runs as a whole: accepted, listed, asked to stop. Driving them is the engine's.
+
+use std::time::Duration;
+
+use diesel::dsl::now;
+use diesel::pg::Pg;
+use diesel::prelude::*;
+use diesel::sql_types::{Double, Nullable, Timestamptz};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use gathering_dag_engine::NewRun;
+use gathering_domain::{InstanceId, PipelineId, ProjectId, RunId, RunState, ScheduleId, UserId};
+use uuid::Uuid;
+
+use crate::accept::{Acceptance, RunOrigin, find_accepted, insert};
+use crate::error::DatabaseError;
+use crate::pool::Pool;
+use crate::run_row::{Row, RunRow};
+use crate::schema::{project_members, runs};
+use crate::wake::{Wake, WakeBus};
+
+/// The pause before a look at what can be claimed already.
+const SOON: Duration = Duration::from_millis(20);
+
+/// What became of a request to cancel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CancelRequest {
+    /// It is recorded and will reach whoever drives the run.
+    Requested,
+    /// The run has ended.
+    AlreadyEnded,
+    /// There is no such run.
+    Missing,
+}
+
+/// Which runs to list; what is absent does not restrict.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunFilter {
+    /// Of projects that this user is a member of.
+    pub visible_to: Option<UserId>,
+    /// Of this project.
+    pub project: Option<ProjectId>,
+    /// Of this pipeline.
+    pub pipeline: Option<PipelineId>,
+    /// Of this schedule.
+    pub schedule: Option<ScheduleId>,
+    /// In this state.
+    pub state: Option<RunState>,
+    /// Older than this one: the last of the page before.
+    pub before: Option<RunId>,
+}
+
+/// The runs of all projects. Cloning is cheap and shares the pool.
+#[derive(Debug, Clone)]
+pub struct Runs {
+    pool: Pool,
+    wakes: WakeBus,
+}
+
+impl Runs {
+    /// The runs where `pool` leads; `wakes` tells those who claim.
+    pub const fn new(pool: Pool, wakes: WakeBus) -> Self {
+        Self { pool, wakes }
+    }
+
+    /// Accepts a run whose graph is stored: once this returns, it will reach a terminal state (I4).
+    ///
+    /// Repeats: safe; the same id, or the same idempotency key with the same digest, is answered with the run that was
+    /// accepted before.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Missing`] if the project, graph, pipeline version or another thing it refers to is not there:
+    /// nothing was accepted. [`DatabaseError::Unavailable`]: it may or may not be accepted; repeat with the same id.
+    pub async fn accept(&self, run: &NewRun, origin: &RunOrigin) -> Result<Acceptance, DatabaseError> {
+        let conn = self.pool.get().await?;
+        let is_new = insert(&conn, run, origin).await?;
+        if is_new {
+            self.wakes.wake(Wake::Runs);
+            return Ok(Acceptance::Accepted(run.id));
+        }
+        find_accepted(&conn, run, origin).await
+    }
+
+    /// The run, if it is there.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`] or [`DatabaseError::Corrupt`].
+    pub async fn find(&self, run: RunId) -> Result<Option<RunRow>, DatabaseError> {
+        let conn = self.pool.get().await?;
+        let row: Option<Row> = runs::table
+            .find(run.as_uuid())
+            .select(Row::as_select())
+            .first(&mut &*conn)
+            .await
+            .optional()
+            .map_err(|error| DatabaseError::query("looking for a run", error))?;
+        row.map(RunRow::try_from).transpose()
+    }
+
+    /// At most `limit` runs, the newest first. The id of the last is the next page's `before`.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`] or [`DatabaseError::Corrupt`].
+    pub async fn list(&self, filter: &RunFilter, limit: usize) -> Result<Vec<RunRow>, DatabaseError> {
+        let conn = self.pool.get().await?;
+        let rows: Vec<Row> = filtered(filter)
+            .order(runs::id.desc())
+            .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+            .select(Row::as_select())
+            .load(&mut &*conn)
+            .await
+            .map_err(|error| DatabaseError::query("listing runs", error))?;
+        rows.into_iter().map(RunRow::try_from).collect()
+    }
+
+    /// Asks for the end of a run. A run that was never claimed ends here and now; else the request reaches the owner
+    /// wherever it is, and a run that nobody drives becomes available at once, so that somebody ends it. Repeats: safe.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`]; whether it is recorded is unknown.
+    pub async fn request_cancel(&self, run: RunId) -> Result<CancelRequest, DatabaseError> {
+        let conn = self.pool.get().await?;
+        let failed = |error| DatabaseError::query("asking for the end of a run", error);
+        let changed = diesel::sql_query(CANCEL)
+            .bind::<diesel::sql_types::Uuid, _>(run.as_uuid())
+            .execute(&mut &*conn)
+            .await
+            .map_err(failed)?;
+        if changed == 1 {
+            self.wakes.wake(Wake::Cancels);
+            self.wakes.wake(Wake::Runs);
+            return Ok(CancelRequest::Requested);
+        }
+        let is_there = diesel::select(diesel::dsl::exists(runs::table.find(run.as_uuid())));
+        let is_there: bool = is_there.get_result(&mut &*conn).await.map_err(failed)?;
+        Ok(if is_there { CancelRequest::AlreadyEnded } else { CancelRequest::Missing })
+    }
+
+    /// Makes a run that waits available at once, because what it waits for came. A run that is just being driven is
+    /// not parked then, so that the wake-up is not lost. Answers whether there is such a run that has not ended.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`]; whether it is woken is unknown. Repeats: safe.
+    pub async fn make_available(&self, run: RunId) -> Result<bool, DatabaseError> {
+        let conn = self.pool.get().await?;
+        let changed = diesel::update(runs::table.find(run.as_uuid()))
+            .filter(runs::state.ne_all(TERMINAL))
+            .set(runs::available_at.eq(now.into_sql::<Timestamptz>().nullable()))
+            .execute(&mut &*conn)
+            .await
+            .map_err(|error| DatabaseError::query("waking a run", error))?;
+        self.wakes.wake(Wake::Runs);
+        Ok(changed == 1)
+    }
+}
+
+/// Ends a run that no node of was ever started, or leaves word for its driver.
+const CANCEL: &str = "
+    WITH cancelled AS (
+        UPDATE runs SET
+            cancel_requested_at = coalesce(cancel_requested_at, now()),
+            state = CASE WHEN epoch = 0 THEN 'cancelled' ELSE state END,
+            ended_at = CASE WHEN epoch = 0 THEN now() END,
+            available_at = CASE WHEN epoch > 0 THEN now() END
+        WHERE id = $1 AND state IN ('queued', 'running', 'waiting')
+        RETURNING id, project_id, parent_run_id, state
+    ), woken AS (
+        UPDATE runs SET available_at = now() FROM cancelled
+        WHERE runs.id = cancelled.parent_run_id AND cancelled.state = 'cancelled'
+            AND runs.state IN ('running', 'waiting')
+    ), announced AS (
+        INSERT INTO events (project_id, type, subject)
+        SELECT project_id, 'run.cancelled', id FROM cancelled WHERE state = 'cancelled'
+    )
+    SELECT id FROM cancelled";
+
+const TERMINAL: [&str; 4] = [
+    RunState::TERMINAL[0].as_str(),
+    RunState::TERMINAL[1].as_str(),
+    RunState::TERMINAL[2].as_str(),
+    RunState::TERMINAL[3].as_str(),
+];
+
+type Filtered<'a> = runs::BoxedQuery<'a, Pg>;
+
+fn filtered(filter: &RunFilter) -> Filtered<'static> {
+    let mut query = runs::table.into_boxed();
+    if let Some(user) = filter.visible_to {
+        let own = project_members::table
+            .filter(project_members::user_id.eq(user.as_uuid()))
+            .select(project_members::project_id);
+        query = query.filter(runs::project_id.eq_any(own));
+    }
+    if let Some(project) = filter.project {
+        query = query.filter(runs::project_id.eq(project.as_uuid()));
+    }
+    if let Some(pipeline) = filter.pipeline {
+        query = query.filter(runs::pipeline_id.eq(pipeline.as_uuid()));
+    }
+    if let Some(schedule) = filter.schedule {
+        query = query.filter(runs::schedule_id.eq(schedule.as_uuid()));
+    }
+    if let Some(state) = filter.state {
+        query = query.filter(runs::state.eq(state.as_str()));
+    }
+    if let Some(before) = filter.before {
+        query = query.filter(runs::id.lt(before.as_uuid()));
+    }
+    query
+}
+
+/// How long until a run can be claimed, by the database's clock; zero when one can be now.
+pub(crate) async fn next_available_in(
+    mut conn: &AsyncPgConnection,
+) -> Result<Option<Duration>, DatabaseError> {
+    #[derive(QueryableByName)]
+    struct Next {
+        #[diesel(sql_type = Nullable<Double>)]
+        seconds: Option<f64>,
+    }
+    // One look at the head of each priority's range, instead of a scan for the minimum.
+    let next: Next = diesel::sql_query(
+        "SELECT extract(epoch FROM min(head.available_at) - now())::double precision AS seconds
+         FROM generate_series(1, 10) AS level (priority) CROSS JOIN LATERAL (
+             SELECT available_at FROM runs
+             WHERE state IN ('queued', 'waiting') AND priority = level.priority AND available_at IS NOT NULL
+             ORDER BY available_at LIMIT 1) AS head",
+    )
+    .get_result(&mut conn)
+    .await
+    .map_err(|error| DatabaseError::query("looking for the next run", error))?;
+    // One that can be claimed now was available only since the last look, or another instance is just taking it: look
+    // again soon, but not in a circle without a pause.
+    Ok(next.seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO).max(SOON)))
+}
+
+/// The runs of this owner whose end somebody asked for.
+pub(crate) async fn list_cancel_requests(
+    mut conn: &AsyncPgConnection,
+    owner: InstanceId,
+) -> Result<Vec<RunId>, DatabaseError> {
+    let ids: Vec<Uuid> = runs::table
+        .filter(runs::owner.eq(owner.as_uuid()).and(runs::cancel_requested_at.is_not_null()))
+        .order(runs::id)
+        .select(runs::id)
+        .load(&mut conn)
+        .await
+        .map_err(|error| DatabaseError::query("looking for cancel requests", error))?;
+    Ok(ids.into_iter().map(Into::into).collect())
+}

@@ -1,0 +1,136 @@
+//! What several test programs need.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use diesel_async::RunQueryDsl;
+use gathering_dag_engine::testing::StoreFixture;
+use gathering_dag_engine::{NewRun, RunStore};
+use gathering_domain::{Digest, InstanceId, ProjectId, RunId};
+use gathering_persistence::testing::TestDb;
+use gathering_persistence::{InstanceInfo, Liveness, PgRunStore, Pool, Projects, WakeBus};
+use serde_json::json;
+use tokio::sync::Mutex;
+
+/// A schema with a store, its project and the instances that a test begins.
+pub struct World {
+    pub store: PgRunStore,
+    pub pool: Pool,
+    pub project: ProjectId,
+    pub instances: Mutex<HashMap<InstanceId, Liveness>>,
+    // Dropped last: it takes the schema away.
+    pub db: TestDb,
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let db = TestDb::new().await;
+        let pool = db.pool().await;
+        let project = Projects::new(pool.clone()).ensure_local("tests", "/somewhere").await.unwrap().id;
+        let store = PgRunStore::new(pool.clone(), WakeBus::new());
+        Self { store, pool, project, instances: Mutex::default(), db }
+    }
+
+    pub async fn begin_instance(&self) -> InstanceId {
+        let liveness = Liveness::begin(&self.db.options(), &info()).await.unwrap();
+        let id = liveness.instance();
+        self.instances.lock().await.insert(id, liveness);
+        id
+    }
+
+    /// Ends the session of an instance from outside, and waits until its lock is free.
+    pub async fn cut_liveness(&self, id: InstanceId) {
+        let liveness = self.instances.lock().await.remove(&id).unwrap();
+        let lost = liveness.lost();
+        end_session_of(&self.db, id).await;
+        tokio::time::timeout(Duration::from_secs(20), lost.cancelled()).await.unwrap();
+    }
+
+    /// Accepts a run and answers with its id.
+    pub async fn accept(&self) -> RunId {
+        let new = self.new_run().await;
+        let id = new.id;
+        self.store.enqueue(new).await.unwrap();
+        id
+    }
+
+    pub async fn new_run(&self) -> NewRun {
+        let definition = json!({"nodes": [{"id": "a", "type": "trigger"}]});
+        let graph = Digest::of_json(&definition);
+        self.store.ensure_graph(graph, &definition).await.unwrap();
+        NewRun {
+            id: RunId::new(),
+            project: self.project,
+            graph,
+            input: json!({"n": 1, "nul": "a\0b"}),
+            priority: 5,
+            available_at: None,
+            timeout: None,
+        }
+    }
+
+    /// One number that a query in this schema answers with.
+    pub async fn count(&self, sql: &str) -> i64 {
+        count(&self.db, sql).await
+    }
+}
+
+pub fn info() -> InstanceInfo {
+    InstanceInfo { hostname: "test".into(), pid: std::process::id(), version: "0.0.0".into() }
+}
+
+pub async fn count(db: &TestDb, sql: &str) -> i64 {
+    #[derive(diesel::QueryableByName)]
+    struct Count {
+        #[diesel(sql_type = diesel::sql_types::BigInt)]
+        n: i64,
+    }
+    let mut conn = db.connection().await;
+    let sql = format!("SELECT ({sql})::bigint AS n");
+    let row: Count = diesel::sql_query(sql).get_result(&mut conn).await.unwrap();
+    row.n
+}
+
+/// Ends the session that holds the lock of an instance, as the death of its process would, and waits for the lock.
+pub async fn end_session_of(db: &TestDb, id: InstanceId) {
+    let holders = format!(
+        "FROM pg_locks JOIN instances ON (classid::bigint << 32) | objid::bigint = lock_key \
+         WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND instances.id = '{id}'"
+    );
+    db.execute(&format!("SELECT pg_terminate_backend(pg_locks.pid) {holders}")).await;
+    let n_holders = format!("SELECT count(*) {holders}");
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while count(db, &n_holders).await > 0 {
+        assert!(tokio::time::Instant::now() < deadline, "the session of {id} goes on");
+    }
+}
+
+/// Waits for a condition, up to a limit.
+pub async fn wait_until(what: &str, condition: impl AsyncFn() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !condition().await {
+        assert!(tokio::time::Instant::now() < deadline, "waited in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[async_trait]
+impl StoreFixture for World {
+    fn store(&self) -> Arc<dyn RunStore> {
+        Arc::new(self.store.clone())
+    }
+
+    async fn project(&self) -> ProjectId {
+        self.project
+    }
+
+    async fn instance(&self) -> InstanceId {
+        self.begin_instance().await
+    }
+
+    async fn kill(&self, instance: InstanceId) {
+        self.cut_liveness(instance).await;
+    }
+}

@@ -1,0 +1,213 @@
+//! The migrations: there and back on filled tables, by several at once, and the rules that every table follows.
+
+use crate::common::{World, count, wait_until};
+use gathering_dag_engine::RunStore;
+use gathering_domain::PipelineId;
+use gathering_persistence::testing::TestDb;
+use gathering_persistence::{
+    MigrateError, Migrator, NewPipeline, Pipelines, drop_journal_before, ensure_journal_partitions,
+};
+use serde_json::json;
+
+/// Every table of the schema that is not a partition.
+const TABLES: &str = "FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p') \
+                      AND NOT relispartition AND relname <> '__diesel_schema_migrations'";
+
+/// Puts at least one row into every table.
+async fn fill(world: &World) {
+    let owner = world.begin_instance().await;
+    let run = world.accept().await;
+    world.store.claim(owner, 1).await.unwrap();
+    let pipelines = Pipelines::new(world.pool.clone());
+    let pipeline = NewPipeline {
+        name: "p".into(),
+        description: String::new(),
+        enabled: true,
+        definition: json!({"nodes": [{"id": "a", "type": "trigger"}]}),
+    };
+    pipelines.create(PipelineId::new(), world.project, &pipeline, None).await.unwrap();
+    let sql = format!(
+        "INSERT INTO users (id, email, name, password_hash, role)
+             VALUES (gen_random_uuid(), 'ada@example.org', 'Ada', 'x', 'admin');
+         INSERT INTO refresh_tokens (token_hash, session_id, user_id, expires_at)
+             SELECT decode(repeat('ab', 32), 'hex'), gen_random_uuid(), id, now() FROM users;
+         INSERT INTO revoked_tokens (token_id, user_id, expires_at) SELECT gen_random_uuid(), id, now() FROM users;
+         INSERT INTO api_keys (id, user_id, name, secret_hash, scopes)
+             SELECT gen_random_uuid(), id, 'k', decode(repeat('cd', 32), 'hex'), '{{}}' FROM users;
+         INSERT INTO audit_events (id, type) VALUES (gen_random_uuid(), 'login_succeeded');
+         INSERT INTO project_members (project_id, user_id, role)
+             SELECT projects.id, users.id, 'owner' FROM projects, users;
+         INSERT INTO agents (id, project_id, name, provider, model)
+             SELECT gen_random_uuid(), id, 'a', 'p', 'm' FROM projects;
+         INSERT INTO circles (id, project_id, name) SELECT gen_random_uuid(), id, 'c' FROM projects;
+         INSERT INTO circle_members (circle_id, agent_id, project_id)
+             SELECT circles.id, agents.id, circles.project_id FROM circles, agents;
+         INSERT INTO tasks (id, project_id, circle_id, agent_id, title, run_id)
+             SELECT gen_random_uuid(), project_id, circle_id, agent_id, 't', '{run}' FROM circle_members;
+         INSERT INTO schedules (id, project_id, name, action, trigger, trigger_type, catch_up, overlap)
+             SELECT gen_random_uuid(), id, 's', '{{}}', '{{}}', 'cron', 'skip', 'allow' FROM projects;
+         INSERT INTO schedule_fires (id, schedule_id, due_at, outcome, fired_at)
+             SELECT gen_random_uuid(), id, now(), 'started', now() FROM schedules;
+         INSERT INTO run_journal (run_id, seq, kind, epoch) VALUES ('{run}', 1, 'node_started', 1);
+         INSERT INTO blobs (digest, content) VALUES (decode(repeat('ef', 32), 'hex'), 'x');
+         INSERT INTO budgets (id, project_id, resource, amount)
+             SELECT gen_random_uuid(), id, 'tokens', 1 FROM projects;
+         INSERT INTO budget_reservations (budget_id, run_id, effect_key, amount) SELECT id, '{run}', 'e', 1 FROM budgets;
+         INSERT INTO circuit_breakers (pipeline_id, node_id) SELECT id, 'a' FROM pipelines;
+         INSERT INTO events (project_id, type) SELECT id, 'test' FROM projects;"
+    );
+    world.db.execute(&sql).await;
+    for table in names(&world.db, &format!("SELECT relname::text {TABLES}")).await {
+        assert!(
+            count(&world.db, &format!("SELECT count(*) FROM {table}")).await > 0,
+            "{table} is empty: fill it"
+        );
+    }
+}
+
+async fn names(db: &TestDb, sql: &str) -> Vec<String> {
+    use diesel_async::RunQueryDsl;
+
+    #[derive(diesel::QueryableByName)]
+    struct Name {
+        #[diesel(sql_type = diesel::sql_types::Text)]
+        name: String,
+    }
+    let mut conn = db.connection().await;
+    let sql = format!("SELECT name FROM ({sql}) AS found (name) ORDER BY name");
+    let rows: Vec<Name> = diesel::sql_query(sql).load(&mut conn).await.unwrap();
+    rows.into_iter().map(|row| row.name).collect()
+}
+
+#[tokio::test]
+async fn up_down_and_up_again_on_filled_tables() {
+    let world = World::new().await;
+    fill(&world).await;
+    let migrator = Migrator::new(world.db.options());
+    let objects = "SELECT relname::text FROM pg_class WHERE relnamespace = current_schema()::regnamespace \
+                   UNION ALL SELECT proname::text FROM pg_proc WHERE pronamespace = current_schema()::regnamespace";
+    let before = names(&world.db, objects).await;
+    assert!(migrator.revert_all().await.unwrap() > 5);
+    let left: Vec<String> = names(&world.db, objects)
+        .await
+        .into_iter()
+        .filter(|name| !name.starts_with("__diesel_schema_migrations"))
+        .collect();
+    assert_eq!(left, Vec::<String>::new(), "down takes back what up made");
+    assert!(migrator.run().await.unwrap() > 5);
+    assert_eq!(names(&world.db, objects).await, before);
+    assert_eq!(migrator.run().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_with_what_to_do() {
+    let db = TestDb::new().await;
+    db.execute("INSERT INTO __diesel_schema_migrations (version) VALUES ('29990101000001')").await;
+    let migrator = Migrator::new(db.options());
+    let refused = migrator.run().await;
+    let Err(MigrateError::NewerSchema { unknown_versions }) = &refused else { panic!("{refused:?}") };
+    assert_eq!(unknown_versions, &["29990101000001"]);
+    assert!(refused.unwrap_err().to_string().contains("upgrade gathering"));
+}
+
+#[tokio::test]
+async fn of_two_that_migrate_at_once_one_does() {
+    let db = TestDb::empty().await;
+    let migrator = Migrator::new(db.options());
+    let pending = migrator.count_pending().await.unwrap();
+    let (one, two) = tokio::join!(migrator.run(), migrator.run());
+    let mut n_run = [one.unwrap(), two.unwrap()];
+    n_run.sort_unstable();
+    assert_eq!(n_run, [0, pending]);
+    let locks = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory' \
+                 AND query LIKE '%__diesel_schema_migrations%' AND query NOT LIKE '%pg_locks%'";
+    wait_until("the migration locks are free", async || count(&db, locks).await == 0).await;
+}
+
+#[tokio::test]
+async fn every_project_id_refers_to_the_projects_and_goes_with_them() {
+    let db = TestDb::new().await;
+    let without = names(
+        &db,
+        "SELECT c.relname::text FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid \
+         WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p') AND a.attname = 'project_id' \
+         AND NOT EXISTS (SELECT FROM pg_constraint AS k WHERE k.conrelid = c.oid AND k.contype = 'f' \
+             AND k.confrelid = 'projects'::regclass AND k.conkey = ARRAY[a.attnum] AND k.confdeltype = 'c')",
+    )
+    .await;
+    assert_eq!(without, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn every_foreign_key_has_an_index_to_find_its_rows_by() {
+    let db = TestDb::new().await;
+    let without = names(
+        &db,
+        "SELECT k.conrelid::regclass::text || '.' || k.conname FROM pg_constraint AS k \
+         WHERE k.contype = 'f' AND k.connamespace = current_schema()::regnamespace AND k.conparentid = 0 \
+         AND NOT EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = k.conrelid AND i.indkey[0] = ANY (k.conkey) \
+             AND (i.indpred IS NULL OR pg_get_expr(i.indpred, i.indrelid) LIKE '% IS NOT NULL)'))",
+    )
+    .await;
+    // Accounts are disabled rather than deleted, and graphs are cleared away in bulk: an index would only cost.
+    let exempt = [
+        "pipeline_versions.pipeline_versions_created_by_fkey",
+        "runs.runs_graph_digest_fkey",
+        "schedules.schedules_created_by_fkey",
+    ];
+    assert_eq!(without, exempt, "deleting what they refer to would scan these tables");
+}
+
+#[tokio::test]
+async fn every_table_says_what_it_is() {
+    let db = TestDb::new().await;
+    let without =
+        names(&db, &format!("SELECT relname::text {TABLES} AND obj_description(oid, 'pg_class') IS NULL"))
+            .await;
+    assert_eq!(without, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn deleting_a_project_takes_everything_of_it_along() {
+    let world = World::new().await;
+    fill(&world).await;
+    world.db.execute("UPDATE runs SET state = 'queued', owner = NULL, available_at = now()").await;
+    assert!(gathering_persistence::Projects::new(world.pool.clone()).delete(world.project).await.unwrap());
+    for table in ["runs", "agents", "circles", "tasks", "pipelines", "schedules", "budgets", "events"] {
+        assert_eq!(world.count(&format!("SELECT count(*) FROM {table}")).await, 0, "{table}");
+    }
+}
+
+#[tokio::test]
+async fn partitions_of_the_journal_are_made_ahead_and_dropped_when_nothing_in_them_lives() {
+    let world = World::new().await;
+    let partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'run_journal'::regclass";
+    let before = world.count(partitions).await;
+    let other = world.db.pool().await;
+    let (one, two) =
+        tokio::join!(ensure_journal_partitions(&world.pool, 5), ensure_journal_partitions(&other, 5));
+    assert_eq!(one.unwrap() + two.unwrap(), 4, "two weeks were there");
+    assert_eq!(world.count(partitions).await, before + 4);
+    let live = world.accept().await;
+    let long_after = chrono::Utc::now() + chrono::Duration::days(365);
+    assert_eq!(
+        drop_journal_before(&world.pool, long_after).await.unwrap(),
+        5,
+        "the one with a live run stays"
+    );
+    world.db.execute(&format!("DELETE FROM runs WHERE id = '{live}'")).await;
+    assert_eq!(drop_journal_before(&world.pool, long_after).await.unwrap(), 1);
+    // Without any partition of its own an entry still finds a place, and its week is then left alone.
+    let owner = world.begin_instance().await;
+    world.accept().await;
+    let claim = world.store.claim(owner, 1).await.unwrap().remove(0).claim;
+    world
+        .db
+        .execute(&format!(
+            "INSERT INTO run_journal (run_id, seq, kind, epoch) VALUES ('{}', 1, 'node_started', 1)",
+            claim.run
+        ))
+        .await;
+    assert_eq!(ensure_journal_partitions(&world.pool, 1).await.unwrap(), 1);
+    assert_eq!(world.store.load_journal(claim.run, 0, 10).await.unwrap().len(), 1);
+}

@@ -1,0 +1,63 @@
+//! What this process can do for a node or a caller: outgoing requests, tools, model providers.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use gathering_agents::{OpenAiCompatible, Providers};
+use gathering_dag_engine::NodeTypes;
+use gathering_tools::{BlockingPool, Outbound, OutboundPolicy, Toolbox};
+
+use crate::config::Config;
+use crate::nodes::{NoFiles, ProjectFiles, node_types};
+
+/// Pieces of blocking work, such as file operations, that run at once.
+const MAX_BLOCKING: usize = 32;
+
+/// What this process can do. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct Capabilities {
+    /// Outgoing HTTP, as the operator permits it.
+    pub outbound: Outbound,
+    /// The tools.
+    pub tools: Toolbox,
+    /// The model providers that are configured, and `scripted`.
+    pub providers: Providers,
+    /// Where blocking work runs.
+    pub blocking: BlockingPool,
+}
+
+impl Capabilities {
+    /// What the settings allow. Sends nothing.
+    ///
+    /// # Errors
+    /// If a client cannot be set up, or a setting that only it can judge is wrong.
+    pub fn new(config: &Config) -> anyhow::Result<Self> {
+        let policy = OutboundPolicy::allowing(config.outbound_allow.iter().cloned());
+        let outbound = Outbound::new(policy).context("setting up outgoing requests")?;
+        let blocking = BlockingPool::new(MAX_BLOCKING);
+        let tools = Toolbox::with_builtin(&outbound, blocking.clone()).context("registering the tools")?;
+        Ok(Self { outbound, tools, providers: providers(config)?, blocking })
+    }
+
+    /// The node types that definitions may use, with these files.
+    pub fn node_types(&self, files: &Arc<dyn ProjectFiles>) -> NodeTypes {
+        node_types(&self.outbound, &self.tools, &self.providers, files)
+    }
+
+    /// The node types for validating only.
+    pub fn node_types_without_files(&self) -> NodeTypes {
+        let files: Arc<dyn ProjectFiles> = Arc::new(NoFiles);
+        self.node_types(&files)
+    }
+}
+
+/// `openai` is there when its key or another server's address is set.
+fn providers(config: &Config) -> anyhow::Result<Providers> {
+    let mut providers = Providers::with_scripted();
+    if config.openai_base_url.is_some() || config.openai_api_key.is_some() {
+        let base_url = config.openai_base_url.as_deref().unwrap_or(OpenAiCompatible::OFFICIAL_BASE_URL);
+        let model = OpenAiCompatible::new(base_url, config.openai_api_key.clone());
+        providers.register(Arc::new(model.context("OPENAI_BASE_URL or OPENAI_API_KEY cannot be used")?));
+    }
+    Ok(providers)
+}

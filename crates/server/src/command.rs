@@ -1,0 +1,10 @@
+//! What each command does, from its arguments to its exit code.
+
+mod definition_file;
+pub(crate) mod migrate;
+pub(crate) mod openapi;
+mod progress;
+pub(crate) mod run;
+pub(crate) mod serve;
+pub(crate) mod user;
+pub(crate) mod validate;

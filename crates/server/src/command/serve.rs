@@ -1,0 +1,140 @@
+//! `gathering serve`: starts everything in order, and stops it in order.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use actix_web::web;
+use anyhow::Context as _;
+use gathering_auth::{Auth, AuthSettings, PasswordSettings};
+use gathering_persistence::{PgAccountStore, Pipelines, Projects};
+use moka::sync::Cache;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::database::Database;
+use crate::http::{AppState, Readiness, Server, ServerSettings};
+use crate::instance::{Instance, Work};
+use crate::token_key;
+
+/// Serves until SIGTERM or SIGINT, and then ends in order with exit code 0. A second signal hurries.
+///
+/// # Errors
+/// If it cannot start, in words for the operator; nothing is left running.
+pub(crate) async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::listen()?;
+    let db = Database::open(config).await?;
+    let served = serve_on(config, &db, &mut signals).await;
+    db.close().await;
+    served?;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve_on(config: &Config, db: &Database, signals: &mut Signals) -> anyhow::Result<()> {
+    let auth = auth(config, db).await?;
+    let instance = Instance::start(config, db, Work::Queue).await?;
+    let readiness = Readiness::default();
+    let state = web::Data::new(AppState {
+        auth,
+        pool: db.pool.clone(),
+        projects: Projects::new(db.pool.clone()),
+        pipelines: Pipelines::new(db.pool.clone()),
+        runs: instance.runs.clone(),
+        engine: instance.engine.clone(),
+        identities: instance.identities(),
+        readiness: readiness.clone(),
+        trusted_proxies: config.trusted_proxies.clone(),
+        outlines: Cache::new(config.cache_graphs_entries),
+    });
+    let settings = ServerSettings { bind: config.bind, grace: config.shutdown_grace };
+    let mut server = match Server::start(state, settings) {
+        Ok(server) => server,
+        Err(error) => {
+            instance.stop().await;
+            return Err(error)
+                .with_context(|| format!("GATHERING_BIND: {} cannot be listened on", config.bind));
+        }
+    };
+    let address = server.address();
+    tracing::info!(%address, instance.id = %instance.identity().id, "listening");
+    tokio::select! {
+        ended = server.ended() => {
+            instance.stop().await;
+            return ended.context("the HTTP server ended by itself");
+        }
+        name = signals.next() => tracing::info!(signal = name, "{name}: stopping"),
+    }
+    readiness.drain();
+    stop(config, server, instance, signals).await
+}
+
+/// The listener stays open for the drain delay, so that load balancers notice; then requests in flight finish. Runs
+/// end or are handed back at the same time.
+async fn stop(
+    config: &Config,
+    server: Server,
+    instance: Instance,
+    signals: &mut Signals,
+) -> anyhow::Result<()> {
+    instance.drain();
+    let (http, identity) = (server.handle(), instance.identity());
+    let hurry = CancellationToken::new();
+    let requests = async {
+        tokio::select! {
+            () = tokio::time::sleep(config.shutdown_drain) => {}
+            () = hurry.cancelled() => {}
+        }
+        server.stop().await
+    };
+    let in_order = async { tokio::join!(requests, instance.stop()).0 };
+    tokio::pin!(in_order);
+    let ended = tokio::select! {
+        ended = &mut in_order => ended,
+        name = signals.next() => {
+            tracing::warn!(signal = name, "{name} again: what still runs is dropped, and will be recovered");
+            // The claims end with this identity: another instance, or the next start, recovers the runs.
+            identity.fence.cancel();
+            hurry.cancel();
+            http.stop(false).await;
+            in_order.await
+        }
+    };
+    ended.context("the HTTP server did not stop in order")
+}
+
+async fn auth(config: &Config, db: &Database) -> anyhow::Result<Auth> {
+    let store = Arc::new(PgAccountStore::new(db.pool.clone()));
+    let settings = AuthSettings {
+        registration: config.registration,
+        passwords: PasswordSettings { cost: config.bcrypt_cost, ..PasswordSettings::default() },
+        ..AuthSettings::default()
+    };
+    let config = config.clone();
+    let made = tokio::task::spawn_blocking(move || {
+        let keys = token_key::load_or_create(&config)?;
+        Auth::new(store, keys, settings).context("authentication cannot be set up")
+    });
+    made.await.context("setting up authentication")?
+}
+
+/// The signals that ask a server to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("signals cannot be listened for");
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// The name of the next one.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! `gathering validate FILE`: says whether a definition may be executed, without a database.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::definition_file::DefinitionFile;
+use super::progress::tell;
+use crate::capabilities::Capabilities;
+use crate::config::Config;
+
+/// The exit code for a file that holds no valid definition.
+pub(super) const INVALID: u8 = 2;
+
+/// What `gathering validate` is told.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ValidateArgs {
+    /// The definition, in YAML or JSON
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// Validates a definition: prints its order, or every problem with its place.
+///
+/// # Errors
+/// If the node types cannot be set up, or standard output is closed.
+pub async fn validate(config: &Config, args: &ValidateArgs) -> anyhow::Result<ExitCode> {
+    let types = Capabilities::new(config)?.node_types_without_files();
+    let file = match DefinitionFile::read(&args.file, &types).await {
+        Ok(file) => file,
+        Err(invalid) => {
+            tell(&invalid.to_string());
+            return Ok(ExitCode::from(INVALID));
+        }
+    };
+    let mut out = std::io::stdout();
+    writeln!(out, "{}: valid", args.file.display())?;
+    writeln!(out, "order: {}", file.graph.order().collect::<Vec<_>>().join(", "))?;
+    for (depth, nodes) in (1..).zip(file.graph.levels()) {
+        writeln!(out, "level {depth}: {}", nodes.join(", "))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

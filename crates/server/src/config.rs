@@ -1,0 +1,424 @@
+//! The settings of one process: defaults, then a TOML file, then environment variables.
+//!
+//! Owns the names, the bounds and the words for what is wrong. Never knows what a setting is used for. In the file a
+//! setting has the name of its variable in lower case, without `GATHERING_`: `GATHERING_BIND` is `bind`.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use figment::Figment;
+use figment::providers::{Format, Serialized, Toml};
+use figment::value::Value;
+use gathering_auth::{KeyRing, Registration};
+use gathering_domain::Secret;
+use gathering_persistence::ConnectOptions;
+use gathering_tools::Network;
+use tracing_subscriber::EnvFilter;
+
+/// Every setting: its name in the file, and its variable. The order is that of the problems in a message.
+const SETTINGS: [(&str, &str); 21] = [
+    ("database_url", "DATABASE_URL"),
+    ("database_direct_url", "DATABASE_DIRECT_URL"),
+    ("bind", "GATHERING_BIND"),
+    ("data_dir", "GATHERING_DATA_DIR"),
+    ("workspace_root", "GATHERING_WORKSPACE_ROOT"),
+    ("token_key", "GATHERING_TOKEN_KEY"),
+    ("bcrypt_cost", "GATHERING_BCRYPT_COST"),
+    ("registration", "GATHERING_REGISTRATION"),
+    ("trusted_proxies", "GATHERING_TRUSTED_PROXIES"),
+    ("outbound_allow", "GATHERING_OUTBOUND_ALLOW"),
+    ("shutdown_drain_seconds", "GATHERING_SHUTDOWN_DRAIN_SECONDS"),
+    ("shutdown_grace_seconds", "GATHERING_SHUTDOWN_GRACE_SECONDS"),
+    ("max_concurrent_runs", "GATHERING_MAX_CONCURRENT_RUNS"),
+    ("db_pool_size", "GATHERING_DB_POOL_SIZE"),
+    ("max_recoveries", "GATHERING_MAX_RECOVERIES"),
+    ("stuck_instance_seconds", "GATHERING_STUCK_INSTANCE_SECONDS"),
+    ("cache_graphs_entries", "GATHERING_CACHE_GRAPHS_ENTRIES"),
+    ("log", "GATHERING_LOG"),
+    ("log_format", "GATHERING_LOG_FORMAT"),
+    ("openai_base_url", "OPENAI_BASE_URL"),
+    ("openai_api_key", "OPENAI_API_KEY"),
+];
+
+/// The settings of one process, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the database is; absent: an embedded one in [`data_dir`](Self::data_dir).
+    pub database_url: Option<Secret>,
+    /// For sessions that must not go through a transaction pooler; absent: `database_url`.
+    pub database_direct_url: Option<Secret>,
+    /// Where to listen; port 0 takes a free one.
+    pub bind: SocketAddr,
+    /// The embedded database, workspaces and keys.
+    pub data_dir: PathBuf,
+    /// The roots of the projects' files.
+    pub workspace_root: PathBuf,
+    /// The text of the key ring, readable by [`KeyRing::parse`]; absent: made once into the data directory.
+    pub token_key: Option<Secret>,
+    /// bcrypt's cost, 4 to 31.
+    pub bcrypt_cost: u32,
+    /// Who may register.
+    pub registration: Registration,
+    /// Networks whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
+    /// Networks that tools may reach though private.
+    pub outbound_allow: Vec<Network>,
+    /// How long the listener stays open after a stop was asked for.
+    pub shutdown_drain: Duration,
+    /// How long requests and runs may take to finish after that.
+    pub shutdown_grace: Duration,
+    /// The most runs that this instance drives at once.
+    pub max_concurrent_runs: usize,
+    /// The most pooled database connections of this instance.
+    pub db_pool_size: usize,
+    /// A run that was recovered more often than this fails.
+    pub max_recoveries: i32,
+    /// After how long without a heartbeat an instance counts as stuck.
+    pub stuck_instance: Duration,
+    /// How many validated graphs are kept in memory.
+    pub cache_graphs_entries: u64,
+    /// What is logged, as `tracing_subscriber::EnvFilter` reads it; absent: the command decides.
+    pub log_filter: Option<String>,
+    /// How it is written; absent: the command decides.
+    pub log_format: Option<LogFormat>,
+    /// Another server that speaks OpenAI's protocol.
+    pub openai_base_url: Option<String>,
+    /// The key for it.
+    pub openai_api_key: Option<Secret>,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// For people.
+    Pretty,
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read, or is no TOML.
+    #[error("the configuration file cannot be read")]
+    File(#[source] Box<figment::Error>),
+    /// Settings are wrong; all of them, one per line.
+    #[error("{}", lines(.0))]
+    Invalid(Vec<InvalidSetting>),
+}
+
+/// One wrong setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidSetting {
+    /// The variable, or the file's name for it.
+    pub name: String,
+    /// What it was set to; absent where it may be secret.
+    pub value: Option<String>,
+    /// What would be right.
+    pub expected: String,
+}
+
+impl fmt::Display for InvalidSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            Some(value) => write!(f, "{} is `{value}`: it must be {}", self.name, self.expected),
+            None => write!(f, "{}: {}", self.name, self.expected),
+        }
+    }
+}
+
+fn lines(problems: &[InvalidSetting]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+impl Config {
+    /// The settings of this process: `file`, or else the one that `GATHERING_CONFIG` names, and the environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names every wrong setting, its value and what would be right.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::from_sources(file, |variable| std::env::var(variable).ok())
+    }
+
+    /// The settings from `file` and from what `variable` answers. A variable that is empty counts as unset.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn from_sources(
+        file: Option<&Path>,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let mut figment = Figment::new();
+        if let Some(file) = file {
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        let mut settings = Settings::default();
+        let written: Value = figment.extract().map_err(|error| ConfigError::File(Box::new(error)))?;
+        for name in written.as_dict().into_iter().flat_map(|dict| dict.keys()) {
+            if !SETTINGS.iter().any(|(known, _)| known == name) {
+                let known = SETTINGS.map(|(known, _)| known).join(", ");
+                settings.problem(name, None, format!("there is no such setting; there are {known}"));
+            }
+        }
+        for (name, variable_name) in SETTINGS {
+            if let Some(value) = variable(variable_name).filter(|value| !value.trim().is_empty()) {
+                figment = figment.merge(Serialized::default(name, value));
+                settings.from_environment.push(name);
+            }
+        }
+        settings.figment = figment;
+        settings.read()
+    }
+}
+
+/// The merged settings while they are read, and what is wrong so far.
+#[derive(Default)]
+struct Settings {
+    figment: Figment,
+    from_environment: Vec<&'static str>,
+    problems: Vec<InvalidSetting>,
+}
+
+impl Settings {
+    fn read(mut self) -> Result<Config, ConfigError> {
+        let data_dir = self.optional("data_dir", path).unwrap_or_else(|| PathBuf::from(".gathering"));
+        let config = Config {
+            database_url: self.secret("database_url", database_url),
+            database_direct_url: self.secret("database_direct_url", database_url),
+            bind: self.optional("bind", address).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
+            workspace_root: self
+                .optional("workspace_root", path)
+                .unwrap_or_else(|| data_dir.join("workspaces")),
+            data_dir,
+            token_key: self.secret("token_key", token_key),
+            bcrypt_cost: self.number("bcrypt_cost", 4, 31, 12),
+            registration: self.optional("registration", registration).unwrap_or(Registration::Open),
+            trusted_proxies: self.optional("trusted_proxies", networks).unwrap_or_default(),
+            outbound_allow: self.optional("outbound_allow", networks).unwrap_or_default(),
+            shutdown_drain: Duration::from_secs(self.number("shutdown_drain_seconds", 0, 3600, 3)),
+            shutdown_grace: Duration::from_secs(self.number("shutdown_grace_seconds", 0, 3600, 30)),
+            max_concurrent_runs: self.number("max_concurrent_runs", 1, 100_000, 256),
+            db_pool_size: self.number("db_pool_size", 2, 1000, 16),
+            max_recoveries: self.number("max_recoveries", 0, 10_000, 20),
+            stuck_instance: Duration::from_secs(self.number("stuck_instance_seconds", 5, 86_400, 60)),
+            cache_graphs_entries: self.number("cache_graphs_entries", 1, 1_000_000, 1000),
+            log_filter: self.optional("log", log_filter),
+            log_format: self.optional("log_format", log_format),
+            openai_base_url: self.optional("openai_base_url", http_url),
+            openai_api_key: self.secret("openai_api_key", |text| Ok(Secret::from(text))),
+        };
+        if self.problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid(self.problems)) }
+    }
+
+    fn problem(&mut self, name: &str, value: Option<String>, expected: String) {
+        let variable =
+            SETTINGS.iter().find(|(known, _)| *known == name && self.from_environment.contains(known));
+        let name = variable
+            .map_or_else(|| format!("`{name}` in the configuration file"), |(_, name)| (*name).to_owned());
+        self.problems.push(InvalidSetting { name, value, expected });
+    }
+
+    /// The text of a setting, wherever it was set; a list of a file is joined by commas.
+    fn text(&mut self, name: &str) -> Option<String> {
+        let value = self.figment.find_value(name).ok()?;
+        let text = match &value {
+            Value::Array(_, items) => {
+                items.iter().map(scalar).collect::<Option<Vec<_>>>().map(|items| items.join(","))
+            }
+            other => scalar(other),
+        };
+        if text.is_none() {
+            self.problem(name, None, "it must be a text or a number".to_owned());
+        }
+        text
+    }
+
+    fn optional<T>(&mut self, name: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        let text = self.text(name)?;
+        read(text.trim())
+            .map_err(|expected| self.problem(name, Some(text.chars().take(80).collect()), expected))
+            .ok()
+    }
+
+    /// As `optional`, but the value is repeated nowhere.
+    fn secret<T>(&mut self, name: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        let text = self.text(name)?;
+        read(text.trim()).map_err(|expected| self.problem(name, None, expected)).ok()
+    }
+
+    fn number<T>(&mut self, name: &str, least: T, most: T, default: T) -> T
+    where
+        T: FromStr + PartialOrd + fmt::Display + Copy,
+    {
+        let read = |text: &str| {
+            text.parse()
+                .ok()
+                .filter(|number| (least..=most).contains(number))
+                .ok_or_else(|| format!("a whole number from {least} to {most}"))
+        };
+        self.optional(name, read).unwrap_or(default)
+    }
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(_, text) => Some(text.clone()),
+        Value::Char(_, char) => Some(char.to_string()),
+        Value::Bool(_, bool) => Some(bool.to_string()),
+        Value::Num(_, number) => number
+            .to_i128()
+            .map(|number| number.to_string())
+            .or_else(|| number.to_f64().map(|number| number.to_string()))
+            .or_else(|| number.to_u128().map(|number| number.to_string())),
+        _ => None,
+    }
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    Ok(PathBuf::from(text))
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let text =
+        text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    text.parse().map_err(|_| "an address and a port, such as 127.0.0.1:8080 or [::1]:0".to_owned())
+}
+
+fn database_url(text: &str) -> Result<Secret, String> {
+    let url = Secret::from(text);
+    ConnectOptions::parse(&url).map(|_| url).map_err(|error| error.to_string())
+}
+
+fn token_key(text: &str) -> Result<Secret, String> {
+    KeyRing::parse(text).map(|_| Secret::from(text)).map_err(|error| error.to_string())
+}
+
+fn registration(text: &str) -> Result<Registration, String> {
+    match text {
+        "open" => Ok(Registration::Open),
+        "closed" => Ok(Registration::Closed),
+        _ => Err("`open` or `closed`".to_owned()),
+    }
+}
+
+fn networks(text: &str) -> Result<Vec<Network>, String> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|network| !network.is_empty())
+        .map(|network| network.parse().map_err(|_| "networks such as 10.0.0.0/8,fd00::/8".to_owned()))
+        .collect()
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    match EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("a filter such as `info` or `info,gathering_server=debug`".to_owned()),
+    }
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "json" => Ok(LogFormat::Json),
+        "pretty" => Ok(LogFormat::Pretty),
+        _ => Err("`json` or `pretty`".to_owned()),
+    }
+}
+
+fn http_url(text: &str) -> Result<String, String> {
+    if text.starts_with("http://") || text.starts_with("https://") {
+        Ok(text.trim_end_matches('/').to_owned())
+    } else {
+        Err("a URL such as http://127.0.0.1:11434/v1".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn load(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        load_with(None, variables)
+    }
+
+    fn load_with(file: Option<&Path>, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::from_sources(file, |name| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn without_any_setting_there_are_defaults() {
+        let config = load(&[]).unwrap();
+        assert_eq!(config.bind.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.workspace_root, Path::new(".gathering/workspaces"));
+        assert_eq!((config.bcrypt_cost, config.max_recoveries), (12, 20));
+        assert!(config.database_url.is_none());
+    }
+
+    #[test]
+    fn each_wrong_value_is_named_with_its_variable_and_what_is_right() {
+        let wrong = [
+            ("GATHERING_BIND", "here"),
+            ("GATHERING_BCRYPT_COST", "3"),
+            ("GATHERING_REGISTRATION", "maybe"),
+            ("GATHERING_TRUSTED_PROXIES", "10.0.0.0/99"),
+            ("GATHERING_OUTBOUND_ALLOW", "localhost"),
+            ("GATHERING_SHUTDOWN_DRAIN_SECONDS", "-1"),
+            ("GATHERING_SHUTDOWN_GRACE_SECONDS", "1.5"),
+            ("GATHERING_MAX_CONCURRENT_RUNS", "0"),
+            ("GATHERING_DB_POOL_SIZE", "many"),
+            ("GATHERING_MAX_RECOVERIES", "x"),
+            ("GATHERING_STUCK_INSTANCE_SECONDS", "1"),
+            ("GATHERING_CACHE_GRAPHS_ENTRIES", "0"),
+            ("GATHERING_LOG", "a=b=c"),
+            ("GATHERING_LOG_FORMAT", "xml"),
+            ("OPENAI_BASE_URL", "localhost:11434"),
+        ];
+        let ConfigError::Invalid(problems) = load(&wrong).unwrap_err() else { panic!("not invalid") };
+        let named: Vec<&str> = problems.iter().map(|problem| problem.name.as_str()).collect();
+        assert_eq!(named.len(), wrong.len(), "{problems:?}");
+        for (variable, value) in wrong {
+            let problem = problems.iter().find(|problem| problem.name == variable).unwrap();
+            assert_eq!(problem.value.as_deref(), Some(value));
+            assert!(problem.to_string().starts_with(&format!("{variable} is `{value}`: it must be ")));
+        }
+    }
+
+    #[test]
+    fn a_wrong_secret_is_named_and_not_shown() {
+        let wrong = [("DATABASE_URL", "mysql://ada:hunter2@db"), ("GATHERING_TOKEN_KEY", "hunter2")];
+        let message = load(&wrong).unwrap_err().to_string();
+        assert!(message.contains("DATABASE_URL: ") && message.contains("GATHERING_TOKEN_KEY: "), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+
+    #[test]
+    fn a_variable_wins_over_the_file_and_the_file_over_the_default() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "bind = '0.0.0.0:1'\nbcrypt_cost = 10\noutbound_allow = ['10.0.0.0/8', '::1']")
+            .unwrap();
+        let config = load_with(Some(file.path()), &[("GATHERING_BIND", "127.0.0.1:2")]).unwrap();
+        assert_eq!(config.bind.port(), 2);
+        assert_eq!(config.bcrypt_cost, 10);
+        assert_eq!(config.outbound_allow.len(), 2);
+    }
+
+    #[test]
+    fn a_setting_of_the_file_that_nobody_knows_is_refused() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "bindd = '0.0.0.0:1'\nlog_format = 7").unwrap();
+        let message = load_with(Some(file.path()), &[]).unwrap_err().to_string();
+        assert!(message.contains("`bindd` in the configuration file"), "{message}");
+        assert!(message.contains("`log_format` in the configuration file is `7`"), "{message}");
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_stops_the_start() {
+        assert!(matches!(load_with(Some(Path::new("/nowhere/x.toml")), &[]), Err(ConfigError::File(_))));
+    }
+}

@@ -1,0 +1,213 @@
+//! Request bodies: JSON or YAML, bounded in size and time, read field by field so that every problem is named.
+
+use std::future::{Ready, ready};
+use std::time::Duration;
+
+use actix_web::dev::Payload;
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use actix_web::{FromRequest, HttpRequest};
+use futures::StreamExt;
+use gathering_dag_engine::Fields;
+use gathering_domain::{Pointer, Problems};
+use serde_json::Value;
+
+use super::problem::{Kind, Problem};
+
+/// Bodies that hold nothing large.
+pub(crate) const SMALL: usize = 64 * 1024;
+/// Bodies that hold a definition or a run's input.
+pub(crate) const LARGE: usize = 16 * 1024 * 1024;
+
+/// A body must have come whole after this long, so that a slow client holds nothing for ever.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A request's body, not yet read: who asks is looked at first.
+pub(crate) struct Body {
+    payload: Payload,
+    format: Result<Format, String>,
+    announced: Option<usize>,
+}
+
+/// How a body is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Json,
+    Yaml,
+}
+
+/// What can be read out of an object's fields.
+pub(crate) trait FromFields: Sized {
+    /// Asks for every field that it knows; problems go to `fields`. `None` only when there was one.
+    fn from_fields(fields: &mut Fields<'_>) -> Option<Self>;
+}
+
+impl FromRequest for Body {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+        let announced = header(CONTENT_LENGTH).and_then(|length| length.parse().ok());
+        let format = match header(CONTENT_ENCODING) {
+            None | Some("identity") => format_of(header(CONTENT_TYPE)),
+            Some(encoding) => Err(format!("the content encoding `{encoding:.40}` is not supported")),
+        };
+        ready(Ok(Self { payload: payload.take(), format, announced }))
+    }
+}
+
+fn format_of(content_type: Option<&str>) -> Result<Format, String> {
+    // Many clients name no type, and mean JSON.
+    let Some(content_type) = content_type else { return Ok(Format::Json) };
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        "" | "application/json" => Ok(Format::Json),
+        "application/yaml" | "application/x-yaml" | "text/yaml" => Ok(Format::Yaml),
+        other if other.ends_with("+json") => Ok(Format::Json),
+        other => Err(format!("`{other:.80}` is not supported: send application/json or application/yaml")),
+    }
+}
+
+impl Body {
+    /// What it is written in and what it says. An empty one is an empty object.
+    pub(crate) async fn value(self, limit: usize) -> Result<(Format, Value), Problem> {
+        let format = self.format.map_err(|detail| Problem::new(Kind::UnsupportedMediaType, detail))?;
+        let too_large =
+            || Problem::new(Kind::TooLarge, format!("the body may have at most {limit} bytes here"));
+        if self.announced.is_some_and(|length| length > limit) {
+            return Err(too_large());
+        }
+        let whole = collect(self.payload, limit);
+        let bytes = match tokio::time::timeout(BODY_TIMEOUT, whole).await {
+            Ok(Ok(Some(bytes))) => bytes,
+            Ok(Ok(None)) => return Err(too_large()),
+            Ok(Err(error)) => {
+                return Err(Problem::new(Kind::Malformed, format!("the body did not arrive: {error}")));
+            }
+            Err(_elapsed) => {
+                let detail = format!("the body must arrive within {} seconds", BODY_TIMEOUT.as_secs());
+                return Err(Problem::new(Kind::RequestTimeout, detail));
+            }
+        };
+        parse(format, &bytes).map(|value| (format, value))
+    }
+
+    /// The object that it holds.
+    pub(crate) async fn read<T: FromFields>(self, limit: usize) -> Result<T, Problem> {
+        let (_, value) = self.value(limit).await?;
+        read_object(&value)
+    }
+}
+
+/// The whole body, or `None` if it is larger than allowed.
+async fn collect(
+    mut payload: Payload,
+    limit: usize,
+) -> Result<Option<Vec<u8>>, actix_web::error::PayloadError> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk?;
+        if bytes.len() + chunk.len() > limit {
+            return Ok(None);
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(Some(bytes))
+}
+
+fn parse(format: Format, bytes: &[u8]) -> Result<Value, Problem> {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Value::Object(serde_json::Map::new()));
+    }
+    match format {
+        Format::Json => serde_json::from_slice(bytes)
+            .map_err(|error| Problem::new(Kind::Malformed, format!("the body is no JSON: {error}"))),
+        Format::Yaml => serde_saphyr::from_slice(bytes).map_err(|error| {
+            // The first line says what and where; the rest shows the place for a terminal.
+            let message = error.to_string();
+            let first = message.lines().next().unwrap_or_default().to_owned();
+            Problem::new(Kind::Malformed, format!("the body is no YAML: {first}"))
+        }),
+    }
+}
+
+/// Reads an object, with everything wrong with it named; a field that nobody asked for is wrong.
+pub(crate) fn read_object<T: FromFields>(value: &Value) -> Result<T, Problem> {
+    let mut problems = Problems::new();
+    let mut read = None;
+    if let Some(mut fields) = Fields::of(value, Pointer::root(), &mut problems) {
+        read = T::from_fields(&mut fields);
+        fields.finish();
+    }
+    match read {
+        Some(read) if problems.is_empty() => Ok(read),
+        _ => Err(Problem::invalid(problems)),
+    }
+}
+
+/// A text of 1 to `most` characters on one line.
+pub(crate) fn line(
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    value: &Value,
+    most: usize,
+) -> Option<String> {
+    let text = value.as_str().map(str::trim).unwrap_or_default();
+    if text.is_empty() || text.chars().count() > most || text.chars().any(char::is_control) {
+        fields.problem(name, format!("must have 1 to {most} characters, none of them a control character"));
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// A text of at most `most` characters, line breaks allowed.
+pub(crate) fn prose(
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    value: &Value,
+    most: usize,
+) -> Option<String> {
+    match value.as_str() {
+        Some(text) if text.chars().count() <= most && !text.contains('\0') => Some(text.to_owned()),
+        _ => {
+            fields.problem(name, format!("must be a text of at most {most} characters"));
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_json_is_malformed_and_what_is_no_yaml_too() {
+        for (format, text) in
+            [(Format::Json, "{"), (Format::Json, "\u{1}"), (Format::Yaml, "a: [1"), (Format::Yaml, "a: b: c")]
+        {
+            assert_eq!(parse(format, text.as_bytes()).unwrap_err().status(), 400, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn yaml_and_json_say_the_same() {
+        let yaml = parse(Format::Yaml, b"name: a\nnodes:\n  - {id: x, on: 1}\n").unwrap();
+        let json = parse(Format::Json, br#"{"name": "a", "nodes": [{"id": "x", "on": 1}]}"#).unwrap();
+        assert_eq!(yaml, json);
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_and_not_followed() {
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(parse(Format::Json, deep.as_bytes()).is_err());
+        assert!(parse(Format::Yaml, deep.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_media_type_that_is_neither_is_refused() {
+        assert_eq!(format_of(None), Ok(Format::Json));
+        assert_eq!(format_of(Some("application/json; charset=utf-8")), Ok(Format::Json));
+        assert_eq!(format_of(Some("Application/YAML")), Ok(Format::Yaml));
+        assert!(format_of(Some("application/x-www-form-urlencoded")).is_err());
+    }
+}

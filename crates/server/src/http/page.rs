@@ -1,0 +1,135 @@
+//! Lists in pages: the query's `limit` and `cursor`, and the cursor that leads to the next page.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use gathering_domain::{Pointer, Problems};
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// The page's length when the caller names none.
+const DEFAULT_LIMIT: usize = 50;
+const MAX_LIMIT: usize = 200;
+
+/// What a cursor leads through; a cursor of another list is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum List {
+    Pipelines = 1,
+    Runs = 2,
+    Journal = 3,
+}
+
+/// One page of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Page<T> {
+    /// What is on it.
+    pub(crate) items: Vec<T>,
+    /// Leads to the next page; absent on the last one.
+    pub(crate) next_cursor: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// A page of what was looked up: one item more than `limit` tells that there is a next page. `key` gives an
+    /// item's place.
+    pub(crate) fn of<R>(
+        list: List,
+        mut rows: Vec<R>,
+        limit: usize,
+        key: impl Fn(&R) -> Uuid,
+        view: impl Fn(R) -> T,
+    ) -> Self {
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next_cursor = rows.last().filter(|_| more).map(|last| encode(list, key(last)));
+        Self { items: rows.into_iter().map(view).collect(), next_cursor }
+    }
+}
+
+/// The cursor that continues after the item with this key.
+pub(crate) fn encode(list: List, key: Uuid) -> String {
+    let mut bytes = [0; 17];
+    bytes[0] = list as u8;
+    bytes[1..].copy_from_slice(key.as_bytes());
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn decode(list: List, text: &str) -> Option<Uuid> {
+    let bytes: [u8; 17] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
+    let (kind, key) = bytes.split_first()?;
+    (*kind == list as u8).then(|| Uuid::from_slice(key).ok()).flatten()
+}
+
+/// The page's length out of the query.
+pub(crate) fn limit(text: Option<&str>, problems: &mut Problems) -> usize {
+    let Some(text) = text else { return DEFAULT_LIMIT };
+    match text.parse() {
+        Ok(limit) if (1..=MAX_LIMIT).contains(&limit) => limit,
+        _ => {
+            problems
+                .add(Pointer::root().join("limit"), format!("must be a whole number from 1 to {MAX_LIMIT}"));
+            DEFAULT_LIMIT
+        }
+    }
+}
+
+/// The key of the last item of the page before, out of the query.
+pub(crate) fn cursor(list: List, text: Option<&str>, problems: &mut Problems) -> Option<Uuid> {
+    let key = decode(list, text?);
+    if key.is_none() {
+        problems.add(Pointer::root().join("cursor"), "must be the `next_cursor` of a page of this list");
+    }
+    key
+}
+
+/// An id out of the query or a body.
+pub(crate) fn id<T: std::str::FromStr>(name: &str, text: Option<&str>, problems: &mut Problems) -> Option<T>
+where
+    T::Err: std::fmt::Display,
+{
+    text?.parse().map_err(|error: T::Err| problems.add(Pointer::root().join(name), error.to_string())).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_leads_back_to_its_place_in_its_own_list_only() {
+        let key = Uuid::now_v7();
+        let cursor = encode(List::Runs, key);
+        assert_eq!(decode(List::Runs, &cursor), Some(key));
+        assert_eq!(decode(List::Pipelines, &cursor), None);
+    }
+
+    #[test]
+    fn what_is_no_cursor_is_named() {
+        for text in ["", "x", "AAAA", "ä", &"A".repeat(10_000)] {
+            let mut problems = Problems::new();
+            assert_eq!(cursor(List::Runs, Some(text), &mut problems), None);
+            assert_eq!(problems.iter().next().unwrap().pointer.as_str(), "/cursor", "{text:.20}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_from_1_to_200_and_50_by_default() {
+        let mut problems = Problems::new();
+        assert_eq!(limit(None, &mut problems), 50);
+        assert_eq!((limit(Some("1"), &mut problems), limit(Some("200"), &mut problems)), (1, 200));
+        assert!(problems.is_empty());
+        for text in ["0", "201", "-1", "x", ""] {
+            let mut problems = Problems::new();
+            limit(Some(text), &mut problems);
+            assert!(!problems.is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_page_has_a_cursor_exactly_when_there_is_more() {
+        let rows: Vec<Uuid> = (0..3).map(|_| Uuid::now_v7()).collect();
+        let page = Page::of(List::Runs, rows.clone(), 2, |row| *row, |row| row);
+        assert_eq!(page.items, rows[..2]);
+        assert_eq!(page.next_cursor, Some(encode(List::Runs, rows[1])));
+        let page = Page::of(List::Runs, rows.clone(), 3, |row| *row, |row| row);
+        assert_eq!((page.items.len(), page.next_cursor), (3, None));
+    }
+}

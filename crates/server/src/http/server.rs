@@ -1,0 +1,134 @@
+//! The application and the server: routes, limits, listening and stopping.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use actix_web::body::BoxBody;
+use actix_web::dev::{ServerHandle, ServiceFactory, ServiceRequest, ServiceResponse, fn_service};
+use actix_web::middleware::from_fn;
+use actix_web::{App, HttpServer, web};
+use tokio::task::JoinHandle;
+use utoipa_actix_web::AppExt as _;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+use super::envelope::envelope;
+use super::problem::Problem;
+use super::state::AppState;
+use super::{auth, health, openapi, pipelines, runs};
+
+/// A client must have sent a request's head within this.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// An idle connection is kept for longer than common load balancers keep theirs.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// A client that does not close its half of a connection is cut off after this.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The most connections of one worker.
+const MAX_CONNECTIONS: usize = 10_000;
+
+/// Every route. The OpenAPI document is made of the same list.
+pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
+    config
+        .service(health::live)
+        .service(health::ready)
+        .service(health::health)
+        .service(openapi::openapi_json);
+    let api = utoipa_actix_web::scope("/api/v1")
+        .service(auth::register)
+        .service(auth::login)
+        .service(auth::refresh)
+        .service(auth::logout)
+        .service(auth::me)
+        .service(pipelines::validate)
+        .service(pipelines::create)
+        .service(pipelines::list)
+        .service(pipelines::show)
+        .service(runs::start)
+        .service(runs::list)
+        .service(runs::show)
+        .service(runs::cancel)
+        .service(runs::journal);
+    config.service(api);
+}
+
+/// The application, but for its state.
+pub(crate) fn application() -> App<
+    impl ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse<BoxBody>,
+        Error = actix_web::Error,
+        InitError = (),
+    >,
+> {
+    App::new()
+        .app_data(web::PathConfig::default().error_handler(|_, _| Problem::not_found().into()))
+        .wrap(from_fn(envelope))
+        .into_utoipa_app()
+        .configure(routes)
+        .default_service(fn_service(openapi::nothing_here))
+        .into_app()
+}
+
+/// What a server is told once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ServerSettings {
+    /// Where to listen; port 0 takes a free one.
+    pub(crate) bind: SocketAddr,
+    /// How long requests may take to finish once it stops.
+    pub(crate) grace: Duration,
+}
+
+/// A server that listens.
+pub(crate) struct Server {
+    handle: ServerHandle,
+    task: JoinHandle<std::io::Result<()>>,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Binds and begins to answer.
+    ///
+    /// # Errors
+    /// If the address cannot be bound; nothing is left running.
+    pub(crate) fn start(state: web::Data<AppState>, settings: ServerSettings) -> std::io::Result<Self> {
+        let http = HttpServer::new(move || application().app_data(state.clone()))
+            .disable_signals()
+            .shutdown_timeout(settings.grace.as_secs())
+            .client_request_timeout(HEAD_TIMEOUT)
+            .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+            .keep_alive(KEEP_ALIVE)
+            .max_connections(MAX_CONNECTIONS)
+            .bind(settings.bind)?;
+        let address = http.addrs().first().copied().unwrap_or(settings.bind);
+        let server = http.run();
+        let handle = server.handle();
+        Ok(Self { handle, task: tokio::spawn(server), address })
+    }
+
+    /// Where it listens.
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its handle, to stop it at once while [`Server::stop`] waits.
+    pub(crate) fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
+    /// Ends when the server does, which it only does by itself when it cannot go on.
+    ///
+    /// # Errors
+    /// Why it ended.
+    pub(crate) async fn ended(&mut self) -> std::io::Result<()> {
+        (&mut self.task).await.map_err(std::io::Error::other)?
+    }
+
+    /// Accepts nothing more, and waits for the requests in flight until the grace period is over.
+    ///
+    /// # Errors
+    /// If the server ended badly.
+    pub(crate) async fn stop(self) -> std::io::Result<()> {
+        self.handle.stop(true).await;
+        self.task.await.map_err(std::io::Error::other)?
+    }
+}

@@ -1,0 +1,189 @@
+//! What holds for every answer, tried on the real application without a database behind it.
+
+use actix_web::body::MessageBody;
+use actix_web::dev::Service as _;
+use actix_web::http::Method;
+use actix_web::test::{TestRequest, init_service};
+use actix_web::{HttpResponse, web};
+use serde_json::Value;
+
+use super::body::{Body, SMALL};
+use super::envelope::X_REQUEST_ID;
+use super::openapi::openapi_text;
+use super::problem::{PROBLEM_JSON, Problem};
+use super::server::application;
+
+/// Reads a small body, and tells what it read.
+async fn echo(body: Body) -> Result<HttpResponse, Problem> {
+    Ok(HttpResponse::Ok().json(body.value(SMALL).await?.1))
+}
+
+async fn explode() -> HttpResponse {
+    panic!("a handler that panics");
+}
+
+/// The answer of the application, with two routes more.
+async fn answer(request: TestRequest) -> HttpResponse {
+    let app = application().route("/echo", web::post().to(echo)).route("/explode", web::get().to(explode));
+    match init_service(app).await.call(request.to_request()).await {
+        Ok(answered) => answered.into_parts().1,
+        // As the server does with what no layer turned into an answer.
+        Err(error) => error.error_response(),
+    }
+}
+
+async fn json(response: HttpResponse) -> Value {
+    let body = actix_web::body::to_bytes(response.into_body()).await;
+    serde_json::from_slice(&body.map_err(|_| "a body that breaks off").unwrap()).unwrap()
+}
+
+async fn check_problem(request: TestRequest, status: u16, kind: &str) {
+    let response = answer(request.insert_header((X_REQUEST_ID, "mine-1"))).await;
+    assert_eq!(response.status(), status);
+    assert_eq!(response.headers().get("content-type").unwrap(), PROBLEM_JSON);
+    assert_eq!(response.headers().get(X_REQUEST_ID).unwrap(), "mine-1");
+    let body = json(response).await;
+    assert_eq!(body["type"], format!("/problems/{kind}"));
+    assert_eq!(
+        (body["status"].as_u64(), body["instance"].as_str()),
+        (Some(u64::from(status)), Some("mine-1"))
+    );
+    assert!(body["title"].is_string() && body["detail"].is_string());
+}
+
+#[actix_web::test]
+async fn every_refusal_is_a_problem_that_names_its_request() {
+    let post = |uri: &str| TestRequest::post().uri(uri);
+    check_problem(TestRequest::get().uri("/nowhere"), 404, "not-found").await;
+    check_problem(TestRequest::get().uri("/api/v1/nowhere"), 404, "not-found").await;
+    check_problem(TestRequest::delete().uri("/api/v1/runs"), 405, "method-not-allowed").await;
+    check_problem(post("/health/live"), 405, "method-not-allowed").await;
+    check_problem(post("/echo").set_payload("{"), 400, "malformed").await;
+    check_problem(post("/echo").set_payload(vec![b' '; SMALL + 1]), 413, "too-large").await;
+    let form = post("/echo").insert_header(("content-type", "application/x-www-form-urlencoded"));
+    check_problem(form.set_payload("a=b"), 415, "unsupported-media-type").await;
+    let packed = post("/echo").insert_header(("content-encoding", "gzip"));
+    check_problem(packed.set_payload("{}"), 415, "unsupported-media-type").await;
+    check_problem(TestRequest::get().uri("/explode"), 500, "internal").await;
+}
+
+#[actix_web::test]
+async fn a_method_that_is_not_supported_is_told_which_ones_are() {
+    let response = answer(TestRequest::delete().uri("/api/v1/pipelines")).await;
+    assert_eq!(response.headers().get("allow").unwrap(), "GET, POST");
+    let response = answer(TestRequest::patch().uri("/api/v1/runs/0192-whatever/cancel")).await;
+    assert_eq!(response.headers().get("allow").unwrap(), "POST");
+}
+
+#[actix_web::test]
+async fn a_sane_request_id_comes_back_and_any_other_is_replaced() {
+    let id_for = async |sent: Option<&str>| {
+        let mut request = TestRequest::get().uri("/health/live");
+        if let Some(sent) = sent {
+            request = request.insert_header((X_REQUEST_ID, sent));
+        }
+        answer(request).await.headers().get(X_REQUEST_ID).unwrap().to_str().unwrap().to_owned()
+    };
+    let longest = "a".repeat(128);
+    for sane in ["a", "0192f0c8-0000-7000-8000-000000000000", "A.b_c-9", &longest] {
+        assert_eq!(id_for(Some(sane)).await, sane);
+    }
+    let too_long = "a".repeat(129);
+    for other in [None, Some(""), Some("a b"), Some("a\u{e4}"), Some("<script>"), Some(&too_long)] {
+        let id = id_for(other).await;
+        assert!(id.parse::<uuid::Uuid>().is_ok(), "{id}");
+        assert_ne!(id, id_for(other).await);
+    }
+}
+
+#[actix_web::test]
+async fn every_answer_has_the_security_headers() {
+    for uri in ["/health/live", "/nowhere", "/explode", "/api/openapi.json"] {
+        let response = answer(TestRequest::get().uri(uri)).await;
+        let headers = response.headers();
+        assert_eq!(headers.get("x-content-type-options").unwrap(), "nosniff", "{uri}");
+        assert_eq!(headers.get("x-frame-options").unwrap(), "DENY", "{uri}");
+        assert_eq!(headers.get("referrer-policy").unwrap(), "no-referrer", "{uri}");
+        assert!(!headers.contains_key("access-control-allow-origin"), "{uri}");
+        assert_eq!(headers.contains_key("cache-control"), uri != "/api/openapi.json", "{uri}");
+    }
+}
+
+#[actix_web::test]
+async fn an_empty_body_is_an_empty_object() {
+    let response = answer(TestRequest::post().uri("/echo")).await;
+    assert_eq!((response.status().as_u16(), json(response).await), (200, serde_json::json!({})));
+}
+
+/// Everything in the document, as method and path.
+fn documented() -> Vec<(String, String, bool)> {
+    let document: Value = serde_json::from_str(&openapi_text().unwrap()).unwrap();
+    let mut routes = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let is_public = operation["security"] == serde_json::json!([{}]);
+            routes.push((method.to_uppercase(), path.clone(), is_public));
+        }
+    }
+    routes.sort();
+    routes
+}
+
+#[actix_web::test]
+async fn every_route_is_in_the_document_and_the_other_way_round() {
+    let routes = documented();
+    let listed: Vec<String> = routes
+        .iter()
+        .map(|(method, path, public)| format!("{method} {path}{}", if *public { " open" } else { "" }))
+        .collect();
+    assert_eq!(
+        listed,
+        [
+            "GET /api/openapi.json open",
+            "GET /api/v1/auth/me",
+            "GET /api/v1/pipelines",
+            "GET /api/v1/pipelines/{id}",
+            "GET /api/v1/runs",
+            "GET /api/v1/runs/{id}",
+            "GET /api/v1/runs/{id}/journal",
+            "GET /health open",
+            "GET /health/live open",
+            "GET /health/ready open",
+            "POST /api/v1/auth/login open",
+            "POST /api/v1/auth/logout",
+            "POST /api/v1/auth/refresh open",
+            "POST /api/v1/auth/register open",
+            "POST /api/v1/pipelines",
+            "POST /api/v1/pipelines/validate",
+            "POST /api/v1/pipelines/{id}/runs",
+            "POST /api/v1/runs/{id}/cancel",
+        ]
+    );
+    for (method, path, _) in routes {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let status =
+            answer(TestRequest::with_uri(&path.replace("{id}", "x")).method(method.clone())).await.status();
+        assert!(status != 404 && status != 405, "{method} {path} is documented and not served: {status}");
+    }
+}
+
+#[test]
+fn the_document_is_always_the_same_and_complete() {
+    let text = openapi_text().unwrap();
+    assert_eq!(text, openapi_text().unwrap());
+    let document: Value = serde_json::from_str(&text).unwrap();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    // Every schema that is referred to is there.
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    for reference in text.split("\"#/components/schemas/").skip(1) {
+        let name = reference.split('"').next().unwrap();
+        assert!(schemas.contains_key(name), "{name} is referred to and missing");
+    }
+}
+
+#[test]
+fn a_problem_has_a_body_of_known_size() {
+    use actix_web::ResponseError as _;
+    let size = Problem::not_found().error_response().body().size();
+    assert!(matches!(size, actix_web::body::BodySize::Sized(_)));
+}

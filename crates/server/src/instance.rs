@@ -1,0 +1,237 @@
+//! Everything that executes runs in this process: an identity that is proven alive, the engine, the claim loop.
+//!
+//! Owns the tasks, each with a name, and the order in which they stop. When the proof of life is lost, everything that
+//! executes under it is dropped first; then the process tries again under a new identity. Nobody exits.
+
+mod life;
+mod task;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use gathering_dag_engine::{Engine, EngineSettings, RunStore, RunnerHandle, RunnerSettings, SystemClock};
+use gathering_domain::InstanceId;
+use gathering_persistence::{
+    InstanceInfo, Liveness, PgRunStore, Pool, Runs, WakeBus, end_stuck_instances, ensure_journal_partitions,
+};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::capabilities::Capabilities;
+use crate::config::Config;
+use crate::database::Database;
+use crate::nodes::ProjectFiles;
+use crate::workspaces::Workspaces;
+use life::Life;
+use task::Task;
+
+/// A run that is driven because somebody asked for it here is not let go of while it waits.
+const NEVER_PARK: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+
+/// The least time without a heartbeat after which an instance counts as stuck: heartbeats come every ten seconds.
+const LEAST_STUCK_LIMIT: Duration = Duration::from_secs(30);
+
+/// How often partitions of the journal are made, and how many weeks ahead.
+const PARTITIONS_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+const PARTITIONS_WEEKS: u8 = 4;
+
+/// Which runs an instance executes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Those of the queue.
+    Queue,
+    /// Only those that somebody claims for it.
+    Asked,
+}
+
+/// Who this process is at the moment.
+#[derive(Clone)]
+pub struct Identity {
+    /// The name under which runs are claimed.
+    pub id: InstanceId,
+    /// Cancelled when the proof of life is lost: what was claimed under this name must stop at once.
+    pub fence: CancellationToken,
+    /// The claim loop of this identity.
+    pub runner: RunnerHandle,
+}
+
+/// Everything that executes runs in this process.
+pub struct Instance {
+    /// Drives claimed runs.
+    pub engine: Engine,
+    /// The runs as a whole.
+    pub runs: Runs,
+    /// Wakes this and the other instances.
+    pub wakes: WakeBus,
+    identity: watch::Receiver<Identity>,
+    stop: CancellationToken,
+    life: JoinHandle<Option<Liveness>>,
+    checkpointer: Task,
+    /// In the order in which they are stopped, after all the rest.
+    services: Vec<Task>,
+}
+
+impl Instance {
+    /// Begins to execute runs.
+    ///
+    /// # Errors
+    /// If the database is away or a setting cannot be used; nothing is left running.
+    pub async fn start(config: &Config, db: &Database, work: Work) -> anyhow::Result<Self> {
+        let capabilities = Capabilities::new(config)?;
+        let blocking = capabilities.blocking.clone();
+        let workspaces = Workspaces::new(db.pool.clone(), config.workspace_root.clone(), blocking);
+        let files: Arc<dyn ProjectFiles> = Arc::new(workspaces);
+        let info = info().await;
+        let liveness =
+            Liveness::begin(&db.direct, &info).await.context("this instance cannot be registered")?;
+
+        let wakes = WakeBus::new();
+        let store: Arc<dyn RunStore> = Arc::new(PgRunStore::new(db.pool.clone(), wakes.clone()));
+        let types = capabilities.node_types(&files);
+        let (engine, service) =
+            Engine::new(store, types, Arc::new(SystemClock), engine_settings(config, work));
+        let checkpointer = Task::start("checkpointer", |stop| service.run(stop));
+
+        let stop = CancellationToken::new();
+        let (life, identity) = Life::new(
+            engine.clone(),
+            wakes.clone(),
+            db.direct.clone(),
+            info,
+            work,
+            runner_settings(config),
+            stop.clone(),
+            &liveness,
+        );
+        let life = tokio::spawn(life.run(liveness));
+        let services = services(config, db, &wakes, work);
+        let runs = Runs::new(db.pool.clone(), wakes.clone());
+        Ok(Self { engine, runs, wakes, identity, stop, life, checkpointer, services })
+    }
+
+    /// Who this process is now.
+    pub fn identity(&self) -> Identity {
+        self.identity.borrow().clone()
+    }
+
+    /// Changes when this process gets another identity.
+    pub fn identities(&self) -> watch::Receiver<Identity> {
+        self.identity.clone()
+    }
+
+    /// Claims nothing more from now on; what is driven goes on until [`Instance::stop`] has waited its grace period.
+    pub fn drain(&self) {
+        self.stop.cancel();
+    }
+
+    /// Stops in order: the claim loop hands back what does not end within the grace period; then the checkpointer,
+    /// which those hand-backs go through; then the proof of life; then the rest.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        let liveness = match self.life.await {
+            Ok(liveness) => liveness,
+            Err(error) => {
+                tracing::error!(error = %error, "the task that drives runs ended abnormally");
+                None
+            }
+        };
+        self.checkpointer.end().await;
+        if let Some(liveness) = liveness
+            && let Err(error) = liveness.close().await
+        {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "this instance could not sign off: {error}"
+            );
+        }
+        for service in self.services {
+            service.end().await;
+        }
+    }
+}
+
+fn engine_settings(config: &Config, work: Work) -> EngineSettings {
+    let defaults =
+        EngineSettings { graph_cache_entries: config.cache_graphs_entries, ..EngineSettings::default() };
+    match work {
+        Work::Queue => defaults,
+        Work::Asked => EngineSettings { park_after: NEVER_PARK, ..defaults },
+    }
+}
+
+fn runner_settings(config: &Config) -> RunnerSettings {
+    RunnerSettings {
+        max_concurrent_runs: config.max_concurrent_runs,
+        max_recoveries: config.max_recoveries,
+        grace: config.shutdown_grace,
+        ..RunnerSettings::default()
+    }
+}
+
+async fn info() -> InstanceInfo {
+    let hostname = tokio::fs::read_to_string("/proc/sys/kernel/hostname").await.ok();
+    let hostname = hostname.or_else(|| std::env::var("HOSTNAME").ok());
+    InstanceInfo {
+        hostname: hostname.map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned()),
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+fn services(config: &Config, db: &Database, wakes: &WakeBus, work: Work) -> Vec<Task> {
+    let mut services = Vec::new();
+    if work == Work::Queue {
+        let (pool, limit) = (db.pool.clone(), config.stuck_instance.max(LEAST_STUCK_LIMIT));
+        services.push(Task::start("stuck instances", move |stop| look_for_stuck(pool, limit, stop)));
+        let pool = db.pool.clone();
+        services.push(Task::start("journal partitions", move |stop| make_partitions(pool, stop)));
+    }
+    // Nobody else is to be woken on a database that belongs to this process alone, unless the queue is served.
+    if work == Work::Queue || !db.is_embedded() {
+        let (wakes, direct) = (wakes.clone(), db.direct.clone());
+        services.push(Task::start("wake-ups", move |stop| async move { wakes.run(direct, stop).await }));
+    }
+    services
+}
+
+async fn look_for_stuck(pool: Pool, limit: Duration, stop: CancellationToken) {
+    loop {
+        match end_stuck_instances(&pool, limit).await {
+            Ok(0) => {}
+            Ok(n_instances) => {
+                tracing::warn!(n_instances, "ended the sessions of {n_instances} stuck instances")
+            }
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "stuck instances cannot be looked for: {error}"
+            ),
+        }
+        if is_stopped_after(limit / 4, &stop).await {
+            return;
+        }
+    }
+}
+
+async fn make_partitions(pool: Pool, stop: CancellationToken) {
+    loop {
+        if let Err(error) = ensure_journal_partitions(&pool, PARTITIONS_WEEKS).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "partitions of the journal cannot be made: {error}"
+            );
+        }
+        if is_stopped_after(PARTITIONS_INTERVAL, &stop).await {
+            return;
+        }
+    }
+}
+
+/// Waits, and answers whether the stop came meanwhile.
+async fn is_stopped_after(interval: Duration, stop: &CancellationToken) -> bool {
+    tokio::select! {
+        () = stop.cancelled() => true,
+        () = tokio::time::sleep(interval) => false,
+    }
+}

@@ -1,0 +1,145 @@
+//! One identity after the other: begins, works, is lost, begins again.
+
+use std::time::Duration;
+
+use gathering_dag_engine::{Engine, Runner, RunnerHandle, RunnerSettings};
+use gathering_persistence::{ConnectOptions, InstanceInfo, Liveness, Wake, WakeBus};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{Identity, Work};
+
+/// How long to wait between two tries to get an identity.
+const RETRY: Duration = Duration::from_secs(1);
+
+pub(super) struct Life {
+    engine: Engine,
+    wakes: WakeBus,
+    direct: ConnectOptions,
+    info: InstanceInfo,
+    work: Work,
+    settings: RunnerSettings,
+    stop: CancellationToken,
+    published: watch::Sender<Identity>,
+    /// The claim loop of the identity that was published last, until it is run.
+    runner: Option<Runner>,
+}
+
+impl Life {
+    #[expect(clippy::too_many_arguments, reason = "called once, with everything that an instance is made of")]
+    pub(super) fn new(
+        engine: Engine,
+        wakes: WakeBus,
+        direct: ConnectOptions,
+        info: InstanceInfo,
+        work: Work,
+        settings: RunnerSettings,
+        stop: CancellationToken,
+        first: &Liveness,
+    ) -> (Self, watch::Receiver<Identity>) {
+        let (runner, identity) = begin(&engine, &settings, first);
+        let (published, identities) = watch::channel(identity);
+        let life =
+            Self { engine, wakes, direct, info, work, settings, stop, published, runner: Some(runner) };
+        (life, identities)
+    }
+
+    /// Works until the stop; answers with the identity that is then still held, for whoever ends it in order.
+    pub(super) async fn run(mut self, first: Liveness) -> Option<Liveness> {
+        let mut liveness = first;
+        loop {
+            let fence = liveness.lost();
+            self.work(&liveness).await;
+            if !fence.is_cancelled() {
+                return Some(liveness);
+            }
+            // Nothing executes under the lost identity any more: its session may go, so that its runs are recovered.
+            drop(liveness);
+            liveness = self.begin_again().await?;
+        }
+    }
+
+    /// Executes until the stop or the loss of this identity.
+    async fn work(&mut self, liveness: &Liveness) {
+        let fence = liveness.lost();
+        match (self.work, self.runner.take()) {
+            (Work::Queue, Some(runner)) => {
+                let handle = runner.handle();
+                let working = async {
+                    tokio::join!(
+                        runner.run(self.stop.clone(), fence.clone()),
+                        announce(liveness, &self.stop, &fence)
+                    );
+                };
+                tokio::select! {
+                    () = working => {}
+                    () = pass_on(&self.wakes, &handle) => {}
+                }
+            }
+            _ => tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = fence.cancelled() => {}
+            },
+        }
+    }
+
+    async fn begin_again(&mut self) -> Option<Liveness> {
+        loop {
+            if self.stop.is_cancelled() {
+                return None;
+            }
+            match Liveness::begin(&self.direct, &self.info).await {
+                Ok(liveness) => {
+                    let (runner, identity) = begin(&self.engine, &self.settings, &liveness);
+                    tracing::info!(instance.id = %identity.id, "this process goes on as instance {}", identity.id);
+                    self.runner = Some(runner);
+                    self.published.send_replace(identity);
+                    return Some(liveness);
+                }
+                Err(error) => tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "this process cannot get a new identity, trying again: {error}"
+                ),
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return None,
+                () = tokio::time::sleep(RETRY) => {}
+            }
+        }
+    }
+}
+
+fn begin(engine: &Engine, settings: &RunnerSettings, liveness: &Liveness) -> (Runner, Identity) {
+    let runner = Runner::new(engine.clone(), liveness.instance(), settings.clone());
+    let identity = Identity { id: liveness.instance(), fence: liveness.lost(), runner: runner.handle() };
+    (runner, identity)
+}
+
+/// Says that this instance drains, once it does.
+async fn announce(liveness: &Liveness, stop: &CancellationToken, fence: &CancellationToken) {
+    tokio::select! {
+        biased;
+        () = fence.cancelled() => return,
+        () = stop.cancelled() => {}
+    }
+    if let Err(error) = liveness.announce_draining().await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "the stop could not be announced: {error}");
+    }
+}
+
+/// Wakes the claim loop when the queue changes or a cancel is asked for, on whichever instance. Never ends.
+async fn pass_on(wakes: &WakeBus, runner: &RunnerHandle) {
+    let (mut runs, mut cancels) = (wakes.subscribe(Wake::Runs), wakes.subscribe(Wake::Cancels));
+    loop {
+        tokio::select! {
+            changed = runs.changed() => match changed {
+                Ok(()) => runner.wake(),
+                Err(_) => return std::future::pending().await,
+            },
+            changed = cancels.changed() => match changed {
+                Ok(()) => runner.look_for_cancel_requests(),
+                Err(_) => return std::future::pending().await,
+            },
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The node types that need the outside world: `action`, `tool` and `agent`.
+//!
+//! Owns how a config becomes a call, and how a call's failure becomes a node's. Never knows who drives the run or where
+//! it is stored: what a node does outside goes through its attempt's effect ledger.
+
+mod action;
+mod agent;
+mod call_api;
+mod notification;
+mod tool;
+
+use std::error::Error;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use gathering_agents::Providers;
+use gathering_dag_engine::{EffectClass, Fields, NodeFailure, NodeTypes};
+use gathering_domain::{Pointer, Problems, ProjectId};
+use gathering_tools::{Outbound, ToolContext, ToolError, Toolbox, Workspace};
+use serde_json::Value;
+
+pub use action::Action;
+pub use agent::Agent;
+pub use tool::ToolNode;
+
+/// Where the files of a project are.
+#[async_trait]
+pub trait ProjectFiles: Send + Sync {
+    /// Opens the workspace of a project.
+    ///
+    /// # Errors
+    /// [`NodeFailure`], which says whether trying again may help.
+    async fn open(&self, project: ProjectId) -> Result<Workspace, NodeFailure>;
+}
+
+/// No files at all: for validating definitions where none are executed.
+#[derive(Debug, Clone, Copy)]
+pub struct NoFiles;
+
+#[async_trait]
+impl ProjectFiles for NoFiles {
+    async fn open(&self, _project: ProjectId) -> Result<Workspace, NodeFailure> {
+        Err(NodeFailure::permanent("no_workspace", "this project has no files here"))
+    }
+}
+
+/// The engine's own node types, and those of this module.
+pub fn node_types(
+    outbound: &Outbound,
+    tools: &Toolbox,
+    providers: &Providers,
+    files: &Arc<dyn ProjectFiles>,
+) -> NodeTypes {
+    NodeTypes::builtin()
+        .with("action", Action::new(outbound.clone(), tools.clone()))
+        .with("tool", ToolNode::new(tools.clone(), Arc::clone(files)))
+        .with("agent", Agent::new(providers.clone(), tools.clone(), Arc::clone(files)))
+}
+
+/// Whether a text holds `${{ }}`, so that its value is not known before the node runs.
+fn is_computed_text(text: &str) -> bool {
+    text.match_indices("${{").any(|(at, _)| !text[..at].ends_with('$'))
+}
+
+/// Whether anything in a value is computed.
+fn is_computed(value: &Value) -> bool {
+    match value {
+        Value::String(text) => is_computed_text(text),
+        Value::Array(items) => items.iter().any(is_computed),
+        Value::Object(fields) => fields.values().any(is_computed),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// Adds what is wrong with `value`, the content of the field `name`, leaving out what a computed part may still mend.
+fn add_problems_below(config: &mut Fields<'_>, name: &str, value: &Value, found: Problems) {
+    let at = config.place(name);
+    for problem in found {
+        if !value.pointer(problem.pointer.as_str()).is_some_and(is_computed) {
+            let place = Pointer::from(format!("{at}{}", problem.pointer));
+            config.problems().add(place, problem.message);
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn failure_of_tool(error: &ToolError) -> NodeFailure {
+    let message = with_causes(error);
+    if error.is_retryable() {
+        NodeFailure::retryable(error.kind(), message)
+    } else {
+        NodeFailure::permanent(error.kind(), message)
+    }
+}
+
+/// The engine's word for a tool's class of effect.
+const fn class_of_effect(class: gathering_tools::EffectClass) -> EffectClass {
+    match class {
+        gathering_tools::EffectClass::Pure => EffectClass::Pure,
+        gathering_tools::EffectClass::Idempotent => EffectClass::Idempotent,
+        gathering_tools::EffectClass::Unsafe => EffectClass::Unsafe,
+    }
+}
+
+/// What a call of a tool may touch.
+fn tool_context(workspace: Workspace, idempotency_key: String) -> ToolContext {
+    ToolContext::new().with_workspace(workspace).with_idempotency_key(idempotency_key)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use gathering_agents::Providers;
+    use gathering_dag_engine::Graph;
+    use gathering_tools::{BlockingPool, Outbound, OutboundPolicy, Toolbox};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    pub(super) fn types() -> NodeTypes {
+        let outbound = Outbound::new(OutboundPolicy::public_only()).unwrap();
+        let tools = Toolbox::with_builtin(&outbound, BlockingPool::new(2)).unwrap();
+        let files: Arc<dyn ProjectFiles> = Arc::new(NoFiles);
+        node_types(&outbound, &tools, &Providers::with_scripted(), &files)
+    }
+
+    /// The problems of one node's config, without `/nodes/0/config`.
+    pub(super) fn problems(node_type: &str, config: &Value) -> Vec<String> {
+        let document = json!({"nodes": [{"id": "n", "type": node_type, "config": config}]});
+        match Graph::validate(&document, &types()) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems
+                .into_iter()
+                .map(|problem| problem.to_string().replacen("/nodes/0/config", "", 1))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn only_an_unescaped_opening_makes_a_text_computed() {
+        assert!(is_computed_text("a ${{ input.x }}"));
+        assert!(!is_computed_text("a $${{ input.x }}"));
+        assert!(is_computed(&json!({"a": [1, "${{ 2 }}"]})));
+        assert!(!is_computed(&json!({"a": [1, "{{ 2 }}"]})));
+    }
+
+    #[test]
+    fn the_causes_of_an_error_are_told_once() {
+        let inner = std::io::Error::other("no route");
+        let error = gathering_domain::Problems::one(Pointer::root(), "x");
+        assert_eq!(with_causes(&error), "/: x");
+        assert_eq!(with_causes(&inner), "no route");
+    }
+}

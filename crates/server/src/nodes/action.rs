@@ -1,0 +1,87 @@
+//! `action {action, …}`: one thing done outside, chosen by the word in `action`.
+
+use async_trait::async_trait;
+use gathering_dag_engine::{Attempt, Fields, NodeFailure, NodeType, Outcome, Shape};
+use gathering_tools::{Outbound, Toolbox};
+use serde_json::Value;
+
+use super::call_api::CallApi;
+use super::is_computed_text;
+use super::notification::Notification;
+
+/// The actions that there are.
+const ACTIONS: [&str; 2] = ["call_api", "send_notification"];
+
+/// The node type `action`.
+pub struct Action {
+    call_api: CallApi,
+    notification: Notification,
+}
+
+impl Action {
+    /// Actions that reach out through `outbound` and `tools`.
+    pub fn new(outbound: Outbound, tools: Toolbox) -> Self {
+        Self { call_api: CallApi::new(outbound), notification: Notification::new(tools) }
+    }
+}
+
+#[async_trait]
+impl NodeType for Action {
+    fn check(&self, config: &mut Fields<'_>) {
+        let action = config.required("action", Shape::Text).and_then(Value::as_str);
+        match action {
+            Some("call_api") => CallApi::check(config),
+            Some("send_notification") => Notification::check(config),
+            other => {
+                let known = ACTIONS.join(", ");
+                match other {
+                    Some(text) if is_computed_text(text) => {
+                        config.problem("action", format!("must not be computed: it is one of {known}"));
+                    }
+                    Some(text) => {
+                        let text: String = text.chars().take(64).collect();
+                        config.problem("action", format!("there is no action `{text}`: there are {known}"));
+                    }
+                    // Missing or no text, which was said already.
+                    None => {}
+                }
+                // Its fields cannot be judged without knowing the action.
+                CallApi::know_fields(config);
+                Notification::know_fields(config);
+            }
+        }
+    }
+
+    async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
+        let output = match attempt.config["action"].as_str() {
+            Some("call_api") => self.call_api.execute(&attempt).await?,
+            Some("send_notification") => self.notification.execute(&attempt).await?,
+            _ => {
+                return Err(NodeFailure::permanent(
+                    "config",
+                    format!("there are only {}", ACTIONS.join(", ")),
+                ));
+            }
+        };
+        Ok(Outcome::Done(output))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::tests::problems;
+
+    #[test]
+    fn an_unknown_action_is_a_problem_that_lists_the_known_ones() {
+        let found = problems("action", &json!({"action": "run_task", "url": "x"}));
+        assert_eq!(found, ["/action: there is no action `run_task`: there are call_api, send_notification"]);
+        assert_eq!(
+            problems("action", &json!({})),
+            ["/action: is missing: it must be a string that is not empty"]
+        );
+        let computed = problems("action", &json!({"action": "${{ input.action }}"}));
+        assert_eq!(computed, ["/action: must not be computed: it is one of call_api, send_notification"]);
+    }
+}

@@ -1,0 +1,361 @@
+//! `agent {agent, prompt}`: one prompt's way through a model and its tools, each step recorded.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use gathering_agents::{
+    AgentDefinition, AgentError, AgentOutcome, ChatModel, ChatReply, ChatRequest, Conversation, ModelError,
+    Providers, StepKey, StepRunner, ToolCall, ToolDescription, ToolResult, run_agent,
+};
+use gathering_dag_engine::{Attempt, EffectClass, Effects, Fields, NodeFailure, NodeType, Outcome, Shape};
+use gathering_tools::{ToolContext, Toolbox};
+use serde_json::{Value, json};
+
+use super::{ProjectFiles, add_problems_below, class_of_effect, is_computed_text, tool_context, with_causes};
+
+/// The provider that stands for "a model if one is configured, else `scripted`".
+const AUTO: &str = "auto";
+
+/// The provider that needs a model's name.
+const OPENAI: &str = "openai";
+
+/// The provider that needs nothing.
+const SCRIPTED: &str = "scripted";
+
+/// The node type `agent`; its output is `{content, steps, usage, provider, model, finish_reason}`.
+pub struct Agent {
+    providers: Providers,
+    tools: Toolbox,
+    files: Arc<dyn ProjectFiles>,
+}
+
+impl Agent {
+    /// Agents that ask `providers` and may be given `tools`, with the files of the run's project.
+    pub fn new(providers: Providers, tools: Toolbox, files: Arc<dyn ProjectFiles>) -> Self {
+        Self { providers, tools, files }
+    }
+
+    /// What the schema of an agent cannot know: the tools and providers of this installation.
+    fn check_names(&self, agent: &Value, config: &mut Fields<'_>) {
+        let at = config.place("agent");
+        let names = agent["tools"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for (index, name) in names.iter().enumerate() {
+            let Some(name) = name.as_str().filter(|name| !is_computed_text(name)) else { continue };
+            if let Err(error) = self.tools.select([name]) {
+                config.problems().add(at.join("tools").join(index), error.to_string());
+            }
+        }
+        let known =
+            |name: &str| name == AUTO || name == OPENAI || self.providers.names().any(|known| known == name);
+        match agent["provider"].as_str() {
+            Some(name) if !is_computed_text(name) && !known(name) => {
+                let mut names: Vec<&str> = self.providers.names().chain([AUTO, OPENAI]).collect();
+                names.sort_unstable();
+                names.dedup();
+                let name: String = name.chars().take(64).collect();
+                let message = format!("there is no provider `{name}`: there are {}", names.join(", "));
+                config.problems().add(at.join("provider"), message);
+            }
+            Some(OPENAI) if agent["model"].as_str().is_none_or(|model| model.trim().is_empty()) => {
+                config.problems().add(at.join("model"), "is missing: `openai` needs the name of a model");
+            }
+            _ => {}
+        }
+    }
+
+    fn model_of(&self, agent: &AgentDefinition) -> Result<Arc<dyn ChatModel>, NodeFailure> {
+        let name = match agent.provider.as_str() {
+            AUTO if self.providers.get(OPENAI).is_ok() => OPENAI,
+            AUTO => SCRIPTED,
+            name => name,
+        };
+        if name == OPENAI && agent.model.trim().is_empty() {
+            let message = "a model is configured, so the agent must name one: set `model`";
+            return Err(NodeFailure::permanent("model_missing", message));
+        }
+        self.providers.get(name).map_err(|error| NodeFailure::permanent("provider", error.to_string()))
+    }
+}
+
+#[async_trait]
+impl NodeType for Agent {
+    fn check(&self, config: &mut Fields<'_>) {
+        if let Some(agent) = config.required("agent", Shape::Object).filter(|agent| agent.is_object()) {
+            if let Err(found) = AgentDefinition::parse(agent) {
+                add_problems_below(config, "agent", agent, found);
+            }
+            self.check_names(agent, config);
+        }
+        config.required("prompt", Shape::Text);
+    }
+
+    async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
+        let agent = AgentDefinition::parse(&attempt.config["agent"]).map_err(|problems| {
+            NodeFailure::permanent("config", format!("the agent is not usable: {problems}"))
+        })?;
+        let prompt = match &attempt.config["prompt"] {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let model = self.model_of(&agent)?;
+        let tools = self
+            .tools
+            .select(agent.tools.iter().map(String::as_str))
+            .map_err(|error| NodeFailure::permanent(error.kind(), error.to_string()))?;
+        let descriptions = tools.list().map(ToolDescription::from).collect();
+        let context = if agent.tools.is_empty() {
+            ToolContext::new()
+        } else {
+            tool_context(self.files.open(attempt.project).await?, attempt.idempotency_key())
+        };
+        let recorded =
+            Recorded { effects: &attempt.effects, model, tools, context, key: attempt.idempotency_key() };
+        let outcome = run_agent(Conversation::new(&agent, descriptions, prompt), &recorded).await;
+        outcome.map_err(failure_of).and_then(output_of)
+    }
+}
+
+fn output_of(outcome: AgentOutcome) -> Result<Outcome, NodeFailure> {
+    serde_json::to_value(outcome)
+        .map(Outcome::Done)
+        .map_err(|error| NodeFailure::permanent("internal", error.to_string()))
+}
+
+fn failure_of(error: AgentError<NodeFailure>) -> NodeFailure {
+    match error {
+        AgentError::Step { key, source } => {
+            NodeFailure { message: format!("step {key}: {}", source.message), ..source }
+        }
+        AgentError::Stopped { limit, .. } => {
+            NodeFailure::permanent(format!("limit_{limit}"), error.to_string())
+        }
+        AgentError::OutOfTurn(error) => NodeFailure::permanent("internal", error.to_string()),
+    }
+}
+
+/// Does each step once per run: what the journal holds already is not done, or paid, again.
+struct Recorded<'a> {
+    effects: &'a Effects,
+    model: Arc<dyn ChatModel>,
+    tools: Toolbox,
+    context: ToolContext,
+    key: String,
+}
+
+#[async_trait]
+impl StepRunner for Recorded<'_> {
+    type Error = NodeFailure;
+
+    async fn call_model(&self, key: &StepKey, request: &ChatRequest) -> Result<ChatReply, NodeFailure> {
+        let asked = to_json(request)?;
+        // Asking again changes nothing in the world, though it costs: so only what is not done is asked again.
+        let ask = || async {
+            to_json(&self.model.complete(request).await.map_err(|error| failure_of_model(&error))?)
+        };
+        let reply = self.effects.once(key.as_str(), EffectClass::Pure, &asked, ask).await?;
+        serde_json::from_value(reply).map_err(|error| NodeFailure::permanent("internal", error.to_string()))
+    }
+
+    /// An unknown tool, bad parameters or a failure is what the model is told, so that it can do better.
+    async fn call_tool(&self, key: &StepKey, call: &ToolCall) -> Result<ToolResult, NodeFailure> {
+        let class =
+            self.tools.class_of(&call.name, &call.arguments).map_or(EffectClass::Pure, class_of_effect);
+        let mut context = self.context.clone();
+        context.idempotency_key = Some(format!("{}/{key}", self.key));
+        let asked = json!({"tool": call.name, "params": call.arguments});
+        let act = || async {
+            let result: ToolResult =
+                self.tools.call(&call.name, call.arguments.clone(), &context).await.into();
+            to_json(&result)
+        };
+        let result = self.effects.once(key.as_str(), class, &asked, act).await?;
+        serde_json::from_value(result).map_err(|error| NodeFailure::permanent("internal", error.to_string()))
+    }
+}
+
+fn to_json(value: &(impl serde::Serialize + Sync)) -> Result<Value, NodeFailure> {
+    serde_json::to_value(value).map_err(|error| NodeFailure::permanent("internal", error.to_string()))
+}
+
+fn failure_of_model(error: &ModelError) -> NodeFailure {
+    let message = with_causes(error);
+    if error.is_retryable() {
+        NodeFailure::retryable(error.kind(), message)
+    } else {
+        NodeFailure::permanent(error.kind(), message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use gathering_dag_engine::testing::MemoryStore;
+    use gathering_dag_engine::{
+        DriveEnd, Engine, EngineSettings, JournalEvent, NewRun, RunStore, Signals, SystemClock,
+    };
+    use gathering_domain::{Digest, InstanceId, RunEvent, RunId};
+    use gathering_tools::{BlockingPool, Outbound, OutboundPolicy};
+    use tokio::sync::Notify;
+    use tokio_util::sync::CancellationToken;
+
+    use super::super::NoFiles;
+    use super::super::tests::problems;
+    use super::*;
+
+    #[test]
+    fn every_bad_field_is_named_at_its_place() {
+        let config = json!({
+            "agent": {"provider": "oracle", "temperature": 3, "tools": ["read_file", "fly"], "limits": {"max_steps": 0}},
+            "promt": "x"
+        });
+        let found = problems("agent", &config);
+        let places: Vec<&str> = found.iter().filter_map(|problem| problem.split(": ").next()).collect();
+        assert_eq!(
+            places,
+            [
+                "/agent/limits/max_steps",
+                "/agent/temperature",
+                "/agent/tools/1",
+                "/agent/provider",
+                "/prompt",
+                "/promt"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_provider_that_is_known_but_not_configured_is_no_problem_of_the_definition() {
+        for agent in [
+            json!({"provider": "openai", "model": "m"}),
+            json!({"provider": "scripted"}),
+            json!({"provider": "auto", "temperature": "${{ input.t }}", "tools": "${{ input.tools }}"}),
+            json!({"provider": "${{ input.provider }}", "model": "${{ input.model }}"}),
+        ] {
+            let found = problems("agent", &json!({"agent": agent, "prompt": "${{ input.prompt }}"}));
+            assert!(found.is_empty(), "{found:?}");
+        }
+        let found = problems("agent", &json!({"agent": {"provider": "openai"}, "prompt": "x"}));
+        assert_eq!(found, ["/agent/model: is missing: `openai` needs the name of a model"]);
+    }
+
+    fn provider_of(agent: &Value) -> Result<String, NodeFailure> {
+        let outbound =
+            gathering_tools::Outbound::new(gathering_tools::OutboundPolicy::public_only()).unwrap();
+        let tools = Toolbox::with_builtin(&outbound, gathering_tools::BlockingPool::new(1)).unwrap();
+        let node = Agent::new(Providers::with_scripted(), tools, Arc::new(NoFiles));
+        node.model_of(&AgentDefinition::parse(agent).unwrap()).map(|model| model.provider().to_owned())
+    }
+
+    #[test]
+    fn only_auto_falls_back_to_the_script() {
+        assert_eq!(provider_of(&json!({"provider": "auto"})).unwrap(), "scripted");
+        let failure = provider_of(&json!({"provider": "openai", "model": "m"})).unwrap_err();
+        assert!(!failure.retryable && failure.message.contains("OPENAI_BASE_URL"), "{failure:?}");
+    }
+
+    /// Counts the calls of a scripted model; the one of this number never gets its answer.
+    struct Counted {
+        script: gathering_agents::Scripted,
+        n_calls: AtomicUsize,
+        lost: usize,
+        reached_it: Notify,
+    }
+
+    #[async_trait]
+    impl ChatModel for Counted {
+        fn provider(&self) -> &str {
+            "scripted"
+        }
+
+        async fn complete(&self, request: &ChatRequest) -> Result<ChatReply, ModelError> {
+            if self.n_calls.fetch_add(1, Ordering::SeqCst) + 1 == self.lost {
+                self.reached_it.notify_one();
+                std::future::pending::<()>().await;
+            }
+            self.script.complete(request).await
+        }
+    }
+
+    struct InDirectory(std::path::PathBuf);
+
+    #[async_trait]
+    impl ProjectFiles for InDirectory {
+        async fn open(
+            &self,
+            _: gathering_domain::ProjectId,
+        ) -> Result<gathering_tools::Workspace, NodeFailure> {
+            Ok(gathering_tools::Workspace::open(&self.0, BlockingPool::new(1)).await.unwrap())
+        }
+    }
+
+    #[tokio::test]
+    async fn no_step_is_paid_twice_when_an_agent_is_taken_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let script = gathering_agents::Scripted::from_prompt();
+        let model =
+            Arc::new(Counted { script, n_calls: AtomicUsize::new(0), lost: 2, reached_it: Notify::new() });
+        let mut providers = Providers::new();
+        providers.register(Arc::clone(&model) as Arc<dyn ChatModel>);
+        let outbound = Outbound::new(OutboundPolicy::public_only()).unwrap();
+        let tools = Toolbox::with_builtin(&outbound, BlockingPool::new(1)).unwrap();
+        let files: Arc<dyn ProjectFiles> = Arc::new(InDirectory(directory.path().to_owned()));
+        let types = super::super::node_types(&outbound, &tools, &providers, &files);
+        let memory = MemoryStore::new(Arc::new(SystemClock));
+        let settings = EngineSettings::default();
+        let (engine, service) = Engine::new(Arc::new(memory.clone()), types, Arc::new(SystemClock), settings);
+        let stop = CancellationToken::new();
+        let service = tokio::spawn(service.run(stop.clone()));
+
+        let instructions = "scripted: call write_file {\"path\": \"a.md\", \"content\": \"x\"}";
+        let agent = json!({"provider": "scripted", "instructions": instructions, "tools": ["write_file"]});
+        let config = json!({"agent": agent, "prompt": "One sentence. Another one."});
+        let definition = json!({"nodes": [{"id": "writer", "type": "agent", "config": config}]});
+        let run = start(&memory, &definition).await;
+
+        let (first, second) = (InstanceId::new(), InstanceId::new());
+        let claimed = memory.claim_run(first, run).await.unwrap().unwrap();
+        let signals = Signals::default();
+        let fence = signals.fence.clone();
+        let crash = async {
+            model.reached_it.notified().await;
+            // The tool's result is durable before the second question is asked, or a moment later: wait for it.
+            while !memory.journal(run).iter().any(|entry| is_done(&entry.record.event, "tool/1/0")) {
+                tokio::task::yield_now().await;
+            }
+            fence.cancel();
+        };
+        tokio::join!(engine.drive(claimed, signals), crash);
+        std::fs::remove_file(directory.path().join("a.md")).unwrap();
+        memory.kill(first);
+        memory.recover_dead_instances(20).await.unwrap();
+        let claimed = memory.claim_run(second, run).await.unwrap().unwrap();
+        let end = engine.drive(claimed, Signals::default()).await;
+        stop.cancel();
+        service.await.unwrap();
+
+        assert_eq!(end, DriveEnd::Ended(RunEvent::Succeeded));
+        assert_eq!(model.n_calls.load(Ordering::SeqCst), 3, "the first question once, the lost one twice");
+        assert!(!directory.path().join("a.md").exists(), "the tool was called again");
+    }
+
+    fn is_done(event: &JournalEvent, effect: &str) -> bool {
+        matches!(event, JournalEvent::EffectDone { key, .. } if key == effect)
+    }
+
+    async fn start(store: &MemoryStore, definition: &Value) -> RunId {
+        let (id, graph) = (RunId::new(), Digest::of_json(definition));
+        store.ensure_graph(graph, definition).await.unwrap();
+        let run = NewRun {
+            id,
+            project: gathering_domain::ProjectId::new(),
+            graph,
+            input: json!({}),
+            priority: 5,
+            available_at: None,
+            timeout: None,
+        };
+        store.enqueue(run).await.unwrap();
+        id
+    }
+}

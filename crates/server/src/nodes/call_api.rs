@@ -1,0 +1,315 @@
+//! `action: call_api`: one HTTP request.
+
+use std::time::Duration;
+
+use gathering_dag_engine::{Attempt, EffectClass, Fields, NodeFailure, Shape};
+use gathering_tools::{Outbound, OutboundError, OutboundRequest};
+use serde_json::Value;
+
+use super::{is_computed_text, with_causes};
+
+const METHODS: [&str; 7] = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"];
+
+/// The name of the node's only effect.
+const EFFECT: &str = "call";
+
+/// The longest that one exchange may take, in seconds.
+const MAX_TIMEOUT_SECONDS: f64 = 600.0;
+
+/// `call_api {method, url, headers?, body?, expect_status?, timeout_seconds?}` -> `{status, headers, body}`.
+pub(super) struct CallApi {
+    outbound: Outbound,
+}
+
+impl CallApi {
+    pub(super) const fn new(outbound: Outbound) -> Self {
+        Self { outbound }
+    }
+
+    pub(super) fn check(config: &mut Fields<'_>) {
+        let method = config.optional("method", Shape::Text).and_then(Value::as_str);
+        let is_known = |method: &str| METHODS.contains(&method.to_ascii_uppercase().as_str());
+        if method.is_some_and(|method| !is_computed_text(method) && !is_known(method)) {
+            config.problem("method", format!("must be one of {}", METHODS.join(", ")));
+        }
+        let url = config.required("url", Shape::Text).and_then(Value::as_str);
+        if let Some(url) = url.filter(|url| !is_computed_text(url))
+            && let Err(error) = OutboundRequest::new("GET", url)
+        {
+            config.problem("url", reason_of(&error));
+        }
+        let headers = config.optional("headers", Shape::FlatObject).and_then(Value::as_object);
+        for (name, value) in headers.into_iter().flatten() {
+            let value = header_text(value).filter(|text| !is_computed_text(text)).unwrap_or_default();
+            let set = OutboundRequest::new("GET", "http://localhost/")
+                .and_then(|request| request.header(name, &value));
+            if let Err(error) = set {
+                let place = config.place("headers").join(name);
+                config.problems().add(place, reason_of(&error));
+            }
+        }
+        config.optional("body", Shape::Any);
+        if let Some(expected) = config.optional("expect_status", Shape::Any) {
+            let computed = expected.as_str().is_some_and(is_computed_text);
+            if !computed && !expected.is_null() && statuses(expected).is_none() {
+                config.problem("expect_status", "must be a status from 100 to 599, or a list of them");
+            }
+        }
+        config.optional("timeout_seconds", Shape::Number(0.001, MAX_TIMEOUT_SECONDS));
+    }
+
+    /// Makes the fields known without judging them.
+    pub(super) fn know_fields(config: &mut Fields<'_>) {
+        for name in ["method", "url", "headers", "body", "expect_status", "timeout_seconds"] {
+            config.optional(name, Shape::Any);
+        }
+    }
+
+    pub(super) async fn execute(&self, attempt: &Attempt) -> Result<Value, NodeFailure> {
+        let call = Call::read(&attempt.config, &attempt.idempotency_key())?;
+        let class = call.class();
+        attempt.effects.once(EFFECT, class, &attempt.config, || self.send(call)).await
+    }
+
+    async fn send(&self, call: Call) -> Result<Value, NodeFailure> {
+        let answer = self.outbound.send(call.request).await.map_err(|error| failure_of(&error))?;
+        let expected = match &call.expected {
+            Some(statuses) => statuses.contains(&answer.status),
+            None => answer.is_success(),
+        };
+        if expected {
+            return Ok(answer.to_value());
+        }
+        let wanted = match &call.expected {
+            Some(statuses) => statuses.iter().map(u16::to_string).collect::<Vec<_>>().join(" or "),
+            None => "200 to 299".to_owned(),
+        };
+        let message = format!("`{}` answered with status {}, not {wanted}", call.host, answer.status);
+        Err(match answer.status {
+            408 | 425 | 429 | 500.. => NodeFailure::retryable("http_status", message),
+            _ => NodeFailure::permanent("http_status", message),
+        })
+    }
+}
+
+/// A request, ready to be sent.
+struct Call {
+    request: OutboundRequest,
+    method: String,
+    host: String,
+    /// Absent: any that says success.
+    expected: Option<Vec<u16>>,
+}
+
+impl Call {
+    /// Reads a computed config.
+    fn read(config: &Value, idempotency_key: &str) -> Result<Self, NodeFailure> {
+        let wrong = |error: OutboundError| NodeFailure::permanent("config", reason_of(&error));
+        let method = config["method"].as_str().unwrap_or("GET").to_ascii_uppercase();
+        let url = config["url"].as_str().ok_or_else(|| bad("url", "a string"))?;
+        let mut request = OutboundRequest::new(&method, url).map_err(wrong)?;
+        for (name, value) in config["headers"].as_object().into_iter().flatten() {
+            let value = header_text(value)
+                .ok_or_else(|| bad(&format!("headers.{name}"), "a string, a number or a boolean"))?;
+            request = request.header(name, &value).map_err(wrong)?;
+        }
+        if let Some(body) = config.get("body").filter(|body| !body.is_null()) {
+            request = request.body(body);
+        }
+        if let Some(seconds) = config.get("timeout_seconds").filter(|seconds| !seconds.is_null()) {
+            let seconds = seconds.as_f64().filter(|seconds| (0.001..=MAX_TIMEOUT_SECONDS).contains(seconds));
+            request = request.timeout(Duration::from_secs_f64(
+                seconds.ok_or_else(|| bad("timeout_seconds", "a number from 0.001 to 600"))?,
+            ));
+        }
+        let expected = match config.get("expect_status").filter(|expected| !expected.is_null()) {
+            Some(expected) => {
+                Some(statuses(expected).ok_or_else(|| bad("expect_status", "a status or a list of them"))?)
+            }
+            None => None,
+        };
+        let request = request.idempotency_key(idempotency_key).map_err(wrong)?;
+        Ok(Self { request, method, host: host_of(url), expected })
+    }
+
+    /// What may be repeated when nobody knows whether it took place: everything carries its key.
+    fn class(&self) -> EffectClass {
+        match self.method.as_str() {
+            "GET" | "HEAD" | "OPTIONS" => EffectClass::Pure,
+            _ => EffectClass::Idempotent,
+        }
+    }
+}
+
+fn bad(field: &str, expected: &str) -> NodeFailure {
+    NodeFailure::permanent("config", format!("`{field}` must be {expected}"))
+}
+
+/// Scheme, host and port of a URL: never its path or query, which may hold a secret.
+fn host_of(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    format!("{scheme}://{host}")
+}
+
+fn header_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        _ => None,
+    }
+}
+
+fn statuses(value: &Value) -> Option<Vec<u16>> {
+    let status = |value: &Value| {
+        value
+            .as_u64()
+            .and_then(|status| u16::try_from(status).ok())
+            .filter(|status| (100..600).contains(status))
+    };
+    match value {
+        Value::Array(items) if !items.is_empty() => items.iter().map(status).collect(),
+        one => status(one).map(|status| vec![status]),
+    }
+}
+
+fn reason_of(error: &OutboundError) -> String {
+    match error {
+        OutboundError::InvalidRequest { reason } => reason.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn failure_of(error: &OutboundError) -> NodeFailure {
+    let message = with_causes(error);
+    if error.is_retryable() {
+        NodeFailure::retryable(error.kind(), message)
+    } else {
+        NodeFailure::permanent(error.kind(), message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gathering_tools::OutboundPolicy;
+    use serde_json::json;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::super::tests::problems;
+    use super::*;
+
+    #[test]
+    fn every_bad_field_is_named() {
+        let config = json!({
+            "action": "call_api", "method": "FETCH", "url": "ftp://x/", "headers": {"Host": "a", "b c": "d", "ok": 1},
+            "expect_status": [200, 999], "timeout_seconds": 0, "retries": 3
+        });
+        let found = problems("action", &config);
+        let places: Vec<&str> = found.iter().filter_map(|problem| problem.split(": ").next()).collect();
+        assert_eq!(
+            places,
+            [
+                "/method",
+                "/url",
+                "/headers/Host",
+                "/headers/b c",
+                "/expect_status",
+                "/timeout_seconds",
+                "/retries"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_computed_passes() {
+        let config = json!({
+            "action": "call_api", "method": "${{ input.method }}", "url": "${{ input.url }}/x",
+            "headers": {"authorization": "Bearer ${{ input.key }}"}, "body": {"a": "${{ input.a }}"},
+            "expect_status": "${{ input.status }}", "timeout_seconds": "${{ 3 }}"
+        });
+        assert!(problems("action", &config).is_empty());
+        assert!(problems("action", &json!({"action": "call_api", "url": "https://example.org"})).is_empty());
+    }
+
+    #[test]
+    fn repeating_a_read_is_free_and_a_write_carries_its_key() {
+        let class = |method: &str| {
+            Call::read(&json!({"method": method, "url": "http://h/"}), "r/n")
+                .map(|call| call.class())
+                .unwrap()
+        };
+        assert_eq!(class("get"), EffectClass::Pure);
+        assert_eq!(class("POST"), EffectClass::Idempotent);
+    }
+
+    /// Answers one request with these bytes, and gives back what was asked.
+    async fn serve_once(answer: &'static str) -> (String, tokio::task::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/secret-path?key=1", listener.local_addr().unwrap());
+        let served = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = String::new();
+            let mut buffer = [0; 1024];
+            while !asked.contains("\r\n\r\n") {
+                let n_bytes = stream.read(&mut buffer).await.unwrap();
+                asked.push_str(&String::from_utf8_lossy(&buffer[..n_bytes]));
+            }
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            asked
+        });
+        (url, served)
+    }
+
+    async fn call(url: &str, more: &Value) -> Result<Value, NodeFailure> {
+        let policy = OutboundPolicy::allowing(["127.0.0.0/8".parse().unwrap()]);
+        let mut config = json!({"method": "GET", "url": url});
+        for (name, value) in more.as_object().unwrap() {
+            config[name] = value.clone();
+        }
+        let calls = CallApi::new(Outbound::new(policy).unwrap());
+        calls.send(Call::read(&config, "the-run/the-node")?).await
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_the_output_and_the_request_carries_its_key() {
+        let (url, served) = serve_once(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 8\r\nx-a: b\r\n\r\n{\"a\": 1}",
+        )
+        .await;
+        let output = call(&url, &json!({"headers": {"x-n": 7}})).await.unwrap();
+        assert_eq!((&output["status"], &output["body"]), (&json!(200), &json!({"a": 1})));
+        assert_eq!(output["headers"]["x-a"], "b");
+        let asked = served.await.unwrap().to_ascii_lowercase();
+        assert!(asked.contains("idempotency-key: the-run/the-node") && asked.contains("x-n: 7"), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn a_failure_says_by_type_whether_it_may_pass() {
+        let (url, _served) = serve_once("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n").await;
+        let busy = call(&url, &json!({})).await.unwrap_err();
+        assert!(busy.retryable && busy.kind == "http_status", "{busy:?}");
+        assert!(!busy.message.contains("secret-path"), "{busy}");
+        let (url, _served) = serve_once("HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n").await;
+        assert!(!call(&url, &json!({})).await.unwrap_err().retryable);
+        let (url, _served) = serve_once("HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n").await;
+        assert_eq!(call(&url, &json!({"expect_status": [200, 404]})).await.unwrap()["status"], 404);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_nobody_allowed_is_refused_for_good() {
+        let calls = CallApi::new(Outbound::new(OutboundPolicy::public_only()).unwrap());
+        let call = Call::read(&json!({"url": "http://127.0.0.1:9/"}), "r/n").unwrap();
+        let refused = calls.send(call).await.unwrap_err();
+        assert!(!refused.retryable && refused.message.contains("GATHERING_OUTBOUND_ALLOW"), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_may_pass() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        drop(listener);
+        let failed = call(&url, &json!({})).await.unwrap_err();
+        assert!(failed.retryable && failed.kind == "connection", "{failed:?}");
+    }
+}

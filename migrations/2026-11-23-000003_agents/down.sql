@@ -1,0 +1,4 @@
+DROP TABLE tasks;
+DROP TABLE circle_members;
+DROP TABLE circles;
+DROP TABLE agents;

@@ -1,0 +1,3 @@
+DROP TABLE pipeline_versions;
+DROP TABLE pipelines;
+DROP TABLE graphs;

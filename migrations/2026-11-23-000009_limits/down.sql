@@ -1,0 +1,3 @@
+DROP TABLE circuit_breakers;
+DROP TABLE budget_reservations;
+DROP TABLE budgets;

@@ -1,0 +1,186 @@
+//! A client of the HTTP interface, as a program would write one.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use reqwest::Method;
+use reqwest::header::HeaderMap;
+use serde_json::{Value, json};
+
+/// More than any answer may take, so that a test fails rather than hangs.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The password of every account that tests make.
+const PASSWORD: &str = "correct horse battery staple";
+
+/// Speaks to one server, as one account or as nobody.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+    token: Option<String>,
+}
+
+/// An answer, read whole.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body as it came.
+    pub text: String,
+    /// The body as JSON; null if it is none.
+    pub body: Value,
+}
+
+impl Reply {
+    /// A header as text; empty if it is missing.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The body, if the status is the one expected.
+    ///
+    /// # Errors
+    /// With status and body if it is another.
+    pub fn expect(self, status: u16) -> Result<Value> {
+        ensure!(self.status == status, "{} instead of {status}: {}", self.status, self.text);
+        Ok(self.body)
+    }
+
+    /// A text of the body.
+    ///
+    /// # Errors
+    /// If there is none under this name.
+    pub fn text_of(&self, name: &str) -> Result<&str> {
+        self.body[name].as_str().with_context(|| format!("no `{name}` in {} {}", self.status, self.text))
+    }
+}
+
+impl Client {
+    /// A client of the server at `base`, such as `http://127.0.0.1:8080`, as nobody.
+    ///
+    /// # Errors
+    /// If it cannot be set up.
+    pub fn new(base: String) -> Result<Client> {
+        // Another test of this process may have chosen it already, which is as good.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let http = reqwest::Client::builder().tls_certs_only([]).no_proxy().timeout(TIMEOUT).build()?;
+        Ok(Client { http, base, token: None })
+    }
+
+    /// The same client with this access token.
+    pub fn with_token(&self, token: &str) -> Client {
+        Client { token: Some(token.to_owned()), ..self.clone() }
+    }
+
+    /// The same client as nobody.
+    pub fn as_nobody(&self) -> Client {
+        Client { token: None, ..self.clone() }
+    }
+
+    /// The access token.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// Registers an account with the password of all tests; the answer is the user.
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub async fn register(&self, email: &str) -> Result<Value> {
+        let body = json!({"email": email, "name": "Ada", "password": PASSWORD});
+        self.as_nobody().post("/api/v1/auth/register", &body).await?.expect(201)
+    }
+
+    /// Logs in to an account that [`Client::register`] made: a client that speaks as that account.
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub async fn login(&self, email: &str) -> Result<Client> {
+        let body = json!({"email": email, "password": PASSWORD});
+        let tokens = self.as_nobody().post("/api/v1/auth/login", &body).await?.expect(200)?;
+        let token = tokens["access_token"].as_str().context("no access_token")?;
+        Ok(self.with_token(token))
+    }
+
+    /// Registers an account and logs in to it.
+    ///
+    /// # Errors
+    /// If either is refused.
+    pub async fn join(&self, email: &str) -> Result<Client> {
+        self.register(email).await?;
+        self.login(email).await
+    }
+
+    /// A request to be completed and handed to [`Client::send`].
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    /// Sends a request and reads the answer whole.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Result<Reply> {
+        let response = request.send().await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await?;
+        let body = serde_json::from_str(&text).unwrap_or_default();
+        Ok(Reply { status, headers, text, body })
+    }
+
+    /// GET.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn get(&self, path: &str) -> Result<Reply> {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    /// POST of JSON.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Reply> {
+        self.send(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// Creates a pipeline; the answer is its id.
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub async fn create_pipeline(&self, definition: &Value) -> Result<String> {
+        let body = json!({"name": "a pipeline", "definition": definition});
+        let created = self.post("/api/v1/pipelines", &body).await?;
+        Ok(created.clone().expect(201)?["id"].as_str().context("no id")?.to_owned())
+    }
+
+    /// Starts a run of a pipeline without input; the answer is its id.
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub async fn start_run(&self, pipeline: &str) -> Result<String> {
+        let started = self.post(&format!("/api/v1/pipelines/{pipeline}/runs"), &json!({})).await?;
+        Ok(started.expect(202)?["id"].as_str().context("no id")?.to_owned())
+    }
+
+    /// Waits until a run is in one of these states; the answer is the run with its nodes.
+    ///
+    /// # Errors
+    /// If `limit` passes first.
+    pub async fn run_in(&self, run: &str, states: &[&str], limit: Duration) -> Result<Value> {
+        let path = format!("/api/v1/runs/{run}");
+        crate::wait_until(limit, &format!("run {run} is {}", states.join(" or ")), async || {
+            let reply = self.get(&path).await.map_err(|error| format!("{error:#}"))?;
+            let state = reply.body["state"].as_str().unwrap_or_default();
+            if states.contains(&state) { Ok(reply.body) } else { Err(reply.text) }
+        })
+        .await
+    }
+}

@@ -1,0 +1,31 @@
+//! Waiting for a condition, never for a time.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use tokio::time::Instant;
+
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Looks again and again until `look` answers with a value; what it says otherwise is the last status in the failure.
+///
+/// # Errors
+/// If `limit` passes first.
+pub async fn wait_until<T, S: Display>(
+    limit: Duration,
+    what: &str,
+    mut look: impl AsyncFnMut() -> Result<T, S>,
+) -> Result<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let status = match look().await {
+            Ok(value) => return Ok(value),
+            Err(status) => status,
+        };
+        if Instant::now() >= deadline {
+            bail!("not within {limit:?}: {what}; at last: {status}");
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}

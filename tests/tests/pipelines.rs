@@ -1,0 +1,147 @@
+//! Pipelines over HTTP: checked, created, listed.
+
+use anyhow::Result;
+use gathering_e2e::{Client, Database, Server, begin, call, pipeline};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+fn diamond() -> Value {
+    let nodes = ["left", "right", "end"].map(|id| json!({"id": id, "type": "parallel"}));
+    let mut all = vec![begin()];
+    all.extend(nodes);
+    pipeline(&all, &[("begin", "left"), ("begin", "right"), ("left", "end"), ("right", "end")])
+}
+
+/// Wrong in five places.
+fn broken() -> Value {
+    json!({
+        "nodes": [
+            {"id": "a", "type": "trigger"},
+            {"id": "a", "type": "fly"},
+            {"id": "c", "type": "condition", "config": {"expression": "1 +"}},
+            {"id": "d", "type": "action", "config": {"action": "call_api"}}
+        ],
+        "edges": [{"from": "a", "to": "nowhere"}]
+    })
+}
+
+const BROKEN_AT: [&str; 5] =
+    ["/nodes/1/id", "/nodes/1/type", "/nodes/2/config/expression", "/nodes/3/config/url", "/edges/0/to"];
+
+fn pointers(errors: &Value) -> Vec<&str> {
+    let errors = errors.as_array().map(Vec::as_slice).unwrap_or_default();
+    errors.iter().filter_map(|error| error["pointer"].as_str()).collect()
+}
+
+async fn post_yaml(client: &Client, path: &str, yaml: &'static str) -> Result<gathering_e2e::Reply> {
+    let request = client.request(Method::POST, path).header("content-type", "application/yaml");
+    client.send(request.body(yaml)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn validating_answers_with_the_order_or_with_every_problem() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let ada = server.client().join("ada@example.org").await?;
+    let valid = ada.post("/api/v1/pipelines/validate", &diamond()).await?.expect(200)?;
+    assert_eq!((&valid["valid"], &valid["errors"]), (&json!(true), &json!([])), "{valid}");
+    assert_eq!(valid["levels"], json!([["begin"], ["left", "right"], ["end"]]));
+    let order: Vec<_> = valid["order"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    assert_eq!((order.first(), order.last(), order.len()), (Some(&"begin"), Some(&"end"), 4));
+    let invalid = ada.post("/api/v1/pipelines/validate", &broken()).await?.expect(200)?;
+    assert_eq!(invalid["valid"], false);
+    for pointer in BROKEN_AT {
+        assert!(pointers(&invalid["errors"]).contains(&pointer), "{pointer} in {invalid}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invalid_definition_names_every_problem_and_stores_nothing() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let ada = server.client().join("ada@example.org").await?;
+    let body = json!({"name": "broken", "definition": broken()});
+    let refused = ada.post("/api/v1/pipelines", &body).await?.expect(422)?;
+    for pointer in BROKEN_AT {
+        let pointer = format!("/definition{pointer}");
+        assert!(pointers(&refused["errors"]).contains(&pointer.as_str()), "{pointer} in {refused}");
+    }
+    assert_eq!(ada.get("/api/v1/pipelines").await?.expect(200)?["items"], json!([]));
+    let session = database.session().await?;
+    for table in ["pipelines", "pipeline_versions", "graphs"] {
+        let n_rows: i64 = session.query_one(&format!("SELECT count(*) FROM {table}"), &[]).await?.get(0);
+        assert_eq!(n_rows, 0, "{table}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_comes_back_as_it_was_written() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let ada = server.client().join("ada@example.org").await?;
+    let body = json!({"name": "diamond", "description": "of four", "definition": diamond()});
+    let reply = ada.post("/api/v1/pipelines", &body).await?;
+    let (location, created) = (reply.header("location").to_owned(), reply.expect(201)?);
+    assert_eq!((&created["name"], &created["version"]), (&json!("diamond"), &json!(1)), "{created}");
+    let shown = ada.get(&location).await?.expect(200)?;
+    assert_eq!((&shown["id"], &shown["definition"]), (&created["id"], &diamond()), "{shown}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn yaml_is_accepted_as_json_is() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let ada = server.client().join("ada@example.org").await?;
+    let alone = "name: of yaml\nnodes:\n  - {id: begin, type: trigger}\n";
+    let created = post_yaml(&ada, "/api/v1/pipelines", alone).await?.expect(201)?;
+    assert_eq!(created["name"], "of yaml");
+    let wrapped = "name: wrapped\ndefinition:\n  nodes:\n    - {id: begin, type: trigger}\n";
+    assert_eq!(post_yaml(&ada, "/api/v1/pipelines", wrapped).await?.expect(201)?["name"], "wrapped");
+    let valid = post_yaml(&ada, "/api/v1/pipelines/validate", alone).await?.expect(200)?;
+    assert_eq!(valid["valid"], true, "{valid}");
+    let broken = post_yaml(&ada, "/api/v1/pipelines", "nodes: [").await?.expect(400)?;
+    assert_eq!(broken["type"], "/problems/malformed");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_is_read_page_by_page_without_gaps() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let ada = server.client().join("ada@example.org").await?;
+    let mut created = Vec::new();
+    for _ in 0..5 {
+        created.push(ada.create_pipeline(&pipeline(&[begin()], &[])).await?);
+    }
+    let (mut listed, mut path) = (Vec::new(), "/api/v1/pipelines?limit=2".to_owned());
+    loop {
+        let page = ada.get(&path).await?.expect(200)?;
+        let items = page["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+        assert!(items.len() <= 2, "{page}");
+        listed.extend(items.iter().filter_map(|item| item["id"].as_str().map(str::to_owned)));
+        match page["next_cursor"].as_str() {
+            Some(cursor) => path = format!("/api/v1/pipelines?limit=2&cursor={cursor}"),
+            None => break,
+        }
+    }
+    created.reverse();
+    assert_eq!(listed, created, "the newest first, each once");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_names_no_node_type_of_this_server_is_told_which_there_are() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let ada = server.client().join("ada@example.org").await?;
+    let definition = pipeline(&[json!({"id": "a", "type": "teleport"}), call("b", "http://127.0.0.1/")], &[]);
+    let told = ada.post("/api/v1/pipelines/validate", &definition).await?.expect(200)?;
+    let message = told["errors"][0]["message"].as_str().unwrap_or_default();
+    for known in ["action", "agent", "condition", "delay", "parallel", "tool", "trigger"] {
+        assert!(message.contains(known), "{known} in {told}");
+    }
+    Ok(())
+}
