@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{Client, Database, Ended, Process, wait_until};
 
 /// How long a server may take to be ready: an embedded cluster is made first, maybe on a busy machine.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// A running server, killed when this is dropped.
 #[derive(Debug)]
@@ -127,6 +127,5 @@ async fn listening(process: &mut Process) -> Result<String> {
 
 fn address_in(line: &str) -> Option<String> {
     let line: Value = serde_json::from_str(line).ok()?;
-    line["message"].as_str()?.starts_with("listening on ").then_some(())?;
-    line["address"].as_str().map(str::to_owned)
+    (line["message"] == "listening").then(|| line["address"].as_str().map(str::to_owned))?
 }

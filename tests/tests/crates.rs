@@ -70,8 +70,17 @@ struct Packages {
 impl Packages {
     fn load() -> Result<Packages> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        // Without the packages of other platforms, which nobody downloaded.
         let output = Command::new(cargo)
-            .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+            .args([
+                "metadata",
+                "--format-version",
+                "1",
+                "--locked",
+                "--offline",
+                "--filter-platform",
+                &host()?,
+            ])
             .current_dir(workspace_root()?)
             .output()?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -117,6 +126,15 @@ impl Packages {
         }
         found
     }
+}
+
+/// The platform of this machine.
+fn host() -> Result<String> {
+    let output = Command::new("rustc").arg("-vV").output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines()
+        .find_map(|line| line.strip_prefix("host: ").map(str::to_owned))
+        .context("rustc names no host")
 }
 
 #[test]

@@ -71,8 +71,12 @@ async fn i7_data_survives_a_stop_a_kill_and_a_kill_of_postgresql_too() -> Result
     let stale = postmaster(&database.data_dir())?;
     server.kill()?;
     kill(stale, Signal::SIGKILL)?;
-    wait_until(LIMIT, "PostgreSQL is gone", async || if is_running(stale) { Err("it runs") } else { Ok(()) })
-        .await?;
+    let trace = format!("/proc/{stale}");
+    wait_until(LIMIT, "PostgreSQL is gone", async || match Path::new(&trace).exists() {
+        true => Err("it is there"),
+        false => Ok(()),
+    })
+    .await?;
     assert_eq!(postmaster(&database.data_dir())?, stale, "the test needs a stale pid file");
 
     let mut server = Server::start(&database).await?;

@@ -33,7 +33,7 @@ pub(crate) fn read(document: &Value, problems: &mut Problems) -> Document {
     }
     for (index, value) in nodes.iter().take(MAX_NODES).enumerate() {
         let at = at.join(index);
-        if let Some(node) = node(value, at.clone(), problems) {
+        if let Some(node) = node(value, index, at.clone(), problems) {
             definition.nodes.push(node);
             node_places.push(at);
         }
@@ -76,9 +76,10 @@ fn read_whole(document: &Value, problems: &mut Problems) -> Definition {
     definition
 }
 
-fn node(value: &Value, at: Pointer, problems: &mut Problems) -> Option<Node> {
+fn node(value: &Value, index: usize, at: Pointer, problems: &mut Problems) -> Option<Node> {
     let mut fields = Fields::of(value, at, problems)?;
-    let id = node_id(&mut fields, "id");
+    // What is wrong with the id was reported; under another one the rest of the node can still be looked at.
+    let id = node_id(&mut fields, "id").or_else(|| format!("unnamed-{index}").parse().ok());
     let node_type = fields.required("type", Shape::Text).and_then(Value::as_str).map(str::to_owned);
     let name = fields.optional("name", Shape::Text).and_then(Value::as_str).map(str::to_owned);
     let config = fields.optional("config", Shape::Object).cloned();
@@ -92,6 +93,10 @@ fn node(value: &Value, at: Pointer, problems: &mut Problems) -> Option<Node> {
     let breaker = fields.optional("circuit_breaker", Shape::Object);
     let (retry_at, breaker_at) = (fields.place("retry"), fields.place("circuit_breaker"));
     let retry = retry.map(|value| retry_policy(value, retry_at, fields.problems())).unwrap_or_default();
+    if breaker.is_some() {
+        // Better refused than accepted without effect.
+        fields.problem("circuit_breaker", "is not supported by this version: leave it out");
+    }
     let circuit_breaker = breaker.and_then(|value| circuit_breaker(value, breaker_at, fields.problems()));
     fields.finish();
     Some(Node {

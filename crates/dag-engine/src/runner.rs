@@ -62,6 +62,7 @@ pub struct RunnerHandle {
     queue_changed: Arc<Notify>,
     cancel_requested: Arc<Notify>,
     driven: Arc<Mutex<HashMap<RunId, CancellationToken>>>,
+    hand_back: CancellationToken,
 }
 
 impl RunnerHandle {
@@ -78,6 +79,11 @@ impl RunnerHandle {
     /// Ends a run if this instance drives it; answers whether it does.
     pub fn cancel(&self, run: RunId) -> bool {
         self.with_driven(|driven| driven.get(&run).map(CancellationToken::cancel)).is_some()
+    }
+
+    /// Ends the grace period of a runner that was stopped: what still executes is dropped and handed back now.
+    pub fn hand_back_now(&self) {
+        self.hand_back.cancel();
     }
 
     /// How many runs are driven now.
@@ -114,7 +120,7 @@ impl Runner {
         let signals = Signals {
             drain: stop.clone(),
             fence: fence.clone(),
-            hand_back: CancellationToken::new(),
+            hand_back: self.handle.hand_back.clone(),
             cancel: CancellationToken::new(),
         };
         let mut driving: JoinSet<(RunId, DriveEnd)> = JoinSet::new();

@@ -46,6 +46,7 @@ fn every_problem_is_listed_with_its_pointer() {
             "/edges/1/on: must be one of success, failure, always",
             "/nodes/0/config/expression: not an expression: Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER} (line 1, column 10)",
             "/nodes/1/type: there is no node type `teleport`: the types are condition, delay, parallel, trigger",
+            "/nodes/2/config/seconds: must be a number from 0 to 315360000",
             "/nodes/3/config/seconds: is missing: give either `seconds` or `until`",
             "/nodes/3/config/second: is not known here: the fields are seconds, until",
             "/nodes/1/id: `a` is the id of /nodes/0 already",

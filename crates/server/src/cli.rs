@@ -90,6 +90,10 @@ impl Cli {
         let config = Config::load(self.config.as_deref())?;
         match self.command {
             Command::Serve => logging::start(&config, "info", LogFormat::Json)?,
+            // That a killed process left a run behind is what its `--resume` is for, and no news there.
+            Command::Run(_) => {
+                logging::start(&config, "warn,gathering_persistence::run_store=error", LogFormat::Pretty)?;
+            }
             _ => logging::start(&config, "warn", LogFormat::Pretty)?,
         }
         match self.command {

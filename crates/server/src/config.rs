@@ -3,6 +3,8 @@
 //! Owns the names, the bounds and the words for what is wrong. Never knows what a setting is used for. In the file a
 //! setting has the name of its variable in lower case, without `GATHERING_`: `GATHERING_BIND` is `bind`.
 
+mod values;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,11 +14,9 @@ use std::time::Duration;
 use figment::Figment;
 use figment::providers::{Format, Serialized, Toml};
 use figment::value::Value;
-use gathering_auth::{KeyRing, Registration};
+use gathering_auth::Registration;
 use gathering_domain::Secret;
-use gathering_persistence::ConnectOptions;
 use gathering_tools::Network;
-use tracing_subscriber::EnvFilter;
 
 /// Every setting: its name in the file, and its variable. The order is that of the problems in a message.
 const SETTINGS: [(&str, &str); 21] = [
@@ -56,7 +56,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The roots of the projects' files.
     pub workspace_root: PathBuf,
-    /// The text of the key ring, readable by [`KeyRing::parse`]; absent: made once into the data directory.
+    /// The text of the key ring, readable by [`gathering_auth::KeyRing::parse`]; absent: made once into the data directory.
     pub token_key: Option<Secret>,
     /// bcrypt's cost, 4 to 31.
     pub bcrypt_cost: u32,
@@ -76,7 +76,8 @@ pub struct Config {
     pub db_pool_size: usize,
     /// A run that was recovered more often than this fails.
     pub max_recoveries: i32,
-    /// After how long without a heartbeat an instance counts as stuck.
+    /// After how long without a heartbeat an instance counts as stuck: at least three heartbeats, which come every ten
+    /// seconds.
     pub stuck_instance: Duration,
     /// How many validated graphs are kept in memory.
     pub cache_graphs_entries: u64,
@@ -184,30 +185,32 @@ struct Settings {
 
 impl Settings {
     fn read(mut self) -> Result<Config, ConfigError> {
-        let data_dir = self.optional("data_dir", path).unwrap_or_else(|| PathBuf::from(".gathering"));
+        let data_dir = self.optional("data_dir", values::path).unwrap_or_else(|| PathBuf::from(".gathering"));
         let config = Config {
-            database_url: self.secret("database_url", database_url),
-            database_direct_url: self.secret("database_direct_url", database_url),
-            bind: self.optional("bind", address).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
+            database_url: self.secret("database_url", values::database_url),
+            database_direct_url: self.secret("database_direct_url", values::database_url),
+            bind: self
+                .optional("bind", values::address)
+                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
             workspace_root: self
-                .optional("workspace_root", path)
+                .optional("workspace_root", values::path)
                 .unwrap_or_else(|| data_dir.join("workspaces")),
             data_dir,
-            token_key: self.secret("token_key", token_key),
+            token_key: self.secret("token_key", values::token_key),
             bcrypt_cost: self.number("bcrypt_cost", 4, 31, 12),
-            registration: self.optional("registration", registration).unwrap_or(Registration::Open),
-            trusted_proxies: self.optional("trusted_proxies", networks).unwrap_or_default(),
-            outbound_allow: self.optional("outbound_allow", networks).unwrap_or_default(),
+            registration: self.optional("registration", values::registration).unwrap_or(Registration::Open),
+            trusted_proxies: self.optional("trusted_proxies", values::networks).unwrap_or_default(),
+            outbound_allow: self.optional("outbound_allow", values::networks).unwrap_or_default(),
             shutdown_drain: Duration::from_secs(self.number("shutdown_drain_seconds", 0, 3600, 3)),
             shutdown_grace: Duration::from_secs(self.number("shutdown_grace_seconds", 0, 3600, 30)),
             max_concurrent_runs: self.number("max_concurrent_runs", 1, 100_000, 256),
             db_pool_size: self.number("db_pool_size", 2, 1000, 16),
             max_recoveries: self.number("max_recoveries", 0, 10_000, 20),
-            stuck_instance: Duration::from_secs(self.number("stuck_instance_seconds", 5, 86_400, 60)),
+            stuck_instance: Duration::from_secs(self.number("stuck_instance_seconds", 30, 86_400, 60)),
             cache_graphs_entries: self.number("cache_graphs_entries", 1, 1_000_000, 1000),
-            log_filter: self.optional("log", log_filter),
-            log_format: self.optional("log_format", log_format),
-            openai_base_url: self.optional("openai_base_url", http_url),
+            log_filter: self.optional("log", values::log_filter),
+            log_format: self.optional("log_format", values::log_format),
+            openai_base_url: self.optional("openai_base_url", values::http_url),
             openai_api_key: self.secret("openai_api_key", |text| Ok(Secret::from(text))),
         };
         if self.problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid(self.problems)) }
@@ -226,9 +229,9 @@ impl Settings {
         let value = self.figment.find_value(name).ok()?;
         let text = match &value {
             Value::Array(_, items) => {
-                items.iter().map(scalar).collect::<Option<Vec<_>>>().map(|items| items.join(","))
+                items.iter().map(values::scalar).collect::<Option<Vec<_>>>().map(|items| items.join(","))
             }
-            other => scalar(other),
+            other => values::scalar(other),
         };
         if text.is_none() {
             self.problem(name, None, "it must be a text or a number".to_owned());
@@ -260,78 +263,6 @@ impl Settings {
                 .ok_or_else(|| format!("a whole number from {least} to {most}"))
         };
         self.optional(name, read).unwrap_or(default)
-    }
-}
-
-fn scalar(value: &Value) -> Option<String> {
-    match value {
-        Value::String(_, text) => Some(text.clone()),
-        Value::Char(_, char) => Some(char.to_string()),
-        Value::Bool(_, bool) => Some(bool.to_string()),
-        Value::Num(_, number) => number
-            .to_i128()
-            .map(|number| number.to_string())
-            .or_else(|| number.to_f64().map(|number| number.to_string()))
-            .or_else(|| number.to_u128().map(|number| number.to_string())),
-        _ => None,
-    }
-}
-
-fn path(text: &str) -> Result<PathBuf, String> {
-    Ok(PathBuf::from(text))
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    let text =
-        text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
-    text.parse().map_err(|_| "an address and a port, such as 127.0.0.1:8080 or [::1]:0".to_owned())
-}
-
-fn database_url(text: &str) -> Result<Secret, String> {
-    let url = Secret::from(text);
-    ConnectOptions::parse(&url).map(|_| url).map_err(|error| error.to_string())
-}
-
-fn token_key(text: &str) -> Result<Secret, String> {
-    KeyRing::parse(text).map(|_| Secret::from(text)).map_err(|error| error.to_string())
-}
-
-fn registration(text: &str) -> Result<Registration, String> {
-    match text {
-        "open" => Ok(Registration::Open),
-        "closed" => Ok(Registration::Closed),
-        _ => Err("`open` or `closed`".to_owned()),
-    }
-}
-
-fn networks(text: &str) -> Result<Vec<Network>, String> {
-    text.split(',')
-        .map(str::trim)
-        .filter(|network| !network.is_empty())
-        .map(|network| network.parse().map_err(|_| "networks such as 10.0.0.0/8,fd00::/8".to_owned()))
-        .collect()
-}
-
-fn log_filter(text: &str) -> Result<String, String> {
-    match EnvFilter::try_new(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err("a filter such as `info` or `info,gathering_server=debug`".to_owned()),
-    }
-}
-
-fn log_format(text: &str) -> Result<LogFormat, String> {
-    match text {
-        "json" => Ok(LogFormat::Json),
-        "pretty" => Ok(LogFormat::Pretty),
-        _ => Err("`json` or `pretty`".to_owned()),
-    }
-}
-
-fn http_url(text: &str) -> Result<String, String> {
-    if text.starts_with("http://") || text.starts_with("https://") {
-        Ok(text.trim_end_matches('/').to_owned())
-    } else {
-        Err("a URL such as http://127.0.0.1:11434/v1".to_owned())
     }
 }
 

@@ -30,9 +30,6 @@ use task::Task;
 /// A run that is driven because somebody asked for it here is not let go of while it waits.
 const NEVER_PARK: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
-/// The least time without a heartbeat after which an instance counts as stuck: heartbeats come every ten seconds.
-const LEAST_STUCK_LIMIT: Duration = Duration::from_secs(30);
-
 /// How often partitions of the journal are made, and how many weeks ahead.
 const PARTITIONS_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 const PARTITIONS_WEEKS: u8 = 4;
@@ -81,7 +78,12 @@ impl Instance {
     pub async fn start(config: &Config, db: &Database, work: Work) -> anyhow::Result<Self> {
         let capabilities = Capabilities::new(config)?;
         let blocking = capabilities.blocking.clone();
-        let workspaces = Workspaces::new(db.pool.clone(), config.workspace_root.clone(), blocking);
+        let workspaces = Workspaces::new(
+            db.pool.clone(),
+            config.workspace_root.clone(),
+            config.data_dir.clone(),
+            blocking,
+        );
         let files: Arc<dyn ProjectFiles> = Arc::new(workspaces);
         let info = info().await;
         let liveness =
@@ -183,7 +185,7 @@ async fn info() -> InstanceInfo {
 fn services(config: &Config, db: &Database, wakes: &WakeBus, work: Work) -> Vec<Task> {
     let mut services = Vec::new();
     if work == Work::Queue {
-        let (pool, limit) = (db.pool.clone(), config.stuck_instance.max(LEAST_STUCK_LIMIT));
+        let (pool, limit) = (db.pool.clone(), config.stuck_instance);
         services.push(Task::start("stuck instances", move |stop| look_for_stuck(pool, limit, stop)));
         let pool = db.pool.clone();
         services.push(Task::start("journal partitions", move |stop| make_partitions(pool, stop)));

@@ -16,3 +16,7 @@ mod workspaces;
 
 pub use cli::Cli;
 pub use config::{Config, ConfigError, InvalidSetting, LogFormat};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

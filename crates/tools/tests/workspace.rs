@@ -102,6 +102,44 @@ async fn links_that_stay_inside_are_followed_by_reads_and_replaced_by_writes() {
 }
 
 #[tokio::test]
+async fn a_closed_part_is_outside_by_name_and_through_links() {
+    let (outside, workspace) = workspace().await;
+    let root = inside(&outside);
+    std::fs::create_dir_all(root.join("closed/deep")).unwrap();
+    std::fs::write(root.join("closed/key"), "s3cret").unwrap();
+    std::fs::write(root.join("open"), "open").unwrap();
+    symlink("closed", root.join("link")).unwrap();
+    symlink("closed/key", root.join("link_to_key")).unwrap();
+    let workspace = workspace.without(path("closed"));
+    for there in [
+        "closed",
+        "closed/key",
+        "closed/new",
+        "link/key",
+        "link/new",
+        "link/deep/newer",
+        "link_to_key",
+        "./closed/key",
+    ] {
+        let there = path(there);
+        assert!(matches!(workspace.read(&there, MANY).await, Err(WorkspaceError::Escape)), "read {there}");
+        assert!(
+            matches!(workspace.write(&there, b"x".to_vec()).await, Err(WorkspaceError::Escape)),
+            "write {there}"
+        );
+        assert!(
+            matches!(workspace.list(&there, ListOptions::flat()).await, Err(WorkspaceError::Escape)),
+            "list {there}"
+        );
+        assert!(matches!(workspace.remove(&there).await, Err(WorkspaceError::Escape)), "remove {there}");
+    }
+    assert_eq!(workspace.read(&path("open"), MANY).await.unwrap().bytes, b"open");
+    let listing = workspace.list(&WorkspacePath::root(), ListOptions::recursive()).await.unwrap();
+    assert!(listing.items.iter().all(|entry| !entry.path.as_str().starts_with("closed")), "{listing:?}");
+    assert_eq!(std::fs::read_to_string(root.join("closed/key")).unwrap(), "s3cret");
+}
+
+#[tokio::test]
 async fn a_race_for_a_link_never_leads_out() {
     let (outside, workspace) = workspace().await;
     let root = inside(&outside);

@@ -40,7 +40,8 @@ pub(super) fn keywords(text: &str) -> String {
 
 pub(super) fn outline(text: &str) -> String {
     let text = cut(text);
-    let headings: Vec<String> = text.lines().filter_map(heading).map(|title| format!("- {title}")).collect();
+    let headings: Vec<String> =
+        outside_code(text).filter_map(heading).map(|title| format!("- {title}")).collect();
     let mut lines = headings;
     if lines.is_empty() {
         lines = paragraphs(text)
@@ -145,6 +146,16 @@ fn telling_words(text: &str) -> impl Iterator<Item = String> {
     })
 }
 
+/// The lines that are no fenced code: a `#` in a shell script is no heading.
+fn outside_code(text: &str) -> impl Iterator<Item = &str> {
+    let mut in_code = false;
+    text.lines().filter(move |line| {
+        let fence = line.trim_start().starts_with("```");
+        in_code ^= fence;
+        !in_code && !fence
+    })
+}
+
 /// The title of a Markdown heading.
 fn heading(line: &str) -> Option<String> {
     let line = line.trim();
@@ -156,12 +167,8 @@ fn heading(line: &str) -> Option<String> {
 /// Blocks of prose without their headings, code and tables; an item of a list is a block of its own.
 fn paragraphs(text: &str) -> Vec<String> {
     let mut found = vec![String::new()];
-    let mut in_code = false;
-    for line in text.lines().map(str::trim) {
-        let fence = line.starts_with("```");
-        in_code ^= fence;
-        let prose =
-            !(in_code || fence || line.is_empty() || line.starts_with('|') || heading(line).is_some());
+    for line in outside_code(text).map(str::trim) {
+        let prose = !(line.is_empty() || line.starts_with('|') || heading(line).is_some());
         let item = line.strip_prefix("- ").or_else(|| line.strip_prefix("* "));
         if !prose || item.is_some() {
             found.push(String::new());
@@ -176,11 +183,11 @@ fn paragraphs(text: &str) -> Vec<String> {
 
 /// Headings with their text where there are headings, else paragraphs.
 fn parts(text: &str) -> Vec<(Option<String>, String)> {
-    if !text.lines().any(|line| heading(line).is_some()) {
+    if !outside_code(text).any(|line| heading(line).is_some()) {
         return paragraphs(text).into_iter().map(|part| (None, part)).collect();
     }
     let mut found: Vec<(Option<String>, String)> = vec![(None, String::new())];
-    for line in text.lines() {
+    for line in outside_code(text) {
         match heading(line) {
             Some(title) => found.push((Some(title), String::new())),
             None => {
@@ -243,6 +250,7 @@ mod tests {
     fn keywords_outline_and_combination_follow_the_text() {
         assert_eq!(keywords(TEXT), "- moon (3)\n- sea (3)\n- tides (3)");
         assert_eq!(outline(TEXT), "- Tides\n- Harbours");
+        assert_eq!(outline("# One\n```sh\n# no heading\n```\n# Two"), "- One\n- Two");
         assert_eq!(outline("First one. More.\n\nSecond one."), "- First one.\n- Second one.");
         let combined = combine(TEXT);
         assert!(combined.contains("- Harbours: A harbour knows the tides of its sea."), "{combined}");

@@ -64,7 +64,7 @@ impl NodeType for Parallel {
     }
 }
 
-/// `delay {seconds | until}`: a durable timer that holds nothing while it waits; its output is `{"until": time}`.
+/// `delay {seconds | until}`: a durable timer that holds nothing while it waits; its output is `{}`.
 pub(super) struct Delay;
 
 #[async_trait]

@@ -92,9 +92,8 @@ async fn stop(
     let ended = tokio::select! {
         ended = &mut in_order => ended,
         name = signals.next() => {
-            tracing::warn!(signal = name, "{name} again: what still runs is dropped, and will be recovered");
-            // The claims end with this identity: another instance, or the next start, recovers the runs.
-            identity.fence.cancel();
+            tracing::warn!(signal = name, "{name} again: what still runs is dropped and handed back now");
+            identity.runner.hand_back_now();
             hurry.cancel();
             http.stop(false).await;
             in_order.await

@@ -23,7 +23,7 @@ pub struct ValidateArgs {
 /// Validates a definition: prints its order, or every problem with its place.
 ///
 /// # Errors
-/// If the node types cannot be set up, or standard output is closed.
+/// If the node types cannot be set up.
 pub async fn validate(config: &Config, args: &ValidateArgs) -> anyhow::Result<ExitCode> {
     let types = Capabilities::new(config)?.node_types_without_files();
     let file = match DefinitionFile::read(&args.file, &types).await {
@@ -33,11 +33,12 @@ pub async fn validate(config: &Config, args: &ValidateArgs) -> anyhow::Result<Ex
             return Ok(ExitCode::from(INVALID));
         }
     };
-    let mut out = std::io::stdout();
-    writeln!(out, "{}: valid", args.file.display())?;
-    writeln!(out, "order: {}", file.graph.order().collect::<Vec<_>>().join(", "))?;
+    let mut text = format!("{}: valid\n", args.file.display());
+    text.push_str(&format!("order: {}\n", file.graph.order().collect::<Vec<_>>().join(", ")));
     for (depth, nodes) in (1..).zip(file.graph.levels()) {
-        writeln!(out, "level {depth}: {}", nodes.join(", "))?;
+        text.push_str(&format!("level {depth}: {}\n", nodes.join(", ")));
     }
+    // Whoever closed standard output does not want it.
+    std::io::stdout().write_all(text.as_bytes()).ok();
     Ok(ExitCode::SUCCESS)
 }

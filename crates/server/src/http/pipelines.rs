@@ -214,7 +214,7 @@ pub(crate) async fn list(
     caller: Authenticated,
     query: Query<ListPipelines>,
 ) -> Result<HttpResponse, Problem> {
-    let query = query.0;
+    let query = query.read()?;
     let mut problems = Problems::new();
     let limit = page::limit(query.limit.as_deref(), &mut problems);
     let before = page::cursor(List::Pipelines, query.cursor.as_deref(), &mut problems);

@@ -9,8 +9,18 @@ use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
 
-/// The parameters of a query.
-pub(crate) struct Query<T>(pub(crate) T);
+/// The parameters of a query, not yet judged: who asks is looked at first.
+pub(crate) struct Query<T>(Result<T, Problem>);
+
+impl<T> Query<T> {
+    /// The parameters.
+    ///
+    /// # Errors
+    /// 422 names the one that is unknown or given twice.
+    pub(crate) fn read(self) -> Result<T, Problem> {
+        self.0
+    }
+}
 
 impl<T: DeserializeOwned + 'static> FromRequest for Query<T> {
     type Error = Problem;
@@ -18,7 +28,7 @@ impl<T: DeserializeOwned + 'static> FromRequest for Query<T> {
 
     fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
         let read = web::Query::<T>::from_query(request.query_string());
-        ready(read.map(|query| Self(query.into_inner())).map_err(|error| invalid(&error.to_string())))
+        ready(Ok(Self(read.map(web::Query::into_inner).map_err(|error| invalid(&error.to_string())))))
     }
 }
 

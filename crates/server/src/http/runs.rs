@@ -185,7 +185,7 @@ pub(crate) async fn list(
     caller: Authenticated,
     query: Query<ListRuns>,
 ) -> Result<HttpResponse, Problem> {
-    let query = query.0;
+    let query = query.read()?;
     let mut problems = Problems::new();
     let limit = page::limit(query.limit.as_deref(), &mut problems);
     let filter = RunFilter {
@@ -282,7 +282,7 @@ pub(crate) async fn journal(
     query: Query<ReadJournal>,
 ) -> Result<HttpResponse, Problem> {
     let run = state.run(&caller.0, &id, Action::Read).await?;
-    let query = query.0;
+    let query = query.read()?;
     let mut problems = Problems::new();
     let limit = page::limit(query.limit.as_deref(), &mut problems);
     let after: i64 = page::id("after", query.after.as_deref(), &mut problems).unwrap_or(0);

@@ -187,3 +187,10 @@ fn a_problem_has_a_body_of_known_size() {
     let size = Problem::not_found().error_response().body().size();
     assert!(matches!(size, actix_web::body::BodySize::Sized(_)));
 }
+
+#[test]
+fn the_document_in_the_repository_is_the_one_of_this_version() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi.json");
+    let committed = std::fs::read_to_string(path).unwrap();
+    assert!(committed == openapi_text().unwrap(), "run `cargo run -- openapi > docs/openapi.json`");
+}

@@ -20,6 +20,8 @@ use crate::pool::BlockingPool;
 #[derive(Debug, Clone)]
 pub struct Workspace {
     root: Arc<Dir>,
+    /// A directory beneath the root that is no part of the workspace.
+    closed: Option<Arc<WorkspacePath>>,
     pool: BlockingPool,
 }
 
@@ -87,7 +89,14 @@ impl Workspace {
         });
         let root =
             opened.await?.map_err(|source| WorkspaceError::Io { doing: "open the workspace", source })?;
-        Ok(Self { root: Arc::new(root), pool })
+        Ok(Self { root: Arc::new(root), closed: None, pool })
+    }
+
+    /// The same workspace without `path` and what is beneath it: whoever names it, or a link to it, is told that it is
+    /// outside, and lists leave it out. For what the operator keeps beneath the root and nobody else may read.
+    #[must_use]
+    pub fn without(self, path: WorkspacePath) -> Self {
+        Self { closed: Some(Arc::new(path)), ..self }
     }
 
     /// The whole file, if it has at most `max_bytes`.
@@ -111,7 +120,8 @@ impl Workspace {
     /// # Errors
     /// [`WorkspaceError`]: it leads out, is missing, or is no directory.
     pub async fn list(&self, path: &WorkspacePath, options: ListOptions) -> Result<Listing, WorkspaceError> {
-        self.blocking(path, move |root, path| list::list(root, path, &options)).await
+        let closed = self.closed.clone();
+        self.blocking(path, move |root, path| list::list(root, path, &options, closed.as_deref())).await
     }
 
     /// Makes the file's content `bytes`, atomically and durably: who reads sees the old content or the new, also after
@@ -150,8 +160,33 @@ impl Workspace {
         path: &WorkspacePath,
         work: impl FnOnce(&Dir, &WorkspacePath) -> Result<T, WorkspaceError> + Send + 'static,
     ) -> Result<T, WorkspaceError> {
-        let (root, path) = (Arc::clone(&self.root), path.clone());
-        self.pool.run(move || work(&root, &path)).await?
+        let (root, path, closed) = (Arc::clone(&self.root), path.clone(), self.closed.clone());
+        self.pool
+            .run(move || {
+                if closed.is_some_and(|closed| leads_into(&root, &path, &closed)) {
+                    return Err(WorkspaceError::Escape);
+                }
+                work(&root, &path)
+            })
+            .await?
+    }
+}
+
+/// Whether `path` is `closed` or beneath it, by its name or through links. What does not exist yet is judged by its
+/// nearest parent that does.
+fn leads_into(root: &Dir, path: &WorkspacePath, closed: &WorkspacePath) -> bool {
+    if Path::new(path.as_str()).starts_with(closed.as_str()) {
+        return true;
+    }
+    let mut existing = path.clone();
+    loop {
+        if let Ok(real) = root.canonicalize(existing.as_path()) {
+            return real.starts_with(closed.as_str());
+        }
+        match existing.split() {
+            Some((parent, _)) => existing = parent,
+            None => return false,
+        }
     }
 }
 

@@ -118,8 +118,10 @@ pub(super) fn list(
     root: &Dir,
     path: &WorkspacePath,
     options: &ListOptions,
+    closed: Option<&WorkspacePath>,
 ) -> Result<Listing, WorkspaceError> {
-    let mut walk = Walk { root, base: path, options, looked_at: 0, items: Vec::new(), truncated: false };
+    let mut walk =
+        Walk { root, base: path, options, closed, looked_at: 0, items: Vec::new(), truncated: false };
     walk.directory(path)?;
     Ok(Listing { items: walk.items, truncated: walk.truncated })
 }
@@ -128,6 +130,7 @@ struct Walk<'a> {
     root: &'a Dir,
     base: &'a WorkspacePath,
     options: &'a ListOptions,
+    closed: Option<&'a WorkspacePath>,
     looked_at: usize,
     items: Vec<Entry>,
     truncated: bool,
@@ -140,7 +143,10 @@ impl Walk<'_> {
             if self.truncated {
                 break;
             }
-            self.one(&path.child(&name))?;
+            let path = path.child(&name);
+            if self.closed != Some(&path) {
+                self.one(&path)?;
+            }
         }
         Ok(())
     }

@@ -1,0 +1,85 @@
+//! Reading single values: each answers with the value, or with what would be right.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use figment::value::Value;
+use gathering_auth::{KeyRing, Registration};
+use gathering_domain::Secret;
+use gathering_persistence::ConnectOptions;
+use gathering_tools::Network;
+use tracing_subscriber::EnvFilter;
+
+use super::LogFormat;
+
+pub(super) fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(_, text) => Some(text.clone()),
+        Value::Char(_, char) => Some(char.to_string()),
+        Value::Bool(_, bool) => Some(bool.to_string()),
+        Value::Num(_, number) => number
+            .to_i128()
+            .map(|number| number.to_string())
+            .or_else(|| number.to_f64().map(|number| number.to_string()))
+            .or_else(|| number.to_u128().map(|number| number.to_string())),
+        _ => None,
+    }
+}
+
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+    Ok(PathBuf::from(text))
+}
+
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    let text =
+        text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    text.parse().map_err(|_| "an address and a port, such as 127.0.0.1:8080 or [::1]:0".to_owned())
+}
+
+pub(super) fn database_url(text: &str) -> Result<Secret, String> {
+    let url = Secret::from(text);
+    ConnectOptions::parse(&url).map(|_| url).map_err(|error| error.to_string())
+}
+
+pub(super) fn token_key(text: &str) -> Result<Secret, String> {
+    KeyRing::parse(text).map(|_| Secret::from(text)).map_err(|error| error.to_string())
+}
+
+pub(super) fn registration(text: &str) -> Result<Registration, String> {
+    match text {
+        "open" => Ok(Registration::Open),
+        "closed" => Ok(Registration::Closed),
+        _ => Err("`open` or `closed`".to_owned()),
+    }
+}
+
+pub(super) fn networks(text: &str) -> Result<Vec<Network>, String> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|network| !network.is_empty())
+        .map(|network| network.parse().map_err(|_| "networks such as 10.0.0.0/8,fd00::/8".to_owned()))
+        .collect()
+}
+
+pub(super) fn log_filter(text: &str) -> Result<String, String> {
+    match EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("a filter such as `info` or `info,gathering_server=debug`".to_owned()),
+    }
+}
+
+pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "json" => Ok(LogFormat::Json),
+        "pretty" => Ok(LogFormat::Pretty),
+        _ => Err("`json` or `pretty`".to_owned()),
+    }
+}
+
+pub(super) fn http_url(text: &str) -> Result<String, String> {
+    if text.starts_with("http://") || text.starts_with("https://") {
+        Ok(text.trim_end_matches('/').to_owned())
+    } else {
+        Err("a URL such as http://127.0.0.1:11434/v1".to_owned())
+    }
+}
