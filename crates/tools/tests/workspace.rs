@@ -102,6 +102,18 @@ async fn links_that_stay_inside_are_followed_by_reads_and_replaced_by_writes() {
 }
 
 #[tokio::test]
+async fn excluded_names_are_left_out_with_all_that_is_in_them() {
+    let (_outside, workspace) = workspace().await;
+    for file in ["a.md", "target/b.md", "src/c.md", "src/target/d.md"] {
+        workspace.write(&path(file), b"x".to_vec()).await.unwrap();
+    }
+    let options = ListOptions::recursive().matching("*.md").excluding(vec!["target".to_owned()]);
+    let listing = workspace.list(&WorkspacePath::root(), options).await.unwrap();
+    let paths: Vec<_> = listing.items.iter().map(|entry| entry.path.as_str()).collect();
+    assert_eq!(paths, ["a.md", "src/c.md"]);
+}
+
+#[tokio::test]
 async fn a_closed_part_is_outside_by_name_and_through_links() {
     let (outside, workspace) = workspace().await;
     let root = inside(&outside);

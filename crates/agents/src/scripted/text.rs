@@ -16,6 +16,9 @@ const SUMMARY_SENTENCES: usize = 3;
 const TOPICS: usize = 5;
 const KEYWORDS: usize = 10;
 const OUTLINE_ITEMS: usize = 20;
+const GIST_ITEMS: usize = 8;
+/// By what share the first sentence of a text counts more.
+const LEAD: f64 = 1.5;
 const MAX_SENTENCE_BYTES: usize = 600;
 /// More of a prompt than this is not read: 256 KiB.
 const MAX_READ_BYTES: usize = 256 * 1024;
@@ -61,7 +64,7 @@ pub(super) fn combine(text: &str) -> String {
     }
     let mut answer = format!("Combined from {} parts, {} words.\n", parts.len(), whole.n_words);
     for (title, body) in parts.iter().take(OUTLINE_ITEMS) {
-        let best = Reading::of(body).most_central(1).join(" ");
+        let best = gist(body);
         match (title.as_deref(), best.is_empty()) {
             (Some(title), true) => {
                 let _ = write!(answer, "\n- {title}");
@@ -76,6 +79,24 @@ pub(super) fn combine(text: &str) -> String {
     }
     whole.add_topics(&mut answer, "Common topics");
     answer
+}
+
+/// A part in a line or two: the first items of a list, or the two most central sentences.
+fn gist(body: &str) -> String {
+    let items: Vec<&str> =
+        body.lines().filter_map(|line| line.trim().strip_prefix("- ")).take(GIST_ITEMS).collect();
+    let lines = body.lines().filter(|line| !line.trim().is_empty()).count();
+    if items.len() > 1 && items.len() * 2 >= lines.min(GIST_ITEMS * 2) {
+        return items.join(", ");
+    }
+    let prose: Vec<&str> = body.lines().filter(|line| !is_trailer(line)).collect();
+    Reading::of(&prose.join("\n")).most_central(2).join(" ")
+}
+
+/// What answers of this provider end with; as a sentence it would look central, being made of frequent words alone.
+fn is_trailer(line: &str) -> bool {
+    ["Topics: ", "Common topics: ", "From "].iter().any(|begin| line.starts_with(begin))
+        && line.ends_with('.')
 }
 
 /// A text's sentences and how often each of its telling words comes.
@@ -97,15 +118,15 @@ impl Reading {
     }
 
     /// The sentences whose words come most often in the text, in the text's order. A long sentence gains nothing by its
-    /// length, nor one by a word said twice.
+    /// length, nor one by a word said twice; an early one gains a little, as a text says first what it is about.
     fn most_central(&self, count: usize) -> Vec<String> {
-        let score = |sentence: &str| -> f64 {
+        let score = |at: usize, sentence: &str| -> f64 {
             let words: BTreeSet<String> = telling_words(sentence).collect();
             let sum: usize = words.iter().filter_map(|word| self.frequencies.get(word)).sum();
-            sum as f64 / (words.len() as f64 + 3.0)
+            (1.0 + LEAD / (1.0 + at as f64 / 4.0)) * sum as f64 / (words.len() as f64 + 3.0)
         };
         let mut ranked: Vec<(usize, f64)> =
-            self.sentences.iter().enumerate().map(|(at, sentence)| (at, score(sentence))).collect();
+            self.sentences.iter().enumerate().map(|(at, sentence)| (at, score(at, sentence))).collect();
         ranked.sort_by(|one, other| other.1.total_cmp(&one.1).then(one.0.cmp(&other.0)));
         let mut chosen: Vec<usize> = ranked.into_iter().take(count).map(|(at, _)| at).collect();
         chosen.sort_unstable();

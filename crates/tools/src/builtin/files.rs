@@ -158,6 +158,8 @@ struct ListParams {
     #[serde(default)]
     pattern: Option<String>,
     #[serde(default)]
+    exclude: Vec<String>,
+    #[serde(default)]
     limit: Option<usize>,
 }
 
@@ -176,6 +178,11 @@ impl ListFiles {
                 "pattern": {
                     "description": "Only entries that match: `*.md` against the name, `docs/**/*.md` against the path.",
                     "type": "string", "minLength": 1, "maxLength": 256
+                },
+                "exclude": {
+                    "description": "Names that are left out with all that is in them, such as `target` or `node_modules`.",
+                    "type": "array", "maxItems": 100,
+                    "items": {"type": "string", "minLength": 1, "maxLength": WorkspacePath::MAX_NAME_LEN}
                 },
                 "limit": {
                     "description": "How many entries at most; 1000 when absent.",
@@ -202,6 +209,7 @@ impl Tool for ListFiles {
         if let Some(limit) = params.limit {
             options = options.limit(limit);
         }
+        options = options.excluding(params.exclude);
         let listing = context.workspace()?.list(&path, options).await?;
         let items: Vec<Value> = listing
             .items

@@ -16,6 +16,7 @@ const MAX_LOOKED_AT: usize = 100_000;
 pub struct ListOptions {
     recursive: bool,
     pattern: Option<Glob>,
+    excluded: Vec<String>,
     limit: usize,
 }
 
@@ -25,7 +26,7 @@ impl ListOptions {
 
     /// What is in the directory itself; up to 1000 entries.
     pub fn flat() -> Self {
-        Self { recursive: false, pattern: None, limit: 1000 }
+        Self { recursive: false, pattern: None, excluded: Vec::new(), limit: 1000 }
     }
 
     /// What is in the directory and in those beneath it; up to 1000 entries. Links are shown, not followed.
@@ -37,6 +38,13 @@ impl ListOptions {
     #[must_use]
     pub fn matching(mut self, pattern: &str) -> Self {
         self.pattern = Some(Glob::new(pattern));
+        self
+    }
+
+    /// Leaves out whatever has one of these names, with all that is in it.
+    #[must_use]
+    pub fn excluding(mut self, names: Vec<String>) -> Self {
+        self.excluded = names;
         self
     }
 
@@ -165,7 +173,7 @@ impl Walk<'_> {
                 names.push(name);
             }
         }
-        names.retain(|name| !name.starts_with(UNFINISHED_PREFIX));
+        names.retain(|name| !name.starts_with(UNFINISHED_PREFIX) && !self.options.excluded.contains(name));
         names.sort_unstable();
         Ok(names)
     }
