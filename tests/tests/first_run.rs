@@ -62,7 +62,7 @@ async fn uptime_check_tries_again_while_the_page_stumbles() -> Result<()> {
     let database = Database::empty().await?;
     let peer = Peer::start(|request| match request.nth {
         0 | 1 => Answer::now(503, json!("busy")),
-        _ => Answer::now(200, json!("all is well, it says")),
+        _ => Answer::now(200, json!({"status": "all is well"})),
     })
     .await?;
     let input = json!({"url": peer.url("/page"), "contains": "all is well", "webhook": peer.url("/hook")});
@@ -182,6 +182,7 @@ async fn an_invalid_file_exits_with_2_and_every_problem_has_its_pointer() -> Res
             &[
                 "/nodes/1/id",
                 "/nodes/2/id",
+                "/nodes/2/config/expression",
                 "/nodes/3/type",
                 "/nodes/4/timeout_seconds",
                 "/nodes/4/retry/max_attempts",

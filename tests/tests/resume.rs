@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use gathering_e2e::{Answer, Database, Peer, Process, Random, Server, begin, call, pipeline, wait_until};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -136,13 +137,14 @@ fn check(journal: &[Value], asked: &HashMap<&'static str, Vec<String>>, run: &st
     Ok(())
 }
 
+/// Answers whether the run was cut off in the middle.
 async fn kill_and_resume(
     database: &Database,
     peer: &Peer,
     place: &str,
     n_requests: usize,
     moment: Duration,
-) -> Result<()> {
+) -> Result<bool> {
     let file = start_and_kill(database, peer, place, n_requests, moment).await?;
     let (done, before) = (durable(database, place).await?, asked(peer, place));
     let resume = ["run", &file.display().to_string(), "--resume", "--json"];
@@ -163,9 +165,10 @@ async fn kill_and_resume(
     if journal.is_empty() {
         // It had ended before it was killed: nothing is told again, and nothing was done again.
         ensure!(after.values().all(|keys| keys.len() == 1), "{after:?}");
-        return Ok(());
+        return Ok(false);
     }
-    check(&journal, &after, run)
+    check(&journal, &after, run)?;
+    Ok(journal.iter().any(|entry| entry["kind"] == "taken_over"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,15 +184,22 @@ async fn i1_a_run_killed_at_any_moment_is_resumed_without_repeating_what_succeed
             (n_requests, random.below(Duration::from_millis(if n_requests == 0 { 400 } else { 120 })))
         })
         .collect();
-    let lane = async |first: usize| -> Result<()> {
+    let lane = async |first: usize| -> Result<usize> {
+        let mut n_cut_off = 0;
         for (n_kill, (n_requests, moment)) in kills.iter().enumerate().skip(first).step_by(N_AT_ONCE) {
             let place = format!("kill-{n_kill}");
             let killed = kill_and_resume(&database, &peer, &place, *n_requests, *moment).await;
-            killed.with_context(|| format!("killed {moment:?} after request {n_requests}"))?;
+            let killed = killed.with_context(|| format!("killed {moment:?} after request {n_requests}"));
+            n_cut_off += usize::from(killed?);
         }
-        Ok(())
+        Ok(n_cut_off)
     };
-    tokio::try_join!(lane(0), lane(1), lane(2), lane(3))?;
+    let (one, two, three, four) = tokio::try_join!(lane(0), lane(1), lane(2), lane(3))?;
+    let n_cut_off = one + two + three + four;
+    assert!(
+        n_cut_off >= N_KILLS / 2,
+        "only {n_cut_off} kills met a run in the middle: the test proves little"
+    );
     Ok(())
 }
 
@@ -226,5 +236,24 @@ async fn resuming_what_has_ended_does_nothing_again() -> Result<()> {
         assert_eq!((ended.code, ended.stdout.trim()), (Some(0), "/ended/last"), "{ended:?}");
     }
     assert!(asked(&peer, "ended").values().all(|keys| keys.len() == 1));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_was_asked_to_stop_is_handed_back_and_can_be_resumed() -> Result<()> {
+    let (database, peer) = (Database::empty().await?, peer().await?);
+    let file = write(&database, &peer, "stopped")?.display().to_string();
+    let mut process = Process::start(&mut database.command(&["run", &file])?)?;
+    peer.asked(2, LIMIT).await.with_context(|| process.last_words())?;
+    process.signal(Signal::SIGTERM)?;
+    let ended = process.end(LIMIT).await?;
+    assert_eq!(ended.code, Some(128 + 15), "{ended:?}");
+    assert!(ended.stderr.contains("--resume"), "{}", ended.stderr);
+    let session = database.session().await?;
+    let state: String = session.query_one("SELECT state FROM runs", &[]).await?.get(0);
+    assert_eq!(state, "queued");
+    let ended = Process::start(&mut database.command(&["run", &file, "--resume"])?)?.end(LIMIT).await?;
+    assert_eq!((ended.code, ended.stdout.trim()), (Some(0), "/stopped/last"), "{ended:?}");
+    assert!(asked(&peer, "stopped").values().all(|keys| keys.len() == 1), "what executed was let finish");
     Ok(())
 }

@@ -134,3 +134,27 @@ async fn a_run_that_ends_within_the_grace_period_is_finished_by_its_own_server()
     assert_eq!(peer.requests().len(), 1);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_does_not_wait_for_the_grace_period() -> Result<()> {
+    let database = Database::empty().await?;
+    let peer = Peer::start(|_| Answer::held(json!({"ok": true}))).await?;
+    let mut server = Server::start_with(&database, |command| {
+        // Longer than this test may take.
+        command.env("GATHERING_SHUTDOWN_DRAIN_SECONDS", "600").env("GATHERING_SHUTDOWN_GRACE_SECONDS", "600");
+    })
+    .await?;
+    let ada = server.client().join("ada@example.org").await?;
+    let id = ada.create_pipeline(&pipeline(&[call("hang", &peer.url("/"))], &[])).await?;
+    let run = ada.start_run(&id).await?;
+    peer.asked(1, LIMIT).await?;
+    server.signal(Signal::SIGTERM)?;
+    not_ready(&server).await?;
+    server.signal(Signal::SIGTERM)?;
+    let ended = server.end(LIMIT).await?;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    peer.release();
+    let second = Server::start(&database).await?;
+    second.client().login("ada@example.org").await?.run_in(&run, &["succeeded"], LIMIT).await?;
+    Ok(())
+}
