@@ -308,8 +308,9 @@ impl Unstarted {
         if let Some(stale) = PidFile::read(&self.cluster_dir) {
             probe::end_leftovers(&self.cluster_dir)?;
             // PostgreSQL judges a dead number itself, and reads there which shared memory to look at. It only cannot
-            // know that a live process took the number over.
-            if probe::is_alive(stale.pid) {
+            // know that another process took the number over, or that the old one ended and nobody has waited for it, as
+            // happens for ever in a container whose first process does not.
+            if probe::is_number_in_use(stale.pid) {
                 fs::remove_file(&pid_file).map_err(ClusterError::io("remove the stale", &pid_file))?;
             }
         } else if pid_file.exists() {

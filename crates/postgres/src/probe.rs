@@ -19,10 +19,12 @@ pub(crate) const POLL: Duration = Duration::from_millis(5);
 
 /// Whether the process exists and still runs; one that ended and waits for its parent does not.
 pub(crate) fn is_alive(pid: u32) -> bool {
-    match kill(number(pid), None) {
-        Ok(()) | Err(Errno::EPERM) => !is_zombie(pid),
-        Err(_) => false,
-    }
+    is_number_in_use(pid) && !is_zombie(pid)
+}
+
+/// Whether the system still knows a process of this number, be it one that ended and that nobody has waited for.
+pub(crate) fn is_number_in_use(pid: u32) -> bool {
+    matches!(kill(number(pid), None), Ok(()) | Err(Errno::EPERM))
 }
 
 /// Whether `pid` is a PostgreSQL process that works in `cluster_dir`.

@@ -5,6 +5,7 @@
 use std::error::Error;
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -165,6 +166,29 @@ fn a_pid_file_whose_number_a_stranger_took_over_does_not_stop_the_start() -> Tes
     stranger.wait()?;
     assert_eq!(sql(&started?, "SELECT 1")?, "1");
     assert!(survived, "the stranger was stopped");
+    Ok(())
+}
+
+#[test]
+fn a_killed_postmaster_that_nobody_has_waited_for_does_not_stop_the_start() -> TestResult {
+    let (_directory, settings) = reachable()?;
+    Cluster::start(&settings)?.stop()?;
+    let cluster_dir = settings.data_dir.join("postgres");
+    // PostgreSQL only minds processes of its own user.
+    let user = fs::metadata(&cluster_dir)?.uid();
+    let mut ended = Command::new("true").uid(user).spawn()?;
+    wait_until("the end of the process", || {
+        fs::read_to_string(format!("/proc/{}/stat", ended.id())).is_ok_and(|stat| stat.contains(") Z "))
+    });
+    let pid_file = format!(
+        "{}\n{}\n1700000000\n5432\n/tmp/gone\n\n  1 1\nready   \n",
+        ended.id(),
+        cluster_dir.display()
+    );
+    fs::write(cluster_dir.join("postmaster.pid"), pid_file)?;
+    let started = Cluster::start(&settings);
+    ended.wait()?;
+    assert_eq!(sql(&started?, "SELECT 1")?, "1");
     Ok(())
 }
 
