@@ -5,7 +5,6 @@
 use std::error::Error;
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
