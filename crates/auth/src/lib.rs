@@ -8,7 +8,6 @@ mod account;
 mod audit;
 mod caller;
 mod error;
-mod ids;
 mod keys;
 mod passwords;
 mod refresh;
@@ -23,7 +22,7 @@ pub use account::{Account, AccountRecord, NewAccount, NewProject, PasswordHash, 
 pub use audit::{AuditEvent, AuditKind, Origin};
 pub use caller::{Caller, Credential};
 pub use error::AuthError;
-pub use ids::{SessionId, TokenId};
+pub use gathering_domain::{SessionId, TokenId};
 pub use keys::{InvalidKey, KeyRing};
 pub use passwords::{PasswordError, PasswordSettings, Passwords};
 pub use refresh::RefreshToken;

@@ -8,11 +8,11 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 
-use gathering_domain::Digest;
+use gathering_domain::{Digest, EffectClass};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::journal::{EffectClass, EffectStart, JournalEvent, NodeFailure};
+use crate::journal::{EffectStart, JournalEvent, NodeFailure};
 
 /// What the journal knows of one effect.
 #[derive(Debug, Clone, PartialEq)]

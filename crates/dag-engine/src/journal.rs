@@ -5,7 +5,7 @@
 //! and knows nothing of where they are stored.
 
 use chrono::{DateTime, Utc};
-use gathering_domain::{InstanceId, NodeId};
+use gathering_domain::{EffectClass, InstanceId, NodeId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -111,18 +111,6 @@ pub struct EffectStart {
     pub class: EffectClass,
     /// The digest of what is asked for, in hexadecimal.
     pub request_digest: String,
-}
-
-/// What a side effect allows when it is unknown whether it took place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EffectClass {
-    /// It changes nothing; repeating it is free.
-    Pure,
-    /// Repeating it with the same key does no more than doing it once.
-    Idempotent,
-    /// It must not be repeated silently.
-    Unsafe,
 }
 
 /// Why a node failed, as it is recorded and shown.

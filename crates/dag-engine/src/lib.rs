@@ -26,10 +26,9 @@ pub use effects::Effects;
 pub use engine::{Engine, EngineService, EngineSettings};
 pub use expression::{EvaluationError, Expression, ExpressionProblem, MAX_SOURCE_BYTES, MAX_STEPS, Scope};
 pub use fields::{Fields, Shape};
+pub use gathering_domain::EffectClass;
 pub use graph::Graph;
-pub use journal::{
-    CorruptEntry, EffectClass, EffectStart, JournalEntry, JournalEvent, NodeFailure, Record, Seq,
-};
+pub use journal::{CorruptEntry, EffectStart, JournalEntry, JournalEvent, NodeFailure, Record, Seq};
 pub use node_run::{IllegalRecord, NodeRun, NodeState};
 pub use node_type::{Attempt, NodeType, NodeTypes, Outcome};
 pub use runner::{Runner, RunnerHandle, RunnerSettings};

@@ -80,6 +80,10 @@ uuid_ids! {
     InstanceId, "instance";
     /// A long-lived key of a program.
     ApiKeyId, "API key";
+    /// What one login began: a family of refresh tokens and the access tokens issued beside them.
+    SessionId, "session";
+    /// One access token.
+    TokenId, "token";
     /// One HTTP request.
     RequestId, "request";
 }

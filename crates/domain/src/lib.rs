@@ -2,6 +2,7 @@
 
 mod definition;
 mod digest;
+mod effect;
 mod email;
 mod ids;
 mod pointer;
@@ -12,10 +13,11 @@ pub use definition::{
     CircuitBreaker, DEFAULT_MAX_CONCURRENCY, Definition, Edge, EdgeOn, Join, Node, RetryPolicy,
 };
 pub use digest::Digest;
+pub use effect::EffectClass;
 pub use email::{Email, InvalidEmail};
 pub use ids::{
     AgentId, ApiKeyId, InstanceId, InvalidId, NodeId, PipelineId, ProjectId, RequestId, RunId, ScheduleId,
-    TaskId, UserId,
+    SessionId, TaskId, TokenId, UserId,
 };
 pub use pointer::Pointer;
 pub use problem::{Problem, Problems};

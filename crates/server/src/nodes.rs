@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use gathering_agents::Providers;
-use gathering_dag_engine::{EffectClass, Fields, NodeFailure, NodeTypes};
+use gathering_dag_engine::{Fields, NodeFailure, NodeTypes};
 use gathering_domain::{Pointer, Problems, ProjectId};
 use gathering_tools::{Outbound, ToolContext, ToolError, Toolbox, Workspace};
 use serde_json::Value;
@@ -104,15 +104,6 @@ fn failure_of_tool(error: &ToolError) -> NodeFailure {
         NodeFailure::retryable(error.kind(), message)
     } else {
         NodeFailure::permanent(error.kind(), message)
-    }
-}
-
-/// The engine's word for a tool's class of effect.
-const fn class_of_effect(class: gathering_tools::EffectClass) -> EffectClass {
-    match class {
-        gathering_tools::EffectClass::Pure => EffectClass::Pure,
-        gathering_tools::EffectClass::Idempotent => EffectClass::Idempotent,
-        gathering_tools::EffectClass::Unsafe => EffectClass::Unsafe,
     }
 }
 

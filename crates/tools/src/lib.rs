@@ -13,12 +13,13 @@ mod toolbox;
 mod workspace;
 
 pub use builtin::{HttpRequest, ListFiles, ReadFile, SendNotification, WriteFile};
+pub use gathering_domain::EffectClass;
 pub use outbound::{
     InvalidNetwork, Network, Outbound, OutboundError, OutboundPolicy, OutboundRequest, OutboundResponse,
 };
 pub use pool::{BlockingPool, BlockingWorkPanicked};
 pub use schema::{InvalidSchema, ParameterSchema};
-pub use spec::{EffectClass, ToolSource, ToolSpec};
+pub use spec::{ToolSource, ToolSpec};
 pub use tool::{BlockingTool, Tool, ToolContext, ToolError};
 pub use toolbox::{RegisterToolError, Toolbox};
 pub use workspace::{

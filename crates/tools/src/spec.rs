@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use gathering_domain::EffectClass;
 use serde_json::Value;
 
 /// The most characters that a tool's name may have.
@@ -23,18 +23,6 @@ pub struct ToolSpec {
     pub class: EffectClass,
     /// Where it comes from.
     pub source: ToolSource,
-}
-
-/// What repeating a call does, which decides what happens to a call whose end got lost in a crash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EffectClass {
-    /// It changes nothing.
-    Pure,
-    /// A second call leaves the world as the first did.
-    Idempotent,
-    /// A second call may do the thing twice.
-    Unsafe,
 }
 
 /// Where a tool comes from.

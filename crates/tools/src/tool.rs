@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use crate::outbound::OutboundError;
 use crate::pool::BlockingWorkPanicked;
-use crate::spec::{EffectClass, ToolSpec};
+use crate::spec::ToolSpec;
 use crate::workspace::{Workspace, WorkspaceError};
+use gathering_domain::EffectClass;
 
 /// Something that an agent or a pipeline can use.
 #[async_trait]

@@ -11,8 +11,9 @@ use serde_json::Value;
 
 use crate::pool::BlockingPool;
 use crate::schema::{InvalidSchema, ParameterSchema};
-use crate::spec::{EffectClass, MAX_NAME_LEN, ToolSpec};
+use crate::spec::{MAX_NAME_LEN, ToolSpec};
 use crate::tool::{BlockingTool, Tool, ToolContext, ToolError};
+use gathering_domain::EffectClass;
 
 /// A set of tools. Cloning is cheap and shares the tools; registering in a clone leaves the other as it was.
 #[derive(Clone)]

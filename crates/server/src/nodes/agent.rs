@@ -11,7 +11,7 @@ use gathering_dag_engine::{Attempt, EffectClass, Effects, Fields, NodeFailure, N
 use gathering_tools::{ToolContext, Toolbox};
 use serde_json::{Value, json};
 
-use super::{ProjectFiles, add_problems_below, class_of_effect, is_computed_text, tool_context, with_causes};
+use super::{ProjectFiles, add_problems_below, is_computed_text, tool_context, with_causes};
 
 /// The provider that stands for "a model if one is configured, else `scripted`".
 const AUTO: &str = "auto";
@@ -158,8 +158,7 @@ impl StepRunner for Recorded<'_> {
 
     /// An unknown tool, bad parameters or a failure is what the model is told, so that it can do better.
     async fn call_tool(&self, key: &StepKey, call: &ToolCall) -> Result<ToolResult, NodeFailure> {
-        let class =
-            self.tools.class_of(&call.name, &call.arguments).map_or(EffectClass::Pure, class_of_effect);
+        let class = self.tools.class_of(&call.name, &call.arguments).unwrap_or(EffectClass::Pure);
         let mut context = self.context.clone();
         context.idempotency_key = Some(format!("{}/{key}", self.key));
         let asked = json!({"tool": call.name, "params": call.arguments});

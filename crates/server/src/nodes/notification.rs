@@ -4,7 +4,7 @@ use gathering_dag_engine::{Attempt, Fields, NodeFailure, Shape};
 use gathering_tools::{OutboundRequest, ToolContext, Toolbox};
 use serde_json::Value;
 
-use super::{class_of_effect, failure_of_tool, is_computed_text};
+use super::{failure_of_tool, is_computed_text};
 
 const TOOL: &str = "send_notification";
 
@@ -60,7 +60,7 @@ impl Notification {
             let sent = self.tools.call(TOOL, params.clone(), &context).await;
             sent.map_err(|error| failure_of_tool(&error))
         };
-        attempt.effects.once("notify", class_of_effect(class), &params, send).await
+        attempt.effects.once("notify", class, &params, send).await
     }
 }
 

@@ -7,9 +7,7 @@ use gathering_dag_engine::{Attempt, Fields, NodeFailure, NodeType, Outcome, Shap
 use gathering_tools::{ToolError, Toolbox};
 use serde_json::{Map, Value, json};
 
-use super::{
-    ProjectFiles, add_problems_below, class_of_effect, failure_of_tool, is_computed_text, tool_context,
-};
+use super::{ProjectFiles, add_problems_below, failure_of_tool, is_computed_text, tool_context};
 
 /// The node type `tool`; its output is the tool's.
 pub struct ToolNode {
@@ -57,7 +55,7 @@ impl NodeType for ToolNode {
         let context = tool_context(self.files.open(attempt.project).await?, attempt.idempotency_key());
         let request = json!({"tool": tool, "params": params});
         let call = || async { self.tools.call(&tool, params, &context).await.map_err(failed) };
-        attempt.effects.once("tool", class_of_effect(class), &request, call).await.map(Outcome::Done)
+        attempt.effects.once("tool", class, &request, call).await.map(Outcome::Done)
     }
 }
 

@@ -9,9 +9,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::read_params;
-use crate::spec::{EffectClass, ToolSource, ToolSpec};
+use crate::spec::{ToolSource, ToolSpec};
 use crate::tool::{Tool, ToolContext, ToolError};
 use crate::workspace::{ListOptions, WorkspacePath};
+use gathering_domain::EffectClass;
 
 /// A file that is larger than this is nothing for a prompt or a journal: 1 MiB.
 const MAX_READ_BYTES: u64 = 1024 * 1024;

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use super::read_params;
 use crate::outbound::{Outbound, OutboundRequest};
-use crate::spec::{EffectClass, ToolSource, ToolSpec};
+use crate::spec::{ToolSource, ToolSpec};
 use crate::tool::{Tool, ToolContext, ToolError};
+use gathering_domain::EffectClass;
 
 /// Sends a request and answers `{status, headers, body}`, whatever the status.
 #[derive(Debug)]

@@ -8,8 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::read_params;
 use crate::outbound::{Outbound, OutboundRequest};
-use crate::spec::{EffectClass, ToolSource, ToolSpec};
+use crate::spec::{ToolSource, ToolSpec};
 use crate::tool::{Tool, ToolContext, ToolError};
+use gathering_domain::EffectClass;
 
 /// Posts a message or a payload to a webhook; only an answer of 200 to 299 counts as delivered.
 #[derive(Debug)]
