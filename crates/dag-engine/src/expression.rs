@@ -16,6 +16,7 @@ use cel::objects::{Key, Map};
 use cel::{Context, Env, ExecutionError, Value as CelValue};
 use serde_json::Value;
 
+pub(crate) use self::syntax::NodePath;
 use self::syntax::{Uses, Walk, depth};
 
 mod syntax;
@@ -128,6 +129,11 @@ impl Expression {
     /// The nodes that it names.
     pub fn node_ids(&self) -> impl Iterator<Item = &str> {
         self.uses.nodes.iter().map(String::as_str)
+    }
+
+    /// What it reads of them, as far as the names stand in the source.
+    pub(crate) fn node_paths(&self) -> impl Iterator<Item = &NodePath> {
+        self.uses.paths.iter()
     }
 
     /// Its value in this scope.

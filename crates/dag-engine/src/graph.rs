@@ -1,6 +1,6 @@
 //! A validated definition, ready to be driven: immutable, shared by all its runs.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use daggy::Dag;
@@ -15,6 +15,9 @@ use crate::expression::Expression;
 use crate::fields::Fields;
 use crate::node_type::{NodeType, NodeTypes};
 use crate::template::{self, Template};
+
+mod ancestry;
+mod references;
 
 /// A validated definition.
 pub struct Graph {
@@ -212,68 +215,6 @@ impl Graph {
         }
         path.reverse();
         path.iter().map(|&node| self.nodes[node].spec.id.as_str()).collect::<Vec<_>>().join(" -> ")
-    }
-
-    /// An expression may only name nodes that are resolved before it is evaluated.
-    fn check_references(&self, node_places: &[Pointer], edge_places: &[Pointer], problems: &mut Problems) {
-        for (index, node) in self.nodes.iter().enumerate() {
-            let at = node_places[index].join("config");
-            node.config.for_each_expression(&at, &mut |at, expression| {
-                self.check_upstream(expression, index, false, at, problems);
-            });
-        }
-        for edge in &self.edges {
-            if let Some(when) = &edge.when {
-                let at = edge_places[edge.place].join("when");
-                self.check_upstream(when, edge.from, true, &at, problems);
-            }
-        }
-        if let Some(output) = &self.output {
-            let at = Pointer::root().join("output");
-            for id in output.node_ids().filter(|id| !self.by_id.contains_key(*id)) {
-                problems.add(at.clone(), format!("there is no node `{id}`"));
-            }
-        }
-    }
-
-    fn check_upstream(
-        &self,
-        expression: &Expression,
-        node: usize,
-        itself_too: bool,
-        at: &Pointer,
-        problems: &mut Problems,
-    ) {
-        let mut wanted: BTreeMap<usize, &str> = BTreeMap::new();
-        for id in expression.node_ids() {
-            match self.by_id.get(id) {
-                Some(&named) if named == node && itself_too => {}
-                Some(&named) => drop(wanted.insert(named, id)),
-                None => problems.add(at.clone(), format!("there is no node `{id}`")),
-            }
-        }
-        // Backwards, nearest first: most expressions name a node close by, so the search ends soon.
-        let mut seen = HashSet::from([node]);
-        let mut queue = VecDeque::from([node]);
-        while let Some(node) = queue.pop_front() {
-            if wanted.is_empty() {
-                return;
-            }
-            for &edge in &self.nodes[node].incoming {
-                let from = self.edges[edge].from;
-                if seen.insert(from) {
-                    wanted.remove(&from);
-                    queue.push_back(from);
-                }
-            }
-        }
-        for id in wanted.values() {
-            let name = &self.nodes[node].spec.id;
-            problems.add(
-                at.clone(),
-                format!("node `{id}` is not upstream of `{name}`: no path of edges leads from it to here"),
-            );
-        }
     }
 }
 

@@ -36,6 +36,12 @@ pub trait NodeType: Send + Sync + 'static {
         false
     }
 
+    /// The fields that the output of a node with this config can have, where that is known before it runs: an
+    /// expression that reads another one is then refused. `None` where it is not known.
+    fn output_fields(&self, _config: &Value) -> Option<&'static [&'static str]> {
+        None
+    }
+
     /// Executes one attempt.
     ///
     /// Cancellation: the future is dropped when the run is cancelled, times out or is handed back; it must hold nothing

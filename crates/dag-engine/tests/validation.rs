@@ -97,6 +97,38 @@ fn an_expression_may_only_name_nodes_upstream() {
 }
 
 #[test]
+fn an_expression_may_only_read_what_a_node_can_have() {
+    let condition = |id: &str, expression: &str| json!({"id": id, "type": "condition", "config": {"expression": expression}});
+    let definition = json!({
+        "nodes": [
+            node("a"),
+            condition("b", "has(nodes.a.error) && nodes.a.result == 1"),
+            {"id": "c", "type": "delay", "config": {"seconds": "${{ nodes.b.output.rseult ? 1 : nodes['b'].error.code }}"}},
+            {"id": "d", "type": "delay", "config": {"seconds": "${{ nodes.c.output.waited + nodes.b.state.length }}"}},
+            {"id": "e", "type": "parallel"},
+            condition("f", "nodes.e.output.d == null && nodes.e.output.a == null && nodes.b.output.result"),
+        ],
+        "edges": [
+            {"from": "a", "to": "b"}, {"from": "b", "to": "c"}, {"from": "c", "to": "d"}, {"from": "d", "to": "e"},
+            {"from": "e", "to": "f"},
+        ],
+        "output": "nodes.f.output.result ? nodes.f.outptu : nodes.b.output.result",
+    });
+    assert_eq!(
+        problems(&definition),
+        [
+            "/nodes/1/config/expression: a node has no `result`: it has output, state, error",
+            "/nodes/2/config/seconds: the error of node `b` has no `code`: it has kind, message, retryable",
+            "/nodes/2/config/seconds: the output of node `b` has no `rseult`: it has result",
+            "/nodes/3/config/seconds: the state of node `b` is a word and has no `length`",
+            "/nodes/3/config/seconds: the output of node `c` has no fields, so no `waited`",
+            "/nodes/5/config/expression: the output of node `e` has no `a`: it has d",
+            "/output: a node has no `outptu`: it has output, state, error",
+        ]
+    );
+}
+
+#[test]
 fn what_is_no_graph_at_all_is_refused() {
     for (definition, expected) in [
         (json!(null), "/: must be an object"),

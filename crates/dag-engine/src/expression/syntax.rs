@@ -18,8 +18,19 @@ pub(super) struct Uses {
     pub(super) run: bool,
     /// Nodes that are named in it.
     pub(super) nodes: BTreeSet<String>,
+    /// What is read of them, as far as the names stand in the source.
+    pub(super) paths: BTreeSet<NodePath>,
     /// Whether `nodes` is read as a whole or by a computed name.
     pub(super) all_nodes: bool,
+}
+
+/// A part of a node that an expression reads: `nodes.<id>`, and up to two names behind it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct NodePath {
+    pub(crate) node: String,
+    /// `output`, `state` or `error`, if it is right.
+    pub(crate) part: Option<String>,
+    pub(crate) field: Option<String>,
 }
 
 /// One pass over a syntax tree: finds what it uses and what is wrong, and makes every iteration pay its step.
@@ -32,7 +43,9 @@ pub(super) struct Walk {
 impl Walk {
     /// Looks at this node and what is below it; `local` holds the variables of the comprehensions around it.
     pub(super) fn visit(&mut self, node: &mut IdedExpr, local: &mut Vec<String>) {
-        if let Some(id) = named_node(&node.expr, local) {
+        if let Some((id, names)) = named_node(&node.expr, local) {
+            let mut names = names.into_iter();
+            self.uses.paths.insert(NodePath { node: id.clone(), part: names.next(), field: names.next() });
             self.uses.nodes.insert(id);
             return;
         }
@@ -123,16 +136,30 @@ fn is_function(name: &str) -> bool {
     context.add_function(name, |_: bool| true).is_err()
 }
 
-/// The id in `nodes.<id>` and `nodes["<id>"]`.
-fn named_node(expr: &Expr, local: &[String]) -> Option<String> {
-    let is_nodes =
-        |expr: &Expr| matches!(expr, Expr::Ident(name) if name == "nodes" && !local.contains(name));
+/// The id in `nodes.<id>` and `nodes["<id>"]`, with the names that follow it as literally.
+fn named_node(expr: &Expr, local: &[String]) -> Option<(String, Vec<String>)> {
+    let (operand, name, is_test) = named(expr)?;
+    match operand {
+        // `has(nodes.x)` asks for the node itself, which is known by then.
+        Expr::Ident(nodes) => {
+            (nodes == "nodes" && !is_test && !local.contains(nodes)).then(|| (name, Vec::new()))
+        }
+        inner => {
+            let (id, mut names) = named_node(inner, local)?;
+            names.push(name);
+            Some((id, names))
+        }
+    }
+}
+
+/// What `operand.name`, `operand["name"]` and `has(operand.name)` select from, the name, and whether it is the last.
+fn named(expr: &Expr) -> Option<(&Expr, String, bool)> {
     match expr {
-        Expr::Select(select) if !select.test && is_nodes(&select.operand.expr) => Some(select.field.clone()),
+        Expr::Select(select) => Some((&select.operand.expr, select.field.clone(), select.test)),
         Expr::Call(call) if call.func_name == operators::INDEX && call.args.len() == 2 => {
-            match (&call.args[0].expr, &call.args[1].expr) {
-                (nodes, Expr::Literal(LiteralValue::String(id))) if is_nodes(nodes) => {
-                    Some(id.inner().to_owned())
+            match &call.args[1].expr {
+                Expr::Literal(LiteralValue::String(name)) => {
+                    Some((&call.args[0].expr, name.inner().to_owned(), false))
                 }
                 _ => None,
             }

@@ -37,6 +37,10 @@ impl NodeType for Condition {
         true
     }
 
+    fn output_fields(&self, _config: &Value) -> Option<&'static [&'static str]> {
+        Some(&["result"])
+    }
+
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         match &attempt.config["expression"] {
             Value::Bool(result) => Ok(Outcome::Done(json!({ "result": result }))),
@@ -84,6 +88,10 @@ impl NodeType for Delay {
             }
             _ => {}
         }
+    }
+
+    fn output_fields(&self, _config: &Value) -> Option<&'static [&'static str]> {
+        Some(&[])
     }
 
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {

@@ -52,6 +52,14 @@ impl NodeType for Action {
         }
     }
 
+    fn output_fields(&self, config: &Value) -> Option<&'static [&'static str]> {
+        match config["action"].as_str()? {
+            "call_api" => Some(&["status", "headers", "body", "body_encoding"]),
+            "send_notification" => Some(&["delivered", "status"]),
+            _ => None,
+        }
+    }
+
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         let output = match attempt.config["action"].as_str() {
             Some("call_api") => self.call_api.execute(&attempt).await?,

@@ -89,6 +89,10 @@ impl NodeType for Agent {
         config.required("prompt", Shape::Text);
     }
 
+    fn output_fields(&self, _config: &Value) -> Option<&'static [&'static str]> {
+        Some(&["content", "steps", "usage", "provider", "model", "finish_reason"])
+    }
+
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         let agent = AgentDefinition::parse(&attempt.config["agent"]).map_err(|problems| {
             NodeFailure::permanent("config", format!("the agent is not usable: {problems}"))
