@@ -9,8 +9,9 @@ use gathering_e2e::workspace_root;
 use serde_json::Value;
 
 /// Those that build and pass their tests without a database and without a web server.
-const FREE: [&str; 7] = [
+const FREE: [&str; 8] = [
     "gathering-domain",
+    "gathering-cache",
     "gathering-dag-engine",
     "gathering-scheduler",
     "gathering-auth",
@@ -26,8 +27,8 @@ const HEAVY: [&str; 6] =
 const ARROWS: [(&str, &[&str]); 9] = [
     ("gathering-dag-engine", &["gathering-domain"]),
     ("gathering-scheduler", &["gathering-domain"]),
-    ("gathering-auth", &["gathering-domain"]),
-    ("gathering-tools", &["gathering-domain"]),
+    ("gathering-auth", &["gathering-domain", "gathering-cache"]),
+    ("gathering-tools", &["gathering-domain", "gathering-cache"]),
     ("gathering-events", &["gathering-domain"]),
     ("gathering-agents", &["gathering-domain", "gathering-tools"]),
     (
@@ -46,6 +47,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
         "gathering-server",
         &[
             "gathering-domain",
+            "gathering-cache",
             "gathering-dag-engine",
             "gathering-scheduler",
             "gathering-auth",

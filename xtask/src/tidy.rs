@@ -18,9 +18,11 @@ const HEADERS: &[&str] = &["//!", "#![doc"];
 /// Calls that are for the desk, not for the repository. In pieces, so that this file does not name them.
 const DESK_CALLS: &[&str] = &[concat!("todo", "!("), concat!("dbg", "!("), concat!("unimplemented", "!(")];
 
-/// What may not appear among a crate's dependencies, those of its tests included: whoever embeds it would get it, too.
+/// What may not appear among a crate's dependencies: whoever embeds it would get it, too. What only its tests and
+/// examples need nobody else gets.
 const FORBIDDEN_EDGES: &[(&str, &[&str])] = &[
     ("gathering-domain", &["tokio", "diesel", "tokio-postgres", "actix-web", "reqwest"]),
+    ("gathering-cache", &["gathering-domain", "tokio", "diesel", "tokio-postgres", "actix-web"]),
     ("gathering-dag-engine", WITHOUT_DATABASE),
     ("gathering-scheduler", WITHOUT_DATABASE),
     ("gathering-auth", WITHOUT_DATABASE),
@@ -142,7 +144,14 @@ fn check_migrations(workspace: &Workspace, breaches: &mut Vec<String>) -> Result
 
 fn check_edges(workspace: &Workspace, breaches: &mut Vec<String>) -> Result<()> {
     for (package, forbidden) in FORBIDDEN_EDGES {
-        let mut tree = workspace.cargo(&["tree", "--quiet", "--offline", "--prefix=none", "--format={p}"]);
+        let mut tree = workspace.cargo(&[
+            "tree",
+            "--quiet",
+            "--offline",
+            "--prefix=none",
+            "--format={p}",
+            "--edges=normal,build",
+        ]);
         // `tree` takes the whole graph: with the features that the crate alone asks for.
         tree.args(["--package", package]);
         let dependencies = process::output(&mut tree)?;
