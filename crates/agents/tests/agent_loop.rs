@@ -194,7 +194,7 @@ async fn a_scripted_agent_reads_writes_and_is_named_so() {
     let pool = BlockingPool::new(2);
     let workspace = Workspace::open(directory.path(), pool.clone()).await.unwrap();
     let text = "The moon makes tides. Tides move the sea. The sea follows the moon. Soup is hot.";
-    workspace.write(&"tides.md".parse().unwrap(), text.into()).await.unwrap();
+    workspace.write(&"tides.md".parse().unwrap(), text).await.unwrap();
     let tools = Toolbox::with_builtin(&Outbound::new(OutboundPolicy::public_only()).unwrap(), pool).unwrap();
     let agent = agent(json!({
         "instructions": "scripted: keywords\nscripted: call read_file {\"path\": \"tides.md\"}\n\

@@ -57,6 +57,19 @@ pub struct UnknownRole {
     known: &'static str,
 }
 
+/// A text that names no scope.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is no scope: use one of read, write, run, manage, admin")]
+pub struct UnknownScope {
+    text: String,
+}
+
+impl UnknownScope {
+    pub(crate) fn new(text: &str) -> Self {
+        Self { text: text.chars().take(32).collect() }
+    }
+}
+
 impl Role {
     /// Every role, the weakest first.
     pub const ALL: [Role; 2] = [Role::Member, Role::Admin];
@@ -95,17 +108,29 @@ impl ProjectRole {
 
 /// Decides whether `caller`, whose role in the project is `membership`, may do `action` there.
 ///
-/// An admin may do everything; anyone else is as strong as their membership.
+/// An admin may do everything; anyone else is as strong as their membership; and an API key is at most as strong as its
+/// scopes.
 ///
 /// # Errors
 /// [`Denied::Invisible`] to who is no member, so that the answer does not tell that the project exists;
 /// [`Denied::Forbidden`] to a member whose role is too weak.
 pub fn authorize(caller: &Caller, membership: Option<ProjectRole>, action: Action) -> Result<(), Denied> {
-    match (caller.role, membership) {
-        (Role::Admin, _) => Ok(()),
-        (Role::Member, None) => Err(Denied::Invisible),
-        (Role::Member, Some(role)) if role.allows(action) => Ok(()),
-        (Role::Member, Some(_)) => Err(Denied::Forbidden),
+    let may = match (caller.role, membership) {
+        (Role::Admin, _) => true,
+        (Role::Member, None) => return Err(Denied::Invisible),
+        (Role::Member, Some(role)) => role.allows(action),
+    };
+    if may && caller.credential.allows(action) { Ok(()) } else { Err(Denied::Forbidden) }
+}
+
+/// Decides whether `caller` may do what concerns the whole server: accounts, the audit record, instances.
+///
+/// # Errors
+/// [`Denied::Forbidden`] to who is no admin, or shows an API key without the scope `admin`.
+pub fn authorize_admin(caller: &Caller) -> Result<(), Denied> {
+    match caller.role {
+        Role::Admin => Ok(()),
+        Role::Member => Err(Denied::Forbidden),
     }
 }
 

@@ -4,8 +4,9 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 use gathering_domain::{Email, ProjectId, UserId};
+use serde_json::json;
 
-use crate::Role;
+use crate::{AuditEvent, AuditKind, Charge, Origin, Role, SessionId};
 
 /// A person or program that can log in, as others may see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +66,61 @@ pub struct NewProject {
     pub id: ProjectId,
     /// What people call it.
     pub name: String,
+}
+
+/// What an admin changes of an account; what is absent stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountChange {
+    /// The new role.
+    pub role: Option<Role>,
+    /// Whether it may log in and use what it was given.
+    pub is_active: Option<bool>,
+    /// The admin who does it.
+    pub by: UserId,
+}
+
+impl AccountChange {
+    /// The account with the change.
+    #[must_use]
+    pub fn of(&self, account: &Account) -> Account {
+        Account {
+            role: self.role.unwrap_or(account.role),
+            is_active: self.is_active.unwrap_or(account.is_active),
+            ..account.clone()
+        }
+    }
+
+    /// The events that the store writes with it: one for each thing that is another one afterwards.
+    pub fn audit_events(&self, before: &Account, origin: Origin) -> Vec<AuditEvent> {
+        let after = self.of(before);
+        let event = |kind| AuditEvent::new(kind, Some(before.id), origin);
+        let mut events = Vec::new();
+        if after.role != before.role {
+            let detail =
+                json!({ "from": before.role.as_str(), "to": after.role.as_str(), "by": self.by.as_uuid() });
+            events.push(event(AuditKind::RoleChanged).with_detail(detail));
+        }
+        if after.is_active != before.is_active {
+            let kind = if after.is_active { AuditKind::AccountEnabled } else { AuditKind::AccountDisabled };
+            events.push(event(kind).with_detail(json!({ "by": self.by.as_uuid() })));
+        }
+        events
+    }
+}
+
+/// A new password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PasswordChange {
+    /// Whose.
+    pub user: UserId,
+    /// The hash that the current password was verified against.
+    pub expected: PasswordHash,
+    /// The hash of the new one.
+    pub hash: PasswordHash,
+    /// The session that goes on; the others end.
+    pub keep: SessionId,
+    /// What the attempt was charged, to be given back.
+    pub refund: Vec<Charge>,
 }
 
 /// A bcrypt hash in its modular crypt form (60 ASCII characters). Not shown in `Debug`.

@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use gathering_domain::{RequestId, UserId};
+use chrono::{DateTime, Utc};
+use gathering_domain::{AuditEventId, RequestId, UserId};
 use serde_json::{Map, Value, json};
 
 /// Where a request comes from.
@@ -30,6 +31,32 @@ pub struct AuditEvent {
     pub origin: Origin,
     /// What else is worth knowing: a JSON object.
     pub detail: Value,
+}
+
+/// Which events to list; what is absent does not restrict.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// About this account.
+    pub user: Option<UserId>,
+    /// Of this kind.
+    pub kind: Option<AuditKind>,
+    /// Not before this time (UTC).
+    pub from: Option<DateTime<Utc>>,
+    /// Before this time (UTC).
+    pub to: Option<DateTime<Utc>>,
+    /// Older than this one: the last of the page before.
+    pub before: Option<AuditEventId>,
+}
+
+/// An audit event as it was recorded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuditRecord {
+    /// Its id; sorts by time.
+    pub id: AuditEventId,
+    /// What happened.
+    pub event: AuditEvent,
+    /// When, by the store's clock, in UTC.
+    pub at: DateTime<Utc>,
 }
 
 macro_rules! audit_kinds {
@@ -68,6 +95,30 @@ audit_kinds! {
     RefreshTokenReused = "refresh_token_reused",
     /// A session was ended by its owner.
     LoggedOut = "logged_out",
+    /// A password was changed; the account's other sessions ended.
+    PasswordChanged = "password_changed",
+    /// A change of password was refused; the reason is in the detail.
+    PasswordChangeFailed = "password_change_failed",
+    /// An account's global role was changed by an admin.
+    RoleChanged = "role_changed",
+    /// An account was disabled by an admin; its sessions ended.
+    AccountDisabled = "account_disabled",
+    /// An account was enabled by an admin.
+    AccountEnabled = "account_enabled",
+    /// An API key was created.
+    ApiKeyCreated = "api_key_created",
+    /// An API key was revoked by its owner.
+    ApiKeyRevoked = "api_key_revoked",
+    /// A project was created.
+    ProjectCreated = "project_created",
+    /// A project was deleted.
+    ProjectDeleted = "project_deleted",
+    /// An account became member of a project.
+    MemberAdded = "member_added",
+    /// A member got another role.
+    MemberRoleChanged = "member_role_changed",
+    /// A membership ended.
+    MemberRemoved = "member_removed",
 }
 
 impl AuditEvent {
@@ -128,6 +179,18 @@ mod tests {
                 "refresh_failed",
                 "refresh_token_reused",
                 "logged_out",
+                "password_changed",
+                "password_change_failed",
+                "role_changed",
+                "account_disabled",
+                "account_enabled",
+                "api_key_created",
+                "api_key_revoked",
+                "project_created",
+                "project_deleted",
+                "member_added",
+                "member_role_changed",
+                "member_removed",
             ]
         );
         assert!(AuditKind::ALL.iter().all(|kind| kind.as_str().parse() == Ok(*kind)));

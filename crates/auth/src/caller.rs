@@ -1,9 +1,9 @@
 //! Who asks, after authentication.
 
 use chrono::{DateTime, Utc};
-use gathering_domain::UserId;
+use gathering_domain::{ApiKeyId, UserId};
 
-use crate::{Origin, Role, SessionId, TokenId};
+use crate::{Action, Origin, Role, Scopes, SessionId, TokenId};
 
 /// Who asks: an account whose credential held at the moment of the request.
 ///
@@ -12,7 +12,8 @@ use crate::{Origin, Role, SessionId, TokenId};
 pub struct Caller {
     /// The account.
     pub user: UserId,
-    /// Its role now, not when the credential was issued.
+    /// Its role now, not when the credential was issued; of an API key without the scope `admin` always
+    /// [`Role::Member`].
     pub role: Role,
     /// What it showed.
     pub credential: Credential,
@@ -33,4 +34,21 @@ pub enum Credential {
         /// When the token ends, in UTC.
         expires_at: DateTime<Utc>,
     },
+    /// An API key.
+    ApiKey {
+        /// Which.
+        key: ApiKeyId,
+        /// What it may do.
+        scopes: Scopes,
+    },
+}
+
+impl Credential {
+    /// Whether what was shown is enough for `action`, if the account may do it. A session is enough for everything.
+    pub const fn allows(&self, action: Action) -> bool {
+        match self {
+            Credential::Session { .. } => true,
+            Credential::ApiKey { scopes, .. } => scopes.allows(action),
+        }
+    }
 }

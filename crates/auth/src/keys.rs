@@ -27,7 +27,9 @@ pub(crate) struct TokenKey {
 /// The keys of one installation. All its instances share them. Not shown in `Debug` except for their ids.
 ///
 /// To rotate: put a new key in front ([`KeyRing::rotated`]) on every instance, and drop the last ones once the longest
-/// lifetime of an access token has passed.
+/// lifetime of an access token has passed. Where instances are replaced one after the other, append the new key first,
+/// so that each believes it before any issues with it; then put it in front. Nobody is logged out either way: refresh
+/// tokens do not depend on these keys.
 pub struct KeyRing {
     current: TokenKey,
     retired: Vec<TokenKey>,

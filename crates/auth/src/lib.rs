@@ -5,32 +5,44 @@
 
 mod access;
 mod account;
+mod api_key;
 mod audit;
 mod caller;
 mod error;
 mod keys;
+mod opaque;
 mod passwords;
 mod refresh;
+mod scope;
 mod service;
+mod sessions;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod throttle;
 mod tokens;
 
-pub use access::{Action, Denied, ProjectRole, Role, UnknownRole, authorize};
-pub use account::{Account, AccountRecord, NewAccount, NewProject, PasswordHash, RoleAtCreation};
-pub use audit::{AuditEvent, AuditKind, Origin};
+pub use access::{Action, Denied, ProjectRole, Role, UnknownRole, UnknownScope, authorize, authorize_admin};
+pub use account::{
+    Account, AccountChange, AccountRecord, NewAccount, NewProject, PasswordChange, PasswordHash,
+    RoleAtCreation,
+};
+pub use api_key::{ApiKey, ApiKeySecret, KeyStanding, NewApiKey};
+pub use audit::{AuditEvent, AuditFilter, AuditKind, AuditRecord, Origin};
 pub use caller::{Caller, Credential};
 pub use error::AuthError;
 pub use gathering_domain::{SessionId, TokenId};
 pub use keys::{InvalidKey, KeyRing};
 pub use passwords::{PasswordError, PasswordSettings, Passwords};
 pub use refresh::RefreshToken;
-pub use service::{Auth, AuthSettings, Registration, RegistrationRequest, TokenPair};
-pub use store::{
-    AccountStore, NewSession, RefreshRefusal, RefreshRotation, RefreshTokenState, Rotation, SessionEnd,
-    Standing, StoreError, TokenRevocation,
+pub use scope::{Scope, Scopes};
+pub use service::{ApiKeyRequest, Auth, AuthSettings, Registration, RegistrationRequest, TokenPair};
+pub use sessions::{
+    NewSession, RefreshRefusal, RefreshRotation, RefreshTokenState, Rotation, SessionEnd, Standing,
+    TokenRevocation,
 };
+pub use store::{AccountStore, StoreError};
+pub use throttle::{Charge, Charged};
 pub use tokens::{AccessToken, InvalidToken, Tokens};
 
 #[cfg(doctest)]

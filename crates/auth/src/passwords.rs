@@ -1,7 +1,9 @@
 //! Passwords: what may be one, and bcrypt on a bounded pool of its own.
 //!
-//! Owns the cost of a guess. Invariant: [`Passwords::verify`] computes exactly one bcrypt of the configured cost,
-//! whether there is an account, whether it is active and whatever was typed.
+//! Owns the cost of a guess. Invariant: [`Passwords::verify`] does the work of exactly one bcrypt of the configured
+//! cost, whether there is an account, whether it is active, whatever was typed, and at whatever lower cost the stored
+//! hash was made. A hash of a higher cost cannot be verified for less: until its owner logs in and it is made anew, a
+//! guess at it takes longer than others, which tells that there is such an account. Whoever lowers the cost accepts that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,11 +29,11 @@ pub struct PasswordSettings {
 }
 
 impl Default for PasswordSettings {
-    /// Cost 12, half of the processors, and a queue that a thread empties in about eight seconds.
+    /// Cost 12, half of the processors, and a queue that a thread empties in about a quarter of a minute.
     fn default() -> Self {
         let n_processors = std::thread::available_parallelism().map_or(1, usize::from);
         let n_threads = (n_processors / 2).max(1);
-        Self { cost: 12, n_threads, n_waiting: 32 * n_threads }
+        Self { cost: 12, n_threads, n_waiting: 64 * n_threads }
     }
 }
 
@@ -47,7 +49,14 @@ pub struct Passwords {
     threads: Arc<Semaphore>,
     /// What is verified against when there is no account.
     nobodys: Arc<PasswordHash>,
-    n_computed: Arc<AtomicU64>,
+    done: Arc<Done>,
+}
+
+/// What was computed so far.
+#[derive(Debug, Default)]
+struct Done {
+    n_passwords: AtomicU64,
+    work: AtomicU64,
 }
 
 /// Why a password was not hashed or verified.
@@ -96,7 +105,7 @@ impl Passwords {
             )),
             threads: Arc::new(Semaphore::new(n_threads.min(Semaphore::MAX_PERMITS))),
             nobodys: Arc::new(PasswordHash::from(nobodys)),
-            n_computed: Arc::default(),
+            done: Arc::default(),
         })
     }
 
@@ -125,12 +134,19 @@ impl Passwords {
     /// [`PasswordError`]; nothing was kept.
     pub async fn hash(&self, password: Secret) -> Result<PasswordHash, PasswordError> {
         let cost = self.cost;
-        let hash = self.compute(move || bcrypt::hash(password.expose_secret(), cost)).await?;
+        let hash = self
+            .compute(move |done| {
+                let hash = bcrypt::hash(password.expose_secret(), cost)?;
+                done.add_work(cost);
+                Ok(hash)
+            })
+            .await?;
         Ok(PasswordHash::from(hash))
     }
 
     /// Whether `password` is the one that `hash` was made of. Without a hash, and for what can be no password, it is
-    /// not, after the same work.
+    /// not, after the same work. A hash of a lower cost than the configured one takes the same work, too; one of a
+    /// higher cost takes its own.
     ///
     /// Cancel: as [`hash`](Self::hash).
     ///
@@ -142,26 +158,38 @@ impl Passwords {
         let can_be_right = text.len() <= MAX_BYTES && !text.contains('\0');
         let hash = hash.filter(|_| can_be_right);
         let against = hash.unwrap_or(&self.nobodys).clone();
-        let matches =
-            self.compute(move || bcrypt::verify(password.expose_secret(), against.expose())).await?;
+        let configured_cost = self.cost;
+        let matches = self
+            .compute(move |done| verify_at_cost(password.expose_secret(), &against, configured_cost, done))
+            .await?;
         Ok(matches && hash.is_some())
     }
 
-    /// How many bcrypts were computed since the start.
+    /// Whether the hash was made at the cost that new ones are made at.
+    pub fn is_of_configured_cost(&self, hash: &PasswordHash) -> bool {
+        cost_of(hash).is_ok_and(|cost| cost == self.cost)
+    }
+
+    /// How many passwords were hashed or verified since the start.
     pub fn n_computed(&self) -> u64 {
-        self.n_computed.load(Ordering::Relaxed)
+        self.done.n_passwords.load(Ordering::Relaxed)
+    }
+
+    /// How much work that was since the start, in rounds of bcrypt's key schedule: 2^cost for each bcrypt.
+    pub fn work_computed(&self) -> u64 {
+        self.done.work.load(Ordering::Relaxed)
     }
 
     async fn compute<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> bcrypt::BcryptResult<T> + Send + 'static,
+        work: impl FnOnce(&Done) -> bcrypt::BcryptResult<T> + Send + 'static,
     ) -> Result<T, PasswordError> {
         let turn = self.turn().await?;
-        let n_computed = Arc::clone(&self.n_computed);
+        let done = Arc::clone(&self.done);
         let computing = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            n_computed.fetch_add(1, Ordering::Relaxed);
-            work()
+            done.n_passwords.fetch_add(1, Ordering::Relaxed);
+            work(&done)
         });
         match computing.await {
             Ok(result) => result.map_err(PasswordError::Bcrypt),
@@ -176,6 +204,34 @@ impl Passwords {
             Arc::clone(&self.threads).acquire_owned().await.map_err(|_| PasswordError::Interrupted)?;
         Ok(Turn { _entrance: entrance, _thread: thread })
     }
+}
+
+impl Done {
+    fn add_work(&self, cost: u32) {
+        self.work.fetch_add(1 << cost, Ordering::Relaxed);
+    }
+}
+
+fn cost_of(hash: &PasswordHash) -> bcrypt::BcryptResult<u32> {
+    Ok(hash.expose().parse::<bcrypt::HashParts>()?.get_cost())
+}
+
+/// Verifies, and fills up to the work of `configured_cost`: bcrypts of the hash's own cost c, of c + 1 and so on below
+/// the configured C are 2^c + … + 2^(C-1) = 2^C - 2^c rounds, exactly what a cheaper verification lacks.
+fn verify_at_cost(
+    password: &str,
+    hash: &PasswordHash,
+    configured_cost: u32,
+    done: &Done,
+) -> bcrypt::BcryptResult<bool> {
+    let cost = cost_of(hash)?;
+    let matches = bcrypt::verify(password, hash.expose())?;
+    done.add_work(cost);
+    for lacking in cost..configured_cost {
+        std::hint::black_box(bcrypt::hash_with_salt(password, lacking, [0; 16])?);
+        done.add_work(lacking);
+    }
+    Ok(matches)
 }
 
 #[cfg(test)]
@@ -211,21 +267,44 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_verification_costs_exactly_one_bcrypt() {
-        let passwords = Passwords::new(CHEAP).unwrap();
-        let hash = passwords.hash(secret("correct horse")).await.unwrap();
+    async fn every_verification_is_the_work_of_one_bcrypt_of_the_configured_cost() {
+        let passwords = Passwords::new(PasswordSettings { cost: 7, ..CHEAP }).unwrap();
         let long = "x".repeat(1000);
-        for (typed, hash) in [
-            ("correct horse", Some(&hash)),
-            ("wrong", Some(&hash)),
-            ("wrong", None),
-            (&long, Some(&hash)),
-            ("", None),
-        ] {
-            let before = passwords.n_computed();
-            let _ = passwords.verify(secret(typed), hash).await.unwrap();
-            assert_eq!(passwords.n_computed(), before + 1, "{typed:.20}");
+        for cost in 4..=7 {
+            let then = Passwords::new(PasswordSettings { cost, ..CHEAP }).unwrap();
+            let hash = then.hash(secret("correct horse")).await.unwrap();
+            assert_eq!(passwords.is_of_configured_cost(&hash), cost == 7);
+            for (typed, hash, is_right) in [
+                ("correct horse", Some(&hash), true),
+                ("wrong", Some(&hash), false),
+                ("wrong", None, false),
+                (&long, Some(&hash), false),
+                ("", None, false),
+            ] {
+                let before = (passwords.n_computed(), passwords.work_computed());
+                assert_eq!(passwords.verify(secret(typed), hash).await.unwrap(), is_right);
+                let after = (passwords.n_computed(), passwords.work_computed());
+                assert_eq!(after, (before.0 + 1, before.1 + (1 << 7)), "cost {cost}, {typed:.20}");
+            }
         }
+    }
+
+    #[tokio::test]
+    async fn a_hash_of_a_higher_cost_is_verified_at_its_own() {
+        let then = Passwords::new(PasswordSettings { cost: 6, ..CHEAP }).unwrap();
+        let hash = then.hash(secret("correct horse")).await.unwrap();
+        let passwords = Passwords::new(CHEAP).unwrap();
+        assert!(passwords.verify(secret("correct horse"), Some(&hash)).await.unwrap());
+        assert_eq!(passwords.work_computed(), 1 << 6);
+        assert!(!passwords.is_of_configured_cost(&hash));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_hash_is_an_error() {
+        let passwords = Passwords::new(CHEAP).unwrap();
+        let cut_off = PasswordHash::from("$2b$04$abc".to_owned());
+        let verified = passwords.verify(secret("correct horse"), Some(&cut_off)).await;
+        assert!(matches!(verified, Err(PasswordError::Bcrypt(_))));
     }
 
     #[test]

@@ -2,44 +2,36 @@
 
 use std::fmt;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use gathering_domain::{Digest, ExposeSecret, Secret};
-use pasetors::keys::{Generate, SymmetricKey};
-use pasetors::version4::V4;
+use gathering_domain::Digest;
+
+use crate::opaque::OpaqueToken;
 
 /// Says in logs and secret scanners what leaked.
 const PREFIX: &str = "grt_";
-const LENGTH: usize = PREFIX.len() + 43;
 
 /// A refresh token: `grt_` and 32 random bytes in base64url. Not shown in `Debug`.
 #[derive(Clone)]
-pub struct RefreshToken(Secret);
+pub struct RefreshToken(OpaqueToken);
 
 impl RefreshToken {
     /// A new one; `None` if the system gives no randomness.
     pub(crate) fn generate() -> Option<Self> {
-        // A symmetric key of PASETO v4 is nothing but 32 bytes from the system's generator, wiped when dropped.
-        let bytes = SymmetricKey::<V4>::generate().ok()?;
-        Some(Self(Secret::from(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes.as_bytes())))))
+        OpaqueToken::generate(PREFIX).map(Self)
     }
 
     /// Reads one that a client sent; `None` if it cannot be one of ours.
     pub fn parse(text: &str) -> Option<Self> {
-        let body = text.strip_prefix(PREFIX).filter(|_| text.len() == LENGTH)?;
-        let is_base64url =
-            body.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-        is_base64url.then(|| Self(Secret::from(text)))
+        OpaqueToken::parse(PREFIX, text).map(Self)
     }
 
     /// What is stored of it. A plain digest suffices: there are 256 random bits to guess.
     pub fn digest(&self) -> Digest {
-        Digest::of(self.0.expose_secret().as_bytes())
+        self.0.digest()
     }
 
     /// The text for the client. Not for logs.
     pub fn expose(&self) -> &str {
-        self.0.expose_secret()
+        self.0.expose()
     }
 }
 

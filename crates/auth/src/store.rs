@@ -1,17 +1,17 @@
 //! The port: what authentication needs to be kept, in its own words.
 
 use std::error::Error;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use gathering_domain::{Digest, Email, UserId};
-use serde_json::json;
+use gathering_domain::{ApiKeyId, Digest, Email, UserId};
 
 use crate::{
-    Account, AccountRecord, AuditEvent, AuditKind, NewAccount, NewProject, Origin, Role, SessionId, TokenId,
+    Account, AccountChange, AccountRecord, ApiKey, AuditEvent, AuditFilter, AuditRecord, Charge, Charged,
+    KeyStanding, NewAccount, NewApiKey, NewProject, NewSession, Origin, PasswordChange, PasswordHash,
+    RefreshRotation, Rotation, SessionEnd, SessionId, Standing, TokenId,
 };
 
-/// Keeps accounts, sessions, revocations and the audit record.
+/// Keeps accounts, sessions, API keys, revocations, login budgets and the audit record.
 ///
 /// Each method is one transaction: all of it holds when it returns `Ok`, nothing of it when it errs, and what it
 /// answered as done is seen by every other instance from then on. The audit event of a change is written by the same
@@ -39,22 +39,73 @@ pub trait AccountStore: Send + Sync + 'static {
     /// [`StoreError`] as its variants say.
     async fn find_account_by_email(&self, email: &Email) -> Result<Option<AccountRecord>, StoreError>;
 
-    /// The account with this id; disabled ones too.
+    /// The account with this id, with its password hash; disabled ones too.
     ///
     /// # Errors
     /// [`StoreError`] as its variants say.
-    async fn find_account(&self, user: UserId) -> Result<Option<Account>, StoreError>;
+    async fn find_account(&self, user: UserId) -> Result<Option<AccountRecord>, StoreError>;
 
-    /// Begins a session with its first refresh token, and writes `audit`.
+    /// At most `limit` accounts, the newest first (by id). `before` is the last of the page before.
+    ///
+    /// # Errors
+    /// [`StoreError`] as its variants say.
+    async fn list_accounts(&self, before: Option<UserId>, limit: usize) -> Result<Vec<Account>, StoreError>;
+
+    /// Changes an account's role or activity, and writes [`AccountChange::audit_events`] of what really changed.
+    ///
+    /// An account that is no longer active loses every session, for good. Such changes are serialised, so that of two
+    /// admins who demote each other at the same time one remains.
+    ///
+    /// # Errors
+    /// [`StoreError::NoAccount`], or [`StoreError::LastAdmin`] if no active admin would be left; nothing was changed.
+    async fn update_account(
+        &self,
+        user: UserId,
+        change: AccountChange,
+        origin: Origin,
+    ) -> Result<Account, StoreError>;
+
+    /// Replaces the password hash if it still is `change.expected`, revokes every session of the account but
+    /// `change.keep`, gives `change.refund` back, and writes `audit`. Answers whether it was.
+    ///
+    /// # Errors
+    /// [`StoreError`] as its variants say; nothing was changed.
+    async fn change_password(&self, change: PasswordChange, audit: AuditEvent) -> Result<bool, StoreError>;
+
+    /// Replaces the hash of the same password, made at another cost, if it still is `expected`. Sessions stay.
+    ///
+    /// # Errors
+    /// [`StoreError`] as its variants say; the old hash stands.
+    async fn replace_password_hash(
+        &self,
+        user: UserId,
+        expected: PasswordHash,
+        hash: PasswordHash,
+    ) -> Result<(), StoreError>;
+
+    /// Pays every charge out of its budget, or none: see [`Charge`] for when a budget refuses. Of charges at the same
+    /// time on one budget, each sees the others.
+    ///
+    /// # Errors
+    /// [`StoreError`] as its variants say; nothing was charged.
+    async fn charge(&self, charges: &[Charge]) -> Result<Charged, StoreError>;
+
+    /// Begins a session with its first refresh token, gives `refund` back, and writes `audit`.
     ///
     /// # Errors
     /// [`StoreError`] as its variants say; nothing was written.
-    async fn begin_session(&self, session: NewSession, audit: AuditEvent) -> Result<(), StoreError>;
+    async fn begin_session(
+        &self,
+        session: NewSession,
+        refund: &[Charge],
+        audit: AuditEvent,
+    ) -> Result<(), StoreError>;
 
     /// Spends a refresh token for the next one of its session, if it still may be spent.
     ///
     /// The token's row is locked, so that of two who spend it at the same time the second meets it as spent. The
-    /// decision is [`RefreshTokenState::refusal`]. On [`RefreshRefusal::Reused`] the session is revoked. In every case
+    /// decision is [`RefreshTokenState::refusal`](crate::RefreshTokenState::refusal). On
+    /// [`RefreshRefusal::Reused`](crate::RefreshRefusal::Reused) the session is revoked. In every case
     /// [`Rotation::audit_event`] is written, in the same transaction.
     ///
     /// # Errors
@@ -85,161 +136,53 @@ pub trait AccountStore: Send + Sync + 'static {
         token: TokenId,
     ) -> Result<Option<Standing>, StoreError>;
 
+    /// Creates an API key and writes `audit`.
+    ///
+    /// # Errors
+    /// [`StoreError::TooManyKeys`] if the account has [`ApiKey::MAX_PER_ACCOUNT`] that are not revoked; nothing was
+    /// written.
+    async fn create_api_key(&self, key: NewApiKey, audit: AuditEvent) -> Result<ApiKey, StoreError>;
+
+    /// The account's keys that are not revoked, expired ones too, the newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] as its variants say.
+    async fn list_api_keys(&self, user: UserId) -> Result<Vec<ApiKey>, StoreError>;
+
+    /// Revokes a key of this account for good, and writes `audit`. Answers whether there was one that was not revoked;
+    /// if not, nothing is written.
+    ///
+    /// # Errors
+    /// [`StoreError`] as its variants say; nothing was revoked.
+    async fn revoke_api_key(
+        &self,
+        user: UserId,
+        key: ApiKeyId,
+        audit: AuditEvent,
+    ) -> Result<bool, StoreError>;
+
+    /// How the key with this digest stands now, and its account; revoked and expired ones too. Notes roughly that it
+    /// was used: to the minute at best.
+    ///
+    /// # Errors
+    /// [`StoreError`] as its variants say.
+    async fn find_key_standing(&self, secret: Digest) -> Result<Option<KeyStanding>, StoreError>;
+
     /// Writes an audit event that stands alone, such as a refused login.
     ///
     /// # Errors
     /// [`StoreError`] as its variants say; it is not written.
     async fn record_audit(&self, audit: AuditEvent) -> Result<(), StoreError>;
-}
 
-/// The session that a login begins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewSession {
-    /// Its id.
-    pub id: SessionId,
-    /// Whose.
-    pub user: UserId,
-    /// The digest of its first refresh token; the token itself is not kept.
-    pub refresh_token: Digest,
-    /// How long that token may be spent.
-    pub lifetime: Duration,
-}
-
-/// A refresh token to be spent, and the one that follows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RefreshRotation {
-    /// The digest of the token that was shown.
-    pub spent: Digest,
-    /// The digest of the next one.
-    pub next: Digest,
-    /// How long the next one may be spent.
-    pub lifetime: Duration,
-}
-
-/// What became of an attempt to spend a refresh token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rotation {
-    /// It is spent and the next one holds.
-    Rotated {
-        /// Whose session it is.
-        account: Account,
-        /// The session.
-        session: SessionId,
-    },
-    /// It may not be spent.
-    Refused {
-        /// Whose token it was; `None` if it is unknown.
-        user: Option<UserId>,
-        /// Why not.
-        refusal: RefreshRefusal,
-    },
-}
-
-/// Why a refresh token may not be spent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RefreshRefusal {
-    /// Nobody was given it.
-    Unknown,
-    /// Its session was revoked before.
-    Revoked,
-    /// It was spent before: somebody else has it too, so its session is revoked.
-    Reused,
-    /// Its time is over.
-    Expired,
-    /// Its account is disabled.
-    AccountDisabled,
-}
-
-/// What the store knows of a refresh token at the moment of its use, under a lock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RefreshTokenState {
-    /// Its session was revoked.
-    pub is_revoked: bool,
-    /// It was spent.
-    pub is_spent: bool,
-    /// Its `expires_at` is now or past.
-    pub is_expired: bool,
-    /// Its account may log in.
-    pub account_is_active: bool,
-}
-
-impl RefreshTokenState {
-    /// Why the token may not be spent; `None` if it may.
+    /// At most `limit` events of the audit record, the newest first.
     ///
-    /// A spent token is a theft even when it has also expired, so that is looked at first.
-    pub const fn refusal(self) -> Option<RefreshRefusal> {
-        match self {
-            Self { is_revoked: true, .. } => Some(RefreshRefusal::Revoked),
-            Self { is_spent: true, .. } => Some(RefreshRefusal::Reused),
-            Self { is_expired: true, .. } => Some(RefreshRefusal::Expired),
-            Self { account_is_active: false, .. } => Some(RefreshRefusal::AccountDisabled),
-            _ => None,
-        }
-    }
-}
-
-impl Rotation {
-    /// The event that the store writes with this outcome.
-    pub fn audit_event(&self, origin: Origin) -> AuditEvent {
-        match self {
-            Rotation::Rotated { account, session } => {
-                AuditEvent::new(AuditKind::TokenRefreshed, Some(account.id), origin)
-                    .with_detail(json!({ "session": session }))
-            }
-            Rotation::Refused { user, refusal: RefreshRefusal::Reused } => {
-                AuditEvent::new(AuditKind::RefreshTokenReused, *user, origin)
-            }
-            Rotation::Refused { user, refusal } => {
-                AuditEvent::new(AuditKind::RefreshFailed, *user, origin).because(refusal.as_str())
-            }
-        }
-    }
-}
-
-impl RefreshRefusal {
-    /// The word for it in the audit record.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            RefreshRefusal::Unknown => "unknown",
-            RefreshRefusal::Revoked => "revoked",
-            RefreshRefusal::Reused => "reused",
-            RefreshRefusal::Expired => "expired",
-            RefreshRefusal::AccountDisabled => "account_disabled",
-        }
-    }
-}
-
-/// What a logout ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionEnd {
-    /// Whose sessions.
-    pub user: UserId,
-    /// The session of the access token.
-    pub session: SessionId,
-    /// The access token.
-    pub token: TokenRevocation,
-    /// The digest of a refresh token whose session ends too; ignored if unknown or another account's.
-    pub refresh_token: Option<Digest>,
-}
-
-/// An access token that must not be believed any more.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenRevocation {
-    /// The token.
-    pub id: TokenId,
-    /// How long it would have lived; the store may forget the revocation after that.
-    pub remaining: Duration,
-}
-
-/// How an account and one of its access tokens stand at this moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
-    /// The account's role.
-    pub role: Role,
-    /// Whether the account may log in and use what it was given.
-    pub is_active: bool,
-    /// Whether the token's id or its session was revoked.
-    pub is_revoked: bool,
+    /// # Errors
+    /// [`StoreError`] as its variants say.
+    async fn list_audit_events(
+        &self,
+        filter: &AuditFilter,
+        limit: usize,
+    ) -> Result<Vec<AuditRecord>, StoreError>;
 }
 
 /// Why the store did not do it.
@@ -248,31 +191,19 @@ pub enum StoreError {
     /// The e-mail has an account already.
     #[error("the e-mail address has an account already")]
     AccountExists,
+    /// There is no such account.
+    #[error("there is no such account")]
+    NoAccount,
+    /// No active admin would be left.
+    #[error("the last active admin stays one")]
+    LastAdmin,
+    /// The account has as many API keys as it may.
+    #[error("the account has {} API keys already", ApiKey::MAX_PER_ACCOUNT)]
+    TooManyKeys,
     /// The store cannot be reached or is too busy now; later it may do.
     #[error("the account store is not available")]
     Unavailable(#[source] Box<dyn Error + Send + Sync>),
     /// What is stored makes no sense; a person must look.
     #[error("the account store holds something that makes no sense")]
     Corrupt(#[source] Box<dyn Error + Send + Sync>),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_spent_token_is_a_theft_even_when_it_expired() {
-        let fresh = RefreshTokenState {
-            is_revoked: false,
-            is_spent: false,
-            is_expired: false,
-            account_is_active: true,
-        };
-        assert_eq!(fresh.refusal(), None);
-        let stolen =
-            RefreshTokenState { is_spent: true, is_expired: true, account_is_active: false, ..fresh };
-        assert_eq!(stolen.refusal(), Some(RefreshRefusal::Reused));
-        let over = RefreshTokenState { is_revoked: true, ..stolen };
-        assert_eq!(over.refusal(), Some(RefreshRefusal::Revoked));
-    }
 }

@@ -29,8 +29,10 @@ impl FromStr for Email {
         let text = text.trim();
         let (local, domain) = text.rsplit_once('@').ok_or(InvalidEmail)?;
         let clean = !text.chars().any(|char| char.is_whitespace() || char.is_control());
-        if clean && !local.is_empty() && !domain.is_empty() && !local.contains('@') && text.len() <= 254 {
-            Ok(Self(text.to_lowercase()))
+        // Measured in the form that is kept: lower case may be longer.
+        let lower = text.to_lowercase();
+        if clean && !local.is_empty() && !domain.is_empty() && !local.contains('@') && lower.len() <= 254 {
+            Ok(Self(lower))
         } else {
             Err(InvalidEmail)
         }

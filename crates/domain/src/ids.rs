@@ -86,6 +86,8 @@ uuid_ids! {
     TokenId, "token";
     /// One HTTP request.
     RequestId, "request";
+    /// An event of the audit record.
+    AuditEventId, "audit event";
 }
 
 /// A node's name, unique within its graph: 1 to 64 characters of `a-z A-Z 0-9 _ -`, beginning with a letter.

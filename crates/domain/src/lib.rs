@@ -16,8 +16,8 @@ pub use digest::Digest;
 pub use effect::EffectClass;
 pub use email::{Email, InvalidEmail};
 pub use ids::{
-    AgentId, ApiKeyId, InstanceId, InvalidId, NodeId, PipelineId, ProjectId, RequestId, RunId, ScheduleId,
-    SessionId, TaskId, TokenId, UserId,
+    AgentId, ApiKeyId, AuditEventId, InstanceId, InvalidId, NodeId, PipelineId, ProjectId, RequestId, RunId,
+    ScheduleId, SessionId, TaskId, TokenId, UserId,
 };
 pub use pointer::Pointer;
 pub use problem::{Problem, Problems};

@@ -1,137 +1,204 @@
-//! Accounts, and the port of authentication as a whole: each of its methods is one transaction.
+//! Accounts: created, found, listed, changed.
 
-use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use diesel::dsl::{exists, now};
 use diesel::prelude::*;
-use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_auth::{
-    Account, AccountRecord, AccountStore, AuditEvent, NewAccount, NewProject, NewSession, Origin,
-    PasswordHash, ProjectRole, RefreshRotation, Role, RoleAtCreation, Rotation, SessionEnd, SessionId,
-    Standing, StoreError, TokenId,
+    Account, AccountChange, AccountRecord, AuditEvent, NewAccount, NewProject, Origin, PasswordChange,
+    PasswordHash, ProjectRole, Role, RoleAtCreation, StoreError,
 };
 use gathering_domain::{Email, UserId};
 use uuid::Uuid;
 
-use crate::error::{DatabaseError, Refusal, violated};
-use crate::keys::{LockOf, lock_key};
-use crate::pool::Pool;
-use crate::schema::{project_members, projects, users};
-use crate::{audit, sessions};
+use crate::error::DatabaseError;
+use crate::keys::pg_advisory_xact_lock;
+use crate::schema::{projects, users};
+use crate::{audit, members, sessions, throttle};
 
-diesel::define_sql_function! {
-    /// Takes the lock until the end of the transaction; waits for it.
-    fn pg_advisory_xact_lock(key: diesel::sql_types::BigInt);
+/// Creates an account, its default project and its membership.
+pub(crate) async fn create(
+    mut conn: &AsyncPgConnection,
+    first_account: i64,
+    account: &NewAccount,
+    project: &NewProject,
+    audit: &AuditEvent,
+) -> QueryResult<Account> {
+    let role = match account.role {
+        RoleAtCreation::Given(role) => role,
+        RoleAtCreation::AdminIfFirst => role_at_registration(conn, first_account).await?,
+    };
+    let row: Row = diesel::insert_into(users::table)
+        .values((
+            users::id.eq(account.id.as_uuid()),
+            users::email.eq(account.email.as_str()),
+            users::name.eq(&account.name),
+            users::password_hash.eq(account.password_hash.expose()),
+            users::role.eq(role.as_str()),
+        ))
+        .returning(Row::as_returning())
+        .get_result(&mut conn)
+        .await?;
+    diesel::insert_into(projects::table)
+        .values((
+            projects::id.eq(project.id.as_uuid()),
+            projects::name.eq(&project.name),
+            projects::default_for.eq(account.id.as_uuid()),
+        ))
+        .execute(&mut conn)
+        .await?;
+    members::insert(conn, project.id, account.id, ProjectRole::Owner).await?;
+    audit::insert(conn, audit).await?;
+    account_of(row)
 }
 
-/// [`AccountStore`] on PostgreSQL. Cloning is cheap and shares the pool.
-#[derive(Debug, Clone)]
-pub struct PgAccountStore {
-    pool: Pool,
+/// Admin for the very first account. While there is none, creations wait for each other, so that exactly one is first.
+async fn role_at_registration(mut conn: &AsyncPgConnection, first_account: i64) -> QueryResult<Role> {
+    let is_any = || diesel::select(diesel::dsl::exists(users::table.select(users::id)));
+    if is_any().get_result(&mut conn).await? {
+        return Ok(Role::Member);
+    }
+    diesel::select(pg_advisory_xact_lock(first_account)).execute(&mut conn).await?;
+    let is_any: bool = is_any().get_result(&mut conn).await?;
+    Ok(if is_any { Role::Member } else { Role::Admin })
 }
 
-impl PgAccountStore {
-    /// Keeps accounts where `pool` leads.
-    pub const fn new(pool: Pool) -> Self {
-        Self { pool }
-    }
+/// The account, locked until the end of the transaction: who changes it, its sessions or its keys does this first.
+pub(crate) async fn lock(mut conn: &AsyncPgConnection, user: UserId) -> QueryResult<Option<Account>> {
+    let row: Option<Row> = users::table
+        .find(user.as_uuid())
+        .select(Row::as_select())
+        .for_no_key_update()
+        .first(&mut conn)
+        .await
+        .optional()?;
+    row.map(account_of).transpose()
 }
 
-#[async_trait]
-impl AccountStore for PgAccountStore {
-    async fn create_account(
-        &self,
-        account: NewAccount,
-        project: NewProject,
-        audit: AuditEvent,
-    ) -> Result<Account, StoreError> {
-        let mut conn = self.pool.get().await?;
-        let conn: &mut AsyncPgConnection = &mut conn;
-        let first_account = lock_key(self.pool.schema(), LockOf::FirstAccount);
-        let created = conn
-            .transaction(async |conn| create(conn, first_account, &account, &project, &audit).await)
-            .await;
-        match created {
-            Ok(row) => Ok(row.try_into()?),
-            Err(error) => match violated(&error, Refusal::Unique) {
-                Some("users_email_key") => Err(StoreError::AccountExists),
-                _ => Err(DatabaseError::query("creating an account", error).into()),
-            },
-        }
-    }
+pub(crate) async fn find_by_email(
+    mut conn: &AsyncPgConnection,
+    email: &Email,
+) -> Result<Option<AccountRecord>, DatabaseError> {
+    let row: Option<(Row, String)> = users::table
+        .filter(users::email.eq(email.as_str()))
+        .select((Row::as_select(), users::password_hash))
+        .first(&mut conn)
+        .await
+        .optional()
+        .map_err(|error| DatabaseError::query("looking for an account", error))?;
+    row.map(record).transpose()
+}
 
-    async fn find_account_by_email(&self, email: &Email) -> Result<Option<AccountRecord>, StoreError> {
-        let conn = self.pool.get().await?;
-        let row: Option<(Row, String)> = users::table
-            .filter(users::email.eq(email.as_str()))
-            .select((Row::as_select(), users::password_hash))
-            .first(&mut &*conn)
-            .await
-            .optional()
-            .map_err(|error| DatabaseError::query("looking for an account", error))?;
-        let record = row.map(|(row, hash)| {
-            Account::try_from(row)
-                .map(|account| AccountRecord { account, password_hash: PasswordHash::from(hash) })
-        });
-        Ok(record.transpose()?)
-    }
+pub(crate) async fn find(
+    mut conn: &AsyncPgConnection,
+    user: UserId,
+) -> Result<Option<AccountRecord>, DatabaseError> {
+    let row: Option<(Row, String)> = users::table
+        .find(user.as_uuid())
+        .select((Row::as_select(), users::password_hash))
+        .first(&mut conn)
+        .await
+        .optional()
+        .map_err(|error| DatabaseError::query("looking for an account", error))?;
+    row.map(record).transpose()
+}
 
-    async fn find_account(&self, user: UserId) -> Result<Option<Account>, StoreError> {
-        let conn = self.pool.get().await?;
-        let row: Option<Row> = users::table
-            .find(user.as_uuid())
-            .select(Row::as_select())
-            .first(&mut &*conn)
-            .await
-            .optional()
-            .map_err(|error| DatabaseError::query("looking for an account", error))?;
-        Ok(row.map(Account::try_from).transpose()?)
+pub(crate) async fn list(
+    mut conn: &AsyncPgConnection,
+    before: Option<UserId>,
+    limit: usize,
+) -> Result<Vec<Account>, DatabaseError> {
+    let mut query = users::table.select(Row::as_select()).order(users::id.desc()).into_boxed();
+    if let Some(before) = before {
+        query = query.filter(users::id.lt(before.as_uuid()));
     }
+    let rows: Vec<Row> = query
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+        .load(&mut conn)
+        .await
+        .map_err(|error| DatabaseError::query("listing accounts", error))?;
+    rows.into_iter().map(Account::try_from).collect()
+}
 
-    async fn begin_session(&self, session: NewSession, audit: AuditEvent) -> Result<(), StoreError> {
-        let mut conn = self.pool.get().await?;
-        let conn: &mut AsyncPgConnection = &mut conn;
-        let begun = conn.transaction(async |conn| sessions::begin(conn, &session, &audit).await).await;
-        Ok(begun.map_err(|error| DatabaseError::query("beginning a session", error))?)
+/// Changes role and activity. The lock `admins` makes such changes follow each other, so that each counts the admins
+/// that the one before left.
+pub(crate) async fn update(
+    mut conn: &AsyncPgConnection,
+    admins: i64,
+    user: UserId,
+    change: &AccountChange,
+    origin: Origin,
+) -> QueryResult<Result<Account, StoreError>> {
+    diesel::select(pg_advisory_xact_lock(admins)).execute(&mut conn).await?;
+    let Some(before) = lock(conn, user).await? else {
+        return Ok(Err(StoreError::NoAccount));
+    };
+    let after = change.of(&before);
+    let is_admin = |account: &Account| account.is_active && account.role == Role::Admin;
+    if is_admin(&before) && !is_admin(&after) && !is_other_admin(conn, user).await? {
+        return Ok(Err(StoreError::LastAdmin));
     }
+    if after != before {
+        diesel::update(users::table.find(user.as_uuid()))
+            .set((
+                users::role.eq(after.role.as_str()),
+                users::is_active.eq(after.is_active),
+                users::updated_at.eq(now),
+            ))
+            .execute(&mut conn)
+            .await?;
+    }
+    // When it is enabled, too: a login that was under way as it was disabled may have begun a session since.
+    if after.is_active != before.is_active {
+        sessions::revoke_all(conn, user).await?;
+    }
+    for event in change.audit_events(&before, origin) {
+        audit::insert(conn, &event).await?;
+    }
+    Ok(Ok(after))
+}
 
-    async fn rotate_refresh_token(
-        &self,
-        rotation: RefreshRotation,
-        origin: Origin,
-    ) -> Result<Rotation, StoreError> {
-        let mut conn = self.pool.get().await?;
-        let conn: &mut AsyncPgConnection = &mut conn;
-        let rotated = conn.transaction(async |conn| sessions::rotate(conn, &rotation, origin).await).await;
-        Ok(rotated.map_err(|error| DatabaseError::query("spending a refresh token", error))?)
-    }
+async fn is_other_admin(mut conn: &AsyncPgConnection, than: UserId) -> QueryResult<bool> {
+    let others = users::table
+        .filter(users::role.eq(Role::Admin.as_str()).and(users::is_active))
+        .filter(users::id.ne(than.as_uuid()));
+    diesel::select(exists(others.select(users::id))).get_result(&mut conn).await
+}
 
-    async fn end_session(&self, end: SessionEnd, audit: AuditEvent) -> Result<(), StoreError> {
-        let mut conn = self.pool.get().await?;
-        let conn: &mut AsyncPgConnection = &mut conn;
-        let ended = conn.transaction(async |conn| sessions::end(conn, &end, &audit).await).await;
-        Ok(ended.map_err(|error| DatabaseError::query("ending a session", error))?)
+/// Answers whether the hash was the expected one, and is another now.
+pub(crate) async fn change_password(
+    conn: &AsyncPgConnection,
+    change: &PasswordChange,
+    audit: &AuditEvent,
+) -> QueryResult<bool> {
+    // Locks the account's row, if it changes it.
+    if !replace_hash(conn, change.user, &change.expected, &change.hash).await? {
+        return Ok(false);
     }
+    sessions::revoke_others(conn, change.user, change.keep).await?;
+    audit::insert(conn, audit).await?;
+    throttle::refund(conn, &change.refund).await?;
+    Ok(true)
+}
 
-    async fn find_standing(
-        &self,
-        user: UserId,
-        session: SessionId,
-        token: TokenId,
-    ) -> Result<Option<Standing>, StoreError> {
-        let conn = self.pool.get().await?;
-        Ok(sessions::find_standing(&conn, user, session, token).await?)
-    }
-
-    async fn record_audit(&self, audit: AuditEvent) -> Result<(), StoreError> {
-        let conn = self.pool.get().await?;
-        let recorded = audit::insert(&conn, &audit).await;
-        Ok(recorded.map_err(|error| DatabaseError::query("recording an audit event", error))?)
-    }
+/// Answers whether the hash was the expected one.
+pub(crate) async fn replace_hash(
+    mut conn: &AsyncPgConnection,
+    user: UserId,
+    expected: &PasswordHash,
+    hash: &PasswordHash,
+) -> QueryResult<bool> {
+    let n_rows = diesel::update(users::table.find(user.as_uuid()))
+        .filter(users::password_hash.eq(expected.expose()))
+        .set((users::password_hash.eq(hash.expose()), users::updated_at.eq(now)))
+        .execute(&mut conn)
+        .await?;
+    Ok(n_rows == 1)
 }
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = users)]
-pub(crate) struct Row {
+struct Row {
     id: Uuid,
     email: String,
     name: String,
@@ -159,55 +226,10 @@ impl TryFrom<Row> for Account {
     }
 }
 
-async fn create(
-    mut conn: &AsyncPgConnection,
-    first_account: i64,
-    account: &NewAccount,
-    project: &NewProject,
-    audit: &AuditEvent,
-) -> QueryResult<Row> {
-    let role = match account.role {
-        RoleAtCreation::Given(role) => role,
-        RoleAtCreation::AdminIfFirst => role_at_registration(conn, first_account).await?,
-    };
-    let row = diesel::insert_into(users::table)
-        .values((
-            users::id.eq(account.id.as_uuid()),
-            users::email.eq(account.email.as_str()),
-            users::name.eq(&account.name),
-            users::password_hash.eq(account.password_hash.expose()),
-            users::role.eq(role.as_str()),
-        ))
-        .returning(Row::as_returning())
-        .get_result(&mut conn)
-        .await?;
-    diesel::insert_into(projects::table)
-        .values((
-            projects::id.eq(project.id.as_uuid()),
-            projects::name.eq(&project.name),
-            projects::default_for.eq(account.id.as_uuid()),
-        ))
-        .execute(&mut conn)
-        .await?;
-    diesel::insert_into(project_members::table)
-        .values((
-            project_members::project_id.eq(project.id.as_uuid()),
-            project_members::user_id.eq(account.id.as_uuid()),
-            project_members::role.eq(ProjectRole::Owner.as_str()),
-        ))
-        .execute(&mut conn)
-        .await?;
-    audit::insert(conn, audit).await?;
-    Ok(row)
+fn record((row, hash): (Row, String)) -> Result<AccountRecord, DatabaseError> {
+    Ok(AccountRecord { account: row.try_into()?, password_hash: PasswordHash::from(hash) })
 }
 
-/// Admin for the very first account. While there is none, creations wait for each other, so that exactly one is first.
-async fn role_at_registration(mut conn: &AsyncPgConnection, first_account: i64) -> QueryResult<Role> {
-    let is_any = || diesel::select(diesel::dsl::exists(users::table.select(users::id)));
-    if is_any().get_result(&mut conn).await? {
-        return Ok(Role::Member);
-    }
-    diesel::select(pg_advisory_xact_lock(first_account)).execute(&mut conn).await?;
-    let is_any: bool = is_any().get_result(&mut conn).await?;
-    Ok(if is_any { Role::Member } else { Role::Admin })
+fn account_of(row: Row) -> QueryResult<Account> {
+    Account::try_from(row).map_err(|error| diesel::result::Error::DeserializationError(error.into()))
 }

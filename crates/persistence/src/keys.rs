@@ -4,6 +4,11 @@
 
 use gathering_domain::{Digest, InstanceId};
 
+diesel::define_sql_function! {
+    /// Takes the lock until the end of the transaction; waits for it.
+    fn pg_advisory_xact_lock(key: diesel::sql_types::BigInt);
+}
+
 /// What a lock is about.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum LockOf {
@@ -11,6 +16,8 @@ pub(crate) enum LockOf {
     Migrations,
     /// Creating the first account.
     FirstAccount,
+    /// Changing who is admin.
+    Admins,
     /// Being alive.
     Instance(InstanceId),
 }
@@ -20,6 +27,7 @@ pub(crate) fn lock_key(schema: &str, of: LockOf) -> i64 {
     let name = match of {
         LockOf::Migrations => format!("gathering\0{schema}\0migrations"),
         LockOf::FirstAccount => format!("gathering\0{schema}\0first account"),
+        LockOf::Admins => format!("gathering\0{schema}\0admins"),
         LockOf::Instance(id) => format!("gathering\0{schema}\0instance\0{id}"),
     };
     i64::from_be_bytes(first_eight(&name))
@@ -49,6 +57,7 @@ mod tests {
             lock_key("one", LockOf::Instance(InstanceId::new())),
             lock_key("one", LockOf::Migrations),
             lock_key("one", LockOf::FirstAccount),
+            lock_key("one", LockOf::Admins),
         ];
         let distinct: std::collections::BTreeSet<i64> = keys.into_iter().collect();
         assert_eq!(distinct.len(), keys.len());

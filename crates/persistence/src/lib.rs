@@ -4,9 +4,12 @@
 //! instance is alive and who drives a run. Never knows HTTP, settings or what a node does.
 
 mod accept;
+mod account_store;
 mod accounts;
+mod api_keys;
 mod audit;
 mod claim;
+mod clock;
 mod commit;
 mod connect;
 mod error;
@@ -18,6 +21,7 @@ mod keys;
 mod liveness;
 mod local_runs;
 mod maintenance;
+mod members;
 mod migrate;
 mod pipelines;
 mod pool;
@@ -30,22 +34,23 @@ mod schema;
 mod sessions;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod throttle;
 mod wake;
 
 pub use accept::{Acceptance, RunOrigin};
-pub use accounts::PgAccountStore;
-pub use audit::{AuditFilter, AuditRow, list_audit_events};
+pub use account_store::PgAccountStore;
 pub use connect::{ConnectOptions, InvalidDatabaseUrl};
 pub use error::DatabaseError;
 pub use events::{EventFilter, EventRow, Events};
 pub use instances::{InstanceRow, list_instances};
 pub use liveness::{InstanceInfo, Liveness};
 pub use local_runs::find_latest_local_run;
-pub use maintenance::{drop_journal_before, ensure_journal_partitions};
+pub use maintenance::{Cleared, clear_expired, drop_journal_before, ensure_journal_partitions};
+pub use members::{MemberPut, Membership};
 pub use migrate::{MigrateError, Migrator};
 pub use pipelines::{NewPipeline, Pipeline, PipelineVersion, Pipelines};
 pub use pool::{Pool, PoolSettings, PoolStatus};
-pub use projects::{Membership, Project, Projects};
+pub use projects::{Project, ProjectError, ProjectRefusal, ProjectSeen, Projects, Viewer};
 pub use recover::{Recovery, end_stuck_instances, recover_dead_instances};
 pub use run_row::RunRow;
 pub use run_store::PgRunStore;

@@ -1,15 +1,24 @@
-//! Projects and who is a member of them.
+//! Projects: made, found, listed, changed and deleted. Who is a member of one is [`members`](crate::members)' noun.
+//!
+//! What may not happen to a project ([`ProjectRefusal`]) is decided under a lock on its row, and what did happen is in
+//! the audit record by the same transaction. Never knows who may do it.
 
 use chrono::{DateTime, Utc};
+use diesel::dsl::exists;
 use diesel::prelude::*;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
-use gathering_auth::ProjectRole;
-use gathering_domain::{ProjectId, UserId};
+use gathering_auth::{AuditEvent, AuditKind, Origin, ProjectRole};
+use gathering_domain::{ProjectId, RunState, UserId};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::error::{DatabaseError, Refusal, violated};
 use crate::pool::Pool;
-use crate::schema::{project_members, projects};
+use crate::schema::{project_members, projects, runs};
+use crate::{audit, members};
+
+/// How many runs one statement deletes: with what refers to them that takes about a second.
+const RUNS_AT_ONCE: i64 = 5000;
 
 /// A project as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,21 +37,53 @@ pub struct Project {
     pub updated_at: DateTime<Utc>,
 }
 
-/// A member of a project.
+/// A project, and what one account is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Membership {
-    /// Who.
-    pub user: UserId,
-    /// What they may do there.
-    pub role: ProjectRole,
-    /// Since when, in UTC.
-    pub created_at: DateTime<Utc>,
+pub struct ProjectSeen {
+    /// The project.
+    pub project: Project,
+    /// The role of whom it is shown to; `None` if they are no member.
+    pub role: Option<ProjectRole>,
+}
+
+/// Whom a list of projects is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Viewer {
+    /// Sees the projects that they are a member of.
+    Member(UserId),
+    /// Sees every project.
+    Admin(UserId),
+}
+
+/// Why something is not done to a project; nothing was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ProjectRefusal {
+    /// It would have no owner.
+    #[error("the last owner of a project stays one")]
+    LastOwner,
+    /// It is somebody's default project.
+    #[error("a default project is not deleted")]
+    DefaultProject,
+    /// Runs of it have not ended.
+    #[error("the project has runs that have not ended")]
+    RunsActive,
+}
+
+/// Why a project or its members are not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ProjectError {
+    /// It may not be done now.
+    #[error(transparent)]
+    Refused(#[from] ProjectRefusal),
+    /// The database did not do it; [`DatabaseError::Missing`] if the project or the account is not there.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
 }
 
 /// The projects. Cloning is cheap and shares the pool.
 #[derive(Debug, Clone)]
 pub struct Projects {
-    pool: Pool,
+    pub(crate) pool: Pool,
 }
 
 impl Projects {
@@ -51,7 +92,7 @@ impl Projects {
         Self { pool }
     }
 
-    /// Creates a project with its first member, as owner.
+    /// Creates a project with `by` as its owner, and records that.
     ///
     /// # Errors
     /// [`DatabaseError::Missing`] if there is no such user; nothing was created.
@@ -60,7 +101,8 @@ impl Projects {
         id: ProjectId,
         name: &str,
         description: &str,
-        owner: UserId,
+        by: UserId,
+        origin: Origin,
     ) -> Result<Project, DatabaseError> {
         let mut conn = self.pool.get().await?;
         let conn: &mut AsyncPgConnection = &mut conn;
@@ -74,10 +116,13 @@ impl Projects {
                 .returning(Row::as_returning())
                 .get_result::<Row>(conn)
                 .await?;
-            put_member(conn, id, owner, ProjectRole::Owner).await?;
+            members::insert(conn, id, by, ProjectRole::Owner).await?;
+            let detail = json!({ "project": id, "role": ProjectRole::Owner.as_str(), "by": by });
+            let event = AuditEvent::new(AuditKind::ProjectCreated, Some(by), origin).with_detail(detail);
+            audit::insert(conn, &event).await?;
             Ok(row)
         });
-        created.await.map(Into::into).map_err(|error| refused("creating a project", error))
+        created.await.map(Into::into).map_err(|error| missing_or("creating a project", error))
     }
 
     /// Creates, or finds, the project of the local command line for the files below `workspace_path` (absolute).
@@ -123,6 +168,23 @@ impl Projects {
         Ok(row.map(Into::into))
     }
 
+    /// The project, and what this account is in it; also if it is no member.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`] or [`DatabaseError::Corrupt`].
+    pub async fn find_for(&self, id: ProjectId, user: UserId) -> Result<Option<ProjectSeen>, DatabaseError> {
+        let conn = self.pool.get().await?;
+        let row: Option<SeenRow> = projects::table
+            .left_join(project_members::table.on(membership_of(user.as_uuid())))
+            .filter(projects::id.eq(id.as_uuid()))
+            .select((Row::as_select(), project_members::role.nullable()))
+            .first(&mut &*conn)
+            .await
+            .optional()
+            .map_err(|error| DatabaseError::query("looking for a project", error))?;
+        row.map(seen).transpose()
+    }
+
     /// Where a create call of this user lands that names no project.
     ///
     /// # Errors
@@ -139,36 +201,35 @@ impl Projects {
         Ok(id.map(Into::into))
     }
 
-    /// At most `limit` projects, the newest first: those that the user is a member of or, without a user, all of them.
-    /// `before` is the last of the page before.
+    /// At most `limit` projects, the newest first, each with what the viewer is in it. `before` is the last of the page
+    /// before.
     ///
     /// # Errors
-    /// [`DatabaseError::Unavailable`].
+    /// [`DatabaseError::Unavailable`] or [`DatabaseError::Corrupt`].
     pub async fn list(
         &self,
-        visible_to: Option<UserId>,
+        viewer: Viewer,
         before: Option<ProjectId>,
         limit: usize,
-    ) -> Result<Vec<Project>, DatabaseError> {
+    ) -> Result<Vec<ProjectSeen>, DatabaseError> {
         let conn = self.pool.get().await?;
-        let mut query = projects::table.into_boxed();
-        if let Some(user) = visible_to {
-            let own = project_members::table
-                .filter(project_members::user_id.eq(user.as_uuid()))
-                .select(project_members::project_id);
-            query = query.filter(projects::id.eq_any(own));
+        let (Viewer::Member(user) | Viewer::Admin(user)) = viewer;
+        let mut query = projects::table
+            .left_join(project_members::table.on(membership_of(user.as_uuid())))
+            .select((Row::as_select(), project_members::role.nullable()))
+            .order(projects::id.desc())
+            .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+            .into_boxed();
+        if let Viewer::Member(_) = viewer {
+            // Makes the join an inner one, led by the memberships.
+            query = query.filter(project_members::user_id.eq(user.as_uuid()));
         }
         if let Some(before) = before {
             query = query.filter(projects::id.lt(before.as_uuid()));
         }
-        let rows: Vec<Row> = query
-            .order(projects::id.desc())
-            .limit(i64::try_from(limit).unwrap_or(i64::MAX))
-            .select(Row::as_select())
-            .load(&mut &*conn)
-            .await
-            .map_err(|error| DatabaseError::query("listing projects", error))?;
-        Ok(rows.into_iter().map(Into::into).collect())
+        let rows: Vec<SeenRow> =
+            query.load(&mut &*conn).await.map_err(|error| DatabaseError::query("listing projects", error))?;
+        rows.into_iter().map(seen).collect()
     }
 
     /// Changes what is given.
@@ -196,17 +257,16 @@ impl Projects {
         row.map(Into::into).ok_or(DatabaseError::Missing { what: "the project" })
     }
 
-    /// Deletes a project with everything in it. Answers whether there was one.
+    /// Deletes a project with everything in it but its files, and records that. The journals of its runs are out of
+    /// reach then, and leave with their partition. Answers whether there was one.
     ///
     /// # Errors
-    /// [`DatabaseError::Unavailable`]; nothing was deleted.
-    pub async fn delete(&self, id: ProjectId) -> Result<bool, DatabaseError> {
-        let conn = self.pool.get().await?;
-        let n_rows = diesel::delete(projects::table.find(id.as_uuid()))
-            .execute(&mut &*conn)
-            .await
-            .map_err(|error| DatabaseError::query("deleting a project", error))?;
-        Ok(n_rows == 1)
+    /// [`ProjectRefusal::DefaultProject`] or [`ProjectRefusal::RunsActive`], or the database's; nothing was deleted.
+    pub async fn delete(&self, id: ProjectId, by: UserId, origin: Origin) -> Result<bool, ProjectError> {
+        let mut conn = self.pool.get().await?;
+        let conn: &mut AsyncPgConnection = &mut conn;
+        let deleted = conn.transaction(async |conn| delete(conn, id, by, origin).await).await;
+        Ok(deleted.map_err(|error| DatabaseError::query("deleting a project", error))??)
     }
 
     /// What this user may do in this project, if they are a member.
@@ -224,77 +284,51 @@ impl Projects {
             .map_err(|error| DatabaseError::query("looking for a membership", error))?;
         role.map(|role| parse_role(&role)).transpose()
     }
-
-    /// The members, at most 1000, by the time they were added.
-    ///
-    /// # Errors
-    /// [`DatabaseError::Unavailable`] or [`DatabaseError::Corrupt`].
-    pub async fn list_members(&self, id: ProjectId) -> Result<Vec<Membership>, DatabaseError> {
-        let conn = self.pool.get().await?;
-        let rows: Vec<(Uuid, String, DateTime<Utc>)> = project_members::table
-            .filter(project_members::project_id.eq(id.as_uuid()))
-            .order((project_members::created_at, project_members::user_id))
-            .limit(1000)
-            .select((project_members::user_id, project_members::role, project_members::created_at))
-            .load(&mut &*conn)
-            .await
-            .map_err(|error| DatabaseError::query("listing members", error))?;
-        rows.into_iter()
-            .map(|(user, role, created_at)| {
-                Ok(Membership { user: user.into(), role: parse_role(&role)?, created_at })
-            })
-            .collect()
-    }
-
-    /// Makes the user a member with this role, or gives a member this role.
-    ///
-    /// # Errors
-    /// [`DatabaseError::Missing`] if the project or the user is not there.
-    pub async fn put_member(
-        &self,
-        id: ProjectId,
-        user: UserId,
-        role: ProjectRole,
-    ) -> Result<(), DatabaseError> {
-        let conn = self.pool.get().await?;
-        put_member(&conn, id, user, role).await.map_err(|error| refused("changing a member", error))
-    }
-
-    /// Takes a membership away. Answers whether there was one.
-    ///
-    /// # Errors
-    /// [`DatabaseError::Unavailable`].
-    pub async fn remove_member(&self, id: ProjectId, user: UserId) -> Result<bool, DatabaseError> {
-        let conn = self.pool.get().await?;
-        let n_rows = diesel::delete(project_members::table.find((id.as_uuid(), user.as_uuid())))
-            .execute(&mut &*conn)
-            .await
-            .map_err(|error| DatabaseError::query("removing a member", error))?;
-        Ok(n_rows == 1)
-    }
 }
 
-async fn put_member(
+/// The lock is the strong one: it waits for runs that are being accepted, and keeps others from it.
+async fn delete(
     mut conn: &AsyncPgConnection,
     id: ProjectId,
-    user: UserId,
-    role: ProjectRole,
-) -> QueryResult<()> {
-    diesel::insert_into(project_members::table)
-        .values((
-            project_members::project_id.eq(id.as_uuid()),
-            project_members::user_id.eq(user.as_uuid()),
-            project_members::role.eq(role.as_str()),
-        ))
-        .on_conflict((project_members::project_id, project_members::user_id))
-        .do_update()
-        .set(project_members::role.eq(role.as_str()))
-        .execute(&mut conn)
-        .await?;
-    Ok(())
+    by: UserId,
+    origin: Origin,
+) -> QueryResult<Result<bool, ProjectRefusal>> {
+    let project = projects::table.find(id.as_uuid());
+    let default_for: Option<Option<Uuid>> =
+        project.select(projects::default_for).for_update().first(&mut conn).await.optional()?;
+    match default_for {
+        None => return Ok(Ok(false)),
+        Some(Some(_)) => return Ok(Err(ProjectRefusal::DefaultProject)),
+        Some(None) => {}
+    }
+    let of_project = runs::table.filter(runs::project_id.eq(id.as_uuid()));
+    let active_states = RunState::ALL.into_iter().filter(|state| !state.is_terminal()).map(RunState::as_str);
+    let is_active = of_project.filter(runs::state.eq_any(active_states)).select(runs::id);
+    if diesel::select(exists(is_active)).get_result(&mut conn).await? {
+        return Ok(Err(ProjectRefusal::RunsActive));
+    }
+    // In several statements, so that none of them is ended for taking too long.
+    let some = diesel::alias!(runs as some);
+    let batch = some
+        .filter(some.field(runs::project_id).eq(id.as_uuid()))
+        .select(some.field(runs::id))
+        .limit(RUNS_AT_ONCE);
+    while diesel::delete(runs::table.filter(runs::id.eq_any(batch))).execute(&mut conn).await? > 0 {}
+    diesel::delete(project).execute(&mut conn).await?;
+    let event = AuditEvent::new(AuditKind::ProjectDeleted, Some(by), origin)
+        .with_detail(json!({ "project": id, "by": by }));
+    audit::insert(conn, &event).await?;
+    Ok(Ok(true))
 }
 
-fn refused(doing: &'static str, error: diesel::result::Error) -> DatabaseError {
+/// What joins a project with the membership of one account.
+#[diesel::dsl::auto_type]
+fn membership_of(user: Uuid) -> _ {
+    project_members::project_id.eq(projects::id).and(project_members::user_id.eq(user))
+}
+
+/// A write that refers to a project or an account that is not there.
+pub(crate) fn missing_or(doing: &'static str, error: diesel::result::Error) -> DatabaseError {
     match violated(&error, Refusal::ForeignKey) {
         Some("project_members_user_id_fkey") => DatabaseError::Missing { what: "the user" },
         Some(_) => DatabaseError::Missing { what: "the project" },
@@ -302,9 +336,16 @@ fn refused(doing: &'static str, error: diesel::result::Error) -> DatabaseError {
     }
 }
 
-fn parse_role(role: &str) -> Result<ProjectRole, DatabaseError> {
+pub(crate) fn parse_role(role: &str) -> Result<ProjectRole, DatabaseError> {
     role.parse()
         .map_err(|error: gathering_auth::UnknownRole| DatabaseError::corrupt("the role of a member", error))
+}
+
+type SeenRow = (Row, Option<String>);
+
+fn seen((row, role): SeenRow) -> Result<ProjectSeen, DatabaseError> {
+    let role = role.map(|role| parse_role(&role)).transpose()?;
+    Ok(ProjectSeen { project: row.into(), role })
 }
 
 #[derive(Queryable, Selectable)]

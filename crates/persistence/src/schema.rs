@@ -154,6 +154,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    login_throttles (key) {
+        key -> Bytea,
+        spent_until -> Timestamptz,
+    }
+}
+
+diesel::table! {
     pipeline_versions (pipeline_id, version) {
         pipeline_id -> Uuid,
         version -> Int4,
@@ -384,6 +391,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     events,
     graphs,
     instances,
+    login_throttles,
     pipeline_versions,
     pipelines,
     project_members,

@@ -1,100 +1,93 @@
 //! Sessions: refresh tokens that are spent and revoked, and access tokens that are revoked.
 //!
-//! A session is revoked as soon as one of its refresh tokens is: a token that is inserted while its session ends is
-//! then dead from birth.
+//! A session is revoked as soon as one of its refresh tokens is. Whoever changes sessions of an account holds the lock
+//! of the account's row, so the tokens need none of their own.
+
+use std::time::Duration;
 
 use diesel::dsl::{exists, now, sql};
 use diesel::prelude::*;
 use diesel::sql_types::{Interval, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_auth::{
-    AuditEvent, NewSession, Origin, RefreshRefusal, RefreshRotation, RefreshTokenState, Role, Rotation,
-    SessionEnd, SessionId, Standing, TokenId,
+    Account, AuditEvent, Charge, NewSession, Origin, RefreshRefusal, RefreshRotation, RefreshTokenState,
+    Role, Rotation, SessionEnd, SessionId, Standing, TokenId,
 };
 use gathering_domain::{Digest, UserId};
-use std::time::Duration;
 use uuid::Uuid;
 
-use crate::accounts;
-use crate::audit;
+use crate::clock::{clock_timestamp, interval};
 use crate::error::DatabaseError;
 use crate::schema::{refresh_tokens, revoked_tokens, users};
+use crate::{accounts, audit, throttle};
 
-/// Begins a session with its first refresh token.
+/// Begins a session with its first refresh token. Under the lock of the account's row, so that a change of its activity
+/// either meets the session or was there before.
 pub(crate) async fn begin(
     conn: &AsyncPgConnection,
     session: &NewSession,
+    refund: &[Charge],
     audit: &AuditEvent,
 ) -> QueryResult<()> {
+    accounts::lock(conn, session.user).await?;
     insert_token(conn, session.refresh_token, session.id, session.user, session.lifetime).await?;
-    audit::insert(conn, audit).await
+    audit::insert(conn, audit).await?;
+    throttle::refund(conn, refund).await
 }
 
-/// Spends a refresh token for the next one, under a lock on its row.
+/// Spends a refresh token for the next one.
 pub(crate) async fn rotate(
     conn: &AsyncPgConnection,
     rotation: &RefreshRotation,
     origin: Origin,
 ) -> QueryResult<Rotation> {
-    let outcome = match find_token(conn, rotation.spent).await? {
+    let outcome = match find_owner(conn, rotation.spent).await? {
         None => Rotation::Refused { user: None, refusal: RefreshRefusal::Unknown },
-        Some(token) => rotate_found(conn, rotation, token).await?,
+        Some(account) => rotate_of(conn, rotation, account).await?,
     };
     audit::insert(conn, &outcome.audit_event(origin)).await?;
     Ok(outcome)
 }
 
-struct Token {
-    session: Uuid,
-    user: Uuid,
-    is_spent: bool,
-    is_expired: bool,
-}
-
-async fn find_token(mut conn: &AsyncPgConnection, digest: Digest) -> QueryResult<Option<Token>> {
-    let row: Option<(Uuid, Uuid, bool, bool)> = refresh_tokens::table
+/// The account that the token was given to, locked: whatever else happens to its tokens happens before or after.
+async fn find_owner(mut conn: &AsyncPgConnection, digest: Digest) -> QueryResult<Option<Account>> {
+    let user: Option<Uuid> = refresh_tokens::table
         .find(digest.as_bytes().as_slice())
-        .select((
-            refresh_tokens::session_id,
-            refresh_tokens::user_id,
-            refresh_tokens::spent_at.is_not_null(),
-            // The clock of now, not of the transaction's begin, which may lie before the issue.
-            refresh_tokens::expires_at.le(sql::<Timestamptz>("clock_timestamp()")),
-        ))
-        .for_update()
+        .select(refresh_tokens::user_id)
         .first(&mut conn)
         .await
         .optional()?;
-    Ok(row.map(|(session, user, is_spent, is_expired)| Token { session, user, is_spent, is_expired }))
+    match user {
+        None => Ok(None),
+        Some(user) => accounts::lock(conn, user.into()).await,
+    }
 }
 
-async fn rotate_found(
+async fn rotate_of(
     mut conn: &AsyncPgConnection,
     rotation: &RefreshRotation,
-    token: Token,
+    account: Account,
 ) -> QueryResult<Rotation> {
-    let is_revoked: bool = diesel::select(is_session_revoked(token.session)).get_result(&mut conn).await?;
-    let account: accounts::Row =
-        users::table.find(token.user).select(accounts::Row::as_select()).first(&mut conn).await?;
-    let account = gathering_auth::Account::try_from(account)
-        .map_err(|error| diesel::result::Error::DeserializationError(error.into()))?;
-    let state = RefreshTokenState {
-        is_revoked,
-        is_spent: token.is_spent,
-        is_expired: token.is_expired,
-        account_is_active: account.is_active,
-    };
+    let spent = refresh_tokens::table.find(rotation.spent.as_bytes().as_slice());
+    let (session, is_spent, is_expired): (Uuid, bool, bool) = spent
+        .select((
+            refresh_tokens::session_id,
+            refresh_tokens::spent_at.is_not_null(),
+            // The clock of now, not of the transaction's begin, which may lie before the issue.
+            refresh_tokens::expires_at.le(clock_timestamp()),
+        ))
+        .first(&mut conn)
+        .await?;
+    let is_revoked: bool = diesel::select(is_session_revoked(session)).get_result(&mut conn).await?;
+    let state = RefreshTokenState { is_revoked, is_spent, is_expired, account_is_active: account.is_active };
     if let Some(refusal) = state.refusal() {
         if refusal == RefreshRefusal::Reused {
-            revoke_session(conn, token.session, token.user).await?;
+            revoke_session(conn, session, account.id).await?;
         }
         return Ok(Rotation::Refused { user: Some(account.id), refusal });
     }
-    diesel::update(refresh_tokens::table.find(rotation.spent.as_bytes().as_slice()))
-        .set(refresh_tokens::spent_at.eq(now))
-        .execute(&mut conn)
-        .await?;
-    let session = SessionId::from(token.session);
+    diesel::update(spent).set(refresh_tokens::spent_at.eq(now)).execute(&mut conn).await?;
+    let session = SessionId::from(session);
     insert_token(conn, rotation.next, session, account.id, rotation.lifetime).await?;
     Ok(Rotation::Rotated { account, session })
 }
@@ -105,6 +98,7 @@ pub(crate) async fn end(
     end: &SessionEnd,
     audit: &AuditEvent,
 ) -> QueryResult<()> {
+    accounts::lock(conn, end.user).await?;
     diesel::insert_into(revoked_tokens::table)
         .values((
             revoked_tokens::token_id.eq(end.token.id.as_uuid()),
@@ -115,7 +109,7 @@ pub(crate) async fn end(
         .on_conflict_do_nothing()
         .execute(&mut conn)
         .await?;
-    revoke_session(conn, end.session.as_uuid(), end.user.as_uuid()).await?;
+    revoke_session(conn, end.session.as_uuid(), end.user).await?;
     if let Some(digest) = end.refresh_token {
         let other: Option<Uuid> = refresh_tokens::table
             .find(digest.as_bytes().as_slice())
@@ -125,7 +119,7 @@ pub(crate) async fn end(
             .await
             .optional()?;
         if let Some(session) = other {
-            revoke_session(conn, session, end.user.as_uuid()).await?;
+            revoke_session(conn, session, end.user).await?;
         }
     }
     audit::insert(conn, audit).await
@@ -164,21 +158,42 @@ fn is_session_revoked(session: Uuid) -> _ {
     )
 }
 
-/// Locks the rows in the order of their hashes, as everybody does.
-async fn revoke_session(mut conn: &AsyncPgConnection, session: Uuid, user: Uuid) -> QueryResult<()> {
-    let hashes: Vec<Vec<u8>> = refresh_tokens::table
-        .filter(refresh_tokens::session_id.eq(session).and(refresh_tokens::user_id.eq(user)))
-        .order(refresh_tokens::token_hash)
-        .select(refresh_tokens::token_hash)
-        .for_update()
-        .load(&mut conn)
-        .await?;
-    diesel::update(refresh_tokens::table.filter(refresh_tokens::token_hash.eq_any(hashes)))
-        .filter(refresh_tokens::revoked_at.is_null())
+async fn revoke_session(mut conn: &AsyncPgConnection, session: Uuid, user: UserId) -> QueryResult<()> {
+    diesel::update(tokens_of(user.as_uuid()).filter(refresh_tokens::session_id.eq(session)))
         .set(refresh_tokens::revoked_at.eq(now.into_sql::<Timestamptz>().nullable()))
         .execute(&mut conn)
         .await?;
     Ok(())
+}
+
+/// Revokes every session of an account; its row must be locked.
+pub(crate) async fn revoke_all(mut conn: &AsyncPgConnection, user: UserId) -> QueryResult<()> {
+    diesel::update(tokens_of(user.as_uuid()))
+        .set(refresh_tokens::revoked_at.eq(now.into_sql::<Timestamptz>().nullable()))
+        .execute(&mut conn)
+        .await?;
+    Ok(())
+}
+
+/// Revokes every session of an account but one; its row must be locked.
+pub(crate) async fn revoke_others(
+    mut conn: &AsyncPgConnection,
+    user: UserId,
+    keep: SessionId,
+) -> QueryResult<()> {
+    diesel::update(tokens_of(user.as_uuid()).filter(refresh_tokens::session_id.ne(keep.as_uuid())))
+        .set(refresh_tokens::revoked_at.eq(now.into_sql::<Timestamptz>().nullable()))
+        .execute(&mut conn)
+        .await?;
+    Ok(())
+}
+
+/// The tokens of an account that are not revoked.
+#[diesel::dsl::auto_type]
+fn tokens_of(user: Uuid) -> _ {
+    refresh_tokens::table
+        .filter(refresh_tokens::user_id.eq(user))
+        .filter(refresh_tokens::revoked_at.is_null())
 }
 
 async fn insert_token(
@@ -199,11 +214,4 @@ async fn insert_token(
         .execute(&mut conn)
         .await?;
     Ok(())
-}
-
-/// A lifetime as PostgreSQL adds it; ten years at most.
-fn interval(lifetime: Duration) -> diesel::data_types::PgInterval {
-    const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
-    let micros = i64::try_from(lifetime.min(LONGEST).as_micros()).unwrap_or(i64::MAX);
-    diesel::data_types::PgInterval::from_microseconds(micros)
 }

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
+use gathering_auth::testing::InspectAccounts;
+use gathering_auth::{AccountStore, AuditEvent, AuditFilter};
 use gathering_domain::{ExposeSecret, Secret};
 
+use crate::account_store::PgAccountStore;
 use crate::connect::ConnectOptions;
 use crate::migrate::Migrator;
 use crate::pool::{Pool, PoolSettings};
@@ -128,5 +132,15 @@ impl Drop for TestDb {
             }
         });
         dropper.join().ok();
+    }
+}
+
+/// So that the cases of authentication can run against this store.
+#[async_trait]
+#[expect(clippy::expect_used, reason = "a test that cannot look has failed")]
+impl InspectAccounts for PgAccountStore {
+    async fn audit_trail(&self) -> Vec<AuditEvent> {
+        let records = self.list_audit_events(&AuditFilter::default(), 1000).await.expect("the audit record");
+        records.into_iter().rev().map(|record| record.event).collect()
     }
 }

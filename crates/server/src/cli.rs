@@ -9,7 +9,7 @@ use crate::command::run::RunArgs;
 use crate::command::user::CreateUserArgs;
 use crate::command::validate::ValidateArgs;
 use crate::command::{migrate, openapi, run, serve, user, validate};
-use crate::config::{Config, LogFormat};
+use crate::config::{self, Config, LogFormat};
 use crate::logging;
 
 /// The command line of the `gathering` binary.
@@ -54,7 +54,7 @@ enum UserSubcommand {
 
 const ABOUT: &str = "Runs teams of AI agents as durable workflows on PostgreSQL";
 
-const SERVE_HELP: &str = "\
+pub(crate) const SERVE_HELP: &str = "\
 Settings come from the configuration file and the environment, the latter winning:
   DATABASE_URL                      PostgreSQL; unset: an embedded one in the data directory
   DATABASE_DIRECT_URL               the same database, not through a transaction pooler
@@ -72,7 +72,17 @@ Settings come from the configuration file and the environment, the latter winnin
   GATHERING_DB_POOL_SIZE            [16]
   GATHERING_MAX_RECOVERIES          how often a run is recovered before it fails [20]
   GATHERING_STUCK_INSTANCE_SECONDS  [60]
-  GATHERING_CACHE_GRAPHS_ENTRIES    [1000]
+  GATHERING_RATE_LIMITS             on or off [on]
+  GATHERING_RATE_LIMIT_AUTH         register, log in, refresh, change the password, per network: 5/min, 30/s, off [5/min]
+  GATHERING_RATE_LIMIT_WRITE        whatever else changes something, per account or network [30/s]
+  GATHERING_RATE_LIMIT_READ         whatever reads, per account or network [120/s]
+  GATHERING_RATE_LIMIT_HEALTH       /health and /metrics, per network [off]
+  GATHERING_MAX_FILE_BYTES          the largest file that a workspace takes [2147483648]
+  GATHERING_CACHE_GRAPHS_ENTRIES    validated graphs in memory [1000]
+  GATHERING_CACHE_REVOCATIONS_ENTRIES  access tokens known as revoked [10000]
+  GATHERING_CACHE_KEY_OWNERS_ENTRIES   API keys whose owner is known [10000]
+  GATHERING_CACHE_DIRECTORIES_ENTRIES  lists of directories [1000]
+  GATHERING_CACHE_LIMITERS_ENTRIES     clients whose rate is known [100000]
   GATHERING_LOG                     filter [info]
   GATHERING_LOG_FORMAT              json or pretty [json]
   OPENAI_BASE_URL, OPENAI_API_KEY   the openai provider";
@@ -96,6 +106,7 @@ impl Cli {
             }
             _ => logging::start(&config, "warn", LogFormat::Pretty)?,
         }
+        warn_of_unknown_variables();
         match self.command {
             Command::Serve => Box::pin(serve::serve(&config)).await,
             Command::Run(args) => Box::pin(run::run(&config, &args)).await,
@@ -106,6 +117,14 @@ impl Cli {
             }
             Command::Openapi => openapi::print(),
         }
+    }
+}
+
+/// A mistyped variable would otherwise do nothing, unseen.
+fn warn_of_unknown_variables() {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in config::unknown_variables(names) {
+        tracing::warn!(variable = name, "{name} is set, but there is no such setting");
     }
 }
 

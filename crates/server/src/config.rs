@@ -3,8 +3,12 @@
 //! Owns the names, the bounds and the words for what is wrong. Never knows what a setting is used for. In the file a
 //! setting has the name of its variable in lower case, without `GATHERING_`: `GATHERING_BIND` is `bind`.
 
+mod quota;
+#[cfg(test)]
+mod tests;
 mod values;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,8 +22,10 @@ use gathering_auth::Registration;
 use gathering_domain::Secret;
 use gathering_tools::Network;
 
+pub use quota::{Quota, RateLimits};
+
 /// Every setting: its name in the file, and its variable. The order is that of the problems in a message.
-const SETTINGS: [(&str, &str); 21] = [
+const SETTINGS: [(&str, &str); 31] = [
     ("database_url", "DATABASE_URL"),
     ("database_direct_url", "DATABASE_DIRECT_URL"),
     ("bind", "GATHERING_BIND"),
@@ -36,12 +42,37 @@ const SETTINGS: [(&str, &str); 21] = [
     ("db_pool_size", "GATHERING_DB_POOL_SIZE"),
     ("max_recoveries", "GATHERING_MAX_RECOVERIES"),
     ("stuck_instance_seconds", "GATHERING_STUCK_INSTANCE_SECONDS"),
+    ("rate_limits", "GATHERING_RATE_LIMITS"),
+    ("rate_limit_auth", "GATHERING_RATE_LIMIT_AUTH"),
+    ("rate_limit_write", "GATHERING_RATE_LIMIT_WRITE"),
+    ("rate_limit_read", "GATHERING_RATE_LIMIT_READ"),
+    ("rate_limit_health", "GATHERING_RATE_LIMIT_HEALTH"),
+    ("max_file_bytes", "GATHERING_MAX_FILE_BYTES"),
     ("cache_graphs_entries", "GATHERING_CACHE_GRAPHS_ENTRIES"),
+    ("cache_revocations_entries", "GATHERING_CACHE_REVOCATIONS_ENTRIES"),
+    ("cache_key_owners_entries", "GATHERING_CACHE_KEY_OWNERS_ENTRIES"),
+    ("cache_directories_entries", "GATHERING_CACHE_DIRECTORIES_ENTRIES"),
+    ("cache_limiters_entries", "GATHERING_CACHE_LIMITERS_ENTRIES"),
     ("log", "GATHERING_LOG"),
     ("log_format", "GATHERING_LOG_FORMAT"),
     ("openai_base_url", "OPENAI_BASE_URL"),
     ("openai_api_key", "OPENAI_API_KEY"),
 ];
+
+/// The variable that names the file.
+const FILE_VARIABLE: &str = "GATHERING_CONFIG";
+
+/// Variables that begin so belong to the tests.
+const OF_TESTS: &str = "GATHERING_TEST_";
+
+/// The most entries of a cache.
+const MOST_ENTRIES: u64 = 10_000_000;
+
+/// 2 GiB.
+const DEFAULT_MAX_FILE_BYTES: u64 = 1 << 31;
+
+/// Up to here every number is one that JSON's readers keep exactly.
+const MOST_FILE_BYTES: u64 = 1 << 53;
 
 /// The settings of one process, checked.
 #[derive(Debug, Clone)]
@@ -79,8 +110,20 @@ pub struct Config {
     /// After how long without a heartbeat an instance counts as stuck: at least three heartbeats, which come every ten
     /// seconds.
     pub stuck_instance: Duration,
+    /// How often a client may ask.
+    pub rate_limits: RateLimits,
+    /// The largest file of a workspace that the API takes, in bytes.
+    pub max_file_bytes: u64,
     /// How many validated graphs are kept in memory.
     pub cache_graphs_entries: u64,
+    /// How many access tokens are remembered as revoked.
+    pub cache_revocations_entries: u64,
+    /// Of how many API keys the owner is remembered, for the rate limits.
+    pub cache_key_owners_entries: u64,
+    /// How many lists of directories are remembered.
+    pub cache_directories_entries: u64,
+    /// Of how many clients the rate is remembered.
+    pub cache_limiters_entries: u64,
     /// What is logged, as `tracing_subscriber::EnvFilter` reads it; absent: the command decides.
     pub log_filter: Option<String>,
     /// How it is written; absent: the command decides.
@@ -175,6 +218,16 @@ impl Config {
     }
 }
 
+/// The variables among `names` that look like settings and are none, sorted: probably mistyped.
+pub(crate) fn unknown_variables(names: impl IntoIterator<Item = String>) -> BTreeSet<String> {
+    let is_known = |name: &str| {
+        name == FILE_VARIABLE
+            || name.starts_with(OF_TESTS)
+            || SETTINGS.iter().any(|(_, variable)| *variable == name)
+    };
+    names.into_iter().filter(|name| name.starts_with("GATHERING_") && !is_known(name)).collect()
+}
+
 /// The merged settings while they are read, and what is wrong so far.
 #[derive(Default)]
 struct Settings {
@@ -207,13 +260,38 @@ impl Settings {
             db_pool_size: self.number("db_pool_size", 2, 1000, 16),
             max_recoveries: self.number("max_recoveries", 0, 10_000, 20),
             stuck_instance: Duration::from_secs(self.number("stuck_instance_seconds", 30, 86_400, 60)),
-            cache_graphs_entries: self.number("cache_graphs_entries", 1, 1_000_000, 1000),
+            rate_limits: self.rate_limits(),
+            max_file_bytes: self.number("max_file_bytes", 1, MOST_FILE_BYTES, DEFAULT_MAX_FILE_BYTES),
+            cache_graphs_entries: self.entries("cache_graphs_entries", 1000),
+            cache_revocations_entries: self.entries("cache_revocations_entries", 10_000),
+            cache_key_owners_entries: self.entries("cache_key_owners_entries", 10_000),
+            cache_directories_entries: self.entries("cache_directories_entries", 1000),
+            cache_limiters_entries: self.entries("cache_limiters_entries", 100_000),
             log_filter: self.optional("log", values::log_filter),
             log_format: self.optional("log_format", values::log_format),
             openai_base_url: self.optional("openai_base_url", values::http_url),
             openai_api_key: self.secret("openai_api_key", |text| Ok(Secret::from(text))),
         };
         if self.problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid(self.problems)) }
+    }
+
+    /// The quotas are read in any case: a wrong one must not come to light when the limits are turned on.
+    fn rate_limits(&mut self) -> RateLimits {
+        let default = RateLimits::default();
+        let limits = RateLimits {
+            auth: self.optional("rate_limit_auth", values::quota).unwrap_or(default.auth),
+            write: self.optional("rate_limit_write", values::quota).unwrap_or(default.write),
+            read: self.optional("rate_limit_read", values::quota).unwrap_or(default.read),
+            health: self.optional("rate_limit_health", values::quota).unwrap_or(default.health),
+        };
+        match self.optional("rate_limits", values::on_or_off) {
+            Some(false) => RateLimits::OFF,
+            Some(true) | None => limits,
+        }
+    }
+
+    fn entries(&mut self, name: &str, default: u64) -> u64 {
+        self.number(name, 1, MOST_ENTRIES, default)
     }
 
     fn problem(&mut self, name: &str, value: Option<String>, expected: String) {
@@ -263,93 +341,5 @@ impl Settings {
                 .ok_or_else(|| format!("a whole number from {least} to {most}"))
         };
         self.optional(name, read).unwrap_or(default)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use super::*;
-
-    fn load(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        load_with(None, variables)
-    }
-
-    fn load_with(file: Option<&Path>, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        Config::from_sources(file, |name| {
-            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
-        })
-    }
-
-    #[test]
-    fn without_any_setting_there_are_defaults() {
-        let config = load(&[]).unwrap();
-        assert_eq!(config.bind.to_string(), "127.0.0.1:8080");
-        assert_eq!(config.workspace_root, Path::new(".gathering/workspaces"));
-        assert_eq!((config.bcrypt_cost, config.max_recoveries), (12, 20));
-        assert!(config.database_url.is_none());
-    }
-
-    #[test]
-    fn each_wrong_value_is_named_with_its_variable_and_what_is_right() {
-        let wrong = [
-            ("GATHERING_BIND", "here"),
-            ("GATHERING_BCRYPT_COST", "3"),
-            ("GATHERING_REGISTRATION", "maybe"),
-            ("GATHERING_TRUSTED_PROXIES", "10.0.0.0/99"),
-            ("GATHERING_OUTBOUND_ALLOW", "localhost"),
-            ("GATHERING_SHUTDOWN_DRAIN_SECONDS", "-1"),
-            ("GATHERING_SHUTDOWN_GRACE_SECONDS", "1.5"),
-            ("GATHERING_MAX_CONCURRENT_RUNS", "0"),
-            ("GATHERING_DB_POOL_SIZE", "many"),
-            ("GATHERING_MAX_RECOVERIES", "x"),
-            ("GATHERING_STUCK_INSTANCE_SECONDS", "1"),
-            ("GATHERING_CACHE_GRAPHS_ENTRIES", "0"),
-            ("GATHERING_LOG", "a=b=c"),
-            ("GATHERING_LOG_FORMAT", "xml"),
-            ("OPENAI_BASE_URL", "localhost:11434"),
-        ];
-        let ConfigError::Invalid(problems) = load(&wrong).unwrap_err() else { panic!("not invalid") };
-        let named: Vec<&str> = problems.iter().map(|problem| problem.name.as_str()).collect();
-        assert_eq!(named.len(), wrong.len(), "{problems:?}");
-        for (variable, value) in wrong {
-            let problem = problems.iter().find(|problem| problem.name == variable).unwrap();
-            assert_eq!(problem.value.as_deref(), Some(value));
-            assert!(problem.to_string().starts_with(&format!("{variable} is `{value}`: it must be ")));
-        }
-    }
-
-    #[test]
-    fn a_wrong_secret_is_named_and_not_shown() {
-        let wrong = [("DATABASE_URL", "mysql://ada:hunter2@db"), ("GATHERING_TOKEN_KEY", "hunter2")];
-        let message = load(&wrong).unwrap_err().to_string();
-        assert!(message.contains("DATABASE_URL: ") && message.contains("GATHERING_TOKEN_KEY: "), "{message}");
-        assert!(!message.contains("hunter2"), "{message}");
-    }
-
-    #[test]
-    fn a_variable_wins_over_the_file_and_the_file_over_the_default() {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        writeln!(file, "bind = '0.0.0.0:1'\nbcrypt_cost = 10\noutbound_allow = ['10.0.0.0/8', '::1']")
-            .unwrap();
-        let config = load_with(Some(file.path()), &[("GATHERING_BIND", "127.0.0.1:2")]).unwrap();
-        assert_eq!(config.bind.port(), 2);
-        assert_eq!(config.bcrypt_cost, 10);
-        assert_eq!(config.outbound_allow.len(), 2);
-    }
-
-    #[test]
-    fn a_setting_of_the_file_that_nobody_knows_is_refused() {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        writeln!(file, "bindd = '0.0.0.0:1'\nlog_format = 7").unwrap();
-        let message = load_with(Some(file.path()), &[]).unwrap_err().to_string();
-        assert!(message.contains("`bindd` in the configuration file"), "{message}");
-        assert!(message.contains("`log_format` in the configuration file is `7`"), "{message}");
-    }
-
-    #[test]
-    fn a_file_that_is_not_there_stops_the_start() {
-        assert!(matches!(load_with(Some(Path::new("/nowhere/x.toml")), &[]), Err(ConfigError::File(_))));
     }
 }

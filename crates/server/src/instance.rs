@@ -13,7 +13,8 @@ use anyhow::Context as _;
 use gathering_dag_engine::{Engine, EngineSettings, RunStore, RunnerHandle, RunnerSettings, SystemClock};
 use gathering_domain::InstanceId;
 use gathering_persistence::{
-    InstanceInfo, Liveness, PgRunStore, Pool, Runs, WakeBus, end_stuck_instances, ensure_journal_partitions,
+    InstanceInfo, Liveness, PgRunStore, Pool, Runs, WakeBus, clear_expired, end_stuck_instances,
+    ensure_journal_partitions,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -33,6 +34,9 @@ const NEVER_PARK: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 /// How often partitions of the journal are made, and how many weeks ahead.
 const PARTITIONS_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 const PARTITIONS_WEEKS: u8 = 4;
+
+/// How often what no login depends on any more is cleared away.
+const CLEARING_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Which runs an instance executes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +66,8 @@ pub struct Instance {
     pub runs: Runs,
     /// Wakes this and the other instances.
     pub wakes: WakeBus,
+    /// The projects' files.
+    pub workspaces: Workspaces,
     identity: watch::Receiver<Identity>,
     stop: CancellationToken,
     life: JoinHandle<Option<Liveness>>,
@@ -77,14 +83,8 @@ impl Instance {
     /// If the database is away or a setting cannot be used; nothing is left running.
     pub async fn start(config: &Config, db: &Database, work: Work) -> anyhow::Result<Self> {
         let capabilities = Capabilities::new(config)?;
-        let blocking = capabilities.blocking.clone();
-        let workspaces = Workspaces::new(
-            db.pool.clone(),
-            config.workspace_root.clone(),
-            config.data_dir.clone(),
-            blocking,
-        );
-        let files: Arc<dyn ProjectFiles> = Arc::new(workspaces);
+        let workspaces = Workspaces::new(db.pool.clone(), config, capabilities.blocking.clone());
+        let files: Arc<dyn ProjectFiles> = Arc::new(workspaces.clone());
         let info = info().await;
         let liveness =
             Liveness::begin(&db.direct, &info).await.context("this instance cannot be registered")?;
@@ -110,7 +110,7 @@ impl Instance {
         let life = tokio::spawn(life.run(liveness));
         let services = services(config, db, &wakes, work);
         let runs = Runs::new(db.pool.clone(), wakes.clone());
-        Ok(Self { engine, runs, wakes, identity, stop, life, checkpointer, services })
+        Ok(Self { engine, runs, wakes, workspaces, identity, stop, life, checkpointer, services })
     }
 
     /// Who this process is now.
@@ -189,6 +189,8 @@ fn services(config: &Config, db: &Database, wakes: &WakeBus, work: Work) -> Vec<
         services.push(Task::start("stuck instances", move |stop| look_for_stuck(pool, limit, stop)));
         let pool = db.pool.clone();
         services.push(Task::start("journal partitions", move |stop| make_partitions(pool, stop)));
+        let pool = db.pool.clone();
+        services.push(Task::start("clearing away", move |stop| clear_away(pool, stop)));
     }
     // Nobody else is to be woken on a database that belongs to this process alone, unless the queue is served.
     if work == Work::Queue || !db.is_embedded() {
@@ -225,6 +227,25 @@ async fn make_partitions(pool: Pool, stop: CancellationToken) {
             );
         }
         if is_stopped_after(PARTITIONS_INTERVAL, &stop).await {
+            return;
+        }
+    }
+}
+
+async fn clear_away(pool: Pool, stop: CancellationToken) {
+    loop {
+        // There may be much of it, and a stop does not wait: a dropped batch is rolled back, with its connection.
+        let cleared = tokio::select! {
+            () = stop.cancelled() => return,
+            cleared = clear_expired(&pool) => cleared,
+        };
+        if let Err(error) = cleared {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "expired sessions cannot be cleared away: {error}"
+            );
+        }
+        if is_stopped_after(CLEARING_INTERVAL, &stop).await {
             return;
         }
     }

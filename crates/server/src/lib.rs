@@ -15,7 +15,7 @@ mod token_key;
 mod workspaces;
 
 pub use cli::Cli;
-pub use config::{Config, ConfigError, InvalidSetting, LogFormat};
+pub use config::{Config, ConfigError, InvalidSetting, LogFormat, Quota, RateLimits};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use gathering_cache::BoundedCache;
 use gathering_dag_engine::NodeFailure;
 use gathering_domain::ProjectId;
 use gathering_persistence::{DatabaseError, Pool, Projects};
-use gathering_tools::{BlockingPool, Workspace, WorkspaceError, WorkspacePath};
-use moka::sync::Cache;
+use gathering_tools::{BlockingPool, DirectoryCache, Workspace, WorkspaceError, WorkspacePath};
 
+use crate::config::Config;
 use crate::nodes::ProjectFiles;
 
 /// Open workspaces that are kept; each holds one directory handle.
@@ -22,7 +23,8 @@ pub struct Workspaces {
     /// The database, keys and the like: no workspace reaches into it, wherever it lies.
     data_dir: PathBuf,
     blocking: BlockingPool,
-    open: Cache<ProjectId, Workspace>,
+    directories: DirectoryCache,
+    open: BoundedCache<ProjectId, Workspace>,
 }
 
 /// Why a workspace could not be opened.
@@ -45,31 +47,70 @@ pub enum OpenWorkspaceError {
     },
 }
 
+/// Why the files of a deleted project are still there, if not all of them.
+#[derive(Debug, thiserror::Error)]
+#[error("the files of the deleted project {project} cannot be removed")]
+pub struct RemoveWorkspaceError {
+    project: ProjectId,
+    #[source]
+    source: std::io::Error,
+}
+
 impl Workspaces {
-    /// Workspaces below `root`, but for projects of the local command line, which have their own place.
-    pub fn new(pool: Pool, root: PathBuf, data_dir: PathBuf, blocking: BlockingPool) -> Self {
-        Self { projects: Projects::new(pool), root, data_dir, blocking, open: Cache::new(MAX_OPEN) }
+    /// Workspaces below the root that is configured, but for projects of the local command line, which have their own
+    /// place.
+    pub fn new(pool: Pool, config: &Config, blocking: BlockingPool) -> Self {
+        Self {
+            projects: Projects::new(pool),
+            root: config.workspace_root.clone(),
+            data_dir: config.data_dir.clone(),
+            blocking,
+            directories: DirectoryCache::new(config.cache_directories_entries),
+            open: BoundedCache::new("workspaces", MAX_OPEN),
+        }
     }
 
-    /// Opens the workspace of a project, making its directory where it is missing.
+    /// Opens the workspace of a project, making its directory where it is missing. Whether there is such a project is
+    /// asked each time: it may have been deleted, also by another instance.
     ///
     /// # Errors
     /// [`OpenWorkspaceError`]; nothing was made.
     pub async fn open(&self, project: ProjectId) -> Result<Workspace, OpenWorkspaceError> {
+        let Some(found) = self.projects.find(project).await? else {
+            self.open.remove(&project);
+            return Err(OpenWorkspaceError::NoProject(project));
+        };
         if let Some(open) = self.open.get(&project) {
             return Ok(open);
         }
-        let found = self.projects.find(project).await?.ok_or(OpenWorkspaceError::NoProject(project))?;
         let root = found.workspace_path.map_or_else(|| self.root.join(project.to_string()), PathBuf::from);
         let closed = closed_part(&root, &self.data_dir).await;
         let opened = Workspace::open(root, self.blocking.clone()).await;
         let opened = opened.map_err(|source| OpenWorkspaceError::Workspace { project, source })?;
+        let opened = opened.remembering(self.directories.clone());
         let opened = match closed {
             Some(closed) => opened.without(closed),
             None => opened,
         };
         self.open.insert(project, opened.clone());
         Ok(opened)
+    }
+
+    /// Removes the files of a project that has been deleted. A directory outside of the server's own root, as projects
+    /// of the local command line have, belongs to somebody else and stays. Repeats: safe. Cancel: it goes on.
+    ///
+    /// # Errors
+    /// [`RemoveWorkspaceError`]; a part may be removed.
+    pub async fn remove(&self, project: ProjectId) -> Result<(), RemoveWorkspaceError> {
+        self.open.remove(&project);
+        let root = self.root.join(project.to_string());
+        let removed = self.blocking.run(move || std::fs::remove_dir_all(root)).await;
+        match removed.map_err(std::io::Error::other).flatten() {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(RemoveWorkspaceError { project, source })
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -23,8 +23,8 @@ pub use spec::{ToolSource, ToolSpec};
 pub use tool::{BlockingTool, Tool, ToolContext, ToolError};
 pub use toolbox::{RegisterToolError, Toolbox};
 pub use workspace::{
-    Entry, EntryKind, FileContent, FileVersion, ListOptions, Listing, Precondition, Workspace,
-    WorkspaceError, WorkspacePath, Written,
+    DirectoryCache, Entry, EntryKind, FileContent, FileVersion, ListOptions, Listing, OpenFile, Precondition,
+    Upload, Workspace, WorkspaceError, WorkspacePath, Written,
 };
 
 #[cfg(doctest)]

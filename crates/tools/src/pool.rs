@@ -44,6 +44,15 @@ impl BlockingPool {
         .await
         .map_err(BlockingWorkPanicked)
     }
+
+    /// Drops `value` on a blocking thread, if there is a runtime, and without waiting for it: for handles whose closing
+    /// takes a while. It does not count as work, since what holds the value has had its turn.
+    pub fn dispose(&self, value: impl Send + 'static) {
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(move || drop(value))),
+            Err(_no_runtime) => drop(value),
+        }
+    }
 }
 
 #[cfg(test)]

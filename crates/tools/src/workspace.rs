@@ -3,14 +3,24 @@
 //! Owns every rule about paths, sizes and atomic writes. Never knows whose files they are.
 
 mod directory;
+mod entries;
 mod error;
 mod glob;
+mod inside;
 mod list;
+mod open_file;
 mod path;
+mod unfinished;
+mod upload;
+mod version;
 mod write;
 
-pub use directory::{FileContent, FileVersion, Workspace};
+pub use directory::Workspace;
+pub use entries::DirectoryCache;
 pub use error::WorkspaceError;
 pub use list::{Entry, EntryKind, ListOptions, Listing};
+pub use open_file::{FileContent, OpenFile};
 pub use path::WorkspacePath;
+pub use upload::Upload;
+pub use version::FileVersion;
 pub use write::{Precondition, Written};

@@ -1,41 +1,29 @@
 //! The port in memory, gone with the process.
 
-use std::collections::{HashMap, HashSet};
+mod state;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
-use gathering_domain::{Digest, Email, UserId};
+use chrono::Utc;
+use gathering_domain::{ApiKeyId, Digest, Email, UserId};
 
 use super::InspectAccounts;
 use crate::{
-    Account, AccountRecord, AccountStore, AuditEvent, NewAccount, NewProject, NewSession, Origin,
-    RefreshRefusal, RefreshRotation, RefreshTokenState, Role, RoleAtCreation, Rotation, SessionEnd,
-    SessionId, Standing, StoreError, TokenId,
+    Account, AccountChange, AccountRecord, AccountStore, ApiKey, AuditEvent, AuditFilter, AuditRecord,
+    Charge, Charged, KeyStanding, NewAccount, NewApiKey, NewProject, NewSession, Origin, PasswordChange,
+    PasswordHash, RefreshRotation, Role, RoleAtCreation, Rotation, SessionEnd, SessionId, Standing,
+    StoreError, TokenId,
 };
+use state::{KeyRow, RefreshRow, State};
 
-/// Accounts in memory. Grows without bound: for tests and demonstrations only.
+/// Accounts in memory, for tests and demonstrations only.
+///
+/// Gone with the process, for one process only, and without bound but for the login budgets: every account, session and
+/// audit event stays until the end. Look-ups by e-mail and lists walk through everything.
 #[derive(Debug, Default)]
 pub struct MemoryAccounts {
     state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    accounts: HashMap<UserId, AccountRecord>,
-    projects: Vec<(UserId, NewProject)>,
-    refresh_tokens: HashMap<Digest, RefreshRow>,
-    revoked_sessions: HashSet<SessionId>,
-    revoked_tokens: HashMap<TokenId, DateTime<Utc>>,
-    audit: Vec<AuditEvent>,
-}
-
-#[derive(Debug, Clone)]
-struct RefreshRow {
-    user: UserId,
-    session: SessionId,
-    expires_at: DateTime<Utc>,
-    is_spent: bool,
 }
 
 impl MemoryAccounts {
@@ -52,45 +40,6 @@ impl MemoryAccounts {
     /// Held only for the length of a method, never across an await.
     fn locked(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn find_by_email(&self, email: &Email) -> Option<&AccountRecord> {
-        self.accounts.values().find(|record| record.account.email == *email)
-    }
-
-    fn refresh_state(&self, row: &RefreshRow) -> RefreshTokenState {
-        RefreshTokenState {
-            is_revoked: self.revoked_sessions.contains(&row.session),
-            is_spent: row.is_spent,
-            is_expired: row.expires_at <= Utc::now(),
-            account_is_active: self.accounts.get(&row.user).is_some_and(|record| record.account.is_active),
-        }
-    }
-
-    fn rotate(&mut self, rotation: &RefreshRotation) -> Rotation {
-        let Some(row) = self.refresh_tokens.get(&rotation.spent).cloned() else {
-            return Rotation::Refused { user: None, refusal: RefreshRefusal::Unknown };
-        };
-        let refusal = self.refresh_state(&row).refusal();
-        let account = self.accounts.get(&row.user).map(|record| record.account.clone());
-        match (refusal, account) {
-            (None, Some(account)) => {
-                let expires_at = Utc::now() + rotation.lifetime;
-                self.refresh_tokens.insert(rotation.next, RefreshRow { expires_at, ..row.clone() });
-                let session = row.session;
-                self.refresh_tokens.insert(rotation.spent, RefreshRow { is_spent: true, ..row });
-                Rotation::Rotated { account, session }
-            }
-            (refusal, _) => {
-                let refusal = refusal.unwrap_or(RefreshRefusal::Unknown);
-                if refusal == RefreshRefusal::Reused {
-                    self.revoked_sessions.insert(row.session);
-                }
-                Rotation::Refused { user: Some(row.user), refusal }
-            }
-        }
     }
 }
 
@@ -115,7 +64,7 @@ impl AccountStore for MemoryAccounts {
         let account = Account { id, email, name, role, is_active: true, created_at: Utc::now() };
         state.accounts.insert(id, AccountRecord { account: account.clone(), password_hash });
         state.projects.push((id, project));
-        state.audit.push(audit);
+        state.record(audit);
         Ok(account)
     }
 
@@ -123,11 +72,81 @@ impl AccountStore for MemoryAccounts {
         Ok(self.locked().find_by_email(email).cloned())
     }
 
-    async fn find_account(&self, user: UserId) -> Result<Option<Account>, StoreError> {
-        Ok(self.locked().accounts.get(&user).map(|record| record.account.clone()))
+    async fn find_account(&self, user: UserId) -> Result<Option<AccountRecord>, StoreError> {
+        Ok(self.locked().accounts.get(&user).cloned())
     }
 
-    async fn begin_session(&self, session: NewSession, audit: AuditEvent) -> Result<(), StoreError> {
+    async fn list_accounts(&self, before: Option<UserId>, limit: usize) -> Result<Vec<Account>, StoreError> {
+        let state = self.locked();
+        let accounts = state.accounts.values().map(|record| &record.account);
+        let mut page: Vec<Account> =
+            accounts.filter(|account| before.is_none_or(|before| account.id < before)).cloned().collect();
+        page.sort_by_key(|account| std::cmp::Reverse(account.id));
+        page.truncate(limit);
+        Ok(page)
+    }
+
+    async fn update_account(
+        &self,
+        user: UserId,
+        change: AccountChange,
+        origin: Origin,
+    ) -> Result<Account, StoreError> {
+        let mut state = self.locked();
+        let before = state.accounts.get(&user).ok_or(StoreError::NoAccount)?.account.clone();
+        let after = change.of(&before);
+        let was_active_admin = before.is_active && before.role == Role::Admin;
+        if was_active_admin && !state.has_active_admin_with(&after) {
+            return Err(StoreError::LastAdmin);
+        }
+        if let Some(record) = state.accounts.get_mut(&user) {
+            record.account = after.clone();
+        }
+        if !after.is_active {
+            state.revoke_sessions(user, None);
+        }
+        for event in change.audit_events(&before, origin) {
+            state.record(event);
+        }
+        Ok(after)
+    }
+
+    async fn change_password(&self, change: PasswordChange, audit: AuditEvent) -> Result<bool, StoreError> {
+        let mut state = self.locked();
+        match state.accounts.get_mut(&change.user) {
+            Some(record) if record.password_hash == change.expected => record.password_hash = change.hash,
+            _ => return Ok(false),
+        }
+        state.revoke_sessions(change.user, Some(change.keep));
+        state.refund(&change.refund);
+        state.record(audit);
+        Ok(true)
+    }
+
+    async fn replace_password_hash(
+        &self,
+        user: UserId,
+        expected: PasswordHash,
+        hash: PasswordHash,
+    ) -> Result<(), StoreError> {
+        let mut state = self.locked();
+        if let Some(record) = state.accounts.get_mut(&user).filter(|record| record.password_hash == expected)
+        {
+            record.password_hash = hash;
+        }
+        Ok(())
+    }
+
+    async fn charge(&self, charges: &[Charge]) -> Result<Charged, StoreError> {
+        Ok(self.locked().charge(charges))
+    }
+
+    async fn begin_session(
+        &self,
+        session: NewSession,
+        refund: &[Charge],
+        audit: AuditEvent,
+    ) -> Result<(), StoreError> {
         let row = RefreshRow {
             user: session.user,
             session: session.id,
@@ -136,7 +155,8 @@ impl AccountStore for MemoryAccounts {
         };
         let mut state = self.locked();
         state.refresh_tokens.insert(session.refresh_token, row);
-        state.audit.push(audit);
+        state.refund(refund);
+        state.record(audit);
         Ok(())
     }
 
@@ -147,7 +167,7 @@ impl AccountStore for MemoryAccounts {
     ) -> Result<Rotation, StoreError> {
         let mut state = self.locked();
         let outcome = state.rotate(&rotation);
-        state.audit.push(outcome.audit_event(origin));
+        state.record(outcome.audit_event(origin));
         Ok(outcome)
     }
 
@@ -158,7 +178,7 @@ impl AccountStore for MemoryAccounts {
         state.revoked_sessions.extend([end.session].into_iter().chain(named));
         let forget_at = Utc::now() + end.token.remaining;
         state.revoked_tokens.insert(end.token.id, forget_at);
-        state.audit.push(audit);
+        state.record(audit);
         Ok(())
     }
 
@@ -179,21 +199,81 @@ impl AccountStore for MemoryAccounts {
         }))
     }
 
+    async fn create_api_key(&self, new: NewApiKey, audit: AuditEvent) -> Result<ApiKey, StoreError> {
+        let mut state = self.locked();
+        if state.keys_of(new.user).count() >= ApiKey::MAX_PER_ACCOUNT {
+            return Err(StoreError::TooManyKeys);
+        }
+        let NewApiKey { id, user, name, secret, scopes, expires_at } = new;
+        let key = ApiKey { id, name, scopes, created_at: Utc::now(), expires_at, last_used_at: None };
+        state.api_keys.insert(secret, KeyRow { user, key: key.clone(), is_revoked: false });
+        state.record(audit);
+        Ok(key)
+    }
+
+    async fn list_api_keys(&self, user: UserId) -> Result<Vec<ApiKey>, StoreError> {
+        let mut keys: Vec<ApiKey> = self.locked().keys_of(user).map(|row| row.key.clone()).collect();
+        keys.sort_by_key(|key| std::cmp::Reverse(key.id));
+        Ok(keys)
+    }
+
+    async fn revoke_api_key(
+        &self,
+        user: UserId,
+        key: ApiKeyId,
+        audit: AuditEvent,
+    ) -> Result<bool, StoreError> {
+        let mut state = self.locked();
+        let row =
+            state.api_keys.values_mut().find(|row| row.user == user && row.key.id == key && !row.is_revoked);
+        let Some(row) = row else { return Ok(false) };
+        row.is_revoked = true;
+        state.record(audit);
+        Ok(true)
+    }
+
+    async fn find_key_standing(&self, secret: Digest) -> Result<Option<KeyStanding>, StoreError> {
+        let mut state = self.locked();
+        let now = Utc::now();
+        let Some(row) = state.api_keys.get_mut(&secret) else { return Ok(None) };
+        let is_over = row.is_revoked || row.key.expires_at.is_some_and(|expires_at| expires_at <= now);
+        row.key.last_used_at = Some(now);
+        let (id, user, scopes) = (row.key.id, row.user, row.key.scopes);
+        Ok(state.accounts.get(&user).map(|record| KeyStanding {
+            id,
+            user,
+            role: record.account.role,
+            is_active: record.account.is_active,
+            is_over,
+            scopes,
+        }))
+    }
+
     async fn record_audit(&self, audit: AuditEvent) -> Result<(), StoreError> {
-        self.locked().audit.push(audit);
+        self.locked().record(audit);
         Ok(())
+    }
+
+    async fn list_audit_events(
+        &self,
+        filter: &AuditFilter,
+        limit: usize,
+    ) -> Result<Vec<AuditRecord>, StoreError> {
+        let state = self.locked();
+        let passes = |record: &&AuditRecord| {
+            filter.user.is_none_or(|user| record.event.user == Some(user))
+                && filter.kind.is_none_or(|kind| record.event.kind == kind)
+                && filter.from.is_none_or(|from| record.at >= from)
+                && filter.to.is_none_or(|to| record.at < to)
+                && filter.before.is_none_or(|before| record.id < before)
+        };
+        Ok(state.audit.iter().rev().filter(passes).take(limit).cloned().collect())
     }
 }
 
 #[async_trait]
 impl InspectAccounts for MemoryAccounts {
     async fn audit_trail(&self) -> Vec<AuditEvent> {
-        self.locked().audit.clone()
-    }
-
-    async fn disable_account(&self, user: UserId) {
-        if let Some(record) = self.locked().accounts.get_mut(&user) {
-            record.account.is_active = false;
-        }
+        self.locked().audit.iter().map(|record| record.event.clone()).collect()
     }
 }

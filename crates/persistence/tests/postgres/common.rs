@@ -8,9 +8,11 @@ use async_trait::async_trait;
 use diesel_async::RunQueryDsl;
 use gathering_dag_engine::testing::StoreFixture;
 use gathering_dag_engine::{NewRun, RunStore};
-use gathering_domain::{Digest, InstanceId, ProjectId, RunId};
+use gathering_domain::{Digest, ExposeSecret, InstanceId, ProjectId, RunId, Secret};
 use gathering_persistence::testing::TestDb;
-use gathering_persistence::{InstanceInfo, Liveness, PgRunStore, Pool, Projects, WakeBus};
+use gathering_persistence::{
+    ConnectOptions, InstanceInfo, Liveness, PgRunStore, Pool, PoolSettings, Projects, WakeBus,
+};
 use serde_json::json;
 use tokio::sync::Mutex;
 
@@ -105,6 +107,14 @@ pub async fn end_session_of(db: &TestDb, id: InstanceId) {
     while count(db, &n_holders).await > 0 {
         assert!(tokio::time::Instant::now() < deadline, "the session of {id} goes on");
     }
+}
+
+/// A pool whose sessions can be found by name.
+pub async fn named_pool(db: &TestDb, name: &str, max_size: usize) -> Pool {
+    let url = format!("{}&application_name={name}", db.url().expose_secret());
+    let settings =
+        PoolSettings { max_size, wait_timeout: Duration::from_secs(20), ..PoolSettings::default() };
+    Pool::connect(ConnectOptions::parse(&Secret::from(url)).unwrap(), settings).await.unwrap()
 }
 
 /// Waits for a condition, up to a limit.

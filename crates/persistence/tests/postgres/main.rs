@@ -1,9 +1,12 @@
 //! This crate on a real PostgreSQL, each test in a schema of its own. One program: they share what they begin with.
-#![expect(clippy::unwrap_used, reason = "what fails here fails a test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what fails here fails a test")]
 
 mod accounts;
 mod common;
 mod events;
+mod maintenance;
 mod migrations;
+mod plans;
+mod projects;
 mod runs;
 mod sessions;

@@ -1,11 +1,14 @@
 //! The migrations: there and back on filled tables, by several at once, and the rules that every table follows.
 
+use crate::accounts::create_account;
 use crate::common::{World, count, wait_until};
+use gathering_auth::{AccountStore, Origin, RoleAtCreation};
 use gathering_dag_engine::RunStore;
-use gathering_domain::PipelineId;
+use gathering_domain::{Email, PipelineId, UserId};
 use gathering_persistence::testing::TestDb;
 use gathering_persistence::{
-    MigrateError, Migrator, NewPipeline, Pipelines, drop_journal_before, ensure_journal_partitions,
+    MigrateError, Migrator, NewPipeline, PgAccountStore, Pipelines, Projects, drop_journal_before,
+    ensure_journal_partitions,
 };
 use serde_json::json;
 
@@ -34,6 +37,7 @@ async fn fill(world: &World) {
          INSERT INTO revoked_tokens (token_id, user_id, expires_at) SELECT gen_random_uuid(), id, now() FROM users;
          INSERT INTO api_keys (id, user_id, name, secret_hash, scopes)
              SELECT gen_random_uuid(), id, 'k', decode(repeat('cd', 32), 'hex'), '{{}}' FROM users;
+         INSERT INTO login_throttles (key, spent_until) VALUES (decode(repeat('01', 32), 'hex'), now());
          INSERT INTO audit_events (id, type) VALUES (gen_random_uuid(), 'login_succeeded');
          INSERT INTO project_members (project_id, user_id, role)
              SELECT projects.id, users.id, 'owner' FROM projects, users;
@@ -171,11 +175,40 @@ async fn every_table_says_what_it_is() {
 async fn deleting_a_project_takes_everything_of_it_along() {
     let world = World::new().await;
     fill(&world).await;
-    world.db.execute("UPDATE runs SET state = 'queued', owner = NULL, available_at = now()").await;
-    assert!(gathering_persistence::Projects::new(world.pool.clone()).delete(world.project).await.unwrap());
-    for table in ["runs", "agents", "circles", "tasks", "pipelines", "schedules", "budgets", "events"] {
+    world.db.execute("UPDATE runs SET state = 'succeeded', owner = NULL, ended_at = now()").await;
+    let projects = Projects::new(world.pool.clone());
+    assert!(projects.delete(world.project, UserId::new(), Origin::default()).await.unwrap());
+    for table in [
+        "runs",
+        "agents",
+        "circles",
+        "tasks",
+        "pipelines",
+        "schedules",
+        "budgets",
+        "events",
+        "project_members",
+    ] {
         assert_eq!(world.count(&format!("SELECT count(*) FROM {table}")).await, 0, "{table}");
     }
+}
+
+#[tokio::test]
+async fn what_lower_case_is_the_application_decides_alone() {
+    let db = TestDb::new().await;
+    let store = PgAccountStore::new(db.pool().await);
+    // Letters of which locales hold different opinions.
+    for typed in ["\u{130}@example.org", "\u{1E9E}\u{3A3}@EXAMPLE.org", "\u{10A0}@example.org", "\u{1C89}@x"]
+    {
+        let email: Email = typed.parse().unwrap();
+        let created = create_account(&store, email.as_str(), RoleAtCreation::AdminIfFirst).await.unwrap();
+        assert_eq!(store.find_account_by_email(&email).await.unwrap().unwrap().account, created);
+    }
+    // As it would be where PostgreSQL and the application do not agree.
+    db.execute("UPDATE users SET email = 'ADA@x' WHERE role = 'admin'").await;
+    // The former rule comes back with the former program, for new rows only.
+    let migrator = Migrator::new(db.options());
+    assert!(migrator.revert_all().await.unwrap() > 5);
 }
 
 #[tokio::test]

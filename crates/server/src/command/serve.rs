@@ -6,14 +6,14 @@ use std::sync::Arc;
 use actix_web::web;
 use anyhow::Context as _;
 use gathering_auth::{Auth, AuthSettings, PasswordSettings};
+use gathering_cache::BoundedCache;
 use gathering_persistence::{PgAccountStore, Pipelines, Projects};
-use moka::sync::Cache;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::database::Database;
-use crate::http::{AppState, Readiness, Server, ServerSettings};
+use crate::http::{AppState, Limits, Metrics, Readiness, Server, ServerSettings};
 use crate::instance::{Instance, Work};
 use crate::token_key;
 
@@ -23,16 +23,29 @@ use crate::token_key;
 /// If it cannot start, in words for the operator; nothing is left running.
 pub(crate) async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
+    // Before everything that measures.
+    let metrics = Metrics::install().context("nothing can be measured")?;
     let db = Database::open(config).await?;
-    let served = serve_on(config, &db, &mut signals).await;
+    let served = serve_on(config, &db, metrics, &mut signals).await;
     db.close().await;
     served?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve_on(config: &Config, db: &Database, signals: &mut Signals) -> anyhow::Result<()> {
-    let auth = auth(config, db).await?;
+async fn serve_on(
+    config: &Config,
+    db: &Database,
+    metrics: Metrics,
+    signals: &mut Signals,
+) -> anyhow::Result<()> {
+    let auth = Arc::new(auth(config, db).await?);
+    let limits = web::Data::new(Limits::new(
+        config.rate_limits,
+        config.cache_limiters_entries,
+        Arc::clone(&auth),
+        config.trusted_proxies.clone(),
+    ));
     let instance = Instance::start(config, db, Work::Queue).await?;
     let readiness = Readiness::default();
     let state = web::Data::new(AppState {
@@ -45,10 +58,13 @@ async fn serve_on(config: &Config, db: &Database, signals: &mut Signals) -> anyh
         identities: instance.identities(),
         readiness: readiness.clone(),
         trusted_proxies: config.trusted_proxies.clone(),
-        outlines: Cache::new(config.cache_graphs_entries),
+        metrics,
+        workspaces: instance.workspaces.clone(),
+        max_file_bytes: config.max_file_bytes,
+        outlines: BoundedCache::new("graphs", config.cache_graphs_entries),
     });
     let settings = ServerSettings { bind: config.bind, grace: config.shutdown_grace };
-    let mut server = match Server::start(state, settings) {
+    let mut server = match Server::start(state, limits, settings) {
         Ok(server) => server,
         Err(error) => {
             instance.stop().await;
@@ -107,6 +123,8 @@ async fn auth(config: &Config, db: &Database) -> anyhow::Result<Auth> {
     let settings = AuthSettings {
         registration: config.registration,
         passwords: PasswordSettings { cost: config.bcrypt_cost, ..PasswordSettings::default() },
+        n_cached_revocations: config.cache_revocations_entries,
+        n_cached_key_owners: config.cache_key_owners_entries,
         ..AuthSettings::default()
     };
     let config = config.clone();

@@ -10,7 +10,7 @@ use gathering_persistence::ConnectOptions;
 use gathering_tools::Network;
 use tracing_subscriber::EnvFilter;
 
-use super::LogFormat;
+use super::{LogFormat, Quota};
 
 pub(super) fn scalar(value: &Value) -> Option<String> {
     match value {
@@ -59,6 +59,19 @@ pub(super) fn networks(text: &str) -> Result<Vec<Network>, String> {
         .filter(|network| !network.is_empty())
         .map(|network| network.parse().map_err(|_| "networks such as 10.0.0.0/8,fd00::/8".to_owned()))
         .collect()
+}
+
+/// Absent where it is off.
+pub(super) fn quota(text: &str) -> Result<Option<Quota>, String> {
+    if text == "off" { Ok(None) } else { text.parse().map(Some) }
+}
+
+pub(super) fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("`on` or `off`".to_owned()),
+    }
 }
 
 pub(super) fn log_filter(text: &str) -> Result<String, String> {

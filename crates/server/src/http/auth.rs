@@ -1,6 +1,6 @@
-//! Registering, logging in, refreshing, logging out, and who one is.
+//! Registering, logging in, refreshing, logging out, changing the password, and who one is.
 
-use actix_web::{HttpResponse, get, post, web};
+use actix_web::{HttpResponse, get, post, put, web};
 use chrono::{DateTime, Utc};
 use gathering_auth::{Account, Passwords, RegistrationRequest, TokenPair};
 use gathering_dag_engine::{Fields, Shape};
@@ -145,6 +145,29 @@ impl FromFields for Logout {
     }
 }
 
+/// A password to be replaced.
+#[derive(ToSchema)]
+pub(crate) struct ChangePassword {
+    #[schema(value_type = String, format = Password)]
+    current_password: Secret,
+    /// At most 72 bytes.
+    #[schema(value_type = String, format = Password)]
+    new_password: Secret,
+}
+
+impl FromFields for ChangePassword {
+    fn from_fields(fields: &mut Fields<'_>) -> Option<Self> {
+        let current = text(fields, "current_password").map(Secret::from);
+        let new = text(fields, "new_password").map(Secret::from);
+        // Looked at here too, so that a missing field does not hide what is wrong with the other.
+        if let Some(new) = &new {
+            let problems = Passwords::problems(new, &fields.place("new_password"));
+            fields.problems().extend(problems);
+        }
+        Some(Self { current_password: current?, new_password: new? })
+    }
+}
+
 /// A string, whatever is in it: what it may be is decided elsewhere.
 fn text(fields: &mut Fields<'_>, name: &'static str) -> Option<String> {
     let value = fields.required(name, Shape::Any)?;
@@ -177,6 +200,7 @@ pub(crate) async fn register(
     (status = 200, body = TokensView),
     (status = 401, description = "The same for every cause", body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
+    (status = 429, description = "Too many attempts", body = ProblemView, content_type = "application/problem+json"),
 ))]
 #[post("/auth/login")]
 pub(crate) async fn login(
@@ -209,6 +233,7 @@ pub(crate) async fn refresh(
 #[utoipa::path(tag = "auth", operation_id = "logout", request_body = Logout, responses(
     (status = 204),
     (status = 401, body = ProblemView, content_type = "application/problem+json"),
+    (status = 403, description = "An API key is not enough for this", body = ProblemView, content_type = "application/problem+json"),
 ))]
 #[post("/auth/logout")]
 pub(crate) async fn logout(
@@ -229,4 +254,22 @@ pub(crate) async fn logout(
 #[get("/auth/me")]
 pub(crate) async fn me(state: web::Data<AppState>, caller: Authenticated) -> Result<HttpResponse, Problem> {
     Ok(HttpResponse::Ok().json(UserView::from(state.auth.me(&caller.0).await?)))
+}
+
+/// Replaces the password of the caller's account. Its other sessions end; the caller's own goes on.
+#[utoipa::path(tag = "auth", operation_id = "change_password", request_body = ChangePassword, responses(
+    (status = 204),
+    (status = 403, description = "The current password is another one, or an API key was shown", body = ProblemView, content_type = "application/problem+json"),
+    (status = 422, body = ProblemView, content_type = "application/problem+json"),
+    (status = 429, description = "Too many attempts", body = ProblemView, content_type = "application/problem+json"),
+))]
+#[put("/auth/password")]
+pub(crate) async fn change_password(
+    state: web::Data<AppState>,
+    caller: Authenticated,
+    body: Body,
+) -> Result<HttpResponse, Problem> {
+    let ChangePassword { current_password, new_password } = body.read(SMALL).await?;
+    state.auth.change_password(&caller.0, current_password, new_password).await?;
+    Ok(HttpResponse::NoContent().finish())
 }

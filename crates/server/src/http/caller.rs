@@ -34,7 +34,10 @@ impl FromRequest for Authenticated {
         Box::pin(async move {
             let state = state_of(&request)?;
             let token = bearer(request.headers()).ok_or_else(|| {
-                Problem::not_authenticated("send `Authorization: Bearer` with an access token", CHALLENGE)
+                Problem::not_authenticated(
+                    "send `Authorization: Bearer` with an access token or an API key",
+                    CHALLENGE,
+                )
             })?;
             Ok(Self(state.auth.authenticate(token, origin(&request, state)).await?))
         })
@@ -55,15 +58,21 @@ fn state_of(request: &HttpRequest) -> Result<&AppState, Problem> {
     state.map(|state| state.get_ref()).ok_or_else(|| Problem::internal("the application has no state"))
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// The token that a request shows, whatever it is worth.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
+/// Where a request comes from, as far as trusted proxies tell; absent where its connection has no address.
+pub(crate) fn client_of(request: &HttpRequest, trusted: &[Network]) -> Option<IpAddr> {
+    let peer = request.peer_addr()?.ip().to_canonical();
+    Some(client_address(peer, request.headers(), trusted))
+}
+
 fn origin(request: &HttpRequest, state: &AppState) -> Origin {
-    let peer = request.peer_addr().map(|address| address.ip().to_canonical());
-    let address = peer.map(|peer| client_address(peer, request.headers(), &state.trusted_proxies));
+    let address = client_of(request, &state.trusted_proxies);
     let request_id = request.extensions().get::<RequestIdentity>().map(|identity| identity.id);
     Origin { address, request_id }
 }

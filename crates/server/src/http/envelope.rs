@@ -1,20 +1,24 @@
 //! What every answer has, whoever made it: a request id, security headers, a line in the log, and for errors the form
 //! of a problem.
 //!
-//! Owns the request's id and its span. Never knows what a request asks for.
+//! Owns the request's id and its span, and turns HEAD into GET without a body. Never knows what a request asks for.
+//! Other sites get no access: there are no CORS headers, so a browser lets no script of theirs read an answer.
 
 use std::panic::AssertUnwindSafe;
-use std::time::Instant;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
-use actix_web::body::{BoxBody, MessageBody};
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
-use actix_web::http::ConnectionType;
 use actix_web::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
     REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
+use actix_web::http::{ConnectionType, Method, StatusCode};
 use actix_web::middleware::Next;
+use actix_web::web::Bytes;
 use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse, ResponseError, web};
 use futures::FutureExt;
 use gathering_domain::RequestId;
@@ -25,6 +29,12 @@ use super::state::AppState;
 
 /// The header that carries a request's id both ways.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// Whatever a browser makes of an answer, it loads and executes nothing.
+const NOTHING_LOADED: HeaderValue =
+    HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; sandbox");
 
 const MAX_REQUEST_ID_LEN: usize = 128;
 
@@ -81,14 +91,17 @@ pub(crate) async fn envelope(
 }
 
 async fn answer(
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
     identity: RequestIdentity,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let begun = Instant::now();
-    let is_draining =
-        request.app_data::<web::Data<AppState>>().is_some_and(|state| state.readiness.is_draining());
+    let state = request.app_data::<web::Data<AppState>>().cloned();
     let method = request.method().clone();
+    if method == Method::HEAD {
+        // Every route that answers GET answers HEAD, with the same head.
+        request.head_mut().method = Method::GET;
+    }
     // A handler that panics must not take the connection, and with it the answer, away.
     let answered = AssertUnwindSafe(next.call(request)).catch_unwind().await;
     // Routing needs the request for itself, so there is none at hand when a layer gives only an error back.
@@ -104,13 +117,35 @@ async fn answer(
     tracing::Span::current().record("http.route", &route);
     let mut response = in_our_form(response);
     complete_headers(response.headers_mut(), &identity, &route);
-    if is_draining {
+    if state.as_ref().is_some_and(|state| state.readiness.is_draining()) {
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
-    log_request(&identity, method.as_str(), &route, response.status().as_u16(), begun.elapsed().as_millis());
+    let (status, took) = (response.status(), begun.elapsed());
+    if let Some(state) = state {
+        state.metrics.count_request(&method, &route, status, took);
+    }
+    log_request(&identity, &method, &route, status, took);
+    if method == Method::HEAD {
+        response = response.map_body(|_, body| BoxBody::new(Bodiless(body.size())));
+    }
     match request {
         Some(request) => Ok(ServiceResponse::new(request, response)),
         None => Err(InternalError::from_response("the request was given up", response).into()),
+    }
+}
+
+/// The length of a body without the body: what would be sent is not even made.
+struct Bodiless(BodySize);
+
+impl MessageBody for Bodiless {
+    type Error = std::convert::Infallible;
+
+    fn size(&self) -> BodySize {
+        self.0
+    }
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Poll::Ready(None)
     }
 }
 
@@ -125,8 +160,15 @@ fn in_our_form(response: HttpResponse) -> HttpResponse {
     if !is_error || media_type.is_some_and(|value| value == PROBLEM_JSON || value == "application/json") {
         return response;
     }
-    Problem::new(Kind::Other(response.status()), "the request was refused before it was looked at")
-        .error_response()
+    let problem =
+        Problem::new(Kind::Other(response.status()), "the request was refused before it was looked at");
+    let mut ours = problem.error_response();
+    // What inner layers told stands, such as the rate limits; the body and what describes it are replaced.
+    for (name, value) in response.headers().iter().filter(|(name, _)| !name.as_str().starts_with("content-"))
+    {
+        ours.headers_mut().append(name.clone(), value.clone());
+    }
+    ours
 }
 
 fn log_cause(error: &Error) {
@@ -150,19 +192,20 @@ fn complete_headers(headers: &mut HeaderMap, identity: &RequestIdentity, route: 
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(
-        CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-    );
+    headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
+    if !headers.contains_key(CONTENT_SECURITY_POLICY) {
+        headers.insert(CONTENT_SECURITY_POLICY, NOTHING_LOADED);
+    }
     if !headers.contains_key(CACHE_CONTROL) && route != "/api/openapi.json" {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
 }
 
-fn log_request(identity: &RequestIdentity, method: &str, route: &str, status: u16, duration_ms: u128) {
-    let duration_ms = u64::try_from(duration_ms).unwrap_or(u64::MAX);
+fn log_request(identity: &RequestIdentity, method: &Method, route: &str, status: StatusCode, took: Duration) {
+    let (method, status) = (method.as_str(), status.as_u16());
+    let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     // Probes come every few seconds and say nothing.
-    if route.starts_with("/health") {
+    if route.starts_with("/health") || route == "/metrics" {
         tracing::debug!(request.id = %identity.text, http.status = status, duration_ms, "{method} {route} {status}");
     } else {
         tracing::info!(

@@ -17,7 +17,11 @@ use super::server;
     info(title = "GatheRing", description = "Runs teams of AI agents as durable workflows on PostgreSQL."),
     security(("bearer" = [])),
     tags(
-        (name = "auth", description = "Accounts and sessions"),
+        (name = "auth", description = "Sessions, passwords and API keys"),
+        (name = "users", description = "Accounts, for admins"),
+        (name = "audit", description = "What concerned security, for admins"),
+        (name = "projects", description = "What owns everything else, and its members"),
+        (name = "files", description = "The workspaces of projects"),
         (name = "pipelines", description = "Named graphs in versions"),
         (name = "runs", description = "Executions of graphs"),
         (name = "health", description = "How the server is"),
@@ -29,8 +33,10 @@ struct Base;
 static DOCUMENT: LazyLock<OpenApi> = LazyLock::new(|| {
     let (_, mut api) =
         App::new().into_utoipa_app().openapi(Base::openapi()).configure(server::routes).split_for_parts();
-    let scheme =
-        HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An access token")).build();
+    let scheme = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("An access token, or an API key"))
+        .build();
     let components = api.components.get_or_insert_with(Components::new);
     components.add_security_scheme("bearer", SecurityScheme::Http(scheme));
     api
@@ -39,12 +45,18 @@ static DOCUMENT: LazyLock<OpenApi> = LazyLock::new(|| {
 /// The path patterns with the methods that they answer.
 static ROUTES: LazyLock<Vec<(ResourceDef, String)>> = LazyLock::new(|| {
     let routes = DOCUMENT.paths.paths.iter();
-    routes.map(|(path, item)| (ResourceDef::new(path.as_str()), methods(item).join(", "))).collect()
+    routes.map(|(path, item)| (pattern(path), methods(item).join(", "))).collect()
 });
+
+/// The document has no way to say that a file's path goes on behind a `/`.
+fn pattern(path: &str) -> ResourceDef {
+    ResourceDef::new(path.replace("/files/{path}", "/files/{path:.*}"))
+}
 
 fn methods(item: &PathItem) -> Vec<&'static str> {
     let operations = [
         ("GET", &item.get),
+        ("HEAD", &item.get),
         ("PUT", &item.put),
         ("POST", &item.post),
         ("DELETE", &item.delete),

@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Datelike, Utc};
 use gathering_domain::{Pointer, Problems};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -17,6 +18,11 @@ pub(crate) enum List {
     Pipelines = 1,
     Runs = 2,
     Journal = 3,
+    Users = 4,
+    AuditEvents = 5,
+    Projects = 6,
+    Members = 7,
+    ApiKeys = 8,
 }
 
 /// One page of a list.
@@ -89,6 +95,18 @@ where
     text?.parse().map_err(|error: T::Err| problems.add(Pointer::root().join(name), error.to_string())).ok()
 }
 
+/// A time out of the query or a body.
+pub(crate) fn time(name: &str, text: Option<&str>, problems: &mut Problems) -> Option<DateTime<Utc>> {
+    let read = DateTime::parse_from_rfc3339(text?).map(|time| time.with_timezone(&Utc));
+    // In UTC another year may begin, and RFC 3339 cannot write one with five digits.
+    let time = read.ok().filter(|time| (0..=9999).contains(&time.year()));
+    if time.is_none() {
+        let message = "must be a time such as 2026-11-23T08:30:00Z (RFC 3339)";
+        problems.add(Pointer::root().join(name), message);
+    }
+    time
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +138,20 @@ mod tests {
             let mut problems = Problems::new();
             limit(Some(text), &mut problems);
             assert!(!problems.is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_rfc_3339_and_read_as_utc() {
+        let mut problems = Problems::new();
+        let read = time("from", Some("2026-11-23T08:30:00+02:00"), &mut problems);
+        assert_eq!(read.unwrap().to_rfc3339(), "2026-11-23T06:30:00+00:00");
+        assert_eq!(time("from", None, &mut problems), None);
+        assert!(problems.is_empty());
+        for text in ["", "2026-11-23", "2026-11-23T08:30:00", "yesterday", "9999-12-31T23:59:59-01:00"] {
+            let mut problems = Problems::new();
+            assert_eq!(time("from", Some(text), &mut problems), None);
+            assert_eq!(problems.iter().next().unwrap().pointer.as_str(), "/from", "{text}");
         }
     }
 

@@ -220,7 +220,7 @@ pub(crate) async fn list(
     let before = page::cursor(List::Pipelines, query.cursor.as_deref(), &mut problems);
     let project = page::id("project_id", query.project_id.as_deref(), &mut problems);
     problems.into_result().map_err(Problem::invalid)?;
-    let visible_to = visible_to(&caller.0);
+    let visible_to = visible_to(&caller.0)?;
     let rows = state.pipelines.list(visible_to, project, before.map(Into::into), limit + 1).await?;
     let key = |pipeline: &Pipeline| pipeline.id.as_uuid();
     let page = Page::of(List::Pipelines, rows, limit, key, |pipeline| PipelineView::of(pipeline, None));

@@ -5,14 +5,15 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
 use gathering_auth::{AuthError, Denied};
 use gathering_dag_engine::StoreError;
 use gathering_domain::{Pointer, Problems};
-use gathering_persistence::DatabaseError;
+use gathering_persistence::{DatabaseError, ProjectError, ProjectRefusal};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -34,9 +35,12 @@ pub(crate) enum Kind {
     MethodNotAllowed,
     RequestTimeout,
     Conflict,
+    PreconditionFailed,
     TooLarge,
     UnsupportedMediaType,
+    RangeNotSatisfiable,
     Invalid,
+    RateLimited,
     Overloaded,
     Draining,
     Unavailable,
@@ -62,13 +66,26 @@ impl Kind {
                 (StatusCode::REQUEST_TIMEOUT, "request-timeout", "The request came too slowly")
             }
             Kind::Conflict => (StatusCode::CONFLICT, "conflict", "The request conflicts with what is stored"),
+            Kind::PreconditionFailed => (
+                StatusCode::PRECONDITION_FAILED,
+                "precondition-failed",
+                "What is stored is not what the request expects",
+            ),
             Kind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large"),
             Kind::UnsupportedMediaType => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported-media-type",
                 "The media type is not supported",
             ),
+            Kind::RangeNotSatisfiable => (
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                "range-not-satisfiable",
+                "The range is outside of what is stored",
+            ),
             Kind::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "The request is invalid"),
+            Kind::RateLimited => {
+                (StatusCode::TOO_MANY_REQUESTS, "rate-limited", "There are too many requests")
+            }
             Kind::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "The server is busy"),
             Kind::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", "The server is shutting down"),
             Kind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The database is away"),
@@ -86,7 +103,7 @@ pub(crate) struct Problem {
     kind: Kind,
     detail: String,
     errors: Vec<FieldError>,
-    headers: Vec<(actix_web::http::header::HeaderName, String)>,
+    headers: Vec<(HeaderName, String)>,
     cause: Option<Box<dyn Error>>,
 }
 
@@ -131,20 +148,27 @@ impl Problem {
         Self::new(Kind::NotFound, "there is nothing here, or nothing that you may see")
     }
 
+    pub(crate) fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(Kind::Forbidden, detail)
+    }
+
     pub(crate) fn conflict(detail: impl Into<String>) -> Self {
         Self::new(Kind::Conflict, detail)
     }
 
     pub(crate) fn not_authenticated(detail: &str, challenge: &str) -> Self {
-        let mut problem = Self::new(Kind::NotAuthenticated, detail);
-        problem.headers.push((WWW_AUTHENTICATE, challenge.to_owned()));
-        problem
+        Self::new(Kind::NotAuthenticated, detail).with_header(WWW_AUTHENTICATE, challenge)
     }
 
     pub(crate) fn method_not_allowed(allowed: &str) -> Self {
-        let mut problem = Self::new(Kind::MethodNotAllowed, format!("here only {allowed} is answered"));
-        problem.headers.push((ALLOW, allowed.to_owned()));
-        problem
+        Self::new(Kind::MethodNotAllowed, format!("here only {allowed} is answered"))
+            .with_header(ALLOW, allowed)
+    }
+
+    /// Too much was asked for; `retry_after` is rounded up to whole seconds, and at least one.
+    pub(crate) fn rate_limited(detail: impl Into<String>, retry_after: Duration) -> Self {
+        let seconds = retry_after.as_nanos().div_ceil(1_000_000_000).max(1);
+        Self::new(Kind::RateLimited, detail).retry_after(u32::try_from(seconds).unwrap_or(u32::MAX))
     }
 
     pub(crate) fn internal(cause: impl Into<Box<dyn Error>>) -> Self {
@@ -162,8 +186,14 @@ impl Problem {
 
     /// Adds `Retry-After`, in seconds.
     #[must_use]
-    pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
-        self.headers.push((RETRY_AFTER, seconds.to_string()));
+    pub(crate) fn retry_after(self, seconds: u32) -> Self {
+        self.with_header(RETRY_AFTER, seconds.to_string())
+    }
+
+    /// Adds a header to the answer.
+    #[must_use]
+    pub(crate) fn with_header(mut self, name: HeaderName, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
         self
     }
 
@@ -252,6 +282,29 @@ impl From<DatabaseError> for Problem {
     }
 }
 
+impl From<ProjectError> for Problem {
+    fn from(error: ProjectError) -> Self {
+        match error {
+            ProjectError::Refused(refusal) => refusal.into(),
+            ProjectError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<ProjectRefusal> for Problem {
+    fn from(refusal: ProjectRefusal) -> Self {
+        Self::conflict(match refusal {
+            ProjectRefusal::LastOwner => {
+                "a project keeps an owner: make somebody else owner first, or delete the project"
+            }
+            ProjectRefusal::DefaultProject => "an account's default project stays as long as the account",
+            ProjectRefusal::RunsActive => {
+                "the project has runs that have not ended: cancel them, or wait for them"
+            }
+        })
+    }
+}
+
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
@@ -265,7 +318,9 @@ impl From<Denied> for Problem {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::Invisible => Self::not_found(),
-            Denied::Forbidden => Self::new(Kind::Forbidden, "your role in the project does not allow this"),
+            Denied::Forbidden => {
+                Self::forbidden("your role, or the scopes of your API key, do not allow this")
+            }
         }
     }
 }
@@ -277,7 +332,7 @@ impl From<AuthError> for Problem {
         match error {
             AuthError::Invalid(problems) => Self::invalid(problems),
             AuthError::RegistrationClosed => {
-                Self::new(Kind::Forbidden, "registration is closed: ask the operator for an account")
+                Self::forbidden("registration is closed: ask the operator for an account")
             }
             AuthError::AccountExists => Self::conflict("this e-mail address has an account already"),
             AuthError::LoginRefused => {
@@ -287,9 +342,23 @@ impl From<AuthError> for Problem {
                 Self::not_authenticated("the refresh token is not valid, or no longer: log in again", LOGIN)
             }
             AuthError::NotAuthenticated(_) | AuthError::Revoked => Self::not_authenticated(
-                "the access token is not valid, or no longer: refresh it, or log in again",
+                "the access token or API key is not valid, or no longer: refresh it, or log in again",
                 INVALID_TOKEN,
             ),
+            AuthError::Throttled { retry_after } => {
+                Self::rate_limited("too many attempts with a password: wait before the next one", retry_after)
+            }
+            AuthError::WrongPassword => Self::forbidden("the current password is another one"),
+            AuthError::Denied(denied) => denied.into(),
+            AuthError::SessionNeeded => {
+                Self::forbidden("this needs the access token of a login; an API key is not enough")
+            }
+            AuthError::NoAccount | AuthError::NoApiKey => Self::not_found(),
+            AuthError::LastAdmin => Self::conflict("the last active admin stays one: make another one first"),
+            AuthError::TooManyKeys => {
+                let most = gathering_auth::ApiKey::MAX_PER_ACCOUNT;
+                Self::conflict(format!("an account has at most {most} API keys: revoke one first"))
+            }
             AuthError::Overloaded => Self::new(Kind::Overloaded, "too many logins at the same time")
                 .retry_after(RETRY_AFTER_SECONDS),
             AuthError::Store(gathering_auth::StoreError::Unavailable(cause)) => {
@@ -301,60 +370,4 @@ impl From<AuthError> for Problem {
 }
 
 #[cfg(test)]
-mod tests {
-    use actix_web::body::to_bytes;
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    async fn answered(problem: Problem) -> (HttpResponse, Value) {
-        let response = problem.error_response();
-        let (head, body) = response.into_parts();
-        let body = serde_json::from_slice(&to_bytes(body).await.unwrap()).unwrap();
-        (head.map_into_boxed_body(), body)
-    }
-
-    #[actix_web::test]
-    async fn an_invalid_input_names_everything_with_its_pointer() {
-        let mut problems = Problems::one(Pointer::root().join("name"), "is missing");
-        problems.add(Pointer::root().join("definition").join("nodes").join(0), "must be an object");
-        let (head, body) = answered(Problem::invalid(problems)).await;
-        assert_eq!(head.status(), 422);
-        assert_eq!(head.headers().get(CONTENT_TYPE).unwrap(), PROBLEM_JSON);
-        assert_eq!(body["type"], "/problems/invalid");
-        assert_eq!(
-            body["errors"],
-            json!([
-                {"pointer": "/name", "message": "is missing"},
-                {"pointer": "/definition/nodes/0", "message": "must be an object"},
-            ])
-        );
-    }
-
-    #[actix_web::test]
-    async fn an_unforeseen_error_says_nothing_to_the_caller_and_everything_to_the_log() {
-        let problem = Problem::internal(std::io::Error::other("the secret of the house"));
-        assert!(problem.causes().unwrap().contains("the secret of the house"));
-        let (head, body) = answered(problem).await;
-        assert_eq!(head.status(), 500);
-        assert!(!body.to_string().contains("secret"), "{body}");
-    }
-
-    #[actix_web::test]
-    async fn a_database_that_is_away_is_no_fault_of_the_caller_and_says_when_to_try_again() {
-        let cause = std::io::Error::other("gone");
-        let error = DatabaseError::Unavailable { doing: "looking", source: cause.into() };
-        let (head, body) = answered(error.into()).await;
-        assert_eq!((head.status().as_u16(), body["status"].as_u64()), (503, Some(503)));
-        assert!(head.headers().contains_key(RETRY_AFTER));
-    }
-
-    #[actix_web::test]
-    async fn every_refused_credential_gets_a_challenge() {
-        for error in [AuthError::LoginRefused, AuthError::RefreshRefused, AuthError::Revoked] {
-            let (head, _) = answered(error.into()).await;
-            assert_eq!(head.status(), 401);
-            assert!(head.headers().contains_key(WWW_AUTHENTICATE));
-        }
-    }
-}
+mod tests;

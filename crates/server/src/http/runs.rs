@@ -53,13 +53,7 @@ impl FromFields for StartRun {
         let priority = whole(fields.optional("priority", Shape::Whole(1, 10))).unwrap_or(DEFAULT_PRIORITY);
         let version = whole(fields.optional("version", Shape::Whole(1, i32::MAX as u64)));
         let text = fields.optional("available_at", Shape::Text).and_then(Value::as_str);
-        let available_at = text.and_then(|text| match DateTime::parse_from_rfc3339(text) {
-            Ok(time) => Some(time.with_timezone(&Utc)),
-            Err(_) => {
-                fields.problem("available_at", "must be a time such as 2026-11-23T08:30:00Z (RFC 3339)");
-                None
-            }
-        });
+        let available_at = page::time("available_at", text, fields.problems());
         Some(Self { input, priority, available_at, version })
     }
 }
@@ -189,7 +183,7 @@ pub(crate) async fn list(
     let mut problems = Problems::new();
     let limit = page::limit(query.limit.as_deref(), &mut problems);
     let filter = RunFilter {
-        visible_to: visible_to(&caller.0),
+        visible_to: visible_to(&caller.0)?,
         project: page::id("project_id", query.project_id.as_deref(), &mut problems),
         pipeline: page::id("pipeline_id", query.pipeline_id.as_deref(), &mut problems),
         schedule: page::id("schedule_id", query.schedule_id.as_deref(), &mut problems),

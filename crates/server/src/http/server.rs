@@ -12,9 +12,12 @@ use utoipa_actix_web::AppExt as _;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use super::envelope::envelope;
+use super::limits::{Limits, limit};
 use super::problem::Problem;
 use super::state::AppState;
-use super::{auth, health, openapi, pipelines, runs};
+use super::{
+    api_keys, audit, auth, files, health, members, metrics, openapi, pipelines, projects, runs, users,
+};
 
 /// A client must have sent a request's head within this.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,6 +34,7 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
         .service(health::live)
         .service(health::ready)
         .service(health::health)
+        .service(metrics::metrics_text)
         .service(openapi::openapi_json);
     let api = utoipa_actix_web::scope("/api/v1")
         .service(auth::register)
@@ -38,6 +42,25 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
         .service(auth::refresh)
         .service(auth::logout)
         .service(auth::me)
+        .service(auth::change_password)
+        .service(api_keys::create)
+        .service(api_keys::list)
+        .service(api_keys::revoke)
+        .service(users::list)
+        .service(users::change)
+        .service(audit::list)
+        .service(projects::create)
+        .service(projects::list)
+        .service(projects::show)
+        .service(projects::change)
+        .service(projects::delete)
+        .service(members::list)
+        .service(members::put)
+        .service(members::remove)
+        .service(files::list)
+        .service(files::show)
+        .service(files::put)
+        .service(files::delete)
         .service(pipelines::validate)
         .service(pipelines::create)
         .service(pipelines::list)
@@ -50,7 +73,7 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
     config.service(api);
 }
 
-/// The application, but for its state.
+/// The application, but for its state and [`Limits`].
 pub(crate) fn application() -> App<
     impl ServiceFactory<
         ServiceRequest,
@@ -62,6 +85,7 @@ pub(crate) fn application() -> App<
 > {
     App::new()
         .app_data(web::PathConfig::default().error_handler(|_, _| Problem::not_found().into()))
+        .wrap(from_fn(limit))
         .wrap(from_fn(envelope))
         .into_utoipa_app()
         .configure(routes)
@@ -90,8 +114,12 @@ impl Server {
     ///
     /// # Errors
     /// If the address cannot be bound; nothing is left running.
-    pub(crate) fn start(state: web::Data<AppState>, settings: ServerSettings) -> std::io::Result<Self> {
-        let http = HttpServer::new(move || application().app_data(state.clone()))
+    pub(crate) fn start(
+        state: web::Data<AppState>,
+        limits: web::Data<Limits>,
+        settings: ServerSettings,
+    ) -> std::io::Result<Self> {
+        let http = HttpServer::new(move || application().app_data(state.clone()).app_data(limits.clone()))
             .disable_signals()
             .shutdown_timeout(settings.grace.as_secs())
             .client_request_timeout(HEAD_TIMEOUT)

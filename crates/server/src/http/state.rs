@@ -3,21 +3,23 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use gathering_auth::{Action, Auth, Caller, Role, authorize};
+use gathering_auth::{Action, Auth, Caller, Denied, Role, authorize};
+use gathering_cache::BoundedCache;
 use gathering_dag_engine::Engine;
 use gathering_domain::{Digest, ProjectId, UserId};
 use gathering_persistence::{Pipelines, Pool, Projects, Runs};
 use gathering_tools::Network;
-use moka::sync::Cache;
 use tokio::sync::watch;
 
+use super::metrics::Metrics;
 use super::outline::Outline;
 use super::problem::Problem;
 use crate::instance::Identity;
+use crate::workspaces::Workspaces;
 
 /// What every handler may reach.
 pub(crate) struct AppState {
-    pub(crate) auth: Auth,
+    pub(crate) auth: Arc<Auth>,
     pub(crate) pool: Pool,
     pub(crate) projects: Projects,
     pub(crate) pipelines: Pipelines,
@@ -27,8 +29,12 @@ pub(crate) struct AppState {
     pub(crate) identities: watch::Receiver<Identity>,
     pub(crate) readiness: Readiness,
     pub(crate) trusted_proxies: Vec<Network>,
+    pub(crate) metrics: Metrics,
+    pub(crate) workspaces: Workspaces,
+    /// The largest file that is taken, in bytes.
+    pub(crate) max_file_bytes: u64,
     /// What is shown of graphs, by digest; a graph never changes.
-    pub(crate) outlines: Cache<Digest, Arc<Outline>>,
+    pub(crate) outlines: BoundedCache<Digest, Arc<Outline>>,
 }
 
 /// Whether requests should be sent here. Cloning shares it.
@@ -51,7 +57,8 @@ impl AppState {
     /// Whether the caller may do `action` in the project.
     ///
     /// # Errors
-    /// 404 for what the caller may not see, 403 for what their role there does not allow.
+    /// 404 for what is absent or what the caller may not see, 403 for what their role there, or their API key, does
+    /// not allow.
     pub(crate) async fn authorize(
         &self,
         caller: &Caller,
@@ -59,7 +66,11 @@ impl AppState {
         action: Action,
     ) -> Result<(), Problem> {
         let membership = match caller.role {
-            Role::Admin => None,
+            // They need no membership, so that the project is there has to be looked up.
+            Role::Admin => {
+                self.projects.find(project).await?.ok_or_else(Problem::not_found)?;
+                None
+            }
             Role::Member => self.projects.find_role(project, caller.user).await?,
         };
         Ok(authorize(caller, membership, action)?)
@@ -85,10 +96,53 @@ impl AppState {
     }
 }
 
+/// Whether what the caller showed is enough for `action`, where no project's members are asked: a session always is.
+///
+/// # Errors
+/// 403 for an API key without the scope.
+pub(crate) fn authorize_credential(caller: &Caller, action: Action) -> Result<(), Problem> {
+    if caller.credential.allows(action) { Ok(()) } else { Err(Denied::Forbidden.into()) }
+}
+
 /// Whose things a list shows: everybody's to an admin, else those of the projects that the caller is a member of.
-pub(crate) fn visible_to(caller: &Caller) -> Option<UserId> {
-    match caller.role {
+///
+/// # Errors
+/// 403 for an API key that may not look.
+pub(crate) fn visible_to(caller: &Caller) -> Result<Option<UserId>, Problem> {
+    authorize_credential(caller, Action::Read)?;
+    Ok(match caller.role {
         Role::Admin => None,
         Role::Member => Some(caller.user),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use gathering_auth::{Credential, Origin, Scope, Scopes};
+    use gathering_domain::ApiKeyId;
+
+    use super::*;
+
+    fn with_key(role: Role, scopes: &[Scope]) -> Caller {
+        let scopes: Scopes = scopes.iter().copied().collect();
+        let credential = Credential::ApiKey { key: ApiKeyId::new(), scopes };
+        Caller { user: UserId::new(), role, credential, origin: Origin::default() }
+    }
+
+    #[test]
+    fn a_list_shows_an_api_key_no_more_than_its_scopes_and_its_owner_may_see() {
+        let member = with_key(Role::Member, &[Scope::Read]);
+        assert_eq!(visible_to(&member).unwrap(), Some(member.user));
+        assert_eq!(visible_to(&with_key(Role::Admin, &[Scope::Admin])).unwrap(), None);
+        assert_eq!(visible_to(&with_key(Role::Member, &[])).unwrap_err().status(), 403);
+        assert_eq!(visible_to(&with_key(Role::Admin, &[])).unwrap_err().status(), 403);
+    }
+
+    #[test]
+    fn an_api_key_needs_the_scope_of_what_it_does() {
+        let manager = with_key(Role::Member, &[Scope::Manage]);
+        assert!(authorize_credential(&manager, Action::Manage).is_ok());
+        assert!(authorize_credential(&manager, Action::Read).is_ok());
+        assert_eq!(authorize_credential(&manager, Action::Write).unwrap_err().status(), 403);
     }
 }

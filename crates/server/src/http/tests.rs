@@ -22,9 +22,21 @@ async fn explode() -> HttpResponse {
     panic!("a handler that panics");
 }
 
-/// The answer of the application, with two routes more.
+/// Something for browsers.
+async fn page() -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header(("content-security-policy", "default-src 'self'"))
+        .insert_header(("cache-control", "max-age=60"))
+        .content_type("text/html")
+        .body("<p>a page</p>")
+}
+
+/// The answer of the application, with three routes more.
 async fn answer(request: TestRequest) -> HttpResponse {
-    let app = application().route("/echo", web::post().to(echo)).route("/explode", web::get().to(explode));
+    let app = application()
+        .route("/echo", web::post().to(echo))
+        .route("/explode", web::get().to(explode))
+        .route("/page", web::get().to(page));
     match init_service(app).await.call(request.to_request()).await {
         Ok(answered) => answered.into_parts().1,
         // As the server does with what no layer turned into an answer.
@@ -70,7 +82,9 @@ async fn every_refusal_is_a_problem_that_names_its_request() {
 #[actix_web::test]
 async fn a_method_that_is_not_supported_is_told_which_ones_are() {
     let response = answer(TestRequest::delete().uri("/api/v1/pipelines")).await;
-    assert_eq!(response.headers().get("allow").unwrap(), "GET, POST");
+    assert_eq!(response.headers().get("allow").unwrap(), "GET, HEAD, POST");
+    let response = answer(TestRequest::post().uri("/api/v1/projects/x/files/a/b.md")).await;
+    assert_eq!(response.headers().get("allow").unwrap(), "GET, HEAD, PUT, DELETE");
     let response = answer(TestRequest::patch().uri("/api/v1/runs/0192-whatever/cancel")).await;
     assert_eq!(response.headers().get("allow").unwrap(), "POST");
 }
@@ -104,9 +118,57 @@ async fn every_answer_has_the_security_headers() {
         assert_eq!(headers.get("x-content-type-options").unwrap(), "nosniff", "{uri}");
         assert_eq!(headers.get("x-frame-options").unwrap(), "DENY", "{uri}");
         assert_eq!(headers.get("referrer-policy").unwrap(), "no-referrer", "{uri}");
-        assert!(!headers.contains_key("access-control-allow-origin"), "{uri}");
+        assert_eq!(headers.get("cross-origin-resource-policy").unwrap(), "same-origin", "{uri}");
+        let policy = headers.get("content-security-policy").unwrap();
+        assert_eq!(policy, "default-src 'none'; frame-ancestors 'none'; sandbox", "{uri}");
         assert_eq!(headers.contains_key("cache-control"), uri != "/api/openapi.json", "{uri}");
     }
+}
+
+#[actix_web::test]
+async fn no_other_site_is_let_in() {
+    for method in [Method::GET, Method::OPTIONS] {
+        let request = TestRequest::with_uri("/health/live")
+            .method(method)
+            .insert_header(("origin", "https://evil.example"))
+            .insert_header(("access-control-request-method", "POST"));
+        let response = answer(request).await;
+        let mut names = response.headers().keys().map(|name| name.as_str());
+        assert!(names.all(|name| !name.starts_with("access-control-")), "{:?}", response.headers());
+    }
+}
+
+#[actix_web::test]
+async fn what_a_handler_says_about_its_content_stands() {
+    let response = answer(TestRequest::get().uri("/page")).await;
+    let headers = response.headers();
+    assert_eq!(headers.get("content-security-policy").unwrap(), "default-src 'self'");
+    assert_eq!(headers.get("cache-control").unwrap(), "max-age=60");
+    assert_eq!(headers.get_all("content-security-policy").count(), 1);
+}
+
+#[actix_web::test]
+async fn head_is_answered_like_get_without_the_body() {
+    let get = answer(TestRequest::get().uri("/page")).await;
+    let head = answer(TestRequest::with_uri("/page").method(Method::HEAD)).await;
+    assert_eq!(head.status(), 200);
+    assert_eq!(head.body().size(), get.body().size(), "which is the Content-Length");
+    let fields = |response: &HttpResponse| -> Vec<String> {
+        let names = response.headers().keys().filter(|name| **name != X_REQUEST_ID);
+        let mut fields: Vec<_> =
+            names.map(|name| format!("{name}: {:?}", response.headers().get(name))).collect();
+        fields.sort();
+        fields
+    };
+    assert_eq!(fields(&head), fields(&get));
+    assert!(actix_web::body::to_bytes(head.into_body()).await.unwrap_or_default().is_empty());
+    let absent = answer(TestRequest::with_uri("/nowhere").method(Method::HEAD)).await;
+    assert_eq!(absent.status(), 404);
+    let other = answer(TestRequest::with_uri("/api/v1/auth/login").method(Method::HEAD)).await;
+    assert_eq!(
+        (other.status().as_u16(), other.headers().get("allow").unwrap().to_str().unwrap()),
+        (405, "POST")
+    );
 }
 
 #[actix_web::test]
@@ -139,16 +201,32 @@ async fn every_route_is_in_the_document_and_the_other_way_round() {
     assert_eq!(
         listed,
         [
+            "DELETE /api/v1/auth/api-keys/{id}",
+            "DELETE /api/v1/projects/{id}",
+            "DELETE /api/v1/projects/{id}/files/{path}",
+            "DELETE /api/v1/projects/{id}/members/{user_id}",
             "GET /api/openapi.json open",
+            "GET /api/v1/audit/events",
+            "GET /api/v1/auth/api-keys",
             "GET /api/v1/auth/me",
             "GET /api/v1/pipelines",
             "GET /api/v1/pipelines/{id}",
+            "GET /api/v1/projects",
+            "GET /api/v1/projects/{id}",
+            "GET /api/v1/projects/{id}/files",
+            "GET /api/v1/projects/{id}/files/{path}",
+            "GET /api/v1/projects/{id}/members",
             "GET /api/v1/runs",
             "GET /api/v1/runs/{id}",
             "GET /api/v1/runs/{id}/journal",
+            "GET /api/v1/users",
             "GET /health open",
             "GET /health/live open",
             "GET /health/ready open",
+            "GET /metrics open",
+            "PATCH /api/v1/projects/{id}",
+            "PATCH /api/v1/users/{id}",
+            "POST /api/v1/auth/api-keys",
             "POST /api/v1/auth/login open",
             "POST /api/v1/auth/logout",
             "POST /api/v1/auth/refresh open",
@@ -156,13 +234,17 @@ async fn every_route_is_in_the_document_and_the_other_way_round() {
             "POST /api/v1/pipelines",
             "POST /api/v1/pipelines/validate",
             "POST /api/v1/pipelines/{id}/runs",
+            "POST /api/v1/projects",
             "POST /api/v1/runs/{id}/cancel",
+            "PUT /api/v1/auth/password",
+            "PUT /api/v1/projects/{id}/files/{path}",
+            "PUT /api/v1/projects/{id}/members/{user_id}",
         ]
     );
     for (method, path, _) in routes {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let status =
-            answer(TestRequest::with_uri(&path.replace("{id}", "x")).method(method.clone())).await.status();
+        let filled = path.replace("{id}", "x").replace("{user_id}", "y");
+        let status = answer(TestRequest::with_uri(&filled).method(method.clone())).await.status();
         assert!(status != 404 && status != 405, "{method} {path} is documented and not served: {status}");
     }
 }

@@ -224,6 +224,6 @@ impl Tool for ListFiles {
                 })
             })
             .collect();
-        Ok(json!({"items": items, "truncated": listing.truncated}))
+        Ok(json!({"items": items, "truncated": listing.next.is_some()}))
     }
 }

@@ -91,6 +91,14 @@ impl WorkspaceError {
         matches!(self, WorkspaceError::Io { .. })
     }
 
+    /// As [`WorkspaceError::from_io`], of something that should be there: what is beneath a file is not.
+    pub(super) fn from_lookup(doing: &'static str, path: &str, source: io::Error) -> Self {
+        match Self::from_io(doing, path, source) {
+            WorkspaceError::NotADirectory { path } => WorkspaceError::NotFound { path },
+            other => other,
+        }
+    }
+
     /// The error for what the operating system said about `path`.
     pub(super) fn from_io(doing: &'static str, path: &str, source: io::Error) -> Self {
         let path = || path.to_owned();

@@ -1,14 +1,18 @@
-//! What is in a directory, bounded and in order.
+//! What is in a directory and beneath it, bounded and in order.
 
-use cap_std::fs::{Dir, Metadata};
+use std::cmp::Ordering;
+use std::io;
+
+use cap_std::fs::Metadata;
 use chrono::{DateTime, Utc};
 
-use super::directory::{FileVersion, modified_at};
+use super::entries::{self, Seen};
 use super::glob::Glob;
-use super::path::UNFINISHED_PREFIX;
+use super::inside::Inside;
+use super::version::{Facts, FileVersion};
 use super::{WorkspaceError, WorkspacePath};
 
-/// More names than these are not looked at in one list, whatever the limit and the pattern: 100 000.
+/// More entries than these are not looked at in one list, whatever the limit and the pattern.
 const MAX_LOOKED_AT: usize = 100_000;
 
 /// What a list shows.
@@ -17,6 +21,7 @@ pub struct ListOptions {
     recursive: bool,
     pattern: Option<Glob>,
     excluded: Vec<String>,
+    after: Option<WorkspacePath>,
     limit: usize,
 }
 
@@ -26,7 +31,7 @@ impl ListOptions {
 
     /// What is in the directory itself; up to 1000 entries.
     pub fn flat() -> Self {
-        Self { recursive: false, pattern: None, excluded: Vec::new(), limit: 1000 }
+        Self { recursive: false, pattern: None, excluded: Vec::new(), after: None, limit: 1000 }
     }
 
     /// What is in the directory and in those beneath it; up to 1000 entries. Links are shown, not followed.
@@ -48,6 +53,14 @@ impl ListOptions {
         self
     }
 
+    /// Only entries that come after `path` in the order of the list, whether it is still there or not: the
+    /// [`Listing::next`] of the page before.
+    #[must_use]
+    pub fn after(mut self, path: WorkspacePath) -> Self {
+        self.after = Some(path);
+        self
+    }
+
     /// Up to `limit` entries; at least 1, at most [`ListOptions::MAX_LIMIT`].
     #[must_use]
     pub fn limit(mut self, limit: usize) -> Self {
@@ -59,10 +72,12 @@ impl ListOptions {
 /// The first entries of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
-    /// The entries, ordered name by name from the top.
+    /// The entries, ordered name by name from the top. Something that nobody could ask for, because its name is no
+    /// [`WorkspacePath`], is not among them.
     pub items: Vec<Entry>,
-    /// Whether there is more than is shown.
-    pub truncated: bool,
+    /// After which path the next page begins; `None` where there is nothing more. An entry that is there all the time
+    /// is on exactly one of the pages, whatever comes and goes between them.
+    pub next: Option<WorkspacePath>,
 }
 
 /// A file or a directory.
@@ -74,7 +89,7 @@ pub struct Entry {
     pub kind: EntryKind,
     /// The file's size in bytes; 0 for a directory.
     pub size_bytes: u64,
-    /// When it was last written, by the file system's clock, in UTC.
+    /// When it was last written, in UTC.
     pub modified_at: DateTime<Utc>,
     /// Which content a file has.
     pub version: FileVersion,
@@ -99,107 +114,146 @@ impl EntryKind {
     }
 }
 
-pub(super) fn entry(root: &Dir, path: &WorkspacePath) -> Result<Entry, WorkspaceError> {
-    let metadata = root
+pub(super) fn entry(inside: &Inside, path: &WorkspacePath) -> Result<Entry, WorkspaceError> {
+    let metadata = inside
+        .root()
         .metadata(path.as_path())
-        .map_err(|source| WorkspaceError::from_io("look at the file", path.as_str(), source))?;
+        .map_err(|source| WorkspaceError::from_lookup("look at the file", path.as_str(), source))?;
     described(path.clone(), &metadata).ok_or_else(|| WorkspaceError::NotFound { path: path.to_string() })
 }
 
 /// `None` for what is neither: pipes, sockets, devices.
 fn described(path: WorkspacePath, metadata: &Metadata) -> Option<Entry> {
-    let (kind, size_bytes) = match (metadata.is_file(), metadata.is_dir()) {
-        (true, _) => (EntryKind::File, metadata.len()),
-        (_, true) => (EntryKind::Directory, 0),
-        _ => return None,
-    };
-    Some(Entry {
-        path,
-        kind,
-        size_bytes,
-        modified_at: modified_at(metadata),
-        version: FileVersion::of(metadata),
-    })
+    let facts = Facts::of(metadata);
+    match (metadata.is_file(), metadata.is_dir()) {
+        (true, _) => Some(Entry::of(path, EntryKind::File, facts)),
+        (_, true) => Some(Entry { size_bytes: 0, ..Entry::of(path, EntryKind::Directory, facts) }),
+        _ => None,
+    }
+}
+
+impl Entry {
+    fn of(path: WorkspacePath, kind: EntryKind, facts: Facts) -> Self {
+        let (size_bytes, modified_at, version) = (facts.size_bytes, facts.modified_at(), facts.version());
+        Self { path, kind, size_bytes, modified_at, version }
+    }
 }
 
 pub(super) fn list(
-    root: &Dir,
+    inside: &Inside,
     path: &WorkspacePath,
     options: &ListOptions,
-    closed: Option<&WorkspacePath>,
 ) -> Result<Listing, WorkspaceError> {
-    let mut walk =
-        Walk { root, base: path, options, closed, looked_at: 0, items: Vec::new(), truncated: false };
-    walk.directory(path)?;
-    Ok(Listing { items: walk.items, truncated: walk.truncated })
+    let mut walk = Walk { inside, base: path, options, n_looked_at: 0, items: Vec::new(), reached: None };
+    let end = walk.directory(path)?;
+    Ok(Listing { items: walk.items, next: if end == End::Full { walk.reached } else { None } })
 }
 
 struct Walk<'a> {
-    root: &'a Dir,
+    inside: &'a Inside,
     base: &'a WorkspacePath,
     options: &'a ListOptions,
-    closed: Option<&'a WorkspacePath>,
-    looked_at: usize,
+    n_looked_at: usize,
     items: Vec<Entry>,
-    truncated: bool,
+    /// Everything up to here was looked at.
+    reached: Option<WorkspacePath>,
+}
+
+/// Whether a walk goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// There is nothing more here.
+    Complete,
+    /// The page is full, or took long enough.
+    Full,
 }
 
 impl Walk<'_> {
     /// Depth first; the depth is bounded by the length of a path.
-    fn directory(&mut self, path: &WorkspacePath) -> Result<(), WorkspaceError> {
-        for name in self.names(path)? {
-            if self.truncated {
-                break;
-            }
-            let path = path.child(&name);
-            if self.closed != Some(&path) {
-                self.one(&path)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn names(&mut self, path: &WorkspacePath) -> Result<Vec<String>, WorkspaceError> {
+    fn directory(&mut self, path: &WorkspacePath) -> Result<End, WorkspaceError> {
         let failed = |source| WorkspaceError::from_io("list the directory", path.as_str(), source);
-        let mut names = Vec::new();
-        for entry in self.root.read_dir(path.as_path()).map_err(failed)? {
-            self.looked_at += 1;
-            if self.looked_at > MAX_LOOKED_AT {
-                self.truncated = true;
-                break;
+        let after = self.options.after.as_ref();
+        let first = after.and_then(|after| after.name_beneath(path));
+        let directory = self.inside.root().open_dir(path.as_path()).map_err(failed)?;
+        let most = ListOptions::MAX_LIMIT + 1;
+        let found = entries::read(&directory, first, most, self.inside.directories()).map_err(failed)?;
+        // One directory is open at a time, however deep the walk is.
+        drop(directory);
+        for seen in &*found.entries {
+            if first.is_some_and(|first| *seen.name < *first) {
+                continue;
             }
-            // A name that is no text has no path here, so nobody could ask for it.
-            if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
-                names.push(name);
+            let Some(child) = self.visible_child(path, &seen.name) else { continue };
+            if self.one(seen, child)? == End::Full {
+                return Ok(End::Full);
             }
         }
-        names.retain(|name| !name.starts_with(UNFINISHED_PREFIX) && !self.options.excluded.contains(name));
-        names.sort_unstable();
-        Ok(names)
+        Ok(if found.more { End::Full } else { End::Complete })
     }
 
-    fn one(&mut self, path: &WorkspacePath) -> Result<(), WorkspaceError> {
-        // What is gone by now, leads out or cannot be read is not in the list.
-        let Ok(metadata) = self.root.metadata(path.as_path()) else { return Ok(()) };
-        let is_link = self.root.symlink_metadata(path.as_path()).is_ok_and(|own| own.is_symlink());
-        let Some(entry) = described(path.clone(), &metadata) else { return Ok(()) };
-        let enter = self.options.recursive && entry.kind == EntryKind::Directory && !is_link;
-        if self.matches(path) {
-            if self.items.len() >= self.options.limit {
-                self.truncated = true;
-                return Ok(());
+    fn visible_child(&self, path: &WorkspacePath, name: &str) -> Option<WorkspacePath> {
+        let child = path.child(name);
+        let is_excluded = self.options.excluded.iter().any(|excluded| excluded == name);
+        // Also ends a walk that is deeper than a path can be long.
+        let can_be_asked_for = || child.as_str().parse::<WorkspacePath>().is_ok_and(|path| path == child);
+        (!is_excluded && !self.inside.is_closed(&child) && can_be_asked_for()).then_some(child)
+    }
+
+    fn one(&mut self, seen: &Seen, path: WorkspacePath) -> Result<End, WorkspaceError> {
+        let order = self.options.after.as_ref().map_or(Ordering::Greater, |after| path.cmp_by_name(after));
+        let is_on_the_way = order != Ordering::Greater
+            && self
+                .options
+                .after
+                .as_ref()
+                .is_some_and(|after| after.name_beneath(&path).is_some() || *after == path);
+        if order != Ordering::Greater && !is_on_the_way {
+            return Ok(End::Complete);
+        }
+        if self.n_looked_at >= MAX_LOOKED_AT {
+            return Ok(End::Full);
+        }
+        let (entry, enter) = match seen.file {
+            Some(facts) => (Entry::of(path.clone(), EntryKind::File, facts), false),
+            None => match self.look(&path) {
+                Some(looked) => looked,
+                None => return Ok(End::Complete),
+            },
+        };
+        if order == Ordering::Greater {
+            if self.matches(&path) {
+                if self.items.len() >= self.options.limit {
+                    return Ok(End::Full);
+                }
+                self.items.push(entry);
             }
-            self.items.push(entry);
+            self.n_looked_at += 1;
+            self.reached = Some(path.clone());
         }
-        if !enter {
-            return Ok(());
-        }
+        if enter { self.enter(&path) } else { Ok(End::Complete) }
+    }
+
+    /// What is at `path`, and whether to enter it. What is gone by now, leads out or cannot be read is not in the list.
+    fn look(&self, path: &WorkspacePath) -> Option<(Entry, bool)> {
+        let root = self.inside.root();
+        let own = root.symlink_metadata(path.as_path()).ok()?;
+        let is_link = own.is_symlink();
+        let metadata = if is_link { root.metadata(path.as_path()).ok()? } else { own };
+        let entry = described(path.clone(), &metadata)?;
+        let enter = self.options.recursive && entry.kind == EntryKind::Directory && !is_link;
+        Some((entry, enter))
+    }
+
+    fn enter(&mut self, path: &WorkspacePath) -> Result<End, WorkspaceError> {
         match self.directory(path) {
             Err(
                 WorkspaceError::NotFound { .. }
                 | WorkspaceError::NotADirectory { .. }
                 | WorkspaceError::Escape,
-            ) => Ok(()),
+            ) => Ok(End::Complete),
+            Err(WorkspaceError::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+                Ok(End::Complete)
+            }
             ended => ended,
         }
     }

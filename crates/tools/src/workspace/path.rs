@@ -1,5 +1,6 @@
 //! Paths that stay inside by their form alone; links are for the capability to refuse.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
@@ -31,6 +32,19 @@ impl WorkspacePath {
         Self(String::new())
     }
 
+    /// The path out of a URL, where it is percent-encoded: decoded once and then judged as any other text. A `%` that
+    /// begins no escape stands for itself.
+    ///
+    /// # Errors
+    /// As for [`str::parse`]; [`WorkspaceError::Escape`] also for bytes that are no UTF-8.
+    pub fn from_percent_encoded(text: &str) -> Result<Self, WorkspaceError> {
+        match percent_decoded(text) {
+            None => text.parse(),
+            Some(Ok(decoded)) => decoded.parse(),
+            Some(Err(_)) => Err(WorkspaceError::Escape),
+        }
+    }
+
     /// Whether it is the root.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
@@ -60,6 +74,20 @@ impl WorkspacePath {
         WorkspacePath(if self.is_root() { name.to_owned() } else { format!("{}/{name}", self.0) })
     }
 
+    /// The name of what leads from `directory` to this path; `None` unless it is beneath.
+    pub(super) fn name_beneath(&self, directory: &WorkspacePath) -> Option<&str> {
+        let beneath = match directory.as_str() {
+            "" => &self.0,
+            above => self.0.strip_prefix(above)?.strip_prefix('/')?,
+        };
+        beneath.split('/').next().filter(|name| !name.is_empty())
+    }
+
+    /// The order of lists: name by name, a directory before what is in it.
+    pub(super) fn cmp_by_name(&self, other: &WorkspacePath) -> Ordering {
+        self.0.split('/').cmp(other.0.split('/'))
+    }
+
     /// This directory and those above it, from the top, without the root.
     pub(super) fn steps_down(&self) -> impl Iterator<Item = &str> {
         let ends = self.0.match_indices('/').map(|(at, _)| at).chain([self.0.len()]);
@@ -72,11 +100,11 @@ impl FromStr for WorkspacePath {
 
     fn from_str(text: &str) -> Result<Self, WorkspaceError> {
         let invalid = |reason| Err(WorkspaceError::InvalidPath { reason });
-        if text.len() > Self::MAX_LEN {
-            return invalid("it has more than 1024 bytes");
-        }
         if leaves_in_some_decoding(text) {
             return Err(WorkspaceError::Escape);
+        }
+        if text.len() > Self::MAX_LEN {
+            return invalid("it has more than 1024 bytes");
         }
         if text.chars().any(char::is_control) {
             return invalid("it has control characters");
@@ -227,10 +255,42 @@ mod tests {
     }
 
     #[test]
+    fn an_encoded_path_is_decoded_once() {
+        for (text, expected) in [
+            ("a%20b/%e6%97%a5", Ok("a b/日")),
+            ("100%25", Ok("100%")),
+            ("100%", Ok("100%")),
+            ("a%2520b", Ok("a%20b")),
+            ("a+b", Ok("a+b")),
+            ("%61%2fb", Ok("a/b")),
+            ("%2e%2e/x", Err("forbidden")),
+            ("%ff", Err("forbidden")),
+            ("a%0ab", Err("invalid_path")),
+        ] {
+            let parsed = WorkspacePath::from_percent_encoded(text);
+            let shown = parsed.as_ref().map(WorkspacePath::as_str).map_err(WorkspaceError::kind);
+            assert_eq!(shown, expected, "{text}");
+        }
+    }
+
+    #[test]
     fn parents_from_the_top() {
         let path: WorkspacePath = "a/b/c".parse().unwrap();
         assert_eq!(path.steps_down().collect::<Vec<_>>(), ["a", "a/b", "a/b/c"]);
         assert_eq!(WorkspacePath::root().steps_down().count(), 0);
         assert_eq!(path.split(), Some(("a/b".parse().unwrap(), "c")));
+    }
+
+    #[test]
+    fn a_directory_comes_right_before_what_is_in_it() {
+        let path = |text: &str| text.parse::<WorkspacePath>().unwrap();
+        let order = ["a", "a/b", "a/b/c", "a/c", "a-b", "a.md", "b"].map(path);
+        assert!(order.is_sorted_by(|one, other| one.cmp_by_name(other).is_lt()));
+        assert_eq!(path("a/b/c").name_beneath(&path("a")), Some("b"));
+        assert_eq!(path("a/b/c").name_beneath(&WorkspacePath::root()), Some("a"));
+        for (beneath, directory) in [("a/b", "a/b"), ("ab/c", "a"), ("a", "a/b"), ("b/a", "a")] {
+            assert_eq!(path(beneath).name_beneath(&path(directory)), None, "{beneath} {directory}");
+        }
+        assert_eq!(WorkspacePath::root().name_beneath(&WorkspacePath::root()), None);
     }
 }

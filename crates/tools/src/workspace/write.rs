@@ -1,15 +1,18 @@
 //! Changes that are whole or not there.
 
-use std::io::{self, Write as _};
+use std::io;
 
-use cap_std::fs::{Dir, OpenOptions};
-use uuid::Uuid;
+use cap_std::fs::{Dir, Metadata};
 
-use super::directory::{FileVersion, Workspace};
-use super::path::UNFINISHED_PREFIX;
+use super::inside::Inside;
+use super::unfinished::{self, Place, Unfinished};
+use super::version::FileVersion;
 use super::{WorkspaceError, WorkspacePath};
 
-/// What a file must be for a write to happen.
+/// How often a write begins anew because others remove its directory at the same time.
+const MAX_ATTEMPTS: usize = 20;
+
+/// What a file must be for it to be changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Precondition {
     /// Anything.
@@ -22,6 +25,20 @@ pub enum Precondition {
     Version(Vec<FileVersion>),
 }
 
+impl Precondition {
+    fn check(&self, path: &WorkspacePath, current: Option<&Metadata>) -> Result<(), WorkspaceError> {
+        let holds = match self {
+            Precondition::None => true,
+            Precondition::Absent => current.is_none(),
+            Precondition::Present => current.is_some(),
+            Precondition::Version(versions) => {
+                current.is_some_and(|current| versions.contains(&FileVersion::of(current)))
+            }
+        };
+        if holds { Ok(()) } else { Err(WorkspaceError::PreconditionFailed { path: path.to_string() }) }
+    }
+}
+
 /// A write that is done and durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
@@ -31,83 +48,186 @@ pub struct Written {
     pub version: FileVersion,
 }
 
-pub(super) fn write(
-    root: &Dir,
+/// An unfinished file for `path`, in the nearest directory above it that exists: directories are made with the file and
+/// not before. Says early what would be refused in the end.
+pub(super) fn begin(
+    inside: &Inside,
     path: &WorkspacePath,
-    bytes: &[u8],
     precondition: &Precondition,
-) -> Result<Written, WorkspaceError> {
-    if bytes.len() as u64 > Workspace::MAX_FILE_BYTES {
-        return Err(WorkspaceError::TooLarge { limit_bytes: Workspace::MAX_FILE_BYTES });
-    }
-    let failed = |source| WorkspaceError::from_io("write the file", path.as_str(), source);
-    let Some((parent, name)) = path.split() else {
-        return Err(WorkspaceError::NotAFile { path: path.to_string() });
-    };
-    make_directories(root, &parent)?;
-    let directory = root.open_dir(parent.as_path()).map_err(failed)?;
-    // Held until the end of the function: between the look and the rename nobody else writes here.
-    let lock = readable(&directory).map_err(failed)?;
-    lock.lock().map_err(failed)?;
-
-    let current = current_version(root, path)?;
-    if !holds(precondition, current.as_ref()) {
-        return Err(WorkspaceError::PreconditionFailed { path: path.to_string() });
-    }
-    let unfinished = Unfinished::create(&directory).map_err(failed)?;
-    let version = unfinished.fill(bytes).map_err(failed)?;
-    unfinished.publish(name).map_err(failed)?;
-    lock.sync_all().map_err(failed)?;
-    Ok(Written { created: current.is_none(), version })
+) -> Result<Unfinished, WorkspaceError> {
+    again_where_directories_vanish(|| {
+        let failed = |source| WorkspaceError::from_io("write the file", path.as_str(), source);
+        let (parent, name) = split(path)?;
+        let (nearest, directory) = nearest_directory(inside.root(), &parent).map_err(failed)?;
+        let current = if nearest == parent { look(inside, &directory, path, name)? } else { None };
+        precondition.check(path, current.as_ref())?;
+        Unfinished::create(&directory).map_err(failed)
+    })
 }
 
-pub(super) fn remove(root: &Dir, path: &WorkspacePath) -> Result<(), WorkspaceError> {
-    let failed = |source| WorkspaceError::from_io("remove the file", path.as_str(), source);
+/// Gives a file that has all its content its name.
+pub(super) fn commit(
+    inside: &Inside,
+    path: &WorkspacePath,
+    unfinished: &Unfinished,
+    precondition: &Precondition,
+) -> Result<Written, WorkspaceError> {
+    let failed = |source| WorkspaceError::from_io("write the file", path.as_str(), source);
+    // The long part comes before the lock.
+    unfinished.finish().map_err(failed)?;
+    let (parent, name) = split(path)?;
+    let mut made_directories = false;
+    again_where_directories_vanish(|| {
+        let directory = open_or_make(inside.root(), &parent, &mut made_directories)?;
+        // Held until the end: between the look and the name nobody else writes here.
+        let lock = readable(&directory).map_err(failed)?;
+        lock.lock().map_err(failed)?;
+        let current = look(inside, &directory, path, name)?;
+        precondition.check(path, current.as_ref())?;
+        if let Some(current) = &current {
+            unfinished.take_mode_of(current).map_err(failed)?;
+        }
+        let place = if *precondition == Precondition::Absent { Place::Free } else { Place::Any };
+        match unfinished.publish(&directory, name, place) {
+            // A program that takes no locks was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && place == Place::Free => {
+                return Err(WorkspaceError::PreconditionFailed { path: path.to_string() });
+            }
+            published => published.map_err(failed)?,
+        }
+        inside.forget_directory(&directory);
+        lock.sync_all().map_err(failed)?;
+        if made_directories {
+            // Only now: a new directory is empty, and others may remove it, until the file is in it.
+            sync_above(inside.root(), &parent).map_err(failed)?;
+        }
+        let version = FileVersion::of(&unfinished.metadata().map_err(failed)?);
+        Ok(Written { created: current.is_none(), version })
+    })
+}
+
+/// Begins anew when a directory that was just found or made is gone: others may remove empty ones at the same time.
+fn again_where_directories_vanish<T>(
+    mut attempt: impl FnMut() -> Result<T, WorkspaceError>,
+) -> Result<T, WorkspaceError> {
+    for _ in 1..MAX_ATTEMPTS {
+        match attempt() {
+            Err(WorkspaceError::NotFound { .. }) => {}
+            ended => return ended,
+        }
+    }
+    attempt()
+}
+
+/// Removes a file, a link or an empty directory, if it is as `precondition` says.
+pub(super) fn remove(
+    inside: &Inside,
+    path: &WorkspacePath,
+    precondition: &Precondition,
+) -> Result<(), WorkspaceError> {
+    let failed = |source| WorkspaceError::from_lookup("remove the file", path.as_str(), source);
     let Some((parent, name)) = path.split() else {
         return Err(WorkspaceError::InvalidPath { reason: "the root of the workspace cannot be removed" });
     };
-    let directory = root.open_dir(parent.as_path()).map_err(failed)?;
+    let directory = inside.root().open_dir(parent.as_path()).map_err(failed)?;
     let lock = readable(&directory).map_err(failed)?;
     lock.lock().map_err(failed)?;
-    if directory.symlink_metadata(name).map_err(failed)?.is_dir() {
-        directory.remove_dir(name).map_err(failed)?;
+    let own = directory.symlink_metadata(name).map_err(failed)?;
+    if *precondition != Precondition::None {
+        let current = if own.is_dir() { Some(own.clone()) } else { look(inside, &directory, path, name)? };
+        precondition.check(path, current.as_ref())?;
+    }
+    if own.is_dir() {
+        remove_directory(inside, &directory, name).map_err(failed)?;
     } else {
         directory.remove_file(name).map_err(failed)?;
     }
+    inside.forget_directory(&directory);
     lock.sync_all().map_err(failed)
 }
 
-fn current_version(root: &Dir, path: &WorkspacePath) -> Result<Option<FileVersion>, WorkspaceError> {
-    match root.metadata(path.as_path()) {
-        Ok(metadata) if metadata.is_file() => Ok(Some(FileVersion::of(&metadata))),
+fn remove_directory(inside: &Inside, parent: &Dir, name: &str) -> io::Result<()> {
+    let removed = parent.open_dir(name)?;
+    match parent.remove_dir(name) {
+        // What nobody can see must be in nobody's way.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            unfinished::sweep(&removed)?;
+            parent.remove_dir(name)?;
+        }
+        ended => ended?,
+    }
+    inside.forget_directory(&removed);
+    Ok(())
+}
+
+fn split(path: &WorkspacePath) -> Result<(WorkspacePath, &str), WorkspaceError> {
+    path.split().ok_or_else(|| WorkspaceError::NotAFile { path: path.to_string() })
+}
+
+/// The file that is there now; it is looked at where it would be replaced, and only a link is followed, by the root.
+fn look(
+    inside: &Inside,
+    directory: &Dir,
+    path: &WorkspacePath,
+    name: &str,
+) -> Result<Option<Metadata>, WorkspaceError> {
+    let own = directory.symlink_metadata(name);
+    let found = match own {
+        Ok(own) if own.is_symlink() => inside.root().metadata(path.as_path()),
+        own => own,
+    };
+    match found {
+        Ok(metadata) if metadata.is_file() => Ok(Some(metadata)),
         Ok(_) => Err(WorkspaceError::NotAFile { path: path.to_string() }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(WorkspaceError::from_io("look at the file", path.as_str(), error)),
     }
 }
 
-fn holds(precondition: &Precondition, current: Option<&FileVersion>) -> bool {
-    match precondition {
-        Precondition::None => true,
-        Precondition::Absent => current.is_none(),
-        Precondition::Present => current.is_some(),
-        Precondition::Version(versions) => current.is_some_and(|current| versions.contains(current)),
+/// The directory `path`, or the nearest one above it that exists.
+fn nearest_directory(root: &Dir, path: &WorkspacePath) -> io::Result<(WorkspacePath, Dir)> {
+    let mut nearest = path.clone();
+    loop {
+        match (root.open_dir(nearest.as_path()), nearest.split()) {
+            (Ok(directory), _) => return Ok((nearest, directory)),
+            (Err(error), Some((above, _))) if error.kind() == io::ErrorKind::NotFound => nearest = above,
+            (Err(error), _) => return Err(error),
+        }
     }
 }
 
-/// Makes `path` and its parents, each durable before the next.
-fn make_directories(root: &Dir, path: &WorkspacePath) -> Result<(), WorkspaceError> {
+fn open_or_make(root: &Dir, path: &WorkspacePath, made: &mut bool) -> Result<Dir, WorkspaceError> {
     let failed = |source| WorkspaceError::from_io("make the directory", path.as_str(), source);
+    match root.open_dir(path.as_path()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            *made = true;
+            make_directories(root, path).map_err(failed)?;
+            root.open_dir(path.as_path()).map_err(failed)
+        }
+        opened => opened.map_err(failed),
+    }
+}
+
+fn make_directories(root: &Dir, path: &WorkspacePath) -> io::Result<()> {
     for directory in path.steps_down() {
         match root.create_dir(directory) {
-            Ok(()) => {
-                let parent = directory.rsplit_once('/').map_or(".", |(parent, _)| parent);
-                let parent = root.open_dir(parent).map_err(failed)?;
-                readable(&parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(failed(error)),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
         }
+    }
+    Ok(())
+}
+
+/// Makes the names of `path` and of the directories above it durable.
+fn sync_above(root: &Dir, path: &WorkspacePath) -> io::Result<()> {
+    let mut path = path.clone();
+    while let Some((above, _)) = path.split() {
+        match root.open_dir(above.as_path()).and_then(|directory| readable(&directory)) {
+            // Somebody has moved it, so its name is theirs to keep.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            directory => directory?.sync_all()?,
+        }
+        path = above;
     }
     Ok(())
 }
@@ -115,70 +235,4 @@ fn make_directories(root: &Dir, path: &WorkspacePath) -> Result<(), WorkspaceErr
 /// The directory as a file that can be locked and synced, which its handle (opened for paths only) cannot.
 fn readable(directory: &Dir) -> io::Result<std::fs::File> {
     directory.open(".").map(cap_std::fs::File::into_std)
-}
-
-/// A file that nobody sees yet; it goes away unless it is published.
-struct Unfinished<'a> {
-    directory: &'a Dir,
-    name: String,
-    file: cap_std::fs::File,
-    published: bool,
-}
-
-impl<'a> Unfinished<'a> {
-    fn create(directory: &'a Dir) -> io::Result<Self> {
-        let name = format!("{UNFINISHED_PREFIX}{}", Uuid::now_v7().simple());
-        let file = directory.open_with(&name, OpenOptions::new().write(true).create_new(true))?;
-        Ok(Self { directory, name, file, published: false })
-    }
-
-    fn fill(&self, bytes: &[u8]) -> io::Result<FileVersion> {
-        let mut file = &self.file;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        Ok(FileVersion::of(&file.metadata()?))
-    }
-
-    fn publish(mut self, name: &str) -> io::Result<()> {
-        self.directory.rename(&self.name, self.directory, name)?;
-        self.published = true;
-        Ok(())
-    }
-}
-
-impl Drop for Unfinished<'_> {
-    fn drop(&mut self) {
-        if self.published {
-            return;
-        }
-        if let Err(error) = self.directory.remove_file(&self.name) {
-            tracing::warn!(error = %error, "an unfinished file stays behind: {}", self.name);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use cap_std::ambient_authority;
-
-    use super::*;
-
-    #[test]
-    fn an_unfinished_file_is_hidden_by_its_name_and_goes_away_when_the_write_fails() {
-        let root = tempfile::tempdir().unwrap();
-        let directory = Dir::open_ambient_dir(root.path(), ambient_authority()).unwrap();
-        directory.create_dir("taken").unwrap();
-        let names = || {
-            std::fs::read_dir(root.path())
-                .unwrap()
-                .map(|entry| entry.unwrap().file_name())
-                .collect::<Vec<_>>()
-        };
-
-        let unfinished = Unfinished::create(&directory).unwrap();
-        unfinished.fill(b"half").unwrap();
-        assert!(names().iter().any(|name| name.to_string_lossy().starts_with(UNFINISHED_PREFIX)));
-        assert!(unfinished.publish("taken").is_err(), "a file cannot take the place of a directory");
-        assert_eq!(names(), ["taken"]);
-    }
 }

@@ -1,0 +1,163 @@
+//! API keys.
+#![expect(clippy::unwrap_used, reason = "the cases are tests")]
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use gathering_domain::{ApiKeyId, UserId};
+
+use super::{create, digest, newest_event, origin, set_active, set_role};
+use crate::testing::InspectAccounts;
+use crate::{ApiKey, AuditEvent, AuditKind, KeyStanding, NewApiKey, Role, Scope, Scopes, StoreError};
+
+fn new_key(user: UserId, secret: &str) -> NewApiKey {
+    NewApiKey {
+        id: ApiKeyId::new(),
+        user,
+        name: format!("key of {secret}"),
+        secret: digest(secret),
+        scopes: Scopes::from_iter([Scope::Run, Scope::Admin]),
+        expires_at: None,
+    }
+}
+
+async fn try_create_key<S: InspectAccounts + ?Sized>(
+    store: &S,
+    key: NewApiKey,
+) -> Result<ApiKey, StoreError> {
+    let created = AuditEvent::new(AuditKind::ApiKeyCreated, Some(key.user), origin());
+    store.create_api_key(key, created).await
+}
+
+async fn create_key<S: InspectAccounts + ?Sized>(store: &S, user: UserId, secret: &str) -> ApiKey {
+    try_create_key(store, new_key(user, secret)).await.unwrap()
+}
+
+async fn revoke<S: InspectAccounts + ?Sized>(store: &S, user: UserId, key: ApiKeyId) -> bool {
+    let revoked = AuditEvent::new(AuditKind::ApiKeyRevoked, Some(user), origin());
+    store.revoke_api_key(user, key, revoked).await.unwrap()
+}
+
+async fn standing<S: InspectAccounts + ?Sized>(store: &S, secret: &str) -> Option<KeyStanding> {
+    store.find_key_standing(digest(secret)).await.unwrap()
+}
+
+/// What was created is found again, by its secret only, and its use is noted.
+pub async fn an_api_key_is_found_by_its_secret<S: InspectAccounts + ?Sized>(store: &S) {
+    let ada = create(store, "ada@example.org").await;
+    let expires_at = "2999-12-31T23:59:59.123456Z".parse::<DateTime<Utc>>().unwrap();
+    let new = NewApiKey { expires_at: Some(expires_at), ..new_key(ada.id, "secret") };
+    let key = try_create_key(store, new.clone()).await.unwrap();
+    assert_eq!((key.id, &key.name, key.scopes), (new.id, &new.name, new.scopes));
+    assert_eq!((key.expires_at, key.last_used_at), (Some(expires_at), None));
+    assert_eq!(store.list_api_keys(ada.id).await.unwrap(), std::slice::from_ref(&key));
+    let found = standing(store, "secret").await;
+    let expected = KeyStanding {
+        id: new.id,
+        user: ada.id,
+        role: Role::Admin,
+        is_active: true,
+        is_over: false,
+        scopes: new.scopes,
+    };
+    assert_eq!(found, Some(expected));
+    assert_eq!(standing(store, "another secret").await, None);
+    let used = store.list_api_keys(ada.id).await.unwrap().remove(0);
+    assert!(used.last_used_at.is_some());
+    assert_eq!(ApiKey { last_used_at: None, ..used }, key);
+    assert_eq!(store.audit_trail().await.last().unwrap().kind, AuditKind::ApiKeyCreated);
+}
+
+/// Each account sees its own.
+pub async fn api_keys_are_listed_newest_first<S: InspectAccounts + ?Sized>(store: &S) {
+    let ada = create(store, "ada@example.org").await;
+    let bob = create(store, "bob@example.org").await;
+    assert_eq!(store.list_api_keys(ada.id).await.unwrap(), []);
+    let keys = [create_key(store, ada.id, "one").await, create_key(store, ada.id, "two").await];
+    create_key(store, bob.id, "bob's").await;
+    let [one, two] = keys;
+    assert_eq!(store.list_api_keys(ada.id).await.unwrap(), [two, one]);
+}
+
+/// A revoked key is over for good and not listed; whose it is not, does not revoke it.
+pub async fn an_api_key_is_revoked_by_its_owner_once<S: InspectAccounts + ?Sized>(store: &S) {
+    let ada = create(store, "ada@example.org").await;
+    let bob = create(store, "bob@example.org").await;
+    let key = create_key(store, ada.id, "secret").await;
+    let other = create_key(store, ada.id, "other").await;
+    let before = newest_event(store).await;
+    assert!(!revoke(store, bob.id, key.id).await);
+    assert!(!revoke(store, ada.id, ApiKeyId::new()).await);
+    assert_eq!(newest_event(store).await, before);
+    assert!(!standing(store, "secret").await.unwrap().is_over);
+
+    assert!(revoke(store, ada.id, key.id).await);
+    assert!(standing(store, "secret").await.unwrap().is_over);
+    assert!(!standing(store, "other").await.unwrap().is_over);
+    let listed: Vec<ApiKeyId> =
+        store.list_api_keys(ada.id).await.unwrap().into_iter().map(|key| key.id).collect();
+    assert_eq!(listed, [other.id]);
+    let revoked = newest_event(store).await;
+    assert_ne!(revoked, before);
+    assert!(!revoke(store, ada.id, key.id).await, "a second time there is none");
+    assert_eq!(newest_event(store).await, revoked);
+}
+
+/// By the store's clock; it is still listed, so that its owner sees why it does not work.
+pub async fn an_expired_api_key_is_over_and_listed<S: InspectAccounts + ?Sized>(store: &S) {
+    let ada = create(store, "ada@example.org").await;
+    let soon = Utc::now() + Duration::from_millis(50);
+    let key = NewApiKey { expires_at: Some(soon), ..new_key(ada.id, "secret") };
+    try_create_key(store, key).await.unwrap();
+    let mut n_looks = 0;
+    while !standing(store, "secret").await.unwrap().is_over {
+        n_looks += 1;
+        assert!(n_looks < 1000, "it is not over yet at {}", Utc::now());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(Utc::now() >= soon);
+    assert_eq!(store.list_api_keys(ada.id).await.unwrap().len(), 1);
+}
+
+/// What the account may do decides, as it is now.
+pub async fn an_api_key_stands_as_its_account_does<S: InspectAccounts + ?Sized>(store: &S) {
+    let ada = create(store, "ada@example.org").await;
+    let bob = create(store, "bob@example.org").await;
+    create_key(store, bob.id, "secret").await;
+    let role_and_activity = async || {
+        let standing = standing(store, "secret").await.unwrap();
+        (standing.role, standing.is_active, standing.is_over)
+    };
+    assert_eq!(role_and_activity().await, (Role::Member, true, false));
+    set_role(store, bob.id, ada.id, Role::Admin).await.unwrap();
+    assert_eq!(role_and_activity().await, (Role::Admin, true, false));
+    set_active(store, bob.id, ada.id, false).await.unwrap();
+    assert_eq!(role_and_activity().await, (Role::Admin, false, false));
+    set_active(store, bob.id, ada.id, true).await.unwrap();
+    assert_eq!(role_and_activity().await, (Role::Admin, true, false), "keys are not sessions");
+}
+
+/// One more is refused, also to two who ask at once, until one is revoked. Another account has its own.
+pub async fn an_account_has_so_many_api_keys_and_no_more<S: InspectAccounts + ?Sized>(store: &S) {
+    let ada = create(store, "ada@example.org").await;
+    let bob = create(store, "bob@example.org").await;
+    let first = create_key(store, ada.id, "0").await;
+    for index in 1..ApiKey::MAX_PER_ACCOUNT - 1 {
+        create_key(store, ada.id, &index.to_string()).await;
+    }
+    let (one, other) = tokio::join!(
+        try_create_key(store, new_key(ada.id, "one")),
+        try_create_key(store, new_key(ada.id, "other"))
+    );
+    let refused = [&one, &other].into_iter().filter(|result| matches!(result, Err(StoreError::TooManyKeys)));
+    assert_eq!(refused.count(), 1, "{one:?} {other:?}");
+    assert!(one.is_ok() || other.is_ok());
+    let before = newest_event(store).await;
+    let refused = try_create_key(store, new_key(ada.id, "too many")).await;
+    assert!(matches!(refused, Err(StoreError::TooManyKeys)), "{refused:?}");
+    assert_eq!((newest_event(store).await, standing(store, "too many").await), (before, None));
+    assert_eq!(store.list_api_keys(ada.id).await.unwrap().len(), ApiKey::MAX_PER_ACCOUNT);
+    create_key(store, bob.id, "bob's").await;
+    assert!(revoke(store, ada.id, first.id).await);
+    create_key(store, ada.id, "in its place").await;
+}

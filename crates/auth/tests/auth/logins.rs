@@ -1,0 +1,208 @@
+//! Logging in: every refusal alike, budgets, and hashes of another cost.
+
+use std::time::Duration;
+
+use gathering_auth::testing::InspectAccounts;
+use gathering_auth::{AccountChange, AccountStore, AuthError, PasswordSettings, Passwords};
+use gathering_domain::Secret;
+
+use super::*;
+
+#[tokio::test]
+async fn every_refused_login_takes_the_same_steps_and_gets_the_same_answer() {
+    let (store, auth) = watched_with(settings());
+    let ada = register(&auth, "ada@example.org").await;
+    let bob = register(&auth, "bob@example.org").await;
+    disable(&store, bob, ada).await;
+    let long = "x".repeat(100);
+    let cases = [
+        ("nobody@example.org", PASSWORD, None, "unknown_email"),
+        ("ada@example.org", "wrong", Some(ada), "wrong_password"),
+        ("ada@example.org", &long, Some(ada), "wrong_password"),
+        ("ada@example.org", "", Some(ada), "wrong_password"),
+        ("bob@example.org", PASSWORD, Some(bob), "account_disabled"),
+        ("bob@example.org", "wrong", Some(bob), "wrong_password"),
+    ];
+    for (email, password, user, reason) in cases {
+        store.calls();
+        let before = (auth.passwords().n_computed(), auth.passwords().work_computed());
+        let refused = try_login(&auth, email, password).await;
+        assert!(matches!(refused, Err(AuthError::LoginRefused)), "{email}");
+        assert_eq!(refused.unwrap_err().to_string(), "the login was refused");
+        assert_eq!(store.calls(), ["charge", "find_account_by_email", "record_audit"], "{email}");
+        let after = (auth.passwords().n_computed(), auth.passwords().work_computed());
+        assert_eq!(after, (before.0 + 1, before.1 + (1 << settings().passwords.cost)), "{email}");
+        assert_eq!(last_audit(&*store).await, ("login_failed".into(), user, reason.into()), "{email}");
+    }
+    let trail = format!("{:?}", store.audit_trail().await);
+    assert!(!trail.contains("nobody@example.org") && !trail.contains(PASSWORD));
+}
+
+#[tokio::test]
+async fn what_is_no_address_is_refused_after_the_same_bcrypt() {
+    let (store, auth) = watched_with(settings());
+    let refused = try_login(&auth, "no address", PASSWORD).await;
+    assert!(matches!(refused, Err(AuthError::LoginRefused)));
+    assert_eq!((auth.passwords().n_computed(), store.calls()), (1, vec!["charge", "record_audit"]));
+    assert_eq!(last_audit(&*store).await, ("login_failed".into(), None, "unknown_email".into()));
+}
+
+#[tokio::test]
+async fn who_guesses_is_throttled_before_anything_is_looked_at() {
+    let (store, auth) = watched_with(settings());
+    register(&auth, "ada@example.org").await;
+    for email in ["ada@example.org", "nobody@example.org", "no address"] {
+        for _ in 0..5 {
+            assert!(matches!(try_login(&auth, email, "wrong").await, Err(AuthError::LoginRefused)));
+        }
+        store.calls();
+        let computed = auth.passwords().n_computed();
+        let throttled = try_login(&auth, &format!(" {}", email.to_uppercase()), PASSWORD).await;
+        let Err(AuthError::Throttled { retry_after }) = throttled else { panic!("{email}: {throttled:?}") };
+        assert!(retry_after > Duration::from_secs(30) && retry_after <= Duration::from_secs(60));
+        assert_eq!(store.calls(), ["charge", "record_audit"], "{email}");
+        assert_eq!(auth.passwords().n_computed(), computed, "{email}");
+        assert_eq!(last_audit(&*store).await, ("login_failed".into(), None, "throttled".into()));
+    }
+}
+
+#[tokio::test]
+async fn an_attacker_elsewhere_locks_nobody_out() {
+    let (_store, auth) = auth_with(settings());
+    register(&auth, "ada@example.org").await;
+    for attempt in 0..6 {
+        let refused = try_login(&auth, "ada@example.org", "wrong").await;
+        assert_eq!(matches!(refused, Err(AuthError::Throttled { .. })), attempt == 5);
+    }
+    for elsewhere in [from_address("192.0.2.2"), from_address("2001:db8::1"), Origin::default()] {
+        assert!(auth.login("ada@example.org", Secret::from(PASSWORD), elsewhere).await.is_ok());
+    }
+    let neighbours = ["2001:db8:0:1::1", "2001:db8:0:1::2"].map(from_address);
+    for attempt in 0..6 {
+        let refused = auth.login("ada@example.org", Secret::from("wrong"), neighbours[attempt % 2]).await;
+        assert_eq!(matches!(refused, Err(AuthError::Throttled { .. })), attempt == 5);
+    }
+}
+
+#[tokio::test]
+async fn who_tries_many_accounts_from_one_network_is_throttled() {
+    let (_store, auth) = auth_with(settings());
+    for attempt in 0..30 {
+        let refused = try_login(&auth, &format!("{attempt}@example.org"), "wrong").await;
+        assert!(matches!(refused, Err(AuthError::LoginRefused)), "attempt {attempt}");
+    }
+    let refused = try_login(&auth, "another@example.org", "wrong").await;
+    let Err(AuthError::Throttled { retry_after }) = refused else { panic!("{refused:?}") };
+    assert!(retry_after <= Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn a_login_that_succeeds_costs_no_budget() {
+    let (_store, auth) = auth_with(settings());
+    register(&auth, "ada@example.org").await;
+    for _ in 0..4 {
+        assert!(try_login(&auth, "ada@example.org", "wrong").await.is_err());
+    }
+    for _ in 0..40 {
+        login(&auth, "ada@example.org").await;
+    }
+    assert!(matches!(try_login(&auth, "ada@example.org", "wrong").await, Err(AuthError::LoginRefused)));
+    assert!(matches!(try_login(&auth, "ada@example.org", PASSWORD).await, Err(AuthError::Throttled { .. })));
+}
+
+#[tokio::test]
+async fn a_hash_of_another_cost_is_made_anew_by_the_login_that_knows_the_password() {
+    let (store, auth) = watched_with(settings());
+    let ada = register(&auth, "ada@example.org").await;
+    let session = login(&auth, "ada@example.org").await;
+    let at =
+        |cost| AuthSettings { passwords: PasswordSettings { cost, ..settings().passwords }, ..settings() };
+    for cost in [6, 5] {
+        let auth = Auth::new(store.clone(), KeyRing::generate().unwrap(), at(cost)).unwrap();
+        let before = hash_of(&store, ada).await;
+        assert!(try_login(&auth, "ada@example.org", "wrong").await.is_err());
+        assert_eq!(hash_of(&store, ada).await, before, "who does not know it changes nothing");
+        store.calls();
+        login(&auth, "ada@example.org").await;
+        assert!(store.calls().contains(&"replace_password_hash"));
+        assert_eq!(hash_of(&store, ada).await[..7], format!("$2b$0{cost}$"));
+        let n_computed = auth.passwords().n_computed();
+        login(&auth, "ada@example.org").await;
+        assert!(!store.calls().contains(&"replace_password_hash"), "once is enough");
+        assert_eq!(auth.passwords().n_computed(), n_computed + 1);
+    }
+    assert!(is_believed(&auth, &session).await && can_refresh(&auth, &session).await);
+}
+
+#[tokio::test]
+async fn a_hash_of_a_lower_cost_is_guessed_at_for_the_full_price() {
+    let (store, cheap) = watched_with(settings());
+    register(&cheap, "ada@example.org").await;
+    let passwords = PasswordSettings { cost: 7, ..settings().passwords };
+    let auth =
+        Auth::new(store, KeyRing::generate().unwrap(), AuthSettings { passwords, ..settings() }).unwrap();
+    for email in ["ada@example.org", "nobody@example.org"] {
+        let before = auth.passwords().work_computed();
+        assert!(try_login(&auth, email, "wrong").await.is_err());
+        assert_eq!(auth.passwords().work_computed(), before + (1 << 7), "{email}");
+    }
+}
+
+#[tokio::test]
+async fn two_logins_that_make_the_hash_anew_at_once_both_succeed() {
+    let (store, cheap) = watched_with(settings());
+    let ada = register(&cheap, "ada@example.org").await;
+    let passwords = PasswordSettings { cost: 5, ..settings().passwords };
+    let auth =
+        Auth::new(store.clone(), KeyRing::generate().unwrap(), AuthSettings { passwords, ..settings() })
+            .unwrap();
+    let (inner, expected) = (store.inner.clone(), hash_of(&store, ada).await);
+    let others = Passwords::new(passwords).unwrap().hash(Secret::from(PASSWORD)).await.unwrap();
+    let kept = others.clone();
+    store.before("replace_password_hash", async move {
+        inner.replace_password_hash(ada, expected.into(), others).await.unwrap();
+    });
+    let pair = login(&auth, "ada@example.org").await;
+    assert!(is_believed(&auth, &pair).await);
+    assert_eq!(hash_of(&store, ada).await, kept.expose());
+}
+
+#[tokio::test]
+async fn a_password_that_was_changed_during_the_login_opens_nothing() {
+    let (store, auth) = watched_with(settings());
+    let ada = register(&auth, "ada@example.org").await;
+    let (inner, expected) = (store.inner.clone(), hash_of(&store, ada).await);
+    let next = Passwords::new(settings().passwords).unwrap().hash(Secret::from("another one")).await.unwrap();
+    store.before("begin_session", async move {
+        inner.replace_password_hash(ada, expected.into(), next).await.unwrap();
+    });
+    store.calls();
+    let refused = try_login(&auth, "ada@example.org", PASSWORD).await;
+    assert!(matches!(refused, Err(AuthError::LoginRefused)));
+    assert_eq!(store.calls().last(), Some(&"end_session"));
+    assert_eq!(last_audit(&*store).await, ("login_failed".into(), Some(ada), "changed_meanwhile".into()));
+}
+
+#[tokio::test]
+async fn an_account_that_was_disabled_during_the_login_is_not_let_in() {
+    let (store, auth) = watched_with(settings());
+    let ada = register(&auth, "ada@example.org").await;
+    let bob = register(&auth, "bob@example.org").await;
+    let inner = store.inner.clone();
+    store.before("begin_session", async move {
+        let change = AccountChange { role: None, is_active: Some(false), by: ada };
+        inner.update_account(bob, change, Origin::default()).await.unwrap();
+    });
+    let refused = try_login(&auth, "bob@example.org", PASSWORD).await;
+    assert!(matches!(refused, Err(AuthError::LoginRefused)));
+    assert_eq!(store.calls().last(), Some(&"end_session"), "so that enabling revives nothing");
+}
+
+async fn disable(store: &Watched, user: UserId, by: UserId) {
+    let change = AccountChange { role: None, is_active: Some(false), by };
+    store.inner.update_account(user, change, Origin::default()).await.unwrap();
+}
+
+async fn hash_of(store: &Watched, user: UserId) -> String {
+    store.inner.find_account(user).await.unwrap().unwrap().password_hash.expose().to_owned()
+}

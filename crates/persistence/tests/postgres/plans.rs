@@ -1,0 +1,132 @@
+//! What is asked with every request, and a page of a long list, read little however much is stored.
+//!
+//! PostgreSQL counts the rows that it reads of each table; a session's counts are there once it has ended.
+
+use gathering_auth::{AccountStore, AuditFilter, AuditKind, RoleAtCreation, SessionId, TokenId};
+use gathering_domain::UserId;
+use gathering_persistence::{PgAccountStore, Pool, Projects, Viewer};
+
+use crate::accounts::{Fixture, create_account, digest, empty_store};
+use crate::common::{count, named_pool, wait_until};
+
+const FILL: &str = "
+    INSERT INTO users (id, email, name, password_hash, role)
+        SELECT md5('user' || n)::uuid, n || '@example.org', 'n', 'h', 'member' FROM generate_series(1, 5000) AS n;
+    INSERT INTO projects (id, name) SELECT md5('project' || n)::uuid, 'p' FROM generate_series(1, 5000) AS n;
+    INSERT INTO project_members (project_id, user_id, role)
+        SELECT md5('project' || n)::uuid, md5('user' || n)::uuid, 'owner' FROM generate_series(1, 5000) AS n;
+    INSERT INTO api_keys (id, user_id, name, secret_hash, scopes, last_used_at)
+        SELECT gen_random_uuid(), md5('user' || n)::uuid, 'k', sha256(n::text::bytea), '{read}', now() FROM generate_series(1, 5000) AS n;
+    INSERT INTO revoked_tokens (token_id, expires_at)
+        SELECT gen_random_uuid(), now() FROM generate_series(1, 5000);
+    -- One session that was refreshed for months, among many.
+    INSERT INTO refresh_tokens (token_hash, session_id, user_id, expires_at, spent_at)
+        SELECT sha256(n::text::bytea), md5('session' || greatest(n - 20000, 0))::uuid, md5('user' || n % 5000 + 1)::uuid, now(),
+            CASE WHEN n <> 20000 THEN now() END
+        FROM generate_series(1, 25000) AS n;
+    INSERT INTO audit_events (id, user_id, type, at)
+        SELECT uuid_v7_floor(at), md5('user' || n % 500)::uuid, CASE WHEN n % 1000 = 0 THEN 'role_changed' ELSE 'login_succeeded' END, at
+        FROM generate_series(1, 100000) AS n, LATERAL (SELECT now() - n * interval '5 minutes' AS at) AS time;
+    ANALYZE;";
+
+/// A filled schema.
+async fn filled() -> Fixture {
+    let fixture = empty_store().await;
+    create_account(&fixture, "ada@example.org", RoleAtCreation::AdminIfFirst).await.unwrap();
+    fixture.db.execute(FILL).await;
+    fixture
+}
+
+/// How many rows of the tables, and entries of their indexes, `work` reads on a pool of its own.
+async fn rows_read(fixture: &Fixture, work: impl AsyncFnOnce(Pool)) -> i64 {
+    let read = "SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE schemaname = current_schema()) \
+                + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE schemaname = current_schema())";
+    let name = format!("plans_{}", UserId::new().as_uuid().simple());
+    let pool = named_pool(&fixture.db, &name, 1).await;
+    let before = count(&fixture.db, read).await;
+    work(pool.clone()).await;
+    pool.close();
+    drop(pool);
+    let sessions = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}'");
+    wait_until("the session has ended", async || count(&fixture.db, &sessions).await == 0).await;
+    count(&fixture.db, read).await - before
+}
+
+#[tokio::test]
+async fn what_is_asked_with_every_request_reads_a_handful_of_rows() {
+    let fixture = filled().await;
+    let user = uuid_of(&fixture, "user1").await;
+    let session = SessionId::from(uuid_of(&fixture, "session0").await);
+    let n_rows = rows_read(&fixture, async |pool| {
+        let store = PgAccountStore::new(pool);
+        let standing = store.find_standing(user.into(), session, TokenId::new()).await.unwrap().unwrap();
+        assert!(standing.is_active && !standing.is_revoked);
+    })
+    .await;
+    // A few more than it needs: what was updated or deleted is read until it is cleaned up.
+    assert!((1..=10).contains(&n_rows), "find_standing reads {n_rows}");
+    fixture
+        .db
+        .execute(&format!(
+            "UPDATE api_keys SET secret_hash = '\\x{}' WHERE secret_hash = sha256('77')",
+            hex("k")
+        ))
+        .await;
+    let n_rows = rows_read(&fixture, async |pool| {
+        assert!(PgAccountStore::new(pool).find_key_standing(digest("k")).await.unwrap().is_some());
+    })
+    .await;
+    assert!((2..=10).contains(&n_rows), "find_key_standing reads {n_rows}");
+    let n_rows = rows_read(&fixture, async |pool| {
+        let seen = Projects::new(pool).list(Viewer::Member(user.into()), None, 50).await.unwrap();
+        assert_eq!(seen.len(), 1);
+    })
+    .await;
+    assert!((2..=10).contains(&n_rows), "a member's projects read {n_rows}");
+}
+
+#[tokio::test]
+async fn a_page_of_the_audit_record_reads_little_more_than_it_shows() {
+    let fixture = filled().await;
+    let user = Some(UserId::from(uuid_of(&fixture, "user7").await));
+    let now = chrono::Utc::now();
+    let ago = |days| Some(now - chrono::TimeDelta::days(days));
+    // A day has 288 events, and the slack of a day before and after has as many.
+    let all = AuditFilter::default;
+    let cases = [
+        ("all", all(), 150),
+        ("of long ago", AuditFilter { to: ago(300), ..all() }, 500),
+        ("of a day", AuditFilter { from: ago(201), to: ago(200), ..all() }, 1000),
+        ("of an account", AuditFilter { user, ..all() }, 150),
+        ("of an account, of long ago", AuditFilter { user, to: ago(200), ..all() }, 150),
+        ("of a kind", AuditFilter { kind: Some(AuditKind::RoleChanged), ..all() }, 150),
+        (
+            "of a kind, between",
+            AuditFilter { kind: Some(AuditKind::RoleChanged), from: ago(200), to: ago(100), ..all() },
+            150,
+        ),
+        (
+            "of a kind that is most, of long ago",
+            AuditFilter { kind: Some(AuditKind::LoginSucceeded), to: ago(300), ..all() },
+            1000,
+        ),
+    ];
+    for (what, filter, most) in cases {
+        let n_rows = rows_read(&fixture, async |pool| {
+            assert!(!PgAccountStore::new(pool).list_audit_events(&filter, 51).await.unwrap().is_empty());
+        })
+        .await;
+        assert!((1..=most).contains(&n_rows), "a page {what} reads {n_rows}");
+    }
+}
+
+async fn uuid_of(fixture: &Fixture, name: &str) -> uuid::Uuid {
+    let half = |from| format!("SELECT ('x' || substr(md5('{name}'), {from}, 16))::bit(64)::bigint");
+    let high = count(&fixture.db, &half(1)).await.cast_unsigned();
+    let low = count(&fixture.db, &half(17)).await.cast_unsigned();
+    uuid::Uuid::from_u64_pair(high, low)
+}
+
+fn hex(text: &str) -> String {
+    digest(text).as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}

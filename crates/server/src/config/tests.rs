@@ -1,0 +1,135 @@
+//! What the settings promise to whoever writes them.
+
+use std::io::Write;
+
+use super::*;
+
+fn load(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    load_with(None, variables)
+}
+
+fn load_with(file: Option<&Path>, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    Config::from_sources(file, |name| {
+        variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+    })
+}
+
+#[test]
+fn without_any_setting_there_are_defaults() {
+    let config = load(&[]).unwrap();
+    assert_eq!(config.bind.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.workspace_root, Path::new(".gathering/workspaces"));
+    assert_eq!((config.bcrypt_cost, config.max_recoveries), (12, 20));
+    assert!(config.database_url.is_none());
+    assert_eq!((config.max_file_bytes, config.cache_limiters_entries), (2_147_483_648, 100_000));
+}
+
+#[test]
+fn each_wrong_value_is_named_with_its_variable_and_what_is_right() {
+    let wrong = [
+        ("GATHERING_BIND", "here"),
+        ("GATHERING_BCRYPT_COST", "3"),
+        ("GATHERING_REGISTRATION", "maybe"),
+        ("GATHERING_TRUSTED_PROXIES", "10.0.0.0/99"),
+        ("GATHERING_OUTBOUND_ALLOW", "localhost"),
+        ("GATHERING_SHUTDOWN_DRAIN_SECONDS", "-1"),
+        ("GATHERING_SHUTDOWN_GRACE_SECONDS", "1.5"),
+        ("GATHERING_MAX_CONCURRENT_RUNS", "0"),
+        ("GATHERING_DB_POOL_SIZE", "many"),
+        ("GATHERING_MAX_RECOVERIES", "x"),
+        ("GATHERING_STUCK_INSTANCE_SECONDS", "1"),
+        ("GATHERING_RATE_LIMITS", "yes"),
+        ("GATHERING_RATE_LIMIT_AUTH", "5/day"),
+        ("GATHERING_RATE_LIMIT_WRITE", "0/s"),
+        ("GATHERING_RATE_LIMIT_READ", "120"),
+        ("GATHERING_RATE_LIMIT_HEALTH", "none"),
+        ("GATHERING_MAX_FILE_BYTES", "9007199254740993"),
+        ("GATHERING_CACHE_GRAPHS_ENTRIES", "0"),
+        ("GATHERING_CACHE_REVOCATIONS_ENTRIES", "-1"),
+        ("GATHERING_CACHE_KEY_OWNERS_ENTRIES", "many"),
+        ("GATHERING_CACHE_DIRECTORIES_ENTRIES", "1.5"),
+        ("GATHERING_CACHE_LIMITERS_ENTRIES", "10000001"),
+        ("GATHERING_LOG", "a=b=c"),
+        ("GATHERING_LOG_FORMAT", "xml"),
+        ("OPENAI_BASE_URL", "localhost:11434"),
+    ];
+    let ConfigError::Invalid(problems) = load(&wrong).unwrap_err() else { panic!("not invalid") };
+    let named: Vec<&str> = problems.iter().map(|problem| problem.name.as_str()).collect();
+    assert_eq!(named.len(), wrong.len(), "{problems:?}");
+    for (variable, value) in wrong {
+        let problem = problems.iter().find(|problem| problem.name == variable).unwrap();
+        assert_eq!(problem.value.as_deref(), Some(value));
+        assert!(problem.to_string().starts_with(&format!("{variable} is `{value}`: it must be ")));
+    }
+}
+
+#[test]
+fn a_wrong_secret_is_named_and_not_shown() {
+    let wrong = [("DATABASE_URL", "mysql://ada:hunter2@db"), ("GATHERING_TOKEN_KEY", "hunter2")];
+    let message = load(&wrong).unwrap_err().to_string();
+    assert!(message.contains("DATABASE_URL: ") && message.contains("GATHERING_TOKEN_KEY: "), "{message}");
+    assert!(!message.contains("hunter2"), "{message}");
+}
+
+#[test]
+fn a_variable_wins_over_the_file_and_the_file_over_the_default() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(file, "bind = '0.0.0.0:1'\nbcrypt_cost = 10\noutbound_allow = ['10.0.0.0/8', '::1']").unwrap();
+    let config = load_with(Some(file.path()), &[("GATHERING_BIND", "127.0.0.1:2")]).unwrap();
+    assert_eq!(config.bind.port(), 2);
+    assert_eq!(config.bcrypt_cost, 10);
+    assert_eq!(config.outbound_allow.len(), 2);
+}
+
+#[test]
+fn a_setting_of_the_file_that_nobody_knows_is_refused() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(file, "bindd = '0.0.0.0:1'\nlog_format = 7").unwrap();
+    let message = load_with(Some(file.path()), &[]).unwrap_err().to_string();
+    assert!(message.contains("`bindd` in the configuration file"), "{message}");
+    assert!(message.contains("`log_format` in the configuration file is `7`"), "{message}");
+}
+
+#[test]
+fn a_file_that_is_not_there_stops_the_start() {
+    assert!(matches!(load_with(Some(Path::new("/nowhere/x.toml")), &[]), Err(ConfigError::File(_))));
+}
+
+#[test]
+fn the_rate_limits_have_defaults_per_tier_and_one_switch() {
+    let text = |limits: RateLimits| {
+        [limits.auth, limits.write, limits.read, limits.health]
+            .map(|quota| quota.map_or_else(|| "off".to_owned(), |quota| quota.to_string()))
+    };
+    assert_eq!(text(load(&[]).unwrap().rate_limits), ["5/min", "30/s", "120/s", "off"]);
+    let some = [("GATHERING_RATE_LIMIT_READ", "off"), ("GATHERING_RATE_LIMIT_HEALTH", "1000/h")];
+    assert_eq!(text(load(&some).unwrap().rate_limits), ["5/min", "30/s", "off", "1000/h"]);
+    let off = [("GATHERING_RATE_LIMITS", "off"), ("GATHERING_RATE_LIMIT_READ", "1/s")];
+    assert_eq!(load(&off).unwrap().rate_limits, RateLimits::OFF);
+    let wrong = [("GATHERING_RATE_LIMITS", "off"), ("GATHERING_RATE_LIMIT_READ", "1/x")];
+    assert!(load(&wrong).is_err(), "it would come to light when the limits are turned on");
+}
+
+#[test]
+fn a_variable_that_is_almost_a_setting_is_told() {
+    let names = [
+        "GATHERING_BIND",
+        "GATHERING_CONFIG",
+        "GATHERING_TEST_BINARY",
+        "GATHERING_BINDD",
+        "GATHERING_RATE_LIMIT",
+        "PATH",
+    ];
+    let unknown = unknown_variables(names.map(str::to_owned));
+    assert_eq!(unknown.into_iter().collect::<Vec<_>>(), ["GATHERING_BINDD", "GATHERING_RATE_LIMIT"]);
+}
+
+#[test]
+fn every_setting_is_in_the_help_and_in_the_example_file() {
+    let help = crate::cli::SERVE_HELP;
+    let example = include_str!("../../../../deploy/gathering.example.toml");
+    for (name, variable) in SETTINGS {
+        assert!(help.contains(variable), "{variable} is not in the help");
+        assert!(example.contains(&format!("\n#{name} = ")), "{name} is not in the example file");
+    }
+}

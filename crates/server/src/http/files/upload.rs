@@ -1,0 +1,150 @@
+//! The way up: a body that goes to the disk piece by piece, bounded in size and in silence.
+
+use std::time::Duration;
+
+use actix_web::HttpRequest;
+use actix_web::error::PayloadError;
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE};
+use actix_web::web::{Bytes, BytesMut, Payload};
+use futures::{Stream, StreamExt as _};
+use gathering_tools::{Upload, WorkspaceError, Written};
+
+use super::super::problem::{Kind, Problem};
+
+/// How much of a file is in memory for each upload: 256 KiB.
+const PIECE: usize = 256 * 1024;
+
+/// A client that sends nothing for so long is gone.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// The body of a request that writes a file, not yet read.
+pub(super) struct Incoming {
+    payload: Payload,
+    announced: Option<u64>,
+}
+
+impl Incoming {
+    /// # Errors
+    /// What can be refused before anything is read: 413 for what is announced as larger than `max_bytes`, 415 for an
+    /// encoding, which would have to be kept with the file, and 400 for a part of a file.
+    pub(super) fn of(request: &HttpRequest, payload: Payload, max_bytes: u64) -> Result<Self, Problem> {
+        Ok(Self { announced: announced(request, max_bytes)?, payload })
+    }
+
+    /// Takes it to its end, and publishes it if it has come whole; else nothing stays.
+    pub(super) async fn receive(self, mut upload: Upload) -> Result<Written, Problem> {
+        copy(self.payload, &mut upload, SILENCE).await?;
+        if self.announced.is_some_and(|announced| announced != upload.size_bytes()) {
+            return Err(Problem::new(Kind::Malformed, "the body is not as long as was announced"));
+        }
+        Ok(upload.commit().await?)
+    }
+}
+
+/// The length that the body is to have, if the head says it.
+fn announced(request: &HttpRequest, max_bytes: u64) -> Result<Option<u64>, Problem> {
+    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    if let Some(encoding) = header(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
+        let detail = format!("the content encoding `{encoding:.40}` is not supported");
+        return Err(Problem::new(Kind::UnsupportedMediaType, detail));
+    }
+    if request.headers().contains_key(CONTENT_RANGE) {
+        return Err(Problem::new(Kind::Malformed, "a file is written whole, not a range of it"));
+    }
+    let announced: Option<u64> = header(CONTENT_LENGTH).and_then(|length| length.parse().ok());
+    match announced {
+        Some(length) if length > max_bytes => Err(WorkspaceError::TooLarge { limit_bytes: max_bytes }.into()),
+        announced => Ok(announced),
+    }
+}
+
+/// Each piece is on its way to the disk before more is read, so a slow disk slows the client.
+async fn copy(
+    mut payload: impl Stream<Item = Result<Bytes, PayloadError>> + Unpin,
+    upload: &mut Upload,
+    silence: Duration,
+) -> Result<(), Problem> {
+    let mut piece = BytesMut::with_capacity(PIECE);
+    loop {
+        let chunk = match tokio::time::timeout(silence, payload.next()).await {
+            Ok(Some(Ok(chunk))) => chunk,
+            Ok(Some(Err(error))) => {
+                return Err(Problem::new(Kind::Malformed, format!("the body did not arrive: {error}")));
+            }
+            Ok(None) => break,
+            Err(_elapsed) => {
+                let detail = format!("nothing came for {} seconds", silence.as_secs());
+                return Err(Problem::new(Kind::RequestTimeout, detail));
+            }
+        };
+        piece.extend_from_slice(&chunk);
+        if piece.len() >= PIECE {
+            upload.append(piece.split().freeze()).await?;
+            piece.reserve(PIECE);
+        }
+    }
+    upload.append(piece.freeze()).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+    use futures::stream;
+    use gathering_tools::{BlockingPool, Precondition, Workspace, WorkspacePath};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn refused(headers: &[(&str, &str)]) -> Option<u16> {
+        let request =
+            headers.iter().fold(TestRequest::put(), |request, header| request.insert_header(*header));
+        announced(&request.to_http_request(), 100).err().map(|problem| problem.status().as_u16())
+    }
+
+    #[test]
+    fn what_the_head_gives_away_is_refused_before_anything_is_read() {
+        assert_eq!(refused(&[("content-length", "101")]), Some(413));
+        assert_eq!(refused(&[("content-encoding", "gzip")]), Some(415));
+        assert_eq!(refused(&[("content-range", "bytes 0-1/2")]), Some(400));
+        assert_eq!(refused(&[("content-encoding", "identity"), ("content-length", "100")]), None);
+        assert_eq!(refused(&[]), None);
+    }
+
+    async fn upload(directory: &TempDir, max_bytes: u64) -> Upload {
+        let workspace = Workspace::open(directory.path(), BlockingPool::new(1)).await.unwrap();
+        let path: WorkspacePath = "a/f".parse().unwrap();
+        workspace.begin_write(&path, Precondition::None, max_bytes).await.unwrap()
+    }
+
+    fn chunk(length: usize) -> Result<Bytes, PayloadError> {
+        Ok(Bytes::from(vec![7; length]))
+    }
+
+    #[actix_web::test]
+    async fn a_body_in_odd_chunks_arrives_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut upload = upload(&directory, 10_000_000).await;
+        let chunks = [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 5, 17];
+        copy(stream::iter(chunks.map(chunk)), &mut upload, SILENCE).await.unwrap();
+        assert!(upload.commit().await.unwrap().created);
+        let written = std::fs::read(directory.path().join("a/f")).unwrap();
+        assert!(written.len() == chunks.iter().sum::<usize>() && written.iter().all(|byte| *byte == 7));
+    }
+
+    #[actix_web::test]
+    async fn a_body_that_falls_silent_breaks_off_or_gets_too_large_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let silence = Duration::from_millis(20);
+        let begun = || stream::iter([chunk(PIECE + 1)]);
+        let mut first = upload(&directory, 10_000_000).await;
+        let silent = copy(begun().chain(stream::pending()), &mut first, silence).await;
+        assert_eq!(silent.unwrap_err().status(), 408);
+        let broken = stream::iter([Err(PayloadError::Incomplete(None))]);
+        let broken = copy(begun().chain(broken), &mut upload(&directory, 10_000_000).await, SILENCE).await;
+        assert_eq!(broken.unwrap_err().status(), 400);
+        let large = copy(begun().chain(stream::pending()), &mut upload(&directory, 100).await, SILENCE).await;
+        assert_eq!(large.unwrap_err().status(), 413, "as soon as it is, not at its end");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+}
