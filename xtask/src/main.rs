@@ -2,6 +2,7 @@
 //!
 //! The same commands serve people and continuous integration: `.ci/run` calls `check` and `test`, `ci` is both.
 
+mod bench;
 mod check;
 mod database;
 mod dev;
@@ -31,6 +32,15 @@ enum Task {
     /// Runs all tests against a private database made for this run; further arguments go to `cargo test`
     Test {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Measures the release build against the limits of this machine, on a private database; prints Markdown tables
+    Bench {
+        /// Only these; all without a name
+        #[arg(value_enum)]
+        only: Vec<bench::Benchmark>,
+        /// Arguments for the benchmarks, such as `-- --help`
+        #[arg(last = true)]
         arguments: Vec<String>,
     },
     /// Runs what continuous integration runs: `check`, then `test`
@@ -75,6 +85,7 @@ fn run(task: Task) -> anyhow::Result<()> {
     let workspace = Workspace::find()?;
     match task {
         Task::Test { arguments } => test::run(&workspace, &arguments),
+        Task::Bench { only, arguments } => bench::run(&workspace, &only, &arguments),
         Task::Ci => check::run(&workspace, &[]).and_then(|()| test::run(&workspace, &[])),
         Task::Check { only } => check::run(&workspace, &only),
         Task::Db(command) => database::run(&workspace, &command),
