@@ -1,5 +1,6 @@
 //! The database and the data directory of one test: a schema of its own on the test cluster, or an embedded cluster.
 
+use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -88,6 +89,30 @@ impl Database {
     pub async fn session(&self) -> Result<Client> {
         let schema = self.schema.as_ref().context("an embedded database is reached by its owner only")?;
         connect(&schema.url()).await
+    }
+}
+
+impl Database {
+    /// Every row of every table as JSON text, by table.
+    ///
+    /// # Errors
+    /// As [`Database::session`].
+    pub async fn rows(&self) -> Result<BTreeMap<String, Vec<String>>> {
+        let session = self.session().await?;
+        let tables = "SELECT c.relname::text FROM pg_class c \
+                      WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r'";
+        let mut found = BTreeMap::new();
+        for table in session.query(tables, &[]).await? {
+            let table: String = table.get(0);
+            let rows = session.query(&format!("SELECT row_to_json(t)::text FROM \"{table}\" t"), &[]).await?;
+            found.insert(table, rows.iter().map(|row| row.get(0)).collect());
+        }
+        Ok(found)
+    }
+
+    /// Where the files of a project are.
+    pub fn files_of(&self, project: &str) -> PathBuf {
+        self.data_dir().join("workspaces").join(project)
     }
 }
 

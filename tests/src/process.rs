@@ -1,4 +1,5 @@
-//! One process of the program: its output in files, its end awaited, and killed with its owner.
+//! One process of the program: its output in files, its end awaited, and killed with its owner. When it is dropped, its
+//! output is searched for secrets.
 
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
@@ -11,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::secrets;
 use crate::wait::wait_until;
 
 /// A process that was started and is killed when this is dropped.
@@ -39,6 +41,7 @@ impl Process {
     /// # Errors
     /// If it cannot be started.
     pub fn start(command: &mut Command) -> Result<Process> {
+        secrets::note_settings(command);
         let output = tempfile::tempdir()?;
         let file = |name: &str| File::create(output.path().join(name));
         command.stdin(Stdio::null()).stdout(file("stdout")?).stderr(file("stderr")?);
@@ -109,6 +112,22 @@ impl Process {
         Ended { code: status.code(), signal: status.signal(), stdout: self.stdout(), stderr: self.stderr() }
     }
 
+    /// No process of any test may write a secret that a client of this test process showed or was given.
+    #[expect(clippy::panic, reason = "a drop can fail a test in no other way")]
+    fn check_output(&self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let secrets = secrets::known_secrets();
+        for name in ["stdout", "stderr"] {
+            let text = self.read(name);
+            if let Some(secret) = secrets::find_secret(&text, &secrets) {
+                let lines = text.lines().filter(|line| line.contains(secret)).collect::<Vec<_>>();
+                panic!("a secret is in the {name} of a process: {secret}\n{}", lines.join("\n"));
+            }
+        }
+    }
+
     /// The last lines of its standard error.
     pub fn last_words(&self) -> String {
         last_lines(&self.output.path().join("stderr"), 30)
@@ -126,5 +145,6 @@ impl Drop for Process {
     fn drop(&mut self) {
         // It may have ended already.
         self.child.kill().and_then(|()| self.child.wait()).ok();
+        self.check_output();
     }
 }

@@ -7,10 +7,14 @@ use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::{Client, Database, Ended, Process, wait_until};
+use crate::{Client, Database, Ended, Process, note_secret, wait_until};
 
 /// How long a server may take to be ready: an embedded cluster is made first, maybe on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// Our own crates say more than they do by default, as the log is searched for secrets.
+const LOG: &str = "info,gathering_server=debug,gathering_auth=debug,gathering_persistence=debug,\
+                   gathering_cache=debug,gathering_tools=debug,gathering_dag_engine=debug,gathering_agents=debug";
 
 /// A running server, killed when this is dropped.
 #[derive(Debug)]
@@ -35,9 +39,14 @@ impl Server {
     /// As [`Server::start`].
     pub async fn start_with(database: &Database, configure: impl FnOnce(&mut Command)) -> Result<Server> {
         let mut command = database.command(&["serve"])?;
-        command.env("GATHERING_BIND", "127.0.0.1:0");
+        command.env("GATHERING_BIND", "127.0.0.1:0").env("GATHERING_LOG", LOG);
         configure(&mut command);
-        Self::started(Process::start(&mut command)?).await
+        let server = Self::started(Process::start(&mut command)?).await?;
+        // Made at the start, unless a setting has it.
+        if let Ok(key) = std::fs::read_to_string(database.data_dir().join("token.key")) {
+            key.split_whitespace().for_each(note_secret);
+        }
+        Ok(server)
     }
 
     /// Waits until a server that was started otherwise is ready.
@@ -76,6 +85,17 @@ impl Server {
     /// Its process number.
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// The most memory that it has held at once, in bytes.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn peak_memory_bytes(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib * 1024)
     }
 
     /// Kills it, as `kill -9` does.

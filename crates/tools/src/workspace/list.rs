@@ -169,26 +169,37 @@ enum End {
 }
 
 impl Walk<'_> {
-    /// Depth first; the depth is bounded by the length of a path.
+    /// Depth first; the depth is bounded by the length of a path. A directory of very many entries is read in pieces.
     fn directory(&mut self, path: &WorkspacePath) -> Result<End, WorkspaceError> {
         let failed = |source| WorkspaceError::from_io("list the directory", path.as_str(), source);
         let after = self.options.after.as_ref();
-        let first = after.and_then(|after| after.name_beneath(path));
-        let directory = self.inside.root().open_dir(path.as_path()).map_err(failed)?;
-        let most = ListOptions::MAX_LIMIT + 1;
-        let found = entries::read(&directory, first, most, self.inside.directories()).map_err(failed)?;
-        // One directory is open at a time, however deep the walk is.
-        drop(directory);
-        for seen in &*found.entries {
-            if first.is_some_and(|first| *seen.name < *first) {
-                continue;
+        let mut first: Option<Box<str>> = after.and_then(|after| after.name_beneath(path)).map(Into::into);
+        let mut last_seen: Option<Box<str>> = None;
+        loop {
+            let directory = self.inside.root().open_dir(path.as_path()).map_err(failed)?;
+            let most = ListOptions::MAX_LIMIT + 1;
+            let found = entries::read(&directory, first.as_deref(), most, self.inside.directories());
+            let found = found.map_err(failed)?;
+            // One directory is open at a time, however deep the walk is.
+            drop(directory);
+            for seen in &*found.entries {
+                let is_before = first.as_deref().is_some_and(|first| *seen.name < *first);
+                if is_before || last_seen.as_deref() == Some(&*seen.name) {
+                    continue;
+                }
+                let Some(child) = self.visible_child(path, &seen.name) else { continue };
+                if self.one(seen, child)? == End::Full {
+                    return Ok(End::Full);
+                }
             }
-            let Some(child) = self.visible_child(path, &seen.name) else { continue };
-            if self.one(seen, child)? == End::Full {
-                return Ok(End::Full);
+            match found.entries.last() {
+                Some(last) if found.more => {
+                    last_seen = Some(last.name.clone());
+                    first.clone_from(&last_seen);
+                }
+                _ => return Ok(End::Complete),
             }
         }
-        Ok(if found.more { End::Full } else { End::Complete })
     }
 
     fn visible_child(&self, path: &WorkspacePath, name: &str) -> Option<WorkspacePath> {

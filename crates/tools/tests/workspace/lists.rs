@@ -96,6 +96,22 @@ async fn a_directory_of_very_many_files_is_paged_completely() {
     assert_eq!(few, ["many/09999", "many/19999"]);
 }
 
+#[tokio::test]
+async fn a_directory_of_very_many_files_hides_nothing_behind_it() {
+    let (outside, workspace) = workspace().await;
+    workspace.write(&path("z.md"), "12345").await.unwrap();
+    let many = inside(&outside).join("many");
+    fs::create_dir(&many).unwrap();
+    for n in 0..2 * ListOptions::MAX_LIMIT + 5 {
+        fs::write(many.join(format!("{n:06}")), "").unwrap();
+    }
+    fs::write(many.join("x.md"), "").unwrap();
+    let found =
+        workspace.list(&WorkspacePath::root(), ListOptions::recursive().matching("**/*.md")).await.unwrap();
+    let paths: Vec<&str> = found.items.iter().map(|entry| entry.path.as_str()).collect();
+    assert_eq!((paths, found.next), (vec!["many/x.md", "z.md"], None));
+}
+
 async fn all_pages(workspace: &Workspace, options: ListOptions) -> Vec<String> {
     let (mut paths, mut page) = (Vec::new(), options.clone());
     loop {

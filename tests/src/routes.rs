@@ -1,0 +1,113 @@
+//! Every route of the server, with a request to it that would do its work.
+
+/// How a route is asked. What stands in braces is filled in by [`crate::Scene::fill`].
+#[derive(Debug, Clone, Copy)]
+pub struct Route {
+    /// Method and pattern, each parameter as `{}`.
+    pub name: &'static str,
+    /// The path of the request.
+    pub path: &'static str,
+    /// Its JSON body; empty for none.
+    pub body: &'static str,
+}
+
+impl Route {
+    /// `GET` and so on.
+    pub fn method(&self) -> &'static str {
+        self.name.split_once(' ').map_or(self.name, |(method, _)| method)
+    }
+}
+
+/// A pattern as names of routes have it: whatever its parameters are called.
+pub fn without_parameter_names(pattern: &str) -> String {
+    let mut parts = pattern.split('{');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        plain.push_str("{}");
+        plain.push_str(part.split_once('}').map_or("", |(_, after)| after));
+    }
+    plain
+}
+
+const fn route(name: &'static str, path: &'static str, body: &'static str) -> Route {
+    Route { name, path, body }
+}
+
+/// Every route.
+pub const ROUTES: [Route; 38] = [
+    route("GET /health/live", "/health/live", ""),
+    route("GET /health/ready", "/health/ready", ""),
+    route("GET /health", "/health", ""),
+    route("GET /metrics", "/metrics", ""),
+    route("GET /api/openapi.json", "/api/openapi.json", ""),
+    route(
+        "POST /api/v1/auth/register",
+        "/api/v1/auth/register",
+        r#"{"email": "{new_email}", "name": "New", "password": "{password}"}"#,
+    ),
+    route(
+        "POST /api/v1/auth/login",
+        "/api/v1/auth/login",
+        r#"{"email": "owner@example.org", "password": "{password}"}"#,
+    ),
+    route("POST /api/v1/auth/refresh", "/api/v1/auth/refresh", r#"{"refresh_token": "{refresh_token}"}"#),
+    route("POST /api/v1/auth/logout", "/api/v1/auth/logout", r#"{"refresh_token": "{refresh_token}"}"#),
+    route("GET /api/v1/auth/me", "/api/v1/auth/me", ""),
+    route(
+        "PUT /api/v1/auth/password",
+        "/api/v1/auth/password",
+        r#"{"current_password": "{password}", "new_password": "{password}"}"#,
+    ),
+    route("GET /api/v1/auth/api-keys", "/api/v1/auth/api-keys", ""),
+    route(
+        "POST /api/v1/auth/api-keys",
+        "/api/v1/auth/api-keys",
+        r#"{"name": "a key", "scopes": ["read"], "expires_at": "2100-01-01T00:00:00Z"}"#,
+    ),
+    route("DELETE /api/v1/auth/api-keys/{}", "/api/v1/auth/api-keys/{new_key}", ""),
+    route("GET /api/v1/users", "/api/v1/users", ""),
+    route("PATCH /api/v1/users/{}", "/api/v1/users/{guest}", r#"{"role": "member", "is_active": true}"#),
+    route("GET /api/v1/audit/events", "/api/v1/audit/events", ""),
+    route("GET /api/v1/projects", "/api/v1/projects", ""),
+    route(
+        "POST /api/v1/projects",
+        "/api/v1/projects",
+        r#"{"name": "another", "description": "of somebody"}"#,
+    ),
+    route("GET /api/v1/projects/{}", "/api/v1/projects/{project}", ""),
+    route(
+        "PATCH /api/v1/projects/{}",
+        "/api/v1/projects/{project}",
+        r#"{"name": "shared", "description": "of all"}"#,
+    ),
+    route("DELETE /api/v1/projects/{}", "/api/v1/projects/{new_project}", ""),
+    route("GET /api/v1/projects/{}/members", "/api/v1/projects/{project}/members", ""),
+    route(
+        "PUT /api/v1/projects/{}/members/{}",
+        "/api/v1/projects/{project}/members/{guest}",
+        r#"{"role": "viewer"}"#,
+    ),
+    route("DELETE /api/v1/projects/{}/members/{}", "/api/v1/projects/{project}/members/{new_member}", ""),
+    route("GET /api/v1/projects/{}/files", "/api/v1/projects/{project}/files", ""),
+    route("GET /api/v1/projects/{}/files/{}", "/api/v1/projects/{project}/files/{file}", ""),
+    route("PUT /api/v1/projects/{}/files/{}", "/api/v1/projects/{project}/files/{file}", "{}"),
+    route("DELETE /api/v1/projects/{}/files/{}", "/api/v1/projects/{project}/files/{new_file}", ""),
+    route(
+        "POST /api/v1/pipelines/validate",
+        "/api/v1/pipelines/validate",
+        r#"{"nodes": [{"id": "begin", "type": "trigger"}], "edges": []}"#,
+    ),
+    route("GET /api/v1/pipelines", "/api/v1/pipelines", ""),
+    route(
+        "POST /api/v1/pipelines",
+        "/api/v1/pipelines",
+        r#"{"project_id": "{project}", "name": "another", "description": "",
+            "definition": {"nodes": [{"id": "begin", "type": "trigger"}], "edges": []}}"#,
+    ),
+    route("GET /api/v1/pipelines/{}", "/api/v1/pipelines/{pipeline}", ""),
+    route("POST /api/v1/pipelines/{}/runs", "/api/v1/pipelines/{pipeline}/runs", r#"{"input": {"a": "b"}}"#),
+    route("GET /api/v1/runs", "/api/v1/runs", ""),
+    route("GET /api/v1/runs/{}", "/api/v1/runs/{run}", ""),
+    route("POST /api/v1/runs/{}/cancel", "/api/v1/runs/{run}/cancel", ""),
+    route("GET /api/v1/runs/{}/journal", "/api/v1/runs/{run}/journal", ""),
+];

@@ -1,0 +1,144 @@
+//! One project with a member of each role, and everybody else: what routes are tried on.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use reqwest::Method;
+use serde_json::json;
+
+use crate::{Client, PASSWORD, Reply, Route, begin, pipeline};
+
+/// The people, the project, and what is in it.
+#[derive(Debug)]
+pub struct Scene {
+    /// Admin, and no member of the project.
+    pub admin: Client,
+    /// Owner of the project.
+    pub owner: Client,
+    /// Editor of the project.
+    pub editor: Client,
+    /// Viewer of the project.
+    pub viewer: Client,
+    /// Has an account and nothing to do with the project.
+    pub stranger: Client,
+    /// The id of somebody who is now a member and now is not.
+    pub guest: String,
+    /// The project.
+    pub project: String,
+    /// A pipeline in it.
+    pub pipeline: String,
+    /// A run of it that has succeeded.
+    pub run: String,
+    /// A file in it.
+    pub file: String,
+    count: AtomicU32,
+}
+
+impl Scene {
+    /// Sets it up on an empty server.
+    ///
+    /// # Errors
+    /// If something is refused.
+    pub async fn set(nobody: &Client) -> Result<Scene> {
+        let admin = nobody.join("admin@example.org").await?;
+        let owner = nobody.join("owner@example.org").await?;
+        let editor = nobody.join("editor@example.org").await?;
+        let viewer = nobody.join("viewer@example.org").await?;
+        let stranger = nobody.join("stranger@example.org").await?;
+        let guest = nobody.join("guest@example.org").await?.user_id().await?;
+        let project = owner.create_project("shared").await?;
+        let definition = pipeline(&[begin()], &[]);
+        let body = json!({"project_id": project, "name": "shared", "definition": definition});
+        let created = owner.post("/api/v1/pipelines", &body).await?.expect(201)?;
+        let pipeline = created["id"].as_str().context("no id")?.to_owned();
+        let run = owner.start_run(&pipeline).await?;
+        owner.run_in(&run, &["succeeded"], Duration::from_secs(30)).await?;
+        let file = "notes/a.txt".to_owned();
+        let scene = Scene {
+            admin,
+            owner,
+            editor,
+            viewer,
+            stranger,
+            guest,
+            project,
+            pipeline,
+            run,
+            file,
+            count: AtomicU32::new(0),
+        };
+        scene.add_members(&scene.project).await?;
+        let file = format!("/api/v1/projects/{}/files/{}", scene.project, scene.file);
+        scene.owner.put_bytes(&file, "of the owner").await?.expect(201)?;
+        Ok(scene)
+    }
+
+    async fn add_members(&self, project: &str) -> Result<()> {
+        for (member, role) in [(&self.editor, "editor"), (&self.viewer, "viewer")] {
+            let path = format!("/api/v1/projects/{project}/members/{}", member.user_id().await?);
+            self.owner.put(&path, &json!({"role": role})).await?.expect(204)?;
+        }
+        Ok(())
+    }
+
+    /// Fills in what stands in braces; what is `new` is made first, so that it is there to be changed or deleted.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub async fn fill(&self, template: &str) -> Result<String> {
+        let mut text = template.to_owned();
+        let fixed: [(&str, &str); 6] = [
+            ("{password}", PASSWORD),
+            ("{guest}", &self.guest),
+            ("{project}", &self.project),
+            ("{pipeline}", &self.pipeline),
+            ("{run}", &self.run),
+            ("{file}", &self.file),
+        ];
+        for (name, value) in fixed {
+            text = text.replace(name, value);
+        }
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        if text.contains("{new_email}") {
+            text = text.replace("{new_email}", &format!("new{number}@example.org"));
+        }
+        if text.contains("{refresh_token}") {
+            text = text.replace("{refresh_token}", &self.owner.session("owner@example.org").await?.1);
+        }
+        if text.contains("{new_key}") {
+            text = text.replace("{new_key}", &self.owner.create_key(&["read"]).await?.1);
+        }
+        if text.contains("{new_project}") {
+            let project = self.owner.create_project("new").await?;
+            self.add_members(&project).await?;
+            text = text.replace("{new_project}", &project);
+        }
+        if text.contains("{new_member}") {
+            let path = format!("/api/v1/projects/{}/members/{}", self.project, self.guest);
+            self.owner.put(&path, &json!({"role": "viewer"})).await?.expect(204)?;
+            text = text.replace("{new_member}", &self.guest);
+        }
+        if text.contains("{new_file}") {
+            let file = format!("new/{number}.txt");
+            let path = format!("/api/v1/projects/{}/files/{file}", self.project);
+            self.owner.put_bytes(&path, "new").await?.expect(201)?;
+            text = text.replace("{new_file}", &file);
+        }
+        Ok(text)
+    }
+
+    /// Sends the request of a route as `client`.
+    ///
+    /// # Errors
+    /// If there is no answer, or what it needs cannot be made.
+    pub async fn ask(&self, client: &Client, route: &Route) -> Result<Reply> {
+        let method = Method::from_bytes(route.method().as_bytes())?;
+        let mut request = client.request(method, &self.fill(route.path).await?);
+        if !route.body.is_empty() {
+            let body = self.fill(route.body).await?;
+            request = request.header("content-type", "application/json").body(body);
+        }
+        client.send(request).await
+    }
+}

@@ -1,0 +1,10 @@
+//! The HTTP edge: what every answer carries, slow and broken clients, files, injections and limits.
+//!
+//! One program, as most of the time is spent waiting for slow clients, beside which the rest runs.
+
+mod answers;
+mod clients;
+mod files;
+mod injection;
+mod rate_limits;
+mod traversal;

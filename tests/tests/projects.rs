@@ -1,0 +1,201 @@
+//! Projects and who is in them.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use gathering_e2e::{Answer, Client, Database, Peer, Server, begin, call, pipeline};
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(30);
+const PROJECTS: &str = "/api/v1/projects";
+
+fn path(project: &str) -> String {
+    format!("{PROJECTS}/{project}")
+}
+
+fn member_path(project: &str, user: &str) -> String {
+    format!("{PROJECTS}/{project}/members/{user}")
+}
+
+async fn items(client: &Client, path: &str) -> Result<Vec<Value>> {
+    client.get(path).await?.expect(200)?["items"].as_array().cloned().context("no items")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_is_made_shown_changed_and_deleted() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    server.client().register("admin@example.org").await?;
+    let ada = server.client().join("ada@example.org").await?;
+    let default = items(&ada, PROJECTS).await?;
+    assert_eq!(
+        (default.len(), &default[0]["role"]),
+        (1, &json!("owner")),
+        "the default project: {default:?}"
+    );
+    let made = ada.post(PROJECTS, &json!({"name": "Tides", "description": "of\nthe sea"})).await?;
+    let made = made.expect(201)?;
+    let id = made["id"].as_str().context("no id")?;
+    assert_eq!((&made["name"], &made["description"]), (&json!("Tides"), &json!("of\nthe sea")));
+    assert_eq!(made["role"], "owner");
+    assert_eq!(ada.get(&path(id)).await?.expect(200)?, made);
+    let changed = ada.patch(&path(id), &json!({"name": "Moon"})).await?.expect(200)?;
+    assert_eq!((&changed["name"], &changed["description"]), (&json!("Moon"), &made["description"]));
+    assert!(changed["updated_at"].as_str() > made["updated_at"].as_str(), "{changed}");
+    assert_eq!(ada.get(&path(id)).await?.expect(200)?, changed);
+    let listed = items(&ada, PROJECTS).await?;
+    assert_eq!((listed.len(), &listed[0]), (2, &changed), "the newest first");
+    ada.delete(&path(id)).await?.expect(204)?;
+    ada.get(&path(id)).await?.expect_problem(404, "not-found")?;
+    ada.delete(&path(id)).await?.expect_problem(404, "not-found")?;
+    assert_eq!(items(&ada, PROJECTS).await?, default);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_project_is_refused_with_every_reason() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let ada = server.client().join("ada@example.org").await?;
+    for (body, pointers) in [
+        (json!({}), &["/name"][..]),
+        (json!({"name": ""}), &["/name"]),
+        (json!({"name": "a\u{0}b"}), &["/name"]),
+        (json!({"name": 7, "description": 7, "owner": "me"}), &["/name", "/description", "/owner"]),
+        (json!({"name": "x".repeat(10_000)}), &["/name"]),
+        (json!({"name": "a", "description": "a\u{0}b"}), &["/description"]),
+    ] {
+        let refused = ada.post(PROJECTS, &body).await?;
+        refused.expect_problem(422, "invalid")?;
+        assert_eq!(refused.pointers(), pointers, "{}", refused.text);
+    }
+    assert_eq!(database.rows().await?["projects"].len(), 1, "the default project");
+    let id = ada.create_project("a").await?;
+    let refused = ada.patch(&path(&id), &json!({"name": "", "role": "viewer"})).await?;
+    assert_eq!((refused.status, refused.pointers()), (422, vec!["/name", "/role"]), "{}", refused.text);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_projects_is_read_page_by_page() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    server.client().register("admin@example.org").await?;
+    let ada = server.client().join("ada@example.org").await?;
+    let bob = server.client().join("bob@example.org").await?;
+    for n in 0..5 {
+        ada.create_project(&format!("project {n}")).await?;
+        bob.create_project("of bob").await?;
+    }
+    let whole = items(&ada, &format!("{PROJECTS}?limit=200")).await?;
+    assert_eq!(whole.len(), 6, "her own: {whole:?}");
+    let (mut paged, mut query) = (Vec::new(), "?limit=2".to_owned());
+    loop {
+        let page = ada.get(&format!("{PROJECTS}{query}")).await?.expect(200)?;
+        paged.extend(page["items"].as_array().cloned().unwrap_or_default());
+        match page["next_cursor"].as_str() {
+            Some(cursor) => query = format!("?limit=2&cursor={cursor}"),
+            None => break,
+        }
+    }
+    assert_eq!(paged, whole);
+    let admin = server.client().login("admin@example.org").await?;
+    let seen = items(&admin, &format!("{PROJECTS}?limit=200")).await?;
+    let of_others = seen.iter().filter(|project| project["role"].is_null()).count();
+    assert_eq!((seen.len(), of_others), (13, 12), "an admin sees all and is member of one");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_come_get_another_role_and_go_and_that_counts_at_once() -> Result<()> {
+    let database = Database::empty().await?;
+    let (one, other) = (Server::start(&database).await?, Server::start(&database).await?);
+    one.client().register("admin@example.org").await?;
+    let ada = one.client().join("ada@example.org").await?;
+    let bob = other.client().join("bob@example.org").await?;
+    let (ada_id, bob_id) = (ada.user_id().await?, bob.user_id().await?);
+    let project = ada.create_project("shared").await?;
+    let (path, member) = (path(&project), member_path(&project, &bob_id));
+    bob.get(&path).await?.expect_problem(404, "not-found")?;
+    for (role, may_write) in [("viewer", 403), ("editor", 204), ("viewer", 403)] {
+        ada.put(&member, &json!({"role": role})).await?.expect(204)?;
+        assert_eq!(bob.get(&path).await?.expect(200)?["role"], role);
+        let file = format!("{path}/files/{role}.txt");
+        let status = bob.put_bytes(&file, "x").await?.status;
+        assert!(status == may_write || (may_write == 204 && status == 201), "{role}: {status}");
+    }
+    let members = items(&ada, &format!("{path}/members")).await?;
+    let shown: Vec<_> = members.iter().map(|member| (&member["user_id"], &member["role"])).collect();
+    assert!(shown.contains(&(&json!(ada_id), &json!("owner"))), "{members:?}");
+    assert!(shown.contains(&(&json!(bob_id), &json!("viewer"))) && shown.len() == 2, "{members:?}");
+    let him = members.iter().find(|member| member["user_id"] == bob_id).context("no bob")?;
+    assert_eq!((&him["email"], &him["name"]), (&json!("bob@example.org"), &json!("Ada")), "{him}");
+    let unknown = member_path(&project, "01990000-0000-7000-8000-000000000000");
+    ada.put(&unknown, &json!({"role": "viewer"})).await?.expect_problem(404, "not-found")?;
+    ada.delete(&unknown).await?.expect_problem(404, "not-found")?;
+    let wrong = ada.put(&member, &json!({"role": "god"})).await?;
+    assert_eq!((wrong.status, wrong.pointers()), (422, vec!["/role"]), "{}", wrong.text);
+    bob.put(&member, &json!({"role": "owner"})).await?.expect_problem(403, "forbidden")?;
+    bob.delete(&member_path(&project, &ada_id)).await?.expect_problem(403, "forbidden")?;
+    bob.delete(&member).await?.expect(204)?;
+    bob.get(&path).await?.expect_problem(404, "not-found")?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_keeps_its_last_owner_also_when_two_leave_at_once() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    server.client().register("admin@example.org").await?;
+    let ada = server.client().join("ada@example.org").await?;
+    let bob = server.client().join("bob@example.org").await?;
+    let project = ada.create_project("shared").await?;
+    let (hers, his) =
+        (member_path(&project, &ada.user_id().await?), member_path(&project, &bob.user_id().await?));
+    ada.delete(&hers).await?.expect_problem(409, "conflict")?;
+    ada.put(&hers, &json!({"role": "editor"})).await?.expect_problem(409, "conflict")?;
+    ada.put(&hers, &json!({"role": "owner"})).await?.expect(204)?;
+    ada.put(&his, &json!({"role": "owner"})).await?.expect(204)?;
+    let (one, other) = tokio::join!(ada.delete(&hers), bob.delete(&his));
+    let mut statuses = [one?.status, other?.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [204, 409]);
+    let owners = "SELECT count(*) FROM project_members WHERE role = 'owner' AND project_id::text = $1";
+    let n_owners: i64 = database.session().await?.query_one(owners, &[&project]).await?.get(0);
+    assert_eq!(n_owners, 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_default_project_and_one_with_a_run_under_way_are_not_deleted() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let peer = Peer::start(|_| Answer::held(json!({}))).await?;
+    let ada = server.client().join("ada@example.org").await?;
+    let default = items(&ada, PROJECTS).await?[0]["id"].as_str().context("no id")?.to_owned();
+    ada.delete(&path(&default)).await?.expect_problem(409, "conflict")?;
+    assert_eq!(ada.get(&path(&default)).await?.status, 200);
+
+    let project = ada.create_project("busy").await?;
+    let definition = pipeline(&[begin(), call("wait", &peer.url("/"))], &[("begin", "wait")]);
+    let body = json!({"project_id": project, "name": "waits", "definition": definition});
+    let created = ada.post("/api/v1/pipelines", &body).await?.expect(201)?;
+    let pipeline = created["id"].as_str().context("no id")?;
+    let run = ada.start_run(pipeline).await?;
+    peer.asked(1, LIMIT).await?;
+    ada.put_bytes(&format!("{}/files/a/b.txt", path(&project)), "kept").await?.expect(201)?;
+    ada.delete(&path(&project)).await?.expect_problem(409, "conflict")?;
+    let kept = ada.get(&format!("{}/files/a/b.txt", path(&project))).await?;
+    assert_eq!((kept.status, kept.text.as_str()), (200, "kept"), "nothing was deleted");
+    peer.release();
+    ada.run_in(&run, &["succeeded"], LIMIT).await?;
+
+    let files = database.files_of(&project);
+    assert!(files.join("a/b.txt").is_file());
+    ada.delete(&path(&project)).await?.expect(204)?;
+    assert!(!files.exists(), "its files are gone: {}", files.display());
+    for gone in [format!("/api/v1/pipelines/{pipeline}"), format!("/api/v1/runs/{run}"), path(&project)] {
+        ada.get(&gone).await?.expect_problem(404, "not-found")?;
+    }
+    Ok(())
+}
