@@ -21,6 +21,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 pub(super) struct Incoming {
     payload: Payload,
     announced: Option<u64>,
+    max_bytes: u64,
 }
 
 impl Incoming {
@@ -28,12 +29,12 @@ impl Incoming {
     /// What can be refused before anything is read: 413 for what is announced as larger than `max_bytes`, 415 for an
     /// encoding, which would have to be kept with the file, and 400 for a part of a file.
     pub(super) fn of(request: &HttpRequest, payload: Payload, max_bytes: u64) -> Result<Self, Problem> {
-        Ok(Self { announced: announced(request, max_bytes)?, payload })
+        Ok(Self { announced: announced(request, max_bytes)?, payload, max_bytes })
     }
 
     /// Takes it to its end, and publishes it if it has come whole; else nothing stays.
     pub(super) async fn receive(self, mut upload: Upload) -> Result<Written, Problem> {
-        copy(self.payload, &mut upload, SILENCE).await?;
+        copy(self.payload, &mut upload, self.max_bytes, SILENCE).await?;
         if self.announced.is_some_and(|announced| announced != upload.size_bytes()) {
             return Err(Problem::new(Kind::Malformed, "the body is not as long as was announced"));
         }
@@ -62,6 +63,7 @@ fn announced(request: &HttpRequest, max_bytes: u64) -> Result<Option<u64>, Probl
 async fn copy(
     mut payload: impl Stream<Item = Result<Bytes, PayloadError>> + Unpin,
     upload: &mut Upload,
+    max_bytes: u64,
     silence: Duration,
 ) -> Result<(), Problem> {
     let mut piece = BytesMut::with_capacity(PIECE);
@@ -78,7 +80,9 @@ async fn copy(
             }
         };
         piece.extend_from_slice(&chunk);
-        if piece.len() >= PIECE {
+        // What is too large is refused now, not when a piece is full.
+        let is_too_large = upload.size_bytes() + piece.len() as u64 > max_bytes;
+        if piece.len() >= PIECE || is_too_large {
             upload.append(piece.split().freeze()).await?;
             piece.reserve(PIECE);
         }
@@ -126,7 +130,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut upload = upload(&directory, 10_000_000).await;
         let chunks = [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 5, 17];
-        copy(stream::iter(chunks.map(chunk)), &mut upload, SILENCE).await.unwrap();
+        copy(stream::iter(chunks.map(chunk)), &mut upload, 10_000_000, SILENCE).await.unwrap();
         assert!(upload.commit().await.unwrap().created);
         let written = std::fs::read(directory.path().join("a/f")).unwrap();
         assert!(written.len() == chunks.iter().sum::<usize>() && written.iter().all(|byte| *byte == 7));
@@ -138,12 +142,14 @@ mod tests {
         let silence = Duration::from_millis(20);
         let begun = || stream::iter([chunk(PIECE + 1)]);
         let mut first = upload(&directory, 10_000_000).await;
-        let silent = copy(begun().chain(stream::pending()), &mut first, silence).await;
+        let silent = copy(begun().chain(stream::pending()), &mut first, 10_000_000, silence).await;
         assert_eq!(silent.unwrap_err().status(), 408);
         let broken = stream::iter([Err(PayloadError::Incomplete(None))]);
-        let broken = copy(begun().chain(broken), &mut upload(&directory, 10_000_000).await, SILENCE).await;
+        let broken =
+            copy(begun().chain(broken), &mut upload(&directory, 10_000_000).await, 10_000_000, SILENCE).await;
         assert_eq!(broken.unwrap_err().status(), 400);
-        let large = copy(begun().chain(stream::pending()), &mut upload(&directory, 100).await, SILENCE).await;
+        let little = stream::iter([chunk(60), chunk(60)]).chain(stream::pending());
+        let large = copy(little, &mut upload(&directory, 100).await, 100, SILENCE).await;
         assert_eq!(large.unwrap_err().status(), 413, "as soon as it is, not at its end");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
