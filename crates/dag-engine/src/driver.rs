@@ -12,9 +12,9 @@ use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use gathering_domain::{Digest, RunEvent};
+use gathering_domain::{Digest, RunEvent, WaitingFor};
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpointer::Checkpointer;
@@ -23,12 +23,15 @@ use crate::effects::EffectRecord;
 use crate::graph::Graph;
 use crate::journal::{JournalEvent, NodeFailure, Record, Seq};
 use crate::node_run::NodeState;
-use crate::node_type::Outcome;
+use crate::node_type::{Outcome, Wait};
 use crate::progress::Progress;
 use crate::store::{Checkpoint, ClaimedRun, Release, StoreError};
 
 mod attempt;
 mod ending;
+mod waiting;
+
+use self::waiting::Looks;
 
 /// Records of effects that may wait for the driver; a node that records faster waits.
 const EFFECTS_BOUND: usize = 64;
@@ -38,6 +41,8 @@ const EFFECTS_BOUND: usize = 64;
 pub struct Signals {
     /// Somebody asked for the run's end.
     pub cancel: CancellationToken,
+    /// Somebody acted on the run: what a node waits for may have come.
+    pub acted: Arc<Notify>,
     /// The instance is to stop: start nothing more, and hand the run back once nothing executes.
     pub drain: CancellationToken,
     /// The time for that is over: drop what executes and hand the run back now.
@@ -90,6 +95,9 @@ pub(crate) struct Driver {
     /// Nodes whose attempt was recorded as begun and has not ended.
     n_active: usize,
     executing: FuturesUnordered<BoxFuture<'static, NodeEnd>>,
+    looks: Looks,
+    /// Until when the run is held though its nodes only wait for somebody: what comes soon finds it here.
+    lingers_until: Option<DateTime<Utc>>,
     effects_sender: mpsc::Sender<EffectRecord>,
     effects: mpsc::Receiver<EffectRecord>,
     draining: bool,
@@ -126,6 +134,8 @@ impl Driver {
             timers: BTreeSet::new(),
             n_active: 0,
             executing: FuturesUnordered::new(),
+            looks: Looks::default(),
+            lingers_until: None,
             effects_sender,
             effects,
             draining: false,
@@ -147,6 +157,7 @@ impl Driver {
             }
             let ending =
                 in_flight.as_ref().is_some_and(|flight| flight.end.is_some()) || self.release.is_some();
+            let next_time = self.next_time();
             tokio::select! {
                 biased;
                 () = signals.fence.cancelled() => return DriveEnd::Abandoned,
@@ -174,9 +185,12 @@ impl Driver {
                 }
                 Some(record) = self.effects.recv(), if !ending => self.record_effect(record),
                 Some((node, result)) = self.executing.next(), if !ending => self.note_end(node, result),
-                () = sleep_until(self.timers.first().map(|(at, _)| *at), &*self.around.clock), if !ending => {}
+                Some((node, found)) = self.looks.next(), if !ending => self.note_look(node, found),
+                () = signals.acted.notified(), if !ending => self.look_at_waiting_nodes(),
+                () = sleep_until(next_time, &*self.around.clock), if !ending => {}
                 () = signals.hand_back.cancelled(), if !ending => {
                     self.executing.clear();
+                    self.looks.clear();
                     self.release = Some(Release::HandBack);
                 }
                 () = signals.drain.cancelled(), if !ending && !self.draining => self.draining = true,
@@ -202,6 +216,7 @@ impl Driver {
                 _ => {}
             }
         }
+        self.look_at_waiting_nodes();
         for node in interrupted {
             if self.graph.nodes[node].spec.idempotent {
                 self.ready.push_front(node);
@@ -244,8 +259,10 @@ impl Driver {
             self.wake_due();
             self.admit();
         }
-        if quiet && self.records.is_empty() && self.n_active == 0 {
+        if quiet && self.records.is_empty() && self.n_active == 0 && self.looks.is_empty() {
             self.let_go();
+        } else {
+            self.lingers_until = None;
         }
     }
 
@@ -301,13 +318,18 @@ impl Driver {
         self.n_active -= 1;
         let event = match result {
             Ok(Outcome::Done(output)) => JournalEvent::Succeeded { output },
-            Ok(Outcome::WaitUntil(until)) => {
-                self.timers.insert((until, node));
-                JournalEvent::Waiting { until }
+            Ok(Outcome::Wait(Wait { on, until })) => {
+                self.timers.extend(until.map(|until| (until, node)));
+                JournalEvent::Waiting { on, until }
             }
             Err(failure) => self.after_failure(node, failure),
         };
+        let waits_for_somebody = matches!(event, JournalEvent::Waiting { on, .. } if on != WaitingFor::Timer);
         self.record(node, event);
+        if waits_for_somebody {
+            // What it waits for may have come before it began to.
+            self.look(node);
+        }
     }
 
     fn after_failure(&mut self, node: usize, failure: NodeFailure) -> JournalEvent {

@@ -116,7 +116,7 @@ impl Engine {
         signals: &Signals,
     ) -> Result<Vec<JournalEntry>, LoadError> {
         let mut journal: Vec<JournalEntry> = Vec::new();
-        if !claimed.was_claimed_before() {
+        if !claimed.has_journal() {
             return Ok(journal);
         }
         loop {
@@ -151,7 +151,8 @@ impl Engine {
         };
         tracing::error!(run.id = %claimed.claim.run, error = %cause, "a run cannot be driven and fails");
         let error = RunError { kind: "graph_invalid".to_owned(), message: cause.to_string(), node_id: None };
-        let end = RunEnd { event: RunEvent::Failed, output: None, error: Some(error) };
+        let end =
+            RunEnd { event: RunEvent::Failed, output: None, error: Some(error), abandons_children: true };
         self.release(claimed, last_seq, Release::End(end), DriveEnd::Ended(RunEvent::Failed)).await
     }
 

@@ -5,7 +5,7 @@
 //! and knows nothing of where they are stored.
 
 use chrono::{DateTime, Utc};
-use gathering_domain::{EffectClass, InstanceId, NodeId};
+use gathering_domain::{EffectClass, InstanceId, NodeId, WaitingFor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -73,12 +73,14 @@ pub enum JournalEvent {
         /// When the next one begins.
         until: DateTime<Utc>,
     },
-    /// The node holds nothing and waits for a time.
+    /// The node holds nothing and waits.
     Waiting {
-        /// That time.
-        until: DateTime<Utc>,
+        /// For what.
+        on: WaitingFor,
+        /// Until when at most.
+        until: Option<DateTime<Utc>>,
     },
-    /// What the node waited for came.
+    /// The wait is over: what the node waited for came, or the time did.
     Woken,
     /// The node was executing or waiting when the run was cancelled, timed out or failed elsewhere.
     Cancelled,
@@ -178,7 +180,7 @@ impl JournalEvent {
             JournalEvent::Succeeded { output } => Some(json!({ "output": output })),
             JournalEvent::Failed(failure) => Some(json!({ "error": failure })),
             JournalEvent::Retrying { failure, until } => Some(json!({ "error": failure, "until": until })),
-            JournalEvent::Waiting { until } => Some(json!({ "until": until })),
+            JournalEvent::Waiting { on, until } => Some(json!({ "on": on.as_str(), "until": until })),
             JournalEvent::EffectStarted(start) => Some(json!(start)),
             JournalEvent::EffectDone { key, result } => Some(json!({ "key": key, "result": result })),
             JournalEvent::EffectFailed { key, failure } => Some(json!({ "key": key, "error": failure })),
@@ -205,7 +207,8 @@ impl JournalEvent {
         }
         #[derive(Deserialize)]
         struct Wait {
-            until: DateTime<Utc>,
+            on: String,
+            until: Option<DateTime<Utc>>,
         }
         #[derive(Deserialize)]
         struct Done {
@@ -233,7 +236,14 @@ impl JournalEvent {
                 let Retry { error, until } = read(kind, payload)?;
                 JournalEvent::Retrying { failure: error, until }
             }
-            "node_waiting" => JournalEvent::Waiting { until: read::<Wait>(kind, payload)?.until },
+            "node_waiting" => {
+                let Wait { on, until } = read(kind, payload)?;
+                let on = on.parse().map_err(|_| CorruptEntry {
+                    kind: kind.to_owned(),
+                    reason: format!("nobody waits for `{on:.40}`"),
+                })?;
+                JournalEvent::Waiting { on, until }
+            }
             "node_woken" => JournalEvent::Woken,
             "node_cancelled" => JournalEvent::Cancelled,
             "effect_started" => JournalEvent::EffectStarted(read(kind, payload)?),
@@ -273,7 +283,8 @@ mod tests {
             JournalEvent::Failed(failure.clone()),
             JournalEvent::Skipped,
             JournalEvent::Retrying { failure: failure.clone(), until },
-            JournalEvent::Waiting { until },
+            JournalEvent::Waiting { on: WaitingFor::Timer, until: Some(until) },
+            JournalEvent::Waiting { on: WaitingFor::Approval, until: None },
             JournalEvent::Woken,
             JournalEvent::Cancelled,
             JournalEvent::EffectStarted(start),

@@ -30,6 +30,8 @@ pub use gathering_domain::EffectClass;
 pub use graph::Graph;
 pub use journal::{CorruptEntry, EffectStart, JournalEntry, JournalEvent, NodeFailure, Record, Seq};
 pub use node_run::{IllegalRecord, NodeRun, NodeState};
-pub use node_type::{Attempt, NodeType, NodeTypes, Outcome};
+pub use node_type::{Attempt, NodeType, NodeTypes, Outcome, Wait};
 pub use runner::{Runner, RunnerHandle, RunnerSettings};
-pub use store::{Checkpoint, Claim, ClaimedRun, NewRun, Release, RunEnd, RunError, RunStore, StoreError};
+pub use store::{
+    ActedOn, Checkpoint, Claim, ClaimedRun, NewRun, Release, RunEnd, RunError, RunStore, StoreError,
+};

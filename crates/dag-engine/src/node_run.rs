@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use gathering_domain::NodeId;
+use gathering_domain::{NodeId, WaitingFor};
 use serde_json::Value;
 
 use crate::effects::{EffectResult, RecordedEffect};
@@ -90,9 +90,11 @@ pub struct NodeRun {
     pub output: Option<Value>,
     /// Why the last attempt failed.
     pub failure: Option<NodeFailure>,
-    /// When the next attempt begins or the wait ends.
+    /// When the next attempt begins or the wait ends at the latest.
     pub until: Option<DateTime<Utc>>,
-    /// Whether what it waited for has come, so that the next call of it ends the wait.
+    /// What it waits for, while it does.
+    pub waiting_for: Option<WaitingFor>,
+    /// Whether its wait is over, so that the next call of it can tell.
     pub woken: bool,
     /// When the last attempt began.
     pub started_at: Option<DateTime<Utc>>,
@@ -139,12 +141,14 @@ impl NodeRun {
                 self.failures += 1;
                 self.until = Some(*until);
             }
-            (Running, JournalEvent::Waiting { until }) => {
+            (Running, JournalEvent::Waiting { on, until }) => {
                 self.state = Waiting;
-                self.until = Some(*until);
+                self.waiting_for = Some(*on);
+                self.until = *until;
             }
             (Waiting, JournalEvent::Woken) => {
                 self.state = Running;
+                self.waiting_for = None;
                 self.until = None;
                 self.woken = true;
             }
@@ -164,6 +168,7 @@ impl NodeRun {
 
     fn resolve(&mut self, state: NodeState, at: DateTime<Utc>) {
         self.state = state;
+        self.waiting_for = None;
         self.until = None;
         self.ended_at = Some(at);
     }

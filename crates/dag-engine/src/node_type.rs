@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use gathering_domain::{NodeId, ProjectId, RunId};
+use gathering_domain::{NodeId, ProjectId, RunId, WaitingFor};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +42,17 @@ pub trait NodeType: Send + Sync + 'static {
         None
     }
 
+    /// Looks whether what a waiting node waits for has come: its outcome, or `None` to wait on. Asked when somebody acted
+    /// on the run and when the run is taken up again, any number of times, so it changes nothing.
+    ///
+    /// Cancellation: as [`NodeType::execute`].
+    ///
+    /// # Errors
+    /// [`NodeFailure`]: what it waited for came to nothing.
+    async fn look(&self, _attempt: Attempt) -> Result<Option<Outcome>, NodeFailure> {
+        Ok(None)
+    }
+
     /// Executes one attempt.
     ///
     /// Cancellation: the future is dropped when the run is cancelled, times out or is handed back; it must hold nothing
@@ -69,8 +80,10 @@ pub struct Attempt {
     pub input: Arc<Value>,
     /// The outputs of the direct predecessors by id, for types that collect them.
     pub upstream: Map<String, Value>,
-    /// Whether an earlier call of this node asked to wait, and what it waited for has come.
+    /// Whether an earlier call of this node asked to wait, and that wait is over.
     pub woken: bool,
+    /// When the run must have ended.
+    pub deadline_at: Option<DateTime<Utc>>,
     /// By the engine's clock.
     pub now: DateTime<Utc>,
     /// What the node did outside already, and where it records what it is about to do.
@@ -91,8 +104,24 @@ impl Attempt {
 pub enum Outcome {
     /// The node succeeded with this output.
     Done(Value),
-    /// The node holds nothing until that time; then it is executed again, [`Attempt::woken`].
-    WaitUntil(DateTime<Utc>),
+    /// The node holds nothing until what it waits for comes.
+    Wait(Wait),
+}
+
+/// What a node waits for while it holds nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wait {
+    /// What.
+    pub on: WaitingFor,
+    /// When the node is executed again, [`Attempt::woken`], whatever came; never if absent.
+    pub until: Option<DateTime<Utc>>,
+}
+
+impl Wait {
+    /// A wait for a time and nothing else.
+    pub const fn until(time: DateTime<Utc>) -> Self {
+        Self { on: WaitingFor::Timer, until: Some(time) }
+    }
 }
 
 /// The node types that definitions may use.

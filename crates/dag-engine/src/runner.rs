@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::driver::{DriveEnd, Signals};
 use crate::engine::Engine;
-use crate::store::{ClaimedRun, StoreError};
+use crate::store::{ActedOn, ClaimedRun, StoreError};
 
 /// What a runner is told once.
 #[derive(Debug, Clone)]
@@ -60,9 +60,16 @@ pub struct Runner {
 #[derive(Clone, Default)]
 pub struct RunnerHandle {
     queue_changed: Arc<Notify>,
-    cancel_requested: Arc<Notify>,
-    driven: Arc<Mutex<HashMap<RunId, CancellationToken>>>,
+    acted: Arc<Notify>,
+    driven: Arc<Mutex<HashMap<RunId, Driven>>>,
     hand_back: CancellationToken,
+}
+
+/// What reaches a run that is driven here.
+#[derive(Clone, Default)]
+struct Driven {
+    cancel: CancellationToken,
+    acted: Arc<Notify>,
 }
 
 impl RunnerHandle {
@@ -71,14 +78,14 @@ impl RunnerHandle {
         self.queue_changed.notify_one();
     }
 
-    /// The end of some run may have been asked for.
-    pub fn look_for_cancel_requests(&self) {
-        self.cancel_requested.notify_one();
+    /// Somebody may have acted on a run that is driven here: asked for its end, or brought what it waits for.
+    pub fn look_for_acts(&self) {
+        self.acted.notify_one();
     }
 
     /// Ends a run if this instance drives it; answers whether it does.
     pub fn cancel(&self, run: RunId) -> bool {
-        self.with_driven(|driven| driven.get(&run).map(CancellationToken::cancel)).is_some()
+        self.with_driven(|driven| driven.get(&run).map(|run| run.cancel.cancel())).is_some()
     }
 
     /// Ends the grace period of a runner that was stopped: what still executes is dropped and handed back now.
@@ -91,8 +98,8 @@ impl RunnerHandle {
         self.with_driven(|driven| driven.len())
     }
 
-    fn with_driven<T>(&self, act: impl FnOnce(&mut HashMap<RunId, CancellationToken>) -> T) -> T {
-        // The map holds plain tokens, so a panic elsewhere cannot have left it half-changed.
+    fn with_driven<T>(&self, act: impl FnOnce(&mut HashMap<RunId, Driven>) -> T) -> T {
+        // The map holds plain handles, so a panic elsewhere cannot have left it half-changed.
         act(&mut self.driven.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -121,7 +128,7 @@ impl Runner {
             drain: stop.clone(),
             fence: fence.clone(),
             hand_back: self.handle.hand_back.clone(),
-            cancel: CancellationToken::new(),
+            ..Signals::default()
         };
         let mut driving: JoinSet<(RunId, DriveEnd)> = JoinSet::new();
         let mut next_recovery = tokio::time::Instant::now();
@@ -146,9 +153,9 @@ impl Runner {
                         self.note(ended);
                     }
                 }
-                () = self.handle.cancel_requested.notified() => self.pass_on_cancel_requests().await,
+                () = self.handle.acted.notified() => self.pass_on_acts().await,
                 () = &mut queue_changed => {}
-                () = tokio::time::sleep(sleep) => self.pass_on_cancel_requests().await,
+                () = tokio::time::sleep(sleep) => self.pass_on_acts().await,
                 () = tokio::time::sleep_until(next_recovery) => {}
             }
         }
@@ -233,9 +240,9 @@ impl Runner {
 
     fn start(&self, claimed: ClaimedRun, driving: &mut JoinSet<(RunId, DriveEnd)>, signals: &Signals) {
         let run = claimed.claim.run;
-        let cancel = CancellationToken::new();
-        self.handle.with_driven(|driven| driven.insert(run, cancel.clone()));
-        let signals = Signals { cancel, ..signals.clone() };
+        let reached = Driven::default();
+        self.handle.with_driven(|driven| driven.insert(run, reached.clone()));
+        let signals = Signals { cancel: reached.cancel, acted: reached.acted, ..signals.clone() };
         let engine = self.engine.clone();
         driving.spawn(async move {
             let drive = AssertUnwindSafe(engine.drive(claimed, signals)).catch_unwind();
@@ -261,17 +268,21 @@ impl Runner {
         }
     }
 
-    async fn pass_on_cancel_requests(&self) {
+    async fn pass_on_acts(&self) {
         if self.handle.n_driven() == 0 {
             return;
         }
-        match self.engine.store().list_cancel_requests(self.owner).await {
-            Ok(runs) => {
-                for run in runs {
-                    self.handle.cancel(run);
+        match self.engine.store().list_acted_on(self.owner).await {
+            Ok(acted_on) => self.handle.with_driven(|driven| {
+                for ActedOn { run, cancel_requested } in acted_on {
+                    match driven.get(&run) {
+                        Some(run) if cancel_requested => run.cancel.cancel(),
+                        Some(run) => run.acted.notify_one(),
+                        None => {}
+                    }
                 }
-            }
-            Err(error) => log_store_error("cancel requests cannot be looked for", &error),
+            }),
+            Err(error) => log_store_error("it cannot be looked for who acted on a run", &error),
         }
     }
 

@@ -39,14 +39,21 @@ pub struct ClaimedRun {
     pub deadline_at: Option<DateTime<Utc>>,
     /// Whether somebody asked for its end before it was claimed.
     pub cancel_requested: bool,
+    /// Whether its journal began with what an earlier run achieved.
+    pub is_rerun: bool,
     /// When it was accepted.
     pub created_at: DateTime<Utc>,
 }
 
 impl ClaimedRun {
-    /// Whether an earlier claim may have written to the journal: then it must be read before driving.
+    /// Whether an earlier claim may have written to the journal.
     pub const fn was_claimed_before(&self) -> bool {
         self.claim.epoch > 1
+    }
+
+    /// Whether the journal may hold something: then it must be read before driving.
+    pub const fn has_journal(&self) -> bool {
+        self.was_claimed_before() || self.is_rerun
     }
 }
 
@@ -118,6 +125,17 @@ pub struct RunEnd {
     pub output: Option<Value>,
     /// Why it ended otherwise than well.
     pub error: Option<RunError>,
+    /// Whether runs that it started and waited for may still go on: they are to be cancelled with it.
+    pub abandons_children: bool,
+}
+
+/// A run of an owner on which somebody acted while it was driven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActedOn {
+    /// The run.
+    pub run: RunId,
+    /// Whether its end was asked for; else what a node of it waits for may have come.
+    pub cancel_requested: bool,
 }
 
 /// Why a run did not succeed, as it is stored and shown.
@@ -223,11 +241,13 @@ pub trait RunStore: Send + Sync + 'static {
     /// [`StoreError::Unavailable`].
     async fn next_available_in(&self) -> Result<Option<Duration>, StoreError>;
 
-    /// The runs of this owner whose end somebody asked for.
+    /// The runs of this owner on which somebody acted: whose end was asked for, or for which something came that a node
+    /// may wait for. A run stays in the list until it is released, and such a run is not parked but claimable at once,
+    /// so nothing that comes meanwhile is missed.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    async fn list_cancel_requests(&self, owner: InstanceId) -> Result<Vec<RunId>, StoreError>;
+    async fn list_acted_on(&self, owner: InstanceId) -> Result<Vec<ActedOn>, StoreError>;
 
     /// Puts the runs that `owner` holds but does not drive back into the queue: those of a claim whose answer got lost.
     /// Only the owner itself may ask for it, while it is not claiming. Repeats: safe.

@@ -10,14 +10,16 @@ use std::time::Duration;
 use support::{Case, CaseEdge, CaseNode, check};
 
 fn any_node() -> impl Strategy<Value = CaseNode> {
-    (any::<bool>(), 0u32..3, 1u32..4, 0u64..30, prop_oneof![4 => Just(0u64), 1 => 10u64..2000]).prop_map(
-        |(join_all, fails, max_attempts, takes_ms, waits_ms)| CaseNode {
+    let time = || prop_oneof![4 => Just(0u64), 1 => 10u64..2000];
+    (any::<bool>(), 0u32..3, 1u32..4, 0u64..30, time(), time()).prop_map(
+        |(join_all, fails, max_attempts, takes_ms, waits_ms, acts_ms)| CaseNode {
             join_all,
             // Most nodes succeed, or no run would get far.
             fails: if fails == 2 { max_attempts } else { fails.min(max_attempts - 1) },
             max_attempts,
             takes_ms,
             waits_ms,
+            acts_ms,
         },
     )
 }
@@ -87,6 +89,15 @@ fn shapes() -> Vec<(&'static str, Case)> {
         ("a failure", Case::of(vec![CaseNode { fails: 1, ..plain() }, plain()], &[(0, 1)])),
         ("a failure that an edge catches", caught),
         ("a long wait", Case::of(vec![CaseNode { waits_ms: 5000, ..plain() }, plain()], &[(0, 1)])),
+        ("somebody acts soon", Case::of(vec![CaseNode { acts_ms: 1, ..plain() }, plain()], &[(0, 1)])),
+        ("somebody acts late", Case::of(vec![CaseNode { acts_ms: 5000, ..plain() }, plain()], &[(0, 1)])),
+        (
+            "somebody acts as the run is parked",
+            Case::of(
+                vec![CaseNode { acts_ms: 300, ..plain() }, CaseNode { acts_ms: 301, ..plain() }, plain()],
+                &[(0, 2), (1, 2)],
+            ),
+        ),
     ]
 }
 

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Driver, NodeEnd};
 use crate::effects::Effects;
 use crate::journal::NodeFailure;
-use crate::node_type::Attempt;
+use crate::node_type::{Attempt, NodeType};
 
 impl Driver {
     /// Launches nodes whose start is durable.
@@ -24,16 +24,15 @@ impl Driver {
         }
     }
 
-    fn attempt(&self, node: usize) -> BoxFuture<'static, NodeEnd> {
+    /// What a node type is given of a node as it stands now, and what tells it to stop.
+    pub(super) fn attempt_of(
+        &self,
+        node: usize,
+    ) -> Result<(Arc<dyn NodeType>, Attempt, CancellationToken), NodeFailure> {
         let graph_node = &self.graph.nodes[node];
         let run = self.progress.node(node);
-        let config = match graph_node.config.resolve(&self.progress) {
-            Ok(config) => config,
-            Err(error) => {
-                let failure = NodeFailure::permanent("expression", error.to_string());
-                return std::future::ready((node, Err(failure))).boxed();
-            }
-        };
+        let config = graph_node.config.resolve(&self.progress);
+        let config = config.map_err(|error| NodeFailure::permanent("expression", error.to_string()))?;
         let upstream = if graph_node.node_type.collects_upstream() {
             self.progress.upstream(node)
         } else {
@@ -49,12 +48,20 @@ impl Driver {
             input: Arc::clone(&self.progress.input),
             upstream,
             woken: run.woken,
+            deadline_at: self.claimed.deadline_at,
             now: self.around.clock.now(),
             effects: Effects::new(node, run.effects.clone(), self.effects_sender.clone()),
             stop: stop.clone(),
         };
-        let node_type = Arc::clone(&graph_node.node_type);
-        let timeout = graph_node.spec.timeout;
+        Ok((Arc::clone(&graph_node.node_type), attempt, stop))
+    }
+
+    fn attempt(&self, node: usize) -> BoxFuture<'static, NodeEnd> {
+        let (node_type, attempt, stop) = match self.attempt_of(node) {
+            Ok(attempt) => attempt,
+            Err(failure) => return std::future::ready((node, Err(failure))).boxed(),
+        };
+        let timeout = self.graph.nodes[node].spec.timeout;
         async move {
             let _stopped_when_dropped = stop.drop_guard();
             let execution = AssertUnwindSafe(node_type.execute(attempt)).catch_unwind();

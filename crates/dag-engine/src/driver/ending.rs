@@ -16,19 +16,36 @@ impl Driver {
             self.release = Some(Release::HandBack);
             return;
         }
-        let Some(&(until, _)) = self.timers.first() else { return };
-        let wait = (until - self.around.clock.now()).to_std().unwrap_or(Duration::ZERO);
-        if wait > self.around.park_after {
-            let until = self.claimed.deadline_at.map_or(until, |deadline| deadline.min(until));
-            self.release = Some(Release::Park { waiting_for: WaitingFor::Timer, until: Some(until) });
-        }
+        let until = self.timers.first().map(|&(until, _)| until);
+        let awaited = self.awaited();
+        let until_is_near = until.is_some_and(|until| {
+            (until - self.around.clock.now()).to_std().unwrap_or(Duration::ZERO) <= self.around.park_after
+        });
+        let waiting_for = match (awaited, until) {
+            // A timer that is near is waited for in place.
+            _ if until_is_near => {
+                self.lingers_until = None;
+                return;
+            }
+            (Some(on), _) if self.has_lingered() => on,
+            (None, Some(_)) => WaitingFor::Timer,
+            _ => return,
+        };
+        let until = [until, self.claimed.deadline_at].into_iter().flatten().min();
+        self.release = Some(Release::Park { waiting_for, until });
     }
 
     pub(super) fn succeed(&mut self) {
         self.release = Some(Release::End(match self.progress.output() {
-            Ok(output) => RunEnd { event: RunEvent::Succeeded, output: Some(output), error: None },
+            Ok(output) => RunEnd {
+                event: RunEvent::Succeeded,
+                output: Some(output),
+                error: None,
+                abandons_children: false,
+            },
             Err(error) => RunEnd {
                 event: RunEvent::Failed,
+                abandons_children: false,
                 output: None,
                 error: Some(RunError {
                     kind: "output".to_owned(),
@@ -55,7 +72,10 @@ impl Driver {
 
     /// Ends the run before its last node: what executes or waits is dropped and recorded as cancelled (I5).
     fn end(&mut self, event: RunEvent, error: RunError) {
+        // Asked before those that wait are recorded as cancelled. One that executes may just have started some.
+        let abandons_children = self.waits_for_children() || self.n_active > 0;
         self.executing.clear();
+        self.looks.clear();
         self.launches.clear();
         let unresolved: Vec<usize> = self
             .progress
@@ -68,6 +88,7 @@ impl Driver {
         for node in unresolved {
             self.record(node, JournalEvent::Cancelled);
         }
-        self.release = Some(Release::End(RunEnd { event, output: None, error: Some(error) }));
+        self.release =
+            Some(Release::End(RunEnd { event, output: None, error: Some(error), abandons_children }));
     }
 }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use super::{Attempt, NodeType, Outcome};
+use super::{Attempt, NodeType, Outcome, Wait};
 use crate::fields::{Fields, Shape};
 use crate::journal::NodeFailure;
 
@@ -108,7 +108,7 @@ impl NodeType for Delay {
         if attempt.woken || until <= attempt.now {
             Ok(Outcome::Done(json!({})))
         } else {
-            Ok(Outcome::WaitUntil(until))
+            Ok(Outcome::Wait(Wait::until(until)))
         }
     }
 }

@@ -12,7 +12,9 @@ use serde_json::Value;
 use super::faults::{Fault, Faults};
 use crate::clock::Clock;
 use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
-use crate::store::{Checkpoint, Claim, ClaimedRun, NewRun, Release, RunEnd, RunError, RunStore, StoreError};
+use crate::store::{
+    ActedOn, Checkpoint, Claim, ClaimedRun, NewRun, Release, RunEnd, RunError, RunStore, StoreError,
+};
 
 /// Runs in memory, shared by several instances, each of which sees its own faults.
 #[derive(Clone)]
@@ -47,6 +49,8 @@ pub struct StoredRun {
     pub available_at: Option<DateTime<Utc>>,
     /// Whether somebody asked for its end.
     pub cancel_requested: bool,
+    /// Whether somebody acted on it since it was claimed.
+    pub acted: bool,
     /// When it was accepted.
     pub created_at: DateTime<Utc>,
     /// How it ended.
@@ -79,6 +83,17 @@ impl MemoryStore {
                 && let Ok(state) = run.state.after(RunEvent::Cancelled)
             {
                 run.state = state;
+            }
+        }
+    }
+
+    /// Says that something came that a node of the run may wait for: the run can be claimed, or its owner is told.
+    pub fn act_on(&self, run: RunId) {
+        let now = self.clock.now();
+        if let Some(run) = self.lock().runs.get_mut(&run) {
+            match run.state {
+                RunState::Waiting => run.available_at = Some(now),
+                _ => run.acted = true,
             }
         }
     }
@@ -131,6 +146,7 @@ impl Shared {
         run.owner = Some(owner);
         run.epoch += 1;
         run.available_at = None;
+        run.acted = false;
         let claimed = ClaimedRun {
             claim: Claim { run: id, owner, epoch: run.epoch },
             project: run.new.project,
@@ -138,6 +154,7 @@ impl Shared {
             input: run.new.input.clone(),
             deadline_at: run.new.timeout.map(|timeout| run.created_at + timeout),
             cancel_requested: run.cancel_requested,
+            is_rerun: false,
             created_at: run.created_at,
         };
         if claimed.was_claimed_before() {
@@ -175,6 +192,7 @@ impl Shared {
                 run.owner = None;
                 match release {
                     Release::End(end) => run.end = Some(end.clone()),
+                    Release::Park { .. } if run.acted => run.available_at = Some(now),
                     Release::Park { until, .. } => run.available_at = *until,
                     Release::HandBack => {}
                 }
@@ -205,7 +223,13 @@ impl Shared {
                 let message = format!("it was recovered {} times", run.recoveries);
                 let error = RunError { kind: "poisonous".to_owned(), message, node_id: None };
                 run.state = RunState::Failed;
-                run.end = Some(RunEnd { event: RunEvent::Failed, output: None, error: Some(error) });
+                let end = RunEnd {
+                    event: RunEvent::Failed,
+                    output: None,
+                    error: Some(error),
+                    abandons_children: true,
+                };
+                run.end = Some(end);
             } else {
                 run.state = RunState::Queued;
             }
@@ -250,6 +274,7 @@ impl RunStore for MemoryStore {
                 recoveries: 0,
                 available_at: new.available_at,
                 cancel_requested: false,
+                acted: false,
                 created_at: now,
                 end: None,
                 new,
@@ -313,10 +338,13 @@ impl RunStore for MemoryStore {
         .await
     }
 
-    async fn list_cancel_requests(&self, owner: InstanceId) -> Result<Vec<RunId>, StoreError> {
+    async fn list_acted_on(&self, owner: InstanceId) -> Result<Vec<ActedOn>, StoreError> {
         self.call(|shared| {
-            let asked = shared.runs.values().filter(|run| run.owner == Some(owner) && run.cancel_requested);
-            Ok(asked.map(|run| run.new.id).collect())
+            let own = shared.runs.values().filter(|run| run.owner == Some(owner));
+            Ok(own
+                .filter(|run| run.cancel_requested || run.acted)
+                .map(|run| ActedOn { run: run.new.id, cancel_requested: run.cancel_requested })
+                .collect())
         })
         .await
     }

@@ -78,7 +78,8 @@ fn started(claim: Claim, first_seq: i64) -> Checkpoint {
 fn ended(claim: Claim, first_seq: i64, output: Value) -> Checkpoint {
     let node: NodeId = "a".parse().unwrap();
     let records = vec![Record::of_node(node, 1, JournalEvent::Succeeded { output: output.clone() })];
-    let end = RunEnd { event: RunEvent::Succeeded, output: Some(output), error: None };
+    let end =
+        RunEnd { event: RunEvent::Succeeded, output: Some(output), error: None, abandons_children: false };
     Checkpoint { claim, first_seq, records, release: Some(Release::End(end)) }
 }
 

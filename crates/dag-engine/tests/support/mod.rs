@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use gathering_dag_engine::testing::{Fault, Faults, MemoryStore, VirtualClock};
 use gathering_dag_engine::{
     Attempt, Engine, EngineSettings, Fields, JournalEvent, NodeFailure, NodeRun, NodeState, NodeType,
-    NodeTypes, Outcome, RunStore, Runner, RunnerSettings, Shape,
+    NodeTypes, Outcome, RunStore, Runner, RunnerSettings, Shape, Wait,
 };
-use gathering_domain::{Digest, InstanceId, NodeId, ProjectId, RunId, RunState};
+use gathering_domain::{Digest, InstanceId, NodeId, ProjectId, RunId, RunState, WaitingFor};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,8 @@ pub struct CaseNode {
     pub takes_ms: u64,
     /// Waits durably before it ends, if not 0.
     pub waits_ms: u64,
+    /// Waits before it ends until somebody acts, so long after its first execution, if not 0.
+    pub acts_ms: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -45,7 +47,7 @@ pub struct CaseEdge {
 
 impl CaseNode {
     pub fn plain() -> Self {
-        Self { join_all: false, fails: 0, max_attempts: 1, takes_ms: 0, waits_ms: 0 }
+        Self { join_all: false, fails: 0, max_attempts: 1, takes_ms: 0, waits_ms: 0, acts_ms: 0 }
     }
 }
 
@@ -65,7 +67,7 @@ impl Case {
                 json!({
                     "id": format!("n{index}"),
                     "type": "work",
-                    "config": {"fails": node.fails, "takes_ms": node.takes_ms, "waits_ms": node.waits_ms},
+                    "config": {"fails": node.fails, "takes_ms": node.takes_ms, "waits_ms": node.waits_ms, "acts_ms": node.acts_ms},
                     "join": if node.join_all { "all" } else { "any" },
                     "retry": {"max_attempts": node.max_attempts, "initial_backoff_ms": 50, "jitter": 0.5},
                 })
@@ -134,12 +136,13 @@ struct Work {
     store: MemoryStore,
     instance: InstanceId,
     witness: Arc<Mutex<Witness>>,
+    actors: Actors,
 }
 
 #[async_trait]
 impl NodeType for Work {
     fn check(&self, config: &mut Fields<'_>) {
-        for field in ["fails", "takes_ms", "waits_ms"] {
+        for field in ["fails", "takes_ms", "waits_ms", "acts_ms"] {
             config.required(field, Shape::Whole(0, 1_000_000));
         }
     }
@@ -154,9 +157,41 @@ impl NodeType for Work {
         match attempt.config["waits_ms"].as_u64().unwrap() {
             0 => {}
             _ if attempt.woken => {}
-            wait => return Ok(Outcome::WaitUntil(attempt.now + Duration::from_millis(wait))),
+            wait => return Ok(Outcome::Wait(Wait::until(attempt.now + Duration::from_millis(wait)))),
         }
-        Ok(Outcome::Done(json!(attempt.node.as_str())))
+        match attempt.config["acts_ms"].as_u64().unwrap() {
+            0 => Ok(Outcome::Done(json!(attempt.node.as_str()))),
+            after => {
+                self.actors.act_after(Duration::from_millis(after), attempt.run, &attempt.node, &self.store);
+                Ok(Outcome::Wait(Wait { on: WaitingFor::Approval, until: None }))
+            }
+        }
+    }
+
+    async fn look(&self, attempt: Attempt) -> Result<Option<Outcome>, NodeFailure> {
+        let has_acted = self.actors.have_acted(attempt.run, &attempt.node);
+        Ok(has_acted.then(|| Outcome::Done(json!(attempt.node.as_str()))))
+    }
+}
+
+/// People who act on runs, whatever becomes of the processes.
+#[derive(Clone, Default)]
+struct Actors {
+    acts: Arc<Mutex<HashSet<(RunId, NodeId)>>>,
+}
+
+impl Actors {
+    fn act_after(&self, time: Duration, run: RunId, node: &NodeId, store: &MemoryStore) {
+        let (acts, act, store) = (Arc::clone(&self.acts), (run, node.clone()), store.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            acts.lock().unwrap().insert(act);
+            store.act_on(run);
+        });
+    }
+
+    fn have_acted(&self, run: RunId, node: &NodeId) -> bool {
+        self.acts.lock().unwrap().contains(&(run, node.clone()))
     }
 }
 
@@ -227,6 +262,7 @@ struct World {
     clock: VirtualClock,
     case: Arc<Case>,
     witness: Arc<Mutex<Witness>>,
+    actors: Actors,
 }
 
 impl World {
@@ -239,6 +275,7 @@ impl World {
             store: self.store.clone(),
             instance: id,
             witness: Arc::clone(&self.witness),
+            actors: self.actors.clone(),
         };
         let types = NodeTypes::builtin().with("work", work);
         // Short, so that runs are parked and taken up again.
@@ -288,7 +325,13 @@ pub fn check(case: &Case, plans: &[Vec<(usize, Fault)>], n_runs: usize) -> usize
 async fn check_in_virtual_time(case: &Case, plans: &[Vec<(usize, Fault)>], n_runs: usize) -> usize {
     let clock = VirtualClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
     let store = MemoryStore::new(Arc::new(clock));
-    let world = World { store, clock, case: Arc::new(case.clone()), witness: Arc::default() };
+    let world = World {
+        store,
+        clock,
+        case: Arc::new(case.clone()),
+        witness: Arc::default(),
+        actors: Actors::default(),
+    };
     let definition = case.definition();
     let graph = Digest::of_json(&definition);
     world.store.ensure_graph(graph, &definition).await.unwrap();

@@ -1,0 +1,132 @@
+//! Nodes that wait for somebody to act: an approval, the end of a child.
+//!
+//! The act itself is stored elsewhere. Whoever stores it marks the run, so that it is claimed again or its driver is told;
+//! the driver then lets each waiting node look. A look that finds nothing leaves no trace.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use gathering_domain::WaitingFor;
+
+use super::Driver;
+use crate::journal::{JournalEvent, NodeFailure};
+use crate::node_run::NodeState;
+use crate::node_type::Outcome;
+
+/// How long a run is held whose nodes only wait for somebody, so that what comes soon needs no new claim.
+const LINGER: Duration = Duration::from_millis(500);
+
+type Found = Result<Option<Outcome>, NodeFailure>;
+
+/// The looks of waiting nodes that are under way, at most one per node.
+#[derive(Default)]
+pub(super) struct Looks {
+    futures: FuturesUnordered<BoxFuture<'static, (usize, Found)>>,
+    /// Whether something came after the look began, so that another must follow.
+    stale: BTreeMap<usize, bool>,
+}
+
+impl Looks {
+    /// The end of the next look; at once `None` if there is none under way.
+    pub(super) async fn next(&mut self) -> Option<(usize, Found)> {
+        self.futures.next().await
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.stale.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl Driver {
+    /// Lets every node that waits for somebody look.
+    pub(super) fn look_at_waiting_nodes(&mut self) {
+        let waiting: Vec<usize> = self
+            .progress
+            .nodes()
+            .map(|(node, _)| node)
+            .filter(|&node| self.waits_for_somebody(node))
+            .collect();
+        for node in waiting {
+            self.look(node);
+        }
+    }
+
+    /// Lets a waiting node look; if it does already, once more afterwards.
+    pub(super) fn look(&mut self, node: usize) {
+        if let Some(stale) = self.looks.stale.get_mut(&node) {
+            *stale = true;
+            return;
+        }
+        self.looks.stale.insert(node, false);
+        let look = match self.attempt_of(node) {
+            Ok((node_type, attempt, stop)) => async move {
+                let _stopped_when_dropped = stop.drop_guard();
+                let look = std::panic::AssertUnwindSafe(node_type.look(attempt)).catch_unwind().await;
+                let panicked = |_| Err(NodeFailure::permanent("panic", "the node's code panicked"));
+                (node, look.unwrap_or_else(panicked))
+            }
+            .boxed(),
+            Err(failure) => std::future::ready((node, Err(failure))).boxed(),
+        };
+        self.looks.futures.push(look);
+    }
+
+    /// Takes in what a look found.
+    pub(super) fn note_look(&mut self, node: usize, found: Found) {
+        let stale = self.looks.stale.remove(&node).unwrap_or(false);
+        // Its time may have come meanwhile, and then it executes.
+        if !self.waits_for_somebody(node) {
+            return;
+        }
+        let result = match found {
+            Ok(Some(outcome)) => Ok(outcome),
+            Ok(None) if stale => return self.look(node),
+            Ok(None) => return,
+            Err(failure) => Err(failure),
+        };
+        if let Some(until) = self.progress.node(node).until {
+            self.timers.remove(&(until, node));
+        }
+        self.record(node, JournalEvent::Woken);
+        self.n_active += 1;
+        self.note_end(node, result);
+    }
+
+    /// When the driver must look up though nothing happens.
+    pub(super) fn next_time(&self) -> Option<DateTime<Utc>> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        [timer, self.lingers_until].into_iter().flatten().min()
+    }
+
+    /// What the nodes wait for that wait for somebody: of several, what most likely needs a person.
+    pub(super) fn awaited(&self) -> Option<WaitingFor> {
+        let order = [WaitingFor::BudgetExceeded, WaitingFor::Approval, WaitingFor::Child];
+        let waits: Vec<WaitingFor> = self.progress.nodes().filter_map(|(_, run)| run.waiting_for).collect();
+        order.into_iter().find(|on| waits.contains(on))
+    }
+
+    /// Whether a node waits for the end of runs that it started.
+    pub(super) fn waits_for_children(&self) -> bool {
+        self.progress.nodes().any(|(_, run)| run.waiting_for == Some(WaitingFor::Child))
+    }
+
+    /// Holds the run for a moment longer; answers whether that moment is over.
+    pub(super) fn has_lingered(&mut self) -> bool {
+        let now = self.around.clock.now();
+        let until = *self.lingers_until.get_or_insert(now + LINGER.min(self.around.park_after));
+        now >= until
+    }
+
+    fn waits_for_somebody(&self, node: usize) -> bool {
+        let run = self.progress.node(node);
+        run.state == NodeState::Waiting && run.waiting_for.is_some_and(|on| on != WaitingFor::Timer)
+    }
+}
