@@ -43,7 +43,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             Record::of_node(node.clone(), 1, JournalEvent::Started),
             Record::of_node(node, 1, JournalEvent::Succeeded { output: output.clone() }),
         ],
-        release: Some(Release::End(RunEnd { event: RunEvent::Succeeded, output: Some(output), error: None })),
+        release: Some(Release::End(RunEnd {
+            event: RunEvent::Succeeded,
+            output: Some(output),
+            error: None,
+            abandons_children: false,
+        })),
     };
     for answer in store.commit(&[checkpoint]).await? {
         answer?;

@@ -8,7 +8,7 @@ use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
-use diesel::sql_types::{BigInt, Bytea, Json, Nullable, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Bool, Bytea, Json, Nullable, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -23,9 +23,9 @@ use crate::error::DatabaseError;
 const ATTEMPTS: usize = 5;
 
 type ClaimedRow =
-    (Uuid, i64, Uuid, Vec<u8>, Value, Option<DateTime<Utc>>, Option<DateTime<Utc>>, DateTime<Utc>);
+    (Uuid, i64, Uuid, Vec<u8>, Value, Option<DateTime<Utc>>, Option<DateTime<Utc>>, bool, DateTime<Utc>);
 type ClaimedSql =
-    (SqlUuid, BigInt, SqlUuid, Bytea, Json, Nullable<Timestamptz>, Nullable<Timestamptz>, Timestamptz);
+    (SqlUuid, BigInt, SqlUuid, Bytea, Json, Nullable<Timestamptz>, Nullable<Timestamptz>, Bool, Timestamptz);
 
 /// What every claim does with its candidates: the state is checked again (a candidate can be stale), the epoch rises,
 /// a run with an earlier owner gets its `taken_over` entry, and a first claim is an event. `available_at` is null while
@@ -37,7 +37,7 @@ const CLAIM: &str = "
         FROM args
         WHERE runs.id = ANY (ARRAY(SELECT id FROM candidates ORDER BY id)) AND runs.state IN ('queued', 'waiting')
         RETURNING runs.id, runs.epoch, runs.owner, runs.project_id, runs.graph_digest, runs.input, runs.deadline_at,
-            runs.cancel_requested_at, runs.created_at, runs.priority
+            runs.cancel_requested_at, runs.rerun_of IS NOT NULL AS is_rerun, runs.created_at, runs.priority
     ), taken_over AS (
         INSERT INTO run_journal (run_id, seq, kind, owner, epoch)
         SELECT id, coalesce((SELECT max(seq) FROM run_journal WHERE run_id = claimed.id), 0) + 1, 'taken_over', owner, epoch
@@ -45,7 +45,7 @@ const CLAIM: &str = "
     ), announced AS (
         INSERT INTO events (project_id, type, subject) SELECT project_id, 'run.started', id FROM claimed WHERE epoch = 1
     )
-    SELECT id, epoch, project_id, graph_digest, input, deadline_at, cancel_requested_at, created_at
+    SELECT id, epoch, project_id, graph_digest, input, deadline_at, cancel_requested_at, is_rerun, created_at
     FROM claimed ORDER BY priority DESC, created_at, id";
 
 /// Claims from the queue. One ordered index range per priority: what waits for a later time is never looked at.
@@ -147,7 +147,7 @@ async fn repeat_on_fresh_entries<'a>(
 }
 
 fn into_claimed(owner: InstanceId, row: ClaimedRow) -> Result<ClaimedRun, DatabaseError> {
-    let (run, epoch, project, graph, input, deadline_at, cancel_requested_at, created_at) = row;
+    let (run, epoch, project, graph, input, deadline_at, cancel_requested_at, is_rerun, created_at) = row;
     Ok(ClaimedRun {
         claim: Claim { run: run.into(), owner, epoch },
         project: project.into(),
@@ -156,6 +156,7 @@ fn into_claimed(owner: InstanceId, row: ClaimedRow) -> Result<ClaimedRun, Databa
         input,
         deadline_at,
         cancel_requested: cancel_requested_at.is_some(),
+        is_rerun,
         created_at,
     })
 }

@@ -70,14 +70,17 @@ impl Releases {
 }
 
 /// A batch of checkpoints as one statement; it answers with the runs that were released, and whether each has a parent.
-struct Commit {
+///
+/// `ABANDONS` says whether some of the ends leave children behind. Most do not, and pay nothing for it.
+struct Commit<const ABANDONS: bool> {
     entries: Columns,
     releases: Releases,
+    abandoning: Vec<Uuid>,
     blob_digests: Vec<Vec<u8>>,
     blob_contents: Vec<Vec<u8>>,
 }
 
-impl Commit {
+impl<const ABANDONS: bool> Commit<ABANDONS> {
     fn of(checkpoints: &[&Checkpoint]) -> Result<Self, DatabaseError> {
         // Rows are locked in one order by everybody: by run.
         let mut ordered = checkpoints.to_vec();
@@ -86,16 +89,19 @@ impl Commit {
         let blobs = std::mem::take(&mut entries.blobs);
         let (blob_digests, blob_contents) =
             blobs.into_iter().map(|(digest, content)| (digest.to_vec(), content)).unzip();
-        Ok(Self { entries, releases: Releases::of(ordered.into_iter())?, blob_digests, blob_contents })
+        let abandoning = ordered.iter().filter(|checkpoint| abandons_children(checkpoint));
+        let abandoning = abandoning.map(|checkpoint| checkpoint.claim.run.as_uuid()).collect();
+        let releases = Releases::of(ordered.into_iter())?;
+        Ok(Self { entries, releases, abandoning, blob_digests, blob_contents })
     }
 }
 
-impl QueryId for Commit {
+impl<const ABANDONS: bool> QueryId for Commit<ABANDONS> {
     type QueryId = Self;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl Query for Commit {
+impl<const ABANDONS: bool> Query for Commit<ABANDONS> {
     type SqlType = (SqlUuid, Bool);
 }
 
@@ -111,7 +117,7 @@ macro_rules! push_columns {
     }};
 }
 
-impl QueryFragment<Pg> for Commit {
+impl<const ABANDONS: bool> QueryFragment<Pg> for Commit<ABANDONS> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         let Self { entries, releases, .. } = self;
         out.push_sql("WITH entry AS (SELECT * FROM unnest(");
@@ -130,6 +136,12 @@ impl QueryFragment<Pg> for Commit {
         // The ids once more as a constant array, so that the rows are found by their index whatever the planner guesses.
         out.push_bind_param::<Array<SqlUuid>, _>(&releases.run_id)?;
         out.push_sql(APPEND);
+        if ABANDONS {
+            out.push_sql(ABANDON);
+            out.push_bind_param::<Array<SqlUuid>, _>(&self.abandoning)?;
+            out.push_sql(ABANDONED);
+        }
+        out.push_sql(ANSWER);
         Ok(())
     }
 }
@@ -169,7 +181,16 @@ const APPEND: &str = ")
     ), announced AS (
         INSERT INTO events (project_id, type, subject)
         SELECT project_id, 'run.' || state, id FROM released WHERE state NOT IN ('queued', 'waiting')
-    )
+    )";
+
+/// Asks for the end of the children of runs that ended before them. Each passes it on to its own when it ends.
+const ABANDON: &str = ", abandoned AS (
+        UPDATE runs SET cancel_requested_at = coalesce(cancel_requested_at, now()), available_at = now()
+        WHERE parent_run_id IN (SELECT id FROM released WHERE id = ANY (";
+
+const ABANDONED: &str = ")) AND state IN ('queued', 'running', 'waiting'))";
+
+const ANSWER: &str = "
     SELECT id, parent_run_id IS NOT NULL FROM released";
 
 /// What became of a batch.
@@ -179,6 +200,8 @@ pub(crate) struct Committed {
     pub(crate) answers: Vec<Result<(), StoreError>>,
     /// Whether a run can be claimed that could not be before.
     pub(crate) is_queue_changed: bool,
+    /// Whether a run that may be driven somewhere was acted on: the parent or the child of one that ended.
+    pub(crate) is_acted: bool,
     /// Whether there is an event to read.
     pub(crate) is_run_ended: bool,
 }
@@ -213,6 +236,7 @@ impl Committed {
         let answer = match written {
             Written::Released(released) => {
                 self.is_queue_changed |= changes_queue(released, checkpoint);
+                self.is_acted |= acts_on_relatives(released, checkpoint);
                 self.is_run_ended |=
                     matches!(checkpoint.release, Some(Release::End(_))) && is_among(released, checkpoint);
                 answer(conn, checkpoint, released).await?
@@ -226,12 +250,26 @@ impl Committed {
 
 /// Whether somebody else may go on because of this checkpoint: with the run itself, or with its parent.
 fn changes_queue(released: &[(Uuid, bool)], checkpoint: &Checkpoint) -> bool {
-    let run = checkpoint.claim.run.as_uuid();
     match checkpoint.release {
         Some(Release::HandBack) => is_among(released, checkpoint),
-        Some(Release::End(_)) => released.contains(&(run, true)),
+        Some(Release::End(_)) => acts_on_relatives(released, checkpoint),
+        // One on which somebody acted meanwhile is available at once, and its owner claims again when a drive ends.
         Some(Release::Park { .. }) | None => false,
     }
+}
+
+/// Whether a run ended that has a parent, or may have children that go on.
+fn acts_on_relatives(released: &[(Uuid, bool)], checkpoint: &Checkpoint) -> bool {
+    let run = checkpoint.claim.run.as_uuid();
+    let has_parent = released.contains(&(run, true));
+    match &checkpoint.release {
+        Some(Release::End(end)) => has_parent || (end.abandons_children && is_among(released, checkpoint)),
+        _ => false,
+    }
+}
+
+fn abandons_children(checkpoint: &Checkpoint) -> bool {
+    matches!(&checkpoint.release, Some(Release::End(end)) if end.abandons_children)
 }
 
 fn is_among(released: &[(Uuid, bool)], checkpoint: &Checkpoint) -> bool {
@@ -246,7 +284,12 @@ enum Written {
 }
 
 async fn write(mut conn: &AsyncPgConnection, checkpoints: &[&Checkpoint]) -> Result<Written, DatabaseError> {
-    match Commit::of(checkpoints)?.load::<(Uuid, bool)>(&mut conn).await {
+    let written = if checkpoints.iter().any(|checkpoint| abandons_children(checkpoint)) {
+        Commit::<true>::of(checkpoints)?.load::<(Uuid, bool)>(&mut conn).await
+    } else {
+        Commit::<false>::of(checkpoints)?.load::<(Uuid, bool)>(&mut conn).await
+    };
+    match written {
         Ok(released) => Ok(Written::Released(released)),
         Err(QueryError::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => Ok(Written::NumberTaken),
         Err(error) => Err(DatabaseError::query("writing checkpoints", error)),

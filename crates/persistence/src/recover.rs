@@ -136,6 +136,10 @@ async fn take_over(mut conn: &AsyncPgConnection, ids: &[Uuid], end: TakeOver) ->
              UPDATE runs SET available_at = now() FROM taken
              WHERE runs.id = taken.parent_run_id AND taken.state = 'failed' AND runs.state IN ('running', 'waiting')
                  AND runs.id <> ALL ($1)
+         ), abandoned AS (
+             UPDATE runs SET cancel_requested_at = coalesce(cancel_requested_at, now()), available_at = now()
+             WHERE parent_run_id IN (SELECT id FROM taken WHERE state = 'failed')
+                 AND runs.state IN ('queued', 'running', 'waiting') AND runs.id <> ALL ($1)
          ), announced AS (
              INSERT INTO events (project_id, type, subject)
              SELECT project_id, 'run.failed', id FROM taken WHERE state = 'failed'

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gathering_dag_engine::{Checkpoint, ClaimedRun, JournalEntry, NewRun, RunStore, Seq, StoreError};
+use gathering_dag_engine::{
+    ActedOn, Checkpoint, ClaimedRun, JournalEntry, NewRun, RunStore, Seq, StoreError,
+};
 use gathering_domain::{Digest, InstanceId, RunId};
 use serde_json::Value;
 
@@ -79,6 +81,9 @@ impl RunStore for PgRunStore {
         if committed.is_queue_changed {
             self.wakes.wake(Wake::Runs);
         }
+        if committed.is_acted {
+            self.wakes.wake(Wake::Acts);
+        }
         if committed.is_run_ended {
             self.wakes.wake(Wake::Events);
         }
@@ -90,9 +95,9 @@ impl RunStore for PgRunStore {
         Ok(runs::next_available_in(&conn).await?)
     }
 
-    async fn list_cancel_requests(&self, owner: InstanceId) -> Result<Vec<RunId>, StoreError> {
+    async fn list_acted_on(&self, owner: InstanceId) -> Result<Vec<ActedOn>, StoreError> {
         let conn = self.pool.get().await?;
-        Ok(runs::list_cancel_requests(&conn, owner).await?)
+        Ok(runs::list_acted_on(&conn, owner).await?)
     }
 
     async fn release_undriven(&self, owner: InstanceId, driven: &[RunId]) -> Result<usize, StoreError> {

@@ -7,7 +7,7 @@ use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::sql_types::{Double, Nullable, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use gathering_dag_engine::NewRun;
+use gathering_dag_engine::{ActedOn, NewRun};
 use gathering_domain::{InstanceId, PipelineId, ProjectId, RunId, RunState, ScheduleId, UserId};
 use uuid::Uuid;
 
@@ -126,7 +126,7 @@ impl Runs {
             .await
             .map_err(failed)?;
         if changed == 1 {
-            self.wakes.wake(Wake::Cancels);
+            self.wakes.wake(Wake::Acts);
             self.wakes.wake(Wake::Runs);
             return Ok(CancelRequest::Requested);
         }
@@ -148,6 +148,7 @@ impl Runs {
             .execute(&mut &*conn)
             .await
             .map_err(|error| DatabaseError::query("waking a run", error))?;
+        self.wakes.wake(Wake::Acts);
         self.wakes.wake(Wake::Runs);
         Ok(changed == 1)
     }
@@ -233,17 +234,19 @@ pub(crate) async fn next_available_in(
     Ok(next.seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO).max(SOON)))
 }
 
-/// The runs of this owner whose end somebody asked for.
-pub(crate) async fn list_cancel_requests(
+/// The runs of this owner on which somebody acted: `available_at` is null while a run is driven, unless somebody did.
+pub(crate) async fn list_acted_on(
     mut conn: &AsyncPgConnection,
     owner: InstanceId,
-) -> Result<Vec<RunId>, DatabaseError> {
-    let ids: Vec<Uuid> = runs::table
-        .filter(runs::owner.eq(owner.as_uuid()).and(runs::cancel_requested_at.is_not_null()))
+) -> Result<Vec<ActedOn>, DatabaseError> {
+    let rows: Vec<(Uuid, bool)> = runs::table
+        .filter(runs::owner.eq(owner.as_uuid()))
+        .filter(runs::cancel_requested_at.is_not_null().or(runs::available_at.is_not_null()))
         .order(runs::id)
-        .select(runs::id)
+        .select((runs::id, runs::cancel_requested_at.is_not_null()))
         .load(&mut conn)
         .await
-        .map_err(|error| DatabaseError::query("looking for cancel requests", error))?;
-    Ok(ids.into_iter().map(Into::into).collect())
+        .map_err(|error| DatabaseError::query("looking for runs that somebody acted on", error))?;
+    let acted_on = |(run, cancel_requested): (Uuid, bool)| ActedOn { run: run.into(), cancel_requested };
+    Ok(rows.into_iter().map(acted_on).collect())
 }

@@ -26,8 +26,8 @@ const RECONNECT: Duration = Duration::from_secs(1);
 pub enum Wake {
     /// A run can be claimed.
     Runs,
-    /// A run shall be cancelled.
-    Cancels,
+    /// Somebody acted on a run that may be driven just now: asked for its end, or brought what it waits for.
+    Acts,
     /// A schedule was changed.
     Schedules,
     /// An event was written.
@@ -35,7 +35,7 @@ pub enum Wake {
 }
 
 impl Wake {
-    const ALL: [Wake; 4] = [Wake::Runs, Wake::Cancels, Wake::Schedules, Wake::Events];
+    const ALL: [Wake; 4] = [Wake::Runs, Wake::Acts, Wake::Schedules, Wake::Events];
 
     const fn index(self) -> usize {
         self as usize
@@ -44,7 +44,7 @@ impl Wake {
     const fn letter(self) -> char {
         match self {
             Wake::Runs => 'r',
-            Wake::Cancels => 'c',
+            Wake::Acts => 'a',
             Wake::Schedules => 's',
             Wake::Events => 'e',
         }

@@ -7,7 +7,7 @@ use crate::common::{World, wait_until};
 use diesel_async::SimpleAsyncConnection;
 use gathering_dag_engine::testing::{StoreFixture, store_cases};
 use gathering_dag_engine::{
-    Checkpoint, Claim, ClaimedRun, JournalEvent, Record, Release, RunEnd, RunStore, StoreError,
+    ActedOn, Checkpoint, Claim, ClaimedRun, JournalEvent, Record, Release, RunEnd, RunStore, StoreError,
 };
 use gathering_domain::{Digest, NodeId, RunEvent, RunId, RunState, WaitingFor};
 use gathering_persistence::{
@@ -27,7 +27,12 @@ fn succeeded(claim: Claim, first_seq: i64, output: Value) -> Checkpoint {
 }
 
 fn end(claim: Claim) -> Checkpoint {
-    let end = RunEnd { event: RunEvent::Succeeded, output: Some(json!({"text": "a\0b"})), error: None };
+    let end = RunEnd {
+        event: RunEvent::Succeeded,
+        output: Some(json!({"text": "a\0b"})),
+        error: None,
+        abandons_children: false,
+    };
     Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(end)) }
 }
 
@@ -294,7 +299,7 @@ async fn a_cancel_request_reaches_the_owner_and_ends_what_nobody_drove() {
     let run = world.accept().await;
     claim_one(&world, owner).await;
     assert_eq!(runs(&world).request_cancel(run).await.unwrap(), CancelRequest::Requested);
-    assert_eq!(world.store.list_cancel_requests(owner).await.unwrap(), [run]);
+    assert_eq!(world.store.list_acted_on(owner).await.unwrap(), [ActedOn { run, cancel_requested: true }]);
     let queued = world.accept().await;
     assert_eq!(runs(&world).request_cancel(queued).await.unwrap(), CancelRequest::Requested);
     assert_eq!(runs(&world).find(queued).await.unwrap().unwrap().state, RunState::Cancelled);

@@ -129,7 +129,7 @@ async fn announce(liveness: &Liveness, stop: &CancellationToken, fence: &Cancell
 
 /// Wakes the claim loop when the queue changes or a cancel is asked for, on whichever instance. Never ends.
 async fn pass_on(wakes: &WakeBus, runner: &RunnerHandle) {
-    let (mut runs, mut cancels) = (wakes.subscribe(Wake::Runs), wakes.subscribe(Wake::Cancels));
+    let (mut runs, mut cancels) = (wakes.subscribe(Wake::Runs), wakes.subscribe(Wake::Acts));
     loop {
         tokio::select! {
             changed = runs.changed() => match changed {
@@ -137,7 +137,7 @@ async fn pass_on(wakes: &WakeBus, runner: &RunnerHandle) {
                 Err(_) => return std::future::pending().await,
             },
             changed = cancels.changed() => match changed {
-                Ok(()) => runner.look_for_cancel_requests(),
+                Ok(()) => runner.look_for_acts(),
                 Err(_) => return std::future::pending().await,
             },
         }

@@ -9,7 +9,6 @@ use gathering_dag_engine::{ClaimedRun, DriveEnd, NewRun, Signals};
 use gathering_domain::{Digest, ProjectId, RunId};
 use gathering_persistence::{Pool, Projects, RunOrigin, RunRow, Wake, find_latest_local_run};
 use serde_json::{Map, Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::interrupt::Interrupt;
 use crate::command::progress::tell;
@@ -27,7 +26,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 const WORTH_A_WORD: Duration = Duration::from_secs(3);
 
 /// How often cancel requests are looked for when nothing says that there is one.
-const CANCEL_INTERVAL: Duration = Duration::from_secs(5);
+const ACTS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Which run is to be finished.
 pub(super) enum Chosen {
@@ -195,33 +194,40 @@ impl<'a> LocalRun<'a> {
         identity: Identity,
         interrupt: &Interrupt,
     ) -> DriveEnd {
-        let (run, cancel) = (claimed.claim.run, CancellationToken::new());
+        let run = claimed.claim.run;
         let signals = Signals {
-            cancel: cancel.clone(),
             drain: interrupt.drain().clone(),
             hand_back: interrupt.hand_back().clone(),
             fence: identity.fence.clone(),
+            ..Signals::default()
         };
         tokio::select! {
-            end = self.instance.engine.drive(claimed, signals) => end,
-            () = self.pass_on_cancel(&identity, run, &cancel) => DriveEnd::Abandoned,
+            end = self.instance.engine.drive(claimed, signals.clone()) => end,
+            () = self.pass_on_acts(&identity, run, &signals) => DriveEnd::Abandoned,
         }
     }
 
-    /// Cancels `cancel` when somebody asked for the end of the run. Never ends.
-    async fn pass_on_cancel(&self, identity: &Identity, run: RunId, cancel: &CancellationToken) {
-        let mut requests = self.instance.wakes.subscribe(Wake::Cancels);
+    /// Tells the drive when somebody acted on the run. Never ends.
+    async fn pass_on_acts(&self, identity: &Identity, run: RunId, signals: &Signals) {
+        let mut acts = self.instance.wakes.subscribe(Wake::Acts);
         loop {
             tokio::select! {
-                changed = requests.changed() => if changed.is_err() {
+                changed = acts.changed() => if changed.is_err() {
                     return std::future::pending().await;
                 },
-                () = tokio::time::sleep(CANCEL_INTERVAL) => {}
+                () = tokio::time::sleep(ACTS_INTERVAL) => {}
             }
-            match self.instance.engine.store().list_cancel_requests(identity.id).await {
-                Ok(runs) if runs.contains(&run) => cancel.cancel(),
-                Ok(_) => {}
-                Err(error) => tracing::debug!(error = %error, "cancel requests cannot be looked for"),
+            match self.instance.engine.store().list_acted_on(identity.id).await {
+                Ok(acted_on) => {
+                    for acted in acted_on.into_iter().filter(|acted| acted.run == run) {
+                        if acted.cancel_requested {
+                            signals.cancel.cancel()
+                        } else {
+                            signals.acted.notify_one()
+                        }
+                    }
+                }
+                Err(error) => tracing::debug!(error = %error, "it cannot be looked for who acted on the run"),
             }
         }
     }
