@@ -2,6 +2,7 @@
 
 use diesel::dsl::sql;
 use diesel::prelude::*;
+use diesel::result::Error as QueryError;
 use diesel::sql_types::{Interval, Nullable, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_dag_engine::NewRun;
@@ -63,12 +64,12 @@ pub enum Acceptance {
     OtherRequest,
 }
 
-/// Answers whether the row is new.
+/// Answers whether the row is new; what an error means is told by [`refused`].
 pub(crate) async fn insert(
     mut conn: &AsyncPgConnection,
     run: &NewRun,
     origin: &RunOrigin,
-) -> Result<bool, DatabaseError> {
+) -> QueryResult<bool> {
     let timeout = run.timeout.map(|timeout| {
         let micros = timeout.min(LONGEST_TIMEOUT).as_micros();
         diesel::data_types::PgInterval::from_microseconds(i64::try_from(micros).unwrap_or(i64::MAX))
@@ -105,12 +106,14 @@ pub(crate) async fn insert(
         .on_conflict_do_nothing()
         .execute(&mut conn)
         .await;
-    match inserted {
-        Ok(n_rows) => Ok(n_rows == 1),
-        Err(error) => match violated(&error, Refusal::ForeignKey) {
-            Some(constraint) => Err(DatabaseError::Missing { what: referred_by(constraint) }),
-            None => Err(DatabaseError::query("accepting a run", error)),
-        },
+    Ok(inserted? == 1)
+}
+
+/// Why a run was not accepted.
+pub(crate) fn refused(error: QueryError) -> DatabaseError {
+    match violated(&error, Refusal::ForeignKey) {
+        Some(constraint) => DatabaseError::Missing { what: referred_by(constraint) },
+        None => DatabaseError::query("accepting a run", error),
     }
 }
 

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_dag_engine::{Checkpoint, Claim, JournalEntry, JournalEvent, Record, Seq};
-use gathering_domain::{Digest, RunId};
+use gathering_domain::{Digest, InstanceId, RunId};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -40,6 +40,16 @@ impl Columns {
             for (seq, record) in (checkpoint.first_seq..).zip(&checkpoint.records) {
                 columns.push(checkpoint.claim, seq, record);
             }
+        }
+        columns
+    }
+
+    /// What a run begins with that nobody has claimed yet. The owners are nobody: they are not to be stored.
+    pub(crate) fn of_beginning(run: RunId, records: &[Record]) -> Self {
+        let mut columns = Self::default();
+        let unclaimed = Claim { run, owner: InstanceId::from(Uuid::nil()), epoch: 0 };
+        for (seq, record) in (1..).zip(records) {
+            columns.push(unclaimed, seq, record);
         }
         columns
     }

@@ -19,8 +19,8 @@ use crate::{claim, commit, graphs, journal, runs};
 /// [`RunStore`] on PostgreSQL. Cloning is cheap and shares the pool.
 #[derive(Debug, Clone)]
 pub struct PgRunStore {
-    pool: Pool,
-    wakes: WakeBus,
+    pub(crate) pool: Pool,
+    pub(crate) wakes: WakeBus,
 }
 
 impl PgRunStore {

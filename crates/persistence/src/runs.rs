@@ -11,7 +11,7 @@ use gathering_dag_engine::{ActedOn, NewRun};
 use gathering_domain::{InstanceId, PipelineId, ProjectId, RunId, RunState, ScheduleId, UserId};
 use uuid::Uuid;
 
-use crate::accept::{Acceptance, RunOrigin, find_accepted, insert};
+use crate::accept::{Acceptance, RunOrigin, find_accepted, insert, refused};
 use crate::error::DatabaseError;
 use crate::pool::Pool;
 use crate::run_row::{Row, RunRow};
@@ -52,8 +52,8 @@ pub struct RunFilter {
 /// The runs of all projects. Cloning is cheap and shares the pool.
 #[derive(Debug, Clone)]
 pub struct Runs {
-    pool: Pool,
-    wakes: WakeBus,
+    pub(crate) pool: Pool,
+    pub(crate) wakes: WakeBus,
 }
 
 impl Runs {
@@ -72,7 +72,7 @@ impl Runs {
     /// nothing was accepted. [`DatabaseError::Unavailable`]: it may or may not be accepted; repeat with the same id.
     pub async fn accept(&self, run: &NewRun, origin: &RunOrigin) -> Result<Acceptance, DatabaseError> {
         let conn = self.pool.get().await?;
-        let is_new = insert(&conn, run, origin).await?;
+        let is_new = insert(&conn, run, origin).await.map_err(refused)?;
         if is_new {
             self.wakes.wake(Wake::Runs);
             return Ok(Acceptance::Accepted(run.id));
@@ -167,7 +167,7 @@ const CANCEL: &str = "
     ), woken AS (
         UPDATE runs SET available_at = now() FROM cancelled
         WHERE runs.id = cancelled.parent_run_id AND cancelled.state = 'cancelled'
-            AND runs.state IN ('running', 'waiting')
+            AND runs.state IN ('running', 'waiting') AND (runs.available_at IS NULL OR runs.available_at > now())
     ), announced AS (
         INSERT INTO events (project_id, type, subject)
         SELECT project_id, 'run.cancelled', id FROM cancelled WHERE state = 'cancelled'

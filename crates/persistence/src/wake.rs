@@ -32,10 +32,12 @@ pub enum Wake {
     Schedules,
     /// An event was written.
     Events,
+    /// A circuit breaker was changed.
+    Breakers,
 }
 
 impl Wake {
-    const ALL: [Wake; 4] = [Wake::Runs, Wake::Acts, Wake::Schedules, Wake::Events];
+    const ALL: [Wake; 5] = [Wake::Runs, Wake::Acts, Wake::Schedules, Wake::Events, Wake::Breakers];
 
     const fn index(self) -> usize {
         self as usize
@@ -47,6 +49,7 @@ impl Wake {
             Wake::Acts => 'a',
             Wake::Schedules => 's',
             Wake::Events => 'e',
+            Wake::Breakers => 'b',
         }
     }
 }
@@ -60,9 +63,9 @@ pub struct WakeBus {
 #[derive(Debug)]
 struct Shared {
     /// Counts wake-ups, for those who wait here.
-    counters: [watch::Sender<u64>; 4],
+    counters: [watch::Sender<u64>; Wake::ALL.len()],
     /// What the others have not been told yet.
-    unsent: [AtomicBool; 4],
+    unsent: [AtomicBool; Wake::ALL.len()],
     to_send: Notify,
     /// The server's process of our session, whose echo we need not hear.
     own_backend: AtomicI32,

@@ -8,7 +8,7 @@ use gathering_dag_engine::NodeTypes;
 use gathering_tools::{BlockingPool, Outbound, OutboundPolicy, Toolbox};
 
 use crate::config::Config;
-use crate::nodes::{NoFiles, ProjectFiles, node_types};
+use crate::nodes::{Places, node_types};
 
 /// Pieces of blocking work, such as file operations, that run at once.
 const MAX_BLOCKING: usize = 32;
@@ -39,15 +39,14 @@ impl Capabilities {
         Ok(Self { outbound, tools, providers: providers(config)?, blocking })
     }
 
-    /// The node types that definitions may use, with these files.
-    pub fn node_types(&self, files: &Arc<dyn ProjectFiles>) -> NodeTypes {
-        node_types(&self.outbound, &self.tools, &self.providers, files)
+    /// The node types that definitions may use, which find in `places` what is not theirs.
+    pub fn node_types(&self, places: &Places) -> NodeTypes {
+        node_types(&self.outbound, &self.tools, &self.providers, places)
     }
 
     /// The node types for validating only.
-    pub fn node_types_without_files(&self) -> NodeTypes {
-        let files: Arc<dyn ProjectFiles> = Arc::new(NoFiles);
-        self.node_types(&files)
+    pub fn node_types_for_validation(&self) -> NodeTypes {
+        self.node_types(&Places::none())
     }
 }
 

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use gathering_dag_engine::{Engine, EngineSettings, RunStore, RunnerHandle, RunnerSettings, SystemClock};
+use gathering_dag_engine::{Breakers, Engine, EngineSettings, RunnerHandle, RunnerSettings, SystemClock};
 use gathering_domain::InstanceId;
 use gathering_persistence::{
-    InstanceInfo, Liveness, PgRunStore, Pool, Runs, WakeBus, clear_expired, end_stuck_instances,
-    ensure_journal_partitions,
+    InstanceInfo, Liveness, PgRunStore, Pipelines, Pool, Runs, Wake, WakeBus, clear_expired,
+    end_stuck_instances, ensure_journal_partitions,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::capabilities::Capabilities;
 use crate::config::Config;
 use crate::database::Database;
-use crate::nodes::ProjectFiles;
+use crate::nodes::Places;
 use crate::workspaces::Workspaces;
 use life::Life;
 use task::Task;
@@ -34,6 +34,9 @@ const NEVER_PARK: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 /// How often partitions of the journal are made, and how many weeks ahead.
 const PARTITIONS_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 const PARTITIONS_WEEKS: u8 = 4;
+
+/// How often the circuit breakers are read when nobody says that one changed.
+const BREAKERS_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How often what no login depends on any more is cleared away.
 const CLEARING_INTERVAL: Duration = Duration::from_secs(3600);
@@ -62,6 +65,8 @@ pub struct Identity {
 pub struct Instance {
     /// Drives claimed runs.
     pub engine: Engine,
+    /// Where the runs live.
+    pub store: Arc<PgRunStore>,
     /// The runs as a whole.
     pub runs: Runs,
     /// Wakes this and the other instances.
@@ -84,16 +89,23 @@ impl Instance {
     pub async fn start(config: &Config, db: &Database, work: Work) -> anyhow::Result<Self> {
         let capabilities = Capabilities::new(config)?;
         let workspaces = Workspaces::new(db.pool.clone(), config, capabilities.blocking.clone());
-        let files: Arc<dyn ProjectFiles> = Arc::new(workspaces.clone());
         let info = info().await;
         let liveness =
             Liveness::begin(&db.direct, &info).await.context("this instance cannot be registered")?;
 
         let wakes = WakeBus::new();
-        let store: Arc<dyn RunStore> = Arc::new(PgRunStore::new(db.pool.clone(), wakes.clone()));
-        let types = capabilities.node_types(&files);
+        let store = Arc::new(PgRunStore::new(db.pool.clone(), wakes.clone()));
+        let places = Places {
+            files: Arc::new(workspaces.clone()),
+            pipelines: Arc::new(Pipelines::new(db.pool.clone())),
+            children: Arc::clone(&store) as _,
+            decisions: Arc::clone(&store) as _,
+        };
+        let types = capabilities.node_types(&places);
+        let breakers = Breakers::new(Arc::clone(&store) as _, Arc::new(SystemClock));
         let (engine, service) =
-            Engine::new(store, types, Arc::new(SystemClock), engine_settings(config, work));
+            Engine::new(Arc::clone(&store) as _, types, Arc::new(SystemClock), engine_settings(config, work));
+        let engine = engine.with_breakers(breakers.clone());
         let checkpointer = Task::start("checkpointer", |stop| service.run(stop));
 
         let stop = CancellationToken::new();
@@ -108,9 +120,9 @@ impl Instance {
             &liveness,
         );
         let life = tokio::spawn(life.run(liveness));
-        let services = services(config, db, &wakes, work);
+        let services = services(config, db, &wakes, breakers, work);
         let runs = Runs::new(db.pool.clone(), wakes.clone());
-        Ok(Self { engine, runs, wakes, workspaces, identity, stop, life, checkpointer, services })
+        Ok(Self { engine, store, runs, wakes, workspaces, identity, stop, life, checkpointer, services })
     }
 
     /// Who this process is now.
@@ -182,7 +194,7 @@ async fn info() -> InstanceInfo {
     }
 }
 
-fn services(config: &Config, db: &Database, wakes: &WakeBus, work: Work) -> Vec<Task> {
+fn services(config: &Config, db: &Database, wakes: &WakeBus, breakers: Breakers, work: Work) -> Vec<Task> {
     let mut services = Vec::new();
     if work == Work::Queue {
         let (pool, limit) = (db.pool.clone(), config.stuck_instance);
@@ -191,6 +203,8 @@ fn services(config: &Config, db: &Database, wakes: &WakeBus, work: Work) -> Vec<
         services.push(Task::start("journal partitions", move |stop| make_partitions(pool, stop)));
         let pool = db.pool.clone();
         services.push(Task::start("clearing away", move |stop| clear_away(pool, stop)));
+        let wakes = wakes.clone();
+        services.push(Task::start("circuit breakers", move |stop| follow_breakers(breakers, wakes, stop)));
     }
     // Nobody else is to be woken on a database that belongs to this process alone, unless the queue is served.
     if work == Work::Queue || !db.is_embedded() {
@@ -198,6 +212,24 @@ fn services(config: &Config, db: &Database, wakes: &WakeBus, work: Work) -> Vec<
         services.push(Task::start("wake-ups", move |stop| async move { wakes.run(direct, stop).await }));
     }
     services
+}
+
+/// Takes in how the circuit breakers stand, whenever another instance says that one changed.
+async fn follow_breakers(breakers: Breakers, wakes: WakeBus, stop: CancellationToken) {
+    let mut changes = wakes.subscribe(Wake::Breakers);
+    loop {
+        if let Err(error) = breakers.reload().await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the circuit breakers cannot be read: {error}"
+            );
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Ok(()) = changes.changed() => {}
+            () = tokio::time::sleep(BREAKERS_INTERVAL) => {}
+        }
+    }
 }
 
 async fn look_for_stuck(pool: Pool, limit: Duration, stop: CancellationToken) {

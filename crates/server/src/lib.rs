@@ -11,6 +11,7 @@ mod http;
 mod instance;
 mod logging;
 mod nodes;
+mod project_pipelines;
 mod token_key;
 mod workspaces;
 

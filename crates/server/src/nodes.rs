@@ -6,53 +6,32 @@
 mod action;
 mod agent;
 mod call_api;
+mod execute_pipeline;
 mod notification;
+mod places;
 mod tool;
 
 use std::error::Error;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use gathering_agents::Providers;
-use gathering_dag_engine::{Fields, NodeFailure, NodeTypes};
-use gathering_domain::{Pointer, Problems, ProjectId};
+use gathering_dag_engine::{Approval, Fields, MapNode, NodeFailure, NodeTypes};
+use gathering_domain::{Pointer, Problems};
 use gathering_tools::{Outbound, ToolContext, ToolError, Toolbox, Workspace};
 use serde_json::Value;
 
 pub use action::Action;
 pub use agent::Agent;
+pub use places::{PipelineToRun, Places, ProjectFiles, ProjectPipelines};
 pub use tool::ToolNode;
 
-/// Where the files of a project are.
-#[async_trait]
-pub trait ProjectFiles: Send + Sync {
-    /// Opens the workspace of a project.
-    ///
-    /// # Errors
-    /// [`NodeFailure`], which says whether trying again may help.
-    async fn open(&self, project: ProjectId) -> Result<Workspace, NodeFailure>;
-}
-
-/// No files at all: for validating definitions where none are executed.
-#[derive(Debug, Clone, Copy)]
-pub struct NoFiles;
-
-#[async_trait]
-impl ProjectFiles for NoFiles {
-    async fn open(&self, _project: ProjectId) -> Result<Workspace, NodeFailure> {
-        Err(NodeFailure::permanent("no_workspace", "this project has no files here"))
-    }
-}
-
 /// The engine's own node types, and those of this module.
-pub fn node_types(
-    outbound: &Outbound,
-    tools: &Toolbox,
-    providers: &Providers,
-    files: &Arc<dyn ProjectFiles>,
-) -> NodeTypes {
+pub fn node_types(outbound: &Outbound, tools: &Toolbox, providers: &Providers, places: &Places) -> NodeTypes {
+    let files = &places.files;
     NodeTypes::builtin()
-        .with("action", Action::new(outbound.clone(), tools.clone()))
+        .with("map", MapNode::new(Arc::clone(&places.children)))
+        .with("approval", Approval::new(Arc::clone(&places.decisions)))
+        .with("action", Action::new(outbound.clone(), tools.clone(), places))
         .with("tool", ToolNode::new(tools.clone(), Arc::clone(files)))
         .with("agent", Agent::new(providers.clone(), tools.clone(), Arc::clone(files)))
 }
@@ -114,8 +93,6 @@ fn tool_context(workspace: Workspace, idempotency_key: String) -> ToolContext {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use gathering_agents::Providers;
     use gathering_dag_engine::Graph;
     use gathering_tools::{BlockingPool, Outbound, OutboundPolicy, Toolbox};
@@ -126,8 +103,7 @@ mod tests {
     pub(super) fn types() -> NodeTypes {
         let outbound = Outbound::new(OutboundPolicy::public_only()).unwrap();
         let tools = Toolbox::with_builtin(&outbound, BlockingPool::new(2)).unwrap();
-        let files: Arc<dyn ProjectFiles> = Arc::new(NoFiles);
-        node_types(&outbound, &tools, &Providers::with_scripted(), &files)
+        node_types(&outbound, &tools, &Providers::with_scripted(), &Places::none())
     }
 
     /// The problems of one node's config, without `/nodes/0/config`.

@@ -2,11 +2,15 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what fails here fails a test")]
 
 mod accounts;
+mod breakers;
+mod children;
 mod common;
+mod decisions;
 mod events;
 mod maintenance;
 mod migrations;
 mod plans;
 mod projects;
+mod reruns;
 mod runs;
 mod sessions;

@@ -58,6 +58,10 @@ async fn fill(world: &World) {
              SELECT gen_random_uuid(), id, 'tokens', 1 FROM projects;
          INSERT INTO budget_reservations (budget_id, run_id, effect_key, amount) SELECT id, '{run}', 'e', 1 FROM budgets;
          INSERT INTO circuit_breakers (pipeline_id, node_id) SELECT id, 'a' FROM pipelines;
+         INSERT INTO child_runs (run_id, parent_run_id, node_id, round, item, root_run_id, depth)
+             VALUES ('{run}', '{run}', 'a', 0, 0, '{run}', 1);
+         INSERT INTO node_decisions (run_id, node_id, approve, decided_by, decided_as)
+             SELECT '{run}', 'a', true, id, email FROM users;
          INSERT INTO events (project_id, type) SELECT id, 'test' FROM projects;"
     );
     world.db.execute(&sql).await;

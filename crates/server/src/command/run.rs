@@ -1,5 +1,6 @@
 //! `gathering run FILE`: runs one definition here and now, on the same engine and database as the server.
 
+mod below;
 mod interrupt;
 mod local;
 
@@ -60,7 +61,7 @@ pub struct RunArgs {
 /// If the database cannot be opened or is lost for good.
 pub async fn run(config: &Config, args: &RunArgs) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::listen()?;
-    let types = Capabilities::new(config)?.node_types_without_files();
+    let types = Capabilities::new(config)?.node_types_for_validation();
     let file = match DefinitionFile::read(&args.file, &types).await {
         Ok(file) => file,
         Err(invalid) => return Ok(refuse(&invalid.to_string())),

@@ -25,7 +25,7 @@ pub struct ValidateArgs {
 /// # Errors
 /// If the node types cannot be set up.
 pub async fn validate(config: &Config, args: &ValidateArgs) -> anyhow::Result<ExitCode> {
-    let types = Capabilities::new(config)?.node_types_without_files();
+    let types = Capabilities::new(config)?.node_types_for_validation();
     let file = match DefinitionFile::read(&args.file, &types).await {
         Ok(file) => file,
         Err(invalid) => {

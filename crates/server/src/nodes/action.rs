@@ -6,22 +6,29 @@ use gathering_tools::{Outbound, Toolbox};
 use serde_json::Value;
 
 use super::call_api::CallApi;
+use super::execute_pipeline::ExecutePipeline;
 use super::is_computed_text;
 use super::notification::Notification;
+use super::places::Places;
 
 /// The actions that there are.
-const ACTIONS: [&str; 2] = ["call_api", "send_notification"];
+const ACTIONS: [&str; 3] = ["call_api", "execute_pipeline", "send_notification"];
 
 /// The node type `action`.
 pub struct Action {
     call_api: CallApi,
+    execute_pipeline: ExecutePipeline,
     notification: Notification,
 }
 
 impl Action {
-    /// Actions that reach out through `outbound` and `tools`.
-    pub fn new(outbound: Outbound, tools: Toolbox) -> Self {
-        Self { call_api: CallApi::new(outbound), notification: Notification::new(tools) }
+    /// Actions that reach out through `outbound` and `tools`, and find pipelines and runs in `places`.
+    pub fn new(outbound: Outbound, tools: Toolbox, places: &Places) -> Self {
+        Self {
+            call_api: CallApi::new(outbound),
+            execute_pipeline: ExecutePipeline::new(places),
+            notification: Notification::new(tools),
+        }
     }
 }
 
@@ -31,6 +38,7 @@ impl NodeType for Action {
         let action = config.required("action", Shape::Text).and_then(Value::as_str);
         match action {
             Some("call_api") => CallApi::check(config),
+            Some("execute_pipeline") => ExecutePipeline::check(config),
             Some("send_notification") => Notification::check(config),
             other => {
                 let known = ACTIONS.join(", ");
@@ -47,6 +55,7 @@ impl NodeType for Action {
                 }
                 // Its fields cannot be judged without knowing the action.
                 CallApi::know_fields(config);
+                ExecutePipeline::know_fields(config);
                 Notification::know_fields(config);
             }
         }
@@ -55,14 +64,24 @@ impl NodeType for Action {
     fn output_fields(&self, config: &Value) -> Option<&'static [&'static str]> {
         match config["action"].as_str()? {
             "call_api" => Some(&["status", "headers", "body", "body_encoding"]),
+            "execute_pipeline" if config["wait"] == false => Some(&["run_id"]),
+            "execute_pipeline" => Some(&["run_id", "output"]),
             "send_notification" => Some(&["delivered", "status"]),
             _ => None,
+        }
+    }
+
+    async fn look(&self, attempt: Attempt) -> Result<Option<Outcome>, NodeFailure> {
+        match attempt.config["action"].as_str() {
+            Some("execute_pipeline") => self.execute_pipeline.look(&attempt).await,
+            _ => Ok(None),
         }
     }
 
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         let output = match attempt.config["action"].as_str() {
             Some("call_api") => self.call_api.execute(&attempt).await?,
+            Some("execute_pipeline") => return self.execute_pipeline.execute(&attempt).await,
             Some("send_notification") => self.notification.execute(&attempt).await?,
             _ => {
                 return Err(NodeFailure::permanent(
@@ -84,12 +103,20 @@ mod tests {
     #[test]
     fn an_unknown_action_is_a_problem_that_lists_the_known_ones() {
         let found = problems("action", &json!({"action": "run_task", "url": "x"}));
-        assert_eq!(found, ["/action: there is no action `run_task`: there are call_api, send_notification"]);
+        assert_eq!(
+            found,
+            [
+                "/action: there is no action `run_task`: there are call_api, execute_pipeline, send_notification"
+            ]
+        );
         assert_eq!(
             problems("action", &json!({})),
             ["/action: is missing: it must be a string that is not empty"]
         );
         let computed = problems("action", &json!({"action": "${{ input.action }}"}));
-        assert_eq!(computed, ["/action: must not be computed: it is one of call_api, send_notification"]);
+        assert_eq!(
+            computed,
+            ["/action: must not be computed: it is one of call_api, execute_pipeline, send_notification"]
+        );
     }
 }

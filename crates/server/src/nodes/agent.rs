@@ -303,7 +303,8 @@ mod tests {
         let outbound = Outbound::new(OutboundPolicy::public_only()).unwrap();
         let tools = Toolbox::with_builtin(&outbound, BlockingPool::new(1)).unwrap();
         let files: Arc<dyn ProjectFiles> = Arc::new(InDirectory(directory.path().to_owned()));
-        let types = super::super::node_types(&outbound, &tools, &providers, &files);
+        let places = crate::nodes::Places { files, ..crate::nodes::Places::none() };
+        let types = super::super::node_types(&outbound, &tools, &providers, &places);
         let memory = MemoryStore::new(Arc::new(SystemClock));
         let settings = EngineSettings::default();
         let (engine, service) = Engine::new(Arc::new(memory.clone()), types, Arc::new(SystemClock), settings);

@@ -7,9 +7,10 @@ use anyhow::Context as _;
 use chrono::{TimeDelta, Utc};
 use gathering_dag_engine::{ClaimedRun, DriveEnd, NewRun, Signals};
 use gathering_domain::{Digest, ProjectId, RunId};
-use gathering_persistence::{Pool, Projects, RunOrigin, RunRow, Wake, find_latest_local_run};
+use gathering_persistence::{Pool, Projects, RunOrigin, RunRow, find_latest_local_run};
 use serde_json::{Map, Value, json};
 
+use super::below::Tree;
 use super::interrupt::Interrupt;
 use crate::command::progress::tell;
 use crate::config::Config;
@@ -24,9 +25,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// From when on a run that another process holds is worth a word.
 const WORTH_A_WORD: Duration = Duration::from_secs(3);
-
-/// How often cancel requests are looked for when nothing says that there is one.
-const ACTS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Which run is to be finished.
 pub(super) enum Chosen {
@@ -194,41 +192,17 @@ impl<'a> LocalRun<'a> {
         identity: Identity,
         interrupt: &Interrupt,
     ) -> DriveEnd {
-        let run = claimed.claim.run;
+        let root = claimed.claim.run;
         let signals = Signals {
             drain: interrupt.drain().clone(),
             hand_back: interrupt.hand_back().clone(),
             fence: identity.fence.clone(),
             ..Signals::default()
         };
+        let tree = Tree { instance: self.instance, identity: &identity, root, signals: signals.clone() };
         tokio::select! {
             end = self.instance.engine.drive(claimed, signals.clone()) => end,
-            () = self.pass_on_acts(&identity, run, &signals) => DriveEnd::Abandoned,
-        }
-    }
-
-    /// Tells the drive when somebody acted on the run. Never ends.
-    async fn pass_on_acts(&self, identity: &Identity, run: RunId, signals: &Signals) {
-        let mut acts = self.instance.wakes.subscribe(Wake::Acts);
-        loop {
-            tokio::select! {
-                changed = acts.changed() => if changed.is_err() {
-                    return std::future::pending().await;
-                },
-                () = tokio::time::sleep(ACTS_INTERVAL) => {}
-            }
-            match self.instance.engine.store().list_acted_on(identity.id).await {
-                Ok(acted_on) => {
-                    for acted in acted_on.into_iter().filter(|acted| acted.run == run) {
-                        if acted.cancel_requested {
-                            signals.cancel.cancel()
-                        } else {
-                            signals.acted.notify_one()
-                        }
-                    }
-                }
-                Err(error) => tracing::debug!(error = %error, "it cannot be looked for who acted on the run"),
-            }
+            () = tree.accompany(&signals) => DriveEnd::Abandoned,
         }
     }
 }

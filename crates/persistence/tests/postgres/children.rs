@@ -1,0 +1,255 @@
+//! Runs that nodes of other runs start.
+
+use std::collections::BTreeSet;
+
+use crate::common::{World, wait_until};
+use chrono::{TimeDelta, Utc};
+use diesel_async::SimpleAsyncConnection;
+use gathering_dag_engine::{
+    Bond, Checkpoint, ChildRuns, Claim, MAX_DEPTH, NewChild, Parent, Release, RunEnd, RunError, RunStore,
+    StartChildrenError, StoreError, Tally,
+};
+use gathering_domain::{Digest, InstanceId, RunEvent, RunId, RunState};
+use gathering_persistence::{CancelRequest, RunRow, Runs, WakeBus};
+use serde_json::{Value, json};
+
+fn runs(world: &World) -> Runs {
+    Runs::new(world.pool.clone(), WakeBus::new())
+}
+
+async fn find(world: &World, run: RunId) -> RunRow {
+    runs(world).find(run).await.unwrap().unwrap()
+}
+
+/// A run that an instance drives, as the parent of children.
+async fn driven(world: &World, owner: InstanceId) -> (Parent, Claim, Digest) {
+    let new = world.new_run().await;
+    world.store.enqueue(new.clone()).await.unwrap();
+    let claim = world.store.claim_run(owner, new.id).await.unwrap().unwrap().claim;
+    (Parent { run: new.id, node: "each".parse().unwrap(), round: 0 }, claim, new.graph)
+}
+
+fn children(graph: Digest, items: std::ops::Range<u32>) -> Vec<NewChild> {
+    let child =
+        |item| NewChild { item, graph, input: json!({ "n": item }), pipeline: None, deadline_at: None };
+    items.map(child).collect()
+}
+
+async fn end(world: &World, claim: Claim, event: RunEvent, output: Option<Value>) {
+    let error = (event == RunEvent::Failed).then(|| RunError {
+        kind: "test".into(),
+        message: "as the test wants".into(),
+        node_id: None,
+    });
+    let end = RunEnd { event, output, error, abandons_children: true };
+    let checkpoint = Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(end)) };
+    world.store.commit(&[checkpoint]).await.unwrap().remove(0).unwrap();
+}
+
+async fn claim_item(world: &World, owner: InstanceId, parent: &Parent, item: u32) -> Claim {
+    world.store.claim_run(owner, parent.child(item)).await.unwrap().unwrap().claim
+}
+
+#[tokio::test]
+async fn children_are_started_once_however_often_and_by_however_many() {
+    let world = World::new().await;
+    let owner = world.begin_instance().await;
+    let (parent, _, graph) = driven(&world, owner).await;
+    let other = gathering_persistence::PgRunStore::new(world.db.pool().await, WakeBus::new());
+    let (one, two) = tokio::join!(
+        world.store.start(&parent, Bond::Item, children(graph, 0..20)),
+        other.start(&parent, Bond::Item, children(graph, 0..20)),
+    );
+    one.unwrap();
+    two.unwrap();
+    world.store.start(&parent, Bond::Item, children(graph, 10..30)).await.unwrap();
+    assert_eq!(world.count("SELECT count(*) FROM runs").await, 31);
+    assert_eq!(world.count("SELECT count(*) FROM child_runs").await, 30);
+    let tally = world.store.tally(&parent).await.unwrap();
+    assert_eq!(tally, Tally { n_started: 30, n_unfinished: 30, unsuccessful: None });
+    let next_round = Parent { round: 1, ..parent };
+    assert_eq!(world.store.tally(&next_round).await.unwrap(), Tally::default());
+    world.store.start(&next_round, Bond::Item, children(graph, 0..1)).await.unwrap();
+    assert_eq!(world.count("SELECT count(*) FROM child_runs").await, 31, "a new round has its own");
+}
+
+#[tokio::test]
+async fn a_child_inherits_what_binds_its_parent() {
+    let world = World::new().await;
+    let owner = world.begin_instance().await;
+    let mut new = world.new_run().await;
+    new.priority = 9;
+    new.timeout = Some(std::time::Duration::from_secs(3600));
+    world.store.enqueue(new.clone()).await.unwrap();
+    let claimed = world.store.claim_run(owner, new.id).await.unwrap().unwrap();
+    let parent = Parent { run: new.id, node: "call".parse().unwrap(), round: 0 };
+    let mut two = children(new.graph, 0..2);
+    let sooner = Utc::now() + TimeDelta::minutes(1);
+    two[0].deadline_at = Some(sooner);
+    two[1].deadline_at = Some(Utc::now() + TimeDelta::days(1));
+    world.store.start(&parent, Bond::Item, two).await.unwrap();
+    let (first, second) = (find(&world, parent.child(0)).await, find(&world, parent.child(1)).await);
+    assert_eq!(first.deadline_at.unwrap().timestamp_micros(), sooner.timestamp_micros());
+    assert_eq!(second.deadline_at, claimed.deadline_at, "the parent's is earlier");
+    assert_eq!((first.project, first.priority, first.kind.as_str()), (world.project, 9, "item"));
+    assert_eq!((first.parent, first.input), (Some(parent.run), json!({ "n": 0 })));
+    assert_eq!(first.trigger, json!({ "type": "run", "run_id": parent.run, "node_id": "call" }));
+    let claimed = world.store.claim_run(owner, first.id).await.unwrap().unwrap();
+    assert!(claimed.is_item);
+    let alone = Parent { node: "let_go".parse().unwrap(), ..parent };
+    world.store.start(&alone, Bond::Detached, children(new.graph, 0..1)).await.unwrap();
+    let let_go = find(&world, alone.child(0)).await;
+    assert_eq!((let_go.parent, let_go.kind.as_str()), (None, "pipeline"));
+    assert_eq!(world.store.tally(&alone).await.unwrap(), Tally::default(), "nobody waits for it");
+}
+
+#[tokio::test]
+async fn the_tally_and_the_outputs_follow_the_items() {
+    let world = World::new().await;
+    let owner = world.begin_instance().await;
+    let (parent, _, graph) = driven(&world, owner).await;
+    world.store.start(&parent, Bond::Item, children(graph, 0..5)).await.unwrap();
+    for (item, output) in [(4, Some(json!("a\0b"))), (0, None), (2, Some(json!([2])))] {
+        let claim = claim_item(&world, owner, &parent, item).await;
+        end(&world, claim, RunEvent::Succeeded, output).await;
+    }
+    let outputs = world.store.load_outputs(&parent, 0, 10).await.unwrap();
+    assert_eq!(outputs, [(0, Value::Null), (2, json!([2])), (4, json!("a\0b"))]);
+    assert_eq!(world.store.load_outputs(&parent, 1, 1).await.unwrap(), [(2, json!([2]))]);
+    for (item, event) in [(3, RunEvent::TimedOut), (1, RunEvent::Failed)] {
+        let claim = claim_item(&world, owner, &parent, item).await;
+        end(&world, claim, event, None).await;
+    }
+    let tally = world.store.tally(&parent).await.unwrap();
+    assert_eq!((tally.n_started, tally.n_unfinished), (5, 0));
+    let unsuccessful = tally.unsuccessful.unwrap();
+    assert_eq!((unsuccessful.item, unsuccessful.run), (1, parent.child(1)));
+    assert_eq!((unsuccessful.state, unsuccessful.error.unwrap().kind.as_str()), (RunState::Failed, "test"));
+}
+
+#[tokio::test]
+async fn cancelled_children_end_at_once_or_hear_of_it() {
+    let world = World::new().await;
+    let owner = world.begin_instance().await;
+    let (parent, _, graph) = driven(&world, owner).await;
+    world.store.start(&parent, Bond::Awaited, children(graph, 0..3)).await.unwrap();
+    let other = Parent { node: "other".parse().unwrap(), ..parent.clone() };
+    world.store.start(&other, Bond::Awaited, children(graph, 0..1)).await.unwrap();
+    let done = claim_item(&world, owner, &parent, 0).await;
+    end(&world, done, RunEvent::Succeeded, None).await;
+    let driven = claim_item(&world, owner, &parent, 1).await;
+    world.store.cancel(&parent).await.unwrap();
+    world.store.cancel(&parent).await.unwrap();
+    assert_eq!(find(&world, done.run).await.state, RunState::Succeeded);
+    let heard = world.store.list_acted_on(owner).await.unwrap();
+    assert!(heard.iter().any(|acted| acted.run == driven.run && acted.cancel_requested), "{heard:?}");
+    assert_eq!(find(&world, parent.child(2)).await.state, RunState::Cancelled);
+    assert_eq!(world.count("SELECT count(*) FROM events WHERE type = 'run.cancelled'").await, 1);
+    assert_eq!(find(&world, other.child(0)).await.cancel_requested_at, None, "another node's");
+    assert_eq!(runs(&world).request_cancel(parent.child(2)).await.unwrap(), CancelRequest::AlreadyEnded);
+}
+
+#[tokio::test]
+async fn nothing_is_started_in_the_name_of_a_run_that_ended_or_is_too_deep() {
+    let world = World::new().await;
+    let owner = world.begin_instance().await;
+    let (parent, claim, graph) = driven(&world, owner).await;
+    let mut above = parent.clone();
+    for depth in 1..=MAX_DEPTH {
+        world.store.start(&above, Bond::Awaited, children(graph, 0..1)).await.unwrap();
+        above = Parent { run: above.child(0), ..above };
+        claim_item_of(&world, owner, &above, depth).await;
+    }
+    let n_runs = world.count("SELECT count(*) FROM runs").await;
+    let refused = world.store.start(&above, Bond::Awaited, children(graph, 0..1)).await;
+    assert!(matches!(refused, Err(StartChildrenError::TooDeep)), "{refused:?}");
+    end(&world, claim, RunEvent::Succeeded, None).await;
+    let refused = world.store.start(&parent, Bond::Awaited, children(graph, 5..6)).await;
+    assert!(matches!(refused, Err(StartChildrenError::ParentEnded)), "{refused:?}");
+    assert_eq!(world.count("SELECT count(*) FROM runs").await, n_runs);
+    let (parent, ..) = driven(&world, owner).await;
+    let refused = world.store.start(&parent, Bond::Awaited, children(Digest::of(b"nowhere"), 0..1)).await;
+    assert!(matches!(refused, Err(StartChildrenError::Store(StoreError::Missing { .. }))), "{refused:?}");
+}
+
+async fn claim_item_of(world: &World, owner: InstanceId, child: &Parent, depth: u32) {
+    world.store.claim_run(owner, child.run).await.unwrap().unwrap();
+    let stored = format!("SELECT depth FROM child_runs WHERE run_id = '{}'", child.run);
+    assert_eq!(world.count(&stored).await, i64::from(depth));
+}
+
+/// How many sessions of this schema wait for another to end its transaction.
+const N_WAITING: &str = "SELECT count(DISTINCT waiting.pid) FROM pg_locks AS waiting JOIN pg_locks AS table_lock USING (pid) \
+                         WHERE NOT waiting.granted AND waiting.locktype = 'transactionid' \
+                         AND table_lock.relation = 'runs'::regclass";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_meets_the_end_of_the_parent_starts_nothing() {
+    let world = World::new().await;
+    let owner = world.begin_instance().await;
+    let (parent, _, graph) = driven(&world, owner).await;
+    let mut ending = world.db.connection().await;
+    let sql = format!(
+        "BEGIN; UPDATE runs SET state = 'failed', owner = NULL, ended_at = now() WHERE id = '{}'",
+        parent.run
+    );
+    ending.batch_execute(&sql).await.unwrap();
+    let (store, place) = (world.store.clone(), parent.clone());
+    let starting = tokio::spawn(async move { store.start(&place, Bond::Item, children(graph, 0..3)).await });
+    wait_until("the start waits", async || world.count(N_WAITING).await > 0).await;
+    ending.batch_execute("COMMIT").await.unwrap();
+    let refused = starting.await.unwrap();
+    assert!(matches!(refused, Err(StartChildrenError::ParentEnded)), "{refused:?}");
+    assert_eq!(world.count("SELECT count(*) FROM runs").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn children_that_the_end_of_the_parent_meets_are_cancelled_with_it() {
+    let world = World::new().await;
+    let owner = world.begin_instance().await;
+    let (parent, claim, graph) = driven(&world, owner).await;
+    // Holds the start up after it has locked the parent, where it looks for the graph.
+    let mut blocker = world.db.connection().await;
+    blocker.batch_execute("BEGIN; SELECT FROM graphs FOR UPDATE").await.unwrap();
+    let (store, place) = (world.store.clone(), parent.clone());
+    let starting = tokio::spawn(async move { store.start(&place, Bond::Item, children(graph, 0..3)).await });
+    let locked = format!(
+        "SELECT count(*) FROM runs WHERE id = '{}' AND xmax <> 0", // `xmax`: who has locked it
+        parent.run
+    );
+    wait_until("the start holds the parent", async || world.count(&locked).await > 0).await;
+    let store = world.store.clone();
+    let end = RunEnd { event: RunEvent::Cancelled, output: None, error: None, abandons_children: true };
+    let checkpoint = Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(end)) };
+    let ending = tokio::spawn(async move { store.commit(&[checkpoint]).await });
+    wait_until("both wait", async || world.count(N_WAITING).await == 2).await;
+    blocker.batch_execute("COMMIT").await.unwrap();
+    starting.await.unwrap().unwrap();
+    ending.await.unwrap().unwrap().remove(0).unwrap();
+    let left = "SELECT count(*) FROM runs WHERE state = 'queued' AND cancel_requested_at IS NULL";
+    assert_eq!(world.count(left).await, 0, "no child goes on");
+}
+
+#[tokio::test]
+async fn who_claims_below_a_run_gets_its_tree_and_nothing_else() {
+    let world = World::new().await;
+    let owner = world.begin_instance().await;
+    let (parent, _, graph) = driven(&world, owner).await;
+    let stranger = world.accept().await;
+    world.store.start(&parent, Bond::Item, children(graph, 0..3)).await.unwrap();
+    let below = Parent { run: parent.child(0), ..parent.clone() };
+    let first = world.store.claim_children(owner, parent.run, 1).await.unwrap();
+    assert_eq!(first.len(), 1);
+    claim_the_rest(&world, owner, &parent).await;
+    world.store.start(&below, Bond::Awaited, children(graph, 0..1)).await.unwrap();
+    let deeper = world.store.claim_children(owner, parent.run, 10).await.unwrap();
+    assert_eq!(deeper.iter().map(|run| run.claim.run).collect::<Vec<_>>(), [below.child(0)]);
+    assert_eq!(find(&world, stranger).await.state, RunState::Queued);
+}
+
+async fn claim_the_rest(world: &World, owner: InstanceId, parent: &Parent) {
+    let rest = world.store.claim_children(owner, parent.run, 10).await.unwrap();
+    let rest: BTreeSet<RunId> = rest.iter().map(|run| run.claim.run).collect();
+    assert_eq!(rest.len(), 2);
+    assert!(rest.iter().all(|run| (0..3).any(|item| *run == parent.child(item))));
+}

@@ -1,0 +1,117 @@
+//! `action: execute_pipeline`: a pipeline of the same project as a run below this one.
+
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use gathering_dag_engine::{
+    Attempt, Bond, ChildRuns, Fields, NewChild, NodeFailure, Outcome, Parent, Shape, StartChildrenError,
+    StoreError, Wait, look_at_only_child,
+};
+use gathering_domain::{PipelineId, WaitingFor};
+use serde_json::{Value, json};
+
+use super::is_computed_text;
+use super::places::{Places, ProjectPipelines};
+
+/// `execute_pipeline {pipeline_id, input?, wait?}` -> `{run_id, output}`, or `{run_id}` where it does not wait.
+pub(super) struct ExecutePipeline {
+    pipelines: Arc<dyn ProjectPipelines>,
+    children: Arc<dyn ChildRuns>,
+}
+
+impl ExecutePipeline {
+    pub(super) fn new(places: &Places) -> Self {
+        Self { pipelines: Arc::clone(&places.pipelines), children: Arc::clone(&places.children) }
+    }
+
+    pub(super) fn check(config: &mut Fields<'_>) {
+        let id = config.required("pipeline_id", Shape::Text).and_then(Value::as_str);
+        if let Some(Err(error)) = id.filter(|id| !is_computed_text(id)).map(str::parse::<PipelineId>) {
+            config.problem("pipeline_id", error.to_string());
+        }
+        config.optional("input", Shape::Any);
+        config.optional("wait", Shape::Bool);
+    }
+
+    /// Makes the fields known without judging them.
+    pub(super) fn know_fields(config: &mut Fields<'_>) {
+        for name in ["pipeline_id", "input", "wait"] {
+            config.optional(name, Shape::Any);
+        }
+    }
+
+    pub(super) async fn execute(&self, attempt: &Attempt) -> Result<Outcome, NodeFailure> {
+        let parent = Parent::of(attempt);
+        if attempt.woken {
+            // Its own limit passed; with the run's the run would have ended.
+            return self.give_up(&parent).await;
+        }
+        let waits = attempt.config["wait"].as_bool().unwrap_or(true);
+        self.start(&parent, attempt, if waits { Bond::Awaited } else { Bond::Detached }).await?;
+        if !waits {
+            return Ok(Outcome::Done(json!({ "run_id": parent.child(0) })));
+        }
+        Ok(match self.look(attempt).await? {
+            Some(outcome) => outcome,
+            None => Outcome::Wait(Wait { on: WaitingFor::Child, until: None }),
+        })
+    }
+
+    pub(super) async fn look(&self, attempt: &Attempt) -> Result<Option<Outcome>, NodeFailure> {
+        let parent = Parent::of(attempt);
+        let output = look_at_only_child(&*self.children, &parent).await?;
+        Ok(output.map(|output| Outcome::Done(json!({ "run_id": parent.child(0), "output": output }))))
+    }
+
+    async fn start(&self, parent: &Parent, attempt: &Attempt, bond: Bond) -> Result<(), NodeFailure> {
+        let id = attempt.config["pipeline_id"].as_str().unwrap_or_default();
+        let id: PipelineId = id
+            .parse()
+            .map_err(|error| NodeFailure::permanent("config", format!("`pipeline_id`: {error}")))?;
+        let pipeline = self.pipelines.find(attempt.project, id).await?;
+        let input = match &attempt.config["input"] {
+            Value::Null => json!({}),
+            input => input.clone(),
+        };
+        let timeout = pipeline.timeout.and_then(|timeout| TimeDelta::from_std(timeout).ok());
+        let child = NewChild {
+            item: 0,
+            graph: pipeline.graph,
+            input,
+            pipeline: Some((id, pipeline.version)),
+            deadline_at: timeout.and_then(|timeout| attempt.now.checked_add_signed(timeout)),
+        };
+        self.children.start(parent, bond, vec![child]).await.map_err(|error| match error {
+            StartChildrenError::Store(error @ StoreError::Unavailable(_)) => {
+                NodeFailure::retryable("unavailable", error.to_string())
+            }
+            error => error.into(),
+        })
+    }
+
+    async fn give_up(&self, parent: &Parent) -> Result<Outcome, NodeFailure> {
+        let cancelled = self.children.cancel(parent).await;
+        cancelled.map_err(|error| NodeFailure::retryable("unavailable", error.to_string()))?;
+        let message = format!("run {} took too long", parent.child(0));
+        Err(NodeFailure::retryable(NodeFailure::TIMED_OUT, message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::tests::problems;
+
+    #[test]
+    fn every_bad_field_is_named() {
+        let found = problems(
+            "action",
+            &json!({"action": "execute_pipeline", "pipeline_id": "mine", "wait": 1, "x": 1}),
+        );
+        let places: Vec<&str> = found.iter().filter_map(|problem| problem.split(": ").next()).collect();
+        assert_eq!(places, ["/pipeline_id", "/wait", "/x"]);
+        let computed = json!({"action": "execute_pipeline", "pipeline_id": "${{ input.id }}", "input": [1]});
+        assert!(problems("action", &computed).is_empty());
+    }
+}
