@@ -24,7 +24,7 @@ const ADMIN: [u16; 8] = [401, 403, 403, 403, 403, 200, 403, 403];
 const READ: [u16; 8] = [401, 404, 200, 200, 200, 200, 200, 404];
 
 /// What each caller gets. An editor writes and runs, an owner manages; who is no member is told that there is nothing.
-const TABLE: [(&str, [u16; 8]); 43] = [
+const TABLE: [(&str, [u16; 8]); 45] = [
     ("GET /health/live", OPEN),
     ("GET /health/ready", OPEN),
     ("GET /health", OPEN),
@@ -68,6 +68,9 @@ const TABLE: [(&str, [u16; 8]); 43] = [
     ("POST /api/v1/runs/{}/cancel", [401, 404, 403, 409, 409, 409, 403, 404]),
     ("GET /api/v1/runs/{}/journal", READ),
     ("GET /api/v1/runs/{}/stream", READ),
+    ("POST /api/v1/runs/{}/rerun", [401, 404, 403, 202, 202, 202, 403, 404]),
+    // The run has ended, so nothing in it waits for a decision.
+    ("POST /api/v1/runs/{}/nodes/{}/decision", [401, 404, 403, 409, 409, 409, 403, 404]),
     ("GET /api/v1/system/instances", ADMIN),
 ];
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gathering_dag_engine::{Graph, NodeTypes};
-use gathering_domain::{Digest, Problems};
+use gathering_domain::{Digest, Email, Node, NodeId, Problems};
 use serde_json::Value;
 
 use super::problem::Problem;
@@ -20,6 +20,8 @@ pub(crate) struct Outline {
     pub(crate) levels: Vec<Vec<String>>,
     /// How long a run may take.
     pub(crate) timeout: Option<Duration>,
+    /// Who may decide about a node, where it says so.
+    approvers: HashMap<String, Vec<Email>>,
 }
 
 impl Outline {
@@ -36,6 +38,8 @@ impl Outline {
 
     fn of(graph: &Graph) -> Self {
         let nodes = &graph.definition().nodes;
+        let approvers =
+            nodes.iter().filter_map(|node| Some((node.id.to_string(), approvers(node)?))).collect();
         let types: HashMap<&str, &str> =
             nodes.iter().map(|node| (node.id.as_str(), node.node_type.as_str())).collect();
         let nodes = graph
@@ -44,8 +48,24 @@ impl Outline {
             .collect();
         let levels =
             graph.levels().into_iter().map(|level| level.into_iter().map(str::to_owned).collect()).collect();
-        Self { nodes, levels, timeout: graph.definition().timeout }
+        Self { nodes, levels, timeout: graph.definition().timeout, approvers }
     }
+
+    /// Whether the graph has this node.
+    pub(crate) fn has(&self, node: &NodeId) -> bool {
+        self.nodes.iter().any(|(id, _)| id == node.as_str())
+    }
+
+    /// Whether the node lets this person decide, as far as it says who may.
+    pub(crate) fn may_decide(&self, node: &NodeId, person: &Email) -> bool {
+        self.approvers.get(node.as_str()).is_none_or(|approvers| approvers.contains(person))
+    }
+}
+
+/// The people whom a node names. What is no address is nobody's.
+fn approvers(node: &Node) -> Option<Vec<Email>> {
+    let approvers = node.config.get("approvers").filter(|_| node.node_type == "approval")?.as_array()?;
+    Some(approvers.iter().filter_map(Value::as_str).filter_map(|text| text.parse().ok()).collect())
 }
 
 impl AppState {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use gathering_dag_engine::{IllegalRecord, JournalEntry, NodeFailure, NodeRun, NodeState, RunError};
-use gathering_domain::{NodeId, RunState};
+use gathering_domain::{NodeId, RunState, WaitingFor};
 use gathering_persistence::RunRow;
 use serde::Serialize;
 use serde_json::Value;
@@ -192,6 +192,13 @@ impl NodeRuns {
             }
         }
         Ok(())
+    }
+
+    /// Whether this node waits for a decision.
+    pub(crate) fn is_waiting_for_approval(&self, node: &NodeId) -> bool {
+        self.0.get(node).is_some_and(|node| {
+            node.state == NodeState::Waiting && node.waiting_for == Some(WaitingFor::Approval)
+        })
     }
 }
 

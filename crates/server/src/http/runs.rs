@@ -1,10 +1,13 @@
-//! Runs: started, listed, followed, asked to stop.
+//! Runs: started, listed, shown, asked to stop.
+
+pub(crate) mod decide;
+pub(crate) mod rerun;
 
 use actix_web::http::header::HeaderMap;
 use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use chrono::{DateTime, Utc};
 use gathering_auth::{Action, Caller};
-use gathering_dag_engine::{Fields, NewRun, Shape};
+use gathering_dag_engine::{Fields, JournalEntry, NewRun, Shape};
 use gathering_domain::{Digest, PipelineId, Problems, RunId, RunState};
 use gathering_persistence::{Acceptance, CancelRequest, Pipeline, RunFilter, RunOrigin, RunRow};
 use serde::Deserialize;
@@ -283,11 +286,23 @@ pub(crate) async fn journal(
     problems.into_result().map_err(Problem::invalid)?;
     let from_cursor = cursor.and_then(|cursor| i64::try_from(cursor.as_u128()).ok());
     let entries = state.engine.store().load_journal(run.id, from_cursor.unwrap_or(after), limit + 1).await?;
-    let key = |entry: &gathering_dag_engine::JournalEntry| {
-        Uuid::from_u128(u128::try_from(entry.seq).unwrap_or_default())
-    };
+    let key = |entry: &JournalEntry| Uuid::from_u128(u128::try_from(entry.seq).unwrap_or_default());
     let page = Page::of(List::Journal, entries, limit, key, JournalEntryView::of);
     Ok(HttpResponse::Ok().json(page))
+}
+
+/// The whole journal of a run.
+async fn load_journal(state: &AppState, run: RunId) -> Result<Vec<JournalEntry>, Problem> {
+    let mut all: Vec<JournalEntry> = Vec::new();
+    loop {
+        let after = all.last().map_or(0, |last| last.seq);
+        let entries = state.engine.store().load_journal(run, after, JOURNAL_PAGE).await?;
+        let is_last = entries.len() < JOURNAL_PAGE;
+        all.extend(entries);
+        if is_last {
+            return Ok(all);
+        }
+    }
 }
 
 impl AppState {

@@ -74,6 +74,8 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
         .service(runs::show)
         .service(runs::cancel)
         .service(runs::journal)
+        .service(runs::rerun::rerun)
+        .service(runs::decide::decide)
         .service(stream::stream)
         .service(system::instances);
     config.service(api);

@@ -240,6 +240,8 @@ async fn every_route_is_in_the_document_and_the_other_way_round() {
             "POST /api/v1/pipelines/{id}/runs",
             "POST /api/v1/projects",
             "POST /api/v1/runs/{id}/cancel",
+            "POST /api/v1/runs/{id}/nodes/{node_id}/decision",
+            "POST /api/v1/runs/{id}/rerun",
             "PUT /api/v1/auth/password",
             "PUT /api/v1/pipelines/{id}",
             "PUT /api/v1/projects/{id}/files/{path}",

@@ -202,7 +202,6 @@ mod tests {
     use tokio::sync::Notify;
     use tokio_util::sync::CancellationToken;
 
-    use super::super::NoFiles;
     use super::super::tests::problems;
     use super::*;
 
@@ -246,7 +245,7 @@ mod tests {
         let outbound =
             gathering_tools::Outbound::new(gathering_tools::OutboundPolicy::public_only()).unwrap();
         let tools = Toolbox::with_builtin(&outbound, gathering_tools::BlockingPool::new(1)).unwrap();
-        let node = Agent::new(Providers::with_scripted(), tools, Arc::new(NoFiles));
+        let node = Agent::new(Providers::with_scripted(), tools, crate::nodes::Places::none().files);
         node.model_of(&AgentDefinition::parse(agent).unwrap()).map(|model| model.provider().to_owned())
     }
 
