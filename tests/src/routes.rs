@@ -105,7 +105,11 @@ pub const ROUTES: [Route; 43] = [
             "definition": {"nodes": [{"id": "begin", "type": "trigger"}], "edges": []}}"#,
     ),
     route("GET /api/v1/pipelines/{}", "/api/v1/pipelines/{pipeline}", ""),
-    route("PUT /api/v1/pipelines/{}", "/api/v1/pipelines/{pipeline}", r#"{"name": "shared", "enabled": true}"#),
+    route(
+        "PUT /api/v1/pipelines/{}",
+        "/api/v1/pipelines/{pipeline}",
+        r#"{"name": "shared", "enabled": true}"#,
+    ),
     route("DELETE /api/v1/pipelines/{}", "/api/v1/pipelines/{new_pipeline}", ""),
     route("GET /api/v1/pipelines/{}/versions", "/api/v1/pipelines/{pipeline}/versions", ""),
     route("POST /api/v1/pipelines/{}/runs", "/api/v1/pipelines/{pipeline}/runs", r#"{"input": {"a": "b"}}"#),
