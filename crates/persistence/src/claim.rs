@@ -34,13 +34,15 @@ type ClaimedSql =
 
 /// What every claim does with its candidates: the state is checked again (a candidate can be stale), the epoch rises,
 /// a run with an earlier owner gets its `taken_over` entry, and a first claim is an event. `available_at` is null while
-/// a run is driven, so that who acts meanwhile can leave word there.
+/// a run is driven, so that who acts meanwhile can leave word there. `IS TRUE` hides the condition from the planner, so
+/// that rows are found by their ids.
 const CLAIM: &str = "
     claimed AS (
         UPDATE runs SET state = 'running', owner = args.owner, epoch = runs.epoch + 1, waiting_for = NULL,
             available_at = NULL, started_at = coalesce(runs.started_at, now())
         FROM args
-        WHERE runs.id = ANY (ARRAY(SELECT id FROM candidates ORDER BY id)) AND runs.state IN ('queued', 'waiting')
+        WHERE runs.id = ANY (ARRAY(SELECT id FROM candidates ORDER BY id))
+            AND (runs.state IN ('queued', 'waiting')) IS TRUE
         RETURNING runs.id, runs.epoch, runs.owner, runs.project_id, runs.graph_digest, runs.input, runs.deadline_at,
             runs.cancel_requested_at, runs.rerun_of IS NOT NULL AS is_rerun, runs.created_at, runs.priority
     ), taken_over AS (

@@ -199,6 +199,9 @@ impl<const ABANDONS: bool> QueryFragment<Pg> for Commit<ABANDONS> {
 
 /// Lets runs go. Whoever acts on a run while it is driven (an approval, the end of a child, a cancel) sets its
 /// `available_at`; such a run is not parked but made available at once, so that no wake-up is lost.
+///
+/// `IS TRUE` hides its conditions from the planner, so that rows are found by their ids and never by an index over all
+/// that run.
 const RELEASE: &str = "
     released AS (
         UPDATE runs SET state = r.state, owner = NULL, waiting_for = r.waiting_for,
@@ -213,7 +216,7 @@ const RELEASE: &str = "
                 ELSE least(r.until, runs.deadline_at)
             END
         FROM release AS r
-        WHERE runs.id = r.run_id AND runs.owner = r.owner AND runs.epoch = r.epoch AND runs.state = 'running'
+        WHERE runs.id = r.run_id AND runs.epoch = r.epoch AND (runs.owner = r.owner AND runs.state = 'running') IS TRUE
         RETURNING runs.id, runs.project_id, runs.state, runs.parent_run_id
     )";
 

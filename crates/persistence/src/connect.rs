@@ -95,6 +95,7 @@ impl ConnectOptions {
     }
 
     /// Opens a session for queries, none of which may take longer than `statement_timeout`; zero is no limit.
+    #[cfg(feature = "testing")]
     pub(crate) async fn open_for_queries(
         &self,
         statement_timeout: Duration,
@@ -102,7 +103,8 @@ impl ConnectOptions {
         self.open_planned(statement_timeout, Plans::OfEachValue).await
     }
 
-    /// As [`ConnectOptions::open_for_queries`], with a word on how prepared statements are planned.
+    /// Opens a session for queries, none of which may take longer than `statement_timeout`; zero is no limit. `plans` says
+    /// when those that are prepared are planned.
     pub(crate) async fn open_planned(
         &self,
         statement_timeout: Duration,
@@ -127,10 +129,12 @@ async fn set_up(
 
     let sql = match plans {
         Plans::OfEachValue => "SELECT set_config('statement_timeout', $1, false)",
-        // Also what statistics of an empty table would mislead it to: a plan that reads all of it.
+        // By an index and in its order, whatever the statistics say at that moment: those of an empty table would make
+        // it a plan that reads all of a full one.
         Plans::Once => {
             "SELECT set_config('statement_timeout', $1, false), set_config('plan_cache_mode', 'force_generic_plan', false),
-                set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false)"
+                set_config('enable_seqscan', 'off', false),
+                set_config('enable_sort', 'off', false), set_config('jit', 'off', false)"
         }
     };
     diesel::sql_query(sql)
