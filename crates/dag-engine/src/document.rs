@@ -93,10 +93,6 @@ fn node(value: &Value, index: usize, at: Pointer, problems: &mut Problems) -> Op
     let breaker = fields.optional("circuit_breaker", Shape::Object);
     let (retry_at, breaker_at) = (fields.place("retry"), fields.place("circuit_breaker"));
     let retry = retry.map(|value| retry_policy(value, retry_at, fields.problems())).unwrap_or_default();
-    if breaker.is_some() {
-        // Better refused than accepted without effect.
-        fields.problem("circuit_breaker", "is not supported by this version: leave it out");
-    }
     let circuit_breaker = breaker.and_then(|value| circuit_breaker(value, breaker_at, fields.problems()));
     fields.finish();
     Some(Node {

@@ -13,10 +13,10 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use gathering_domain::{Digest, RunEvent, WaitingFor};
-use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::breaker::Breakers;
 use crate::checkpointer::Checkpointer;
 use crate::clock::Clock;
 use crate::effects::EffectRecord;
@@ -71,6 +71,7 @@ pub enum DriveEnd {
 pub(crate) struct Surroundings {
     pub(crate) checkpointer: Checkpointer,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) breakers: Option<Breakers>,
     /// From how long a wait on the run is let go of until then.
     pub(crate) park_after: Duration,
 }
@@ -319,6 +320,7 @@ impl Driver {
         let event = match result {
             Ok(Outcome::Done(output)) => JournalEvent::Succeeded { output },
             Ok(Outcome::Wait(Wait { on, until })) => {
+                let until = until.or_else(|| self.limit_of_wait(node, on));
                 self.timers.extend(until.map(|until| (until, node)));
                 JournalEvent::Waiting { on, until }
             }
@@ -392,9 +394,4 @@ fn draw(name: &str) -> f64 {
     let digest = Digest::of(name.as_bytes());
     let [a, b, c, d, ..] = *digest.as_bytes();
     f64::from(u32::from_be_bytes([a, b, c, d])) / f64::from(u32::MAX)
-}
-
-/// The input of a run, as nodes share it.
-pub(crate) fn shared_input(claimed: &ClaimedRun) -> Arc<Value> {
-    Arc::new(claimed.input.clone())
 }

@@ -7,9 +7,10 @@ use gathering_domain::{Digest, RunEvent};
 use moka::sync::Cache;
 use tokio_util::sync::CancellationToken;
 
+use crate::breaker::Breakers;
 use crate::checkpointer::{Checkpointer, CheckpointerService};
 use crate::clock::Clock;
-use crate::driver::{DriveEnd, Driver, Signals, Surroundings, shared_input};
+use crate::driver::{DriveEnd, Driver, Signals, Surroundings};
 use crate::graph::Graph;
 use crate::journal::{JournalEntry, Seq};
 use crate::node_type::NodeTypes;
@@ -40,7 +41,8 @@ pub struct Engine {
     store: Arc<dyn RunStore>,
     types: NodeTypes,
     around: Surroundings,
-    graphs: Cache<Digest, Arc<Graph>>,
+    /// By digest, and whether `item` is in scope.
+    graphs: Cache<(Digest, bool), Arc<Graph>>,
 }
 
 /// The engine's own task: it writes the checkpoints. It must outlive every drive.
@@ -62,9 +64,16 @@ impl Engine {
         settings: EngineSettings,
     ) -> (Self, EngineService) {
         let (checkpointer, service) = Checkpointer::new(Arc::clone(&store));
-        let around = Surroundings { checkpointer, clock, park_after: settings.park_after };
+        let around = Surroundings { checkpointer, clock, park_after: settings.park_after, breakers: None };
         let graphs = Cache::new(settings.graph_cache_entries);
         (Self { store, types, around, graphs }, EngineService(service))
+    }
+
+    /// The same engine with circuit breakers; without, none ever opens.
+    #[must_use]
+    pub fn with_breakers(mut self, breakers: Breakers) -> Self {
+        self.around.breakers = Some(breakers);
+        self
     }
 
     /// The node types that definitions may use here.
@@ -96,12 +105,11 @@ impl Engine {
             Err(error) => return self.give_up(&claimed, 0, error).await,
         };
         let last_seq = journal.last().map_or(0, |entry| entry.seq);
-        let graph = match self.graph_of(claimed.graph, &signals).await {
+        let graph = match self.graph_of(&claimed, &signals).await {
             Ok(graph) => graph,
             Err(error) => return self.give_up(&claimed, last_seq, error).await,
         };
-        let mut progress =
-            Progress::new(Arc::clone(&graph), claimed.claim.run, claimed.project, shared_input(&claimed));
+        let mut progress = Progress::new(Arc::clone(&graph), &claimed);
         if let Err(error) = progress.replay(&journal) {
             return self.give_up(&claimed, last_seq, LoadError::Unusable(error.into())).await;
         }
@@ -131,15 +139,19 @@ impl Engine {
         }
     }
 
-    async fn graph_of(&self, digest: Digest, signals: &Signals) -> Result<Arc<Graph>, LoadError> {
-        if let Some(graph) = self.graphs.get(&digest) {
+    async fn graph_of(&self, claimed: &ClaimedRun, signals: &Signals) -> Result<Arc<Graph>, LoadError> {
+        let key = (claimed.graph, claimed.is_item);
+        if let Some(graph) = self.graphs.get(&key) {
             return Ok(graph);
         }
-        let definition = patiently(signals, || self.store.load_graph(digest)).await?;
-        let graph = Graph::validate(&definition, &self.types)
-            .map_err(|problems| LoadError::Unusable(problems.into()))?;
-        let graph = Arc::new(graph);
-        self.graphs.insert(digest, Arc::clone(&graph));
+        let definition = patiently(signals, || self.store.load_graph(claimed.graph)).await?;
+        let graph = if claimed.is_item {
+            Graph::validate_item(&definition, &self.types)
+        } else {
+            Graph::validate(&definition, &self.types)
+        };
+        let graph = Arc::new(graph.map_err(|problems| LoadError::Unusable(problems.into()))?);
+        self.graphs.insert(key, Arc::clone(&graph));
         Ok(graph)
     }
 

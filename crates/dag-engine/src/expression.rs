@@ -1,7 +1,7 @@
 //! Expressions: CEL, checked when a definition is validated and bounded when they are evaluated.
 //!
-//! In scope: `input`, `nodes.<id>.output`, `nodes.<id>.state`, `nodes.<id>.error`, `run.id`, `run.project_id`. The
-//! standard functions and the `strings`, `lists` and `math` extensions of CEL are there. Evaluation is pure: the same
+//! In scope: `input`, `nodes.<id>.output`, `nodes.<id>.state`, `nodes.<id>.error`, `run.id`, `run.project_id`, and
+//! in the graph of a `map` also `item` and `index`. The standard functions and the `strings`, `lists` and `math` extensions of CEL are there. Evaluation is pure: the same
 //! scope gives the same value, so edges and conditions need no record of their own and replay equals live.
 //!
 //! The interpreter itself does not bound evaluation. Only comprehensions (`map`, `filter`, `all`, `exists`, …) can
@@ -54,6 +54,10 @@ pub trait Scope {
     fn node_ids(&self) -> Vec<String>;
     /// `run`.
     fn run(&self) -> Value;
+    /// `item` and `index`, where the graph is that of a `map`.
+    fn item(&self) -> Option<(&Value, u32)> {
+        None
+    }
 }
 
 /// A checked expression.
@@ -136,6 +140,11 @@ impl Expression {
         self.uses.paths.iter()
     }
 
+    /// Whether it reads `item` or `index`, which only the graph of a `map` has.
+    pub(crate) const fn reads_item(&self) -> bool {
+        self.uses.item
+    }
+
     /// Its value in this scope.
     ///
     /// # Errors
@@ -162,6 +171,10 @@ impl Expression {
         }
         if self.uses.run {
             context.add_variable_from_value("run", to_cel(&scope.run()));
+        }
+        if let Some((item, index)) = scope.item().filter(|_| self.uses.item) {
+            context.add_variable_from_value("item", to_cel(item));
+            context.add_variable_from_value("index", CelValue::Int(i64::from(index)));
         }
         if self.uses.all_nodes || !self.uses.nodes.is_empty() {
             context.add_variable_from_value("nodes", self.nodes_in(scope));

@@ -14,7 +14,7 @@ use crate::document::{self, Document};
 use crate::expression::Expression;
 use crate::fields::Fields;
 use crate::node_type::{NodeType, NodeTypes};
-use crate::template::{self, Template};
+use crate::template::{self, SpecialFields, Template};
 
 mod ancestry;
 mod references;
@@ -25,8 +25,10 @@ pub struct Graph {
     pub(crate) edges: Vec<GraphEdge>,
     pub(crate) output: Option<Expression>,
     pub(crate) by_id: HashMap<String, usize>,
+    /// Whether `item` and `index` are in scope.
+    is_item: bool,
     definition: Definition,
-    order: Vec<usize>,
+    pub(crate) order: Vec<usize>,
 }
 
 /// A node with what its type made of its config. Nodes and edges are named by their index in the definition.
@@ -53,6 +55,18 @@ impl Graph {
     /// # Errors
     /// Everything that is wrong with it, each with its JSON pointer; nothing of it may be executed.
     pub fn validate(document: &Value, types: &NodeTypes) -> Result<Self, Problems> {
+        Self::validate_scoped(document, types, false)
+    }
+
+    /// Validates the definition of what a `map` does with each item: `item` and `index` are in scope.
+    ///
+    /// # Errors
+    /// As [`Graph::validate`].
+    pub fn validate_item(document: &Value, types: &NodeTypes) -> Result<Self, Problems> {
+        Self::validate_scoped(document, types, true)
+    }
+
+    fn validate_scoped(document: &Value, types: &NodeTypes, is_item: bool) -> Result<Self, Problems> {
         let mut problems = Problems::new();
         let Document { definition, node_places, edge_places } = document::read(document, &mut problems);
         let nodes = compile_nodes(&definition, &node_places, types, &mut problems);
@@ -61,6 +75,7 @@ impl Graph {
             nodes,
             edges: Vec::new(),
             output: None,
+            is_item,
             definition,
             order: Vec::new(),
         };
@@ -235,7 +250,12 @@ fn compile_nodes(
                     node_type.check(&mut fields);
                     fields.finish();
                 }
-                let config = Template::compile(&node.config, node_type.expressions(), &config_at, problems);
+                if let Some(field) = node_type.sub_graph() {
+                    check_sub_graph(&node.config[field], &config_at.join(field), types, problems);
+                }
+                let special =
+                    SpecialFields { expressions: node_type.expressions(), literal: node_type.sub_graph() };
+                let config = Template::compile(&node.config, special, &config_at, problems);
                 (Arc::clone(node_type), config)
             }
             None => {
@@ -245,7 +265,7 @@ fn compile_nodes(
                         format!("there is no node type `{}`: the types are {known}", node.node_type);
                     problems.add(at.join("type"), message);
                 }
-                let config = Template::compile(&node.config, &[], &config_at, problems);
+                let config = Template::compile(&node.config, SpecialFields::default(), &config_at, problems);
                 (NodeTypes::barrier(), config)
             }
         };
@@ -258,6 +278,19 @@ fn compile_nodes(
         });
     }
     nodes
+}
+
+/// What is wrong with the graph in a node's config, with its places in the whole definition.
+fn check_sub_graph(document: &Value, at: &Pointer, types: &NodeTypes, problems: &mut Problems) {
+    if !document.is_object() {
+        // Said already, as the config's own problem.
+        return;
+    }
+    if let Err(found) = Graph::validate_item(document, types) {
+        for problem in found {
+            problems.add(Pointer::from(format!("{at}{}", problem.pointer)), problem.message);
+        }
+    }
 }
 
 impl std::fmt::Debug for Graph {

@@ -1,7 +1,10 @@
 #![doc = include_str!("../README.md")]
 
+mod breaker;
 mod checkpointer;
+mod children;
 mod clock;
+mod decisions;
 mod document;
 mod driver;
 mod effects;
@@ -13,13 +16,19 @@ mod journal;
 mod node_run;
 mod node_type;
 mod progress;
+mod rerun;
 mod runner;
 mod store;
 mod template;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+pub use breaker::{Breaker, BreakerKey, BreakerStore, Breakers};
+pub use children::{
+    Bond, ChildRuns, MAX_DEPTH, NewChild, Parent, StartChildrenError, Tally, Unsuccessful, look_at_only_child,
+};
 pub use clock::{Clock, SystemClock};
+pub use decisions::{Decision, Decisions};
 pub use document::MAX_NODES;
 pub use driver::{DriveEnd, Signals};
 pub use effects::Effects;
@@ -30,7 +39,8 @@ pub use gathering_domain::EffectClass;
 pub use graph::Graph;
 pub use journal::{CorruptEntry, EffectStart, JournalEntry, JournalEvent, NodeFailure, Record, Seq};
 pub use node_run::{IllegalRecord, NodeRun, NodeState};
-pub use node_type::{Attempt, NodeType, NodeTypes, Outcome, Wait};
+pub use node_type::{Approval, Attempt, MapNode, NodeType, NodeTypes, Outcome, Wait};
+pub use rerun::{RerunFrom, RerunRefused, records_that_stand};
 pub use runner::{Runner, RunnerHandle, RunnerSettings};
 pub use store::{
     ActedOn, Checkpoint, Claim, ClaimedRun, NewRun, Release, RunEnd, RunError, RunStore, StoreError,

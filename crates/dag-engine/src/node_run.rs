@@ -118,6 +118,8 @@ impl NodeRun {
         match (self.state, event) {
             // Running to Started: the attempt before was interrupted and is taken up again.
             (Pending | Retrying | Running, JournalEvent::Started) => {
+                // What a wait was over for was the attempt that failed since.
+                self.woken &= self.state == Running;
                 self.state = Running;
                 self.attempt = attempt;
                 self.until = None;

@@ -13,7 +13,12 @@ use crate::effects::Effects;
 use crate::fields::Fields;
 use crate::journal::NodeFailure;
 
+mod approval;
 mod builtin;
+mod map;
+
+pub use self::approval::Approval;
+pub use self::map::MapNode;
 
 /// A kind of node: how its config is checked and how one attempt executes.
 #[async_trait]
@@ -24,6 +29,12 @@ pub trait NodeType: Send + Sync + 'static {
     /// The fields of the config that are expressions as a whole: an attempt sees their values.
     fn expressions(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// The field of the config that holds a graph of its own, with `item` and `index` in scope: an attempt sees it as it
+    /// was written.
+    fn sub_graph(&self) -> Option<&'static str> {
+        None
     }
 
     /// Whether edges out of such a node are taken by its output's `result`, where they have no `when` of their own.
@@ -43,7 +54,7 @@ pub trait NodeType: Send + Sync + 'static {
     }
 
     /// Looks whether what a waiting node waits for has come: its outcome, or `None` to wait on. Asked when somebody acted
-    /// on the run and when the run is taken up again, any number of times, so it changes nothing.
+    /// on the run and when the run is taken up again, any number of times, so what it does must be safe to repeat.
     ///
     /// Cancellation: as [`NodeType::execute`].
     ///
@@ -74,6 +85,8 @@ pub struct Attempt {
     pub node: NodeId,
     /// Which try, from 1.
     pub attempt: i32,
+    /// How many attempts failed before; interrupted ones do not count.
+    pub failures: u32,
     /// The config, computed.
     pub config: Value,
     /// The run's input.
@@ -129,7 +142,8 @@ impl Wait {
 pub struct NodeTypes(BTreeMap<String, Arc<dyn NodeType>>);
 
 impl NodeTypes {
-    /// The types that need nothing but the engine: `trigger`, `condition`, `parallel` and `delay`.
+    /// The types that need nothing but the engine: `trigger`, `condition`, `parallel` and `delay`. [`MapNode`] and
+    /// [`Approval`] need a store each.
     pub fn builtin() -> Self {
         Self::default()
             .with("trigger", builtin::Trigger)

@@ -13,6 +13,7 @@ use crate::expression::{EvaluationError, Scope};
 use crate::graph::Graph;
 use crate::journal::{JournalEntry, JournalEvent};
 use crate::node_run::{IllegalRecord, NodeRun, NodeState};
+use crate::store::ClaimedRun;
 
 /// How far a run is.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(crate) struct Progress {
     run: RunId,
     project: ProjectId,
     pub(crate) input: Arc<Value>,
+    /// What the run does its graph with, if it is an item of a list.
+    item: Option<Item>,
     nodes: Vec<NodeRun>,
     /// Per node: incoming edges that are not resolved yet, and those that were taken.
     unresolved: Vec<usize>,
@@ -28,6 +31,13 @@ pub(crate) struct Progress {
     /// Nodes that are resolved while the edges out of them are not.
     to_resolve: VecDeque<usize>,
     n_resolved: usize,
+}
+
+/// One element of the list of a `map`.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub(crate) value: Value,
+    pub(crate) index: u32,
 }
 
 /// What follows from the nodes that were resolved.
@@ -43,14 +53,22 @@ pub(crate) struct Advance {
 
 impl Progress {
     /// A run of which nothing has happened.
-    pub(crate) fn new(graph: Arc<Graph>, run: RunId, project: ProjectId, input: Arc<Value>) -> Self {
+    pub(crate) fn new(graph: Arc<Graph>, claimed: &ClaimedRun) -> Self {
+        let mut input = claimed.input.clone();
+        let item = claimed.is_item.then(|| {
+            let index = input["index"].as_u64().and_then(|index| u32::try_from(index).ok());
+            let item = Item { value: input["item"].take(), index: index.unwrap_or(0) };
+            input = input["input"].take();
+            item
+        });
         let n = graph.nodes.len();
         let unresolved = graph.nodes.iter().map(|node| node.incoming.len()).collect();
         Self {
             graph,
-            run,
-            project,
-            input,
+            run: claimed.claim.run,
+            project: claimed.project,
+            input: Arc::new(input),
+            item,
             nodes: vec![NodeRun::default(); n],
             unresolved,
             taken: vec![0; n],
@@ -203,6 +221,10 @@ impl Scope for Progress {
 
     fn node_ids(&self) -> Vec<String> {
         self.graph.nodes.iter().map(|node| node.spec.id.to_string()).collect()
+    }
+
+    fn item(&self) -> Option<(&Value, u32)> {
+        self.item.as_ref().map(|item| (&item.value, item.index))
     }
 
     fn run(&self) -> Value {

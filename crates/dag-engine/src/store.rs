@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use gathering_domain::{Digest, InstanceId, ProjectId, RunEvent, RunId, WaitingFor};
+use gathering_domain::{Digest, InstanceId, PipelineId, ProjectId, RunEvent, RunId, WaitingFor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -41,6 +41,10 @@ pub struct ClaimedRun {
     pub cancel_requested: bool,
     /// Whether its journal began with what an earlier run achieved.
     pub is_rerun: bool,
+    /// The pipeline that it is a run of.
+    pub pipeline: Option<PipelineId>,
+    /// Whether it is an item of a list: its graph may read `item` and `index`, and its input holds them beside `input`.
+    pub is_item: bool,
     /// When it was accepted.
     pub created_at: DateTime<Utc>,
 }

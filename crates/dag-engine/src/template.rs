@@ -35,6 +35,15 @@ pub enum Part {
     Computed(Expression),
 }
 
+/// The fields of a config that are not read as text with expressions in it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SpecialFields<'a> {
+    /// They are expressions as a whole.
+    pub expressions: &'a [&'a str],
+    /// It stays as it is.
+    pub literal: Option<&'a str>,
+}
+
 /// Whether a config's string holds expressions, so that its value is not known before the node runs.
 pub fn is_computed(text: &str) -> bool {
     text.match_indices(OPEN).any(|(at, _)| !text[..at].ends_with('$'))
@@ -43,14 +52,14 @@ pub fn is_computed(text: &str) -> bool {
 impl Template {
     /// Reads a config; problems are added at their place below `at`. The fields of the top level that `expressions`
     /// names are expressions as a whole, without `${{ }}`.
-    pub fn compile(config: &Value, expressions: &[&str], at: &Pointer, problems: &mut Problems) -> Self {
+    pub fn compile(
+        config: &Value,
+        special: SpecialFields<'_>,
+        at: &Pointer,
+        problems: &mut Problems,
+    ) -> Self {
         match config {
-            Value::Object(fields) if !expressions.is_empty() => {
-                Self::object(fields, at, problems, |name, value| match value {
-                    Value::String(source) if expressions.contains(&name) => Some(source.clone()),
-                    _ => None,
-                })
-            }
+            Value::Object(fields) => Self::object(fields, special, at, problems),
             value => Self::value(value, at, problems),
         }
     }
@@ -70,25 +79,27 @@ impl Template {
                     Template::Array(items)
                 }
             }
-            Value::Object(fields) => Self::object(fields, at, problems, |_, _| None),
+            Value::Object(fields) => Self::object(fields, SpecialFields::default(), at, problems),
             literal => Template::Literal(literal.clone()),
         }
     }
 
     fn object(
         fields: &Map<String, Value>,
+        special: SpecialFields<'_>,
         at: &Pointer,
         problems: &mut Problems,
-        source_of: impl Fn(&str, &Value) -> Option<String>,
     ) -> Self {
         let compiled: Vec<_> = fields
             .iter()
             .map(|(name, value)| {
                 let at = at.join(name);
-                let template = match source_of(name, value) {
-                    Some(source) => compile(&source, &at, problems)
-                        .map_or(Template::Literal(Value::Null), Template::Whole),
-                    None => Self::value(value, &at, problems),
+                let template = match value {
+                    Value::String(source) if special.expressions.contains(&name.as_str()) => {
+                        compile(source, &at, problems).map_or(Template::Literal(Value::Null), Template::Whole)
+                    }
+                    value if special.literal == Some(name.as_str()) => Template::Literal(value.clone()),
+                    value => Self::value(value, &at, problems),
                 };
                 (name.clone(), template)
             })
@@ -245,7 +256,7 @@ mod tests {
 
     fn resolved(config: Value) -> Value {
         let mut problems = Problems::new();
-        let template = Template::compile(&config, &[], &Pointer::root(), &mut problems);
+        let template = Template::compile(&config, SpecialFields::default(), &Pointer::root(), &mut problems);
         assert!(problems.is_empty(), "{problems}");
         template.resolve(&scope()).unwrap()
     }
@@ -276,7 +287,7 @@ mod tests {
     fn problems_name_the_place_of_the_string() {
         let mut problems = Problems::new();
         let config = json!({"a": [{"b": "x ${{ nope }}"}], "c": "${{ 1", "d/e": "${{ 1 + }}"});
-        Template::compile(&config, &[], &"/config".to_owned().into(), &mut problems);
+        Template::compile(&config, SpecialFields::default(), &"/config".to_owned().into(), &mut problems);
         let places: Vec<_> = problems.iter().map(|problem| problem.pointer.as_str()).collect();
         assert_eq!(places, ["/config/a/0/b", "/config/c", "/config/d~1e"]);
     }

@@ -165,6 +165,20 @@ async fn a_run_past_its_deadline_times_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_run_that_waits_for_a_later_time_is_timed_out_at_its_deadline_wherever_it_is_claimed() {
+    let bench = Bench::new(types());
+    let definition = json!({"nodes": [{"id": "a", "type": "delay", "config": {"seconds": 3600}}]});
+    let run = bench.accept(definition, Some(Duration::from_secs(90))).await;
+    let began = bench.clock.now();
+    assert_eq!(bench.drive(run, Signals::default()).await, DriveEnd::Parked);
+    // Claimed when its deadline has come, as the queue does.
+    tokio::time::sleep(Duration::from_secs(90)).await;
+    assert_eq!(bench.drive(run, Signals::default()).await, DriveEnd::Ended(RunEvent::TimedOut));
+    assert_eq!((bench.clock.now() - began).num_seconds(), 90);
+    assert_eq!(bench.node(run, "a").state, NodeState::Cancelled);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_that_takes_too_long_is_tried_again_and_then_timed_out() {
     let bench = Bench::new(types());
     let run = bench

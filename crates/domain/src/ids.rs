@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::Digest;
+
 /// A text that is no id of the kind that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a {kind} id: it must be {expected}")]
@@ -90,6 +92,20 @@ uuid_ids! {
     AuditEventId, "audit event";
 }
 
+impl RunId {
+    /// The id of a run that this one causes: always the same for the same name, and sorted beside this one, since its
+    /// time is this one's. The rest is a digest, so it is as unlikely to meet another id as a random one.
+    #[must_use]
+    pub fn derived(self, name: &str) -> Self {
+        let mut bytes = *self.0.as_bytes();
+        let digest = Digest::of(&[bytes.as_slice(), name.as_bytes()].concat());
+        bytes[6..].copy_from_slice(&digest.as_bytes()[..10]);
+        bytes[6] = 0x70 | (bytes[6] & 0x0f);
+        bytes[8] = 0x80 | (bytes[8] & 0x3f);
+        Self(Uuid::from_bytes(bytes))
+    }
+}
+
 /// A node's name, unique within its graph: 1 to 64 characters of `a-z A-Z 0-9 _ -`, beginning with a letter.
 ///
 /// The narrow alphabet keeps `nodes.<id>` a valid expression and the id safe in paths, logs and keys. An id with
@@ -157,6 +173,18 @@ mod tests {
         let first = RunId::new();
         let second = RunId::new();
         assert!(first < second);
+    }
+
+    #[test]
+    fn a_derived_id_is_a_uuid_v7_of_the_same_time_and_always_the_same() {
+        let parent = RunId::new();
+        let child = parent.derived("a/0/1");
+        assert_eq!(child, parent.derived("a/0/1"));
+        assert_ne!(child, parent.derived("a/0/2"));
+        assert_ne!(child, RunId::new().derived("a/0/1"));
+        assert_eq!(child.as_uuid().get_version_num(), 7);
+        assert_eq!(child.as_uuid().get_variant(), uuid::Variant::RFC4122);
+        assert_eq!(child.as_uuid().as_bytes()[..6], parent.as_uuid().as_bytes()[..6]);
     }
 
     #[test]

@@ -27,24 +27,29 @@ const SOON: Duration = Duration::from_millis(20);
 /// How often a claim is repeated that met a journal entry written while it looked.
 const ATTEMPTS: usize = 5;
 
-type ClaimedRow =
-    (Uuid, i64, Uuid, Vec<u8>, Value, Option<DateTime<Utc>>, Option<DateTime<Utc>>, bool, DateTime<Utc>);
-type ClaimedSql =
-    (SqlUuid, BigInt, SqlUuid, Bytea, Json, Nullable<Timestamptz>, Nullable<Timestamptz>, Bool, Timestamptz);
+pub(crate) type ClaimedRow = (
+    (Uuid, i64, Uuid, Vec<u8>, Value, Option<Uuid>),
+    (Option<DateTime<Utc>>, bool, bool, bool, DateTime<Utc>),
+);
+pub(crate) type ClaimedSql = (
+    (SqlUuid, BigInt, SqlUuid, Bytea, Json, Nullable<SqlUuid>),
+    (Nullable<Timestamptz>, Bool, Bool, Bool, Timestamptz),
+);
 
 /// What every claim does with its candidates: the state is checked again (a candidate can be stale), the epoch rises,
 /// a run with an earlier owner gets its `taken_over` entry, and a first claim is an event. `available_at` is null while
 /// a run is driven, so that who acts meanwhile can leave word there. `IS TRUE` hides the condition from the planner, so
 /// that rows are found by their ids.
-const CLAIM: &str = "
+pub(crate) const CLAIM: &str = "
     claimed AS (
         UPDATE runs SET state = 'running', owner = args.owner, epoch = runs.epoch + 1, waiting_for = NULL,
             available_at = NULL, started_at = coalesce(runs.started_at, now())
         FROM args
         WHERE runs.id = ANY (ARRAY(SELECT id FROM candidates ORDER BY id))
             AND (runs.state IN ('queued', 'waiting')) IS TRUE
-        RETURNING runs.id, runs.epoch, runs.owner, runs.project_id, runs.graph_digest, runs.input, runs.deadline_at,
-            runs.cancel_requested_at, runs.rerun_of IS NOT NULL AS is_rerun, runs.created_at, runs.priority
+        RETURNING runs.id, runs.epoch, runs.owner, runs.project_id, runs.graph_digest, runs.input, runs.pipeline_id,
+            runs.deadline_at, runs.cancel_requested_at IS NOT NULL AS is_cancel_requested,
+            runs.rerun_of IS NOT NULL AS is_rerun, runs.kind = 'item' AS is_item, runs.created_at, runs.priority
     ), taken_over AS (
         INSERT INTO run_journal (run_id, seq, kind, owner, epoch)
         SELECT id, coalesce((SELECT max(seq) FROM run_journal WHERE run_id = claimed.id), 0) + 1, 'taken_over', owner, epoch
@@ -52,7 +57,8 @@ const CLAIM: &str = "
     ), announced AS (
         INSERT INTO events (project_id, type, subject) SELECT project_id, 'run.started', id FROM claimed WHERE epoch = 1
     )
-    SELECT id, epoch, project_id, graph_digest, input, deadline_at, cancel_requested_at, is_rerun, created_at
+    SELECT id, epoch, project_id, graph_digest, input, pipeline_id, deadline_at, is_cancel_requested, is_rerun, is_item,
+        created_at
     FROM claimed ORDER BY priority DESC, created_at, id";
 
 /// Claims from the queue. One ordered index range per priority: what waits for a later time is never looked at.
@@ -170,7 +176,7 @@ pub(crate) async fn next_available_in(
 
 /// A former owner that has not noticed yet may append while we look for the last number. Then our `taken_over` meets a
 /// number that is taken, the whole claim is undone, and we look again.
-async fn repeat_on_fresh_entries<'a>(
+pub(crate) async fn repeat_on_fresh_entries<'a>(
     owner: InstanceId,
     claim: impl Fn() -> BoxFuture<'a, Result<Vec<ClaimedRow>, QueryError>>,
 ) -> Result<Vec<ClaimedRun>, DatabaseError> {
@@ -188,7 +194,10 @@ async fn repeat_on_fresh_entries<'a>(
 }
 
 fn into_claimed(owner: InstanceId, row: ClaimedRow) -> Result<ClaimedRun, DatabaseError> {
-    let (run, epoch, project, graph, input, deadline_at, cancel_requested_at, is_rerun, created_at) = row;
+    let (
+        (run, epoch, project, graph, input, pipeline),
+        (deadline_at, cancel_requested, is_rerun, is_item, created_at),
+    ) = row;
     Ok(ClaimedRun {
         claim: Claim { run: run.into(), owner, epoch },
         project: project.into(),
@@ -196,8 +205,10 @@ fn into_claimed(owner: InstanceId, row: ClaimedRow) -> Result<ClaimedRun, Databa
             .map_err(|error| DatabaseError::corrupt("the graph of a run", error))?,
         input,
         deadline_at,
-        cancel_requested: cancel_requested_at.is_some(),
+        cancel_requested,
         is_rerun,
+        pipeline: pipeline.map(Into::into),
+        is_item,
         created_at,
     })
 }

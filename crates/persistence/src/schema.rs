@@ -83,6 +83,18 @@ diesel::table! {
 }
 
 diesel::table! {
+    child_runs (run_id) {
+        run_id -> Uuid,
+        parent_run_id -> Uuid,
+        node_id -> Text,
+        round -> Int4,
+        item -> Int4,
+        root_run_id -> Uuid,
+        depth -> Int4,
+    }
+}
+
+diesel::table! {
     circle_members (circle_id, agent_id) {
         circle_id -> Uuid,
         agent_id -> Uuid,
@@ -157,6 +169,18 @@ diesel::table! {
     login_throttles (key) {
         key -> Bytea,
         spent_until -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    node_decisions (run_id, node_id) {
+        run_id -> Uuid,
+        node_id -> Text,
+        approve -> Bool,
+        comment -> Nullable<Text>,
+        decided_by -> Nullable<Uuid>,
+        decided_as -> Text,
+        decided_at -> Timestamptz,
     }
 }
 
@@ -359,6 +383,8 @@ diesel::joinable!(circle_members -> projects (project_id));
 diesel::joinable!(circles -> projects (project_id));
 diesel::joinable!(circuit_breakers -> pipelines (pipeline_id));
 diesel::joinable!(events -> projects (project_id));
+diesel::joinable!(node_decisions -> runs (run_id));
+diesel::joinable!(node_decisions -> users (decided_by));
 diesel::joinable!(pipeline_versions -> graphs (graph_digest));
 diesel::joinable!(pipeline_versions -> pipelines (pipeline_id));
 diesel::joinable!(pipeline_versions -> users (created_by));
@@ -385,6 +411,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     blobs,
     budget_reservations,
     budgets,
+    child_runs,
     circle_members,
     circles,
     circuit_breakers,
@@ -392,6 +419,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     graphs,
     instances,
     login_throttles,
+    node_decisions,
     pipeline_versions,
     pipelines,
     project_members,

@@ -2,15 +2,17 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::{Driver, NodeEnd};
+use crate::breaker::{BreakerKey, Guard};
 use crate::effects::Effects;
 use crate::journal::NodeFailure;
-use crate::node_type::{Attempt, NodeType};
+use crate::node_type::{Attempt, NodeType, Outcome};
 
 impl Driver {
     /// Launches nodes whose start is durable.
@@ -44,6 +46,7 @@ impl Driver {
             project: self.claimed.project,
             node: graph_node.spec.id.clone(),
             attempt: run.attempt,
+            failures: run.failures,
             config,
             input: Arc::clone(&self.progress.input),
             upstream,
@@ -62,24 +65,66 @@ impl Driver {
             Err(failure) => return std::future::ready((node, Err(failure))).boxed(),
         };
         let timeout = self.graph.nodes[node].spec.timeout;
+        let guard = self.guard_of(node);
         async move {
             let _stopped_when_dropped = stop.drop_guard();
-            let execution = AssertUnwindSafe(node_type.execute(attempt)).catch_unwind();
-            let result = match timeout {
-                None => execution.await,
-                Some(limit) => match tokio::time::timeout(limit, execution).await {
-                    Ok(result) => result,
-                    Err(_) => Ok(Err(NodeFailure::retryable(
-                        NodeFailure::TIMED_OUT,
-                        format!("took longer than {} s", limit.as_secs_f64()),
-                    ))),
-                },
+            if let Some(Err(refused)) = on_guard(&guard, Guard::admit).await {
+                return (node, Err(refused));
+            }
+            let result = execute(&*node_type, attempt, timeout).await;
+            match &result {
+                Ok(Outcome::Done(_)) => on_guard(&guard, |guard| guard.report(None)).await,
+                // Whether it succeeds is told when its wait is over.
+                Ok(Outcome::Wait(_)) => None,
+                Err(failure) => on_guard(&guard, |guard| guard.report(Some(failure))).await,
             };
-            (
-                node,
-                result.unwrap_or_else(|_| Err(NodeFailure::permanent("panic", "the node's code panicked"))),
-            )
+            (node, result)
         }
         .boxed()
     }
+
+    /// The circuit breaker of a node that has one and is part of a pipeline.
+    pub(super) fn guard_of(&self, node: usize) -> Option<Guard> {
+        let spec = &self.graph.nodes[node].spec;
+        let settings = spec.circuit_breaker.clone()?;
+        let (breakers, pipeline) = (self.around.breakers.clone()?, self.claimed.pipeline?);
+        Some(Guard {
+            breakers,
+            key: BreakerKey { pipeline, node: spec.id.clone() },
+            run: self.claimed.claim.run,
+            settings,
+            timeout: spec.timeout,
+        })
+    }
+}
+
+/// Asks the node's breaker, if it has one.
+async fn on_guard<'g, T, Fut>(guard: &'g Option<Guard>, ask: impl FnOnce(&'g Guard) -> Fut) -> Option<T>
+where
+    Fut: Future<Output = T>,
+{
+    match guard {
+        Some(guard) => Some(ask(guard).await),
+        None => None,
+    }
+}
+
+/// Executes an attempt within its time, whatever its code does.
+async fn execute(
+    node_type: &dyn NodeType,
+    attempt: Attempt,
+    timeout: Option<Duration>,
+) -> Result<Outcome, NodeFailure> {
+    let execution = AssertUnwindSafe(node_type.execute(attempt)).catch_unwind();
+    let result = match timeout {
+        None => execution.await,
+        Some(limit) => match tokio::time::timeout(limit, execution).await {
+            Ok(result) => result,
+            Err(_) => {
+                let message = format!("took longer than {} s", limit.as_secs_f64());
+                return Err(NodeFailure::retryable(NodeFailure::TIMED_OUT, message));
+            }
+        },
+    };
+    result.unwrap_or_else(|_| Err(NodeFailure::permanent("panic", "the node's code panicked")))
 }

@@ -18,12 +18,14 @@ impl Driver {
         }
         let until = self.timers.first().map(|&(until, _)| until);
         let awaited = self.awaited();
-        let until_is_near = until.is_some_and(|until| {
-            (until - self.around.clock.now()).to_std().unwrap_or(Duration::ZERO) <= self.around.park_after
+        let wakes_at = [until, self.claimed.deadline_at].into_iter().flatten().min();
+        let is_near = wakes_at.is_some_and(|at| {
+            (at - self.around.clock.now()).to_std().unwrap_or(Duration::ZERO) <= self.around.park_after
         });
         let waiting_for = match (awaited, until) {
-            // A timer that is near is waited for in place.
-            _ if until_is_near => {
+            // A timer that is near is waited for in place; so is the deadline, or a run that was claimed because its
+            // deadline had come would be parked until that same time, for ever.
+            _ if is_near => {
                 self.lingers_until = None;
                 return;
             }
@@ -31,8 +33,7 @@ impl Driver {
             (None, Some(_)) => WaitingFor::Timer,
             _ => return,
         };
-        let until = [until, self.claimed.deadline_at].into_iter().flatten().min();
-        self.release = Some(Release::Park { waiting_for, until });
+        self.release = Some(Release::Park { waiting_for, until: wakes_at });
     }
 
     pub(super) fn succeed(&mut self) {

@@ -66,12 +66,17 @@ impl Driver {
             return;
         }
         self.looks.stale.insert(node, false);
+        let guard = self.guard_of(node);
         let look = match self.attempt_of(node) {
             Ok((node_type, attempt, stop)) => async move {
                 let _stopped_when_dropped = stop.drop_guard();
                 let look = std::panic::AssertUnwindSafe(node_type.look(attempt)).catch_unwind().await;
                 let panicked = |_| Err(NodeFailure::permanent("panic", "the node's code panicked"));
-                (node, look.unwrap_or_else(panicked))
+                let found = look.unwrap_or_else(panicked);
+                if let (Some(guard), Ok(Some(_)) | Err(_)) = (&guard, &found) {
+                    guard.report(found.as_ref().err()).await;
+                }
+                (node, found)
             }
             .boxed(),
             Err(failure) => std::future::ready((node, Err(failure))).boxed(),
@@ -98,6 +103,13 @@ impl Driver {
         self.record(node, JournalEvent::Woken);
         self.n_active += 1;
         self.note_end(node, result);
+    }
+
+    /// Until when a node may wait for somebody that sets no time of its own: its timeout is for the whole attempt.
+    pub(super) fn limit_of_wait(&self, node: usize, on: WaitingFor) -> Option<DateTime<Utc>> {
+        let limit = self.graph.nodes[node].spec.timeout.filter(|_| on != WaitingFor::Timer)?;
+        let began = self.progress.node(node).started_at.unwrap_or_else(|| self.around.clock.now());
+        Some(began + limit)
     }
 
     /// When the driver must look up though nothing happens.

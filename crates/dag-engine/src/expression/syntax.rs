@@ -16,6 +16,8 @@ const RECURSION: usize = 4;
 pub(super) struct Uses {
     pub(super) input: bool,
     pub(super) run: bool,
+    /// `item` or `index`.
+    pub(super) item: bool,
     /// Nodes that are named in it.
     pub(super) nodes: BTreeSet<String>,
     /// What is read of them, as far as the names stand in the source.
@@ -106,6 +108,7 @@ impl Walk {
             name if local.iter().any(|known| known == name) => {}
             "input" => self.uses.input = true,
             "run" => self.uses.run = true,
+            "item" | "index" => self.uses.item = true,
             "nodes" => self.uses.all_nodes = true,
             // The names of types are values of CEL: `type(x) == string`.
             "bool" | "bytes" | "double" | "duration" | "int" | "list" | "map" | "null_type" | "string"

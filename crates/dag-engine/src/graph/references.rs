@@ -67,6 +67,10 @@ impl Graph {
         found: &mut References,
         problems: &mut Problems,
     ) {
+        if expression.reads_item() && !self.is_item {
+            let message = "there is no variable `item` or `index` here: only the graph of a `map` has them";
+            problems.add(at.clone(), message);
+        }
         let place = found.places.len();
         for id in expression.node_ids() {
             match (self.by_id.get(id), at_node) {

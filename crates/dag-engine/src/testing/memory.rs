@@ -155,6 +155,8 @@ impl Shared {
             deadline_at: run.new.timeout.map(|timeout| run.created_at + timeout),
             cancel_requested: run.cancel_requested,
             is_rerun: false,
+            pipeline: None,
+            is_item: false,
             created_at: run.created_at,
         };
         if claimed.was_claimed_before() {

@@ -1,0 +1,203 @@
+//! The circuit breaker: a node that keeps failing is tried by no run, until one probe in the whole cluster succeeds.
+//!
+//! The store keeps one row for each breaker that is not healthy, shared by all runs and instances. Each instance keeps
+//! those rows in memory, so that a healthy node costs a look into a map and nothing else.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use gathering_domain::{CircuitBreaker, NodeId, PipelineId, RunId};
+
+use crate::children::patiently;
+use crate::clock::Clock;
+use crate::journal::NodeFailure;
+use crate::store::StoreError;
+
+/// How long a probe may take before another may go, unless its node says how long it may take.
+const PROBE_LIMIT: Duration = Duration::from_secs(60);
+
+/// Failures that say nothing about what the node calls.
+const NOT_COUNTED: [&str; 4] = ["expression", "config", "interrupted", CIRCUIT_OPEN];
+
+/// The kind of the failure of a node whose breaker is open.
+const CIRCUIT_OPEN: &str = "circuit_open";
+
+/// Whose breaker it is: that of one node in all runs of a pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BreakerKey {
+    /// The pipeline.
+    pub pipeline: PipelineId,
+    /// The node.
+    pub node: NodeId,
+}
+
+/// Where a breaker stands that is not healthy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Breaker {
+    /// Attempts go through; so many have failed in a row.
+    Closed {
+        /// How many.
+        failures: u32,
+    },
+    /// None go through until then; then one probe does.
+    Open {
+        /// When, in UTC.
+        until: DateTime<Utc>,
+    },
+    /// A probe is under way.
+    HalfOpen {
+        /// Of which run.
+        probe: RunId,
+        /// When it is given up and another may go, in UTC.
+        until: DateTime<Utc>,
+    },
+}
+
+/// Where breakers are kept. What is not there is closed and without failures.
+#[async_trait]
+pub trait BreakerStore: Send + Sync + 'static {
+    /// All that are not healthy.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn list_unhealthy(&self) -> Result<Vec<(BreakerKey, Breaker)>, StoreError>;
+
+    /// Counts a failed attempt of this run, and answers where the breaker stands then: closed, it opens with the
+    /// `failure_threshold`-th in a row; half-open, it opens again if this was the probe; else it stays.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn note_failure(
+        &self,
+        key: &BreakerKey,
+        run: RunId,
+        settings: &CircuitBreaker,
+    ) -> Result<Breaker, StoreError>;
+
+    /// Takes note of a success of this run: healthy again, unless it is open or another run probes it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn note_success(&self, key: &BreakerKey, run: RunId) -> Result<(), StoreError>;
+
+    /// Makes this run's attempt the probe if one may go now: open past its time, or half-open with a probe past its.
+    /// Answers where the breaker stands then; the probe is this run's if it says so. `None`: healthy by now.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn try_probe(
+        &self,
+        key: &BreakerKey,
+        run: RunId,
+        limit: Duration,
+    ) -> Result<Option<Breaker>, StoreError>;
+}
+
+/// The breakers as one instance sees them. Cheap to clone.
+#[derive(Clone)]
+pub struct Breakers {
+    store: Arc<dyn BreakerStore>,
+    clock: Arc<dyn Clock>,
+    /// Those that are not healthy, as far as this instance has heard.
+    known: Arc<Mutex<HashMap<BreakerKey, Breaker>>>,
+}
+
+impl Breakers {
+    /// The breakers of this store; call [`Breakers::reload`] at the start and whenever another instance may have
+    /// changed one.
+    pub fn new(store: Arc<dyn BreakerStore>, clock: Arc<dyn Clock>) -> Self {
+        Self { store, clock, known: Arc::default() }
+    }
+
+    /// Takes in how they stand.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]; what was known stays.
+    pub async fn reload(&self) -> Result<(), StoreError> {
+        let unhealthy = self.store.list_unhealthy().await?;
+        self.with_known(|known| *known = unhealthy.into_iter().collect());
+        Ok(())
+    }
+
+    fn with_known<T>(&self, act: impl FnOnce(&mut HashMap<BreakerKey, Breaker>) -> T) -> T {
+        // The map holds plain values, so a panic elsewhere cannot have left it half-changed.
+        act(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn find(&self, key: &BreakerKey) -> Option<Breaker> {
+        self.with_known(|known| known.get(key).copied())
+    }
+
+    fn set(&self, key: &BreakerKey, breaker: Option<Breaker>) {
+        self.with_known(|known| match breaker {
+            Some(breaker) => known.insert(key.clone(), breaker),
+            None => known.remove(key),
+        });
+    }
+}
+
+/// One node's breaker, as its attempts use it.
+pub(crate) struct Guard {
+    pub(crate) breakers: Breakers,
+    pub(crate) key: BreakerKey,
+    pub(crate) run: RunId,
+    pub(crate) settings: CircuitBreaker,
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl Guard {
+    /// Lets an attempt begin, or says why not.
+    ///
+    /// # Errors
+    /// [`NodeFailure`] of the kind `circuit_open`, which no other attempt may help.
+    pub(crate) async fn admit(&self) -> Result<(), NodeFailure> {
+        let now = self.breakers.clock.now();
+        let refused_until = match self.breakers.find(&self.key) {
+            None | Some(Breaker::Closed { .. }) => return Ok(()),
+            Some(Breaker::Open { until } | Breaker::HalfOpen { until, .. }) if until > now => until,
+            Some(_) => match self.probe().await? {
+                None => return Ok(()),
+                Some(until) => until,
+            },
+        };
+        let message = format!(
+            "it failed too often of late, so no run tries it until {}",
+            refused_until.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+        );
+        Err(NodeFailure::permanent(CIRCUIT_OPEN, message))
+    }
+
+    /// `None` if this attempt is the probe, or none is needed any more; else until when not.
+    async fn probe(&self) -> Result<Option<DateTime<Utc>>, NodeFailure> {
+        let limit = self.timeout.unwrap_or(PROBE_LIMIT);
+        let stands = patiently(|| self.breakers.store.try_probe(&self.key, self.run, limit)).await?;
+        self.breakers.set(&self.key, stands);
+        Ok(match stands {
+            Some(Breaker::HalfOpen { probe, .. }) if probe == self.run => None,
+            Some(Breaker::Open { until } | Breaker::HalfOpen { until, .. }) => Some(until),
+            None | Some(Breaker::Closed { .. }) => None,
+        })
+    }
+
+    /// Takes note of how an attempt ended. That the store is away then is no reason for the node to wait.
+    pub(crate) async fn report(&self, failure: Option<&NodeFailure>) {
+        let noted = match failure {
+            Some(failure) if NOT_COUNTED.contains(&failure.kind.as_str()) => return,
+            Some(_) => {
+                let noted = self.breakers.store.note_failure(&self.key, self.run, &self.settings).await;
+                noted.map(|stands| self.breakers.set(&self.key, Some(stands)))
+            }
+            None if self.breakers.find(&self.key).is_none() => return,
+            None => {
+                let noted = self.breakers.store.note_success(&self.key, self.run).await;
+                noted.map(|()| self.breakers.set(&self.key, None))
+            }
+        };
+        if let Err(error) = noted {
+            tracing::warn!(error = %error, node.id = %self.key.node, "a circuit breaker could not be told");
+        }
+    }
+}

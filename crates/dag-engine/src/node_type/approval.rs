@@ -1,0 +1,86 @@
+//! `approval {message, approvers?, timeout_seconds?}`: waits, holding nothing, for a person's decision.
+//!
+//! Approved, its output is `{approved, comment, decided_by, decided_at}`; denied, it fails as `denied`; without a decision
+//! in time, as `timed_out`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use gathering_domain::WaitingFor;
+use serde_json::{Value, json};
+
+use super::{Attempt, NodeType, Outcome, Wait};
+use crate::children::patiently;
+use crate::decisions::{Decision, Decisions};
+use crate::fields::{Fields, Shape};
+use crate::journal::NodeFailure;
+
+/// The node type `approval`.
+pub struct Approval {
+    decisions: Arc<dyn Decisions>,
+}
+
+impl Approval {
+    /// Waits for what is found in `decisions`.
+    pub fn new(decisions: Arc<dyn Decisions>) -> Self {
+        Self { decisions }
+    }
+
+    async fn find(&self, attempt: &Attempt) -> Result<Option<Outcome>, NodeFailure> {
+        let found = patiently(|| self.decisions.find_decision(attempt.run, &attempt.node)).await?;
+        found.map(outcome).transpose()
+    }
+}
+
+fn outcome(decision: Decision) -> Result<Outcome, NodeFailure> {
+    if decision.approve {
+        return Ok(Outcome::Done(json!({
+            "approved": true,
+            "comment": decision.comment,
+            "decided_by": decision.decided_by,
+            "decided_at": decision.decided_at,
+        })));
+    }
+    let comment = decision.comment.map(|comment| format!(": {comment}")).unwrap_or_default();
+    Err(NodeFailure::permanent("denied", format!("denied by {}{comment}", decision.decided_by)))
+}
+
+#[async_trait]
+impl NodeType for Approval {
+    fn check(&self, config: &mut Fields<'_>) {
+        config.required("message", Shape::Text);
+        // Who may decide is checked when they do, so it must be known without running anything.
+        if let Some(approvers) = config.optional("approvers", Shape::Array) {
+            let words = approvers.as_array().map(Vec::as_slice).unwrap_or_default();
+            let is_plain = |word: &Value| {
+                word.as_str().is_some_and(|word| !word.is_empty() && !crate::template::is_computed(word))
+            };
+            if words.is_empty() || !words.iter().all(is_plain) {
+                config.problem("approvers", "must be a list of e-mail addresses, and none of them computed");
+            }
+        }
+        config.optional_seconds("timeout_seconds");
+    }
+
+    fn output_fields(&self, _config: &Value) -> Option<&'static [&'static str]> {
+        Some(&["approved", "comment", "decided_by", "decided_at"])
+    }
+
+    async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
+        if let Some(outcome) = self.find(&attempt).await? {
+            return Ok(outcome);
+        }
+        if attempt.woken {
+            return Err(NodeFailure::permanent(NodeFailure::TIMED_OUT, "nobody decided in time"));
+        }
+        let limit = attempt.config["timeout_seconds"].as_f64();
+        #[expect(clippy::cast_possible_truncation, reason = "validation bounds it by ten years")]
+        let until = limit.map(|seconds| attempt.now + TimeDelta::milliseconds((seconds * 1000.0) as i64));
+        Ok(Outcome::Wait(Wait { on: WaitingFor::Approval, until }))
+    }
+
+    async fn look(&self, attempt: Attempt) -> Result<Option<Outcome>, NodeFailure> {
+        self.find(&attempt).await
+    }
+}

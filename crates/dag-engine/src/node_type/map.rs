@@ -1,0 +1,164 @@
+//! `map {items, graph, max_concurrency?}`: a graph for each item of a list; its output is the list of their outputs.
+//!
+//! Each item is a child run, so the items spread over all instances and survive each of them. Only as many are started
+//! as may be unfinished at once; every look at those that ended starts the next ones. The node itself holds nothing.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use gathering_domain::{Digest, WaitingFor};
+use serde_json::{Value, json};
+
+use super::{Attempt, NodeType, Outcome, Wait};
+use crate::children::{Bond, ChildRuns, NewChild, Parent, StartChildrenError, patiently};
+use crate::fields::{Fields, Shape};
+use crate::journal::NodeFailure;
+use crate::store::StoreError;
+
+/// How many items may be under way when the config does not say.
+const DEFAULT_MAX_CONCURRENCY: u32 = 16;
+
+/// The longest list.
+const MAX_ITEMS: usize = 100_000;
+
+/// How many outputs are read at once.
+const PAGE: usize = 1000;
+
+/// The node type `map`.
+pub struct MapNode {
+    children: Arc<dyn ChildRuns>,
+}
+
+impl MapNode {
+    /// Items become runs in `children`.
+    pub fn new(children: Arc<dyn ChildRuns>) -> Self {
+        Self { children }
+    }
+
+    /// Starts what may be started, and answers with the output once all have ended.
+    async fn advance(&self, attempt: &Attempt) -> Result<Option<Value>, NodeFailure> {
+        let parent = Parent::of(attempt);
+        let items = items_of(&attempt.config)?;
+        let tally = patiently(|| self.children.tally(&parent)).await?;
+        if let Some(unsuccessful) = &tally.unsuccessful {
+            patiently(|| self.children.cancel(&parent)).await?;
+            return Err(unsuccessful.failure());
+        }
+        let n_items = u32::try_from(items.len()).unwrap_or(u32::MAX);
+        if tally.n_started >= n_items && tally.n_unfinished == 0 {
+            return self.outputs(&parent, items.len()).await.map(Some);
+        }
+        let room = max_concurrency(&attempt.config).saturating_sub(tally.n_unfinished);
+        let next = tally.n_started..n_items.min(tally.n_started.saturating_add(room));
+        if !next.is_empty() {
+            self.start(&parent, attempt, items, next).await?;
+        }
+        Ok(None)
+    }
+
+    async fn start(
+        &self,
+        parent: &Parent,
+        attempt: &Attempt,
+        items: &[Value],
+        next: std::ops::Range<u32>,
+    ) -> Result<(), NodeFailure> {
+        let definition = &attempt.config["graph"];
+        let graph = Digest::of_json(definition);
+        if next.start == 0 {
+            patiently(|| self.children.ensure_graph(graph, definition)).await?;
+        }
+        // A graph that cannot read it spares every item a copy.
+        let reads_input = definition.to_string().contains("input") || has_trigger(definition);
+        let input = if reads_input { (*attempt.input).clone() } else { Value::Null };
+        let children: Vec<NewChild> = next
+            .map(|item| NewChild {
+                item,
+                graph,
+                input: json!({ "item": items[item as usize], "index": item, "input": input }),
+                pipeline: None,
+                deadline_at: None,
+            })
+            .collect();
+        loop {
+            match self.children.start(parent, Bond::Item, children.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(StartChildrenError::Store(StoreError::Unavailable(_))) => {
+                    patiently(|| self.children.ensure_graph(graph, definition)).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn outputs(&self, parent: &Parent, n_items: usize) -> Result<Value, NodeFailure> {
+        let mut outputs: Vec<Value> = Vec::with_capacity(n_items);
+        while outputs.len() < n_items {
+            let from = u32::try_from(outputs.len()).unwrap_or(u32::MAX);
+            let page = patiently(|| self.children.load_outputs(parent, from, PAGE)).await?;
+            if page.is_empty() {
+                let message = format!("the output of item {from} is gone");
+                return Err(NodeFailure::permanent("store", message));
+            }
+            outputs.extend(page.into_iter().map(|(_, output)| output));
+        }
+        Ok(Value::Array(outputs))
+    }
+}
+
+#[async_trait]
+impl NodeType for MapNode {
+    fn check(&self, config: &mut Fields<'_>) {
+        config.required("items", Shape::Text);
+        config.required("graph", Shape::Object);
+        config.optional("max_concurrency", Shape::Whole(1, 1000));
+    }
+
+    fn expressions(&self) -> &'static [&'static str] {
+        &["items"]
+    }
+
+    fn sub_graph(&self) -> Option<&'static str> {
+        Some("graph")
+    }
+
+    async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
+        if attempt.woken {
+            let parent = Parent::of(&attempt);
+            patiently(|| self.children.cancel(&parent)).await?;
+            return Err(NodeFailure::retryable(NodeFailure::TIMED_OUT, "its items took too long"));
+        }
+        if items_of(&attempt.config)?.is_empty() {
+            return Ok(Outcome::Done(json!([])));
+        }
+        Ok(match self.advance(&attempt).await? {
+            Some(outputs) => Outcome::Done(outputs),
+            None => Outcome::Wait(Wait { on: WaitingFor::Child, until: None }),
+        })
+    }
+
+    async fn look(&self, attempt: Attempt) -> Result<Option<Outcome>, NodeFailure> {
+        Ok(self.advance(&attempt).await?.map(Outcome::Done))
+    }
+}
+
+fn items_of(config: &Value) -> Result<&[Value], NodeFailure> {
+    match &config["items"] {
+        Value::Array(items) if items.len() <= MAX_ITEMS => Ok(items),
+        Value::Array(items) => {
+            let message = format!("`items` has {} items, and may have {MAX_ITEMS}", items.len());
+            Err(NodeFailure::permanent("config", message))
+        }
+        _ => Err(NodeFailure::permanent("expression", "`items` must give a list")),
+    }
+}
+
+fn max_concurrency(config: &Value) -> u32 {
+    let given = config["max_concurrency"].as_u64().and_then(|n| u32::try_from(n).ok());
+    given.unwrap_or(DEFAULT_MAX_CONCURRENCY).max(1)
+}
+
+fn has_trigger(definition: &Value) -> bool {
+    let nodes = definition["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    nodes.iter().any(|node| node["type"] == "trigger")
+}

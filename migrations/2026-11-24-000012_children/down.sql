@@ -1,0 +1,2 @@
+DROP TABLE node_decisions;
+DROP TABLE child_runs;
