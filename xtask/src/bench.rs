@@ -13,6 +13,8 @@ const DATABASE: &str = "gathering_bench";
 /// What can be measured. Each is the `[[bench]]` of this name in the end-to-end crate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Benchmark {
+    /// Runs: how quickly they are driven, drained and begun, against bare commits
+    Engine,
     /// Logins, what it costs to recognise a caller, requests a second, and whether times tell secrets
     Http,
 }
@@ -20,6 +22,7 @@ pub(crate) enum Benchmark {
 impl Benchmark {
     fn target(self) -> &'static str {
         match self {
+            Benchmark::Engine => "engine",
             Benchmark::Http => "http",
         }
     }

@@ -10,11 +10,24 @@ use futures::FutureExt;
 use gathering_domain::{InstanceId, RunId};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::{DriveEnd, Signals};
 use crate::engine::Engine;
 use crate::store::{ActedOn, ClaimedRun, StoreError};
+
+/// How long a claim of the rest waits for room for a whole batch.
+const GATHER: Duration = Duration::from_millis(2);
+
+/// How long after the last claim that found something a rush is taken to be over.
+const QUIET: Duration = Duration::from_millis(20);
+
+/// How often a runner without room looks whether somebody acted on its runs.
+const FULL: Duration = Duration::from_secs(5);
+
+/// How long after a failure of the store the next look is taken at most.
+const AFTER_ERROR: Duration = Duration::from_secs(1);
 
 /// What a runner is told once.
 #[derive(Debug, Clone)]
@@ -38,7 +51,7 @@ impl Default for RunnerSettings {
         Self {
             max_concurrent_runs: 256,
             claim_batch: 128,
-            safety_net: Duration::from_secs(5),
+            safety_net: Duration::from_secs(30),
             recovery_interval: Duration::from_secs(1),
             max_recoveries: 20,
             grace: Duration::from_secs(30),
@@ -63,6 +76,57 @@ pub struct RunnerHandle {
     acted: Arc<Notify>,
     driven: Arc<Mutex<HashMap<RunId, Driven>>>,
     hand_back: CancellationToken,
+}
+
+/// When a runner looks at the queue next, and how.
+#[derive(Debug, Clone, Copy)]
+enum Look {
+    /// Claims now: there may be something.
+    Claim,
+    /// The last claim did not find the end of the queue: claims once there is room for a batch, but not later than this.
+    ClaimRest { by: Instant },
+    /// Claims then.
+    ClaimAt(Instant),
+    /// Asks now when there will be something to claim.
+    Ask,
+    /// Asks then, in case nobody said that there is something.
+    AskAt(Instant),
+    /// There may be something, but there is no room until a run ends.
+    Full,
+}
+
+/// What a claim found.
+enum Claimed {
+    /// As many as it may take: there may be more.
+    Batch,
+    /// What there was.
+    Some,
+    /// Nothing.
+    None,
+    /// The store did not answer, or nothing may be claimed now.
+    Unknown,
+}
+
+impl Look {
+    /// When to look if nothing happens before, and how.
+    fn when_nothing_happens(self) -> (Instant, Look) {
+        match self {
+            Look::Claim | Look::Ask => (Instant::now(), self),
+            Look::ClaimRest { by } => (by, Look::Claim),
+            Look::ClaimAt(at) => (at, Look::Claim),
+            Look::AskAt(at) => (at, Look::Ask),
+            Look::Full => (Instant::now() + FULL, Look::Full),
+        }
+    }
+
+    /// As some runs have ended; whether one of them may be claimed again.
+    fn after_ends(self, may_be_claimed: bool) -> Look {
+        match self {
+            Look::Full => Look::ClaimRest { by: Instant::now() + GATHER },
+            look if !may_be_claimed => look,
+            _ => Look::Claim,
+        }
+    }
 }
 
 /// What reaches a run that is driven here.
@@ -131,31 +195,36 @@ impl Runner {
             ..Signals::default()
         };
         let mut driving: JoinSet<(RunId, DriveEnd)> = JoinSet::new();
-        let mut next_recovery = tokio::time::Instant::now();
+        let mut next_recovery = Instant::now();
+        let mut look = Look::Claim;
         loop {
             let queue_changed = self.handle.queue_changed.notified();
             tokio::pin!(queue_changed);
             // Registered before looking, or a change between the look and the wait would be missed.
             queue_changed.as_mut().enable();
-            if tokio::time::Instant::now() >= next_recovery {
+            if Instant::now() >= next_recovery {
                 self.recover().await;
-                next_recovery = tokio::time::Instant::now() + self.settings.recovery_interval;
+                next_recovery = Instant::now() + self.settings.recovery_interval;
             }
-            let more_is_waiting = self.claim_up_to_the_limit(&mut driving, &signals).await;
-            let sleep = self.until_next_look(more_is_waiting, driving.len()).await;
+            look = self.look(look, &mut driving, &signals).await;
+            let (at, then) = look.when_nothing_happens();
             tokio::select! {
                 biased;
                 () = fence.cancelled() => break,
                 () = stop.cancelled() => break,
                 Some(ended) = driving.join_next() => {
-                    self.note(ended);
+                    let mut may_be_claimed = self.note(ended);
                     while let Some(ended) = driving.try_join_next() {
-                        self.note(ended);
+                        may_be_claimed |= self.note(ended);
                     }
+                    look = look.after_ends(may_be_claimed);
                 }
                 () = self.handle.acted.notified() => self.pass_on_acts().await,
-                () = &mut queue_changed => {}
-                () = tokio::time::sleep(sleep) => self.pass_on_acts().await,
+                () = &mut queue_changed => look = Look::Claim,
+                () = tokio::time::sleep_until(at) => {
+                    self.pass_on_acts().await;
+                    look = then;
+                }
                 () = tokio::time::sleep_until(next_recovery) => {}
             }
         }
@@ -168,7 +237,7 @@ impl Runner {
         loop {
             tokio::select! {
                 ended = driving.join_next() => match ended {
-                    Some(ended) => self.note(ended),
+                    Some(ended) => drop(self.note(ended)),
                     None => return,
                 },
                 () = &mut grace, if !signals.hand_back.is_cancelled() => signals.hand_back.cancel(),
@@ -184,32 +253,75 @@ impl Runner {
         }
     }
 
-    /// Answers whether the queue may hold more than was taken.
-    async fn claim_up_to_the_limit(
+    /// Looks at the queue, if it is time to; answers when to look again.
+    async fn look(&self, look: Look, driving: &mut JoinSet<(RunId, DriveEnd)>, signals: &Signals) -> Look {
+        let now = Instant::now();
+        match look {
+            Look::Claim => {}
+            Look::ClaimRest { by } if by <= now || self.has_room_for_a_batch(driving.len()) => {}
+            Look::Ask => return self.ask().await,
+            Look::ClaimRest { .. } | Look::ClaimAt(_) | Look::AskAt(_) | Look::Full => return look,
+        }
+        let room = self.settings.max_concurrent_runs.saturating_sub(driving.len());
+        if room == 0 {
+            return Look::Full;
+        }
+        match self.claim(room.min(self.settings.claim_batch), driving, signals).await {
+            // Runs end in groups, as their checkpoints do: claims that wait for a group are fewer and larger.
+            Claimed::Batch => Look::ClaimRest { by: now + GATHER },
+            // More may be coming: the question when is put when it is quiet.
+            Claimed::Some => Look::ClaimAt(now + QUIET),
+            Claimed::None => self.ask().await,
+            Claimed::Unknown => Look::ClaimAt(now + self.settings.safety_net.min(AFTER_ERROR)),
+        }
+    }
+
+    fn has_room_for_a_batch(&self, n_driving: usize) -> bool {
+        let room = self.settings.max_concurrent_runs.saturating_sub(n_driving);
+        room >= self.settings.claim_batch.min(self.settings.max_concurrent_runs)
+    }
+
+    async fn claim(
         &self,
+        limit: usize,
         driving: &mut JoinSet<(RunId, DriveEnd)>,
         signals: &Signals,
-    ) -> bool {
-        let room = self.settings.max_concurrent_runs.saturating_sub(driving.len());
-        let limit = room.min(self.settings.claim_batch);
-        if limit == 0 || signals.drain.is_cancelled() || signals.fence.is_cancelled() {
-            return false;
+    ) -> Claimed {
+        if signals.drain.is_cancelled() || signals.fence.is_cancelled() {
+            return Claimed::Unknown;
         }
         if !self.release_undriven().await {
-            return false;
+            return Claimed::Unknown;
         }
         match self.engine.store().claim(self.owner, limit).await {
             Ok(claimed) => {
-                let more = claimed.len() == limit;
+                let n_claimed = claimed.len();
                 for run in claimed {
                     self.start(run, driving, signals);
                 }
-                more
+                match n_claimed {
+                    0 => Claimed::None,
+                    n if n == limit => Claimed::Batch,
+                    _ => Claimed::Some,
+                }
             }
             Err(error) => {
                 self.holds_undriven.store(true, Ordering::Relaxed);
                 log_store_error("runs cannot be claimed", &error);
-                false
+                Claimed::Unknown
+            }
+        }
+    }
+
+    /// Asks when something can be claimed.
+    async fn ask(&self) -> Look {
+        let safety_net = Look::AskAt(Instant::now() + self.settings.safety_net);
+        match self.engine.store().next_available_in().await {
+            Ok(Some(wait)) if wait < self.settings.safety_net => Look::ClaimAt(Instant::now() + wait),
+            Ok(_) => safety_net,
+            Err(error) => {
+                log_store_error("the queue cannot be looked at", &error);
+                Look::AskAt(Instant::now() + self.settings.safety_net.min(AFTER_ERROR))
             }
         }
     }
@@ -250,24 +362,6 @@ impl Runner {
         });
     }
 
-    async fn until_next_look(&self, more_is_waiting: bool, n_driving: usize) -> Duration {
-        if n_driving >= self.settings.max_concurrent_runs {
-            // Room comes with the end of a run, which wakes the loop.
-            return self.settings.safety_net;
-        }
-        if more_is_waiting {
-            return Duration::ZERO;
-        }
-        match self.engine.store().next_available_in().await {
-            Ok(Some(wait)) => wait.min(self.settings.safety_net),
-            Ok(None) => self.settings.safety_net,
-            Err(error) => {
-                log_store_error("the queue cannot be looked at", &error);
-                self.settings.safety_net.min(Duration::from_secs(1))
-            }
-        }
-    }
-
     async fn pass_on_acts(&self) {
         if self.handle.n_driven() == 0 {
             return;
@@ -286,7 +380,8 @@ impl Runner {
         }
     }
 
-    fn note(&self, ended: Result<(RunId, DriveEnd), tokio::task::JoinError>) {
+    /// Answers whether the run may be claimed again at once.
+    fn note(&self, ended: Result<(RunId, DriveEnd), tokio::task::JoinError>) -> bool {
         match ended {
             Ok((run, end)) => {
                 self.handle.with_driven(|driven| driven.remove(&run));
@@ -294,8 +389,12 @@ impl Runner {
                     self.holds_undriven.store(true, Ordering::Relaxed);
                 }
                 tracing::debug!(run.id = %run, end = ?end, "a run is no longer driven here");
+                !matches!(end, DriveEnd::Ended(_) | DriveEnd::ClaimLost)
             }
-            Err(error) => tracing::error!(error = %error, "a drive was aborted from outside"),
+            Err(error) => {
+                tracing::error!(error = %error, "a drive was aborted from outside");
+                true
+            }
         }
     }
 }

@@ -3,12 +3,14 @@
 //! The statements here are written as SQL because the DSL has no lateral join, no data-modifying `WITH` and no
 //! `unnest`; as query types of their own they are prepared once per connection, which `sql_query` is not.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
-use diesel::sql_types::{BigInt, Bool, Bytea, Json, Nullable, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Bool, Bytea, Double, Json, Nullable, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -18,6 +20,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::error::DatabaseError;
+
+/// The pause before a look at what can be claimed already.
+const SOON: Duration = Duration::from_millis(20);
 
 /// How often a claim is repeated that met a journal entry written while it looked.
 const ATTEMPTS: usize = 5;
@@ -33,13 +38,15 @@ pub(crate) type ClaimedSql = (
 
 /// What every claim does with its candidates: the state is checked again (a candidate can be stale), the epoch rises,
 /// a run with an earlier owner gets its `taken_over` entry, and a first claim is an event. `available_at` is null while
-/// a run is driven, so that who acts meanwhile can leave word there.
+/// a run is driven, so that who acts meanwhile can leave word there. `IS TRUE` hides the condition from the planner, so
+/// that rows are found by their ids.
 pub(crate) const CLAIM: &str = "
     claimed AS (
         UPDATE runs SET state = 'running', owner = args.owner, epoch = runs.epoch + 1, waiting_for = NULL,
             available_at = NULL, started_at = coalesce(runs.started_at, now())
         FROM args
-        WHERE runs.id = ANY (ARRAY(SELECT id FROM candidates ORDER BY id)) AND runs.state IN ('queued', 'waiting')
+        WHERE runs.id = ANY (ARRAY(SELECT id FROM candidates ORDER BY id))
+            AND (runs.state IN ('queued', 'waiting')) IS TRUE
         RETURNING runs.id, runs.epoch, runs.owner, runs.project_id, runs.graph_digest, runs.input, runs.pipeline_id,
             runs.deadline_at, runs.cancel_requested_at IS NOT NULL AS is_cancel_requested,
             runs.rerun_of IS NOT NULL AS is_rerun, runs.kind = 'item' AS is_item, runs.created_at, runs.priority
@@ -131,6 +138,40 @@ pub(crate) async fn claim_one(
         ClaimOne { owner: owner.as_uuid(), run: run.as_uuid() }.load::<ClaimedRow>(&mut conn).boxed()
     });
     Ok(claimed.await?.pop())
+}
+
+/// When a run can be claimed next. One look at the head of each priority's range, instead of a scan for the minimum.
+#[derive(QueryId)]
+struct NextAvailable;
+
+impl QueryFragment<Pg> for NextAvailable {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(
+            "SELECT extract(epoch FROM min(head.available_at) - now())::double precision AS seconds
+             FROM generate_series(1, 10) AS level (priority) CROSS JOIN LATERAL (
+                 SELECT available_at FROM runs
+                 WHERE state IN ('queued', 'waiting') AND priority = level.priority AND available_at IS NOT NULL
+                 ORDER BY available_at LIMIT 1) AS head",
+        );
+        Ok(())
+    }
+}
+
+impl Query for NextAvailable {
+    type SqlType = Nullable<Double>;
+}
+
+/// How long until a run can be claimed, by the database's clock; zero when one can be now.
+pub(crate) async fn next_available_in(
+    mut conn: &AsyncPgConnection,
+) -> Result<Option<Duration>, DatabaseError> {
+    let seconds: Option<f64> = NextAvailable
+        .get_result(&mut conn)
+        .await
+        .map_err(|error| DatabaseError::query("looking for the next run", error))?;
+    // One that can be claimed now was available only since the last look, or another instance is just taking it: look
+    // again soon, but not in a circle without a pause.
+    Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO).max(SOON)))
 }
 
 /// A former owner that has not noticed yet may append while we look for the last number. Then our `taken_over` meets a

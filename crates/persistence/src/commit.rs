@@ -69,42 +69,6 @@ impl Releases {
     }
 }
 
-/// A batch of checkpoints as one statement; it answers with the runs that were released, and whether each has a parent.
-///
-/// `ABANDONS` says whether some of the ends leave children behind. Most do not, and pay nothing for it.
-struct Commit<const ABANDONS: bool> {
-    entries: Columns,
-    releases: Releases,
-    abandoning: Vec<Uuid>,
-    blob_digests: Vec<Vec<u8>>,
-    blob_contents: Vec<Vec<u8>>,
-}
-
-impl<const ABANDONS: bool> Commit<ABANDONS> {
-    fn of(checkpoints: &[&Checkpoint]) -> Result<Self, DatabaseError> {
-        // Rows are locked in one order by everybody: by run.
-        let mut ordered = checkpoints.to_vec();
-        ordered.sort_unstable_by_key(|checkpoint| checkpoint.claim.run);
-        let mut entries = Columns::of(ordered.iter().copied());
-        let blobs = std::mem::take(&mut entries.blobs);
-        let (blob_digests, blob_contents) =
-            blobs.into_iter().map(|(digest, content)| (digest.to_vec(), content)).unzip();
-        let abandoning = ordered.iter().filter(|checkpoint| abandons_children(checkpoint));
-        let abandoning = abandoning.map(|checkpoint| checkpoint.claim.run.as_uuid()).collect();
-        let releases = Releases::of(ordered.into_iter())?;
-        Ok(Self { entries, releases, abandoning, blob_digests, blob_contents })
-    }
-}
-
-impl<const ABANDONS: bool> QueryId for Commit<ABANDONS> {
-    type QueryId = Self;
-    const HAS_STATIC_QUERY_ID: bool = true;
-}
-
-impl<const ABANDONS: bool> Query for Commit<ABANDONS> {
-    type SqlType = (SqlUuid, Bool);
-}
-
 macro_rules! push_columns {
     ($out:ident, $($sql_type:ty: $column:expr),+ $(,)?) => {{
         let mut is_first = true;
@@ -117,24 +81,111 @@ macro_rules! push_columns {
     }};
 }
 
+/// Checkpoints of runs that go on, as one statement. Most are: a plain insert, for which nothing else is planned or
+/// set up.
+///
+/// `BLOBS` says whether some payloads are too large for the journal.
+struct Append<const BLOBS: bool>(Entries);
+
+/// The records of a batch, and the payloads that are too large to stand there.
+struct Entries {
+    columns: Columns,
+    blob_digests: Vec<Vec<u8>>,
+    blob_contents: Vec<Vec<u8>>,
+}
+
+impl Entries {
+    fn of(ordered: &[&Checkpoint]) -> Self {
+        let mut columns = Columns::of(ordered.iter().copied());
+        let blobs = std::mem::take(&mut columns.blobs);
+        let (blob_digests, blob_contents) =
+            blobs.into_iter().map(|(digest, content)| (digest.to_vec(), content)).unzip();
+        Self { columns, blob_digests, blob_contents }
+    }
+
+    /// The records as a source of rows, `e`.
+    fn push_rows<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        let columns = &self.columns;
+        out.push_sql("unnest(");
+        push_columns!(out, SqlUuid: columns.run_id, BigInt: columns.seq, Nullable<Text>: columns.node_id,
+            Integer: columns.iteration, Integer: columns.attempt, Text: columns.kind,
+            Nullable<Text>: columns.payload, Nullable<Bytea>: columns.blob, SqlUuid: columns.owner,
+            BigInt: columns.epoch);
+        out.push_sql(") AS e (run_id, seq, node_id, iteration, attempt, kind, payload, blob, owner, epoch)");
+        Ok(())
+    }
+
+    /// Stores the blobs, as one part of a `WITH`.
+    fn push_blobs<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("stored AS (INSERT INTO blobs (digest, content) SELECT * FROM unnest(");
+        push_columns!(out, Bytea: self.blob_digests, Bytea: self.blob_contents);
+        out.push_sql(") ON CONFLICT DO NOTHING)");
+        Ok(())
+    }
+}
+
+impl<const BLOBS: bool> QueryId for Append<BLOBS> {
+    type QueryId = Self;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl<const BLOBS: bool> QueryFragment<Pg> for Append<BLOBS> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        if BLOBS {
+            out.push_sql("WITH ");
+            self.0.push_blobs(&mut out)?;
+        }
+        out.push_sql(INSERT_ENTRIES);
+        self.0.push_rows(&mut out)
+    }
+}
+
+const INSERT_ENTRIES: &str = "
+    INSERT INTO run_journal (run_id, seq, node_id, iteration, attempt, kind, payload, blob, owner, epoch)
+    SELECT e.run_id, e.seq, e.node_id, e.iteration, e.attempt, e.kind, e.payload::json, e.blob, e.owner, e.epoch
+    FROM ";
+
+/// Checkpoints of which some let their runs go, as one statement; it answers with the runs that were released, and
+/// whether each has a parent.
+///
+/// `ABANDONS` says whether some of the ends leave children behind. Most do not, and pay nothing for it.
+struct Commit<const ABANDONS: bool> {
+    entries: Entries,
+    releases: Releases,
+    abandoning: Vec<Uuid>,
+}
+
+impl<const ABANDONS: bool> Commit<ABANDONS> {
+    fn of(ordered: &[&Checkpoint]) -> Result<Self, DatabaseError> {
+        let abandoning = ordered.iter().filter(|checkpoint| abandons_children(checkpoint));
+        let abandoning = abandoning.map(|checkpoint| checkpoint.claim.run.as_uuid()).collect();
+        let releases = Releases::of(ordered.iter().copied())?;
+        Ok(Self { entries: Entries::of(ordered), releases, abandoning })
+    }
+}
+
+impl<const ABANDONS: bool> QueryId for Commit<ABANDONS> {
+    type QueryId = Self;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl<const ABANDONS: bool> Query for Commit<ABANDONS> {
+    type SqlType = (SqlUuid, Bool);
+}
+
 impl<const ABANDONS: bool> QueryFragment<Pg> for Commit<ABANDONS> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         let Self { entries, releases, .. } = self;
-        out.push_sql("WITH entry AS (SELECT * FROM unnest(");
-        push_columns!(out, SqlUuid: entries.run_id, BigInt: entries.seq, Nullable<Text>: entries.node_id,
-            Integer: entries.iteration, Integer: entries.attempt, Text: entries.kind,
-            Nullable<Text>: entries.payload, Nullable<Bytea>: entries.blob, SqlUuid: entries.owner,
-            BigInt: entries.epoch);
-        out.push_sql(") AS e (run_id, seq, node_id, iteration, attempt, kind, payload, blob, owner, epoch)), release AS (SELECT * FROM unnest(");
+        out.push_sql("WITH entry AS (SELECT * FROM ");
+        entries.push_rows(&mut out)?;
+        out.push_sql("), release AS (SELECT * FROM unnest(");
         push_columns!(out, SqlUuid: releases.run_id, SqlUuid: releases.owner, BigInt: releases.epoch,
             Text: releases.state, Nullable<Text>: releases.waiting_for, Nullable<Timestamptz>: releases.until,
             Nullable<Text>: releases.output, Nullable<Text>: releases.error);
-        out.push_sql(") AS r (run_id, owner, epoch, state, waiting_for, until, output, error)), stored AS (INSERT INTO blobs (digest, content) SELECT * FROM unnest(");
-        push_columns!(out, Bytea: self.blob_digests, Bytea: self.blob_contents);
-        out.push_sql(") ON CONFLICT DO NOTHING), ");
+        out.push_sql(") AS r (run_id, owner, epoch, state, waiting_for, until, output, error)), ");
+        entries.push_blobs(&mut out)?;
+        out.push_sql(", ");
         out.push_sql(RELEASE);
-        // The ids once more as a constant array, so that the rows are found by their index whatever the planner guesses.
-        out.push_bind_param::<Array<SqlUuid>, _>(&releases.run_id)?;
         out.push_sql(APPEND);
         if ABANDONS {
             out.push_sql(ABANDON);
@@ -148,6 +199,9 @@ impl<const ABANDONS: bool> QueryFragment<Pg> for Commit<ABANDONS> {
 
 /// Lets runs go. Whoever acts on a run while it is driven (an approval, the end of a child, a cancel) sets its
 /// `available_at`; such a run is not parked but made available at once, so that no wake-up is lost.
+///
+/// `IS TRUE` hides its conditions from the planner, so that rows are found by their ids and never by an index over all
+/// that run.
 const RELEASE: &str = "
     released AS (
         UPDATE runs SET state = r.state, owner = NULL, waiting_for = r.waiting_for,
@@ -162,13 +216,12 @@ const RELEASE: &str = "
                 ELSE least(r.until, runs.deadline_at)
             END
         FROM release AS r
-        WHERE runs.id = r.run_id AND runs.owner = r.owner AND runs.epoch = r.epoch AND runs.state = 'running'
-            AND runs.id = ANY (";
+        WHERE runs.id = r.run_id AND runs.epoch = r.epoch AND (runs.owner = r.owner AND runs.state = 'running') IS TRUE
+        RETURNING runs.id, runs.project_id, runs.state, runs.parent_run_id
+    )";
 
 /// Appends, wakes the parents of runs that ended, and announces the ends.
-const APPEND: &str = ")
-        RETURNING runs.id, runs.project_id, runs.state, runs.parent_run_id
-    ), appended AS (
+const APPEND: &str = ", appended AS (
         INSERT INTO run_journal (run_id, seq, node_id, iteration, attempt, kind, payload, blob, owner, epoch)
         SELECT e.run_id, e.seq, e.node_id, e.iteration, e.attempt, e.kind, e.payload::json, e.blob, e.owner, e.epoch
         FROM entry AS e
@@ -284,16 +337,30 @@ enum Written {
 }
 
 async fn write(mut conn: &AsyncPgConnection, checkpoints: &[&Checkpoint]) -> Result<Written, DatabaseError> {
-    let written = if checkpoints.iter().any(|checkpoint| abandons_children(checkpoint)) {
-        Commit::<true>::of(checkpoints)?.load::<(Uuid, bool)>(&mut conn).await
+    // Rows are locked in one order by everybody: by run.
+    let mut ordered = checkpoints.to_vec();
+    ordered.sort_unstable_by_key(|checkpoint| checkpoint.claim.run);
+    let written = if ordered.iter().any(|checkpoint| abandons_children(checkpoint)) {
+        Commit::<true>::of(&ordered)?.load::<(Uuid, bool)>(&mut conn).await
+    } else if ordered.iter().any(|checkpoint| checkpoint.release.is_some()) {
+        Commit::<false>::of(&ordered)?.load::<(Uuid, bool)>(&mut conn).await
     } else {
-        Commit::<false>::of(checkpoints)?.load::<(Uuid, bool)>(&mut conn).await
+        append(conn, Entries::of(&ordered)).await.map(|()| Vec::new())
     };
     match written {
         Ok(released) => Ok(Written::Released(released)),
         Err(QueryError::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => Ok(Written::NumberTaken),
         Err(error) => Err(DatabaseError::query("writing checkpoints", error)),
     }
+}
+
+async fn append(mut conn: &AsyncPgConnection, entries: Entries) -> QueryResult<()> {
+    let written = if entries.blob_digests.is_empty() {
+        Append::<false>(entries).execute(&mut conn).await
+    } else {
+        Append::<true>(entries).execute(&mut conn).await
+    };
+    written.map(|_n_rows| ())
 }
 
 /// What became of a checkpoint whose statement succeeded.

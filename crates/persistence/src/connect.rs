@@ -22,6 +22,15 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEPALIVE_RETRIES: u32 = 3;
 
+/// When the statements that are prepared on a connection are planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plans {
+    /// As PostgreSQL sees fit: by the values of the first executions, each time anew.
+    OfEachValue,
+    /// Once, whatever the values: for a few statements that are executed all the time.
+    Once,
+}
+
 /// Where the database is and as whom to log in. The password is not shown in `Debug`.
 #[derive(Clone)]
 pub struct ConnectOptions {
@@ -86,25 +95,50 @@ impl ConnectOptions {
     }
 
     /// Opens a session for queries, none of which may take longer than `statement_timeout`; zero is no limit.
+    #[cfg(feature = "testing")]
     pub(crate) async fn open_for_queries(
         &self,
         statement_timeout: Duration,
+    ) -> Result<AsyncPgConnection, DatabaseError> {
+        self.open_planned(statement_timeout, Plans::OfEachValue).await
+    }
+
+    /// Opens a session for queries, none of which may take longer than `statement_timeout`; zero is no limit. `plans` says
+    /// when those that are prepared are planned.
+    pub(crate) async fn open_planned(
+        &self,
+        statement_timeout: Duration,
+        plans: Plans,
     ) -> Result<AsyncPgConnection, DatabaseError> {
         let (client, connection) = self.open().await?;
         let conn = AsyncPgConnection::try_from_client_and_connection(client, connection)
             .await
             .map_err(|error| DatabaseError::session("setting up a connection", error))?;
-        set_statement_timeout(&conn, statement_timeout).await?;
+        set_up(&conn, statement_timeout, plans).await?;
         Ok(conn)
     }
 }
 
-async fn set_statement_timeout(mut conn: &AsyncPgConnection, limit: Duration) -> Result<(), DatabaseError> {
+async fn set_up(
+    mut conn: &AsyncPgConnection,
+    statement_timeout: Duration,
+    plans: Plans,
+) -> Result<(), DatabaseError> {
     use diesel::sql_types::Text;
     use diesel_async::RunQueryDsl;
 
-    diesel::sql_query("SELECT set_config('statement_timeout', $1, false)")
-        .bind::<Text, _>(format!("{}ms", limit.as_millis()))
+    let sql = match plans {
+        Plans::OfEachValue => "SELECT set_config('statement_timeout', $1, false)",
+        // By an index and in its order, whatever the statistics say at that moment: those of an empty table would make
+        // it a plan that reads all of a full one.
+        Plans::Once => {
+            "SELECT set_config('statement_timeout', $1, false), set_config('plan_cache_mode', 'force_generic_plan', false),
+                set_config('enable_seqscan', 'off', false),
+                set_config('enable_sort', 'off', false), set_config('jit', 'off', false)"
+        }
+    };
+    diesel::sql_query(sql)
+        .bind::<Text, _>(format!("{}ms", statement_timeout.as_millis()))
         .execute(&mut conn)
         .await
         .map_err(|error| DatabaseError::query("setting up a connection", error))?;

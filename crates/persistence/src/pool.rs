@@ -9,7 +9,7 @@ use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfi
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures::FutureExt;
 
-use crate::connect::ConnectOptions;
+use crate::connect::{ConnectOptions, Plans};
 use crate::error::DatabaseError;
 
 /// A connection that goes back to its pool when it is dropped. One that is dropped inside a transaction is closed.
@@ -23,7 +23,7 @@ diesel::define_sql_function! {
 /// The bounds of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolSettings {
-    /// The most connections at once.
+    /// The most connections at once; the engine has two of its own beside them.
     pub max_size: usize,
     /// How long a query waits for a free connection.
     pub wait_timeout: Duration,
@@ -45,6 +45,9 @@ impl Default for PoolSettings {
 #[derive(Clone)]
 pub struct Pool {
     inner: Deadpool<AsyncPgConnection>,
+    /// One connection each, opened when it is first used, for the few statements that the engine executes all the time.
+    commits: Deadpool<AsyncPgConnection>,
+    claims: Deadpool<AsyncPgConnection>,
     schema: Arc<str>,
     wait_timeout: Duration,
 }
@@ -68,26 +71,15 @@ impl Pool {
     /// # Errors
     /// [`DatabaseError::Unavailable`] or [`DatabaseError::NoSchema`]; no connection is left open.
     pub async fn connect(options: ConnectOptions, settings: PoolSettings) -> Result<Self, DatabaseError> {
-        let mut config = ManagerConfig::default();
-        // A connection that was closed is noticed without a query; asking each time would double the round trips.
-        config.recycling_method = RecyclingMethod::Fast;
-        config.custom_setup = Box::new(move |_url| {
-            let options = options.clone();
-            async move {
-                options.open_for_queries(settings.statement_timeout).await.map_err(|error| {
-                    diesel::ConnectionError::CouldntSetupConfiguration(
-                        diesel::result::Error::QueryBuilderError(Box::new(error)),
-                    )
-                })
-            }
-            .boxed()
-        });
-        let manager = AsyncDieselConnectionManager::new_with_config(String::new(), config);
-        let inner = Deadpool::builder(manager)
-            .max_size(settings.max_size.max(1))
-            .build()
-            .map_err(|error| DatabaseError::session("making the connection pool", error))?;
-        let mut pool = Self { inner, schema: "".into(), wait_timeout: settings.wait_timeout };
+        let inner = open(&options, settings, Plans::OfEachValue)?;
+        let own = PoolSettings { max_size: 1, ..settings };
+        let mut pool = Self {
+            inner,
+            commits: open(&options, own, Plans::Once)?,
+            claims: open(&options, own, Plans::Once)?,
+            schema: "".into(),
+            wait_timeout: settings.wait_timeout,
+        };
         pool.schema = pool.load_schema().await?.into();
         Ok(pool)
     }
@@ -110,7 +102,24 @@ impl Pool {
 
     /// A free connection. Cancel: safe.
     pub(crate) async fn get(&self) -> Result<PooledConnection, DatabaseError> {
-        match tokio::time::timeout(self.wait_timeout, self.inner.get()).await {
+        self.get_from(&self.inner).await
+    }
+
+    /// The connection that checkpoints are written on: no request waits for it, and it waits for none. Cancel: safe.
+    pub(crate) async fn get_for_commits(&self) -> Result<PooledConnection, DatabaseError> {
+        self.get_from(&self.commits).await
+    }
+
+    /// The connection that the claim loop asks on. Cancel: safe.
+    pub(crate) async fn get_for_claims(&self) -> Result<PooledConnection, DatabaseError> {
+        self.get_from(&self.claims).await
+    }
+
+    async fn get_from(
+        &self,
+        connections: &Deadpool<AsyncPgConnection>,
+    ) -> Result<PooledConnection, DatabaseError> {
+        match tokio::time::timeout(self.wait_timeout, connections.get()).await {
             Ok(Ok(conn)) => Ok(conn),
             Ok(Err(error)) => Err(DatabaseError::session("getting a connection", error)),
             Err(elapsed) => Err(DatabaseError::session("waiting for a free connection", elapsed)),
@@ -130,7 +139,7 @@ impl Pool {
             .map_err(|error| DatabaseError::query("asking for a sign of life", error))
     }
 
-    /// How busy it is now.
+    /// How busy it is now, without the two connections of the engine.
     pub fn status(&self) -> PoolStatus {
         let status = self.inner.status();
         PoolStatus {
@@ -144,7 +153,37 @@ impl Pool {
     /// Closes the free connections now and the others when they are given back; who waits for one is refused.
     pub fn close(&self) {
         self.inner.close();
+        self.commits.close();
+        self.claims.close();
     }
+}
+
+/// Makes a pool without a connection in it.
+fn open(
+    options: &ConnectOptions,
+    settings: PoolSettings,
+    plans: Plans,
+) -> Result<Deadpool<AsyncPgConnection>, DatabaseError> {
+    let mut config = ManagerConfig::default();
+    // A connection that was closed is noticed without a query; asking each time would double the round trips.
+    config.recycling_method = RecyclingMethod::Fast;
+    let options = options.clone();
+    config.custom_setup = Box::new(move |_url| {
+        let options = options.clone();
+        async move {
+            options.open_planned(settings.statement_timeout, plans).await.map_err(|error| {
+                diesel::ConnectionError::CouldntSetupConfiguration(diesel::result::Error::QueryBuilderError(
+                    Box::new(error),
+                ))
+            })
+        }
+        .boxed()
+    });
+    let manager = AsyncDieselConnectionManager::new_with_config(String::new(), config);
+    Deadpool::builder(manager)
+        .max_size(settings.max_size.max(1))
+        .build()
+        .map_err(|error| DatabaseError::session("making the connection pool", error))
 }
 
 impl std::fmt::Debug for Pool {

@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
+use diesel::pg::Pg;
 use diesel::prelude::*;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{Array, BigInt, Bool, Interval, Json, Nullable, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use gathering_domain::{InstanceId, RunId, RunState};
@@ -41,9 +43,9 @@ pub async fn recover_dead_instances(
 ) -> Result<Vec<Recovery>, DatabaseError> {
     let mut conn = pool.get().await?;
     let failed = |error| DatabaseError::query("recovering dead instances", error);
-    let candidates = find_suspects(&conn).await.map_err(failed)?;
+    let candidates: Vec<(Uuid, i64)> = Suspects.load(&mut &*conn).await.map_err(failed)?;
     let mut recoveries = Vec::new();
-    for Suspect { id: instance, lock_key } in candidates {
+    for (instance, lock_key) in candidates {
         let recovered =
             conn.transaction(async |conn| recover(conn, instance, lock_key, max_recoveries).await);
         recoveries.extend(recovered.await.map_err(failed)?);
@@ -51,26 +53,26 @@ pub async fn recover_dead_instances(
     Ok(recoveries)
 }
 
-#[derive(QueryableByName)]
-struct Suspect {
-    #[diesel(sql_type = SqlUuid)]
-    id: Uuid,
-    #[diesel(sql_type = BigInt)]
-    lock_key: i64,
+/// The instances whose lock nobody seems to hold: one query when all are well. Taking the lock is what decides.
+#[derive(QueryId)]
+struct Suspects;
+
+impl QueryFragment<Pg> for Suspects {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(
+            "SELECT id, lock_key FROM instances WHERE NOT EXISTS (
+                 SELECT FROM pg_locks
+                 WHERE locktype = 'advisory' AND objsubid = 1 AND granted
+                     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                     AND (classid::bigint << 32) | objid::bigint = instances.lock_key)
+             ORDER BY id",
+        );
+        Ok(())
+    }
 }
 
-/// The instances whose lock nobody seems to hold: one query when all are well. Taking the lock is what decides.
-async fn find_suspects(mut conn: &AsyncPgConnection) -> QueryResult<Vec<Suspect>> {
-    diesel::sql_query(
-        "SELECT id, lock_key FROM instances WHERE NOT EXISTS (
-             SELECT FROM pg_locks
-             WHERE locktype = 'advisory' AND objsubid = 1 AND granted
-                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                 AND (classid::bigint << 32) | objid::bigint = instances.lock_key)
-         ORDER BY id",
-    )
-    .load(&mut conn)
-    .await
+impl Query for Suspects {
+    type SqlType = (SqlUuid, BigInt);
 }
 
 async fn recover(

@@ -53,12 +53,12 @@ impl RunStore for PgRunStore {
     }
 
     async fn claim(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
-        let conn = self.pool.get().await?;
+        let conn = self.pool.get_for_claims().await?;
         Ok(claim::claim_batch(&conn, owner, limit).await?)
     }
 
     async fn claim_run(&self, owner: InstanceId, run: RunId) -> Result<Option<ClaimedRun>, StoreError> {
-        let conn = self.pool.get().await?;
+        let conn = self.pool.get_for_claims().await?;
         Ok(claim::claim_one(&conn, owner, run).await?)
     }
 
@@ -76,7 +76,7 @@ impl RunStore for PgRunStore {
         if checkpoints.is_empty() {
             return Ok(Vec::new());
         }
-        let conn = self.pool.get().await?;
+        let conn = self.pool.get_for_commits().await?;
         let committed = commit::commit(&conn, checkpoints).await?;
         if committed.is_queue_changed {
             self.wakes.wake(Wake::Runs);
@@ -91,17 +91,17 @@ impl RunStore for PgRunStore {
     }
 
     async fn next_available_in(&self) -> Result<Option<Duration>, StoreError> {
-        let conn = self.pool.get().await?;
-        Ok(runs::next_available_in(&conn).await?)
+        let conn = self.pool.get_for_claims().await?;
+        Ok(claim::next_available_in(&conn).await?)
     }
 
     async fn list_acted_on(&self, owner: InstanceId) -> Result<Vec<ActedOn>, StoreError> {
-        let conn = self.pool.get().await?;
+        let conn = self.pool.get_for_claims().await?;
         Ok(runs::list_acted_on(&conn, owner).await?)
     }
 
     async fn release_undriven(&self, owner: InstanceId, driven: &[RunId]) -> Result<usize, StoreError> {
-        let conn = self.pool.get().await?;
+        let conn = self.pool.get_for_claims().await?;
         let n_runs = release_undriven(&conn, owner, driven).await?;
         if n_runs > 0 {
             self.wakes.wake(Wake::Runs);
@@ -122,7 +122,8 @@ impl RunStore for PgRunStore {
                 recovery.instance, recovery.requeued.len(), recovery.failed.len(),
             );
         }
-        if n_runs > 0 {
+        if !recoveries.is_empty() {
+            // Its runs are queued again, and nobody else knows when those that only wait come due.
             self.wakes.wake(Wake::Runs);
         }
         Ok(n_runs)

@@ -1,11 +1,9 @@
 //! Runs as a whole: accepted, listed, asked to stop. Driving them is the engine's.
 
-use std::time::Duration;
-
 use diesel::dsl::now;
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::sql_types::{Double, Nullable, Timestamptz};
+use diesel::sql_types::Timestamptz;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_dag_engine::{ActedOn, NewRun};
 use gathering_domain::{InstanceId, PipelineId, ProjectId, RunId, RunState, ScheduleId, UserId};
@@ -17,9 +15,6 @@ use crate::pool::Pool;
 use crate::run_row::{Row, RunRow};
 use crate::schema::{project_members, runs};
 use crate::wake::{Wake, WakeBus};
-
-/// The pause before a look at what can be claimed already.
-const SOON: Duration = Duration::from_millis(20);
 
 /// What became of a request to cancel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,31 +202,6 @@ fn filtered(filter: &RunFilter) -> Filtered<'static> {
         query = query.filter(runs::id.lt(before.as_uuid()));
     }
     query
-}
-
-/// How long until a run can be claimed, by the database's clock; zero when one can be now.
-pub(crate) async fn next_available_in(
-    mut conn: &AsyncPgConnection,
-) -> Result<Option<Duration>, DatabaseError> {
-    #[derive(QueryableByName)]
-    struct Next {
-        #[diesel(sql_type = Nullable<Double>)]
-        seconds: Option<f64>,
-    }
-    // One look at the head of each priority's range, instead of a scan for the minimum.
-    let next: Next = diesel::sql_query(
-        "SELECT extract(epoch FROM min(head.available_at) - now())::double precision AS seconds
-         FROM generate_series(1, 10) AS level (priority) CROSS JOIN LATERAL (
-             SELECT available_at FROM runs
-             WHERE state IN ('queued', 'waiting') AND priority = level.priority AND available_at IS NOT NULL
-             ORDER BY available_at LIMIT 1) AS head",
-    )
-    .get_result(&mut conn)
-    .await
-    .map_err(|error| DatabaseError::query("looking for the next run", error))?;
-    // One that can be claimed now was available only since the last look, or another instance is just taking it: look
-    // again soon, but not in a circle without a pause.
-    Ok(next.seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO).max(SOON)))
 }
 
 /// The runs of this owner on which somebody acted: `available_at` is null while a run is driven, unless somebody did.

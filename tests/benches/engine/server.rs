@@ -1,0 +1,136 @@
+//! The server as a process of its own: how soon it begins, and what it does when there is nothing to do.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use gathering_e2e::{Answer, Client, Database, Peer, Process, Server, call, pipeline};
+use serde_json::json;
+
+use crate::bare::Commits;
+use crate::table::{Figure, Report, quantile};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Between two requests at low load.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What a start does that is over after this time.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// From the answer 202 to the first node's request at its peer, one run after the other.
+pub(crate) async fn first_node(n_runs: usize, report: &mut Report) -> Result<()> {
+    eprintln!("{n_runs} runs over HTTP");
+    let database = Database::empty().await?;
+    let server = Server::start_with(&database, |command| {
+        command
+            .env("GATHERING_RATE_LIMITS", "off")
+            .env("GATHERING_LOG", "info")
+            .env("GATHERING_OUTBOUND_ALLOW", "127.0.0.0/8");
+    })
+    .await?;
+    let peer = Peer::start(|_| Answer::now(200, json!({}))).await?;
+    let client = server.client().join("ada@example.org").await?;
+    let definition = pipeline(&[call("first", &peer.url("/"))], &[]);
+    let body = json!({"name": "one call", "definition": definition});
+    let created = client.post("/api/v1/pipelines", &body).await?.expect(201)?;
+    let path = format!("/api/v1/pipelines/{}/runs", created["id"].as_str().context("no id")?);
+    let session = Arc::new(database.session().await?);
+    let commits = Commits::prepare(&session).await?;
+    let (mut accepted, mut since_accepted, mut since_asked) = (Vec::new(), Vec::new(), Vec::new());
+    let mut limits = Vec::new();
+    for number in 0..n_runs {
+        tokio::time::sleep(PAUSE).await;
+        limits.push(commits.write(1).await?);
+        tokio::time::sleep(PAUSE).await;
+        let asked = Instant::now();
+        client.post(&path, &json!({})).await?.expect(202)?;
+        let answered = Instant::now();
+        peer.asked(number + 1, LIMIT).await?;
+        let started = peer.requests()[number].at;
+        accepted.push(answered - asked);
+        since_accepted.push(started.saturating_duration_since(answered));
+        since_asked.push(started - asked);
+    }
+    let limit = quantile(&limits, 0.5)?;
+    for (q, name) in [(0.5, "p50"), (0.99, "p99")] {
+        let figures = [
+            (&accepted, "accepting a run over HTTP"),
+            (&since_accepted, "from accepted to its first node's request"),
+            (&since_asked, "from asking to its first node's request"),
+        ];
+        for (times, what) in figures {
+            report.add(format!("{what}, {name}"), quantile(times, q)?, ("one minimal commit, p50", limit));
+        }
+    }
+    Ok(())
+}
+
+/// The start on an existing database, and what an idle instance asks and holds.
+pub(crate) async fn idle(n_starts: usize, seconds: u64, report: &mut Report) -> Result<()> {
+    eprintln!("starting and idling");
+    let database = Database::empty().await?;
+    // Makes the schema.
+    drop(start(&database).await?);
+    let mut times = Vec::new();
+    for _ in 0..n_starts {
+        times.push(start(&database).await?.1);
+    }
+    report.add(
+        "from exec to ready on an existing database, p50",
+        quantile(&times, 0.5)?,
+        goal(Figure::Time(Duration::from_millis(150))),
+    );
+    let (process, _) = start(&database).await?;
+    tokio::time::sleep(SETTLED).await;
+    let session = database.session().await?;
+    let sql = "SELECT (xact_commit + xact_rollback)::float8 FROM pg_stat_database WHERE datname = current_database()";
+    let before: f64 = session.query_one(sql, &[]).await?.get(0);
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    let after: f64 = session.query_one(sql, &[]).await?.get(0);
+    // The first of our own two is in the difference.
+    let per_day = (after - before - 1.0).max(0.0) / seconds as f64 * 86_400.0;
+    report.add(
+        "transactions of an idle instance a day",
+        Figure::Count(per_day),
+        goal(Figure::Count(10_000.0)),
+    );
+    let resident = resident_bytes(process.id())?;
+    report.add("resident memory of an idle instance", Figure::Bytes(resident), goal(Figure::Bytes(40e6)));
+    Ok(())
+}
+
+fn goal(figure: Figure) -> (&'static str, Figure) {
+    ("the goal", figure)
+}
+
+/// A server on a port that was free just now, and how long it took to be ready.
+async fn start(database: &Database) -> Result<(Process, Duration)> {
+    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+    let mut command = database.command(&["serve"])?;
+    command.env("GATHERING_BIND", &address).env("GATHERING_LOG", "info");
+    let client = Client::new(format!("http://{address}"))?;
+    let begin = Instant::now();
+    let mut process = Process::start(&mut command)?;
+    loop {
+        if let Ok(reply) = client.get("/health/ready").await
+            && reply.status == 200
+        {
+            return Ok((process, begin.elapsed()));
+        }
+        ensure!(
+            process.is_running() && begin.elapsed() < LIMIT,
+            "the server is not ready: {}",
+            process.stderr()
+        );
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+fn resident_bytes(process: u32) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib * 1024.0)
+}

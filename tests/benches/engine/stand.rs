@@ -1,0 +1,193 @@
+//! What is measured: an engine of this process on a schema of its own, put together as the server does it.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use async_trait::async_trait;
+use gathering_dag_engine::{
+    Attempt, DriveEnd, Engine, EngineSettings, Fields, NewRun, NodeFailure, NodeType, NodeTypes, Outcome,
+    RunStore, Runner, RunnerSettings, Signals, SystemClock,
+};
+use gathering_domain::{Digest, ProjectId, RunEvent, RunId, Secret};
+use gathering_e2e::Database;
+use gathering_persistence::{
+    ConnectOptions, InstanceInfo, Liveness, Migrator, PgRunStore, Pool, PoolSettings, Projects, WakeBus,
+    ensure_journal_partitions,
+};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+/// More than anything here may take, so that a benchmark fails rather than hangs.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Where a database is.
+fn url_of(database: &Database) -> Result<String> {
+    let mut command = Command::new("nothing");
+    database.configure(&mut command);
+    let mut variables = command.get_envs();
+    let url = variables.find(|(name, _)| *name == "DATABASE_URL").and_then(|(_, value)| value);
+    Ok(url.and_then(|url| url.to_str()).context("this database is embedded")?.to_owned())
+}
+
+/// An engine on a schema of its own.
+pub(crate) struct Stand {
+    engine: Engine,
+    liveness: Liveness,
+    project: ProjectId,
+    executed: Arc<AtomicUsize>,
+    stop: CancellationToken,
+    checkpointer: JoinHandle<()>,
+    wakes: JoinHandle<()>,
+    /// For what is measured beside it.
+    pub(crate) session: Arc<Client>,
+    /// Dropped last.
+    _database: Database,
+}
+
+/// A node that does nothing, and counts.
+struct Step(Arc<AtomicUsize>);
+
+#[async_trait]
+impl NodeType for Step {
+    fn check(&self, _config: &mut Fields<'_>) {}
+
+    async fn execute(&self, _attempt: Attempt) -> Result<Outcome, NodeFailure> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(Outcome::Done(Value::Null))
+    }
+}
+
+impl Stand {
+    pub(crate) async fn start() -> Result<Stand> {
+        let database = Database::empty().await?;
+        let options = ConnectOptions::parse(&Secret::from(url_of(&database)?))?;
+        Migrator::new(options.clone()).run().await?;
+        let pool = Pool::connect(options.clone(), PoolSettings::default()).await?;
+        ensure_journal_partitions(&pool, 1).await?;
+        let info =
+            InstanceInfo { hostname: "bench".to_owned(), pid: std::process::id(), version: "0".to_owned() };
+        let liveness = Liveness::begin(&options, &info).await?;
+        let project = Projects::new(pool.clone()).ensure_local("bench", "/").await?.id;
+        let stop = CancellationToken::new();
+        let bus = WakeBus::new();
+        let executed = Arc::new(AtomicUsize::new(0));
+        let types = NodeTypes::builtin().with("step", Step(Arc::clone(&executed)));
+        let store: Arc<dyn RunStore> = Arc::new(PgRunStore::new(pool, bus.clone()));
+        let (engine, service) = Engine::new(store, types, Arc::new(SystemClock), EngineSettings::default());
+        let checkpointer = tokio::spawn(service.run(stop.clone()));
+        let ended = stop.clone();
+        let wakes = tokio::spawn(async move { bus.run(options, ended).await });
+        let session = Arc::new(database.session().await?);
+        Ok(Stand {
+            engine,
+            liveness,
+            project,
+            executed,
+            stop,
+            checkpointer,
+            wakes,
+            session,
+            _database: database,
+        })
+    }
+
+    /// Ends everything in order.
+    pub(crate) async fn stop(self) -> Result<()> {
+        self.stop.cancel();
+        self.checkpointer.await?;
+        self.wakes.await?;
+        Ok(self.liveness.close().await?)
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn RunStore> {
+        self.engine.store()
+    }
+
+    /// The identity in whose name runs are claimed.
+    pub(crate) fn liveness(&self) -> &Liveness {
+        &self.liveness
+    }
+
+    /// Stores a graph.
+    pub(crate) async fn graph(&self, definition: &Value) -> Result<Digest> {
+        let digest = Digest::of_json(definition);
+        self.store().ensure_graph(digest, definition).await?;
+        Ok(digest)
+    }
+
+    /// Accepts one run, claims it and drives it to its end; answers how long claiming and driving took.
+    pub(crate) async fn drive_one(&self, graph: Digest) -> Result<Duration> {
+        let id = RunId::new();
+        let (project, input) = (self.project, json!({}));
+        let run = NewRun { id, project, graph, input, priority: 5, available_at: None, timeout: None };
+        self.store().enqueue(run).await?;
+        // On a task of its own, as the claim loop does it.
+        let (engine, owner) = (self.engine.clone(), self.liveness.instance());
+        tokio::spawn(async move {
+            let start = Instant::now();
+            let claimed = engine.store().claim_run(owner, id).await?.context("somebody else claimed it")?;
+            let end = engine.drive(claimed, Signals::default()).await;
+            let time = start.elapsed();
+            ensure!(end == DriveEnd::Ended(RunEvent::Succeeded), "a run came to {end:?}");
+            Ok(time)
+        })
+        .await?
+    }
+
+    /// Puts runs into the queue, with nobody there to claim them.
+    pub(crate) async fn enqueue(&self, graph: Digest, n_runs: usize) -> Result<()> {
+        let ids: Vec<_> = (0..n_runs).map(|_| RunId::new().as_uuid()).collect();
+        let sql = "INSERT INTO runs (id, project_id, graph_digest, kind, input)
+                   SELECT unnest($1::uuid[]), $2, $3, 'pipeline', '{}'";
+        let graph = graph.as_bytes().as_slice();
+        self.session.execute(sql, &[&ids, &self.project.as_uuid(), &graph]).await?;
+        Ok(())
+    }
+
+    /// Lets a claim loop loose on a queue of runs with `n_nodes` trivial nodes in all; answers how long it took until it
+    /// had driven them all to their ends.
+    pub(crate) async fn drain(&self, n_nodes: usize) -> Result<Duration> {
+        self.executed.store(0, Ordering::Relaxed);
+        let settings = RunnerSettings::default();
+        let runner = Runner::new(self.engine.clone(), self.liveness.instance(), settings);
+        let (handle, stop) = (runner.handle(), CancellationToken::new());
+        let start = Instant::now();
+        let running = tokio::spawn(runner.run(stop.clone(), self.liveness.lost()));
+        while self.executed.load(Ordering::Relaxed) < n_nodes || handle.n_driven() > 0 {
+            ensure!(start.elapsed() < LIMIT && !running.is_finished(), "the queue is not drained");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let time = start.elapsed();
+        stop.cancel();
+        running.await?;
+        let sql = "SELECT count(*) FROM runs WHERE state <> 'succeeded'";
+        let n_left: i64 = self.session.query_one(sql, &[]).await?.get(0);
+        ensure!(n_left == 0, "{n_left} runs did not succeed");
+        Ok(time)
+    }
+
+    /// Where the log of the database stands, in bytes.
+    pub(crate) async fn log_position(&self) -> Result<f64> {
+        let sql = "SELECT (pg_current_wal_insert_lsn() - '0/0')::float8";
+        Ok(self.session.query_one(sql, &[]).await?.get(0))
+    }
+
+    /// The machine and the settings, in one sentence.
+    pub(crate) async fn machine(&self) -> Result<String> {
+        let n_processors = std::thread::available_parallelism()?;
+        let sql = "SELECT split_part(current_setting('server_version'), ' ', 1), current_setting('fsync'),
+                          current_setting('synchronous_commit')";
+        let row = self.session.query_one(sql, &[]).await?;
+        let (version, fsync, commit): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+        Ok(format!(
+            "{n_processors} processors, shared by the engine and PostgreSQL {version} (fsync {fsync}, \
+             synchronous_commit {commit})."
+        ))
+    }
+}
