@@ -11,7 +11,7 @@ use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
 use diesel::sql_types::{Array, BigInt, Bool, Bytea, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use gathering_dag_engine::{Checkpoint, Release, StoreError};
 use gathering_domain::RunState;
 use uuid::Uuid;
@@ -231,6 +231,8 @@ const APPEND: &str = ", appended AS (
         WHERE id = ANY (ARRAY(SELECT parent_run_id FROM released
                               WHERE parent_run_id IS NOT NULL AND state NOT IN ('queued', 'waiting')))
             AND state IN ('running', 'waiting') AND id NOT IN (SELECT run_id FROM release)
+            -- Once is enough until it is claimed again: of many children only the first writes here.
+            AND (available_at IS NULL OR available_at > now())
     ), announced AS (
         INSERT INTO events (project_id, type, subject)
         SELECT project_id, 'run.' || state, id FROM released WHERE state NOT IN ('queued', 'waiting')
@@ -261,7 +263,7 @@ pub(crate) struct Committed {
 
 /// Writes the checkpoints.
 pub(crate) async fn commit(
-    conn: &AsyncPgConnection,
+    conn: &mut AsyncPgConnection,
     checkpoints: &[Checkpoint],
 ) -> Result<Committed, DatabaseError> {
     let all: Vec<&Checkpoint> = checkpoints.iter().collect();
@@ -336,14 +338,20 @@ enum Written {
     NumberTaken,
 }
 
-async fn write(mut conn: &AsyncPgConnection, checkpoints: &[&Checkpoint]) -> Result<Written, DatabaseError> {
+async fn write(conn: &mut AsyncPgConnection, checkpoints: &[&Checkpoint]) -> Result<Written, DatabaseError> {
     // Rows are locked in one order by everybody: by run.
     let mut ordered = checkpoints.to_vec();
     ordered.sort_unstable_by_key(|checkpoint| checkpoint.claim.run);
     let written = if ordered.iter().any(|checkpoint| abandons_children(checkpoint)) {
-        Commit::<true>::of(&ordered)?.load::<(Uuid, bool)>(&mut conn).await
+        let commit = Commit::<true>::of(&ordered)?;
+        // The lock first: the statement then sees the children that were being started until it was given.
+        conn.transaction(async |conn| {
+            lock_released(conn, &commit.releases.run_id).await?;
+            commit.load::<(Uuid, bool)>(conn).await
+        })
+        .await
     } else if ordered.iter().any(|checkpoint| checkpoint.release.is_some()) {
-        Commit::<false>::of(&ordered)?.load::<(Uuid, bool)>(&mut conn).await
+        Commit::<false>::of(&ordered)?.load::<(Uuid, bool)>(conn).await
     } else {
         append(conn, Entries::of(&ordered)).await.map(|()| Vec::new())
     };
@@ -352,6 +360,11 @@ async fn write(mut conn: &AsyncPgConnection, checkpoints: &[&Checkpoint]) -> Res
         Err(QueryError::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => Ok(Written::NumberTaken),
         Err(error) => Err(DatabaseError::query("writing checkpoints", error)),
     }
+}
+
+async fn lock_released(mut conn: &AsyncPgConnection, ids: &[Uuid]) -> QueryResult<()> {
+    let rows = runs::table.filter(runs::id.eq_any(ids)).order(runs::id).select(runs::id).for_no_key_update();
+    rows.load::<Uuid>(&mut conn).await.map(|_| ())
 }
 
 async fn append(mut conn: &AsyncPgConnection, entries: Entries) -> QueryResult<()> {

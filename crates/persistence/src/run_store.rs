@@ -76,8 +76,8 @@ impl RunStore for PgRunStore {
         if checkpoints.is_empty() {
             return Ok(Vec::new());
         }
-        let conn = self.pool.get_for_commits().await?;
-        let committed = commit::commit(&conn, checkpoints).await?;
+        let mut conn = self.pool.get_for_commits().await?;
+        let committed = commit::commit(&mut conn, checkpoints).await?;
         if committed.is_queue_changed {
             self.wakes.wake(Wake::Runs);
         }

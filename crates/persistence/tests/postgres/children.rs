@@ -203,6 +203,33 @@ async fn a_start_that_meets_the_end_of_the_parent_starts_nothing() {
     assert_eq!(world.count("SELECT count(*) FROM runs").await, 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn children_that_the_end_of_the_parent_meets_are_cancelled_with_it() {
+    let world = World::new().await;
+    let owner = world.begin_instance().await;
+    let (parent, claim, graph) = driven(&world, owner).await;
+    // Holds the start up after it has locked the parent, where it looks for the graph.
+    let mut blocker = world.db.connection().await;
+    blocker.batch_execute("BEGIN; SELECT FROM graphs FOR UPDATE").await.unwrap();
+    let (store, place) = (world.store.clone(), parent.clone());
+    let starting = tokio::spawn(async move { store.start(&place, Bond::Item, children(graph, 0..3)).await });
+    let locked = format!(
+        "SELECT count(*) FROM runs WHERE id = '{}' AND xmax <> 0", // `xmax`: who has locked it
+        parent.run
+    );
+    wait_until("the start holds the parent", async || world.count(&locked).await > 0).await;
+    let store = world.store.clone();
+    let end = RunEnd { event: RunEvent::Cancelled, output: None, error: None, abandons_children: true };
+    let checkpoint = Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(end)) };
+    let ending = tokio::spawn(async move { store.commit(&[checkpoint]).await });
+    wait_until("both wait", async || world.count(N_WAITING).await == 2).await;
+    blocker.batch_execute("COMMIT").await.unwrap();
+    starting.await.unwrap().unwrap();
+    ending.await.unwrap().unwrap().remove(0).unwrap();
+    let left = "SELECT count(*) FROM runs WHERE state = 'queued' AND cancel_requested_at IS NULL";
+    assert_eq!(world.count(left).await, 0, "no child goes on");
+}
+
 #[tokio::test]
 async fn who_claims_below_a_run_gets_its_tree_and_nothing_else() {
     let world = World::new().await;
