@@ -1,4 +1,5 @@
-//! The database and the data directory of one test: a schema of its own on the test cluster, or an embedded cluster.
+//! The database and the data directory of one test: a schema of its own on the test cluster, a cluster of its own, or an
+//! embedded one.
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;
@@ -6,20 +7,32 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use gathering_postgres::{Cluster, Settings};
+use gathering_postgres::{Cluster, Durability, Settings};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
+use crate::wait::wait_until;
+
 /// Names the cluster that tests make their schemas in; `cargo xtask test` sets it.
 const DATABASE_URL: &str = "GATHERING_TEST_DATABASE_URL";
+
+/// The database of a cluster of its own.
+const OWN_DATABASE: &str = "gathering_test";
+
+/// How long the processes of a cluster may take to end.
+const CLUSTER_LIMIT: Duration = Duration::from_secs(30);
 
 /// Where a test's processes keep what they know. It goes when this is dropped, so processes must be dropped before.
 #[derive(Debug)]
 pub struct Database {
     schema: Option<Schema>,
+    /// Where the schema is alone in a cluster, which the test may crash.
+    cluster: Option<Cluster>,
     directory: TempDir,
 }
 
@@ -42,7 +55,48 @@ impl Database {
         })?;
         let name = fresh_name();
         connect(&cluster_url).await?.batch_execute(&format!("CREATE SCHEMA {name}")).await?;
-        Ok(Database { schema: Some(Schema { name, cluster_url }), directory: directory()? })
+        Ok(Database { schema: Some(Schema { name, cluster_url }), cluster: None, directory: directory()? })
+    }
+
+    /// As [`Database::empty`], in a cluster of its own that [`Database::crash_and_restart`] may crash.
+    ///
+    /// # Errors
+    /// If there is no PostgreSQL to start.
+    pub async fn on_its_own() -> Result<Database> {
+        let directory = directory()?;
+        // As durable as a real one: what it has answered is to survive its crash.
+        let settings = Settings::new(directory.path().join("cluster"));
+        let cluster = tokio::task::spawn_blocking(move || -> Result<Cluster> {
+            let cluster = Cluster::start(&settings)?;
+            cluster.ensure_database(OWN_DATABASE)?;
+            Ok(cluster)
+        })
+        .await??;
+        let (name, cluster_url) = (fresh_name(), cluster.url(OWN_DATABASE));
+        connect(&cluster_url).await?.batch_execute(&format!("CREATE SCHEMA {name}")).await?;
+        Ok(Database { schema: Some(Schema { name, cluster_url }), cluster: Some(cluster), directory })
+    }
+
+    /// Ends the cluster without a checkpoint, as `pg_ctl stop -m immediate` does, and starts it again. It recovers by
+    /// itself; its URL stays.
+    ///
+    /// # Errors
+    /// If it is no cluster of its own, or does not come back.
+    pub async fn crash_and_restart(&mut self) -> Result<()> {
+        let cluster = self.cluster.take().context("the database shares its cluster")?;
+        let pid_file = cluster.cluster_dir().join("postmaster.pid");
+        kill(Pid::from_raw(i32::try_from(cluster.postmaster_pid())?), Signal::SIGQUIT)?;
+        wait_until(CLUSTER_LIMIT, "PostgreSQL ends", async || {
+            if pid_file.exists() { Err("its number is still there") } else { Ok(()) }
+        })
+        .await?;
+        let settings = cluster_settings(&self.directory);
+        let restarted = tokio::task::spawn_blocking(move || -> Result<Cluster> {
+            cluster.stop()?;
+            Ok(Cluster::start(&settings)?)
+        });
+        self.cluster = Some(restarted.await??);
+        Ok(())
     }
 
     /// A data directory with nothing in it, for an embedded cluster.
@@ -50,7 +104,7 @@ impl Database {
     /// # Errors
     /// If the directory cannot be made.
     pub fn embedded() -> Result<Database> {
-        Ok(Database { schema: None, directory: directory()? })
+        Ok(Database { schema: None, cluster: None, directory: directory()? })
     }
 
     /// The data directory; whoever uses it first makes it.
@@ -82,13 +136,20 @@ impl Database {
         Ok(command)
     }
 
+    /// Where it is.
+    ///
+    /// # Errors
+    /// If the database is embedded.
+    pub fn url(&self) -> Result<String> {
+        Ok(self.schema.as_ref().context("an embedded database is reached by its owner only")?.url())
+    }
+
     /// A session of the test's own.
     ///
     /// # Errors
     /// If the database is embedded or does not answer.
     pub async fn session(&self) -> Result<Client> {
-        let schema = self.schema.as_ref().context("an embedded database is reached by its owner only")?;
-        connect(&schema.url()).await
+        connect(&self.url()?).await
     }
 }
 
@@ -133,6 +194,7 @@ impl Schema {
 impl Drop for Database {
     fn drop(&mut self) {
         let dropped = match &self.schema {
+            _ if self.cluster.is_some() => Ok(self.cluster.take().map_or(Ok(()), |own| Ok(own.destroy()?))),
             // A thread of its own, as this may be any runtime.
             Some(schema) => std::thread::scope(|scope| scope.spawn(|| schema.drop_now()).join()),
             None => Ok(stop_orphan(&self.data_dir())),
@@ -163,6 +225,11 @@ async fn connect(url: &str) -> Result<Client> {
 fn directory() -> Result<TempDir> {
     let directory = tempfile::Builder::new().permissions(Permissions::from_mode(0o711)).tempdir()?;
     Ok(directory)
+}
+
+/// A crash of its processes costs nothing with these; the machine does not crash in a test.
+fn cluster_settings(directory: &TempDir) -> Settings {
+    Settings { durability: Durability::FastForTests, ..Settings::new(directory.path().join("cluster")) }
 }
 
 fn fresh_name() -> String {

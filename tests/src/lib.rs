@@ -1,12 +1,16 @@
-//! What the end-to-end tests share: the real binary, a database for each test, a server, clients, a peer that records
-//! what it is asked, and the search for secrets in what processes write.
+//! What the end-to-end tests share: the real binary, a database for each test, a server, clients, a load of runs, a
+//! peer that records what it is asked, what must never be found afterwards, and the search for secrets in what processes
+//! write.
 //!
 //! Owns every process that it starts: none outlives its value. Never knows what a test promises.
 
 mod binary;
 mod client;
+mod contradictions;
 mod database;
 mod definition;
+mod footprint;
+mod load;
 mod metrics;
 mod peer;
 mod process;
@@ -16,12 +20,17 @@ mod routes;
 mod scene;
 mod secrets;
 mod server;
+mod several;
+mod soak;
 mod wait;
 
 pub use binary::{binary, command, workspace_root};
 pub use client::{Client, PASSWORD, Reply};
+pub use contradictions::{check_journals, check_requests};
 pub use database::Database;
 pub use definition::{begin, call, pipeline};
+pub use footprint::Footprint;
+pub use load::Load;
 pub use metrics::Metrics;
 pub use peer::{Answer, Peer, Request};
 pub use process::{Ended, Process};
@@ -31,4 +40,6 @@ pub use routes::{ROUTES, Route, without_parameter_names};
 pub use scene::Scene;
 pub use secrets::{find_secret, known_secrets, note_secret, stored_forms};
 pub use server::Server;
+pub use several::{Several, all_succeeded, check_stored};
+pub use soak::{is_full_soak, soak};
 pub use wait::wait_until;

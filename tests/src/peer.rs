@@ -75,10 +75,17 @@ impl Answer {
     }
 }
 
+/// Everything that was asked, and how often at each path.
+#[derive(Default)]
+struct Requests {
+    all: Vec<Request>,
+    n_by_path: HashMap<String, usize>,
+}
+
 type Script = dyn Fn(&Request) -> Answer + Send + Sync;
 
 struct Shared {
-    requests: Mutex<Vec<Request>>,
+    requests: Mutex<Requests>,
     script: Box<Script>,
     released: watch::Sender<bool>,
 }
@@ -114,7 +121,12 @@ impl Peer {
 
     /// Everything that it was asked, in the order of arrival.
     pub fn requests(&self) -> Vec<Request> {
-        self.shared.requests().clone()
+        self.shared.requests().all.clone()
+    }
+
+    /// How often it was asked.
+    pub fn n_requests(&self) -> usize {
+        self.shared.requests().all.len()
     }
 
     /// What it was asked at this path.
@@ -133,7 +145,7 @@ impl Peer {
     /// If `limit` passes first.
     pub async fn asked(&self, n_requests: usize, limit: Duration) -> Result<()> {
         wait_until(limit, &format!("the peer is asked {n_requests} times"), async || {
-            let n_seen = self.shared.requests().len();
+            let n_seen = self.n_requests();
             if n_seen >= n_requests { Ok(()) } else { Err(format!("asked {n_seen} times")) }
         })
         .await
@@ -147,15 +159,17 @@ impl Drop for Peer {
 }
 
 impl Shared {
-    fn requests(&self) -> MutexGuard<'_, Vec<Request>> {
+    fn requests(&self) -> MutexGuard<'_, Requests> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take_in(&self, mut request: Request) -> Request {
         let mut requests = self.requests();
-        request.number = requests.len();
-        request.nth = requests.iter().filter(|earlier| earlier.path == request.path).count();
-        requests.push(request.clone());
+        request.number = requests.all.len();
+        let n_earlier = requests.n_by_path.entry(request.path.clone()).or_default();
+        request.nth = *n_earlier;
+        *n_earlier += 1;
+        requests.all.push(request.clone());
         request
     }
 }
@@ -190,7 +204,7 @@ async fn serve(stream: TcpStream, shared: &Shared) -> Result<()> {
         () = ready => {}
         // Nobody sends more before the answer: this is the end of the connection.
         _ = stream.read(&mut rest) => {
-            if let Some(request) = shared.requests().get_mut(request.number) {
+            if let Some(request) = shared.requests().all.get_mut(request.number) {
                 request.is_given_up = true;
             }
             return Ok(());

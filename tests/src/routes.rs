@@ -34,7 +34,7 @@ const fn route(name: &'static str, path: &'static str, body: &'static str) -> Ro
 }
 
 /// Every route.
-pub const ROUTES: [Route; 38] = [
+pub const ROUTES: [Route; 43] = [
     route("GET /health/live", "/health/live", ""),
     route("GET /health/ready", "/health/ready", ""),
     route("GET /health", "/health", ""),
@@ -105,9 +105,18 @@ pub const ROUTES: [Route; 38] = [
             "definition": {"nodes": [{"id": "begin", "type": "trigger"}], "edges": []}}"#,
     ),
     route("GET /api/v1/pipelines/{}", "/api/v1/pipelines/{pipeline}", ""),
+    route(
+        "PUT /api/v1/pipelines/{}",
+        "/api/v1/pipelines/{pipeline}",
+        r#"{"name": "shared", "enabled": true}"#,
+    ),
+    route("DELETE /api/v1/pipelines/{}", "/api/v1/pipelines/{new_pipeline}", ""),
+    route("GET /api/v1/pipelines/{}/versions", "/api/v1/pipelines/{pipeline}/versions", ""),
     route("POST /api/v1/pipelines/{}/runs", "/api/v1/pipelines/{pipeline}/runs", r#"{"input": {"a": "b"}}"#),
     route("GET /api/v1/runs", "/api/v1/runs", ""),
     route("GET /api/v1/runs/{}", "/api/v1/runs/{run}", ""),
     route("POST /api/v1/runs/{}/cancel", "/api/v1/runs/{run}/cancel", ""),
     route("GET /api/v1/runs/{}/journal", "/api/v1/runs/{run}/journal", ""),
+    route("GET /api/v1/runs/{}/stream", "/api/v1/runs/{run}/stream", ""),
+    route("GET /api/v1/system/instances", "/api/v1/system/instances", ""),
 ];

@@ -119,6 +119,13 @@ impl Scene {
             self.owner.put(&path, &json!({"role": "viewer"})).await?.expect(204)?;
             text = text.replace("{new_member}", &self.guest);
         }
+        if text.contains("{new_pipeline}") {
+            let body = json!({
+                "project_id": self.project, "name": "new", "definition": pipeline(&[begin()], &[]),
+            });
+            let created = self.owner.post("/api/v1/pipelines", &body).await?.expect(201)?;
+            text = text.replace("{new_pipeline}", created["id"].as_str().context("no id")?);
+        }
         if text.contains("{new_file}") {
             let file = format!("new/{number}.txt");
             let path = format!("/api/v1/projects/{}/files/{file}", self.project);

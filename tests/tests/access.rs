@@ -24,7 +24,7 @@ const ADMIN: [u16; 8] = [401, 403, 403, 403, 403, 200, 403, 403];
 const READ: [u16; 8] = [401, 404, 200, 200, 200, 200, 200, 404];
 
 /// What each caller gets. An editor writes and runs, an owner manages; who is no member is told that there is nothing.
-const TABLE: [(&str, [u16; 8]); 38] = [
+const TABLE: [(&str, [u16; 8]); 43] = [
     ("GET /health/live", OPEN),
     ("GET /health/ready", OPEN),
     ("GET /health", OPEN),
@@ -58,12 +58,17 @@ const TABLE: [(&str, [u16; 8]); 38] = [
     ("GET /api/v1/pipelines", ANYBODY),
     ("POST /api/v1/pipelines", [401, 404, 403, 201, 201, 201, 403, 404]),
     ("GET /api/v1/pipelines/{}", READ),
+    ("PUT /api/v1/pipelines/{}", [401, 404, 403, 200, 200, 200, 403, 404]),
+    ("DELETE /api/v1/pipelines/{}", [401, 404, 403, 204, 204, 204, 403, 404]),
+    ("GET /api/v1/pipelines/{}/versions", READ),
     ("POST /api/v1/pipelines/{}/runs", [401, 404, 403, 202, 202, 202, 403, 404]),
     ("GET /api/v1/runs", ANYBODY),
     ("GET /api/v1/runs/{}", READ),
     // The run has ended, so whoever may cancel it hears 409.
     ("POST /api/v1/runs/{}/cancel", [401, 404, 403, 409, 409, 409, 403, 404]),
     ("GET /api/v1/runs/{}/journal", READ),
+    ("GET /api/v1/runs/{}/stream", READ),
+    ("GET /api/v1/system/instances", ADMIN),
 ];
 
 /// What anybody may ask, as nothing in it is somebody's.
@@ -169,8 +174,10 @@ async fn what_one_may_not_see_looks_like_what_is_not_there() -> Result<()> {
         ("/api/v1/projects/{}/files", &scene.project),
         ("/api/v1/projects/{}/files/notes/a.txt", &scene.project),
         ("/api/v1/pipelines/{}", &scene.pipeline),
+        ("/api/v1/pipelines/{}/versions", &scene.pipeline),
         ("/api/v1/runs/{}", &scene.run),
         ("/api/v1/runs/{}/journal", &scene.run),
+        ("/api/v1/runs/{}/stream", &scene.run),
     ] {
         let hidden = scene.stranger.get(&path.replace("{}", id)).await?;
         let missing = scene.stranger.get(&path.replace("{}", absent)).await?;

@@ -1,10 +1,11 @@
 //! Several servers on one database, killed under load.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use gathering_e2e::{Answer, Database, Peer, Random, Server, begin, call, pipeline, wait_until};
+use gathering_e2e::{
+    Answer, Database, Peer, Random, Server, begin, call, check_journals, check_requests, pipeline, wait_until,
+};
 use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(90);
@@ -58,53 +59,4 @@ async fn i1_i2_i4_every_accepted_run_ends_though_servers_are_killed_all_the_time
     assert!(recoveries > 0, "no kill met a run: the test proves nothing");
     check_journals(&session).await?;
     check_requests(&peer, &session).await
-}
-
-/// A node succeeds once and never begins again; epochs only grow, and each belongs to one owner.
-async fn check_journals(session: &tokio_postgres::Client) -> Result<()> {
-    let contradictions = [
-        (
-            "a node succeeded twice",
-            "SELECT count(*) FROM (SELECT FROM run_journal WHERE kind = 'node_succeeded' \
-             GROUP BY run_id, node_id HAVING count(*) > 1) x",
-        ),
-        (
-            "a node began after it had succeeded",
-            "SELECT count(*) FROM run_journal a JOIN run_journal b USING (run_id, node_id) \
-             WHERE a.kind = 'node_succeeded' AND b.kind = 'node_started' AND b.seq > a.seq",
-        ),
-        (
-            "an epoch went back",
-            "SELECT count(*) FROM (SELECT epoch < lag(epoch) OVER (PARTITION BY run_id ORDER BY seq) AS back \
-             FROM run_journal) x WHERE back",
-        ),
-        (
-            "two instances wrote under one epoch",
-            "SELECT count(*) FROM (SELECT FROM run_journal WHERE kind <> 'taken_over' \
-             GROUP BY run_id, epoch HAVING count(DISTINCT owner) > 1) x",
-        ),
-    ];
-    for (what, query) in contradictions {
-        let n_found: i64 = session.query_one(query, &[]).await?.get(0);
-        assert_eq!(n_found, 0, "{what}");
-    }
-    Ok(())
-}
-
-/// A node asks at most once for each time that it began, always with the same key.
-async fn check_requests(peer: &Peer, session: &tokio_postgres::Client) -> Result<()> {
-    let mut asked: HashMap<String, i64> = HashMap::new();
-    for request in peer.requests() {
-        *asked.entry(request.idempotency_key().context("no key")?.to_owned()).or_default() += 1;
-    }
-    let begun = "SELECT run_id::text || '/' || node_id, count(*) FROM run_journal \
-                 WHERE kind = 'node_started' AND node_id <> 'begin' GROUP BY 1";
-    let rows = session.query(begun, &[]).await?;
-    assert_eq!(rows.len(), asked.len(), "every node asked, and nobody else did");
-    for row in rows {
-        let (key, n_begun): (String, i64) = (row.get(0), row.get(1));
-        let n_asked = asked.get(&key).copied().unwrap_or(0);
-        assert!((1..=n_begun).contains(&n_asked), "{key}: asked {n_asked} times, begun {n_begun} times");
-    }
-    Ok(())
 }

@@ -48,7 +48,10 @@ pub use local_runs::find_latest_local_run;
 pub use maintenance::{Cleared, clear_expired, drop_journal_before, ensure_journal_partitions};
 pub use members::{MemberPut, Membership};
 pub use migrate::{MigrateError, Migrator};
-pub use pipelines::{NewPipeline, Pipeline, PipelineVersion, Pipelines};
+pub use pipelines::{
+    Definitions, ExpectedPipeline, NewPipeline, Pipeline, PipelineChange, PipelineDeletion, PipelineUpdate,
+    PipelineVersion, Pipelines, VersionsPage,
+};
 pub use pool::{Pool, PoolSettings, PoolStatus};
 pub use projects::{Project, ProjectError, ProjectRefusal, ProjectSeen, Projects, Viewer};
 pub use recover::{Recovery, end_stuck_instances, recover_dead_instances};

@@ -1,16 +1,25 @@
 //! Pipelines and their versions.
 
+mod change;
+mod versions;
+
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use gathering_domain::{Digest, PipelineId, ProjectId, UserId};
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::error::{DatabaseError, Refusal, violated};
 use crate::graphs;
 use crate::pool::Pool;
-use crate::schema::{pipeline_versions, pipelines, project_members};
+use crate::schema::{graphs as graphs_table, pipeline_versions, pipelines, project_members};
+
+pub use change::{ExpectedPipeline, PipelineChange, PipelineDeletion, PipelineUpdate};
+pub use versions::{Definitions, PipelineVersion, VersionsPage};
+
+/// How much of a digest is in a revision: 64 bits, as nobody gains from making two of them equal.
+const REVISION_DIGITS: usize = 16;
 
 /// What a pipeline shall be.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,17 +55,16 @@ pub struct Pipeline {
     pub updated_at: DateTime<Utc>,
 }
 
-/// A version of a pipeline, without its definition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PipelineVersion {
-    /// Its number, from 1.
-    pub version: i32,
-    /// Its graph.
-    pub graph: Digest,
-    /// Who made it, if they still have an account.
-    pub created_by: Option<UserId>,
-    /// When, in UTC.
-    pub created_at: DateTime<Utc>,
+impl Pipeline {
+    /// What tells the pipeline as it stands from how it ever stood otherwise, its definition included: 18 or more visible
+    /// ASCII characters, the version first.
+    pub fn revision(&self) -> String {
+        let Self { id, project, name, description, enabled, version, created_at, updated_at } = self;
+        // A version's definition never changes, so its number stands for it.
+        let whole = json!([id, project, name, description, enabled, version, created_at, updated_at]);
+        let digest = Digest::of_json(&whole).to_string();
+        format!("{version}.{}", &digest[..REVISION_DIGITS])
+    }
 }
 
 /// The pipelines. Cloning is cheap and shares the pool.
@@ -108,33 +116,6 @@ impl Pipelines {
         })
     }
 
-    /// Makes a new version, if the latest is still `expected` (absent: whichever). Running runs keep theirs.
-    ///
-    /// # Errors
-    /// [`DatabaseError::Missing`] if there is no such pipeline, [`DatabaseError::Conflict`] if its latest version is
-    /// another; nothing was changed.
-    pub async fn replace(
-        &self,
-        id: PipelineId,
-        expected: Option<i32>,
-        new: &NewPipeline,
-        author: Option<UserId>,
-    ) -> Result<Pipeline, DatabaseError> {
-        let mut conn = self.pool.get().await?;
-        let conn: &mut AsyncPgConnection = &mut conn;
-        let digest = Digest::of_json(&new.definition);
-        graphs::ensure(conn, digest, &new.definition).await?;
-        let replaced = conn
-            .transaction(async |conn| replace(conn, id, expected, new, digest, author).await)
-            .await
-            .map_err(|error| DatabaseError::query("changing a pipeline", error))?;
-        match replaced {
-            Replaced::Done(row) => Ok(row.into()),
-            Replaced::Missing => Err(DatabaseError::Missing { what: "the pipeline" }),
-            Replaced::OtherVersion => Err(DatabaseError::Conflict { what: "the version of the pipeline" }),
-        }
-    }
-
     /// The pipeline, if it is there.
     ///
     /// # Errors
@@ -149,6 +130,26 @@ impl Pipelines {
             .optional()
             .map_err(|error| DatabaseError::query("looking for a pipeline", error))?;
         Ok(row.map(Into::into))
+    }
+
+    /// The pipeline with the definition of its latest version, if it is there.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`].
+    pub async fn find_with_definition(
+        &self,
+        id: PipelineId,
+    ) -> Result<Option<(Pipeline, Value)>, DatabaseError> {
+        let conn = self.pool.get().await?;
+        let found: Option<(Row, Value)> = pipelines::table
+            .inner_join(pipeline_versions::table.inner_join(graphs_table::table))
+            .filter(pipelines::id.eq(id.as_uuid()).and(pipeline_versions::version.eq(pipelines::version)))
+            .select((Row::as_select(), graphs_table::definition))
+            .first(&mut &*conn)
+            .await
+            .optional()
+            .map_err(|error| DatabaseError::query("looking for a pipeline and its definition", error))?;
+        Ok(found.map(|(row, definition)| (row.into(), definition)))
     }
 
     /// At most `limit` pipelines, the newest first, of projects that the user is a member of (absent: all) and of this
@@ -186,119 +187,6 @@ impl Pipelines {
             .map_err(|error| DatabaseError::query("listing pipelines", error))?;
         Ok(rows.into_iter().map(Into::into).collect())
     }
-
-    /// At most `limit` versions, the latest first, before version `before` (absent: from the latest).
-    ///
-    /// # Errors
-    /// [`DatabaseError::Unavailable`] or [`DatabaseError::Corrupt`].
-    pub async fn list_versions(
-        &self,
-        id: PipelineId,
-        before: Option<i32>,
-        limit: usize,
-    ) -> Result<Vec<PipelineVersion>, DatabaseError> {
-        let conn = self.pool.get().await?;
-        let rows: Vec<VersionRow> = pipeline_versions::table
-            .filter(pipeline_versions::pipeline_id.eq(id.as_uuid()))
-            .filter(pipeline_versions::version.lt(before.unwrap_or(i32::MAX)))
-            .order(pipeline_versions::version.desc())
-            .limit(i64::try_from(limit).unwrap_or(i64::MAX))
-            .select((
-                pipeline_versions::version,
-                pipeline_versions::graph_digest,
-                pipeline_versions::created_by,
-                pipeline_versions::created_at,
-            ))
-            .load(&mut &*conn)
-            .await
-            .map_err(|error| DatabaseError::query("listing versions of a pipeline", error))?;
-        rows.into_iter()
-            .map(|(version, graph, created_by, created_at)| {
-                let graph = Digest::try_from(graph.as_slice())
-                    .map_err(|error| DatabaseError::corrupt("the graph of a pipeline", error))?;
-                Ok(PipelineVersion { version, graph, created_by: created_by.map(Into::into), created_at })
-            })
-            .collect()
-    }
-
-    /// The digest and definition of one version.
-    ///
-    /// # Errors
-    /// [`DatabaseError::Missing`] if there is none.
-    pub async fn load_definition(
-        &self,
-        id: PipelineId,
-        version: i32,
-    ) -> Result<(Digest, Value), DatabaseError> {
-        let conn = self.pool.get().await?;
-        let digest: Option<Vec<u8>> = pipeline_versions::table
-            .find((id.as_uuid(), version))
-            .select(pipeline_versions::graph_digest)
-            .first(&mut &*conn)
-            .await
-            .optional()
-            .map_err(|error| DatabaseError::query("loading a version of a pipeline", error))?;
-        let digest = digest.ok_or(DatabaseError::Missing { what: "the version of the pipeline" })?;
-        let digest = Digest::try_from(digest.as_slice())
-            .map_err(|error| DatabaseError::corrupt("the graph of a pipeline", error))?;
-        Ok((digest, graphs::load(&conn, digest).await?))
-    }
-
-    /// Deletes a pipeline with its versions; its runs stay. Answers whether there was one.
-    ///
-    /// # Errors
-    /// [`DatabaseError::Unavailable`]; nothing was deleted.
-    pub async fn delete(&self, id: PipelineId) -> Result<bool, DatabaseError> {
-        let conn = self.pool.get().await?;
-        let n_rows = diesel::delete(pipelines::table.find(id.as_uuid()))
-            .execute(&mut &*conn)
-            .await
-            .map_err(|error| DatabaseError::query("deleting a pipeline", error))?;
-        Ok(n_rows == 1)
-    }
-}
-
-type VersionRow = (i32, Vec<u8>, Option<Uuid>, DateTime<Utc>);
-
-enum Replaced {
-    Done(Row),
-    Missing,
-    OtherVersion,
-}
-
-async fn replace(
-    mut conn: &AsyncPgConnection,
-    id: PipelineId,
-    expected: Option<i32>,
-    new: &NewPipeline,
-    digest: Digest,
-    author: Option<UserId>,
-) -> QueryResult<Replaced> {
-    let latest: Option<i32> = pipelines::table
-        .find(id.as_uuid())
-        .select(pipelines::version)
-        .for_no_key_update()
-        .first(&mut conn)
-        .await
-        .optional()?;
-    let Some(latest) = latest else { return Ok(Replaced::Missing) };
-    if expected.is_some_and(|expected| expected != latest) {
-        return Ok(Replaced::OtherVersion);
-    }
-    let version = latest.saturating_add(1);
-    insert_version(conn, id, version, digest, author).await?;
-    let row = diesel::update(pipelines::table.find(id.as_uuid()))
-        .set((
-            pipelines::name.eq(&new.name),
-            pipelines::description.eq(&new.description),
-            pipelines::enabled.eq(new.enabled),
-            pipelines::version.eq(version),
-            pipelines::updated_at.eq(diesel::dsl::now),
-        ))
-        .returning(Row::as_returning())
-        .get_result(&mut conn)
-        .await?;
-    Ok(Replaced::Done(row))
 }
 
 async fn insert_version(
@@ -318,6 +206,10 @@ async fn insert_version(
         .execute(&mut conn)
         .await?;
     Ok(())
+}
+
+fn graph_digest(stored: &[u8]) -> Result<Digest, DatabaseError> {
+    Digest::try_from(stored).map_err(|error| DatabaseError::corrupt("the graph of a pipeline", error))
 }
 
 #[derive(Queryable, Selectable)]

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::database::Database;
-use crate::http::{AppState, Limits, Metrics, Readiness, Server, ServerSettings};
+use crate::http::{AppState, Limits, Metrics, Readiness, Server, ServerSettings, Streams};
 use crate::instance::{Instance, Work};
 use crate::token_key;
 
@@ -57,6 +57,7 @@ async fn serve_on(
         engine: instance.engine.clone(),
         identities: instance.identities(),
         readiness: readiness.clone(),
+        streams: Streams::new(instance.wakes.clone()),
         trusted_proxies: config.trusted_proxies.clone(),
         metrics,
         workspaces: instance.workspaces.clone(),

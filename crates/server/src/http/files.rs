@@ -9,7 +9,7 @@ mod upload;
 use std::io;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{self, ETag, EntityTag, Header as _, IfMatch, IfNoneMatch};
+use actix_web::http::header::{self, ETag, EntityTag, Header as _, IfNoneMatch};
 use actix_web::{HttpRequest, HttpResponse, delete, get, put, web};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::caller::Authenticated;
+use super::conditions::Expected;
 use super::page::{self, Page};
 use super::problem::{Kind, Problem, ProblemView};
 use super::query::Query;
@@ -257,23 +258,18 @@ fn tag_of(version: &FileVersion) -> EntityTag {
 /// What the file must be, for it to be changed.
 fn precondition_of(request: &HttpRequest) -> Result<Precondition, Problem> {
     let malformed = |detail: &str| Err(Problem::new(Kind::Malformed, detail));
-    let has = |name| request.headers().contains_key(name);
-    match (has(header::IF_MATCH), has(header::IF_NONE_MATCH)) {
-        (false, false) => Ok(Precondition::None),
-        (true, false) => match IfMatch::parse(request) {
-            Ok(IfMatch::Any) => Ok(Precondition::Present),
-            // A weak one is equal to none here, so it is as if it were not in the list.
-            Ok(IfMatch::Items(tags)) => {
-                let strong = tags.into_iter().filter(|tag| !tag.weak);
-                Ok(Precondition::Version(strong.map(|tag| tag.tag().to_owned().into()).collect()))
-            }
-            Err(_) => malformed("`If-Match` must be `*` or a list of ETags"),
-        },
-        (false, true) => match IfNoneMatch::parse(request) {
+    let has_none_match = request.headers().contains_key(header::IF_NONE_MATCH);
+    match Expected::of(request)? {
+        _ if has_none_match && request.headers().contains_key(header::IF_MATCH) => {
+            malformed("`If-Match` and `If-None-Match` cannot be combined")
+        }
+        Expected::Nothing if has_none_match => match IfNoneMatch::parse(request) {
             Ok(IfNoneMatch::Any) => Ok(Precondition::Absent),
             _ => malformed("`If-None-Match` must be `*` here"),
         },
-        (true, true) => malformed("`If-Match` and `If-None-Match` cannot be combined"),
+        Expected::Nothing => Ok(Precondition::None),
+        Expected::Present => Ok(Precondition::Present),
+        Expected::OneOf(tags) => Ok(Precondition::Version(tags.into_iter().map(Into::into).collect())),
     }
 }
 

@@ -25,6 +25,7 @@ use super::server;
         (name = "pipelines", description = "Named graphs in versions"),
         (name = "runs", description = "Executions of graphs"),
         (name = "health", description = "How the server is"),
+        (name = "system", description = "The instances, for admins"),
     )
 )]
 struct Base;

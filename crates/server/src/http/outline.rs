@@ -25,7 +25,16 @@ pub(crate) struct Outline {
 impl Outline {
     /// The outline of a valid definition.
     fn read(definition: &Value, types: &NodeTypes) -> Result<Self, Problems> {
-        let graph = Graph::validate(definition, types)?;
+        Ok(Self::of(&Graph::validate(definition, types)?))
+    }
+
+    /// The outline of a definition that was valid once, be it of a run or of an item of a list.
+    fn read_stored(definition: &Value, types: &NodeTypes) -> Result<Self, Problems> {
+        let graph = Graph::validate(definition, types);
+        Ok(Self::of(&graph.or_else(|_| Graph::validate_item(definition, types))?))
+    }
+
+    fn of(graph: &Graph) -> Self {
         let nodes = &graph.definition().nodes;
         let types: HashMap<&str, &str> =
             nodes.iter().map(|node| (node.id.as_str(), node.node_type.as_str())).collect();
@@ -35,7 +44,7 @@ impl Outline {
             .collect();
         let levels =
             graph.levels().into_iter().map(|level| level.into_iter().map(str::to_owned).collect()).collect();
-        Ok(Self { nodes, levels, timeout: graph.definition().timeout })
+        Self { nodes, levels, timeout: graph.definition().timeout }
     }
 }
 
@@ -65,8 +74,9 @@ impl AppState {
             return Ok(outline);
         }
         let definition = self.engine.store().load_graph(graph).await?;
-        let (_, outline) = self.check_definition(definition).await?;
-        let outline = Arc::new(outline.map_err(Problem::internal)?);
+        let types = self.engine.node_types().clone();
+        let read = tokio::task::spawn_blocking(move || Outline::read_stored(&definition, &types));
+        let outline = Arc::new(read.await.map_err(Problem::internal)?.map_err(Problem::internal)?);
         self.outlines.insert(graph, Arc::clone(&outline));
         Ok(outline)
     }

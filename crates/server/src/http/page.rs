@@ -23,6 +23,7 @@ pub(crate) enum List {
     Projects = 6,
     Members = 7,
     ApiKeys = 8,
+    Versions = 9,
 }
 
 /// One page of a list.

@@ -1,6 +1,10 @@
 //! Pipelines: checked, created, listed, shown.
 
-use actix_web::{HttpResponse, get, post, web};
+pub(crate) mod change;
+pub(crate) mod versions;
+
+use actix_web::http::header::{ETag, EntityTag};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, get, post, web};
 use chrono::{DateTime, Utc};
 use gathering_auth::Action;
 use gathering_dag_engine::{Fields, Shape};
@@ -13,6 +17,7 @@ use uuid::Uuid;
 
 use super::body::{Body, Format, FromFields, LARGE, line, prose, read_object};
 use super::caller::Authenticated;
+use super::conditions;
 use super::page::{self, List, Page};
 use super::problem::{FieldError, Problem, ProblemView, field_errors};
 use super::query::Query;
@@ -155,7 +160,7 @@ pub(crate) async fn validate(
 #[utoipa::path(tag = "pipelines", operation_id = "create_pipeline", request_body(
     content((CreatePipeline = "application/json"), (CreatePipeline = "application/yaml"))
 ), responses(
-    (status = 201, body = PipelineView),
+    (status = 201, description = "With its `ETag`", body = PipelineView),
     (status = 403, body = ProblemView, content_type = "application/problem+json"),
     (status = 404, description = "No such project", body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
@@ -168,7 +173,7 @@ pub(crate) async fn create(
 ) -> Result<HttpResponse, Problem> {
     let (format, value) = body.value(LARGE).await?;
     let (new, at) = if format == Format::Yaml && value.get("nodes").is_some() {
-        (of_definition(value)?, Pointer::root())
+        (read_object::<CreatePipeline>(&body_of_definition(value))?, Pointer::root())
     } else {
         (read_object::<CreatePipeline>(&value)?, Pointer::root().join("definition"))
     };
@@ -178,12 +183,23 @@ pub(crate) async fn create(
     let new = NewPipeline { name: new.name, description: new.description, enabled: new.enabled, definition };
     let pipeline = state.pipelines.create(PipelineId::new(), project, &new, Some(caller.0.user)).await?;
     let location = format!("/api/v1/pipelines/{}", pipeline.id);
-    let view = PipelineView::of(pipeline, Some(new.definition));
-    Ok(HttpResponse::Created().insert_header(("location", location)).json(view))
+    let mut response = HttpResponse::Created();
+    response.insert_header(("location", location));
+    Ok(shown(response, pipeline, new.definition))
+}
+
+/// A pipeline with its definition and its `ETag`.
+fn shown(mut response: HttpResponseBuilder, pipeline: Pipeline, definition: Value) -> HttpResponse {
+    response.insert_header(ETag(tag_of(&pipeline)));
+    response.json(PipelineView::of(pipeline, Some(definition)))
+}
+
+fn tag_of(pipeline: &Pipeline) -> EntityTag {
+    EntityTag::new_strong(pipeline.revision())
 }
 
 /// A file that holds one pipeline: a definition with its own name.
-fn of_definition(definition: Value) -> Result<CreatePipeline, Problem> {
+fn body_of_definition(definition: Value) -> Value {
     let mut body = serde_json::Map::new();
     for field in ["name", "description"] {
         if let Some(value) = definition.get(field) {
@@ -191,7 +207,7 @@ fn of_definition(definition: Value) -> Result<CreatePipeline, Problem> {
         }
     }
     body.insert("definition".to_owned(), definition);
-    read_object(&Value::Object(body))
+    Value::Object(body)
 }
 
 /// The problems of a definition, as problems of the body that holds it there.
@@ -228,8 +244,12 @@ pub(crate) async fn list(
 }
 
 /// One pipeline, with the definition of its latest version.
-#[utoipa::path(tag = "pipelines", operation_id = "get_pipeline", params(("id" = Uuid, Path)), responses(
-    (status = 200, body = PipelineView),
+#[utoipa::path(tag = "pipelines", operation_id = "get_pipeline", params(
+    ("id" = Uuid, Path),
+    ("If-None-Match" = Option<String>, Header, description = "`ETag`s: only if the pipeline is another than these"),
+), responses(
+    (status = 200, description = "With its `ETag`", body = PipelineView),
+    (status = 304, description = "It is one of those in `If-None-Match`"),
     (status = 404, body = ProblemView, content_type = "application/problem+json"),
 ))]
 #[get("/pipelines/{id}")]
@@ -237,10 +257,17 @@ pub(crate) async fn show(
     state: web::Data<AppState>,
     caller: Authenticated,
     id: web::Path<String>,
+    request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
-    let pipeline = state.pipeline(&caller.0, &id, Action::Read).await?;
-    let (_, definition) = state.pipelines.load_definition(pipeline.id, pipeline.version).await?;
-    Ok(HttpResponse::Ok().json(PipelineView::of(pipeline, Some(definition))))
+    let id: PipelineId = id.parse().map_err(|_| Problem::not_found())?;
+    let found = state.pipelines.find_with_definition(id).await?;
+    let (pipeline, definition) = found.ok_or_else(Problem::not_found)?;
+    state.authorize(&caller.0, pipeline.project, Action::Read).await?;
+    let tag = tag_of(&pipeline);
+    if conditions::is_known(&request, &tag) {
+        return Ok(HttpResponse::NotModified().insert_header(ETag(tag)).finish());
+    }
+    Ok(shown(HttpResponse::Ok(), pipeline, definition))
 }
 
 impl AppState {

@@ -97,13 +97,12 @@ async fn accept(
         return Err(Problem::conflict("the pipeline is disabled: enable it first"));
     }
     let version = wanted.version.unwrap_or(pipeline.version);
-    let graph = match state.pipelines.load_definition(pipeline.id, version).await {
-        Ok((graph, _)) => graph,
-        Err(gathering_persistence::DatabaseError::Missing { .. }) if wanted.version.is_some() => {
-            return Err(Problem::invalid_field("version", format!("the pipeline has no version {version}")));
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let graph = state.pipelines.find_graph(pipeline.id, version).await?;
+    let graph = graph.ok_or_else(|| match wanted.version {
+        Some(version) => Problem::invalid_field("version", format!("the pipeline has no version {version}")),
+        // It was deleted meanwhile.
+        None => Problem::not_found(),
+    })?;
     let run = NewRun {
         id: RunId::new(),
         project: pipeline.project,

@@ -16,7 +16,8 @@ use super::limits::{Limits, limit};
 use super::problem::Problem;
 use super::state::AppState;
 use super::{
-    api_keys, audit, auth, files, health, members, metrics, openapi, pipelines, projects, runs, users,
+    api_keys, audit, auth, files, health, members, metrics, openapi, pipelines, projects, runs, stream,
+    system, users,
 };
 
 /// A client must have sent a request's head within this.
@@ -65,11 +66,16 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
         .service(pipelines::create)
         .service(pipelines::list)
         .service(pipelines::show)
+        .service(pipelines::change::change)
+        .service(pipelines::change::delete)
+        .service(pipelines::versions::list)
         .service(runs::start)
         .service(runs::list)
         .service(runs::show)
         .service(runs::cancel)
-        .service(runs::journal);
+        .service(runs::journal)
+        .service(stream::stream)
+        .service(system::instances);
     config.service(api);
 }
 

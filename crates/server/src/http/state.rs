@@ -1,7 +1,6 @@
 //! What handlers reach: the functions they call, and whether this instance takes requests.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use gathering_auth::{Action, Auth, Caller, Denied, Role, authorize};
 use gathering_cache::BoundedCache;
@@ -10,10 +9,12 @@ use gathering_domain::{Digest, ProjectId, UserId};
 use gathering_persistence::{Pipelines, Pool, Projects, Runs};
 use gathering_tools::Network;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
 use super::outline::Outline;
 use super::problem::Problem;
+use super::stream::Streams;
 use crate::instance::Identity;
 use crate::workspaces::Workspaces;
 
@@ -28,6 +29,7 @@ pub(crate) struct AppState {
     /// Who this process is, which changes when its proof of life was lost.
     pub(crate) identities: watch::Receiver<Identity>,
     pub(crate) readiness: Readiness,
+    pub(crate) streams: Streams,
     pub(crate) trusted_proxies: Vec<Network>,
     pub(crate) metrics: Metrics,
     pub(crate) workspaces: Workspaces,
@@ -39,17 +41,22 @@ pub(crate) struct AppState {
 
 /// Whether requests should be sent here. Cloning shares it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Readiness(Arc<AtomicBool>);
+pub(crate) struct Readiness(CancellationToken);
 
 impl Readiness {
     /// From now on no new ones should.
     pub(crate) fn drain(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.cancel();
     }
 
     /// Whether the server is on its way out.
     pub(crate) fn is_draining(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.is_cancelled()
+    }
+
+    /// Ends when the server is on its way out.
+    pub(crate) async fn drained(&self) {
+        self.0.cancelled().await;
     }
 }
 

@@ -202,6 +202,7 @@ async fn every_route_is_in_the_document_and_the_other_way_round() {
         listed,
         [
             "DELETE /api/v1/auth/api-keys/{id}",
+            "DELETE /api/v1/pipelines/{id}",
             "DELETE /api/v1/projects/{id}",
             "DELETE /api/v1/projects/{id}/files/{path}",
             "DELETE /api/v1/projects/{id}/members/{user_id}",
@@ -211,6 +212,7 @@ async fn every_route_is_in_the_document_and_the_other_way_round() {
             "GET /api/v1/auth/me",
             "GET /api/v1/pipelines",
             "GET /api/v1/pipelines/{id}",
+            "GET /api/v1/pipelines/{id}/versions",
             "GET /api/v1/projects",
             "GET /api/v1/projects/{id}",
             "GET /api/v1/projects/{id}/files",
@@ -219,6 +221,8 @@ async fn every_route_is_in_the_document_and_the_other_way_round() {
             "GET /api/v1/runs",
             "GET /api/v1/runs/{id}",
             "GET /api/v1/runs/{id}/journal",
+            "GET /api/v1/runs/{id}/stream",
+            "GET /api/v1/system/instances",
             "GET /api/v1/users",
             "GET /health open",
             "GET /health/live open",
@@ -237,6 +241,7 @@ async fn every_route_is_in_the_document_and_the_other_way_round() {
             "POST /api/v1/projects",
             "POST /api/v1/runs/{id}/cancel",
             "PUT /api/v1/auth/password",
+            "PUT /api/v1/pipelines/{id}",
             "PUT /api/v1/projects/{id}/files/{path}",
             "PUT /api/v1/projects/{id}/members/{user_id}",
         ]

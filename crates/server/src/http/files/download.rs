@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use actix_web::body::SizedStream;
 use actix_web::http::header::{
-    self, ETag, EntityTag, Header as _, HeaderValue, IfMatch, IfNoneMatch, IfRange, LastModified, Range,
+    self, ETag, EntityTag, Header as _, HeaderValue, IfRange, LastModified, Range,
 };
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
@@ -12,6 +12,7 @@ use futures::Stream;
 use futures::stream::unfold;
 use gathering_tools::{OpenFile, WorkspaceError, WorkspacePath};
 
+use super::super::conditions::{is_known, matches};
 use super::super::problem::{Kind, Problem};
 use super::tag_of;
 
@@ -75,26 +76,6 @@ fn described(mut response: HttpResponseBuilder, file: &OpenFile, tag: EntityTag)
         .insert_header((header::CACHE_CONTROL, REVALIDATED))
         .insert_header((header::CONTENT_SECURITY_POLICY, SANDBOX));
     response
-}
-
-/// Whether `If-Match`, if there is one, lets this version through. A list that cannot be read has no version in it.
-fn matches(request: &HttpRequest, tag: &EntityTag) -> bool {
-    !request.headers().contains_key(header::IF_MATCH)
-        || match IfMatch::parse(request) {
-            Ok(IfMatch::Any) => true,
-            Ok(IfMatch::Items(tags)) => tags.iter().any(|other| other.strong_eq(tag)),
-            Err(_) => false,
-        }
-}
-
-/// Whether the client has this version already.
-fn is_known(request: &HttpRequest, tag: &EntityTag) -> bool {
-    request.headers().contains_key(header::IF_NONE_MATCH)
-        && match IfNoneMatch::parse(request) {
-            Ok(IfNoneMatch::Any) => true,
-            Ok(IfNoneMatch::Items(tags)) => tags.iter().any(|other| other.weak_eq(tag)),
-            Err(_) => false,
-        }
 }
 
 /// What cannot be read, is in another unit or asks for several ranges is answered with the whole file, as is a range of
@@ -184,23 +165,5 @@ mod tests {
             let request = request(&[("range", "bytes=0-1"), ("if-range", if_range)]);
             assert_eq!(part_of(&request, &tag(), 10), expected, "{if_range}");
         }
-    }
-
-    #[test]
-    fn conditions_compare_versions() {
-        let if_match = |value| matches(&request(&[("if-match", value)]), &tag());
-        let if_none_match = |value| is_known(&request(&[("if-none-match", value)]), &tag());
-        for (value, strong, weak) in [
-            ("*", true, true),
-            ("\"v1\"", true, true),
-            ("\"v0\", \"v1\"", true, true),
-            ("W/\"v1\"", false, true),
-            ("\"v2\"", false, false),
-            ("v1", false, false),
-            ("", false, false),
-        ] {
-            assert_eq!((if_match(value), if_none_match(value)), (strong, weak), "{value}");
-        }
-        assert!(matches(&request(&[]), &tag()) && !is_known(&request(&[]), &tag()));
     }
 }

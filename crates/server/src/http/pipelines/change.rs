@@ -1,0 +1,171 @@
+//! Pipelines changed and deleted, where the caller says so only as they saw them.
+
+use actix_web::http::header;
+use actix_web::{HttpRequest, HttpResponse, delete, put, web};
+use gathering_auth::Action;
+use gathering_dag_engine::{Fields, Shape};
+use gathering_domain::{PipelineId, Pointer};
+use gathering_persistence::{ExpectedPipeline, PipelineChange, PipelineDeletion, PipelineUpdate};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::super::body::{Body, Format, FromFields, LARGE, line, prose, read_object};
+use super::super::caller::Authenticated;
+use super::super::conditions::Expected;
+use super::super::problem::{Kind, Problem, ProblemView};
+use super::super::state::AppState;
+use super::{MAX_DESCRIPTION, MAX_NAME, PipelineView, below, body_of_definition, shown};
+
+/// What to change of a pipeline; what is absent stays.
+#[derive(Debug, ToSchema)]
+pub(crate) struct ChangePipeline {
+    #[schema(required = false)]
+    name: Option<String>,
+    #[schema(required = false)]
+    description: Option<String>,
+    /// Nodes, edges and what holds for the whole. Another one than the latest makes a new version.
+    #[schema(value_type = Object, required = false)]
+    definition: Option<Value>,
+    /// `false`: it starts no runs.
+    #[schema(required = false)]
+    enabled: Option<bool>,
+}
+
+impl FromFields for ChangePipeline {
+    fn from_fields(fields: &mut Fields<'_>) -> Option<Self> {
+        let name =
+            fields.optional("name", Shape::Text).and_then(|value| line(fields, "name", value, MAX_NAME));
+        let description = fields
+            .optional("description", Shape::Any)
+            .filter(|value| !value.is_null())
+            .and_then(|value| prose(fields, "description", value, MAX_DESCRIPTION));
+        let definition = fields.optional("definition", Shape::Object).cloned();
+        let enabled = fields.optional("enabled", Shape::Bool).and_then(Value::as_bool);
+        Some(Self { name, description, definition, enabled })
+    }
+}
+
+/// Changes a pipeline; what is absent stays. Another definition than that of the latest version makes a new version;
+/// runs keep the one that they began with. Where everything is so already, nothing changes, not even the `ETag`.
+///
+/// As YAML, the body may also be a definition alone, with its own `name`.
+#[utoipa::path(tag = "pipelines", operation_id = "change_pipeline", params(
+    ("id" = Uuid, Path),
+    ("If-Match" = Option<String>, Header, description = "`ETag`s: only if the pipeline is still one of these"),
+), request_body(
+    content((ChangePipeline = "application/json"), (ChangePipeline = "application/yaml"))
+), responses(
+    (status = 200, description = "As it is now, with its `ETag`", body = PipelineView),
+    (status = 403, body = ProblemView, content_type = "application/problem+json"),
+    (status = 404, body = ProblemView, content_type = "application/problem+json"),
+    (status = 412, description = "It was changed since", body = ProblemView, content_type = "application/problem+json"),
+    (status = 422, body = ProblemView, content_type = "application/problem+json"),
+))]
+#[put("/pipelines/{id}")]
+pub(crate) async fn change(
+    state: web::Data<AppState>,
+    caller: Authenticated,
+    id: web::Path<String>,
+    request: HttpRequest,
+    body: Body,
+) -> Result<HttpResponse, Problem> {
+    let id = state.pipeline(&caller.0, &id, Action::Write).await?.id;
+    let expected = expected_pipeline(&request)?;
+    let (format, value) = body.value(LARGE).await?;
+    let (wanted, at) = if format == Format::Yaml && value.get("nodes").is_some() {
+        (read_object::<ChangePipeline>(&body_of_definition(value))?, Pointer::root())
+    } else {
+        (read_object::<ChangePipeline>(&value)?, Pointer::root().join("definition"))
+    };
+    let definition = match wanted.definition {
+        None => None,
+        Some(definition) => {
+            let (definition, checked) = state.check_definition(definition).await?;
+            checked.map_err(|problems| Problem::invalid(below(&at, problems)))?;
+            Some(definition)
+        }
+    };
+    let ChangePipeline { name, description, enabled, .. } = wanted;
+    let change = PipelineChange { name, description, enabled, definition };
+    match state.pipelines.update(id, &expected, &change, Some(caller.0.user)).await? {
+        PipelineUpdate::Done(pipeline) => {
+            let definition = match change.definition {
+                Some(definition) => definition,
+                None => state.pipelines.load_definition(id, pipeline.version).await?.1,
+            };
+            Ok(shown(HttpResponse::Ok(), pipeline, definition))
+        }
+        PipelineUpdate::Unexpected => Err(changed_since(id)),
+        PipelineUpdate::Missing => Err(Problem::not_found()),
+    }
+}
+
+/// Deletes a pipeline with its versions. Its runs stay, and name no pipeline any more.
+#[utoipa::path(tag = "pipelines", operation_id = "delete_pipeline", params(
+    ("id" = Uuid, Path),
+    ("If-Match" = Option<String>, Header, description = "`ETag`s: only if the pipeline is still one of these"),
+), responses(
+    (status = 204),
+    (status = 403, body = ProblemView, content_type = "application/problem+json"),
+    (status = 404, body = ProblemView, content_type = "application/problem+json"),
+    (status = 409, description = "Runs of it have not ended", body = ProblemView, content_type = "application/problem+json"),
+    (status = 412, description = "It was changed since", body = ProblemView, content_type = "application/problem+json"),
+))]
+#[delete("/pipelines/{id}")]
+pub(crate) async fn delete(
+    state: web::Data<AppState>,
+    caller: Authenticated,
+    id: web::Path<String>,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
+    let id = state.pipeline(&caller.0, &id, Action::Write).await?.id;
+    match state.pipelines.delete(id, &expected_pipeline(&request)?).await? {
+        PipelineDeletion::Done => Ok(HttpResponse::NoContent().finish()),
+        PipelineDeletion::Unexpected => Err(changed_since(id)),
+        PipelineDeletion::RunsActive => {
+            Err(Problem::conflict("the pipeline has runs that have not ended: cancel them, or wait for them"))
+        }
+        PipelineDeletion::Missing => Err(Problem::not_found()),
+    }
+}
+
+/// What the pipeline must be, for it to be changed.
+fn expected_pipeline(request: &HttpRequest) -> Result<ExpectedPipeline, Problem> {
+    if request.headers().contains_key(header::IF_NONE_MATCH) {
+        // To ignore a condition would be to do what the caller does not want.
+        return Err(Problem::new(Kind::Malformed, "`If-None-Match` is of no use here"));
+    }
+    Ok(match Expected::of(request)? {
+        Expected::Nothing | Expected::Present => ExpectedPipeline::Any,
+        Expected::OneOf(tags) => ExpectedPipeline::OneOf(tags),
+    })
+}
+
+fn changed_since(id: PipelineId) -> Problem {
+    let detail = format!("pipeline {id} is not as `If-Match` says any more: read it again");
+    Problem::new(Kind::PreconditionFailed, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_absent_of_a_change_stays() {
+        let read: ChangePipeline = read_object(&json!({})).unwrap();
+        assert_eq!((read.name, read.description, read.definition, read.enabled), (None, None, None, None));
+        let read: ChangePipeline = read_object(&json!({"name": " a ", "enabled": false})).unwrap();
+        assert_eq!((read.name.as_deref(), read.enabled), (Some("a"), Some(false)));
+        for wrong in [
+            json!({"name": ""}),
+            json!({"enabled": "no"}),
+            json!({"definition": []}),
+            json!({"version": 2}),
+            json!([]),
+        ] {
+            assert_eq!(read_object::<ChangePipeline>(&wrong).unwrap_err().status(), 422, "{wrong}");
+        }
+    }
+}
