@@ -88,7 +88,7 @@ pub struct Attempt {
     /// How many attempts failed before; interrupted ones do not count.
     pub failures: u32,
     /// The config, computed.
-    pub config: Value,
+    pub config: Arc<Value>,
     /// The run's input.
     pub input: Arc<Value>,
     /// The outputs of the direct predecessors by id, for types that collect them.

@@ -127,17 +127,17 @@ async fn set_up(
     use diesel::sql_types::Text;
     use diesel_async::RunQueryDsl;
 
-    let sql = match plans {
-        Plans::OfEachValue => "SELECT set_config('statement_timeout', $1, false)",
+    let setting = match plans {
+        Plans::OfEachValue => diesel::sql_query("SELECT set_config('statement_timeout', $1, false)"),
         // By an index and in its order, whatever the statistics say at that moment: those of an empty table would make
         // it a plan that reads all of a full one.
-        Plans::Once => {
+        Plans::Once => diesel::sql_query(
             "SELECT set_config('statement_timeout', $1, false), set_config('plan_cache_mode', 'force_generic_plan', false),
                 set_config('enable_seqscan', 'off', false),
-                set_config('enable_sort', 'off', false), set_config('jit', 'off', false)"
-        }
+                set_config('enable_sort', 'off', false), set_config('jit', 'off', false)",
+        ),
     };
-    diesel::sql_query(sql)
+    setting
         .bind::<Text, _>(format!("{}ms", statement_timeout.as_millis()))
         .execute(&mut conn)
         .await

@@ -33,8 +33,13 @@ impl Driver {
     ) -> Result<(Arc<dyn NodeType>, Attempt, CancellationToken), NodeFailure> {
         let graph_node = &self.graph.nodes[node];
         let run = self.progress.node(node);
-        let config = graph_node.config.resolve(&self.progress);
-        let config = config.map_err(|error| NodeFailure::permanent("expression", error.to_string()))?;
+        let config = match self.looks.config_of(node) {
+            Some(config) => config,
+            None => {
+                let config = graph_node.config.resolve(&self.progress);
+                Arc::new(config.map_err(|error| NodeFailure::permanent("expression", error.to_string()))?)
+            }
+        };
         let upstream = if graph_node.node_type.collects_upstream() {
             self.progress.upstream(node)
         } else {

@@ -4,6 +4,7 @@
 //! the driver then lets each waiting node look. A look that finds nothing leaves no trace.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -11,6 +12,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use gathering_domain::WaitingFor;
+use serde_json::Value;
 
 use super::Driver;
 use crate::journal::{JournalEvent, NodeFailure};
@@ -28,12 +30,20 @@ pub(super) struct Looks {
     futures: FuturesUnordered<BoxFuture<'static, (usize, Found)>>,
     /// Whether something came after the look began, so that another must follow.
     stale: BTreeMap<usize, bool>,
+    /// The configs of nodes that looked: what they are computed of is resolved, so they never change, and a node may
+    /// look very often.
+    configs: BTreeMap<usize, Arc<Value>>,
 }
 
 impl Looks {
     /// The end of the next look; at once `None` if there is none under way.
     pub(super) async fn next(&mut self) -> Option<(usize, Found)> {
         self.futures.next().await
+    }
+
+    /// The config of a node that looked before.
+    pub(super) fn config_of(&self, node: usize) -> Option<Arc<Value>> {
+        self.configs.get(&node).cloned()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -68,17 +78,20 @@ impl Driver {
         self.looks.stale.insert(node, false);
         let guard = self.guard_of(node);
         let look = match self.attempt_of(node) {
-            Ok((node_type, attempt, stop)) => async move {
-                let _stopped_when_dropped = stop.drop_guard();
-                let look = std::panic::AssertUnwindSafe(node_type.look(attempt)).catch_unwind().await;
-                let panicked = |_| Err(NodeFailure::permanent("panic", "the node's code panicked"));
-                let found = look.unwrap_or_else(panicked);
-                if let (Some(guard), Ok(Some(_)) | Err(_)) = (&guard, &found) {
-                    guard.report(found.as_ref().err()).await;
+            Ok((node_type, attempt, stop)) => {
+                self.looks.configs.insert(node, Arc::clone(&attempt.config));
+                async move {
+                    let _stopped_when_dropped = stop.drop_guard();
+                    let look = std::panic::AssertUnwindSafe(node_type.look(attempt)).catch_unwind().await;
+                    let panicked = |_| Err(NodeFailure::permanent("panic", "the node's code panicked"));
+                    let found = look.unwrap_or_else(panicked);
+                    if let (Some(guard), Ok(Some(_)) | Err(_)) = (&guard, &found) {
+                        guard.report(found.as_ref().err()).await;
+                    }
+                    (node, found)
                 }
-                (node, found)
+                .boxed()
             }
-            .boxed(),
             Err(failure) => std::future::ready((node, Err(failure))).boxed(),
         };
         self.looks.futures.push(look);
@@ -97,6 +110,7 @@ impl Driver {
             Ok(None) => return,
             Err(failure) => Err(failure),
         };
+        self.looks.configs.remove(&node);
         if let Some(until) = self.progress.node(node).until {
             self.timers.remove(&(until, node));
         }

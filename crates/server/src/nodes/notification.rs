@@ -43,7 +43,7 @@ impl Notification {
     }
 
     pub(super) async fn execute(&self, attempt: &Attempt) -> Result<Value, NodeFailure> {
-        let mut params = attempt.config.clone();
+        let mut params = Value::clone(&attempt.config);
         if let Some(fields) = params.as_object_mut() {
             fields.shift_remove("action");
             fields.retain(|_, value| !value.is_null());
