@@ -8,8 +8,11 @@ use serde_json::Value;
 
 use crate::fields::{Fields, Shape};
 
-/// The most nodes that one graph may have.
-pub const MAX_NODES: usize = 100_000;
+pub(crate) mod limits;
+pub(crate) mod places;
+
+/// The most characters that what people call a node may have.
+const MAX_NAME: usize = 200;
 
 /// What could be read of a document, and where in it each node and edge stands.
 pub(crate) struct Document {
@@ -19,7 +22,7 @@ pub(crate) struct Document {
 }
 
 /// Reads what can be read, so that one look at it finds as many problems as possible; it is only to be executed if no
-/// problem was added.
+/// problem was added. The limits were checked before.
 pub(crate) fn read(document: &Value, problems: &mut Problems) -> Document {
     let mut definition = read_whole(document, problems);
     let (mut node_places, mut edge_places) = (Vec::new(), Vec::new());
@@ -28,10 +31,7 @@ pub(crate) fn read(document: &Value, problems: &mut Problems) -> Document {
     if document.get("nodes").is_some_and(Value::is_array) && nodes.is_empty() {
         problems.add(at.clone(), "must hold at least one node");
     }
-    if nodes.len() > MAX_NODES {
-        problems.add(at.clone(), format!("must hold at most {MAX_NODES} nodes, not {}", nodes.len()));
-    }
-    for (index, value) in nodes.iter().take(MAX_NODES).enumerate() {
+    for (index, value) in nodes.iter().enumerate() {
         let at = at.join(index);
         if let Some(node) = node(value, index, at.clone(), problems) {
             definition.nodes.push(node);
@@ -82,6 +82,9 @@ fn node(value: &Value, index: usize, at: Pointer, problems: &mut Problems) -> Op
     let id = node_id(&mut fields, "id").or_else(|| format!("unnamed-{index}").parse().ok());
     let node_type = fields.required("type", Shape::Text).and_then(Value::as_str).map(str::to_owned);
     let name = fields.optional("name", Shape::Text).and_then(Value::as_str).map(str::to_owned);
+    if name.as_ref().is_some_and(|name| name.chars().count() > MAX_NAME) {
+        fields.problem("name", format!("must have at most {MAX_NAME} characters"));
+    }
     let config = fields.optional("config", Shape::Object).cloned();
     let join = match fields.optional("join", Shape::OneOf(&["any", "all"])).and_then(Value::as_str) {
         Some("all") => Join::All,

@@ -319,11 +319,17 @@ impl Driver {
         self.n_active -= 1;
         let event = match result {
             Ok(Outcome::Done(output)) => JournalEvent::Succeeded { output },
-            Ok(Outcome::Wait(Wait { on, until })) => {
-                let until = until.or_else(|| self.limit_of_wait(node, on));
-                self.timers.extend(until.map(|until| (until, node)));
-                JournalEvent::Waiting { on, until }
-            }
+            Ok(Outcome::Wait(Wait { on, until })) => match until.or_else(|| self.limit_of_wait(node, on)) {
+                // A limit that has passed is no wait: the node would be woken at once, and again.
+                Some(limit) if until.is_none() && limit <= self.around.clock.now() => {
+                    let message = "waited longer than its timeout";
+                    self.after_failure(node, NodeFailure::retryable(NodeFailure::TIMED_OUT, message))
+                }
+                until => {
+                    self.timers.extend(until.map(|until| (until, node)));
+                    JournalEvent::Waiting { on, until }
+                }
+            },
             Err(failure) => self.after_failure(node, failure),
         };
         let waits_for_somebody = matches!(event, JournalEvent::Waiting { on, .. } if on != WaitingFor::Timer);

@@ -27,6 +27,9 @@ pub const MAX_STEPS: u32 = 250_000;
 /// The most bytes that the source of an expression may have.
 pub const MAX_SOURCE_BYTES: usize = 8 * 1024;
 
+/// How long an expression may be for its value to be looked for when it is compiled.
+const MAX_CONSTANT_BYTES: usize = 256;
+
 /// How deep an expression may be nested: parser and interpreter recurse, and a thread's stack is not endless.
 const MAX_DEPTH: usize = 96;
 
@@ -140,6 +143,11 @@ impl Expression {
         self.uses.paths.iter()
     }
 
+    /// Its value if that is always the same, and cheap to find; the reason if it never has one.
+    pub(crate) fn constant(&self) -> Option<Result<Value, EvaluationError>> {
+        (self.uses.nothing() && self.source.len() <= MAX_CONSTANT_BYTES).then(|| self.evaluate(&Nothing))
+    }
+
     /// Whether it reads `item` or `index`, which only the graph of a `map` has.
     pub(crate) const fn reads_item(&self) -> bool {
         self.uses.item
@@ -194,6 +202,24 @@ impl Expression {
             .filter_map(|id| scope.node(&id).map(|node| (Key::from(id), to_cel(&node))))
             .collect::<HashMap<_, _>>();
         CelValue::Map(Map { map: Arc::new(entries) })
+    }
+}
+
+/// The scope of what reads nothing.
+struct Nothing;
+
+impl Scope for Nothing {
+    fn input(&self) -> &Value {
+        &Value::Null
+    }
+    fn node(&self, _: &str) -> Option<Value> {
+        None
+    }
+    fn node_ids(&self) -> Vec<String> {
+        Vec::new()
+    }
+    fn run(&self) -> Value {
+        Value::Null
     }
 }
 
@@ -295,6 +321,7 @@ pub(crate) mod tests {
             ]
         );
         assert_eq!(problems("sizee(input)"), ["there is no function `sizee`"]);
+        assert_eq!(problems("run.idd + run.project_id"), ["`run` has no `idd`: it has id, project_id"]);
         assert_eq!(problems(" "), ["an expression must not be empty"]);
         assert!(Expression::compile(&"1+".repeat(MAX_SOURCE_BYTES)).is_err());
         for nested in [

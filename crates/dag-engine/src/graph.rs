@@ -10,13 +10,14 @@ use daggy::petgraph::graph::NodeIndex;
 use gathering_domain::{Definition, EdgeOn, Node, Pointer, Problems};
 use serde_json::Value;
 
-use crate::document::{self, Document};
+use crate::document::{self, Document, limits};
 use crate::expression::Expression;
 use crate::fields::Fields;
 use crate::node_type::{NodeType, NodeTypes};
 use crate::template::{self, SpecialFields, Template};
 
 mod ancestry;
+mod reachable;
 mod references;
 
 /// A validated definition.
@@ -68,6 +69,9 @@ impl Graph {
 
     fn validate_scoped(document: &Value, types: &NodeTypes, is_item: bool) -> Result<Self, Problems> {
         let mut problems = Problems::new();
+        if !limits::check(document, &mut problems) {
+            return Err(problems);
+        }
         let Document { definition, node_places, edge_places } = document::read(document, &mut problems);
         let nodes = compile_nodes(&definition, &node_places, types, &mut problems);
         let mut graph = Self {
@@ -89,8 +93,9 @@ impl Graph {
             .and_then(|source| template::compile(source, &output_at, &mut problems));
         if graph.sort(&node_places, &mut problems) {
             graph.check_references(&node_places, &edge_places, &mut problems);
+            graph.check_reachable(&node_places, &edge_places, &mut problems);
         }
-        problems.into_result().map(|()| graph)
+        limits::named(problems).into_result().map(|()| graph)
     }
 
     /// The definition as it was written.
@@ -262,7 +267,7 @@ fn compile_nodes(
                 if !node.node_type.is_empty() {
                     let known = types.names().collect::<Vec<_>>().join(", ");
                     let message =
-                        format!("there is no node type `{}`: the types are {known}", node.node_type);
+                        format!("there is no node type `{:.80}`: the types are {known}", node.node_type);
                     problems.add(at.join("type"), message);
                 }
                 let config = Template::compile(&node.config, SpecialFields::default(), &config_at, problems);

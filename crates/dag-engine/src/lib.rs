@@ -29,7 +29,8 @@ pub use children::{
 };
 pub use clock::{Clock, SystemClock};
 pub use decisions::{Decision, Decisions};
-pub use document::MAX_NODES;
+pub use document::limits::{MAX_DOCUMENT_BYTES, MAX_EDGES, MAX_NESTING, MAX_NODES};
+pub use document::places::Places;
 pub use driver::{DriveEnd, Signals};
 pub use effects::Effects;
 pub use engine::{Engine, EngineService, EngineSettings};

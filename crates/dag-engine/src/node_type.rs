@@ -53,6 +53,12 @@ pub trait NodeType: Send + Sync + 'static {
         None
     }
 
+    /// Whether an attempt of a node with this config may fail. What only follows on its failure can never run otherwise,
+    /// and a definition that has such a node is refused.
+    fn can_fail(&self, _config: &Value) -> bool {
+        true
+    }
+
     /// Looks whether what a waiting node waits for has come: its outcome, or `None` to wait on. Asked when somebody acted
     /// on the run and when the run is taken up again, any number of times, so what it does must be safe to repeat.
     ///

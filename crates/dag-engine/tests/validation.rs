@@ -1,6 +1,6 @@
 //! A definition is refused with everything that is wrong with it, each at its place, before anything executes.
 
-use gathering_dag_engine::{Graph, NodeTypes};
+use gathering_dag_engine::{Graph, MAX_DOCUMENT_BYTES, MAX_EDGES, MAX_NESTING, MAX_NODES, NodeTypes, Places};
 use serde_json::{Value, json};
 
 fn problems(definition: &Value) -> Vec<String> {
@@ -171,4 +171,158 @@ fn a_graph_of_100_000_nodes_is_validated() {
         (1..100_000).map(|n| json!({"from": format!("n{}", n - 1), "to": format!("n{n}"), "when": format!("nodes.n{}.state == 'succeeded'", n - 1)})).take(2000).collect();
     let graph = Graph::validate(&json!({"nodes": nodes, "edges": edges}), &NodeTypes::builtin()).unwrap();
     assert_eq!(graph.order().count(), 100_000);
+}
+
+#[test]
+fn a_node_that_can_never_run_is_named_with_the_reason() {
+    let definition = json!({
+        "nodes": [
+            {"id": "start", "type": "trigger"},
+            {"id": "wait", "type": "delay", "config": {"seconds": "${{ input.n }}"}},
+            {"id": "cannot", "type": "parallel"},
+            {"id": "off", "type": "parallel"},
+            {"id": "behind", "type": "parallel"},
+            {"id": "both", "type": "parallel", "join": "all"},
+            {"id": "every", "type": "parallel", "join": "all"},
+            {"id": "fine", "type": "parallel"},
+        ],
+        "edges": [
+            {"from": "start", "to": "wait"},
+            {"from": "start", "to": "cannot", "on": "failure"},
+            {"from": "wait", "to": "off", "when": "1 > 2"},
+            {"from": "off", "to": "behind", "on": "always"}, {"from": "cannot", "to": "behind"},
+            {"from": "wait", "to": "both"}, {"from": "wait", "to": "both", "on": "failure"},
+            {"from": "wait", "to": "every"}, {"from": "off", "to": "every"},
+            {"from": "off", "to": "fine"}, {"from": "wait", "to": "fine", "on": "failure"},
+        ],
+    });
+    assert_eq!(
+        problems(&definition),
+        [
+            "/nodes/2: can never run: the edge from `start` is taken on its failure, and it cannot fail",
+            "/nodes/3: can never run: the `when` of the edge from `wait` is never true",
+            "/nodes/5: can never run: with `join: all` it needs both the success and the failure of `wait`",
+            "/nodes/4: can never run: it follows `off`, which can never run",
+            "/nodes/6: can never run: with `join: all` it needs every edge, and it follows `off`, which can never run",
+        ]
+    );
+}
+
+#[test]
+fn a_node_that_may_run_is_never_refused() {
+    let definition = json!({
+        "nodes": [
+            // An interruption fails it, though its type cannot fail.
+            {"id": "start", "type": "trigger", "idempotent": false},
+            {"id": "after", "type": "parallel"},
+            {"id": "dead-edge-beside", "type": "parallel"},
+            {"id": "always", "type": "parallel", "join": "all"},
+            {"id": "root", "type": "parallel", "join": "all"},
+        ],
+        "edges": [
+            {"from": "start", "to": "after", "on": "failure"},
+            {"from": "start", "to": "dead-edge-beside", "when": "false"}, {"from": "start", "to": "dead-edge-beside", "when": "input.n > 1"},
+            {"from": "start", "to": "always", "on": "always"}, {"from": "start", "to": "always"},
+        ],
+    });
+    assert_eq!(problems(&definition), Vec::<String>::new());
+}
+
+#[test]
+fn a_condition_that_is_always_the_wrong_kind_is_named() {
+    let definition = json!({
+        "nodes": [node("a"), node("b"), node("c")],
+        "edges": [{"from": "a", "to": "b", "when": "'yes'"}, {"from": "a", "to": "c", "when": "1 / 0 == 1"}],
+    });
+    let found = problems(&definition);
+    assert_eq!(found[0], "/edges/0/when: must be true or false, and is always something else");
+    assert!(found[1].starts_with("/edges/1/when: has no value: expression `1 / 0 == 1`: "), "{found:?}");
+    assert_eq!(found.len(), 2);
+}
+
+#[test]
+fn what_is_larger_than_the_limits_is_refused_without_being_read() {
+    let many = |n: usize, value: Value| Value::Array(vec![value; n]);
+    assert_eq!(
+        problems(&json!({"nodes": many(MAX_NODES + 1, json!(1)), "edges": many(MAX_EDGES + 1, json!(1))})),
+        [
+            format!("/nodes: must hold at most {MAX_NODES} nodes, not {}", MAX_NODES + 1),
+            format!("/edges: must hold at most {MAX_EDGES} edges, not {}", MAX_EDGES + 1),
+        ]
+    );
+    let large = json!({"nodes": [], "description": "x".repeat(MAX_DOCUMENT_BYTES)});
+    assert_eq!(
+        problems(&large),
+        [format!("/: must have at most {MAX_DOCUMENT_BYTES} bytes, not {}", MAX_DOCUMENT_BYTES + 29)]
+    );
+    let nested = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+    let with = |config: Value| json!({"nodes": [{"id": "a", "type": "parallel", "config": {"x/y": config}}]});
+    let found = problems(&with(nested(MAX_NESTING - 4 + 1)));
+    let below = "/0".repeat(MAX_NESTING - 4);
+    assert_eq!(found, [format!("/nodes/0/config/x~1y{below}: is nested more than 64 levels deep")]);
+    assert_eq!(
+        problems(&with(nested(MAX_NESTING - 4))),
+        ["/nodes/0/config/x~1y: is not known here: no field is"],
+        "what is just within is read"
+    );
+}
+
+#[test]
+fn names_are_bounded() {
+    let long = "n".repeat(65);
+    let definition = json!({
+        "nodes": [{"id": long, "type": "parallel"}, {"id": "b", "type": "parallel", "name": "x".repeat(201)}],
+        "edges": [{"from": long, "to": "b"}],
+    });
+    let found = problems(&definition);
+    assert!(found[0].starts_with("/nodes/0/id: "), "{found:?}");
+    assert_eq!(found[1], "/nodes/1/name: must have at most 200 characters");
+    assert!(found[2].starts_with("/edges/0/from: "), "{found:?}");
+    assert_eq!(found.len(), 3);
+}
+
+#[test]
+fn no_more_than_a_thousand_problems_are_named_and_the_rest_is_counted() {
+    let found = problems(&json!({"nodes": vec![json!(1); 5000]}));
+    assert_eq!(found.len(), 1001);
+    assert_eq!(found[1000], "/: has 4000 more problems");
+}
+
+#[test]
+fn a_barrier_with_many_sources_does_not_write_all_of_them_out() {
+    let mut nodes: Vec<Value> = (0..3000).map(|n| node(&format!("n{n}"))).collect();
+    let edges: Vec<Value> = (0..3000).map(|n| json!({"from": format!("n{n}"), "to": "all"})).collect();
+    nodes.push(node("all"));
+    let definition =
+        json!({"nodes": nodes, "edges": edges, "output": "nodes.all.output.n2999 == nodes.all.output.m1"});
+    let found = problems(&definition);
+    assert_eq!(found.len(), 1);
+    assert!(
+        found[0].starts_with("/output: the output of node `all` has no `m1`: it has n0, n1, "),
+        "{found:?}"
+    );
+    assert!(found[0].ends_with(", n19 and more"), "{found:?}");
+}
+
+#[test]
+fn yaml_and_json_give_the_same_problems_and_each_has_its_place_in_the_text() {
+    let yaml = "nodes:\n  - id: a\n    type: trigger\n  - id: b\n    type: fly\n    config: {n: \"${{ nodes.b.output }}\"}\n\
+                edges:\n  - {from: a, to: b, on: failure}\n  - {from: a, to: c}\n";
+    let document: Value = serde_saphyr::from_str(yaml).unwrap();
+    let json = serde_json::to_string_pretty(&document).unwrap();
+    assert_eq!(problems(&document), problems(&serde_json::from_str(&json).unwrap()));
+    let found = Graph::validate(&document, &NodeTypes::builtin()).unwrap_err();
+    let (in_yaml, in_json) = (Places::of(yaml), Places::of(&json));
+    let places: Vec<_> =
+        found.iter().map(|problem| (problem.pointer.as_str(), in_yaml.find(&problem.pointer))).collect();
+    assert_eq!(
+        places,
+        [
+            ("/nodes/1/type", Some((5, 11))),
+            ("/edges/1/to", Some((9, 19))),
+            ("/nodes/1/config/n", Some((6, 17))),
+            ("/nodes/1", Some((4, 5))),
+        ]
+    );
+    assert!(found.iter().all(|problem| in_json.find(&problem.pointer).is_some()));
 }

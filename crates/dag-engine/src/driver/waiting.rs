@@ -128,7 +128,8 @@ impl Driver {
 
     /// When the driver must look up though nothing happens.
     pub(super) fn next_time(&self) -> Option<DateTime<Utc>> {
-        let timer = self.timers.first().map(|(at, _)| *at);
+        // While draining no timer wakes anything, so one that is due must not keep the driver turning.
+        let timer = self.timers.first().map(|(at, _)| *at).filter(|_| !self.draining);
         [timer, self.lingers_until].into_iter().flatten().min()
     }
 

@@ -11,6 +11,9 @@ use super::{ENVIRONMENT, STEP};
 /// What an open bracket or a conditional counts: the grammar recurses through every precedence for it.
 const RECURSION: usize = 4;
 
+/// What `run` has.
+const RUN_FIELDS: &[&str] = &["id", "project_id"];
+
 /// Which variables an expression reads.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Uses {
@@ -24,6 +27,15 @@ pub(super) struct Uses {
     pub(super) paths: BTreeSet<NodePath>,
     /// Whether `nodes` is read as a whole or by a computed name.
     pub(super) all_nodes: bool,
+    /// Whether something is repeated in it.
+    pub(super) repeats: bool,
+}
+
+impl Uses {
+    /// Whether its value is always the same and found in one go.
+    pub(super) fn nothing(&self) -> bool {
+        !(self.input || self.run || self.item || self.all_nodes || self.repeats) && self.nodes.is_empty()
+    }
 }
 
 /// A part of a node that an expression reads: `nodes.<id>`, and up to two names behind it.
@@ -54,7 +66,13 @@ impl Walk {
         match &mut node.expr {
             Expr::Unspecified | Expr::Literal(_) => {}
             Expr::Ident(name) => self.variable(name, local),
-            Expr::Select(select) => self.visit(&mut select.operand, local),
+            Expr::Select(select) => {
+                if is_run(&select.operand.expr, local) && !RUN_FIELDS.contains(&select.field.as_str()) {
+                    let known = RUN_FIELDS.join(", ");
+                    self.problems.push(format!("`run` has no `{}`: it has {known}", select.field));
+                }
+                self.visit(&mut select.operand, local);
+            }
             Expr::Call(call) => {
                 self.function(call);
                 if let Some(target) = &mut call.target {
@@ -70,6 +88,7 @@ impl Walk {
                 self.problems.push(format!("there is no type `{}`", made.type_name));
             }
             Expr::Comprehension(comprehension) => {
+                self.uses.repeats = true;
                 self.visit(&mut comprehension.iter_range, local);
                 self.visit(&mut comprehension.accu_init, local);
                 let outer = local.len();
@@ -131,6 +150,11 @@ impl Walk {
             self.problems.push(format!("there is no function `{name}`"));
         }
     }
+}
+
+/// Whether it is the variable `run`.
+fn is_run(expr: &Expr, local: &[String]) -> bool {
+    matches!(expr, Expr::Ident(name) if name == "run" && !local.contains(name))
 }
 
 /// Whether the environment has a function or method of this name: declaring another one is then a conflict.

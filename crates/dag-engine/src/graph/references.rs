@@ -12,6 +12,9 @@ const PARTS: &[&str] = &["output", "state", "error"];
 /// What an `error` has.
 const ERROR_FIELDS: &[&str] = &["kind", "message", "retryable"];
 
+/// How many of the names that a part has are written out.
+const MAX_NAMES: usize = 20;
+
 /// An expression that names a node, of which it is not yet known whether it comes first.
 struct Reference {
     /// Where the expression is evaluated.
@@ -118,7 +121,11 @@ impl Graph {
         let known: Vec<&str> = match part.as_str() {
             "error" => ERROR_FIELDS.to_vec(),
             "output" if node.node_type.collects_upstream() => {
-                node.incoming.iter().map(|&edge| self.nodes[self.edges[edge].from].spec.id.as_str()).collect()
+                if self.is_direct(field, id) {
+                    return None;
+                }
+                let sources = node.incoming.iter().map(|&edge| self.edges[edge].from);
+                sources.map(|from| self.nodes[from].spec.id.as_str()).take(MAX_NAMES + 1).collect()
             }
             "output" => node.node_type.output_fields(&node.spec.config)?.to_vec(),
             _ => return Some(format!("the state of node `{id}` is a word and has no `{field}`")),
@@ -126,9 +133,20 @@ impl Graph {
         if known.contains(&field) {
             return None;
         }
-        Some(match known.as_slice() {
-            [] => format!("the {part} of node `{id}` has no fields, so no `{field}`"),
-            known => format!("the {part} of node `{id}` has no `{field}`: it has {}", known.join(", ")),
+        let names = known[..known.len().min(MAX_NAMES)].join(", ");
+        Some(match known.len() {
+            0 => format!("the {part} of node `{id}` has no fields, so no `{field}`"),
+            n if n > MAX_NAMES => {
+                format!("the {part} of node `{id}` has no `{field}`: it has {names} and more")
+            }
+            _ => format!("the {part} of node `{id}` has no `{field}`: it has {names}"),
         })
+    }
+
+    /// Whether an edge leads from the one node to the other.
+    fn is_direct(&self, from: &str, to: &str) -> bool {
+        let (Some(&from), Some(&to)) = (self.by_id.get(from), self.by_id.get(to)) else { return false };
+        // Of a barrier's thousand sources most have one edge.
+        self.nodes[from].outgoing.iter().any(|&edge| self.edges[edge].to == to)
     }
 }

@@ -15,6 +15,10 @@ pub(super) struct Trigger;
 impl NodeType for Trigger {
     fn check(&self, _config: &mut Fields<'_>) {}
 
+    fn can_fail(&self, _config: &Value) -> bool {
+        false
+    }
+
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         Ok(Outcome::Done((*attempt.input).clone()))
     }
@@ -58,6 +62,10 @@ pub(super) struct Parallel;
 #[async_trait]
 impl NodeType for Parallel {
     fn check(&self, _config: &mut Fields<'_>) {}
+
+    fn can_fail(&self, _config: &Value) -> bool {
+        false
+    }
 
     fn collects_upstream(&self) -> bool {
         true

@@ -103,6 +103,13 @@ impl MemoryStore {
         self.lock().runs.get(&run).cloned()
     }
 
+    /// Forgets a run and its journal.
+    pub fn forget(&self, run: RunId) {
+        let mut shared = self.lock();
+        shared.runs.remove(&run);
+        shared.journals.remove(&run);
+    }
+
     /// A run's journal as it stands now.
     pub fn journal(&self, run: RunId) -> Vec<JournalEntry> {
         self.lock().journals.get(&run).cloned().unwrap_or_default()
@@ -141,6 +148,10 @@ impl MemoryStore {
 
 impl Shared {
     fn claim(&mut self, id: RunId, owner: InstanceId, now: DateTime<Utc>) -> Option<ClaimedRun> {
+        // Who was declared dead has no identity any more in which it could claim.
+        if self.dead.contains(&owner) {
+            return None;
+        }
         let run = self.runs.get_mut(&id)?;
         run.state = run.state.after(RunEvent::Claimed).ok()?;
         run.owner = Some(owner);
@@ -316,7 +327,9 @@ impl RunStore for MemoryStore {
     ) -> Result<Vec<JournalEntry>, StoreError> {
         self.call(|shared| {
             let journal = shared.journals.get(&run).map(Vec::as_slice).unwrap_or_default();
-            Ok(journal.iter().filter(|entry| entry.seq > after).take(limit).cloned().collect())
+            // An entry stands at its place, counted from 1.
+            let first = usize::try_from(after).unwrap_or(0);
+            Ok(journal.iter().skip(first).take(limit).cloned().collect())
         })
         .await
     }

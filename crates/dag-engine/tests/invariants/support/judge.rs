@@ -1,0 +1,137 @@
+//! What the journals must say when all is over.
+
+use std::collections::HashMap;
+
+use gathering_dag_engine::{JournalEntry, JournalEvent, NodeRun, NodeState};
+use gathering_domain::{NodeId, RunId, RunState};
+
+use super::world::World;
+
+/// What makes a node fail for good though it would not have failed by itself.
+const INTERRUPTIONS: &[&str] = &["interrupted", "effect_unknown"];
+
+impl World {
+    /// Checks what was seen and what is written.
+    pub fn judge(&self) {
+        let witness = self.witness.lock().unwrap();
+        assert!(witness.violations().is_empty(), "{:#?}", witness.violations());
+        for (index, run) in self.runs.iter().enumerate() {
+            let journal = self.store.journal(*run);
+            for (place, entry) in journal.iter().enumerate() {
+                assert_eq!(entry.seq, place as i64 + 1, "the journal has no gaps");
+            }
+            self.judge_order(&journal);
+            let nodes = NodeRun::fold(&journal).unwrap();
+            for (id, node) in &nodes {
+                self.judge_node(id, node, &journal);
+            }
+            self.judge_outcome(*run, index, &nodes);
+        }
+    }
+
+    /// I3 as it is written: every predecessor is resolved before a node begins.
+    fn judge_order(&self, journal: &[JournalEntry]) {
+        let mut nodes: HashMap<NodeId, NodeRun> = HashMap::new();
+        for entry in journal {
+            let Some(id) = &entry.record.node else { continue };
+            let index = index_of(id);
+            if matches!(entry.record.event, JournalEvent::Started | JournalEvent::Skipped) {
+                for edge in self.case.edges.iter().filter(|edge| edge.to == index) {
+                    let from: NodeId = format!("n{}", edge.from).parse().unwrap();
+                    let resolved = nodes.get(&from).is_some_and(|node| node.state.is_resolved());
+                    assert!(resolved, "I3: {id} is {} before {from} is resolved", entry.record.event.kind());
+                }
+            }
+            let node = nodes.entry(id.clone()).or_default();
+            node.apply(&entry.record.event, entry.record.attempt, entry.at).unwrap();
+        }
+    }
+
+    /// I1 as it is written: one start and at most one end per attempt, and nothing after the node's end.
+    fn judge_node(&self, id: &NodeId, node: &NodeRun, journal: &[JournalEntry]) {
+        let of_node: Vec<_> = journal
+            .iter()
+            .map(|entry| &entry.record)
+            .filter(|record| record.node.as_ref() == Some(id))
+            .collect();
+        let count = |attempt: i32, is: fn(&JournalEvent) -> bool| {
+            of_node.iter().filter(|record| record.attempt == attempt && is(&record.event)).count()
+        };
+        for attempt in 1..=node.attempt {
+            let starts = count(attempt, |event| *event == JournalEvent::Started);
+            assert_eq!(starts, 1, "I1: attempt {attempt} of {id} has {starts} starts");
+            let ends = count(attempt, ends_an_attempt);
+            assert!(ends <= 1, "I1: attempt {attempt} of {id} has {ends} results");
+        }
+        let last = of_node.iter().position(|record| ends_the_node(&record.event));
+        assert!(last.is_none_or(|last| last + 1 == of_node.len()), "I1: something follows the end of {id}");
+        let spec = &self.case.nodes[index_of(id)];
+        if node.state == NodeState::Succeeded {
+            assert_eq!(node.failures, spec.n_failures(), "{id}: an interrupted attempt is no failure");
+        }
+        if !spec.idempotent && spec.fails == 0 {
+            assert!(node.attempt <= 1, "{id} is not idempotent and was attempted {} times", node.attempt);
+        }
+    }
+
+    fn judge_outcome(&self, id: RunId, index: usize, nodes: &HashMap<NodeId, NodeRun>) {
+        let run = self.store.run(id).unwrap();
+        let meddling = self.case.meddling;
+        match run.state {
+            RunState::Cancelled => assert!(index == 0 && meddling.cancel_after_ms.is_some(), "nobody asked"),
+            RunState::TimedOut => assert!(index == 0 && meddling.timeout_ms.is_some(), "it had time"),
+            RunState::Succeeded | RunState::Failed => {
+                let expected = self.case.expected(&self.interruptions(nodes));
+                assert_eq!(run.state == RunState::Succeeded, expected.is_some(), "{:?} {nodes:?}", run.end);
+                for (index, state) in expected.into_iter().flatten().enumerate() {
+                    let node: NodeId = format!("n{index}").parse().unwrap();
+                    assert_eq!(nodes[&node].state, state, "{node}");
+                }
+            }
+            state => assert!(state.is_terminal(), "I4: a run is {state}"),
+        }
+        if run.state.is_terminal() && run.state != RunState::Succeeded {
+            let open: Vec<_> = nodes.iter().filter(|(_, node)| !node.state.is_resolved()).collect();
+            // A run that was waiting is ended without anybody driving it.
+            let undriven = run.end.is_none();
+            assert!(undriven || open.is_empty(), "I5: {open:?} are open in a run that is {}", run.state);
+        }
+    }
+
+    /// The nodes that failed because of what happened around them, each of a kind that may.
+    fn interruptions(&self, nodes: &HashMap<NodeId, NodeRun>) -> HashMap<usize, NodeState> {
+        let mut interrupted = HashMap::new();
+        for (id, node) in nodes.iter().filter(|(_, node)| node.state == NodeState::Failed) {
+            let kind = node.failure.as_ref().map(|failure| failure.kind.as_str()).unwrap_or_default();
+            if INTERRUPTIONS.contains(&kind) {
+                let spec = &self.case.nodes[index_of(id)];
+                let may = match kind {
+                    "interrupted" => !spec.idempotent,
+                    _ => spec.effect == Some(gathering_dag_engine::EffectClass::Unsafe),
+                };
+                assert!(may, "{id} must not fail as {kind}");
+                interrupted.insert(index_of(id), NodeState::Failed);
+            }
+        }
+        interrupted
+    }
+}
+
+fn index_of(id: &NodeId) -> usize {
+    id.as_str()[1..].parse().unwrap()
+}
+
+/// A node may also be cancelled while it waits for its next attempt.
+fn ends_an_attempt(event: &JournalEvent) -> bool {
+    matches!(event, JournalEvent::Succeeded { .. } | JournalEvent::Failed(_) | JournalEvent::Retrying { .. })
+}
+
+fn ends_the_node(event: &JournalEvent) -> bool {
+    matches!(
+        event,
+        JournalEvent::Succeeded { .. }
+            | JournalEvent::Failed(_)
+            | JournalEvent::Skipped
+            | JournalEvent::Cancelled
+    )
+}

@@ -1,0 +1,12 @@
+//! A small world: one store in memory, instances that come and die, and a witness that watches every execution.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed check is a failed test")]
+
+mod case;
+mod judge;
+pub mod shapes;
+mod witness;
+mod world;
+
+pub use case::{Case, CaseEdge, CaseNode, Failing, Kind, Meddling};
+pub use world::{Ending, Episode, ProcessPlan, check};

@@ -1,0 +1,268 @@
+//! One store, and the processes that come and go.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use gathering_dag_engine::testing::{Fault, Faults, MemoryStore, VirtualClock};
+use gathering_dag_engine::{
+    Engine, EngineSettings, NewRun, NodeTypes, RunStore, Runner, RunnerHandle, RunnerSettings,
+};
+use gathering_domain::{Digest, InstanceId, ProjectId, RunId};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::case::Case;
+use super::witness::{People, Witness, Work};
+
+/// More calls than a process makes until everything has ended, unless it goes round in circles while no time passes.
+const MAX_CALLS: usize = 5_000;
+
+/// Processes that run at the same time, until one dies, all runs have ended, or this time is over.
+#[derive(Debug, Clone)]
+pub struct Episode {
+    pub processes: Vec<ProcessPlan>,
+    pub lasts_ms: Option<u64>,
+}
+
+/// What one process suffers, and how it ends if it does not crash before.
+#[derive(Debug, Clone)]
+pub struct ProcessPlan {
+    pub faults: Vec<(usize, Fault)>,
+    pub ending: Ending,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Without a word.
+    Killed,
+    /// It is asked to stop, and hands back what it cannot finish.
+    Stopped,
+    /// It learns that it may have lost its claims, and drops everything.
+    Fenced,
+    /// Everybody takes it for dead, but its nodes go on, and it writes until it meets a refusal.
+    TakenForDead,
+}
+
+impl Episode {
+    /// One process that suffers these faults and is killed at the end.
+    pub fn of(faults: Vec<(usize, Fault)>) -> Self {
+        Self { processes: vec![ProcessPlan { faults, ending: Ending::Killed }], lasts_ms: None }
+    }
+}
+
+/// One process: an engine and a claim loop on the shared store.
+struct Process {
+    id: InstanceId,
+    faults: Arc<Faults>,
+    runner: JoinSet<()>,
+    service: JoinSet<()>,
+    handle: RunnerHandle,
+    stop: CancellationToken,
+    fence: CancellationToken,
+    ending: Ending,
+    /// Whether nothing goes wrong with its calls: the answer to a claim that gets lost as it stops leaves a run behind.
+    is_healthy: bool,
+}
+
+pub struct World {
+    pub store: MemoryStore,
+    pub clock: VirtualClock,
+    pub case: Arc<Case>,
+    pub witness: Arc<Mutex<Witness>>,
+    pub runs: Vec<RunId>,
+    people: People,
+}
+
+/// Drives `n_runs` runs of the case through the episodes, one after the other, and then through one process to which
+/// nothing happens; checks the invariants and the outcome. Answers with the calls that the first process made.
+pub fn check(case: &Case, episodes: &[Episode], n_runs: usize) -> usize {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let n_calls = runtime.block_on(check_in_virtual_time(case, episodes, n_runs));
+    assert_eq!(runtime.metrics().num_alive_tasks(), 0, "I5: a task is left behind");
+    n_calls
+}
+
+async fn check_in_virtual_time(case: &Case, episodes: &[Episode], n_runs: usize) -> usize {
+    let world = World::new(case, n_runs).await;
+    let mut n_calls = None;
+    let mut undead = Vec::new();
+    for episode in episodes {
+        let mut processes: Vec<Process> = episode.processes.iter().map(|plan| world.start(plan)).collect();
+        world.watch(&processes, episode.lasts_ms.map(Duration::from_millis)).await;
+        n_calls.get_or_insert(processes.first().map_or(0, |process| process.faults.n_calls()));
+        for process in processes.drain(..) {
+            undead.extend(world.end(process).await);
+        }
+    }
+    let last = world.start(&ProcessPlan { faults: Vec::new(), ending: Ending::Stopped });
+    world.watch(std::slice::from_ref(&last), None).await;
+    let journals = world.journal_lengths();
+    world.end(last).await;
+    for process in undead {
+        world.kill(process).await;
+    }
+    world.people.leave().await;
+    assert_eq!(journals, world.journal_lengths(), "I5: something was written after the end");
+    world.judge();
+    n_calls.unwrap_or(0)
+}
+
+impl World {
+    async fn new(case: &Case, n_runs: usize) -> Self {
+        let clock = VirtualClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
+        let store = MemoryStore::new(Arc::new(clock));
+        let definition = case.definition();
+        let graph = Digest::of_json(&definition);
+        store.ensure_graph(graph, &definition).await.unwrap();
+        let people = People::default();
+        let mut runs = Vec::new();
+        for index in 0..n_runs {
+            let timeout = case.meddling.timeout_ms.filter(|_| index == 0).map(Duration::from_millis);
+            let run = NewRun {
+                id: RunId::new(),
+                project: ProjectId::new(),
+                graph,
+                input: Case::input(),
+                priority: 5,
+                available_at: None,
+                timeout,
+            };
+            runs.push(run.id);
+            store.enqueue(run).await.unwrap();
+        }
+        if let Some(after) = case.meddling.cancel_after_ms {
+            people.cancel_after(Duration::from_millis(after), runs[0], &store);
+        }
+        Self { store, clock, case: Arc::new(case.clone()), witness: Arc::default(), runs, people }
+    }
+
+    fn start(&self, plan: &ProcessPlan) -> Process {
+        let id = InstanceId::new();
+        let too_many = (MAX_CALLS, Fault::CrashBefore);
+        let faults = Arc::new(Faults::planned(plan.faults.iter().copied().chain([too_many])));
+        let store: Arc<dyn RunStore> = Arc::new(self.store.seen_with(Arc::clone(&faults)));
+        let work = |decides| Work {
+            case: Arc::clone(&self.case),
+            store: self.store.clone(),
+            instance: id,
+            witness: Arc::clone(&self.witness),
+            people: self.people.clone(),
+            decides,
+        };
+        let types = NodeTypes::builtin().with("work", work(false)).with("decide", work(true));
+        // Short, so that runs are parked and taken up again.
+        let settings = EngineSettings { park_after: Duration::from_millis(300), ..EngineSettings::default() };
+        let (engine, service) = Engine::new(store, types, Arc::new(self.clock), settings);
+        let settings = RunnerSettings { grace: Duration::from_millis(200), ..RunnerSettings::default() };
+        let runner = Runner::new(engine, id, settings);
+        let handle = runner.handle();
+        if self.case.meddling.is_announced {
+            self.people.tell(handle.clone());
+        }
+        let (stop, fence) = (CancellationToken::new(), CancellationToken::new());
+        let (mut tasks, mut services) = (JoinSet::new(), JoinSet::new());
+        services.spawn(service.run(CancellationToken::new()));
+        tasks.spawn(runner.run(stop.clone(), fence.clone()));
+        Process {
+            id,
+            faults,
+            runner: tasks,
+            service: services,
+            handle,
+            stop,
+            fence,
+            ending: plan.ending,
+            is_healthy: plan.faults.is_empty(),
+        }
+    }
+
+    /// Waits until every run has ended, a process died, or the time is over.
+    async fn watch(&self, processes: &[Process], limit: Option<Duration>) {
+        let all_ended = async {
+            while !self.runs.iter().all(|run| self.has_ended(*run)) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let crashes: Vec<_> = processes.iter().map(|process| process.faults.crashed()).collect();
+        let one_crashed = async {
+            match crashes.iter().map(|crash| Box::pin(crash.cancelled())).collect::<Vec<_>>() {
+                crashes if crashes.is_empty() => {}
+                crashes => drop(futures::future::select_all(crashes).await),
+            }
+        };
+        let for_ever = Duration::from_secs(3600);
+        tokio::select! {
+            biased;
+            () = one_crashed => {}
+            () = all_ended => {}
+            () = tokio::time::sleep(limit.unwrap_or(for_ever)) => assert!(
+                limit.is_some(),
+                "I4: after an hour a run has not ended: {:?}",
+                self.runs.iter().map(|run| (self.store.run(*run), self.store.journal(*run))).collect::<Vec<_>>(),
+            ),
+        }
+        for process in processes {
+            assert!(process.faults.n_calls() <= MAX_CALLS, "I4: a process goes round in circles");
+        }
+        let witness = self.witness.lock().unwrap();
+        for run in self.runs.iter().filter(|run| self.has_ended(**run)) {
+            let executing = witness.executing(*run);
+            assert!(executing.is_empty(), "I5: {executing:?} of a run that has ended");
+        }
+    }
+
+    fn has_ended(&self, run: RunId) -> bool {
+        self.store.run(run).is_some_and(|run| run.state.is_terminal())
+    }
+
+    fn journal_lengths(&self) -> Vec<usize> {
+        self.runs.iter().map(|run| self.store.journal(*run).len()).collect()
+    }
+
+    /// Ends a process as its plan has it; answers with it if it goes on.
+    async fn end(&self, mut process: Process) -> Option<Process> {
+        let has_crashed = process.faults.crashed().is_cancelled();
+        match process.ending {
+            _ if has_crashed => self.kill(process).await,
+            Ending::Killed => self.kill(process).await,
+            Ending::TakenForDead => {
+                self.witness.lock().unwrap().declare_undead(process.id);
+                self.store.kill(process.id);
+                // It cannot claim any more, but writes what its nodes come to, and tries to hand back what it had.
+                process.stop.cancel();
+                return Some(process);
+            }
+            Ending::Stopped | Ending::Fenced => {
+                let is_fenced = process.ending == Ending::Fenced;
+                let may_hold = is_fenced || !process.is_healthy;
+                if is_fenced {
+                    process.fence.cancel()
+                } else {
+                    process.stop.cancel()
+                }
+                // A call that crashes it may still be to come.
+                let crashed = process.faults.crashed();
+                tokio::select! {
+                    () = crashed.cancelled() => {}
+                    _ = process.runner.join_next() => {
+                        assert_eq!(process.handle.n_driven(), 0, "I5: a run is driven after the end of its runner");
+                        assert!(may_hold || !self.holds_a_run(process.id), "I4: a stopped instance holds a run");
+                    }
+                }
+                self.kill(process).await;
+            }
+        }
+        None
+    }
+
+    fn holds_a_run(&self, instance: InstanceId) -> bool {
+        self.runs.iter().any(|run| self.store.run(*run).is_some_and(|run| run.owner == Some(instance)))
+    }
+
+    async fn kill(&self, mut process: Process) {
+        process.runner.shutdown().await;
+        process.service.shutdown().await;
+        self.store.kill(process.id);
+    }
+}
