@@ -12,6 +12,8 @@ CREATE TABLE child_runs (
 COMMENT ON TABLE child_runs IS 'The place of a run below another that waits for it';
 CREATE UNIQUE INDEX child_runs_place ON child_runs (parent_run_id, node_id, round, item);
 CREATE INDEX child_runs_root ON child_runs (root_run_id);
+-- Of many children the few that have not succeeded, so that counting what is left does not look at all.
+CREATE INDEX runs_children_left ON runs (parent_run_id) WHERE parent_run_id IS NOT NULL AND state <> 'succeeded';
 
 CREATE TABLE node_decisions (
     run_id     uuid        NOT NULL REFERENCES runs ON DELETE CASCADE,
