@@ -2,12 +2,9 @@
 
 use std::path::Path;
 
-use gathering_dag_engine::{Graph, NodeTypes};
-use gathering_domain::{Pointer, Problem};
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use gathering_dag_engine::{Graph, NodeTypes, Places};
+use gathering_domain::Problem;
 use serde_json::Value;
-use serde_saphyr::Spanned;
 
 /// The largest file that is read: 16 MiB.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
@@ -73,106 +70,6 @@ fn parse(text: &str) -> Result<Value, String> {
         Ok(document @ Value::Object(_)) => Ok(document),
         Ok(_) => Err("/: holds no definition: it must be an object with `nodes`".to_owned()),
         Err(error) => Err(format!("is neither YAML nor JSON: {}", error.without_snippet())),
-    }
-}
-
-/// Where each value of a document stands in its text; empty where nobody can tell.
-struct Places(Option<Spanned<Tree>>);
-
-enum Tree {
-    Leaf,
-    Items(Vec<Spanned<Tree>>),
-    Fields(Vec<(String, Spanned<Tree>)>),
-}
-
-impl Places {
-    fn of(text: &str) -> Self {
-        Self(serde_saphyr::from_str(text).ok())
-    }
-
-    /// Line and column of a place, counted from 1; of what is around it when the place itself is missing.
-    fn find(&self, pointer: &Pointer) -> Option<(u64, u64)> {
-        let mut at = self.0.as_ref()?;
-        for token in pointer.as_str().split('/').skip(1) {
-            let token = token.replace("~1", "/").replace("~0", "~");
-            let below = match &at.value {
-                Tree::Fields(fields) => {
-                    fields.iter().find(|(name, _)| *name == token).map(|(_, value)| value)
-                }
-                Tree::Items(items) => token.parse().ok().and_then(|index: usize| items.get(index)),
-                Tree::Leaf => None,
-            };
-            match below {
-                Some(below) => at = below,
-                None => break,
-            }
-        }
-        let (line, column) = (at.referenced.line(), at.referenced.column());
-        (line > 0).then_some((line, column))
-    }
-}
-
-impl<'de> Deserialize<'de> for Tree {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TreeVisitor)
-    }
-}
-
-struct TreeVisitor;
-
-impl<'de> Visitor<'de> for TreeVisitor {
-    type Value = Tree;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("any value")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tree, A::Error> {
-        let mut fields = Vec::new();
-        while let Some(name) = map.next_key::<String>()? {
-            fields.push((name, map.next_value()?));
-        }
-        Ok(Tree::Fields(fields))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Tree, A::Error> {
-        let mut found = Vec::new();
-        while let Some(item) = items.next_element()? {
-            found.push(item);
-        }
-        Ok(Tree::Items(found))
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Tree, E> {
-        Ok(Tree::Leaf)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Tree, E> {
-        Ok(Tree::Leaf)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Tree, E> {
-        Ok(Tree::Leaf)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Tree, E> {
-        Ok(Tree::Leaf)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Tree, E> {
-        Ok(Tree::Leaf)
-    }
-
-    fn visit_unit<E>(self) -> Result<Tree, E> {
-        Ok(Tree::Leaf)
-    }
-
-    fn visit_none<E>(self) -> Result<Tree, E> {
-        Ok(Tree::Leaf)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Tree, D::Error> {
-        deserializer.deserialize_any(self)
     }
 }
 
