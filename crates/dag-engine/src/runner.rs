@@ -203,7 +203,9 @@ impl Runner {
             // Registered before looking, or a change between the look and the wait would be missed.
             queue_changed.as_mut().enable();
             if Instant::now() >= next_recovery {
-                self.recover().await;
+                if self.recover().await {
+                    look = Look::Claim;
+                }
                 next_recovery = Instant::now() + self.settings.recovery_interval;
             }
             look = self.look(look, &mut driving, &signals).await;
@@ -245,11 +247,19 @@ impl Runner {
         }
     }
 
-    async fn recover(&self) {
+    /// Looks for dead instances; answers whether a run of one can be claimed now.
+    async fn recover(&self) -> bool {
         match self.engine.store().recover_dead_instances(self.settings.max_recoveries).await {
-            Ok(0) => {}
-            Ok(n_runs) => tracing::info!(n_runs, "took over {n_runs} runs of instances that died"),
-            Err(error) => log_store_error("dead instances cannot be looked for", &error),
+            Ok(n_runs) => {
+                if n_runs > 0 {
+                    tracing::info!(n_runs, "took over {n_runs} runs of instances that died");
+                }
+                n_runs > 0
+            }
+            Err(error) => {
+                log_store_error("dead instances cannot be looked for", &error);
+                false
+            }
         }
     }
 
@@ -317,7 +327,11 @@ impl Runner {
     async fn ask(&self) -> Look {
         let safety_net = Look::AskAt(Instant::now() + self.settings.safety_net);
         match self.engine.store().next_available_in().await {
-            Ok(Some(wait)) if wait < self.settings.safety_net => Look::ClaimAt(Instant::now() + wait),
+            // One that can be claimed now was not there at the last look, or another instance is just taking it: not in a
+            // circle without a pause.
+            Ok(Some(wait)) if wait < self.settings.safety_net => {
+                Look::ClaimAt(Instant::now() + wait.max(QUIET))
+            }
             Ok(_) => safety_net,
             Err(error) => {
                 log_store_error("the queue cannot be looked at", &error);

@@ -239,7 +239,8 @@ pub trait RunStore: Send + Sync + 'static {
     /// [`StoreError::Unavailable`] for all of them: whether they are written is unknown; repeat.
     async fn commit(&self, checkpoints: &[Checkpoint]) -> Result<Vec<Result<(), StoreError>>, StoreError>;
 
-    /// How long until the next waiting or future run becomes available; absent when there is none.
+    /// How long until a run can be claimed, zero if one can be now; absent when there is none but those that wait for
+    /// somebody to act.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].

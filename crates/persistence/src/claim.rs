@@ -21,9 +21,6 @@ use uuid::Uuid;
 
 use crate::error::DatabaseError;
 
-/// The pause before a look at what can be claimed already.
-const SOON: Duration = Duration::from_millis(20);
-
 /// How often a claim is repeated that met a journal entry written while it looked.
 const ATTEMPTS: usize = 5;
 
@@ -169,9 +166,8 @@ pub(crate) async fn next_available_in(
         .get_result(&mut conn)
         .await
         .map_err(|error| DatabaseError::query("looking for the next run", error))?;
-    // One that can be claimed now was available only since the last look, or another instance is just taking it: look
-    // again soon, but not in a circle without a pause.
-    Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO).max(SOON)))
+    // Below zero: since then.
+    Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO)))
 }
 
 /// A former owner that has not noticed yet may append while we look for the last number. Then our `taken_over` meets a

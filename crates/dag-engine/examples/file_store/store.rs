@@ -251,11 +251,12 @@ impl Row {
             && after.is_ok_and(|state| state.to_string() == self.state)
     }
 
-    fn is_available(&self, now: DateTime<Utc>) -> bool {
+    /// From when it can be claimed, if nobody acts on it before.
+    fn claimable_from(&self) -> Option<DateTime<Utc>> {
         match self.state() {
-            Ok(RunState::Queued) => self.available_at.is_none_or(|at| at <= now),
-            Ok(RunState::Waiting) => self.available_at.is_some_and(|at| at <= now),
-            _ => false,
+            Ok(RunState::Queued) => Some(self.available_at.unwrap_or(self.created_at)),
+            Ok(RunState::Waiting) => self.available_at,
+            _ => None,
         }
     }
 }
@@ -322,7 +323,8 @@ impl RunStore for FileStore {
     async fn claim(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
         let now = self.clock.now();
         self.transact(move |state| {
-            let mut available: Vec<&Row> = state.runs.values().filter(|run| run.is_available(now)).collect();
+            let is_available = |run: &&Row| run.claimable_from().is_some_and(|at| at <= now);
+            let mut available: Vec<&Row> = state.runs.values().filter(is_available).collect();
             // Ids are made of their time, so their order is that of age.
             available.sort_by_key(|run| (-run.priority, run.id));
             let claims = available.into_iter().take(limit).filter_map(|run| state.claim(run, owner, now));
@@ -377,9 +379,7 @@ impl RunStore for FileStore {
     async fn next_available_in(&self) -> Result<Option<Duration>, StoreError> {
         let now = self.clock.now();
         self.read(move |state| {
-            let open = state.runs.values().filter(|run| run.owner.is_none());
-            let open = open.filter(|run| run.state().is_ok_and(|state| !state.is_terminal()));
-            let next = open.filter_map(|run| run.available_at).min();
+            let next = state.runs.values().filter_map(Row::claimable_from).min();
             Ok(next.map(|at| (at - now).max(TimeDelta::zero()).to_std().unwrap_or_default()))
         })
         .await

@@ -57,6 +57,17 @@ pub struct StoredRun {
     pub end: Option<RunEnd>,
 }
 
+impl StoredRun {
+    /// From when it can be claimed, if nobody acts on it before.
+    fn claimable_from(&self) -> Option<DateTime<Utc>> {
+        match self.state {
+            RunState::Queued => Some(self.available_at.unwrap_or(self.created_at)),
+            RunState::Waiting => self.available_at,
+            _ => None,
+        }
+    }
+}
+
 impl MemoryStore {
     /// An empty store whose time is this clock's.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
@@ -303,9 +314,7 @@ impl RunStore for MemoryStore {
             let mut available: Vec<_> = shared
                 .runs
                 .values()
-                .filter(|run| RunState::CLAIMABLE.contains(&run.state))
-                .filter(|run| run.state == RunState::Queued || run.available_at.is_some())
-                .filter(|run| run.available_at.is_none_or(|at| at <= now))
+                .filter(|run| run.claimable_from().is_some_and(|at| at <= now))
                 .map(|run| (-run.new.priority, run.new.id))
                 .collect();
             available.sort_unstable();
@@ -343,11 +352,7 @@ impl RunStore for MemoryStore {
     async fn next_available_in(&self) -> Result<Option<Duration>, StoreError> {
         let now = self.clock.now();
         self.call(|shared| {
-            let times = shared
-                .runs
-                .values()
-                .filter(|run| RunState::CLAIMABLE.contains(&run.state))
-                .filter_map(|run| run.available_at);
+            let times = shared.runs.values().filter_map(StoredRun::claimable_from);
             Ok(times.min().map(|at| (at - now).to_std().unwrap_or(Duration::ZERO)))
         })
         .await

@@ -191,6 +191,8 @@ async fn i4_the_runs_of_a_dead_instance_are_queued_again(fixture: &dyn StoreFixt
     fixture.kill(one).await;
     assert_eq!(fixture.store().recover_dead_instances(20).await.unwrap(), 1);
     assert_eq!(fixture.store().recover_dead_instances(20).await.unwrap(), 0, "repeating it is harmless");
+    let wait = fixture.store().next_available_in().await.unwrap();
+    assert!(wait.is_some_and(|wait| wait < Duration::from_secs(1)), "it can be claimed now: {wait:?}");
     // The former owner wakes up before anybody took the run.
     let late = commit(fixture, ended(claim, 2, json!(1))).await;
     assert!(is_lost(&late), "{late:?}");
@@ -208,6 +210,7 @@ async fn i4_what_a_lost_claim_took_is_queued_again(fixture: &dyn StoreFixture) {
     let store = fixture.store();
     assert_eq!(store.release_undriven(one, &[driven]).await.unwrap(), 1);
     assert_eq!(store.release_undriven(one, &[driven]).await.unwrap(), 0);
+    assert!(store.next_available_in().await.unwrap().is_some(), "it can be claimed now");
     assert_eq!(store.claim_run(other, driven).await.unwrap(), None);
     assert_eq!(store.claim_run(one, theirs).await.unwrap(), None);
     assert_eq!(store.claim_run(other, lost).await.unwrap().map(|run| run.claim.epoch), Some(2));
