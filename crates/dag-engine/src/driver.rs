@@ -185,7 +185,13 @@ impl Driver {
                     self.end_early(RunEvent::TimedOut, NodeFailure::TIMED_OUT, "its deadline passed");
                 }
                 Some(record) = self.effects.recv(), if !ending => self.record_effect(record),
-                Some((node, result)) = self.executing.next(), if !ending => self.note_end(node, result),
+                Some((node, result)) = self.executing.next(), if !ending => {
+                    self.note_end(node, result);
+                    // Those that have ended as well share the next checkpoint.
+                    while let Some(Some((node, result))) = self.executing.next().now_or_never() {
+                        self.note_end(node, result);
+                    }
+                }
                 Some((node, found)) = self.looks.next(), if !ending => self.note_look(node, found),
                 () = signals.acted.notified(), if !ending => self.look_at_waiting_nodes(),
                 () = sleep_until(next_time, &*self.around.clock), if !ending => {}

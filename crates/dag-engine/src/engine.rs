@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gathering_domain::{Digest, RunEvent};
 use moka::sync::Cache;
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::breaker::Breakers;
@@ -41,8 +42,8 @@ pub struct Engine {
     store: Arc<dyn RunStore>,
     types: NodeTypes,
     around: Surroundings,
-    /// By digest, and whether `item` is in scope.
-    graphs: Cache<(Digest, bool), Arc<Graph>>,
+    /// By digest, and whether `item` is in scope. Of many runs that need a graph at once the first loads it for all.
+    graphs: Cache<(Digest, bool), Arc<OnceCell<Arc<Graph>>>>,
 }
 
 /// The engine's own task: it writes the checkpoints. It must outlive every drive.
@@ -140,19 +141,18 @@ impl Engine {
     }
 
     async fn graph_of(&self, claimed: &ClaimedRun, signals: &Signals) -> Result<Arc<Graph>, LoadError> {
-        let key = (claimed.graph, claimed.is_item);
-        if let Some(graph) = self.graphs.get(&key) {
-            return Ok(graph);
-        }
+        let cell = self.graphs.get_with((claimed.graph, claimed.is_item), Arc::default);
+        cell.get_or_try_init(|| self.load_graph(claimed, signals)).await.cloned()
+    }
+
+    async fn load_graph(&self, claimed: &ClaimedRun, signals: &Signals) -> Result<Arc<Graph>, LoadError> {
         let definition = patiently(signals, || self.store.load_graph(claimed.graph)).await?;
         let graph = if claimed.is_item {
             Graph::validate_item(&definition, &self.types)
         } else {
             Graph::validate(&definition, &self.types)
         };
-        let graph = Arc::new(graph.map_err(|problems| LoadError::Unusable(problems.into()))?);
-        self.graphs.insert(key, Arc::clone(&graph));
-        Ok(graph)
+        graph.map(Arc::new).map_err(|problems| LoadError::Unusable(problems.into()))
     }
 
     /// A run that cannot be driven fails, instead of being claimed again for ever.

@@ -23,7 +23,7 @@ diesel::define_sql_function! {
 /// The bounds of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolSettings {
-    /// The most connections at once; the engine has two of its own beside them.
+    /// The most connections at once; the engine has three of its own beside them.
     pub max_size: usize,
     /// How long a query waits for a free connection.
     pub wait_timeout: Duration,
@@ -45,7 +45,7 @@ impl Default for PoolSettings {
 #[derive(Clone)]
 pub struct Pool {
     inner: Deadpool<AsyncPgConnection>,
-    /// One connection each, opened when it is first used, for the few statements that the engine executes all the time.
+    /// Opened when they are first used, for the few statements that the engine executes all the time.
     commits: Deadpool<AsyncPgConnection>,
     claims: Deadpool<AsyncPgConnection>,
     schema: Arc<str>,
@@ -75,7 +75,7 @@ impl Pool {
         let own = PoolSettings { max_size: 1, ..settings };
         let mut pool = Self {
             inner,
-            commits: open(&options, own, Plans::Once)?,
+            commits: open(&options, PoolSettings { max_size: 2, ..own }, Plans::Once)?,
             claims: open(&options, own, Plans::Once)?,
             schema: "".into(),
             wait_timeout: settings.wait_timeout,
@@ -105,7 +105,7 @@ impl Pool {
         self.get_from(&self.inner).await
     }
 
-    /// The connection that checkpoints are written on: no request waits for it, and it waits for none. Cancel: safe.
+    /// One of two connections that checkpoints are written on: no request waits for it, and it waits for none. Cancel: safe.
     pub(crate) async fn get_for_commits(&self) -> Result<PooledConnection, DatabaseError> {
         self.get_from(&self.commits).await
     }
@@ -139,7 +139,7 @@ impl Pool {
             .map_err(|error| DatabaseError::query("asking for a sign of life", error))
     }
 
-    /// How busy it is now, without the two connections of the engine.
+    /// How busy it is now, without the connections of the engine.
     pub fn status(&self) -> PoolStatus {
         let status = self.inner.status();
         PoolStatus {
