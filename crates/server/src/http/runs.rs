@@ -81,10 +81,13 @@ pub(crate) async fn start(
 ) -> Result<HttpResponse, Problem> {
     let pipeline = state.pipeline(&caller.0, &id, Action::Run).await?;
     let key = idempotency_key(request.headers())?;
-    let (_, body) = body.value(LARGE).await?;
-    let wanted: StartRun = read_object(&body)?;
-    let idempotency = key.map(|key| (key, request_digest(pipeline.id, &body)));
-    let run = accept(&state, &caller.0, &pipeline, wanted, idempotency).await?;
+    let (body, source) = body.value(LARGE).await?;
+    let run = source.placing(async {
+        let wanted: StartRun = read_object(&body)?;
+        let idempotency = key.map(|key| (key, request_digest(pipeline.id, &body)));
+        accept(&state, &caller.0, &pipeline, wanted, idempotency).await
+    });
+    let run = run.await?;
     let location = format!("/api/v1/runs/{}", run.id);
     Ok(HttpResponse::Accepted().insert_header(("location", location)).json(RunView::of(run)))
 }

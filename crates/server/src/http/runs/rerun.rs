@@ -67,16 +67,19 @@ pub(crate) async fn rerun(
 ) -> Result<HttpResponse, Problem> {
     let old = state.run(&caller.0, &id, Action::Run).await?;
     let key = idempotency_key(request.headers())?;
-    let (_, body) = body.value(LARGE).await?;
-    let wanted: Rerun = read_object(&body)?;
+    let (body, source) = body.value(LARGE).await?;
     let idempotency = key.map(|key| (key, request_digest(old.id, &body)));
-    check_repeatable(&state, &old).await?;
-    let standing = standing(&state, &old, wanted.from).await?;
+    let checked = source.placing(async {
+        let wanted: Rerun = read_object(&body)?;
+        check_repeatable(&state, &old).await?;
+        Ok((wanted.input, standing(&state, &old, wanted.from).await?))
+    });
+    let (input, standing) = checked.await?;
     let run = NewRun {
         id: RunId::new(),
         project: old.project,
         graph: old.graph,
-        input: wanted.input.unwrap_or(old.input),
+        input: input.unwrap_or(old.input),
         priority: old.priority,
         available_at: None,
         timeout: state.outline(old.graph).await?.timeout,
