@@ -54,8 +54,8 @@ pub use maintenance::{Cleared, clear_expired, drop_journal_before, ensure_journa
 pub use members::{MemberPut, Membership};
 pub use migrate::{MigrateError, Migrator};
 pub use pipelines::{
-    Definitions, ExpectedPipeline, NewPipeline, Pipeline, PipelineChange, PipelineDeletion, PipelineUpdate,
-    PipelineVersion, Pipelines, VersionsPage,
+    Definitions, ExpectedPipeline, NewPipeline, Pipeline, PipelineChange, PipelineDeletion, PipelineSeen,
+    PipelineUpdate, PipelineVersion, Pipelines, VersionsPage,
 };
 pub use pool::{Pool, PoolSettings, PoolStatus};
 pub use projects::{Project, ProjectError, ProjectRefusal, ProjectSeen, Projects, Viewer};

@@ -160,6 +160,7 @@ impl WakeBus {
         let channel = wake_channel(&schema.ok_or(DatabaseError::NoSchema)?);
         // The name is made of hexadecimal digits; LISTEN takes no parameters.
         client.batch_execute(&format!("LISTEN {channel}")).await.map_err(failed)?;
+        let notify = client.prepare("SELECT pg_notify($1, $2)").await.map_err(failed)?;
         for what in Wake::ALL {
             self.wake_here(what);
         }
@@ -168,7 +169,7 @@ impl WakeBus {
             let payload: String =
                 Wake::ALL.into_iter().filter(|what| self.take_unsent(*what)).map(Wake::letter).collect();
             if !payload.is_empty() {
-                client.execute("SELECT pg_notify($1, $2)", &[&channel, &payload]).await.map_err(failed)?;
+                client.execute(&notify, &[&channel, &payload]).await.map_err(failed)?;
                 tokio::time::sleep(COALESCE).await;
             }
         }

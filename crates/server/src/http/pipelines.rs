@@ -6,10 +6,10 @@ pub(crate) mod versions;
 use actix_web::http::header::{ETag, EntityTag};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, get, post, web};
 use chrono::{DateTime, Utc};
-use gathering_auth::{Action, Caller};
+use gathering_auth::{Action, Caller, authorize};
 use gathering_dag_engine::{Fields, Shape};
 use gathering_domain::{PipelineId, Pointer, Problems, ProjectId};
-use gathering_persistence::{NewPipeline, Pipeline};
+use gathering_persistence::{NewPipeline, Pipeline, PipelineSeen};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -296,7 +296,7 @@ impl AppState {
         Ok(definition)
     }
 
-    /// The pipeline with this id, if the caller may do `action` with it.
+    /// The pipeline with this id as the caller finds it, if they may do `action` with it.
     ///
     /// # Errors
     /// 404 for what is absent, invisible or no id at all; 403 for what the caller's role does not allow.
@@ -305,10 +305,10 @@ impl AppState {
         caller: &Caller,
         id: &str,
         action: Action,
-    ) -> Result<Pipeline, Problem> {
+    ) -> Result<PipelineSeen, Problem> {
         let id: PipelineId = id.parse().map_err(|_| Problem::not_found())?;
-        let pipeline = self.pipelines.find(id).await?.ok_or_else(Problem::not_found)?;
-        self.authorize(caller, pipeline.project, action).await?;
-        Ok(pipeline)
+        let seen = self.pipelines.find_for(id, caller.user).await?.ok_or_else(Problem::not_found)?;
+        authorize(caller, seen.role, action)?;
+        Ok(seen)
     }
 }

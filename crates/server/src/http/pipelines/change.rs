@@ -69,7 +69,7 @@ pub(crate) async fn change(
     request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, Problem> {
-    let id = state.pipeline(&caller.0, &id, Action::Write).await?.id;
+    let id = state.pipeline(&caller.0, &id, Action::Write).await?.pipeline.id;
     let expected = expected_pipeline(&request)?;
     let (value, source) = body.value(LARGE).await?;
     let (value, at) = body_of_pipeline(value, &source);
@@ -114,7 +114,7 @@ pub(crate) async fn delete(
     id: web::Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
-    let id = state.pipeline(&caller.0, &id, Action::Write).await?.id;
+    let id = state.pipeline(&caller.0, &id, Action::Write).await?.pipeline.id;
     match state.pipelines.delete(id, &expected_pipeline(&request)?).await? {
         PipelineDeletion::Done => Ok(HttpResponse::NoContent().finish()),
         PipelineDeletion::Unexpected => Err(changed_since(id)),
