@@ -1,7 +1,7 @@
 //! Pipelines over HTTP: checked, created, listed.
 
 use anyhow::Result;
-use gathering_e2e::{Client, Database, Server, begin, call, pipeline};
+use gathering_e2e::{Client, Database, Reply, Server, begin, call, pipeline};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -28,14 +28,31 @@ fn broken() -> Value {
 const BROKEN_AT: [&str; 5] =
     ["/nodes/1/id", "/nodes/1/type", "/nodes/2/config/expression", "/nodes/3/config/url", "/edges/0/to"];
 
-fn pointers(errors: &Value) -> Vec<&str> {
-    let errors = errors.as_array().map(Vec::as_slice).unwrap_or_default();
-    errors.iter().filter_map(|error| error["pointer"].as_str()).collect()
+fn list(errors: &Value) -> &[Value] {
+    errors.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-async fn post_yaml(client: &Client, path: &str, yaml: &'static str) -> Result<gathering_e2e::Reply> {
-    let request = client.request(Method::POST, path).header("content-type", "application/yaml");
+fn pointer(error: &Value) -> &str {
+    error["pointer"].as_str().unwrap_or_default()
+}
+
+fn pointers(errors: &Value) -> Vec<&str> {
+    list(errors).iter().map(pointer).collect()
+}
+
+async fn post_yaml(client: &Client, path: &str, yaml: &'static str) -> Result<Reply> {
+    send_yaml(client, Method::POST, path, yaml).await
+}
+
+async fn send_yaml(client: &Client, method: Method, path: &str, yaml: &'static str) -> Result<Reply> {
+    let request = client.request(method, path).header("content-type", "application/yaml");
     client.send(request.body(yaml)).await
+}
+
+/// The place of each thing that is wrong: a pointer, a line and a column.
+fn places(errors: &[Value]) -> Vec<(&str, u64, u64)> {
+    let number = |value: &Value| value.as_u64().unwrap_or_default();
+    errors.iter().map(|error| (pointer(error), number(&error["line"]), number(&error["column"]))).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,6 +121,53 @@ async fn yaml_is_accepted_as_json_is() -> Result<()> {
     assert_eq!(valid["valid"], true, "{valid}");
     let broken = post_yaml(&ada, "/api/v1/pipelines", "nodes: [").await?.expect(400)?;
     assert_eq!(broken["type"], "/problems/malformed");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_the_same_in_yaml_and_has_its_line_and_column_there() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let ada = server.client().join("ada@example.org").await?;
+    let pipeline = format!("/api/v1/pipelines/{}", ada.create_pipeline(&diamond()).await?);
+    let runs = format!("{pipeline}/runs");
+    let alone = "name: x\nnodes:\n  - {id: a, name: é, type: fly}\n  - id: b\nspeed: 1\n";
+    let is_alone =
+        json!({"name": "x", "nodes": [{"id": "a", "name": "é", "type": "fly"}, {"id": "b"}], "speed": 1});
+    let in_wrapper = json!({"name": "x", "definition": is_alone});
+    let wrapped = "# text before it counts\nname: ''\ndefinition:\n  nodes: {a: b}\n";
+    let is_wrapped = json!({"name": "", "definition": {"nodes": {"a": "b"}}});
+    let of_alone = vec![("/speed", 5, 8), ("/nodes/1/type", 4, 5), ("/nodes/0/type", 3, 28)];
+    let empty = vec![("/name", 2, 7)];
+    let (nodes, is_nodes) = ("definition: {nodes: 1}", json!({"definition": {"nodes": 1}}));
+    let (start, is_start) =
+        ("input: &i 1\npriority: 11\n\nfast: *i\n", json!({"input": 1, "priority": 11, "fast": 1}));
+    let cases = [
+        (Method::POST, "/api/v1/pipelines/validate", alone, is_alone, of_alone.clone()),
+        (Method::POST, "/api/v1/pipelines", alone, in_wrapper, of_alone),
+        (Method::POST, "/api/v1/pipelines", wrapped, is_wrapped.clone(), empty.clone()),
+        (Method::PUT, &pipeline, wrapped, is_wrapped, empty),
+        (Method::PUT, &pipeline, nodes, is_nodes, vec![("/definition/nodes", 1, 21)]),
+        (Method::POST, &runs, start, is_start, vec![("/priority", 2, 11), ("/fast", 4, 7)]),
+        (Method::POST, &runs, "version: 3", json!({"version": 3}), vec![("/version", 1, 10)]),
+    ];
+    for (method, path, yaml, json, expected) in cases {
+        let from_yaml = send_yaml(&ada, method.clone(), path, yaml).await?.body;
+        let from_json = ada.send(ada.request(method, path).json(&json)).await?.body;
+        let (in_yaml, in_json) = (list(&from_yaml["errors"]), list(&from_json["errors"]));
+        assert_eq!(places(in_yaml), expected, "{from_yaml}");
+        assert_eq!(in_yaml.len(), in_json.len(), "{from_yaml} {from_json}");
+        for (yaml, json) in in_yaml.iter().zip(in_json) {
+            assert_eq!(yaml["message"], json["message"]);
+            let (of_yaml, of_json) = (pointer(yaml), pointer(json));
+            assert!(of_json == of_yaml || of_json == format!("/definition{of_yaml}"), "{of_json} {of_yaml}");
+            assert_eq!(
+                json.as_object().map(serde_json::Map::len),
+                Some(2),
+                "a program needs no place: {json}"
+            );
+        }
+    }
     Ok(())
 }
 

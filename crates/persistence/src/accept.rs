@@ -1,6 +1,6 @@
 //! Accepting runs: once, whatever is repeated.
 
-use diesel::dsl::sql;
+use diesel::dsl::now;
 use diesel::prelude::*;
 use diesel::result::Error as QueryError;
 use diesel::sql_types::{Interval, Nullable, Timestamptz};
@@ -12,7 +12,15 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::error::{DatabaseError, Refusal, violated};
+use crate::run_row::{Row, RunRow};
 use crate::schema::runs;
+
+// Written so, and not as pieces of SQL, the statement is prepared once per connection.
+diesel::define_sql_function! {
+    /// The first of them that is not null.
+    fn coalesce(given: Nullable<Timestamptz>, default: Timestamptz) -> Timestamptz;
+}
+diesel::infix_operator!(After, " + ", Timestamptz, backend: diesel::pg::Pg);
 
 /// A run may take a hundred years at most: times beyond what PostgreSQL can hold would be refused.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
@@ -54,27 +62,28 @@ impl Default for RunOrigin {
 }
 
 /// What became of a request for a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Acceptance {
-    /// It is accepted now.
-    Accepted(RunId),
+    /// It is accepted now, and stands so.
+    Accepted(Box<RunRow>),
     /// The same request was accepted before, as this run.
     AcceptedBefore(RunId),
     /// The idempotency key was used for another request.
     OtherRequest,
 }
 
-/// Answers whether the row is new; what an error means is told by [`refused`].
+/// Answers with the row if it is new; what an error means is told by [`refused`].
 pub(crate) async fn insert(
     mut conn: &AsyncPgConnection,
     run: &NewRun,
     origin: &RunOrigin,
-) -> QueryResult<bool> {
+) -> QueryResult<Option<Row>> {
     let timeout = run.timeout.map(|timeout| {
         let micros = timeout.min(LONGEST_TIMEOUT).as_micros();
         diesel::data_types::PgInterval::from_microseconds(i64::try_from(micros).unwrap_or(i64::MAX))
     });
-    let inserted = diesel::insert_into(runs::table)
+    let timeout = timeout.into_sql::<Nullable<Interval>>();
+    diesel::insert_into(runs::table)
         .values((
             (
                 runs::id.eq(run.id.as_uuid()),
@@ -82,11 +91,8 @@ pub(crate) async fn insert(
                 runs::graph_digest.eq(run.graph.as_bytes().as_slice()),
                 runs::input.eq(&run.input),
                 runs::priority.eq(run.priority),
-                runs::available_at.eq(sql::<Nullable<Timestamptz>>("coalesce(")
-                    .bind::<Nullable<Timestamptz>, _>(run.available_at)
-                    .sql(", now())")),
-                runs::deadline_at
-                    .eq(sql::<Nullable<Timestamptz>>("now() + ").bind::<Nullable<Interval>, _>(timeout)),
+                runs::available_at.eq(coalesce(run.available_at, now.into_sql::<Timestamptz>()).nullable()),
+                runs::deadline_at.eq(After::new(now.into_sql::<Timestamptz>(), timeout)),
             ),
             (
                 runs::kind.eq(&origin.kind),
@@ -104,9 +110,15 @@ pub(crate) async fn insert(
             ),
         ))
         .on_conflict_do_nothing()
-        .execute(&mut conn)
-        .await;
-    Ok(inserted? == 1)
+        .returning(Row::as_returning())
+        .get_result(&mut conn)
+        .await
+        .optional()
+}
+
+/// A row that was just inserted.
+pub(crate) fn accepted(row: Row) -> Result<Acceptance, DatabaseError> {
+    Ok(Acceptance::Accepted(Box::new(row.try_into()?)))
 }
 
 /// Why a run was not accepted.

@@ -81,7 +81,7 @@ impl Columns {
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = run_journal)]
-struct Row {
+pub(crate) struct Row {
     seq: i64,
     node_id: Option<String>,
     iteration: i32,
@@ -94,7 +94,7 @@ struct Row {
 }
 
 impl Row {
-    fn into_entry(self, blob: Option<Vec<u8>>) -> Result<JournalEntry, DatabaseError> {
+    pub(crate) fn into_entry(self, blob: Option<Vec<u8>>) -> Result<JournalEntry, DatabaseError> {
         let corrupt = |source: Box<dyn std::error::Error + Send + Sync>| {
             DatabaseError::corrupt("a journal entry", source)
         };

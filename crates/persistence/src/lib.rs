@@ -7,6 +7,7 @@ mod accept;
 mod account_store;
 mod accounts;
 mod api_keys;
+mod appends;
 mod audit;
 mod breakers;
 mod children;
@@ -20,6 +21,7 @@ mod events;
 mod graphs;
 mod instances;
 mod journal;
+mod journal_page;
 mod keys;
 mod liveness;
 mod local_runs;
@@ -43,19 +45,21 @@ mod wake;
 
 pub use accept::{Acceptance, RunOrigin};
 pub use account_store::PgAccountStore;
+pub use appends::Following;
 pub use connect::{ConnectOptions, InvalidDatabaseUrl};
 pub use decisions::{Decided, NewDecision};
 pub use error::DatabaseError;
 pub use events::{EventFilter, EventRow, Events};
 pub use instances::{InstanceRow, list_instances};
+pub use journal_page::JournalPage;
 pub use liveness::{InstanceInfo, Liveness};
 pub use local_runs::find_latest_local_run;
 pub use maintenance::{Cleared, clear_expired, drop_journal_before, ensure_journal_partitions};
 pub use members::{MemberPut, Membership};
 pub use migrate::{MigrateError, Migrator};
 pub use pipelines::{
-    Definitions, ExpectedPipeline, NewPipeline, Pipeline, PipelineChange, PipelineDeletion, PipelineUpdate,
-    PipelineVersion, Pipelines, VersionsPage,
+    Definitions, ExpectedPipeline, NewPipeline, Pipeline, PipelineChange, PipelineDeletion, PipelineSeen,
+    PipelineUpdate, PipelineVersion, Pipelines, VersionsPage,
 };
 pub use pool::{Pool, PoolSettings, PoolStatus};
 pub use projects::{Project, ProjectError, ProjectRefusal, ProjectSeen, Projects, Viewer};

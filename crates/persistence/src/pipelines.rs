@@ -6,6 +6,7 @@ mod versions;
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use gathering_auth::ProjectRole;
 use gathering_domain::{Digest, PipelineId, ProjectId, UserId};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -13,6 +14,7 @@ use uuid::Uuid;
 use crate::error::{DatabaseError, Refusal, violated};
 use crate::graphs;
 use crate::pool::Pool;
+use crate::projects::parse_role;
 use crate::schema::{graphs as graphs_table, pipeline_versions, pipelines, project_members};
 
 pub use change::{ExpectedPipeline, PipelineChange, PipelineDeletion, PipelineUpdate};
@@ -65,6 +67,17 @@ impl Pipeline {
         let digest = Digest::of_json(&whole).to_string();
         format!("{version}.{}", &digest[..REVISION_DIGITS])
     }
+}
+
+/// A pipeline as one user finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PipelineSeen {
+    /// The pipeline.
+    pub pipeline: Pipeline,
+    /// The graph of its latest version.
+    pub graph: Digest,
+    /// The user's role in its project, if they are a member.
+    pub role: Option<ProjectRole>,
 }
 
 /// The pipelines. Cloning is cheap and shares the pool.
@@ -130,6 +143,38 @@ impl Pipelines {
             .optional()
             .map_err(|error| DatabaseError::query("looking for a pipeline", error))?;
         Ok(row.map(Into::into))
+    }
+
+    /// The pipeline as this user finds it, if it is there.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`] or [`DatabaseError::Corrupt`].
+    pub async fn find_for(
+        &self,
+        id: PipelineId,
+        user: UserId,
+    ) -> Result<Option<PipelineSeen>, DatabaseError> {
+        let conn = self.pool.get().await?;
+        let membership = project_members::project_id
+            .eq(pipelines::project_id)
+            .and(project_members::user_id.eq(user.as_uuid()));
+        let latest = pipeline_versions::pipeline_id
+            .eq(pipelines::id)
+            .and(pipeline_versions::version.eq(pipelines::version));
+        let row: Option<(Row, Vec<u8>, Option<String>)> = pipelines::table
+            .inner_join(pipeline_versions::table.on(latest))
+            .left_join(project_members::table.on(membership))
+            .filter(pipelines::id.eq(id.as_uuid()))
+            .select((Row::as_select(), pipeline_versions::graph_digest, project_members::role.nullable()))
+            .first(&mut &*conn)
+            .await
+            .optional()
+            .map_err(|error| DatabaseError::query("looking for a pipeline", error))?;
+        row.map(|(row, digest, role)| {
+            let role = role.map(|role| parse_role(&role)).transpose()?;
+            Ok(PipelineSeen { pipeline: row.into(), graph: graph_digest(&digest)?, role })
+        })
+        .transpose()
     }
 
     /// The pipeline with the definition of its latest version, if it is there.

@@ -6,7 +6,7 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use gathering_dag_engine::{NewRun, Record};
 use gathering_domain::RunId;
 
-use crate::accept::{Acceptance, RunOrigin, find_accepted, insert, refused};
+use crate::accept::{Acceptance, RunOrigin, accepted, find_accepted, insert, refused};
 use crate::error::DatabaseError;
 use crate::journal::Columns;
 use crate::runs::Runs;
@@ -29,17 +29,19 @@ impl Runs {
         let mut conn = self.pool.get().await?;
         let conn: &mut AsyncPgConnection = &mut conn;
         let inserted = conn.transaction(async |conn| {
-            let is_new = insert(conn, run, origin).await?;
-            if is_new && !records.is_empty() {
+            let row = insert(conn, run, origin).await?;
+            if row.is_some() && !records.is_empty() {
                 begin_journal(conn, run.id, records).await?;
             }
-            Ok(is_new)
+            Ok(row)
         });
-        if inserted.await.map_err(refused)? {
-            self.wakes.wake(Wake::Runs);
-            return Ok(Acceptance::Accepted(run.id));
+        match inserted.await.map_err(refused)? {
+            Some(row) => {
+                self.wakes.wake(Wake::Runs);
+                accepted(row)
+            }
+            None => find_accepted(conn, run, origin).await,
         }
-        find_accepted(conn, run, origin).await
     }
 }
 

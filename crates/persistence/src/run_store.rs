@@ -78,6 +78,7 @@ impl RunStore for PgRunStore {
         }
         let mut conn = self.pool.get_for_commits().await?;
         let committed = commit::commit(&mut conn, checkpoints).await?;
+        self.wakes.appended(checkpoints.iter().map(|checkpoint| checkpoint.claim.run));
         if committed.is_queue_changed {
             self.wakes.wake(Wake::Runs);
         }

@@ -9,7 +9,7 @@ use gathering_dag_engine::{ActedOn, NewRun};
 use gathering_domain::{InstanceId, PipelineId, ProjectId, RunId, RunState, ScheduleId, UserId};
 use uuid::Uuid;
 
-use crate::accept::{Acceptance, RunOrigin, find_accepted, insert, refused};
+use crate::accept::{Acceptance, RunOrigin, accepted, find_accepted, insert, refused};
 use crate::error::DatabaseError;
 use crate::pool::Pool;
 use crate::run_row::{Row, RunRow};
@@ -67,12 +67,13 @@ impl Runs {
     /// nothing was accepted. [`DatabaseError::Unavailable`]: it may or may not be accepted; repeat with the same id.
     pub async fn accept(&self, run: &NewRun, origin: &RunOrigin) -> Result<Acceptance, DatabaseError> {
         let conn = self.pool.get().await?;
-        let is_new = insert(&conn, run, origin).await.map_err(refused)?;
-        if is_new {
-            self.wakes.wake(Wake::Runs);
-            return Ok(Acceptance::Accepted(run.id));
+        match insert(&conn, run, origin).await.map_err(refused)? {
+            Some(row) => {
+                self.wakes.wake(Wake::Runs);
+                accepted(row)
+            }
+            None => find_accepted(&conn, run, origin).await,
         }
-        find_accepted(&conn, run, origin).await
     }
 
     /// The run, if it is there.

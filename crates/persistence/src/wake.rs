@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
+use gathering_domain::RunId;
 use tokio::sync::{Notify, watch};
 use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::{AsyncMessage, Client, Connection, Socket};
 use tokio_util::sync::CancellationToken;
 
+use crate::appends::{Appends, Following};
 use crate::connect::ConnectOptions;
 use crate::error::DatabaseError;
 use crate::keys::wake_channel;
@@ -67,6 +69,7 @@ struct Shared {
     /// What the others have not been told yet.
     unsent: [AtomicBool; Wake::ALL.len()],
     to_send: Notify,
+    appends: Appends,
     /// The server's process of our session, whose echo we need not hear.
     own_backend: AtomicI32,
 }
@@ -80,6 +83,7 @@ impl WakeBus {
                 counters: std::array::from_fn(|_| watch::Sender::new(0)),
                 unsent: Default::default(),
                 to_send: Notify::new(),
+                appends: Appends::default(),
                 own_backend: AtomicI32::new(0),
             }),
         }
@@ -97,6 +101,16 @@ impl WakeBus {
     /// Changes whenever there may be something to look at; subscribe first, then look.
     pub fn subscribe(&self, what: Wake) -> watch::Receiver<u64> {
         self.shared.counters[what.index()].subscribe()
+    }
+
+    /// Follows the journal of a run, as far as this process writes it; follow first, then look.
+    pub fn follow(&self, run: RunId) -> Following {
+        self.shared.appends.follow(run)
+    }
+
+    /// Tells those who follow these runs here that their journals have grown.
+    pub(crate) fn appended(&self, runs: impl Iterator<Item = RunId>) {
+        self.shared.appends.tell(runs);
     }
 
     fn wake_here(&self, what: Wake) {
@@ -160,6 +174,7 @@ impl WakeBus {
         let channel = wake_channel(&schema.ok_or(DatabaseError::NoSchema)?);
         // The name is made of hexadecimal digits; LISTEN takes no parameters.
         client.batch_execute(&format!("LISTEN {channel}")).await.map_err(failed)?;
+        let notify = client.prepare("SELECT pg_notify($1, $2)").await.map_err(failed)?;
         for what in Wake::ALL {
             self.wake_here(what);
         }
@@ -168,7 +183,7 @@ impl WakeBus {
             let payload: String =
                 Wake::ALL.into_iter().filter(|what| self.take_unsent(*what)).map(Wake::letter).collect();
             if !payload.is_empty() {
-                client.execute("SELECT pg_notify($1, $2)", &[&channel, &payload]).await.map_err(failed)?;
+                client.execute(&notify, &[&channel, &payload]).await.map_err(failed)?;
                 tokio::time::sleep(COALESCE).await;
             }
         }

@@ -7,6 +7,7 @@ mod children;
 mod common;
 mod decisions;
 mod events;
+mod journal;
 mod maintenance;
 mod migrations;
 mod plans;

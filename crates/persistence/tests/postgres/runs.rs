@@ -273,7 +273,8 @@ async fn an_idempotency_key_answers_the_same_run_and_refuses_another_request() {
     let accepted: Vec<RunId> = [a.unwrap(), b.unwrap()]
         .into_iter()
         .map(|acceptance| match acceptance {
-            Acceptance::Accepted(id) | Acceptance::AcceptedBefore(id) => id,
+            Acceptance::Accepted(run) => run.id,
+            Acceptance::AcceptedBefore(id) => id,
             Acceptance::OtherRequest => panic!("it is the same request"),
         })
         .collect();

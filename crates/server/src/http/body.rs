@@ -1,4 +1,5 @@
-//! Request bodies: JSON or YAML, bounded in size and time, read field by field so that every problem is named.
+//! Request bodies: JSON or YAML, bounded in size and time, read field by field so that every problem is named, in YAML
+//! with its place in the text.
 
 use std::future::{Ready, ready};
 use std::time::Duration;
@@ -7,11 +8,11 @@ use actix_web::dev::Payload;
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use actix_web::{FromRequest, HttpRequest};
 use futures::StreamExt;
-use gathering_dag_engine::Fields;
+use gathering_dag_engine::{Fields, Places};
 use gathering_domain::{Pointer, Problems};
 use serde_json::Value;
 
-use super::problem::{Kind, Problem};
+use super::problem::{FieldError, Kind, Problem};
 
 /// Bodies that hold nothing large.
 pub(crate) const SMALL: usize = 64 * 1024;
@@ -30,9 +31,17 @@ pub(crate) struct Body {
 
 /// How a body is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
+enum Format {
     Json,
     Yaml,
+}
+
+/// The text of a body, for as long as something may be found wrong with what it says.
+pub(crate) enum Source {
+    /// Whoever sent it made it with a program, and finds the place by the pointer.
+    Json,
+    /// Somebody wrote it, and looks for a line.
+    Yaml(String),
 }
 
 /// What can be read out of an object's fields.
@@ -69,8 +78,8 @@ fn format_of(content_type: Option<&str>) -> Result<Format, String> {
 }
 
 impl Body {
-    /// What it is written in and what it says. An empty one is an empty object.
-    pub(crate) async fn value(self, limit: usize) -> Result<(Format, Value), Problem> {
+    /// What it says, and the text that says so. An empty one is an empty object.
+    pub(crate) async fn value(self, limit: usize) -> Result<(Value, Source), Problem> {
         let format = self.format.map_err(|detail| Problem::new(Kind::UnsupportedMediaType, detail))?;
         let too_large =
             || Problem::new(Kind::TooLarge, format!("the body may have at most {limit} bytes here"));
@@ -89,13 +98,55 @@ impl Body {
                 return Err(Problem::new(Kind::RequestTimeout, detail));
             }
         };
-        parse(format, &bytes).map(|value| (format, value))
+        parse(format, bytes)
     }
 
     /// The object that it holds.
     pub(crate) async fn read<T: FromFields>(self, limit: usize) -> Result<T, Problem> {
-        let (_, value) = self.value(limit).await?;
-        read_object(&value)
+        let (value, source) = self.value(limit).await?;
+        source.placing(async { read_object(&value) }).await
+    }
+}
+
+impl Source {
+    /// Whether it is written in YAML.
+    pub(crate) const fn is_yaml(&self) -> bool {
+        matches!(self, Source::Yaml(_))
+    }
+
+    /// Does `work` with what the text says. What is found wrong with it gets its place in the text; where nothing is, that
+    /// costs nothing.
+    ///
+    /// # Errors
+    /// As `work`.
+    pub(crate) async fn placing<T>(
+        self,
+        work: impl Future<Output = Result<T, Problem>>,
+    ) -> Result<T, Problem> {
+        match work.await {
+            Err(mut problem) => {
+                problem.errors = self.placed(problem.errors).await?;
+                Err(problem)
+            }
+            done => done,
+        }
+    }
+
+    /// What is wrong with the text, each with its place in it. On a thread of its own, since a large text takes a while.
+    ///
+    /// # Errors
+    /// A 500 only if the search panicked.
+    pub(crate) async fn placed(self, errors: Vec<FieldError>) -> Result<Vec<FieldError>, Problem> {
+        match self {
+            Source::Yaml(text) if !errors.is_empty() => {
+                let search = tokio::task::spawn_blocking(move || {
+                    let places = Places::of(&text);
+                    errors.into_iter().map(|error| error.placed(&places)).collect()
+                });
+                search.await.map_err(Problem::internal)
+            }
+            _ => Ok(errors),
+        }
     }
 }
 
@@ -115,19 +166,27 @@ async fn collect(
     Ok(Some(bytes))
 }
 
-fn parse(format: Format, bytes: &[u8]) -> Result<Value, Problem> {
+fn parse(format: Format, bytes: Vec<u8>) -> Result<(Value, Source), Problem> {
+    let malformed = |detail: String| Problem::new(Kind::Malformed, detail);
     if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Ok(Value::Object(serde_json::Map::new()));
+        return Ok((Value::Object(serde_json::Map::new()), Source::Json));
     }
     match format {
-        Format::Json => serde_json::from_slice(bytes)
-            .map_err(|error| Problem::new(Kind::Malformed, format!("the body is no JSON: {error}"))),
-        Format::Yaml => serde_saphyr::from_slice(bytes).map_err(|error| {
-            // The first line says what and where; the rest shows the place for a terminal.
-            let message = error.to_string();
-            let first = message.lines().next().unwrap_or_default().to_owned();
-            Problem::new(Kind::Malformed, format!("the body is no YAML: {first}"))
-        }),
+        Format::Json => {
+            let value = serde_json::from_slice(&bytes);
+            let value = value.map_err(|error| malformed(format!("the body is no JSON: {error}")))?;
+            Ok((value, Source::Json))
+        }
+        Format::Yaml => {
+            let text = String::from_utf8(bytes)
+                .map_err(|_| malformed("the body is no YAML: it is no text in UTF-8".to_owned()))?;
+            let value = serde_saphyr::from_str(&text).map_err(|error| {
+                // The first line says what and where; the rest shows the place for a terminal.
+                let message = error.to_string();
+                malformed(format!("the body is no YAML: {}", message.lines().next().unwrap_or_default()))
+            })?;
+            Ok((value, Source::Yaml(text)))
+        }
     }
 }
 
@@ -180,27 +239,33 @@ pub(crate) fn prose(
 mod tests {
     use super::*;
 
+    fn refusal(format: Format, text: &str) -> Option<u16> {
+        parse(format, text.into()).err().map(|problem| problem.status().as_u16())
+    }
+
     #[test]
     fn what_is_no_json_is_malformed_and_what_is_no_yaml_too() {
         for (format, text) in
             [(Format::Json, "{"), (Format::Json, "\u{1}"), (Format::Yaml, "a: [1"), (Format::Yaml, "a: b: c")]
         {
-            assert_eq!(parse(format, text.as_bytes()).unwrap_err().status(), 400, "{text:?}");
+            assert_eq!(refusal(format, text), Some(400), "{text:?}");
         }
+        let latin = parse(Format::Yaml, b"name: caf\xe9".to_vec());
+        assert_eq!(latin.err().map(|problem| problem.status().as_u16()), Some(400));
     }
 
     #[test]
     fn yaml_and_json_say_the_same() {
-        let yaml = parse(Format::Yaml, b"name: a\nnodes:\n  - {id: x, on: 1}\n").unwrap();
-        let json = parse(Format::Json, br#"{"name": "a", "nodes": [{"id": "x", "on": 1}]}"#).unwrap();
+        let value = |format, text: &str| parse(format, text.into()).ok().unwrap().0;
+        let yaml = value(Format::Yaml, "name: a\nnodes:\n  - {id: x, on: 1}\n");
+        let json = value(Format::Json, r#"{"name": "a", "nodes": [{"id": "x", "on": 1}]}"#);
         assert_eq!(yaml, json);
     }
 
     #[test]
     fn deep_nesting_is_refused_and_not_followed() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        assert!(parse(Format::Json, deep.as_bytes()).is_err());
-        assert!(parse(Format::Yaml, deep.as_bytes()).is_err());
+        assert_eq!((refusal(Format::Json, &deep), refusal(Format::Yaml, &deep)), (Some(400), Some(400)));
     }
 
     #[test]

@@ -6,16 +6,16 @@ pub(crate) mod versions;
 use actix_web::http::header::{ETag, EntityTag};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, get, post, web};
 use chrono::{DateTime, Utc};
-use gathering_auth::Action;
+use gathering_auth::{Action, Caller, authorize};
 use gathering_dag_engine::{Fields, Shape};
 use gathering_domain::{PipelineId, Pointer, Problems, ProjectId};
-use gathering_persistence::{NewPipeline, Pipeline};
+use gathering_persistence::{NewPipeline, Pipeline, PipelineSeen};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::body::{Body, Format, FromFields, LARGE, line, prose, read_object};
+use super::body::{Body, FromFields, LARGE, Source, line, prose, read_object};
 use super::caller::Authenticated;
 use super::conditions;
 use super::page::{self, List, Page};
@@ -136,7 +136,7 @@ pub(crate) async fn validate(
     _caller: Authenticated,
     body: Body,
 ) -> Result<HttpResponse, Problem> {
-    let (_, definition) = body.value(LARGE).await?;
+    let (definition, source) = body.value(LARGE).await?;
     let view = match state.check_definition(definition).await?.1 {
         Ok(outline) => ValidationView {
             valid: true,
@@ -146,7 +146,7 @@ pub(crate) async fn validate(
         },
         Err(problems) => ValidationView {
             valid: false,
-            errors: field_errors(problems),
+            errors: source.placed(field_errors(problems)).await?,
             order: Vec::new(),
             levels: Vec::new(),
         },
@@ -171,21 +171,27 @@ pub(crate) async fn create(
     caller: Authenticated,
     body: Body,
 ) -> Result<HttpResponse, Problem> {
-    let (format, value) = body.value(LARGE).await?;
-    let (new, at) = if format == Format::Yaml && value.get("nodes").is_some() {
-        (read_object::<CreatePipeline>(&body_of_definition(value))?, Pointer::root())
-    } else {
-        (read_object::<CreatePipeline>(&value)?, Pointer::root().join("definition"))
-    };
-    let project = state.project_for(&caller.0, new.project_id).await?;
-    let (definition, checked) = state.check_definition(new.definition).await?;
-    checked.map_err(|problems| Problem::invalid(below(&at, problems)))?;
-    let new = NewPipeline { name: new.name, description: new.description, enabled: new.enabled, definition };
+    let (value, source) = body.value(LARGE).await?;
+    let (value, at) = body_of_pipeline(value, &source);
+    let (project, new) = source.placing(checked(&state, &caller.0, &value, &at)).await?;
     let pipeline = state.pipelines.create(PipelineId::new(), project, &new, Some(caller.0.user)).await?;
     let location = format!("/api/v1/pipelines/{}", pipeline.id);
     let mut response = HttpResponse::Created();
     response.insert_header(("location", location));
     Ok(shown(response, pipeline, new.definition))
+}
+
+/// What is to be created, and in which project.
+async fn checked(
+    state: &AppState,
+    caller: &Caller,
+    body: &Value,
+    at: &Pointer,
+) -> Result<(ProjectId, NewPipeline), Problem> {
+    let CreatePipeline { project_id, name, description, definition, enabled } = read_object(body)?;
+    let project = state.project_for(caller, project_id).await?;
+    let definition = state.check_definition_at(at, definition).await?;
+    Ok((project, NewPipeline { name, description, enabled, definition }))
 }
 
 /// A pipeline with its definition and its `ETag`.
@@ -196,6 +202,15 @@ fn shown(mut response: HttpResponseBuilder, pipeline: Pipeline, definition: Valu
 
 fn tag_of(pipeline: &Pipeline) -> EntityTag {
     EntityTag::new_strong(pipeline.revision())
+}
+
+/// The body for a pipeline, and where the definition stands in its text: YAML may be a definition alone.
+fn body_of_pipeline(value: Value, source: &Source) -> (Value, Pointer) {
+    if source.is_yaml() && value.get("nodes").is_some() {
+        (body_of_definition(value), Pointer::root())
+    } else {
+        (value, Pointer::root().join("definition"))
+    }
 }
 
 /// A file that holds one pipeline: a definition with its own name.
@@ -271,19 +286,29 @@ pub(crate) async fn show(
 }
 
 impl AppState {
-    /// The pipeline with this id, if the caller may do `action` with it.
+    /// Checks the definition that stands there in a body, and gives it back.
+    ///
+    /// # Errors
+    /// 422 with everything that is wrong with it.
+    async fn check_definition_at(&self, at: &Pointer, definition: Value) -> Result<Value, Problem> {
+        let (definition, checked) = self.check_definition(definition).await?;
+        checked.map_err(|problems| Problem::invalid(below(at, problems)))?;
+        Ok(definition)
+    }
+
+    /// The pipeline with this id as the caller finds it, if they may do `action` with it.
     ///
     /// # Errors
     /// 404 for what is absent, invisible or no id at all; 403 for what the caller's role does not allow.
     pub(crate) async fn pipeline(
         &self,
-        caller: &gathering_auth::Caller,
+        caller: &Caller,
         id: &str,
         action: Action,
-    ) -> Result<Pipeline, Problem> {
+    ) -> Result<PipelineSeen, Problem> {
         let id: PipelineId = id.parse().map_err(|_| Problem::not_found())?;
-        let pipeline = self.pipelines.find(id).await?.ok_or_else(Problem::not_found)?;
-        self.authorize(caller, pipeline.project, action).await?;
-        Ok(pipeline)
+        let seen = self.pipelines.find_for(id, caller.user).await?.ok_or_else(Problem::not_found)?;
+        authorize(caller, seen.role, action)?;
+        Ok(seen)
     }
 }

@@ -11,7 +11,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
 use gathering_auth::{AuthError, Denied};
-use gathering_dag_engine::StoreError;
+use gathering_dag_engine::{Places, StoreError};
 use gathering_domain::{Pointer, Problems};
 use gathering_persistence::{DatabaseError, ProjectError, ProjectRefusal};
 use serde::Serialize;
@@ -102,7 +102,8 @@ impl Kind {
 pub(crate) struct Problem {
     kind: Kind,
     detail: String,
-    errors: Vec<FieldError>,
+    /// Everything that is wrong with the input.
+    pub(super) errors: Vec<FieldError>,
     headers: Vec<(HeaderName, String)>,
     cause: Option<Box<dyn Error>>,
 }
@@ -115,6 +116,26 @@ pub(crate) struct FieldError {
     pub(crate) pointer: String,
     /// What, and what would be right.
     pub(crate) message: String,
+    /// Of input that was sent as YAML: the line where it stands in the text, or what is around it, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = u64, required = false, minimum = 1, example = 12)]
+    pub(crate) line: Option<u64>,
+    /// The column there, in characters, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = u64, required = false, minimum = 1, example = 17)]
+    pub(crate) column: Option<u64>,
+}
+
+impl FieldError {
+    fn new(pointer: String, message: String) -> Self {
+        Self { pointer, message, line: None, column: None }
+    }
+
+    /// The same, with its place.
+    pub(crate) fn placed(self, places: &Places) -> Self {
+        let place = places.find(&Pointer::from(self.pointer.clone()));
+        Self { line: place.map(|(line, _)| line), column: place.map(|(_, column)| column), ..self }
+    }
 }
 
 /// An error as it is answered (RFC 9457).
@@ -232,9 +253,8 @@ impl Problem {
 
 /// The problems as they are shown, in the order in which they were found.
 pub(crate) fn field_errors(problems: Problems) -> Vec<FieldError> {
-    let shown = |problem: gathering_domain::Problem| FieldError {
-        pointer: problem.pointer.as_str().to_owned(),
-        message: problem.message,
+    let shown = |problem: gathering_domain::Problem| {
+        FieldError::new(problem.pointer.as_str().to_owned(), problem.message)
     };
     problems.into_iter().map(shown).collect()
 }

@@ -1,155 +1,27 @@
-//! Runs: started, listed, shown, asked to stop.
+//! Runs: accepted, listed, shown, asked to stop.
 
+mod accept;
 pub(crate) mod decide;
 pub(crate) mod rerun;
+pub(crate) mod start;
 
-use actix_web::http::header::HeaderMap;
-use actix_web::{HttpRequest, HttpResponse, get, post, web};
-use chrono::{DateTime, Utc};
+use actix_web::{HttpResponse, get, post, web};
 use gathering_auth::{Action, Caller};
-use gathering_dag_engine::{Fields, JournalEntry, NewRun, Shape};
-use gathering_domain::{Digest, PipelineId, Problems, RunId, RunState};
-use gathering_persistence::{Acceptance, CancelRequest, Pipeline, RunFilter, RunOrigin, RunRow};
+use gathering_dag_engine::JournalEntry;
+use gathering_domain::{Problems, RunId, RunState};
+use gathering_persistence::{CancelRequest, RunFilter, RunRow};
 use serde::Deserialize;
-use serde_json::{Value, json};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::body::{Body, FromFields, LARGE, read_object};
 use super::caller::Authenticated;
 use super::page::{self, List, Page};
-use super::problem::{Kind, Problem, ProblemView};
+use super::problem::{Problem, ProblemView};
 use super::query::Query;
 use super::run_view::{JournalEntryView, NodeRuns, RunView};
 use super::state::{AppState, visible_to};
 
-const DEFAULT_PRIORITY: i32 = 5;
 const JOURNAL_PAGE: usize = 5000;
-const MAX_KEY_LEN: usize = 255;
-
-/// A run to be started.
-#[derive(ToSchema)]
-pub(crate) struct StartRun {
-    /// What it is started with; an empty object by default.
-    #[schema(value_type = Object, required = false)]
-    input: Value,
-    /// 1 to 10; the higher the sooner. 5 by default.
-    #[schema(required = false, minimum = 1, maximum = 10)]
-    priority: i32,
-    /// Not to begin before.
-    #[schema(required = false)]
-    available_at: Option<DateTime<Utc>>,
-    /// Of the pipeline; the latest by default.
-    #[schema(required = false, minimum = 1)]
-    version: Option<i32>,
-}
-
-impl FromFields for StartRun {
-    fn from_fields(fields: &mut Fields<'_>) -> Option<Self> {
-        let input = match fields.optional("input", Shape::Any) {
-            None | Some(Value::Null) => json!({}),
-            Some(input) => input.clone(),
-        };
-        let whole = |value: Option<&Value>| {
-            value.and_then(Value::as_i64).and_then(|number| i32::try_from(number).ok())
-        };
-        let priority = whole(fields.optional("priority", Shape::Whole(1, 10))).unwrap_or(DEFAULT_PRIORITY);
-        let version = whole(fields.optional("version", Shape::Whole(1, i32::MAX as u64)));
-        let text = fields.optional("available_at", Shape::Text).and_then(Value::as_str);
-        let available_at = page::time("available_at", text, fields.problems());
-        Some(Self { input, priority, available_at, version })
-    }
-}
-
-/// Starts a run of a pipeline: once this is answered, the run will reach a terminal state.
-#[utoipa::path(tag = "runs", operation_id = "start_run", params(
-    ("id" = Uuid, Path, description = "The pipeline"),
-    ("Idempotency-Key" = Option<String>, Header, description = "The same key and body answer the same run"),
-), request_body = StartRun, responses(
-    (status = 202, body = RunView),
-    (status = 404, body = ProblemView, content_type = "application/problem+json"),
-    (status = 409, description = "The key was used for another request, or the pipeline is disabled", body = ProblemView, content_type = "application/problem+json"),
-    (status = 422, body = ProblemView, content_type = "application/problem+json"),
-))]
-#[post("/pipelines/{id}/runs")]
-pub(crate) async fn start(
-    state: web::Data<AppState>,
-    caller: Authenticated,
-    id: web::Path<String>,
-    request: HttpRequest,
-    body: Body,
-) -> Result<HttpResponse, Problem> {
-    let pipeline = state.pipeline(&caller.0, &id, Action::Run).await?;
-    let key = idempotency_key(request.headers())?;
-    let (_, body) = body.value(LARGE).await?;
-    let wanted: StartRun = read_object(&body)?;
-    let idempotency = key.map(|key| (key, request_digest(pipeline.id, &body)));
-    let run = accept(&state, &caller.0, &pipeline, wanted, idempotency).await?;
-    let location = format!("/api/v1/runs/{}", run.id);
-    Ok(HttpResponse::Accepted().insert_header(("location", location)).json(RunView::of(run)))
-}
-
-async fn accept(
-    state: &AppState,
-    caller: &Caller,
-    pipeline: &Pipeline,
-    wanted: StartRun,
-    idempotency: Option<(String, Digest)>,
-) -> Result<RunRow, Problem> {
-    if !pipeline.enabled {
-        return Err(Problem::conflict("the pipeline is disabled: enable it first"));
-    }
-    let version = wanted.version.unwrap_or(pipeline.version);
-    let graph = state.pipelines.find_graph(pipeline.id, version).await?;
-    let graph = graph.ok_or_else(|| match wanted.version {
-        Some(version) => Problem::invalid_field("version", format!("the pipeline has no version {version}")),
-        // It was deleted meanwhile.
-        None => Problem::not_found(),
-    })?;
-    let run = NewRun {
-        id: RunId::new(),
-        project: pipeline.project,
-        graph,
-        input: wanted.input,
-        priority: wanted.priority,
-        available_at: wanted.available_at,
-        timeout: state.outline(graph).await?.timeout,
-    };
-    let origin = RunOrigin {
-        kind: "pipeline".to_owned(),
-        trigger: json!({ "type": "api", "user_id": caller.user }),
-        pipeline: Some((pipeline.id, version)),
-        idempotency,
-        ..RunOrigin::default()
-    };
-    let accepted = match state.runs.accept(&run, &origin).await? {
-        Acceptance::Accepted(run) => {
-            tracing::info!(run.id = %run, pipeline.id = %pipeline.id, "run {run} of pipeline {} is accepted", pipeline.id);
-            run
-        }
-        Acceptance::AcceptedBefore(run) => run,
-        Acceptance::OtherRequest => {
-            return Err(Problem::conflict("this idempotency key was used for another request"));
-        }
-    };
-    state.runs.find(accepted).await?.ok_or_else(|| Problem::internal("an accepted run is not there"))
-}
-
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    match value.to_str() {
-        Ok(key) if !key.is_empty() && key.len() <= MAX_KEY_LEN => Ok(Some(key.to_owned())),
-        _ => {
-            let detail = format!("the Idempotency-Key must have 1 to {MAX_KEY_LEN} visible ASCII characters");
-            Err(Problem::new(Kind::Invalid, detail))
-        }
-    }
-}
-
-/// What makes two requests the same: the pipeline and the body as it was sent.
-fn request_digest(pipeline: PipelineId, body: &Value) -> Digest {
-    Digest::of_json(&json!({ "pipeline_id": pipeline, "body": body }))
-}
 
 /// Which runs to list.
 #[derive(Debug, Deserialize, IntoParams)]

@@ -69,7 +69,7 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
         .service(pipelines::change::change)
         .service(pipelines::change::delete)
         .service(pipelines::versions::list)
-        .service(runs::start)
+        .service(runs::start::start)
         .service(runs::list)
         .service(runs::show)
         .service(runs::cancel)
@@ -133,6 +133,8 @@ impl Server {
             .client_request_timeout(HEAD_TIMEOUT)
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
             .keep_alive(KEEP_ALIVE)
+            // An answer goes out at once, and an event of a stream too.
+            .tcp_nodelay(true)
             .max_connections(MAX_CONNECTIONS)
             .bind(settings.bind)?;
         let address = http.addrs().first().copied().unwrap_or(settings.bind);

@@ -15,8 +15,8 @@ use actix_web::{HttpRequest, HttpResponse, get, web};
 use futures::stream::unfold;
 use gathering_auth::Action;
 use gathering_dag_engine::Seq;
-use gathering_domain::{Secret, UserId};
-use gathering_persistence::{Wake, WakeBus};
+use gathering_domain::{RunId, Secret, UserId};
+use gathering_persistence::{Following, Wake, WakeBus};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::caller::{Authenticated, bearer};
@@ -24,7 +24,7 @@ use super::problem::{Kind, Problem, ProblemView};
 use super::state::AppState;
 use follow::Follow;
 
-/// The most streams of one instance: each asks the database up to four times a second.
+/// The most streams of one instance: each asks the database up to four times a second when another one drives its run.
 const MAX_STREAMS: usize = 256;
 
 /// The most of one account, so that nobody takes the streams of all others away.
@@ -76,6 +76,11 @@ impl Streams {
         }
         *n_taken += 1;
         Ok(Room { user, taken: Arc::clone(&self.taken), _permit: permit })
+    }
+
+    /// Follows what this instance writes about a run.
+    fn follow(&self, run: RunId) -> Following {
+        self.wakes.follow(run)
     }
 
     /// Changes when a run has ended somewhere.

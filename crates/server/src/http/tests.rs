@@ -15,7 +15,7 @@ use super::server::application;
 
 /// Reads a small body, and tells what it read.
 async fn echo(body: Body) -> Result<HttpResponse, Problem> {
-    Ok(HttpResponse::Ok().json(body.value(SMALL).await?.1))
+    Ok(HttpResponse::Ok().json(body.value(SMALL).await?.0))
 }
 
 async fn explode() -> HttpResponse {

@@ -9,12 +9,12 @@ use gathering_persistence::{ExpectedPipeline, PipelineChange, PipelineDeletion, 
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::super::body::{Body, Format, FromFields, LARGE, line, prose, read_object};
+use super::super::body::{Body, FromFields, LARGE, line, prose, read_object};
 use super::super::caller::Authenticated;
 use super::super::conditions::Expected;
 use super::super::problem::{Kind, Problem, ProblemView};
 use super::super::state::AppState;
-use super::{MAX_DESCRIPTION, MAX_NAME, PipelineView, below, body_of_definition, shown};
+use super::{MAX_DESCRIPTION, MAX_NAME, PipelineView, body_of_pipeline, shown};
 
 /// What to change of a pipeline; what is absent stays.
 #[derive(Debug, ToSchema)]
@@ -69,24 +69,11 @@ pub(crate) async fn change(
     request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, Problem> {
-    let id = state.pipeline(&caller.0, &id, Action::Write).await?.id;
+    let id = state.pipeline(&caller.0, &id, Action::Write).await?.pipeline.id;
     let expected = expected_pipeline(&request)?;
-    let (format, value) = body.value(LARGE).await?;
-    let (wanted, at) = if format == Format::Yaml && value.get("nodes").is_some() {
-        (read_object::<ChangePipeline>(&body_of_definition(value))?, Pointer::root())
-    } else {
-        (read_object::<ChangePipeline>(&value)?, Pointer::root().join("definition"))
-    };
-    let definition = match wanted.definition {
-        None => None,
-        Some(definition) => {
-            let (definition, checked) = state.check_definition(definition).await?;
-            checked.map_err(|problems| Problem::invalid(below(&at, problems)))?;
-            Some(definition)
-        }
-    };
-    let ChangePipeline { name, description, enabled, .. } = wanted;
-    let change = PipelineChange { name, description, enabled, definition };
+    let (value, source) = body.value(LARGE).await?;
+    let (value, at) = body_of_pipeline(value, &source);
+    let change = source.placing(checked(&state, &value, &at)).await?;
     match state.pipelines.update(id, &expected, &change, Some(caller.0.user)).await? {
         PipelineUpdate::Done(pipeline) => {
             let definition = match change.definition {
@@ -98,6 +85,15 @@ pub(crate) async fn change(
         PipelineUpdate::Unexpected => Err(changed_since(id)),
         PipelineUpdate::Missing => Err(Problem::not_found()),
     }
+}
+
+async fn checked(state: &AppState, body: &Value, at: &Pointer) -> Result<PipelineChange, Problem> {
+    let ChangePipeline { name, description, definition, enabled } = read_object(body)?;
+    let definition = match definition {
+        None => None,
+        Some(definition) => Some(state.check_definition_at(at, definition).await?),
+    };
+    Ok(PipelineChange { name, description, enabled, definition })
 }
 
 /// Deletes a pipeline with its versions. Its runs stay, and name no pipeline any more.
@@ -118,7 +114,7 @@ pub(crate) async fn delete(
     id: web::Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
-    let id = state.pipeline(&caller.0, &id, Action::Write).await?.id;
+    let id = state.pipeline(&caller.0, &id, Action::Write).await?.pipeline.id;
     match state.pipelines.delete(id, &expected_pipeline(&request)?).await? {
         PipelineDeletion::Done => Ok(HttpResponse::NoContent().finish()),
         PipelineDeletion::Unexpected => Err(changed_since(id)),

@@ -68,7 +68,7 @@ pub(crate) async fn list(
     id: web::Path<String>,
     query: Query<ListVersions>,
 ) -> Result<HttpResponse, Problem> {
-    let pipeline = state.pipeline(&caller.0, &id, Action::Read).await?;
+    let pipeline = state.pipeline(&caller.0, &id, Action::Read).await?.pipeline;
     let query = query.read()?;
     let mut problems = Problems::new();
     let limit = page::limit(query.limit.as_deref(), &mut problems);

@@ -1,19 +1,20 @@
 //! Runs taken up again: as new runs, which begin with what stands of the old ones.
 
 use actix_web::{HttpRequest, HttpResponse, post, web};
-use gathering_auth::{Action, Caller};
+use gathering_auth::Action;
 use gathering_dag_engine::{Fields, NewRun, Record, RerunFrom, RerunRefused, Shape, records_that_stand};
-use gathering_domain::{Digest, RunId};
-use gathering_persistence::{Acceptance, RunOrigin, RunRow};
+use gathering_domain::RunId;
+use gathering_persistence::{RunOrigin, RunRow};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::super::body::{Body, FromFields, LARGE, read_object};
+use super::super::body::{Body, FromFields};
 use super::super::caller::Authenticated;
 use super::super::problem::{Problem, ProblemView};
 use super::super::run_view::RunView;
 use super::super::state::AppState;
-use super::{idempotency_key, load_journal};
+use super::accept::{Planned, accept};
+use super::load_journal;
 
 /// From where a run is taken up again.
 #[derive(ToSchema)]
@@ -66,12 +67,14 @@ pub(crate) async fn rerun(
     body: Body,
 ) -> Result<HttpResponse, Problem> {
     let old = state.run(&caller.0, &id, Action::Run).await?;
-    let key = idempotency_key(request.headers())?;
-    let (_, body) = body.value(LARGE).await?;
-    let wanted: Rerun = read_object(&body)?;
-    let idempotency = key.map(|key| (key, request_digest(old.id, &body)));
-    check_repeatable(&state, &old).await?;
-    let standing = standing(&state, &old, wanted.from).await?;
+    let about = json!({ "rerun_of": old.id });
+    let trigger = json!({ "type": "rerun", "user_id": caller.0.user, "run_id": old.id });
+    accept(&state, &request, body, about, async |wanted| plan(&state, old, trigger, wanted).await).await
+}
+
+async fn plan(state: &AppState, old: RunRow, trigger: Value, wanted: Rerun) -> Result<Planned, Problem> {
+    check_repeatable(state, &old).await?;
+    let begins_with = standing(state, &old, wanted.from).await?;
     let run = NewRun {
         id: RunId::new(),
         project: old.project,
@@ -83,36 +86,13 @@ pub(crate) async fn rerun(
     };
     let origin = RunOrigin {
         kind: old.kind,
-        trigger: trigger(&caller.0, old.id),
+        trigger,
         pipeline: old.pipeline,
         task: old.task,
         rerun_of: Some(old.id),
-        idempotency,
         ..RunOrigin::default()
     };
-    let accepted = match state.runs.accept_rerun(&run, &origin, &standing).await? {
-        Acceptance::Accepted(run) => {
-            tracing::info!(run.id = %run, "run {run}, which takes up run {}, is accepted", old.id);
-            run
-        }
-        Acceptance::AcceptedBefore(run) => run,
-        Acceptance::OtherRequest => {
-            return Err(Problem::conflict("this idempotency key was used for another request"));
-        }
-    };
-    let run =
-        state.runs.find(accepted).await?.ok_or_else(|| Problem::internal("an accepted run is not there"))?;
-    let location = format!("/api/v1/runs/{}", run.id);
-    Ok(HttpResponse::Accepted().insert_header(("location", location)).json(RunView::of(run)))
-}
-
-fn trigger(caller: &Caller, old: RunId) -> Value {
-    json!({ "type": "rerun", "user_id": caller.user, "run_id": old })
-}
-
-/// What makes two requests the same: the run and the body as it was sent.
-fn request_digest(run: RunId, body: &Value) -> Digest {
-    Digest::of_json(&json!({ "rerun_of": run, "body": body }))
+    Ok(Planned { run, origin, begins_with })
 }
 
 /// Whether the run may be taken up at all.
@@ -150,6 +130,7 @@ async fn standing(state: &AppState, old: &RunRow, from: RerunFrom) -> Result<Vec
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::body::read_object;
     use super::*;
 
     #[test]

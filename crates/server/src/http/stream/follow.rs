@@ -9,7 +9,7 @@ use actix_web::web::Bytes;
 use gathering_auth::{Action, Origin};
 use gathering_dag_engine::{JournalEntry, Seq};
 use gathering_domain::{ExposeSecret, Secret};
-use gathering_persistence::RunRow;
+use gathering_persistence::{Following, JournalPage, RunRow};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -22,6 +22,9 @@ use super::Room;
 /// How many entries are read, and held, at a time.
 const PAGE: usize = 50;
 
+/// How many bytes of large payloads are read, and held, at a time; one entry may have more.
+const PAGE_BYTES: i64 = 1024 * 1024;
+
 /// About how many bytes are handed on at a time.
 const PIECE: usize = 64 * 1024;
 
@@ -30,6 +33,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The longest pause between two looks at the journal.
 const LAST_PAUSE: Duration = Duration::from_millis(500);
+
+/// The pause while this instance writes the journal, and tells: another one may take the run over.
+const TOLD_PAUSE: Duration = Duration::from_secs(2);
+
+/// A run may write many times in a moment: looks because of that are so far apart.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// When the run itself is looked at again although there is no word that one has ended: that may be lost.
 const RUN_INTERVAL: Duration = Duration::from_secs(2);
@@ -57,7 +66,14 @@ pub(super) struct Follow {
     stage: Stage,
     /// Changes when a run has ended somewhere.
     ends: watch::Receiver<u64>,
+    /// Tells when this instance has written more.
+    following: Following,
+    /// Whether it has since the last look.
+    is_told: bool,
     pause: Duration,
+    /// When there was something last.
+    came: Instant,
+    journal_seen: Instant,
     journal_due: Instant,
     run_seen: Instant,
     run_due: Instant,
@@ -102,7 +118,7 @@ impl Follow {
     ) -> Self {
         let now = Instant::now();
         // Before the first look, so that no end is missed.
-        let ends = state.streams.ends();
+        let (ends, following) = (state.streams.ends(), state.streams.follow(run.id));
         Self {
             state,
             run,
@@ -110,7 +126,11 @@ impl Follow {
             unsent: VecDeque::new(),
             stage: Stage::Greeting,
             ends,
+            following,
+            is_told: false,
             pause: FIRST_PAUSE,
+            came: now,
+            journal_seen: now,
             journal_due: now,
             run_seen: now,
             run_due: now,
@@ -157,8 +177,14 @@ impl Follow {
                 () = self.state.readiness.drained() => return Due::Drained,
                 () = tokio::time::sleep_until(self.comment_due) => return Due::Comment,
                 () = tokio::time::sleep_until(look_due) => return Due::Look,
+                () = self.following.appended() => {
+                    self.is_told = true;
+                    self.journal_due = self.journal_due.min(self.journal_seen + LOOK_INTERVAL);
+                }
                 Ok(()) = self.ends.changed() => {
-                    self.run_due = self.run_due.min(self.run_seen + self.pause.min(WORD_INTERVAL));
+                    let just_came = self.came.elapsed() < WORD_INTERVAL;
+                    let apart = if just_came { FIRST_PAUSE } else { WORD_INTERVAL };
+                    self.run_due = self.run_due.min(self.run_seen + apart);
                 }
             }
         }
@@ -186,21 +212,31 @@ impl Follow {
         }
         let has_ended = self.run.state.is_terminal();
         if has_ended || now >= self.journal_due {
-            let entries = self.state.engine.store().load_journal(self.run.id, self.after, PAGE).await?;
-            self.take(entries, has_ended);
+            let page = self.state.runs.load_journal_page(self.run.id, self.after, PAGE, PAGE_BYTES);
+            self.take(page.await?, has_ended);
         }
         Ok(())
     }
 
-    fn take(&mut self, entries: Vec<JournalEntry>, has_ended: bool) {
-        let (is_empty, is_full) = (entries.is_empty(), entries.len() >= PAGE);
-        self.pause = if is_empty { (self.pause * 2).min(LAST_PAUSE) } else { FIRST_PAUSE };
-        self.journal_due = Instant::now() + if is_full { Duration::ZERO } else { self.pause };
+    fn take(&mut self, page: JournalPage, has_ended: bool) {
+        let JournalPage { entries, has_more } = page;
+        let is_told = std::mem::take(&mut self.is_told);
+        self.pause = match entries.is_empty() {
+            false if is_told => TOLD_PAUSE,
+            false => FIRST_PAUSE,
+            true if self.pause == TOLD_PAUSE => TOLD_PAUSE,
+            true => (self.pause * 2).min(LAST_PAUSE),
+        };
+        self.journal_seen = Instant::now();
+        if !entries.is_empty() {
+            self.came = self.journal_seen;
+        }
+        self.journal_due = self.journal_seen + if has_more { Duration::ZERO } else { self.pause };
         if let Some(last) = entries.last() {
             self.after = last.seq;
         }
         self.unsent.extend(entries);
-        if has_ended && !is_full {
+        if has_ended && !has_more {
             self.stage = Stage::Read;
         }
     }

@@ -1,0 +1,86 @@
+//! Who follows a run is told at once when this process has appended to its journal.
+//!
+//! Knows nothing of other instances: what they append is found by looking.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use gathering_domain::RunId;
+use tokio::sync::watch;
+
+/// The runs that are followed here: as many as have a [`Following`].
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Appends(Arc<Mutex<HashMap<RunId, watch::Sender<()>>>>);
+
+/// Follows the journal of one run, until it is dropped.
+#[derive(Debug)]
+pub struct Following {
+    run: RunId,
+    appended: watch::Receiver<()>,
+    appends: Appends,
+}
+
+impl Appends {
+    pub(crate) fn follow(&self, run: RunId) -> Following {
+        let appended = self.locked().entry(run).or_insert_with(|| watch::Sender::new(())).subscribe();
+        Following { run, appended, appends: self.clone() }
+    }
+
+    /// Tells those who follow one of these.
+    pub(crate) fn tell(&self, runs: impl Iterator<Item = RunId>) {
+        let followed = self.locked();
+        if !followed.is_empty() {
+            runs.filter_map(|run| followed.get(&run)).for_each(|sender| sender.send_replace(()));
+        }
+    }
+
+    /// Nothing that panics happens under the lock.
+    fn locked(&self) -> MutexGuard<'_, HashMap<RunId, watch::Sender<()>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Following {
+    /// Ends when this process has appended to the journal since the last time, or since the beginning; what was appended can
+    /// be read then. Cancel: safe.
+    pub async fn appended(&mut self) {
+        // Ours keeps the sender: it is there as long as somebody follows.
+        self.appended.changed().await.ok();
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let mut followed = self.appends.locked();
+        // The last one is our own.
+        if followed.get(&self.run).is_some_and(|sender| sender.receiver_count() <= 1) {
+            followed.remove(&self.run);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn who_follows_a_run_is_told_of_it_alone_and_is_forgotten_when_they_leave() {
+        let appends = Appends::default();
+        let (one, other) = (RunId::new(), RunId::new());
+        let (mut first, mut second) = (appends.follow(one), appends.follow(one));
+        let mut third = appends.follow(other);
+        assert!(first.appended().now_or_never().is_none(), "nothing was appended yet");
+        appends.tell([one, RunId::new(), one].into_iter());
+        assert!(first.appended().now_or_never().is_some());
+        assert!(first.appended().now_or_never().is_none(), "it was told");
+        assert!(second.appended().now_or_never().is_some());
+        assert!(third.appended().now_or_never().is_none());
+        drop(first);
+        appends.tell([one].into_iter());
+        assert!(second.appended().now_or_never().is_some(), "one who leaves takes nobody along");
+        drop((second, third));
+        assert!(appends.locked().is_empty());
+    }
+}
