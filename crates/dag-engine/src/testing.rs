@@ -8,5 +8,5 @@ mod suite;
 
 pub use clock::VirtualClock;
 pub use faults::{Fault, Faults};
-pub use memory::{MemoryStore, StoredRun};
+pub use memory::{MemoryStore, Place, StoredRun};
 pub use suite::{StoreFixture, store_cases};
