@@ -77,7 +77,8 @@ pub struct Tally {
     pub n_started: u32,
     /// How many of them have not ended.
     pub n_unfinished: u32,
-    /// Of those that ended otherwise than well, the one with the lowest item.
+    /// Of those that ended otherwise than well, the one with the lowest item; one that was cancelled only if no other
+    /// failed, as it may have been cancelled because of that.
     pub unsuccessful: Option<Unsuccessful>,
 }
 

@@ -37,7 +37,7 @@ impl BreakerStore for MemoryStore {
         .await
     }
 
-    async fn note_success(&self, key: &BreakerKey, run: RunId) -> Result<(), StoreError> {
+    async fn note_success(&self, key: &BreakerKey, run: RunId) -> Result<Option<Breaker>, StoreError> {
         self.call(|shared| {
             let heals = match shared.breakers.get(key) {
                 Some(Breaker::Closed { .. }) => true,
@@ -47,7 +47,7 @@ impl BreakerStore for MemoryStore {
             if heals {
                 shared.breakers.remove(key);
             }
-            Ok(())
+            Ok(shared.breakers.get(key).copied())
         })
         .await
     }

@@ -92,7 +92,8 @@ impl Shared {
                 _ => tally.n_unfinished += 1,
             }
         }
-        let first = unsuccessful.into_iter().min_by_key(|(item, _)| *item);
+        let first =
+            unsuccessful.into_iter().min_by_key(|(item, child)| (child.state == RunState::Cancelled, *item));
         tally.unsuccessful = first.map(|(item, child)| Unsuccessful {
             run: child.new.id,
             item,
