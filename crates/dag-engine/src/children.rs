@@ -199,6 +199,19 @@ pub async fn look_at_only_child(
     Ok(outputs.into_iter().next().map(|(_, output)| output))
 }
 
+/// Asks for the end of the children of the attempt that failed before this one: if it was dropped, nobody has yet. A node
+/// that starts runs calls it before it does. The end of the run asks for what is left then.
+///
+/// Cancellation: safe. Waits while the store is away.
+///
+/// # Errors
+/// As the store has it.
+pub async fn end_earlier_round(children: &dyn ChildRuns, attempt: &Attempt) -> Result<(), NodeFailure> {
+    let Some(round) = attempt.failures.checked_sub(1) else { return Ok(()) };
+    let earlier = Parent { round, ..Parent::of(attempt) };
+    patiently(|| children.cancel(&earlier)).await
+}
+
 /// Asks the store until it answers: that it is away is no failure of a node.
 ///
 /// # Errors

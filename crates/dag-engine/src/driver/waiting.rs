@@ -145,6 +145,11 @@ impl Driver {
         self.progress.nodes().any(|(_, run)| run.waiting_for == Some(WaitingFor::Child))
     }
 
+    /// Whether an attempt that was dropped may have started runs for whose end nobody asked.
+    pub(super) fn may_have_left_children(&self) -> bool {
+        self.progress.nodes().any(|(_, run)| run.was_dropped)
+    }
+
     /// Holds the run for a moment longer; answers whether that moment is over.
     pub(super) fn has_lingered(&mut self) -> bool {
         let now = self.around.clock.now();

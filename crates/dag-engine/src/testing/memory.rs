@@ -257,14 +257,21 @@ impl RunStore for MemoryStore {
     }
 
     async fn list_acted_on(&self, owner: InstanceId) -> Result<Vec<ActedOn>, StoreError> {
-        self.call(|shared| {
+        let listed = self.call(|shared| {
             let own = shared.runs.values().filter(|run| run.owner == Some(owner));
             Ok(own
                 .filter(|run| run.cancel_requested || run.acted)
                 .map(|run| ActedOn { run: run.new.id, cancel_requested: run.cancel_requested })
-                .collect())
-        })
-        .await
+                .collect::<Vec<_>>())
+        });
+        let acted_on: Vec<ActedOn> = listed.await?;
+        let mut shared = self.lock();
+        for acted in acted_on.iter().filter(|acted| acted.cancel_requested) {
+            if let Some(run) = shared.runs.get_mut(&acted.run).filter(|run| run.owner == Some(owner)) {
+                run.is_end_heard = true;
+            }
+        }
+        Ok(acted_on)
     }
 
     async fn release_undriven(&self, owner: InstanceId, driven: &[RunId]) -> Result<usize, StoreError> {

@@ -17,7 +17,7 @@ use gathering_dag_engine::testing::Fault;
 use super::is_soak;
 use super::support::shapes::{N_SHAPES, ordered, shapes};
 use super::support::{
-    Case, CaseEdge, CaseNode, Ending, Episode, Failing, Kind, Meddling, ProcessPlan, check,
+    Case, CaseBreaker, CaseEdge, CaseNode, Ending, Episode, Failing, Kind, Meddling, ProcessPlan, check,
 };
 
 const FAULTS: [Fault; 4] = [Fault::CrashBefore, Fault::CrashAfter, Fault::FailBefore, Fault::FailAfter];
@@ -183,6 +183,55 @@ fn behaviours() -> Vec<(&'static str, Case)> {
             },
         ),
     ]
+}
+
+/// What a node may do with runs below its own, with people, and with its breaker.
+fn company() -> Vec<(&'static str, Case)> {
+    let plain = CaseNode::plain;
+    let call = |depth| CaseNode { kind: Kind::Call { depth }, takes_ms: 1, ..plain() };
+    let map = |n_items, max_concurrency| CaseNode {
+        kind: Kind::Map { n_items, max_concurrency },
+        takes_ms: 1,
+        ..plain()
+    };
+    let ask = |decision| CaseNode { kind: Kind::Ask(decision), acts_ms: 1, ..plain() };
+    let then = |node| Case::of(vec![node, plain()], &[(0, 1)]);
+    let announced = |case: Case| Case { meddling: Meddling { is_announced: true, ..case.meddling }, ..case };
+    let meddled = |meddling, node| Case { meddling, ..then(node) };
+    let hanging = Meddling { is_announced: true, ..Meddling::default() };
+    let cancelled = Meddling { cancel_after_ms: Some(40), ..hanging };
+    let timed_out = Meddling { timeout_ms: Some(40), ..hanging };
+    let slow = |node| CaseNode { waits_ms: 700, ..node };
+    let fails = |node| CaseNode { fails: 1, max_attempts: 2, ..node };
+    let hangs = |node| CaseNode { failing: Failing::Hanging, ..fails(node) };
+    let breaks = |node| CaseNode { breaker: Some(CaseBreaker { threshold: 1, reset_ms: 30 }), ..node };
+    vec![
+        ("a run below a run", then(call(1))),
+        ("a run below a run, announced", announced(then(call(1)))),
+        ("a run below a run below a run, announced", announced(then(call(2)))),
+        ("a run whose first round fails", announced(then(fails(call(1))))),
+        ("a run whose first round hangs", announced(then(hangs(call(2))))),
+        ("a run that must not be started again", announced(then(CaseNode { idempotent: false, ..call(1) }))),
+        ("a map of two at once", announced(then(map(3, 2)))),
+        ("a map of which an item fails", announced(then(CaseNode { max_attempts: 1, ..fails(map(3, 3)) }))),
+        ("a map that is tried again", announced(then(fails(map(2, 2))))),
+        ("a cancel of a run with runs below", meddled(cancelled, slow(call(2)))),
+        ("a cancel of a map", meddled(cancelled, slow(map(3, 2)))),
+        ("a deadline of a run with runs below", meddled(timed_out, slow(call(2)))),
+        ("an approval", announced(then(ask(Some(true))))),
+        ("an approval that takes its time", then(CaseNode { acts_ms: 700, ..ask(Some(true)) })),
+        ("a denial", announced(then(ask(Some(false))))),
+        ("an approval that nobody gives", then(ask(None))),
+        ("a breaker that opens", then(breaks(fails(plain())))),
+        ("a breaker of a node that waits for runs", announced(then(breaks(fails(call(1)))))),
+    ]
+}
+
+#[test]
+fn i1_to_i5_hold_at_every_crash_point_of_runs_below_runs_approvals_and_breakers() {
+    for (name, case) in company() {
+        check_every_point(name, &case);
+    }
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub struct StoredRun {
     pub available_at: Option<DateTime<Utc>>,
     /// Whether somebody asked for its end.
     pub cancel_requested: bool,
+    /// Whether who claimed it last has heard of that.
+    pub is_end_heard: bool,
     /// Whether somebody acted on it since it was claimed.
     pub acted: bool,
     /// When it was accepted.
@@ -62,6 +64,7 @@ impl StoredRun {
             recoveries: 0,
             available_at: new.available_at,
             cancel_requested: false,
+            is_end_heard: false,
             acted: false,
             created_at: now,
             deadline_at: new.timeout.map(|timeout| now + timeout),
@@ -128,6 +131,7 @@ impl Shared {
         run.epoch += 1;
         run.available_at = None;
         run.acted = false;
+        run.is_end_heard = run.cancel_requested;
         let claimed = ClaimedRun {
             claim: Claim { run: id, owner, epoch: run.epoch },
             project: run.new.project,
