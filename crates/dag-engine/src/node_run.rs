@@ -100,8 +100,6 @@ pub struct NodeRun {
     pub started_at: Option<DateTime<Utc>>,
     /// When it was resolved.
     pub ended_at: Option<DateTime<Utc>>,
-    /// Whether an attempt failed without ending by itself: what it had begun outside may go on.
-    pub(crate) was_dropped: bool,
     pub(crate) effects: BTreeMap<String, RecordedEffect>,
 }
 
@@ -133,14 +131,16 @@ impl NodeRun {
                 self.resolve(NodeState::Succeeded, at);
             }
             (Running, JournalEvent::Failed(failure)) => {
-                self.fail(failure);
+                self.failure = Some(failure.clone());
+                self.failures += 1;
                 let timed_out = failure.kind == NodeFailure::TIMED_OUT;
                 self.resolve(if timed_out { NodeState::TimedOut } else { NodeState::Failed }, at);
             }
             (Pending, JournalEvent::Skipped) => self.resolve(NodeState::Skipped, at),
             (Running, JournalEvent::Retrying { failure, until }) => {
                 self.state = Retrying;
-                self.fail(failure);
+                self.failure = Some(failure.clone());
+                self.failures += 1;
                 self.until = Some(*until);
             }
             (Running, JournalEvent::Waiting { on, until }) => {
@@ -166,12 +166,6 @@ impl NodeRun {
             (state, event) => return Err(IllegalRecord { state, event: event.kind() }),
         }
         Ok(())
-    }
-
-    fn fail(&mut self, failure: &NodeFailure) {
-        self.failure = Some(failure.clone());
-        self.failures += 1;
-        self.was_dropped |= [NodeFailure::TIMED_OUT, "interrupted", "panic"].contains(&failure.kind.as_str());
     }
 
     fn resolve(&mut self, state: NodeState, at: DateTime<Utc>) {

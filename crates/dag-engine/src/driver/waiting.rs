@@ -136,18 +136,18 @@ impl Driver {
     /// What the nodes wait for that wait for somebody: of several, what most likely needs a person.
     pub(super) fn awaited(&self) -> Option<WaitingFor> {
         let order = [WaitingFor::BudgetExceeded, WaitingFor::Approval, WaitingFor::Child];
-        let waits: Vec<WaitingFor> = self.progress.nodes().filter_map(|(_, run)| run.waiting_for).collect();
-        order.into_iter().find(|on| waits.contains(on))
+        order.into_iter().find(|on| self.progress.is_waiting_for(*on))
     }
 
     /// Whether a node waits for the end of runs that it started.
     pub(super) fn waits_for_children(&self) -> bool {
-        self.progress.nodes().any(|(_, run)| run.waiting_for == Some(WaitingFor::Child))
+        self.progress.is_waiting_for(WaitingFor::Child)
     }
 
-    /// Whether an attempt that was dropped may have started runs for whose end nobody asked.
+    /// Whether an attempt may have started runs for whose end nobody asked: one that failed may have been dropped before
+    /// it could, as when its time was over.
     pub(super) fn may_have_left_children(&self) -> bool {
-        self.progress.nodes().any(|(_, run)| run.was_dropped)
+        self.progress.has_failures()
     }
 
     /// Holds the run for a moment longer; answers whether that moment is over.

@@ -43,6 +43,8 @@ struct Shared {
     children: HashMap<RunId, Vec<RunId>>,
     decisions: HashMap<(RunId, NodeId), Decision>,
     breakers: HashMap<BreakerKey, Breaker>,
+    /// How many calls may have changed something.
+    n_changes: u64,
 }
 
 impl MemoryStore {
@@ -85,12 +87,12 @@ impl MemoryStore {
 
     /// Every run, by id.
     pub fn runs(&self) -> Vec<StoredRun> {
-        self.lock().runs.values().cloned().collect()
+        self.peek().runs.values().cloned().collect()
     }
 
     /// A run as it stands now.
     pub fn run(&self, run: RunId) -> Option<StoredRun> {
-        self.lock().runs.get(&run).cloned()
+        self.peek().runs.get(&run).cloned()
     }
 
     /// Forgets a run and its journal.
@@ -103,11 +105,23 @@ impl MemoryStore {
 
     /// A run's journal as it stands now.
     pub fn journal(&self, run: RunId) -> Vec<JournalEntry> {
-        self.lock().journals.get(&run).cloned().unwrap_or_default()
+        self.peek().journals.get(&run).cloned().unwrap_or_default()
+    }
+
+    /// A number that has grown if anything has changed: it spares those who watch a look at everything.
+    pub fn n_changes(&self) -> u64 {
+        self.peek().n_changes
+    }
+
+    /// To look only.
+    fn peek(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut shared = self.peek();
+        shared.n_changes += 1;
+        shared
     }
 
     /// Does one call as the fault plan has it.

@@ -63,8 +63,13 @@ impl People {
         let (told, store) = (Arc::clone(&self.told), store.clone());
         self.tasks.lock().unwrap().spawn(async move {
             let (mut acts, mut queued) = (HashSet::new(), HashSet::new());
+            let mut seen = 0;
             loop {
                 tokio::time::sleep(Duration::from_millis(5)).await;
+                let stands = store.n_changes();
+                if std::mem::replace(&mut seen, stands) == stands {
+                    continue;
+                }
                 let runs = store.runs();
                 let acted_on = |run: &&StoredRun| run.owner.is_some() && (run.acted || run.cancel_requested);
                 let stands = |run: &StoredRun| (run.new.id, run.epoch, run.cancel_requested);

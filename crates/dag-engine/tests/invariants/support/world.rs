@@ -289,9 +289,11 @@ impl World {
 
 /// Another process may have changed a breaker: the store on PostgreSQL tells of it.
 async fn keep_up_with(breakers: Breakers) {
+    let mut pause = Duration::from_millis(100);
     loop {
-        // What was known stays, and is right or asks the store.
+        // What was known stays if it fails: that is right, or asks the store.
         breakers.reload().await.ok();
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause + pause / 8).min(Duration::from_secs(60));
     }
 }
