@@ -1,5 +1,7 @@
 //! The store in memory keeps the promises of the ports.
 
+#![expect(clippy::unwrap_used, reason = "a failed check is a failed test")]
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
