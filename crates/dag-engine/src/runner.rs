@@ -23,8 +23,8 @@ const GATHER: Duration = Duration::from_millis(2);
 /// How long after the last claim that found something a rush is taken to be over.
 const QUIET: Duration = Duration::from_millis(20);
 
-/// How often a runner without room looks whether somebody acted on its runs.
-const FULL: Duration = Duration::from_secs(5);
+/// How often is looked whether somebody acted on the runs that are driven when nobody says so.
+const ACTS: Duration = Duration::from_secs(5);
 
 /// How long after a failure of the store the next look is taken at most.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
@@ -115,7 +115,8 @@ impl Look {
             Look::ClaimRest { by } => (by, Look::Claim),
             Look::ClaimAt(at) => (at, Look::Claim),
             Look::AskAt(at) => (at, Look::Ask),
-            Look::Full => (Instant::now() + FULL, Look::Full),
+            // The end of a run makes room, and changes how to look.
+            Look::Full => (Instant::now() + ACTS, Look::Full),
         }
     }
 
@@ -196,6 +197,7 @@ impl Runner {
         };
         let mut driving: JoinSet<(RunId, DriveEnd)> = JoinSet::new();
         let mut next_recovery = Instant::now();
+        let mut next_acts = Instant::now() + ACTS;
         let mut look = Look::Claim;
         loop {
             let queue_changed = self.handle.queue_changed.notified();
@@ -223,9 +225,10 @@ impl Runner {
                 }
                 () = self.handle.acted.notified() => self.pass_on_acts().await,
                 () = &mut queue_changed => look = Look::Claim,
-                () = tokio::time::sleep_until(at) => {
+                () = tokio::time::sleep_until(at) => look = then,
+                () = tokio::time::sleep_until(next_acts), if !driving.is_empty() => {
                     self.pass_on_acts().await;
-                    look = then;
+                    next_acts = Instant::now() + ACTS;
                 }
                 () = tokio::time::sleep_until(next_recovery) => {}
             }

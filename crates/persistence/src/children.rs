@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::accept::refused;
-use crate::claim::{CLAIM, ClaimedRow, ClaimedSql, repeat_on_fresh_entries};
+use crate::claim::{CLAIM, ClaimedRow, ClaimedSql, push_claimant, repeat_on_fresh_entries};
 use crate::error::DatabaseError;
 use crate::graphs;
 use crate::run_store::PgRunStore;
@@ -202,7 +202,8 @@ const CANCEL: &str = "
     )
     SELECT id FROM cancelled";
 
-/// Claims from the tree below one run.
+/// Claims from the tree below one run. It looks through the queue for those of the tree, which the planner is kept from
+/// seeing otherwise: of a large tree most have ended or wait for their turn.
 #[derive(QueryId)]
 struct ClaimBelow {
     owner: Uuid,
@@ -216,16 +217,16 @@ impl Query for ClaimBelow {
 
 impl QueryFragment<Pg> for ClaimBelow {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql("WITH args AS (SELECT ");
-        out.push_bind_param::<SqlUuid, _>(&self.owner)?;
+        push_claimant(&mut out, &self.owner)?;
         out.push_sql(
-            "::uuid AS owner), candidates AS (
-            SELECT runs.id FROM child_runs JOIN runs ON runs.id = child_runs.run_id
-            WHERE child_runs.root_run_id = ",
+            "candidates AS (
+            SELECT runs.id FROM runs
+            WHERE runs.state IN ('queued', 'waiting') AND runs.available_at <= now()
+                AND EXISTS (SELECT FROM child_runs WHERE run_id = runs.id AND (root_run_id = ",
         );
         out.push_bind_param::<SqlUuid, _>(&self.root)?;
         out.push_sql(
-            " AND runs.state IN ('queued', 'waiting') AND runs.available_at <= now()
+            ") IS TRUE)
             ORDER BY runs.available_at, runs.id LIMIT ",
         );
         out.push_bind_param::<BigInt, _>(&self.limit)?;

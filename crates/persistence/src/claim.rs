@@ -33,6 +33,15 @@ pub(crate) type ClaimedSql = (
     (Nullable<Timestamptz>, Bool, Bool, Bool, Timestamptz),
 );
 
+/// Who claims, as the first part of a `WITH`: nobody, if the instance was declared dead and its row is gone. The lock keeps
+/// the row there until the claim is committed, so that who declares the instance dead finds what it claimed.
+pub(crate) fn push_claimant<'b>(out: &mut AstPass<'_, 'b, Pg>, owner: &'b Uuid) -> QueryResult<()> {
+    out.push_sql("WITH args AS MATERIALIZED (SELECT id AS owner FROM instances WHERE id = ");
+    out.push_bind_param::<SqlUuid, _>(owner)?;
+    out.push_sql(" FOR KEY SHARE), ");
+    Ok(())
+}
+
 /// What every claim does with its candidates: the state is checked again (a candidate can be stale), the epoch rises,
 /// a run with an earlier owner gets its `taken_over` entry, and a first claim is an event. `available_at` is null while
 /// a run is driven, so that who acts meanwhile can leave word there. `IS TRUE` hides the condition from the planner, so
@@ -67,9 +76,8 @@ struct ClaimBatch {
 
 impl QueryFragment<Pg> for ClaimBatch {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql("WITH args AS (SELECT ");
-        out.push_bind_param::<SqlUuid, _>(&self.owner)?;
-        out.push_sql("::uuid AS owner), candidates AS (SELECT picked.id FROM generate_series(10, 1, -1) AS level (priority)
+        push_claimant(&mut out, &self.owner)?;
+        out.push_sql("candidates AS (SELECT picked.id FROM generate_series(10, 1, -1) AS level (priority)
             CROSS JOIN LATERAL (
                 SELECT runs.id FROM runs
                 WHERE runs.state IN ('queued', 'waiting') AND runs.priority = level.priority AND runs.available_at <= now()
@@ -96,9 +104,8 @@ struct ClaimOne {
 
 impl QueryFragment<Pg> for ClaimOne {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql("WITH args AS (SELECT ");
-        out.push_bind_param::<SqlUuid, _>(&self.owner)?;
-        out.push_sql("::uuid AS owner), candidates AS (SELECT ");
+        push_claimant(&mut out, &self.owner)?;
+        out.push_sql("candidates AS (SELECT ");
         out.push_bind_param::<SqlUuid, _>(&self.run)?;
         out.push_sql("::uuid AS id), ");
         out.push_sql(CLAIM);

@@ -9,9 +9,9 @@ use gathering_domain::{ProjectId, UserId};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::error::{DatabaseError, Refusal, violated};
+use crate::error::DatabaseError;
 use crate::pool::Pool;
-use crate::schema::{events, project_members};
+use crate::schema::{events, project_members, projects};
 use crate::wake::{Wake, WakeBus};
 
 /// Which events to read; what is absent does not restrict.
@@ -67,7 +67,14 @@ impl Events {
         data: &Value,
     ) -> Result<i64, DatabaseError> {
         let conn = self.pool.get().await?;
-        let inserted = diesel::insert_into(events::table)
+        let failed = |error| DatabaseError::query("writing an event", error);
+        if let Some(project) = project {
+            let is_there = diesel::select(diesel::dsl::exists(projects::table.find(project.as_uuid())));
+            if !is_there.get_result::<bool>(&mut &*conn).await.map_err(failed)? {
+                return Err(DatabaseError::Missing { what: "the project" });
+            }
+        }
+        let seq = diesel::insert_into(events::table)
             .values((
                 events::project_id.eq(project.map(ProjectId::as_uuid)),
                 events::type_.eq(event_type),
@@ -75,17 +82,10 @@ impl Events {
             ))
             .returning(events::seq)
             .get_result(&mut &*conn)
-            .await;
-        match inserted {
-            Ok(seq) => {
-                self.wakes.wake(Wake::Events);
-                Ok(seq)
-            }
-            Err(error) if violated(&error, Refusal::ForeignKey).is_some() => {
-                Err(DatabaseError::Missing { what: "the project" })
-            }
-            Err(error) => Err(DatabaseError::query("writing an event", error)),
-        }
+            .await
+            .map_err(failed)?;
+        self.wakes.wake(Wake::Events);
+        Ok(seq)
     }
 
     /// At most `limit` events after `after`, in order.

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::error::{DatabaseError, Refusal, violated};
 use crate::pool::Pool;
-use crate::schema::{project_members, projects, runs};
+use crate::schema::{events, project_members, projects, runs};
 use crate::{audit, members};
 
 /// How many runs one statement deletes: with what refers to them that takes about a second.
@@ -314,6 +314,7 @@ async fn delete(
         .select(some.field(runs::id))
         .limit(RUNS_AT_ONCE);
     while diesel::delete(runs::table.filter(runs::id.eq_any(batch))).execute(&mut conn).await? > 0 {}
+    diesel::delete(events::table.filter(events::project_id.eq(id.as_uuid()))).execute(&mut conn).await?;
     diesel::delete(project).execute(&mut conn).await?;
     let event = AuditEvent::new(AuditKind::ProjectDeleted, Some(by), origin)
         .with_detail(json!({ "project": id, "by": by }));

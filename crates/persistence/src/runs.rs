@@ -1,9 +1,9 @@
 //! Runs as a whole: accepted, listed, asked to stop. Driving them is the engine's.
 
-use diesel::dsl::now;
+use diesel::dsl::{now, sql};
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::sql_types::Timestamptz;
+use diesel::sql_types::{Bool, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_dag_engine::{ActedOn, NewRun};
 use gathering_domain::{InstanceId, PipelineId, ProjectId, RunId, RunState, ScheduleId, UserId};
@@ -196,6 +196,15 @@ fn filtered(filter: &RunFilter) -> Filtered<'static> {
         query = query.filter(runs::schedule_id.eq(schedule.as_uuid()));
     }
     if let Some(state) = filter.state {
+        // What the state implies leads the planner to the index that holds such runs and few others, also in a plan for
+        // any state of them.
+        query = match state {
+            RunState::Queued | RunState::Waiting => {
+                query.filter(sql::<Bool>("runs.state IN ('queued', 'waiting')"))
+            }
+            RunState::Running => query.filter(runs::owner.is_not_null()),
+            _ => query.filter(runs::ended_at.is_not_null()),
+        };
         query = query.filter(runs::state.eq(state.as_str()));
     }
     if let Some(before) = filter.before {
