@@ -77,11 +77,12 @@ pub trait BreakerStore: Send + Sync + 'static {
         settings: &CircuitBreaker,
     ) -> Result<Breaker, StoreError>;
 
-    /// Takes note of a success of this run: healthy again, unless it is open or another run probes it.
+    /// Takes note of a success of this run: healthy again, unless it is open or another run probes it. Answers where the
+    /// breaker stands then; `None`: healthy.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    async fn note_success(&self, key: &BreakerKey, run: RunId) -> Result<(), StoreError>;
+    async fn note_success(&self, key: &BreakerKey, run: RunId) -> Result<Option<Breaker>, StoreError>;
 
     /// Makes this run's attempt the probe if one may go now: open past its time, or half-open with a probe past its.
     /// Answers where the breaker stands then; the probe is this run's if it says so. `None`: healthy by now.
@@ -193,7 +194,7 @@ impl Guard {
             None if self.breakers.find(&self.key).is_none() => return,
             None => {
                 let noted = self.breakers.store.note_success(&self.key, self.run).await;
-                noted.map(|()| self.breakers.set(&self.key, None))
+                noted.map(|stands| self.breakers.set(&self.key, stands))
             }
         };
         if let Err(error) = noted {

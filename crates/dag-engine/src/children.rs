@@ -77,7 +77,8 @@ pub struct Tally {
     pub n_started: u32,
     /// How many of them have not ended.
     pub n_unfinished: u32,
-    /// Of those that ended otherwise than well, the one with the lowest item.
+    /// Of those that ended otherwise than well, the one with the lowest item; one that was cancelled only if no other
+    /// failed, as it may have been cancelled because of that.
     pub unsuccessful: Option<Unsuccessful>,
 }
 
@@ -196,6 +197,19 @@ pub async fn look_at_only_child(
     }
     let outputs = patiently(|| children.load_outputs(parent, 0, 1)).await?;
     Ok(outputs.into_iter().next().map(|(_, output)| output))
+}
+
+/// Asks for the end of the children of the attempt that failed before this one: if it was dropped, nobody has yet. A node
+/// that starts runs calls it before it does. The end of the run asks for what is left then.
+///
+/// Cancellation: safe. Waits while the store is away.
+///
+/// # Errors
+/// As the store has it.
+pub async fn end_earlier_round(children: &dyn ChildRuns, attempt: &Attempt) -> Result<(), NodeFailure> {
+    let Some(round) = attempt.failures.checked_sub(1) else { return Ok(()) };
+    let earlier = Parent { round, ..Parent::of(attempt) };
+    patiently(|| children.cancel(&earlier)).await
 }
 
 /// Asks the store until it answers: that it is away is no failure of a node.

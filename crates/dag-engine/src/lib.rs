@@ -25,7 +25,8 @@ pub mod testing;
 
 pub use breaker::{Breaker, BreakerKey, BreakerStore, Breakers};
 pub use children::{
-    Bond, ChildRuns, MAX_DEPTH, NewChild, Parent, StartChildrenError, Tally, Unsuccessful, look_at_only_child,
+    Bond, ChildRuns, MAX_DEPTH, NewChild, Parent, StartChildrenError, Tally, Unsuccessful, end_earlier_round,
+    look_at_only_child,
 };
 pub use clock::{Clock, SystemClock};
 pub use decisions::{Decision, Decisions};

@@ -2,11 +2,11 @@
 //!
 //! Each node and edge is looked at once when it is resolved, so a run costs time linear in its graph.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use gathering_domain::{EdgeOn, Join, ProjectId, RunId};
+use gathering_domain::{EdgeOn, Join, ProjectId, RunId, WaitingFor};
 use serde_json::{Map, Value, json};
 
 use crate::expression::{EvaluationError, Scope};
@@ -31,6 +31,9 @@ pub(crate) struct Progress {
     /// Nodes that are resolved while the edges out of them are not.
     to_resolve: VecDeque<usize>,
     n_resolved: usize,
+    /// How many nodes wait, by what they wait for.
+    n_waiting: BTreeMap<WaitingFor, usize>,
+    has_failures: bool,
 }
 
 /// One element of the list of a `map`.
@@ -74,6 +77,8 @@ impl Progress {
             taken: vec![0; n],
             to_resolve: VecDeque::new(),
             n_resolved: 0,
+            n_waiting: BTreeMap::new(),
+            has_failures: false,
         }
     }
 
@@ -98,12 +103,33 @@ impl Progress {
         attempt: i32,
         at: DateTime<Utc>,
     ) -> Result<(), IllegalRecord> {
+        let waited_for = self.nodes[node].waiting_for;
         self.nodes[node].apply(event, attempt, at)?;
+        let NodeRun { waiting_for, failures, .. } = self.nodes[node];
+        self.has_failures |= failures > 0;
+        if waiting_for != waited_for {
+            if let Some(n) = waited_for.and_then(|on| self.n_waiting.get_mut(&on)) {
+                *n -= 1;
+            }
+            if let Some(on) = waiting_for {
+                *self.n_waiting.entry(on).or_default() += 1;
+            }
+        }
         if self.nodes[node].state.is_resolved() {
             self.to_resolve.push_back(node);
             self.n_resolved += 1;
         }
         Ok(())
+    }
+
+    /// Whether a node waits for this. Asked often, so it is counted.
+    pub(crate) fn is_waiting_for(&self, on: WaitingFor) -> bool {
+        self.n_waiting.get(&on).is_some_and(|n| *n > 0)
+    }
+
+    /// Whether an attempt of a node failed.
+    pub(crate) const fn has_failures(&self) -> bool {
+        self.has_failures
     }
 
     /// Takes in what the journal holds.

@@ -1,5 +1,5 @@
 //! What tests of this crate and of those who embed it need: the store in memory with faults, virtual time, and the cases
-//! that every implementation of [`crate::RunStore`] must pass.
+//! that every implementation of a port must pass.
 
 mod clock;
 mod faults;
@@ -8,5 +8,5 @@ mod suite;
 
 pub use clock::VirtualClock;
 pub use faults::{Fault, Faults};
-pub use memory::{MemoryStore, StoredRun};
-pub use suite::{StoreFixture, store_cases};
+pub use memory::{MemoryStore, Place, StoredRun};
+pub use suite::{PortsFixture, StoreFixture, breaker_cases, child_run_cases, decision_cases, store_cases};

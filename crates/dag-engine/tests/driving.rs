@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use gathering_dag_engine::testing::{MemoryStore, StoredRun, VirtualClock};
 use gathering_dag_engine::{
     Attempt, Clock, DriveEnd, EffectClass, Engine, EngineSettings, Fields, JournalEvent, NewRun, NodeFailure,
-    NodeRun, NodeState, NodeType, NodeTypes, Outcome, RunStore, Shape, Signals,
+    NodeRun, NodeState, NodeType, NodeTypes, Outcome, RunStore, Shape, Signals, Wait,
 };
-use gathering_domain::{Digest, InstanceId, NodeId, ProjectId, RunEvent, RunId, RunState};
+use gathering_domain::{Digest, InstanceId, NodeId, ProjectId, RunEvent, RunId, RunState, WaitingFor};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -416,4 +416,35 @@ async fn a_run_whose_definition_does_not_hold_any_more_fails_and_says_so() {
     let run = bench.run(json!({"nodes": [{"id": "a", "type": "gone"}]})).await;
     assert_eq!(run.state, RunState::Failed);
     assert!(message(&run).contains("there is no node type `gone`"), "{}", message(&run));
+}
+
+/// Looks slowly, and finds something that came for its first attempt alone.
+struct LooksSlowly;
+
+#[async_trait]
+impl NodeType for LooksSlowly {
+    fn check(&self, _config: &mut Fields<'_>) {}
+
+    async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
+        match (attempt.failures, attempt.woken) {
+            (0, true) => Err(NodeFailure::retryable(NodeFailure::TIMED_OUT, "as planned")),
+            (_, true) => Ok(Outcome::Done(json!("second"))),
+            (failures, false) => {
+                let until = attempt.now + Duration::from_millis(if failures == 0 { 500 } else { 3000 });
+                Ok(Outcome::Wait(Wait { on: WaitingFor::Child, until: Some(until) }))
+            }
+        }
+    }
+
+    async fn look(&self, attempt: Attempt) -> Result<Option<Outcome>, NodeFailure> {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok((attempt.failures == 0).then(|| Outcome::Done(json!("first"))))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_attempt_finds_too_late_is_not_what_the_next_one_waits_for() {
+    let bench = Bench::new(types().with("slow", LooksSlowly));
+    let node = json!({"id": "a", "type": "slow", "retry": {"max_attempts": 2, "initial_backoff_ms": 10}});
+    assert_eq!(output(&bench.run(json!({"nodes": [node]})).await), json!({"a": "second"}));
 }

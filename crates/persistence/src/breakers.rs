@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use diesel::dsl::now;
 use diesel::prelude::*;
 use diesel::sql_types::{Integer, Interval, Text, Timestamptz, Uuid as SqlUuid};
-use diesel_async::RunQueryDsl;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_dag_engine::{Breaker, BreakerKey, BreakerStore, StoreError};
 use gathering_domain::{CircuitBreaker, RunId};
 use uuid::Uuid;
@@ -114,7 +114,7 @@ impl BreakerStore for PgRunStore {
         }
     }
 
-    async fn note_success(&self, key: &BreakerKey, run: RunId) -> Result<(), StoreError> {
+    async fn note_success(&self, key: &BreakerKey, run: RunId) -> Result<Option<Breaker>, StoreError> {
         let conn = self.pool.get().await?;
         let is_probe =
             circuit_breakers::state.eq("half_open").and(circuit_breakers::probe_run.eq(run.as_uuid()));
@@ -127,8 +127,9 @@ impl BreakerStore for PgRunStore {
                 .map_err(|error| DatabaseError::query("taking note of a success", error))?;
         if healed > 0 {
             self.wakes.wake(Wake::Breakers);
+            return Ok(None);
         }
-        Ok(())
+        Ok(find(&conn, key).await?)
     }
 
     async fn try_probe(
@@ -164,8 +165,18 @@ impl BreakerStore for PgRunStore {
             self.wakes.wake(Wake::Breakers);
             return Ok(Some(row.into_breaker()?.1));
         }
-        let row: Option<Row> =
-            breaker.select(Row::as_select()).first(&mut &*conn).await.optional().map_err(failed)?;
-        Ok(row.map(Row::into_breaker).transpose()?.map(|(_, breaker)| breaker))
+        Ok(find(&conn, key).await?)
     }
+}
+
+/// Where a breaker stands; healthy if it is not there.
+async fn find(mut conn: &AsyncPgConnection, key: &BreakerKey) -> Result<Option<Breaker>, DatabaseError> {
+    let row: Option<Row> = circuit_breakers::table
+        .find((key.pipeline.as_uuid(), key.node.as_str()))
+        .select(Row::as_select())
+        .first(&mut conn)
+        .await
+        .optional()
+        .map_err(|error| DatabaseError::query("looking at a circuit breaker", error))?;
+    Ok(row.map(Row::into_breaker).transpose()?.map(|(_, breaker)| breaker))
 }

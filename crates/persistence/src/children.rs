@@ -175,7 +175,8 @@ impl QueryFragment<Pg> for CountChildren {
             first.id, first.item, first.state, first.error
             FROM (SELECT) AS one LEFT JOIN (
                 SELECT id, item, state, error FROM unfinished WHERE state NOT IN ('queued', 'running', 'waiting')
-                ORDER BY item LIMIT 1) AS first ON true");
+                -- One that was cancelled may have been so because another failed.
+                ORDER BY state = 'cancelled', item LIMIT 1) AS first ON true");
         Ok(())
     }
 }

@@ -71,9 +71,11 @@ impl Driver {
         };
         let timeout = self.graph.nodes[node].spec.timeout;
         let guard = self.guard_of(node);
+        // One that waited goes on with what it began: only a beginning asks whether it may.
+        let begins = !attempt.woken;
         async move {
             let _stopped_when_dropped = stop.drop_guard();
-            if let Some(Err(refused)) = on_guard(&guard, Guard::admit).await {
+            if begins && let Some(Err(refused)) = on_guard(&guard, Guard::admit).await {
                 return (node, Err(refused));
             }
             let result = execute(&*node_type, attempt, timeout).await;

@@ -42,11 +42,11 @@ impl Driver {
                 event: RunEvent::Succeeded,
                 output: Some(output),
                 error: None,
-                abandons_children: false,
+                abandons_children: self.may_have_left_children(),
             },
             Err(error) => RunEnd {
                 event: RunEvent::Failed,
-                abandons_children: false,
+                abandons_children: self.may_have_left_children(),
                 output: None,
                 error: Some(RunError {
                     kind: "output".to_owned(),
@@ -74,7 +74,8 @@ impl Driver {
     /// Ends the run before its last node: what executes or waits is dropped and recorded as cancelled (I5).
     fn end(&mut self, event: RunEvent, error: RunError) {
         // Asked before those that wait are recorded as cancelled. One that executes may just have started some.
-        let abandons_children = self.waits_for_children() || self.n_active > 0;
+        let abandons_children =
+            self.waits_for_children() || self.n_active > 0 || self.may_have_left_children();
         self.executing.clear();
         self.looks.clear();
         self.launches.clear();

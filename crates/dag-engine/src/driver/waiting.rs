@@ -22,7 +22,11 @@ use crate::node_type::Outcome;
 /// How long a run is held whose nodes only wait for somebody, so that what comes soon needs no new claim.
 const LINGER: Duration = Duration::from_millis(500);
 
-type Found = Result<Option<Outcome>, NodeFailure>;
+/// What a look found, and for which attempt: the next one waits for something else.
+pub(super) struct Found {
+    attempt: i32,
+    result: Result<Option<Outcome>, NodeFailure>,
+}
 
 /// The looks of waiting nodes that are under way, at most one per node.
 #[derive(Default)]
@@ -77,6 +81,7 @@ impl Driver {
         }
         self.looks.stale.insert(node, false);
         let guard = self.guard_of(node);
+        let number = self.progress.node(node).attempt;
         let look = match self.attempt_of(node) {
             Ok((node_type, attempt, stop)) => {
                 self.looks.configs.insert(node, Arc::clone(&attempt.config));
@@ -88,11 +93,13 @@ impl Driver {
                     if let (Some(guard), Ok(Some(_)) | Err(_)) = (&guard, &found) {
                         guard.report(found.as_ref().err()).await;
                     }
-                    (node, found)
+                    (node, Found { attempt: number, result: found })
                 }
                 .boxed()
             }
-            Err(failure) => std::future::ready((node, Err(failure))).boxed(),
+            Err(failure) => {
+                std::future::ready((node, Found { attempt: number, result: Err(failure) })).boxed()
+            }
         };
         self.looks.futures.push(look);
     }
@@ -104,7 +111,9 @@ impl Driver {
         if !self.waits_for_somebody(node) {
             return;
         }
-        let result = match found {
+        let is_late = found.attempt != self.progress.node(node).attempt;
+        let result = match found.result {
+            _ if is_late => return self.look(node),
             Ok(Some(outcome)) => Ok(outcome),
             Ok(None) if stale => return self.look(node),
             Ok(None) => return,
@@ -136,13 +145,18 @@ impl Driver {
     /// What the nodes wait for that wait for somebody: of several, what most likely needs a person.
     pub(super) fn awaited(&self) -> Option<WaitingFor> {
         let order = [WaitingFor::BudgetExceeded, WaitingFor::Approval, WaitingFor::Child];
-        let waits: Vec<WaitingFor> = self.progress.nodes().filter_map(|(_, run)| run.waiting_for).collect();
-        order.into_iter().find(|on| waits.contains(on))
+        order.into_iter().find(|on| self.progress.is_waiting_for(*on))
     }
 
     /// Whether a node waits for the end of runs that it started.
     pub(super) fn waits_for_children(&self) -> bool {
-        self.progress.nodes().any(|(_, run)| run.waiting_for == Some(WaitingFor::Child))
+        self.progress.is_waiting_for(WaitingFor::Child)
+    }
+
+    /// Whether an attempt may have started runs for whose end nobody asked: one that failed may have been dropped before
+    /// it could, as when its time was over.
+    pub(super) fn may_have_left_children(&self) -> bool {
+        self.progress.has_failures()
     }
 
     /// Holds the run for a moment longer; answers whether that moment is over.

@@ -10,7 +10,7 @@ use gathering_domain::{Digest, WaitingFor};
 use serde_json::{Value, json};
 
 use super::{Attempt, NodeType, Outcome, Wait};
-use crate::children::{Bond, ChildRuns, NewChild, Parent, StartChildrenError, patiently};
+use crate::children::{Bond, ChildRuns, NewChild, Parent, StartChildrenError, end_earlier_round, patiently};
 use crate::fields::{Fields, Shape};
 use crate::journal::NodeFailure;
 use crate::store::StoreError;
@@ -128,6 +128,7 @@ impl NodeType for MapNode {
             patiently(|| self.children.cancel(&parent)).await?;
             return Err(NodeFailure::retryable(NodeFailure::TIMED_OUT, "its items took too long"));
         }
+        end_earlier_round(&*self.children, &attempt).await?;
         if items_of(&attempt.config)?.is_empty() {
             return Ok(Outcome::Done(json!([])));
         }

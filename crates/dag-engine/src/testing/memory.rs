@@ -1,4 +1,7 @@
 //! The store in memory: the twin of the one on PostgreSQL.
+//!
+//! It is every port that the engine has: runs, the runs that nodes start, decisions and circuit breakers. Each call is
+//! subject to the same fault plan; what people do from outside is not.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,15 +9,21 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use gathering_domain::{Digest, InstanceId, RunEvent, RunId, RunState};
+use gathering_domain::{Digest, InstanceId, NodeId, PipelineId, RunEvent, RunId, RunState};
 use serde_json::Value;
 
+pub use self::runs::{Place, StoredRun};
 use super::faults::{Fault, Faults};
+use crate::breaker::{Breaker, BreakerKey};
 use crate::clock::Clock;
+use crate::decisions::Decision;
 use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
-use crate::store::{
-    ActedOn, Checkpoint, Claim, ClaimedRun, NewRun, Release, RunEnd, RunError, RunStore, StoreError,
-};
+use crate::store::{ActedOn, Checkpoint, Claim, ClaimedRun, NewRun, RunEnd, RunError, RunStore, StoreError};
+
+mod breakers;
+mod children;
+mod decisions;
+mod runs;
 
 /// Runs in memory, shared by several instances, each of which sees its own faults.
 #[derive(Clone)]
@@ -30,42 +39,12 @@ struct Shared {
     runs: BTreeMap<RunId, StoredRun>,
     journals: HashMap<RunId, Vec<JournalEntry>>,
     dead: HashSet<InstanceId>,
-}
-
-/// A run as it stands in the store.
-#[derive(Debug, Clone)]
-pub struct StoredRun {
-    /// What was accepted.
-    pub new: NewRun,
-    /// Where it stands.
-    pub state: RunState,
-    /// Who drives it.
-    pub owner: Option<InstanceId>,
-    /// The last claim.
-    pub epoch: i64,
-    /// How often its owner died.
-    pub recoveries: i32,
-    /// Not to be claimed before.
-    pub available_at: Option<DateTime<Utc>>,
-    /// Whether somebody asked for its end.
-    pub cancel_requested: bool,
-    /// Whether somebody acted on it since it was claimed.
-    pub acted: bool,
-    /// When it was accepted.
-    pub created_at: DateTime<Utc>,
-    /// How it ended.
-    pub end: Option<RunEnd>,
-}
-
-impl StoredRun {
-    /// From when it can be claimed, if nobody acts on it before.
-    fn claimable_from(&self) -> Option<DateTime<Utc>> {
-        match self.state {
-            RunState::Queued => Some(self.available_at.unwrap_or(self.created_at)),
-            RunState::Waiting => self.available_at,
-            _ => None,
-        }
-    }
+    /// The awaited children of each run, in the order in which they were started.
+    children: HashMap<RunId, Vec<RunId>>,
+    decisions: HashMap<(RunId, NodeId), Decision>,
+    breakers: HashMap<BreakerKey, Breaker>,
+    /// How many calls may have changed something.
+    n_changes: u64,
 }
 
 impl MemoryStore {
@@ -85,33 +64,35 @@ impl MemoryStore {
         self.lock().dead.insert(instance);
     }
 
-    /// Asks for a run's end, as the API would: at once if nobody drives it.
+    /// Asks for a run's end, as the API would: at once if no node of it was ever started, else its driver ends it.
     pub fn request_cancel(&self, run: RunId) {
-        let mut shared = self.lock();
-        if let Some(run) = shared.runs.get_mut(&run) {
-            run.cancel_requested = true;
-            if run.owner.is_none()
-                && let Ok(state) = run.state.after(RunEvent::Cancelled)
-            {
-                run.state = state;
-            }
-        }
+        let now = self.clock.now();
+        self.lock().request_cancel(run, now);
     }
 
     /// Says that something came that a node of the run may wait for: the run can be claimed, or its owner is told.
     pub fn act_on(&self, run: RunId) {
         let now = self.clock.now();
         if let Some(run) = self.lock().runs.get_mut(&run) {
-            match run.state {
-                RunState::Waiting => run.available_at = Some(now),
-                _ => run.acted = true,
-            }
+            run.act(now);
         }
+    }
+
+    /// Makes a run one of this pipeline, as its acceptance would.
+    pub fn make_run_of(&self, pipeline: PipelineId, run: RunId) {
+        if let Some(run) = self.lock().runs.get_mut(&run) {
+            run.pipeline = Some(pipeline);
+        }
+    }
+
+    /// Every run, by id.
+    pub fn runs(&self) -> Vec<StoredRun> {
+        self.peek().runs.values().cloned().collect()
     }
 
     /// A run as it stands now.
     pub fn run(&self, run: RunId) -> Option<StoredRun> {
-        self.lock().runs.get(&run).cloned()
+        self.peek().runs.get(&run).cloned()
     }
 
     /// Forgets a run and its journal.
@@ -119,28 +100,41 @@ impl MemoryStore {
         let mut shared = self.lock();
         shared.runs.remove(&run);
         shared.journals.remove(&run);
+        shared.children.remove(&run);
     }
 
     /// A run's journal as it stands now.
     pub fn journal(&self, run: RunId) -> Vec<JournalEntry> {
-        self.lock().journals.get(&run).cloned().unwrap_or_default()
+        self.peek().journals.get(&run).cloned().unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shared> {
+    /// A number that has grown if anything has changed: it spares those who watch a look at everything.
+    pub fn n_changes(&self) -> u64 {
+        self.peek().n_changes
+    }
+
+    /// To look only.
+    fn peek(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        let mut shared = self.peek();
+        shared.n_changes += 1;
+        shared
+    }
+
     /// Does one call as the fault plan has it.
-    async fn call<T>(
+    async fn call<T, E: From<StoreError>>(
         &self,
-        act: impl FnOnce(&mut Shared) -> Result<T, StoreError> + Send,
-    ) -> Result<T, StoreError> {
+        act: impl FnOnce(&mut Shared) -> Result<T, E> + Send,
+    ) -> Result<T, E> {
         // A real store always takes a moment, in which others go on.
         tokio::task::yield_now().await;
         if self.faults.crashed().is_cancelled() {
             match self.faults.crash().await {}
         }
-        let away = || StoreError::Unavailable("a planned fault".into());
+        let away = || StoreError::Unavailable("a planned fault".into()).into();
         let fault = self.faults.next();
         match fault {
             Some(Fault::FailBefore) => return Err(away()),
@@ -158,78 +152,6 @@ impl MemoryStore {
 }
 
 impl Shared {
-    fn claim(&mut self, id: RunId, owner: InstanceId, now: DateTime<Utc>) -> Option<ClaimedRun> {
-        // Who was declared dead has no identity any more in which it could claim.
-        if self.dead.contains(&owner) {
-            return None;
-        }
-        let run = self.runs.get_mut(&id)?;
-        run.state = run.state.after(RunEvent::Claimed).ok()?;
-        run.owner = Some(owner);
-        run.epoch += 1;
-        run.available_at = None;
-        run.acted = false;
-        let claimed = ClaimedRun {
-            claim: Claim { run: id, owner, epoch: run.epoch },
-            project: run.new.project,
-            graph: run.new.graph,
-            input: run.new.input.clone(),
-            deadline_at: run.new.timeout.map(|timeout| run.created_at + timeout),
-            cancel_requested: run.cancel_requested,
-            is_rerun: false,
-            pipeline: None,
-            is_item: false,
-            created_at: run.created_at,
-        };
-        if claimed.was_claimed_before() {
-            self.append(claimed.claim, vec![Record::of_run(JournalEvent::TakenOver)], now);
-        }
-        Some(claimed)
-    }
-
-    fn append(&mut self, claim: Claim, records: Vec<Record>, now: DateTime<Utc>) {
-        let journal = self.journals.entry(claim.run).or_default();
-        for record in records {
-            let seq = journal.len() as Seq + 1;
-            journal.push(JournalEntry { seq, record, owner: Some(claim.owner), epoch: claim.epoch, at: now });
-        }
-    }
-
-    fn commit(&mut self, checkpoint: &Checkpoint, now: DateTime<Utc>) -> Result<(), StoreError> {
-        let claim = checkpoint.claim;
-        let lost = || StoreError::ClaimLost { run: claim.run };
-        let journal = self.journals.get(&claim.run).map(Vec::as_slice).unwrap_or_default();
-        let first = usize::try_from(checkpoint.first_seq - 1).map_err(|_| lost())?;
-        let there = journal.get(first..).ok_or_else(lost)?;
-        let written_before = !checkpoint.records.is_empty()
-            && there.len() >= checkpoint.records.len()
-            && there.iter().zip(&checkpoint.records).all(|(entry, record)| {
-                entry.record == *record && entry.epoch == claim.epoch && entry.owner == Some(claim.owner)
-            });
-        if !there.is_empty() && !written_before {
-            return Err(lost());
-        }
-        let run = self.runs.get_mut(&claim.run).ok_or_else(lost)?;
-        if let Some(release) = &checkpoint.release {
-            if (run.owner, run.epoch) == (Some(claim.owner), claim.epoch) {
-                run.state = run.state.after(release.event()).map_err(|_| lost())?;
-                run.owner = None;
-                match release {
-                    Release::End(end) => run.end = Some(end.clone()),
-                    Release::Park { .. } if run.acted => run.available_at = Some(now),
-                    Release::Park { until, .. } => run.available_at = *until,
-                    Release::HandBack => {}
-                }
-            } else if !(run.epoch == claim.epoch && released_as(run, release)) {
-                return Err(lost());
-            }
-        }
-        if !written_before {
-            self.append(claim, checkpoint.records.clone(), now);
-        }
-        Ok(())
-    }
-
     fn recover(&mut self, max_recoveries: i32, now: DateTime<Utc>) -> usize {
         let dead = &self.dead;
         let orphans: Vec<RunId> = self
@@ -239,6 +161,7 @@ impl Shared {
             .map(|run| run.new.id)
             .collect();
         for &id in &orphans {
+            let mut failed = false;
             let Some(run) = self.runs.get_mut(&id) else { continue };
             let Some(owner) = run.owner.take() else { continue };
             run.recoveries += 1;
@@ -254,20 +177,20 @@ impl Shared {
                     abandons_children: true,
                 };
                 run.end = Some(end);
+                failed = true;
             } else {
                 run.state = RunState::Queued;
             }
             // Raises the number that a late append of the former owner would need.
             let claim = Claim { run: id, owner, epoch: run.epoch };
+            if failed {
+                self.wake_parent(id, now);
+                self.abandon_children(id, now);
+            }
             self.append(claim, vec![Record::of_run(JournalEvent::TakenOver)], now);
         }
         orphans.len()
     }
-}
-
-/// Whether the run stands as this release would leave it: the answer to the first try got lost.
-fn released_as(run: &StoredRun, release: &Release) -> bool {
-    run.owner.is_none() && RunState::Running.after(release.event()).is_ok_and(|state| state == run.state)
 }
 
 #[async_trait]
@@ -291,18 +214,7 @@ impl RunStore for MemoryStore {
     async fn enqueue(&self, new: NewRun) -> Result<(), StoreError> {
         let now = self.clock.now();
         self.call(|shared| {
-            shared.runs.entry(new.id).or_insert_with(|| StoredRun {
-                state: RunState::Queued,
-                owner: None,
-                epoch: 0,
-                recoveries: 0,
-                available_at: new.available_at,
-                cancel_requested: false,
-                acted: false,
-                created_at: now,
-                end: None,
-                new,
-            });
+            shared.runs.entry(new.id).or_insert_with(|| StoredRun::accepted(new, now));
             Ok(())
         })
         .await
@@ -359,14 +271,21 @@ impl RunStore for MemoryStore {
     }
 
     async fn list_acted_on(&self, owner: InstanceId) -> Result<Vec<ActedOn>, StoreError> {
-        self.call(|shared| {
+        let listed = self.call(|shared| {
             let own = shared.runs.values().filter(|run| run.owner == Some(owner));
             Ok(own
                 .filter(|run| run.cancel_requested || run.acted)
                 .map(|run| ActedOn { run: run.new.id, cancel_requested: run.cancel_requested })
-                .collect())
-        })
-        .await
+                .collect::<Vec<_>>())
+        });
+        let acted_on: Vec<ActedOn> = listed.await?;
+        let mut shared = self.lock();
+        for acted in acted_on.iter().filter(|acted| acted.cancel_requested) {
+            if let Some(run) = shared.runs.get_mut(&acted.run).filter(|run| run.owner == Some(owner)) {
+                run.is_end_heard = true;
+            }
+        }
+        Ok(acted_on)
     }
 
     async fn release_undriven(&self, owner: InstanceId, driven: &[RunId]) -> Result<usize, StoreError> {

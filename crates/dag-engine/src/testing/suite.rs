@@ -1,4 +1,4 @@
-//! The promises of [`RunStore`], as cases that run against every implementation.
+//! The promises of [`RunStore`] and of the other ports, as cases that run against every implementation.
 
 #![expect(clippy::unwrap_used, reason = "a failed case is a failed test")]
 use std::sync::Arc;
@@ -10,6 +10,16 @@ use serde_json::{Value, json};
 
 use crate::journal::{JournalEvent, Record};
 use crate::store::{Checkpoint, Claim, ClaimedRun, NewRun, Release, RunEnd, RunStore, StoreError};
+
+pub use self::breakers::breaker_cases;
+pub use self::children::child_run_cases;
+pub use self::decisions::decision_cases;
+pub use self::ports::PortsFixture;
+
+mod breakers;
+mod children;
+mod decisions;
+mod ports;
 
 /// What the cases need besides the store.
 #[async_trait]
@@ -45,7 +55,7 @@ where
     a_parked_run_is_claimed_when_its_time_comes(&*make().await).await;
 }
 
-async fn accept(fixture: &dyn StoreFixture, priority: i32) -> RunId {
+async fn accept(fixture: &(impl StoreFixture + ?Sized), priority: i32) -> RunId {
     let store = fixture.store();
     let definition = json!({"nodes": [{"id": "a", "type": "trigger"}]});
     let graph = Digest::of_json(&definition);
@@ -83,7 +93,7 @@ fn ended(claim: Claim, first_seq: i64, output: Value) -> Checkpoint {
     Checkpoint { claim, first_seq, records, release: Some(Release::End(end)) }
 }
 
-async fn commit(fixture: &dyn StoreFixture, checkpoint: Checkpoint) -> Result<(), StoreError> {
+async fn commit(fixture: &(impl StoreFixture + ?Sized), checkpoint: Checkpoint) -> Result<(), StoreError> {
     fixture.store().commit(&[checkpoint]).await.unwrap().remove(0)
 }
 

@@ -12,12 +12,23 @@ use proptest::test_runner::{RngSeed, TestRunner};
 
 use super::is_soak;
 use super::support::{
-    Case, CaseEdge, CaseNode, Ending, Episode, Failing, Kind, Meddling, ProcessPlan, check,
+    Case, CaseBreaker, CaseEdge, CaseNode, Ending, Episode, Failing, Kind, Meddling, ProcessPlan, check,
 };
 
 fn any_node() -> impl Strategy<Value = CaseNode> {
     let time = || prop_oneof![4 => Just(0u64), 1 => 10u64..2000];
-    let kind = prop_oneof![4 => Just(Kind::Work), 1 => any::<bool>().prop_map(Kind::Decide)];
+    let kind = prop_oneof![
+        8 => Just(Kind::Work),
+        2 => any::<bool>().prop_map(Kind::Decide),
+        1 => prop_oneof![3 => Just(Some(true)), 1 => Just(Some(false)), 1 => Just(None)].prop_map(Kind::Ask),
+        1 => (1u32..3).prop_map(|depth| Kind::Call { depth }),
+        1 => (0u32..4, 1u32..3).prop_map(|(n_items, max_concurrency)| Kind::Map { n_items, max_concurrency }),
+    ];
+    let breaker = prop_oneof![
+        6 => Just(None),
+        1 => (1u32..4, 10u64..2000)
+            .prop_map(|(threshold, reset_ms)| Some(CaseBreaker { threshold, reset_ms })),
+    ];
     let failing = prop_oneof![4 => Just(Failing::Retryable), 1 => Just(Failing::Permanent), 1 => Just(Failing::Hanging)];
     let effect = prop_oneof![
         4 => Just(None),
@@ -25,10 +36,10 @@ fn any_node() -> impl Strategy<Value = CaseNode> {
             .prop_map(Some),
     ];
     let idempotent = prop_oneof![6 => Just(true), 1 => Just(false)];
-    let behaviour = (kind, any::<bool>(), failing, effect, idempotent);
+    let behaviour = (kind, any::<bool>(), failing, effect, idempotent, breaker);
     (behaviour, 0u32..3, 1u32..4, 0u64..30, time(), time()).prop_map(
         |(
-            (kind, join_all, failing, effect, idempotent),
+            (kind, join_all, failing, effect, idempotent, breaker),
             fails,
             max_attempts,
             takes_ms,
@@ -49,6 +60,7 @@ fn any_node() -> impl Strategy<Value = CaseNode> {
                 idempotent,
                 // The time of a node that hangs would also count for the announcement of its effect.
                 effect: effect.filter(|_| failing != Failing::Hanging),
+                breaker,
             }
         },
     )

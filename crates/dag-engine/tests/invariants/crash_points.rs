@@ -17,7 +17,7 @@ use gathering_dag_engine::testing::Fault;
 use super::is_soak;
 use super::support::shapes::{N_SHAPES, ordered, shapes};
 use super::support::{
-    Case, CaseEdge, CaseNode, Ending, Episode, Failing, Kind, Meddling, ProcessPlan, check,
+    Case, CaseBreaker, CaseEdge, CaseNode, Ending, Episode, Failing, Kind, Meddling, ProcessPlan, check,
 };
 
 const FAULTS: [Fault; 4] = [Fault::CrashBefore, Fault::CrashAfter, Fault::FailBefore, Fault::FailAfter];
@@ -39,17 +39,21 @@ impl Drop for Point<'_> {
 
 /// Checks a case with each fault at each call of its first process; answers with how many points there were.
 fn check_every_point(name: &str, case: &Case) -> usize {
+    check_points(name, case, |_call| &FAULTS)
+}
+
+fn check_points(name: &str, case: &Case, faults_at: impl Fn(usize) -> &'static [Fault]) -> usize {
     let undisturbed = Point { name, case, fault: None };
     let n_calls = check(case, &[Episode::of(vec![])], 1);
     assert!(n_calls > 2, "{name}: {n_calls}");
     drop(undisturbed);
-    for call in 0..n_calls {
-        for fault in FAULTS {
-            let _point = Point { name, case, fault: Some((call, fault)) };
-            check(case, &[Episode::of(vec![(call, fault)])], 1);
-        }
+    let points = (0..n_calls).flat_map(|call| faults_at(call).iter().map(move |fault| (call, *fault)));
+    let n_points = points.clone().count();
+    for point in points {
+        let _point = Point { name, case, fault: Some(point) };
+        check(case, &[Episode::of(vec![point])], 1);
     }
-    n_calls * FAULTS.len()
+    n_points
 }
 
 fn check_shapes(n: usize, step: usize) {
@@ -183,6 +187,59 @@ fn behaviours() -> Vec<(&'static str, Case)> {
             },
         ),
     ]
+}
+
+/// What a node may do with runs below its own, with people, and with its breaker.
+fn company() -> Vec<(&'static str, Case)> {
+    let plain = CaseNode::plain;
+    let call = |depth| CaseNode { kind: Kind::Call { depth }, takes_ms: 1, ..plain() };
+    let map = |n_items, max_concurrency| CaseNode {
+        kind: Kind::Map { n_items, max_concurrency },
+        takes_ms: 1,
+        ..plain()
+    };
+    let ask = |decision| CaseNode { kind: Kind::Ask(decision), acts_ms: 1, ..plain() };
+    let then = |node| Case::of(vec![node, plain()], &[(0, 1)]);
+    let announced = |case: Case| Case { meddling: Meddling { is_announced: true, ..case.meddling }, ..case };
+    let meddled = |meddling, node| Case { meddling, ..then(node) };
+    let hanging = Meddling { is_announced: true, ..Meddling::default() };
+    let cancelled = Meddling { cancel_after_ms: Some(40), ..hanging };
+    let timed_out = Meddling { timeout_ms: Some(40), ..hanging };
+    let slow = |node| CaseNode { waits_ms: 700, ..node };
+    let fails = |node| CaseNode { fails: 1, max_attempts: 2, ..node };
+    let hangs = |node| CaseNode { failing: Failing::Hanging, ..fails(node) };
+    let breaks = |node| CaseNode { breaker: Some(CaseBreaker { threshold: 1, reset_ms: 30 }), ..node };
+    vec![
+        ("a run below a run", then(call(1))),
+        ("a run below a run, announced", announced(then(call(1)))),
+        ("a run below a run below a run, announced", announced(then(call(2)))),
+        ("a run whose first round fails", announced(then(fails(call(1))))),
+        ("a run whose first round hangs", announced(then(hangs(call(2))))),
+        ("a run that must not be started again", announced(then(CaseNode { idempotent: false, ..call(1) }))),
+        ("a map of two at once", announced(then(map(3, 2)))),
+        ("a map of which an item fails", announced(then(CaseNode { max_attempts: 1, ..fails(map(3, 3)) }))),
+        ("a map that is tried again", announced(then(fails(map(2, 2))))),
+        ("a cancel of a run with runs below", meddled(cancelled, slow(call(2)))),
+        ("a cancel of a map", meddled(cancelled, slow(map(3, 2)))),
+        ("a deadline of a run with runs below", meddled(timed_out, slow(call(2)))),
+        ("an approval", announced(then(ask(Some(true))))),
+        ("an approval that takes its time", then(CaseNode { acts_ms: 700, ..ask(Some(true)) })),
+        ("a denial", announced(then(ask(Some(false))))),
+        ("an approval that nobody gives", then(ask(None))),
+        ("a breaker that opens", then(breaks(fails(plain())))),
+        ("a breaker of a node that waits for runs", announced(then(breaks(fails(call(1)))))),
+    ]
+}
+
+#[test]
+fn i1_to_i5_hold_at_every_crash_point_of_runs_below_runs_approvals_and_breakers() {
+    for (number, (name, case)) in company().into_iter().enumerate() {
+        // They take long, so each call gets one fault, and another than in the case before.
+        check_points(name, &case, |call| match (call + number) % FAULTS.len() {
+            _ if is_soak() => &FAULTS,
+            turn => &FAULTS[turn..=turn],
+        });
+    }
 }
 
 #[test]

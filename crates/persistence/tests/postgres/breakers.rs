@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::common::World;
+use gathering_dag_engine::testing::{PortsFixture, breaker_cases};
 use gathering_dag_engine::{Breaker, BreakerKey, BreakerStore};
 use gathering_domain::{CircuitBreaker, PipelineId, RunId};
 use gathering_persistence::{NewPipeline, PgRunStore, Pipelines, Wake, WakeBus};
@@ -24,6 +25,11 @@ async fn breaker(world: &World) -> BreakerKey {
 
 fn settings(failure_threshold: u32, reset: Duration) -> CircuitBreaker {
     CircuitBreaker { failure_threshold, reset }
+}
+
+#[tokio::test]
+async fn the_store_keeps_what_the_engine_was_promised_of_breakers() {
+    breaker_cases(async || Box::new(World::new().await) as Box<dyn PortsFixture>).await;
 }
 
 #[tokio::test]

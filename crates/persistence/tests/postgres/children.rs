@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::common::{World, wait_until};
 use chrono::{TimeDelta, Utc};
 use diesel_async::SimpleAsyncConnection;
+use gathering_dag_engine::testing::{PortsFixture, child_run_cases};
 use gathering_dag_engine::{
     Bond, Checkpoint, ChildRuns, Claim, MAX_DEPTH, NewChild, Parent, Release, RunEnd, RunError, RunStore,
     StartChildrenError, StoreError, Tally,
@@ -48,6 +49,11 @@ async fn end(world: &World, claim: Claim, event: RunEvent, output: Option<Value>
 
 async fn claim_item(world: &World, owner: InstanceId, parent: &Parent, item: u32) -> Claim {
     world.store.claim_run(owner, parent.child(item)).await.unwrap().unwrap().claim
+}
+
+#[tokio::test]
+async fn the_store_keeps_what_the_engine_was_promised_of_child_runs() {
+    child_run_cases(async || Box::new(World::new().await) as Box<dyn PortsFixture>).await;
 }
 
 #[tokio::test]

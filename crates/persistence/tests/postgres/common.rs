@@ -4,23 +4,30 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::accounts::create_account;
 use async_trait::async_trait;
 use diesel_async::RunQueryDsl;
-use gathering_dag_engine::testing::StoreFixture;
-use gathering_dag_engine::{NewRun, RunStore};
-use gathering_domain::{Digest, ExposeSecret, InstanceId, ProjectId, RunId, Secret};
+use gathering_auth::RoleAtCreation;
+use gathering_dag_engine::testing::{PortsFixture, StoreFixture};
+use gathering_dag_engine::{BreakerStore, ChildRuns, Decisions, NewRun, RunStore};
+use gathering_domain::{
+    Digest, ExposeSecret, InstanceId, NodeId, PipelineId, ProjectId, RunId, Secret, UserId,
+};
 use gathering_persistence::testing::TestDb;
 use gathering_persistence::{
-    ConnectOptions, InstanceInfo, Liveness, PgRunStore, Pool, PoolSettings, Projects, WakeBus,
+    ConnectOptions, Decided, InstanceInfo, Liveness, NewDecision, NewPipeline, PgAccountStore, PgRunStore,
+    Pipelines, Pool, PoolSettings, Projects, Runs, WakeBus,
 };
 use serde_json::json;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
 /// A schema with a store, its project and the instances that a test begins.
 pub struct World {
     pub store: PgRunStore,
     pub pool: Pool,
     pub project: ProjectId,
+    /// Who decides, once somebody has to.
+    pub approver: OnceCell<UserId>,
     pub instances: Mutex<HashMap<InstanceId, Liveness>>,
     // Dropped last: it takes the schema away.
     pub db: TestDb,
@@ -32,7 +39,7 @@ impl World {
         let pool = db.pool().await;
         let project = Projects::new(pool.clone()).ensure_local("tests", "/somewhere").await.unwrap().id;
         let store = PgRunStore::new(pool.clone(), WakeBus::new());
-        Self { store, pool, project, instances: Mutex::default(), db }
+        Self { store, pool, project, approver: OnceCell::new(), instances: Mutex::default(), db }
     }
 
     pub async fn begin_instance(&self) -> InstanceId {
@@ -61,7 +68,7 @@ impl World {
     pub async fn new_run(&self) -> NewRun {
         let definition = json!({"nodes": [{"id": "a", "type": "trigger"}]});
         let graph = Digest::of_json(&definition);
-        self.store.ensure_graph(graph, &definition).await.unwrap();
+        RunStore::ensure_graph(&self.store, graph, &definition).await.unwrap();
         NewRun {
             id: RunId::new(),
             project: self.project,
@@ -142,5 +149,44 @@ impl StoreFixture for World {
 
     async fn kill(&self, instance: InstanceId) {
         self.cut_liveness(instance).await;
+    }
+}
+
+#[async_trait]
+impl PortsFixture for World {
+    fn children(&self) -> Arc<dyn ChildRuns> {
+        Arc::new(self.store.clone())
+    }
+
+    fn decisions(&self) -> Arc<dyn Decisions> {
+        Arc::new(self.store.clone())
+    }
+
+    fn breakers(&self) -> Arc<dyn BreakerStore> {
+        Arc::new(self.store.clone())
+    }
+
+    async fn pipeline(&self) -> PipelineId {
+        let id = PipelineId::new();
+        let new = NewPipeline {
+            name: id.to_string(),
+            description: String::new(),
+            enabled: true,
+            definition: json!({"nodes": [{"id": "call", "type": "trigger"}]}),
+        };
+        Pipelines::new(self.pool.clone()).create(id, self.project, &new, None).await.unwrap();
+        id
+    }
+
+    async fn decide(&self, run: RunId, node: &NodeId, approve: bool) -> bool {
+        let somebody = async || {
+            let accounts = PgAccountStore::new(self.pool.clone());
+            create_account(&accounts, "ada@example.org", RoleAtCreation::AdminIfFirst).await.unwrap().id
+        };
+        let decided_by = *self.approver.get_or_init(somebody).await;
+        let decision =
+            NewDecision { approve, comment: None, decided_by, decided_as: "ada@example.org".into() };
+        let runs = Runs::new(self.pool.clone(), WakeBus::new());
+        runs.decide(run, node, &decision).await.unwrap() == Decided::Recorded
     }
 }

@@ -3,6 +3,7 @@
 use crate::accounts::create_account;
 use crate::common::World;
 use gathering_auth::RoleAtCreation;
+use gathering_dag_engine::testing::{PortsFixture, decision_cases};
 use gathering_dag_engine::{Checkpoint, Claim, Decisions, Release, RunEnd, RunStore};
 use gathering_domain::{NodeId, RunEvent, RunId, UserId, WaitingFor};
 use gathering_persistence::{Decided, NewDecision, PgAccountStore, Runs, WakeBus};
@@ -23,6 +24,11 @@ fn decision(by: UserId, approve: bool) -> NewDecision {
 
 fn letting_go(claim: Claim, release: Release) -> Checkpoint {
     Checkpoint { claim, first_seq: 1, records: vec![], release: Some(release) }
+}
+
+#[tokio::test]
+async fn the_store_keeps_what_the_engine_was_promised_of_decisions() {
+    decision_cases(async || Box::new(World::new().await) as Box<dyn PortsFixture>).await;
 }
 
 #[tokio::test]

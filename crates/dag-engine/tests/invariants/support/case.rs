@@ -39,6 +39,13 @@ pub struct CaseNode {
     pub idempotent: bool,
     /// What it does outside before it ends.
     pub effect: Option<EffectClass>,
+    pub breaker: Option<CaseBreaker>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CaseBreaker {
+    pub threshold: u32,
+    pub reset_ms: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +53,29 @@ pub enum Kind {
     Work,
     /// The edges out of it are taken by this result.
     Decide(bool),
+    /// Waits for this decision; if there is none, until its time is over.
+    Ask(Option<bool>),
+    /// Starts one run, or one that starts one, and so on, and waits for it. What it takes and waits for is the last
+    /// one's, and the first so many rounds fail.
+    Call {
+        depth: u32,
+    },
+    /// A run for each of so many items, each of which takes and waits as long. If it fails, its last item does.
+    Map {
+        n_items: u32,
+        max_concurrency: u32,
+    },
+}
+
+impl Kind {
+    pub fn has_children(self) -> bool {
+        matches!(self, Kind::Call { .. } | Kind::Map { .. })
+    }
+
+    /// Whether it does by itself what the case says of a node.
+    fn is_work(self) -> bool {
+        matches!(self, Kind::Work | Kind::Decide(_))
+    }
 }
 
 /// How an attempt fails.
@@ -86,19 +116,63 @@ impl CaseNode {
             acts_ms: 0,
             idempotent: true,
             effect: None,
+            breaker: None,
         }
     }
 
-    /// Whether it fails for good when nothing goes wrong around it.
-    fn fails_for_good(&self) -> bool {
-        self.fails >= self.max_attempts || (self.fails > 0 && self.failing == Failing::Permanent)
+    /// How it ends when nothing goes wrong around it.
+    fn end(&self) -> NodeState {
+        let fails = match self.kind {
+            Kind::Ask(Some(true)) => false,
+            Kind::Ask(Some(false)) => return NodeState::Failed,
+            Kind::Ask(None) => return NodeState::TimedOut,
+            Kind::Map { n_items, .. } => self.fails > 0 && n_items > 0,
+            // Another round may always help.
+            Kind::Call { .. } => self.fails >= self.max_attempts,
+            Kind::Work | Kind::Decide(_) => {
+                self.fails >= self.max_attempts || (self.fails > 0 && self.failing == Failing::Permanent)
+            }
+        };
+        match (fails, self.failing) {
+            (false, _) => NodeState::Succeeded,
+            (true, Failing::Hanging) => NodeState::TimedOut,
+            (true, _) => NodeState::Failed,
+        }
     }
 
-    /// How many failures its journal holds when nothing goes wrong around it.
+    /// How many failures its journal holds when nothing goes wrong around it and it succeeds.
     pub fn n_failures(&self) -> u32 {
-        match self.failing {
-            Failing::Permanent => self.fails.min(1),
+        match (self.kind, self.failing) {
+            (Kind::Ask(_) | Kind::Map { .. }, _) => 0,
+            (Kind::Work | Kind::Decide(_), Failing::Permanent) => self.fails.min(1),
             _ => self.fails.min(self.max_attempts),
+        }
+    }
+
+    /// Whether what happens around it can make it time out: the time of a node that waits for runs goes on while nobody
+    /// drives them.
+    pub fn may_time_out(&self) -> bool {
+        self.kind.has_children() && self.failing == Failing::Hanging
+    }
+
+    /// Whether an attempt may fail in a way that its breaker counts.
+    pub fn may_fail(&self) -> bool {
+        self.end() != NodeState::Succeeded
+            || self.n_failures() > 0
+            || self.may_time_out()
+            || self.has_unsafe_effect()
+    }
+
+    pub fn has_unsafe_effect(&self) -> bool {
+        self.kind.is_work() && self.effect == Some(EffectClass::Unsafe)
+    }
+
+    /// How many runs a round of it starts.
+    pub fn n_children(&self) -> u32 {
+        match self.kind {
+            Kind::Call { .. } => 1,
+            Kind::Map { n_items, .. } => n_items,
+            _ => 0,
         }
     }
 }
@@ -133,6 +207,10 @@ impl Case {
         json!({"nodes": nodes, "edges": edges, "max_concurrency": self.max_concurrency})
     }
 
+    pub fn has_breakers(&self) -> bool {
+        self.nodes.iter().any(|node| node.breaker.is_some())
+    }
+
     /// What the runs are started with.
     pub fn input() -> Value {
         json!({"yes": true})
@@ -155,9 +233,7 @@ impl Case {
             let state = match (runs, otherwise.get(&index)) {
                 (false, _) => NodeState::Skipped,
                 (true, Some(&state)) => state,
-                (true, None) if !node.fails_for_good() => NodeState::Succeeded,
-                (true, None) if node.failing == Failing::Hanging => NodeState::TimedOut,
-                (true, None) => NodeState::Failed,
+                (true, None) => node.end(),
             };
             let failed = matches!(state, NodeState::Failed | NodeState::TimedOut);
             let caught = self.edges.iter().any(|edge| edge.from == index && self.is_taken(edge, state));
@@ -176,7 +252,7 @@ impl Case {
         let decided = match (self.nodes[edge.from].kind, edge.when) {
             (_, Some(when)) => when,
             (Kind::Decide(result), None) => result || edge.on != "success",
-            (Kind::Work, None) => true,
+            (_, None) => true,
         };
         on && decided
     }
@@ -184,35 +260,64 @@ impl Case {
 
 impl CaseNode {
     fn definition(&self, index: usize) -> Value {
-        let (node_type, result) = match self.kind {
-            Kind::Work => ("work", true),
-            Kind::Decide(result) => ("decide", result),
+        let (node_type, config) = match self.kind {
+            Kind::Work => ("work", self.work(json!(self.fails), true)),
+            Kind::Decide(result) => ("decide", self.work(json!(self.fails), result)),
+            Kind::Ask(decision) => {
+                // The witness knows who decides, and when.
+                let limit = if decision.is_none() { json!(0.4) } else { Value::Null };
+                ("ask", json!({"message": "May it?", "timeout_seconds": limit}))
+            }
+            Kind::Call { depth } => ("call", self.call(depth, json!(self.fails))),
+            Kind::Map { n_items, max_concurrency } => {
+                let fails = |item| u32::from(self.fails > 0 && item + 1 == n_items);
+                let items: Vec<u32> = (0..n_items).map(fails).collect();
+                let graph = self.child_graph("work", self.work(json!("${{ item }}"), true));
+                let items = format!("{items:?}");
+                ("each", json!({"items": items, "max_concurrency": max_concurrency, "graph": graph}))
+            }
         };
         let mut node = json!({
             "id": format!("n{index}"),
             "type": node_type,
-            "config": {
-                "fails": self.fails,
-                "how": match self.failing {
-                    Failing::Retryable => "retryable",
-                    Failing::Permanent => "permanent",
-                    Failing::Hanging => "hanging",
-                },
-                "takes_ms": self.takes_ms,
-                "waits_ms": self.waits_ms,
-                "acts_ms": self.acts_ms,
-                "result": result,
-            },
+            "config": config,
             "join": if self.join_all { "all" } else { "any" },
             "retry": {"max_attempts": self.max_attempts, "initial_backoff_ms": 50, "jitter": 0.5},
             "idempotent": self.idempotent,
         });
-        if self.failing == Failing::Hanging {
+        if self.failing == Failing::Hanging && !matches!(self.kind, Kind::Ask(_)) {
             node["timeout_seconds"] = json!(0.2);
         }
-        if let Some(effect) = self.effect {
+        if let (Some(effect), true) = (self.effect, self.kind.is_work()) {
             node["config"]["effect"] = json!(effect);
         }
+        if let Some(CaseBreaker { threshold, reset_ms }) = self.breaker {
+            let reset_seconds = reset_ms as f64 / 1000.0;
+            node["circuit_breaker"] = json!({"failure_threshold": threshold, "reset_seconds": reset_seconds});
+        }
         node
+    }
+
+    fn work(&self, fails: Value, result: bool) -> Value {
+        let how = match self.failing {
+            Failing::Retryable => "retryable",
+            Failing::Permanent => "permanent",
+            Failing::Hanging => "hanging",
+        };
+        let (takes, waits, acts) = (self.takes_ms, self.waits_ms, self.acts_ms);
+        json!({"fails": fails, "how": how, "takes_ms": takes, "waits_ms": waits, "acts_ms": acts, "result": result})
+    }
+
+    fn call(&self, depth: u32, fails: Value) -> Value {
+        let fails_below = json!("${{ input.fails }}");
+        let graph = match depth {
+            0 | 1 => self.child_graph("work", self.work(fails_below, true)),
+            _ => self.child_graph("call", self.call(depth - 1, fails_below)),
+        };
+        json!({"fails": fails, "graph": graph})
+    }
+
+    fn child_graph(&self, node_type: &str, config: Value) -> Value {
+        json!({"nodes": [{"id": "c0", "type": node_type, "config": config}]})
     }
 }

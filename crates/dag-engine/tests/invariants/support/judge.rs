@@ -1,22 +1,25 @@
 //! What the journals must say when all is over.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
+use gathering_dag_engine::testing::StoredRun;
 use gathering_dag_engine::{JournalEntry, JournalEvent, NodeRun, NodeState};
 use gathering_domain::{NodeId, RunId, RunState};
 
+use super::witness::index_of;
 use super::world::World;
 
 /// What makes a node fail for good though it would not have failed by itself.
-const INTERRUPTIONS: &[&str] = &["interrupted", "effect_unknown"];
+const INTERRUPTIONS: &[&str] = &["interrupted", "effect_unknown", "circuit_open"];
 
 impl World {
     /// Checks what was seen and what is written.
     pub fn judge(&self) {
         let witness = self.witness.lock().unwrap();
         assert!(witness.violations().is_empty(), "{:#?}", witness.violations());
-        for (index, run) in self.runs.iter().enumerate() {
-            let journal = self.store.journal(*run);
+        for stored in self.store.runs() {
+            let run = stored.new.id;
+            let journal = self.store.journal(run);
             for (place, entry) in journal.iter().enumerate() {
                 assert_eq!(entry.seq, place as i64 + 1, "the journal has no gaps");
             }
@@ -24,8 +27,12 @@ impl World {
             let nodes = NodeRun::fold(&journal).unwrap();
             for (id, node) in &nodes {
                 self.judge_node(id, node, &journal);
+                self.judge_children(run, id, node);
             }
-            self.judge_outcome(*run, index, &nodes);
+            judge_end(&stored, &nodes);
+            if let Some(index) = self.runs.iter().position(|id| *id == run) {
+                self.judge_outcome(&stored, index, &nodes);
+            }
         }
     }
 
@@ -36,7 +43,7 @@ impl World {
             let Some(id) = &entry.record.node else { continue };
             let index = index_of(id);
             if matches!(entry.record.event, JournalEvent::Started | JournalEvent::Skipped) {
-                for edge in self.case.edges.iter().filter(|edge| edge.to == index) {
+                for edge in self.case.edges.iter().filter(|edge| Some(edge.to) == index) {
                     let from: NodeId = format!("n{}", edge.from).parse().unwrap();
                     let resolved = nodes.get(&from).is_some_and(|node| node.state.is_resolved());
                     assert!(resolved, "I3: {id} is {} before {from} is resolved", entry.record.event.kind());
@@ -65,7 +72,10 @@ impl World {
         }
         let last = of_node.iter().position(|record| ends_the_node(&record.event));
         assert!(last.is_none_or(|last| last + 1 == of_node.len()), "I1: something follows the end of {id}");
-        let spec = &self.case.nodes[index_of(id)];
+        let Some(spec) = index_of(id).map(|index| &self.case.nodes[index]) else { return };
+        if spec.may_time_out() {
+            return;
+        }
         if node.state == NodeState::Succeeded {
             assert_eq!(node.failures, spec.n_failures(), "{id}: an interrupted attempt is no failure");
         }
@@ -74,8 +84,40 @@ impl World {
         }
     }
 
-    fn judge_outcome(&self, id: RunId, index: usize, nodes: &HashMap<NodeId, NodeRun>) {
-        let run = self.store.run(id).unwrap();
+    /// Each child of a node was started once and in its turn, and those of a node that succeeded did before it.
+    fn judge_children(&self, run: RunId, id: &NodeId, node: &NodeRun) {
+        let Some(spec) = index_of(id).map(|index| &self.case.nodes[index]) else { return };
+        let mut rounds: BTreeMap<u32, Vec<StoredRun>> = BTreeMap::new();
+        for child in self.store.runs() {
+            let Some(place) = child.place.clone().filter(|at| at.parent.run == run && at.parent.node == *id)
+            else {
+                continue;
+            };
+            assert_eq!(child.new.id, place.parent.child(place.item));
+            rounds.entry(place.parent.round).or_default().push(child);
+        }
+        for (round, children) in &mut rounds {
+            assert!(*round <= node.failures, "{id}: round {round} though it failed {} times", node.failures);
+            let item = |child: &StoredRun| child.place.as_ref().map_or(0, |place| place.item);
+            children.sort_by_key(item);
+            let items: Vec<u32> = children.iter().map(item).collect();
+            let n_items = items.len() as u32;
+            assert_eq!(items, (0..n_items).collect::<Vec<_>>(), "{id}: each is started once, in order");
+            assert!(n_items <= spec.n_children(), "{id} started {n_items}");
+        }
+        if node.state == NodeState::Succeeded {
+            let last = rounds.remove(&node.failures).unwrap_or_default();
+            assert_eq!(last.len() as u32, spec.n_children(), "{id} succeeded without its children");
+            assert!(
+                last.iter().all(|child| child.state == RunState::Succeeded),
+                "{id} did not wait: {last:?}"
+            );
+        }
+        let kind = node.failure.as_ref().map_or("", |failure| failure.kind.as_str());
+        assert_ne!(kind, "child_cancelled", "{id}: what was cancelled because of a failure is not the cause");
+    }
+
+    fn judge_outcome(&self, run: &StoredRun, index: usize, nodes: &HashMap<NodeId, NodeRun>) {
         let meddling = self.case.meddling;
         match run.state {
             RunState::Cancelled => assert!(index == 0 && meddling.cancel_after_ms.is_some(), "nobody asked"),
@@ -90,35 +132,37 @@ impl World {
             }
             state => assert!(state.is_terminal(), "I4: a run is {state}"),
         }
-        if run.state.is_terminal() && run.state != RunState::Succeeded {
-            let open: Vec<_> = nodes.iter().filter(|(_, node)| !node.state.is_resolved()).collect();
-            // A run that was waiting is ended without anybody driving it.
-            let undriven = run.end.is_none();
-            assert!(undriven || open.is_empty(), "I5: {open:?} are open in a run that is {}", run.state);
-        }
     }
 
     /// The nodes that failed because of what happened around them, each of a kind that may.
     fn interruptions(&self, nodes: &HashMap<NodeId, NodeRun>) -> HashMap<usize, NodeState> {
         let mut interrupted = HashMap::new();
-        for (id, node) in nodes.iter().filter(|(_, node)| node.state == NodeState::Failed) {
+        for (id, node) in nodes {
+            let Some(index) = index_of(id) else { continue };
+            let spec = &self.case.nodes[index];
             let kind = node.failure.as_ref().map(|failure| failure.kind.as_str()).unwrap_or_default();
-            if INTERRUPTIONS.contains(&kind) {
-                let spec = &self.case.nodes[index_of(id)];
+            if node.state == NodeState::Failed && INTERRUPTIONS.contains(&kind) {
                 let may = match kind {
                     "interrupted" => !spec.idempotent,
-                    _ => spec.effect == Some(gathering_dag_engine::EffectClass::Unsafe),
+                    "circuit_open" => spec.breaker.is_some() && spec.may_fail(),
+                    _ => spec.has_unsafe_effect(),
                 };
                 assert!(may, "{id} must not fail as {kind}");
-                interrupted.insert(index_of(id), NodeState::Failed);
+                interrupted.insert(index, NodeState::Failed);
+            }
+            if node.state == NodeState::TimedOut && spec.may_time_out() {
+                interrupted.insert(index, NodeState::TimedOut);
             }
         }
         interrupted
     }
 }
 
-fn index_of(id: &NodeId) -> usize {
-    id.as_str()[1..].parse().unwrap()
+/// I4 and I5 of any run: it ended, and so did what it consists of.
+fn judge_end(run: &StoredRun, nodes: &HashMap<NodeId, NodeRun>) {
+    assert!(run.state.is_terminal(), "I4: a run is {}", run.state);
+    let open: Vec<_> = nodes.iter().filter(|(_, node)| !node.state.is_resolved()).collect();
+    assert!(open.is_empty(), "I5: {open:?} are open in a run that is {}", run.state);
 }
 
 /// A node may also be cancelled while it waits for its next attempt.

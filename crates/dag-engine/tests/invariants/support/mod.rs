@@ -4,9 +4,11 @@
 
 mod case;
 mod judge;
+mod kinds;
+mod people;
 pub mod shapes;
 mod witness;
 mod world;
 
-pub use case::{Case, CaseEdge, CaseNode, Failing, Kind, Meddling};
+pub use case::{Case, CaseBreaker, CaseEdge, CaseNode, Failing, Kind, Meddling};
 pub use world::{Ending, Episode, ProcessPlan, check};

@@ -1,18 +1,11 @@
-//! Node types that do what their config says, while a witness looks at the journal.
+//! A witness that looks at the journal whenever something executes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use async_trait::async_trait;
 use gathering_dag_engine::testing::MemoryStore;
-use gathering_dag_engine::{
-    Attempt, EffectClass, Fields, JournalEvent, NodeFailure, NodeRun, NodeState, NodeType, Outcome,
-    RunnerHandle, Shape, Wait,
-};
-use gathering_domain::{InstanceId, NodeId, RunId, WaitingFor};
-use serde_json::json;
-use tokio::task::JoinSet;
+use gathering_dag_engine::{Attempt, EffectClass, JournalEvent, NodeRun, NodeState};
+use gathering_domain::{InstanceId, NodeId, RunId};
 
 use super::case::Case;
 
@@ -50,70 +43,22 @@ impl Witness {
     }
 }
 
-/// A node type that does what its config says.
-pub struct Work {
+/// What one process sees of a case: each of its node types reports here what it executes.
+#[derive(Clone)]
+pub struct Eyes {
     pub case: Arc<Case>,
     pub store: MemoryStore,
     pub instance: InstanceId,
     pub witness: Arc<Mutex<Witness>>,
-    pub people: People,
-    pub decides: bool,
 }
 
-#[async_trait]
-impl NodeType for Work {
-    fn check(&self, config: &mut Fields<'_>) {
-        for field in ["fails", "takes_ms", "waits_ms", "acts_ms"] {
-            config.required(field, Shape::Whole(0, 1_000_000));
-        }
-        config.required("how", Shape::OneOf(&["retryable", "permanent", "hanging"]));
-        config.required("result", Shape::Bool);
-        config.optional("effect", Shape::OneOf(&["pure", "idempotent", "unsafe"]));
-    }
-
-    fn decides_edges(&self) -> bool {
-        self.decides
-    }
-
-    async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
-        let _active = self.enter(&attempt);
-        let number = |field: &str| attempt.config[field].as_u64().unwrap();
-        tokio::time::sleep(Duration::from_millis(number("takes_ms"))).await;
-        let failures = self.node_runs(attempt.run)[&attempt.node].failures;
-        if u64::from(failures) < number("fails") {
-            return match attempt.config["how"].as_str() {
-                Some("permanent") => Err(NodeFailure::permanent("planned", "as planned")),
-                Some("hanging") => std::future::pending().await,
-                _ => Err(NodeFailure::retryable("planned", "as planned")),
-            };
-        }
-        self.act_outside(&attempt).await?;
-        match number("waits_ms") {
-            0 => {}
-            _ if attempt.woken => {}
-            wait => return Ok(Outcome::Wait(Wait::until(attempt.now + Duration::from_millis(wait)))),
-        }
-        match number("acts_ms") {
-            0 => Ok(Outcome::Done(json!({"result": attempt.config["result"]}))),
-            after => {
-                self.people.act_after(Duration::from_millis(after), attempt.run, &attempt.node, &self.store);
-                Ok(Outcome::Wait(Wait { on: WaitingFor::Approval, until: None }))
-            }
-        }
-    }
-
-    async fn look(&self, attempt: Attempt) -> Result<Option<Outcome>, NodeFailure> {
-        let has_acted = self.people.have_acted(attempt.run, &attempt.node);
-        Ok(has_acted.then(|| Outcome::Done(json!({"result": attempt.config["result"]}))))
-    }
-}
-
-impl Work {
-    fn node_runs(&self, run: RunId) -> HashMap<NodeId, NodeRun> {
+impl Eyes {
+    pub fn node_runs(&self, run: RunId) -> HashMap<NodeId, NodeRun> {
         NodeRun::fold(&self.store.journal(run)).expect("the journal can be folded")
     }
 
-    fn enter(&self, attempt: &Attempt) -> Leave {
+    /// Sees that an attempt executes, until what it answers with is dropped.
+    pub fn enter(&self, attempt: &Attempt) -> Leave {
         let runs = self.node_runs(attempt.run);
         let mut witness = self.witness.lock().unwrap();
         let me = format!("{} attempt {}", attempt.node, attempt.attempt);
@@ -128,16 +73,21 @@ impl Work {
                 witness.saw(self.instance, violation);
             }
         }
-        let index: usize = attempt.node.as_str()[1..].parse().unwrap();
-        for edge in self.case.edges.iter().filter(|edge| edge.to == index) {
+        let index = index_of(&attempt.node);
+        for edge in self.case.edges.iter().filter(|edge| Some(edge.to) == index) {
             let from: NodeId = format!("n{}", edge.from).parse().unwrap();
             if !runs.get(&from).is_some_and(|run| run.state.is_resolved()) {
                 let violation = format!("I3: {me} executes before {from} is durably resolved");
                 witness.saw(self.instance, violation);
             }
         }
-        if self.store.run(attempt.run).is_some_and(|run| run.state.is_terminal()) {
+        let run = self.store.run(attempt.run).expect("a run that executes is there");
+        if run.state.is_terminal() {
             witness.saw(self.instance, format!("I5: {me} executes in a terminal run"));
+        }
+        if run.is_end_heard {
+            let violation = format!("I5: {me} begins though its driver heard that the run is to end");
+            witness.saw(self.instance, violation);
         }
         let key = (self.instance, attempt.node.clone(), attempt.attempt);
         if !witness.undead.contains(&self.instance) {
@@ -151,24 +101,8 @@ impl Work {
         Leave { run: attempt.run, key, witness: Arc::clone(&self.witness) }
     }
 
-    /// Does the node's effect, if it has one, through the ledger.
-    async fn act_outside(&self, attempt: &Attempt) -> Result<(), NodeFailure> {
-        let class = match attempt.config["effect"].as_str() {
-            None => return Ok(()),
-            Some("pure") => EffectClass::Pure,
-            Some("idempotent") => EffectClass::Idempotent,
-            Some(_) => EffectClass::Unsafe,
-        };
-        let request = json!({"node": attempt.node.as_str()});
-        let act = || async {
-            self.see_act(attempt, class);
-            tokio::time::sleep(Duration::from_millis(2)).await;
-            Ok(json!("done"))
-        };
-        attempt.effects.once("act", class, &request, act).await.map(|_| ())
-    }
-
-    fn see_act(&self, attempt: &Attempt, class: EffectClass) {
+    /// Sees that a node does something outside.
+    pub fn see_act(&self, attempt: &Attempt, class: EffectClass) {
         let journal = self.store.journal(attempt.run);
         let of_node = || journal.iter().filter(|entry| entry.record.node.as_ref() == Some(&attempt.node));
         let mut witness = self.witness.lock().unwrap();
@@ -192,7 +126,7 @@ impl Work {
 }
 
 /// Marks the end of an execution, also when it is dropped.
-struct Leave {
+pub struct Leave {
     run: RunId,
     key: (InstanceId, NodeId, i32),
     witness: Arc<Mutex<Witness>>,
@@ -206,49 +140,7 @@ impl Drop for Leave {
     }
 }
 
-/// People who act on runs, whatever becomes of the processes.
-#[derive(Clone, Default)]
-pub struct People {
-    acts: Arc<Mutex<HashSet<(RunId, NodeId)>>>,
-    tasks: Arc<Mutex<JoinSet<()>>>,
-    /// Who hears of it at once.
-    told: Arc<Mutex<Vec<RunnerHandle>>>,
-}
-
-impl People {
-    pub fn tell(&self, handle: RunnerHandle) {
-        self.told.lock().unwrap().push(handle);
-    }
-
-    pub fn cancel_after(&self, time: Duration, run: RunId, store: &MemoryStore) {
-        let store = store.clone();
-        self.after(time, move || store.request_cancel(run));
-    }
-
-    fn act_after(&self, time: Duration, run: RunId, node: &NodeId, store: &MemoryStore) {
-        let (acts, act, store) = (Arc::clone(&self.acts), (run, node.clone()), store.clone());
-        self.after(time, move || {
-            acts.lock().unwrap().insert(act);
-            store.act_on(run);
-        });
-    }
-
-    fn after(&self, time: Duration, act: impl FnOnce() + Send + 'static) {
-        let told = Arc::clone(&self.told);
-        self.tasks.lock().unwrap().spawn(async move {
-            tokio::time::sleep(time).await;
-            act();
-            told.lock().unwrap().iter().for_each(RunnerHandle::look_for_acts);
-        });
-    }
-
-    fn have_acted(&self, run: RunId, node: &NodeId) -> bool {
-        self.acts.lock().unwrap().contains(&(run, node.clone()))
-    }
-
-    /// Everybody goes home.
-    pub async fn leave(&self) {
-        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap());
-        tasks.shutdown().await;
-    }
+/// The place of a node in the case; those of children have none.
+pub fn index_of(node: &NodeId) -> Option<usize> {
+    node.as_str().strip_prefix('n')?.parse().ok()
 }

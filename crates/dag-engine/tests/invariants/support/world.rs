@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use gathering_dag_engine::testing::{Fault, Faults, MemoryStore, VirtualClock};
 use gathering_dag_engine::{
-    Engine, EngineSettings, NewRun, NodeTypes, RunStore, Runner, RunnerHandle, RunnerSettings,
+    Approval, Breakers, Engine, EngineSettings, MapNode, NewRun, NodeTypes, RunStore, Runner, RunnerHandle,
+    RunnerSettings,
 };
-use gathering_domain::{Digest, InstanceId, ProjectId, RunId};
+use gathering_domain::{Digest, InstanceId, PipelineId, ProjectId, RunId, RunState};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::case::Case;
-use super::witness::{People, Witness, Work};
+use super::kinds::{Ask, Call, Each, Work};
+use super::people::People;
+use super::witness::{Eyes, Witness};
 
 /// More calls than a process makes until everything has ended, unless it goes round in circles while no time passes.
 const MAX_CALLS: usize = 5_000;
@@ -97,13 +100,13 @@ async fn check_in_virtual_time(case: &Case, episodes: &[Episode], n_runs: usize)
     }
     let last = world.start(&ProcessPlan { faults: Vec::new(), ending: Ending::Stopped });
     world.watch(std::slice::from_ref(&last), None).await;
-    let journals = world.journal_lengths();
+    let stood = world.stands();
     world.end(last).await;
     for process in undead {
         world.kill(process).await;
     }
     world.people.leave().await;
-    assert_eq!(journals, world.journal_lengths(), "I5: something was written after the end");
+    assert_eq!(stood, world.stands(), "I5: something changed after the end");
     world.judge();
     n_calls.unwrap_or(0)
 }
@@ -114,9 +117,10 @@ impl World {
         let store = MemoryStore::new(Arc::new(clock));
         let definition = case.definition();
         let graph = Digest::of_json(&definition);
-        store.ensure_graph(graph, &definition).await.unwrap();
+        RunStore::ensure_graph(&store, graph, &definition).await.unwrap();
         let people = People::default();
         let mut runs = Vec::new();
+        let pipeline = PipelineId::new();
         for index in 0..n_runs {
             let timeout = case.meddling.timeout_ms.filter(|_| index == 0).map(Duration::from_millis);
             let run = NewRun {
@@ -130,6 +134,10 @@ impl World {
             };
             runs.push(run.id);
             store.enqueue(run).await.unwrap();
+            store.make_run_of(pipeline, runs[index]);
+        }
+        if case.meddling.is_announced {
+            people.spread_the_word(&store);
         }
         if let Some(after) = case.meddling.cancel_after_ms {
             people.cancel_after(Duration::from_millis(after), runs[0], &store);
@@ -141,19 +149,13 @@ impl World {
         let id = InstanceId::new();
         let too_many = (MAX_CALLS, Fault::CrashBefore);
         let faults = Arc::new(Faults::planned(plan.faults.iter().copied().chain([too_many])));
-        let store: Arc<dyn RunStore> = Arc::new(self.store.seen_with(Arc::clone(&faults)));
-        let work = |decides| Work {
-            case: Arc::clone(&self.case),
-            store: self.store.clone(),
-            instance: id,
-            witness: Arc::clone(&self.witness),
-            people: self.people.clone(),
-            decides,
-        };
-        let types = NodeTypes::builtin().with("work", work(false)).with("decide", work(true));
+        let store = Arc::new(self.store.seen_with(Arc::clone(&faults)));
+        let types = self.node_types(id, &store);
         // Short, so that runs are parked and taken up again.
         let settings = EngineSettings { park_after: Duration::from_millis(300), ..EngineSettings::default() };
-        let (engine, service) = Engine::new(store, types, Arc::new(self.clock), settings);
+        let (engine, service) = Engine::new(store.clone(), types, Arc::new(self.clock), settings);
+        let breakers = Breakers::new(store, Arc::new(self.clock));
+        let engine = engine.with_breakers(breakers.clone());
         let settings = RunnerSettings { grace: Duration::from_millis(200), ..RunnerSettings::default() };
         let runner = Runner::new(engine, id, settings);
         let handle = runner.handle();
@@ -163,6 +165,9 @@ impl World {
         let (stop, fence) = (CancellationToken::new(), CancellationToken::new());
         let (mut tasks, mut services) = (JoinSet::new(), JoinSet::new());
         services.spawn(service.run(CancellationToken::new()));
+        if self.case.has_breakers() {
+            services.spawn(keep_up_with(breakers));
+        }
         tasks.spawn(runner.run(stop.clone(), fence.clone()));
         Process {
             id,
@@ -177,10 +182,27 @@ impl World {
         }
     }
 
+    fn node_types(&self, instance: InstanceId, store: &Arc<MemoryStore>) -> NodeTypes {
+        let eyes = Eyes {
+            case: Arc::clone(&self.case),
+            store: self.store.clone(),
+            instance,
+            witness: Arc::clone(&self.witness),
+        };
+        let work = |decides| Work { eyes: eyes.clone(), people: self.people.clone(), decides };
+        let (people, approval) = (self.people.clone(), Approval::new(store.clone()));
+        NodeTypes::builtin()
+            .with("work", work(false))
+            .with("decide", work(true))
+            .with("ask", Ask { eyes: eyes.clone(), people, approval })
+            .with("each", Each { eyes: eyes.clone(), map: MapNode::new(store.clone()) })
+            .with("call", Call { eyes: eyes.clone(), children: store.clone() })
+    }
+
     /// Waits until every run has ended, a process died, or the time is over.
     async fn watch(&self, processes: &[Process], limit: Option<Duration>) {
         let all_ended = async {
-            while !self.runs.iter().all(|run| self.has_ended(*run)) {
+            while !self.store.runs().iter().all(|run| run.state.is_terminal()) {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
@@ -199,25 +221,23 @@ impl World {
             () = tokio::time::sleep(limit.unwrap_or(for_ever)) => assert!(
                 limit.is_some(),
                 "I4: after an hour a run has not ended: {:?}",
-                self.runs.iter().map(|run| (self.store.run(*run), self.store.journal(*run))).collect::<Vec<_>>(),
+                self.store.runs().iter().map(|run| (run, self.store.journal(run.new.id))).collect::<Vec<_>>(),
             ),
         }
         for process in processes {
             assert!(process.faults.n_calls() <= MAX_CALLS, "I4: a process goes round in circles");
         }
         let witness = self.witness.lock().unwrap();
-        for run in self.runs.iter().filter(|run| self.has_ended(**run)) {
-            let executing = witness.executing(*run);
+        for run in self.store.runs().iter().filter(|run| run.state.is_terminal()) {
+            let executing = witness.executing(run.new.id);
             assert!(executing.is_empty(), "I5: {executing:?} of a run that has ended");
         }
     }
 
-    fn has_ended(&self, run: RunId) -> bool {
-        self.store.run(run).is_some_and(|run| run.state.is_terminal())
-    }
-
-    fn journal_lengths(&self) -> Vec<usize> {
-        self.runs.iter().map(|run| self.store.journal(*run).len()).collect()
+    /// Where each run stands, and how long its journal is.
+    fn stands(&self) -> Vec<(RunId, RunState, usize)> {
+        let runs = self.store.runs().into_iter();
+        runs.map(|run| (run.new.id, run.state, self.store.journal(run.new.id).len())).collect()
     }
 
     /// Ends a process as its plan has it; answers with it if it goes on.
@@ -257,12 +277,23 @@ impl World {
     }
 
     fn holds_a_run(&self, instance: InstanceId) -> bool {
-        self.runs.iter().any(|run| self.store.run(*run).is_some_and(|run| run.owner == Some(instance)))
+        self.store.runs().iter().any(|run| run.owner == Some(instance))
     }
 
     async fn kill(&self, mut process: Process) {
         process.runner.shutdown().await;
         process.service.shutdown().await;
         self.store.kill(process.id);
+    }
+}
+
+/// Another process may have changed a breaker: the store on PostgreSQL tells of it.
+async fn keep_up_with(breakers: Breakers) {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        // What was known stays if it fails: that is right, or asks the store.
+        breakers.reload().await.ok();
+        tokio::time::sleep(pause).await;
+        pause = (pause + pause / 8).min(Duration::from_secs(60));
     }
 }

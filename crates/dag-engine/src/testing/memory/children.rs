@@ -1,0 +1,163 @@
+//! Runs that nodes of other runs start, in memory.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use gathering_domain::{Digest, RunId, RunState};
+use serde_json::Value;
+
+use super::runs::{Place, StoredRun};
+use super::{MemoryStore, Shared};
+use crate::children::{
+    Bond, ChildRuns, MAX_DEPTH, NewChild, Parent, StartChildrenError, Tally, Unsuccessful,
+};
+use crate::store::{NewRun, RunStore, StoreError};
+
+impl Shared {
+    /// Has the run that waits for this one look.
+    pub(super) fn wake_parent(&mut self, child: RunId, now: DateTime<Utc>) {
+        let place = self.runs.get(&child).and_then(|run| run.place.as_ref());
+        let Some(parent) = place.map(|place| place.parent.run) else { return };
+        if let Some(parent) = self.runs.get_mut(&parent) {
+            parent.act(now);
+        }
+    }
+
+    /// Asks for the end of what a run started and waited for: it has ended itself.
+    pub(super) fn abandon_children(&mut self, parent: RunId, now: DateTime<Utc>) {
+        for child in self.children.get(&parent).into_iter().flatten() {
+            if let Some(child) = self.runs.get_mut(child).filter(|child| !child.state.is_terminal()) {
+                child.cancel_requested = true;
+                child.become_available(now);
+            }
+        }
+    }
+
+    /// The awaited children of a node's round, with their items.
+    fn children_of(&self, parent: &Parent) -> impl Iterator<Item = (u32, &StoredRun)> {
+        let ids = self.children.get(&parent.run).into_iter().flatten();
+        let children = ids.filter_map(|id| self.runs.get(id));
+        children.filter_map(move |child| {
+            let place = child.place.as_ref()?;
+            (place.parent == *parent).then_some((place.item, child))
+        })
+    }
+
+    fn start(
+        &mut self,
+        parent: &Parent,
+        bond: Bond,
+        children: Vec<NewChild>,
+        now: DateTime<Utc>,
+    ) -> Result<(), StartChildrenError> {
+        let alive = self.runs.get(&parent.run);
+        let alive = alive.filter(|run| matches!(run.state, RunState::Running | RunState::Waiting));
+        let above = alive.ok_or(StartChildrenError::ParentEnded)?;
+        let depth = above.place.as_ref().map_or(0, |place| place.depth) + 1;
+        let (project, priority, deadline_at) = (above.new.project, above.new.priority, above.deadline_at);
+        if depth > MAX_DEPTH {
+            return Err(StartChildrenError::TooDeep);
+        }
+        if children.iter().any(|child| !self.graphs.contains_key(&child.graph)) {
+            return Err(StoreError::Missing { what: "the graph".to_owned() }.into());
+        }
+        for child in children {
+            let id = parent.child(child.item);
+            if self.runs.contains_key(&id) {
+                continue;
+            }
+            let NewChild { item, graph, input, pipeline, deadline_at: own_deadline_at } = child;
+            let new = NewRun { id, project, graph, input, priority, available_at: None, timeout: None };
+            let mut run = StoredRun::accepted(new, now);
+            run.deadline_at = [deadline_at, own_deadline_at].into_iter().flatten().min();
+            run.pipeline = pipeline.map(|(pipeline, _version)| pipeline);
+            if bond != Bond::Detached {
+                let is_item = bond == Bond::Item;
+                run.place = Some(Place { parent: parent.clone(), item, is_item, depth });
+                self.children.entry(parent.run).or_default().push(id);
+            }
+            self.runs.insert(id, run);
+        }
+        Ok(())
+    }
+
+    fn tally(&self, parent: &Parent) -> Tally {
+        let mut tally = Tally::default();
+        let mut unsuccessful: Vec<(u32, &StoredRun)> = Vec::new();
+        for (item, child) in self.children_of(parent) {
+            // Items are started in their order and none is left out.
+            tally.n_started = tally.n_started.max(item + 1);
+            match child.state {
+                RunState::Succeeded => {}
+                state if state.is_terminal() => unsuccessful.push((item, child)),
+                _ => tally.n_unfinished += 1,
+            }
+        }
+        let first =
+            unsuccessful.into_iter().min_by_key(|(item, child)| (child.state == RunState::Cancelled, *item));
+        tally.unsuccessful = first.map(|(item, child)| Unsuccessful {
+            run: child.new.id,
+            item,
+            state: child.state,
+            error: child.end.as_ref().and_then(|end| end.error.clone()),
+        });
+        tally
+    }
+}
+
+#[async_trait]
+impl ChildRuns for MemoryStore {
+    async fn ensure_graph(&self, digest: Digest, definition: &Value) -> Result<(), StoreError> {
+        RunStore::ensure_graph(self, digest, definition).await
+    }
+
+    async fn start(
+        &self,
+        parent: &Parent,
+        bond: Bond,
+        children: Vec<NewChild>,
+    ) -> Result<(), StartChildrenError> {
+        let now = self.clock.now();
+        self.call(|shared| shared.start(parent, bond, children, now)).await
+    }
+
+    async fn tally(&self, parent: &Parent) -> Result<Tally, StoreError> {
+        self.call(|shared| Ok(shared.tally(parent))).await
+    }
+
+    async fn load_outputs(
+        &self,
+        parent: &Parent,
+        from: u32,
+        limit: usize,
+    ) -> Result<Vec<(u32, Value)>, StoreError> {
+        self.call(|shared| {
+            let mut outputs: Vec<(u32, Value)> = shared
+                .children_of(parent)
+                .filter(|(item, child)| *item >= from && child.state == RunState::Succeeded)
+                .map(|(item, child)| {
+                    let output = child.end.as_ref().and_then(|end| end.output.clone());
+                    (item, output.unwrap_or_default())
+                })
+                .collect();
+            outputs.sort_unstable_by_key(|(item, _)| *item);
+            outputs.truncate(limit);
+            Ok(outputs)
+        })
+        .await
+    }
+
+    async fn cancel(&self, parent: &Parent) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        self.call(|shared| {
+            let children: Vec<RunId> = shared.children_of(parent).map(|(_, child)| child.new.id).collect();
+            for child in children {
+                if let Some(child) = shared.runs.get_mut(&child) {
+                    // The parent is not woken by it: it is who asks.
+                    child.ask_for_its_end(now);
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+}

@@ -1,0 +1,36 @@
+//! What people decide, in memory.
+
+use std::collections::hash_map::Entry;
+
+use async_trait::async_trait;
+use gathering_domain::{NodeId, RunId};
+
+use super::MemoryStore;
+use crate::decisions::{Decision, Decisions};
+use crate::store::StoreError;
+
+impl MemoryStore {
+    /// Records what somebody decided, as the API would, and has the run look at it. Answers whether it stands: it does
+    /// not if the run has ended, or somebody decided before.
+    pub fn decide(&self, run: RunId, node: &NodeId, decision: Decision) -> bool {
+        let now = self.clock.now();
+        let mut shared = self.lock();
+        let shared = &mut *shared;
+        let alive = shared.runs.get_mut(&run).filter(|run| !run.state.is_terminal());
+        match (alive, shared.decisions.entry((run, node.clone()))) {
+            (Some(run), Entry::Vacant(place)) => {
+                place.insert(decision);
+                run.act(now);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+#[async_trait]
+impl Decisions for MemoryStore {
+    async fn find_decision(&self, run: RunId, node: &NodeId) -> Result<Option<Decision>, StoreError> {
+        self.call(|shared| Ok(shared.decisions.get(&(run, node.clone())).cloned())).await
+    }
+}

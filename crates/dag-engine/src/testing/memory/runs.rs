@@ -1,0 +1,216 @@
+//! Runs as they stand in memory, and what claims and checkpoints do to them.
+
+use chrono::{DateTime, Utc};
+use gathering_domain::{InstanceId, PipelineId, RunEvent, RunId, RunState};
+
+use super::Shared;
+use crate::children::Parent;
+use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
+use crate::store::{Checkpoint, Claim, ClaimedRun, NewRun, Release, RunEnd, StoreError};
+
+/// A run as it stands in the store.
+#[derive(Debug, Clone)]
+pub struct StoredRun {
+    /// What was accepted.
+    pub new: NewRun,
+    /// Where it stands.
+    pub state: RunState,
+    /// Who drives it.
+    pub owner: Option<InstanceId>,
+    /// The last claim.
+    pub epoch: i64,
+    /// How often its owner died.
+    pub recoveries: i32,
+    /// Not to be claimed before.
+    pub available_at: Option<DateTime<Utc>>,
+    /// Whether somebody asked for its end.
+    pub cancel_requested: bool,
+    /// Whether who claimed it last has heard of that.
+    pub is_end_heard: bool,
+    /// Whether somebody acted on it since it was claimed.
+    pub acted: bool,
+    /// When it was accepted.
+    pub created_at: DateTime<Utc>,
+    /// When it must have ended.
+    pub deadline_at: Option<DateTime<Utc>>,
+    /// The pipeline that it is a run of.
+    pub pipeline: Option<PipelineId>,
+    /// Where it stands below the run that waits for it.
+    pub place: Option<Place>,
+    /// How it ended; absent also when it was cancelled before it was ever claimed.
+    pub end: Option<RunEnd>,
+}
+
+/// The place of a run below another that waits for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Who waits.
+    pub parent: Parent,
+    /// Which of its children it is, from 0.
+    pub item: u32,
+    /// Whether it is an item of a list.
+    pub is_item: bool,
+    /// How many runs are above it.
+    pub depth: u32,
+}
+
+impl StoredRun {
+    /// A run of which nothing has happened.
+    pub(super) fn accepted(new: NewRun, now: DateTime<Utc>) -> Self {
+        Self {
+            state: RunState::Queued,
+            owner: None,
+            epoch: 0,
+            recoveries: 0,
+            available_at: new.available_at,
+            cancel_requested: false,
+            is_end_heard: false,
+            acted: false,
+            created_at: now,
+            deadline_at: new.timeout.map(|timeout| now + timeout),
+            pipeline: None,
+            place: None,
+            end: None,
+            new,
+        }
+    }
+
+    /// Takes note that something came that a node may wait for. A queued run keeps its place: its nodes look when it is
+    /// claimed.
+    pub(super) fn act(&mut self, now: DateTime<Utc>) {
+        match self.state {
+            RunState::Waiting => self.available_at = Some(now),
+            RunState::Running => self.acted = true,
+            _ => {}
+        }
+    }
+
+    /// Asks for its end: at once if no node of it was ever started, else its driver ends it. Answers whether it has
+    /// ended by this.
+    pub(super) fn ask_for_its_end(&mut self, now: DateTime<Utc>) -> bool {
+        if self.state.is_terminal() {
+            return false;
+        }
+        self.cancel_requested = true;
+        if self.epoch > 0 {
+            self.become_available(now);
+        } else if let Ok(state) = self.state.after(RunEvent::Cancelled) {
+            self.state = state;
+            return true;
+        }
+        false
+    }
+
+    /// Makes a run that waits for its turn claimable now; of one that is driven, the owner is told.
+    pub(super) fn become_available(&mut self, now: DateTime<Utc>) {
+        self.act(now);
+        if self.state == RunState::Queued {
+            self.available_at = Some(now);
+        }
+    }
+
+    /// From when it can be claimed, if nobody acts on it before.
+    pub(super) fn claimable_from(&self) -> Option<DateTime<Utc>> {
+        match self.state {
+            RunState::Queued => Some(self.available_at.unwrap_or(self.created_at)),
+            RunState::Waiting => self.available_at,
+            _ => None,
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn claim(&mut self, id: RunId, owner: InstanceId, now: DateTime<Utc>) -> Option<ClaimedRun> {
+        // Who was declared dead has no identity any more in which it could claim.
+        if self.dead.contains(&owner) {
+            return None;
+        }
+        let run = self.runs.get_mut(&id)?;
+        run.state = run.state.after(RunEvent::Claimed).ok()?;
+        run.owner = Some(owner);
+        run.epoch += 1;
+        run.available_at = None;
+        run.acted = false;
+        run.is_end_heard = run.cancel_requested;
+        let claimed = ClaimedRun {
+            claim: Claim { run: id, owner, epoch: run.epoch },
+            project: run.new.project,
+            graph: run.new.graph,
+            input: run.new.input.clone(),
+            deadline_at: run.deadline_at,
+            cancel_requested: run.cancel_requested,
+            is_rerun: false,
+            pipeline: run.pipeline,
+            is_item: run.place.as_ref().is_some_and(|place| place.is_item),
+            created_at: run.created_at,
+        };
+        if claimed.was_claimed_before() {
+            self.append(claimed.claim, vec![Record::of_run(JournalEvent::TakenOver)], now);
+        }
+        Some(claimed)
+    }
+
+    pub(super) fn append(&mut self, claim: Claim, records: Vec<Record>, now: DateTime<Utc>) {
+        let journal = self.journals.entry(claim.run).or_default();
+        for record in records {
+            let seq = journal.len() as Seq + 1;
+            journal.push(JournalEntry { seq, record, owner: Some(claim.owner), epoch: claim.epoch, at: now });
+        }
+    }
+
+    pub(super) fn commit(&mut self, checkpoint: &Checkpoint, now: DateTime<Utc>) -> Result<(), StoreError> {
+        let claim = checkpoint.claim;
+        let lost = || StoreError::ClaimLost { run: claim.run };
+        let journal = self.journals.get(&claim.run).map(Vec::as_slice).unwrap_or_default();
+        let first = usize::try_from(checkpoint.first_seq - 1).map_err(|_| lost())?;
+        let there = journal.get(first..).ok_or_else(lost)?;
+        let written_before = !checkpoint.records.is_empty()
+            && there.len() >= checkpoint.records.len()
+            && there.iter().zip(&checkpoint.records).all(|(entry, record)| {
+                entry.record == *record && entry.epoch == claim.epoch && entry.owner == Some(claim.owner)
+            });
+        if !there.is_empty() && !written_before {
+            return Err(lost());
+        }
+        let run = self.runs.get_mut(&claim.run).ok_or_else(lost)?;
+        let mut ended = None;
+        if let Some(release) = &checkpoint.release {
+            if (run.owner, run.epoch) == (Some(claim.owner), claim.epoch) {
+                run.state = run.state.after(release.event()).map_err(|_| lost())?;
+                run.owner = None;
+                match release {
+                    Release::End(end) => {
+                        run.end = Some(end.clone());
+                        ended = Some(end);
+                    }
+                    Release::Park { .. } if run.acted => run.available_at = Some(now),
+                    Release::Park { until, .. } => run.available_at = *until,
+                    Release::HandBack => {}
+                }
+            } else if !(run.epoch == claim.epoch && released_as(run, release)) {
+                return Err(lost());
+            }
+        }
+        if !written_before {
+            self.append(claim, checkpoint.records.clone(), now);
+        }
+        if let Some(end) = ended {
+            self.wake_parent(claim.run, now);
+            if end.abandons_children {
+                self.abandon_children(claim.run, now);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn request_cancel(&mut self, id: RunId, now: DateTime<Utc>) {
+        if self.runs.get_mut(&id).is_some_and(|run| run.ask_for_its_end(now)) {
+            self.wake_parent(id, now);
+        }
+    }
+}
+
+/// Whether the run stands as this release would leave it: the answer to the first try got lost.
+fn released_as(run: &StoredRun, release: &Release) -> bool {
+    run.owner.is_none() && RunState::Running.after(release.event()).is_ok_and(|state| state == run.state)
+}

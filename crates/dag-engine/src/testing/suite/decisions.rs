@@ -1,0 +1,80 @@
+//! The promises of [`crate::Decisions`].
+
+use gathering_domain::{RunEvent, RunId, WaitingFor};
+
+use super::accept;
+use super::ports::{PortsFixture, claim_all, driven, end, ids, must_commit, node, park, told};
+
+/// Every case that an implementation of [`crate::Decisions`] must pass, each on a fixture of its own.
+///
+/// # Panics
+/// At the first promise that does not hold.
+pub async fn decision_cases<F, Fut>(make: F)
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Box<dyn PortsFixture>>,
+{
+    the_first_decision_stands(&*make().await).await;
+    a_decision_makes_a_parked_run_claimable(&*make().await).await;
+    the_owner_of_a_driven_run_is_told_of_a_decision_and_does_not_park_it(&*make().await).await;
+    a_queued_run_may_be_decided_about_and_keeps_its_place(&*make().await).await;
+    i5_nothing_is_decided_about_a_run_that_ended(&*make().await).await;
+}
+
+async fn the_first_decision_stands(fixture: &dyn PortsFixture) {
+    let owner = fixture.instance().await;
+    let (parent, _) = driven(fixture, owner).await;
+    let (run, review) = (parent.run, node("review"));
+    let find = async |id: &str| fixture.decisions().find_decision(run, &node(id)).await.unwrap();
+    assert_eq!(find("review").await, None);
+    let (yes, no) = tokio::join!(fixture.decide(run, &review, true), fixture.decide(run, &review, false));
+    assert!(yes ^ no, "one of two stands");
+    let stands = find("review").await.unwrap();
+    assert_eq!(stands.approve, yes);
+    assert!(!fixture.decide(run, &review, !yes).await);
+    assert_eq!(find("review").await.unwrap(), stands, "as it was");
+    assert_eq!(find("other").await, None);
+    assert!(fixture.decide(run, &node("other"), false).await, "each node has its own");
+    assert!(!find("other").await.unwrap().approve);
+}
+
+async fn a_decision_makes_a_parked_run_claimable(fixture: &dyn PortsFixture) {
+    let owner = fixture.instance().await;
+    let (parent, of) = driven(fixture, owner).await;
+    must_commit(fixture, park(of.claim, WaitingFor::Approval)).await;
+    assert_eq!(claim_all(fixture, owner).await, [], "it waits");
+    assert!(fixture.decide(parent.run, &node("review"), false).await);
+    let claimed = claim_all(fixture, owner).await;
+    assert_eq!(ids(&claimed), [parent.run]);
+    must_commit(fixture, park(claimed[0].claim, WaitingFor::Approval)).await;
+    assert!(!fixture.decide(parent.run, &node("review"), true).await);
+    assert_eq!(claim_all(fixture, owner).await, [], "one that does not stand wakes nobody");
+}
+
+async fn the_owner_of_a_driven_run_is_told_of_a_decision_and_does_not_park_it(fixture: &dyn PortsFixture) {
+    let (owner, other) = (fixture.instance().await, fixture.instance().await);
+    let (parent, of) = driven(fixture, owner).await;
+    assert!(fixture.decide(parent.run, &node("review"), true).await);
+    assert!(told(fixture, owner, parent.run).await.is_some_and(|told| !told.cancel_requested));
+    must_commit(fixture, park(of.claim, WaitingFor::Approval)).await;
+    assert_eq!(ids(&claim_all(fixture, other).await), [parent.run]);
+}
+
+async fn a_queued_run_may_be_decided_about_and_keeps_its_place(fixture: &dyn PortsFixture) {
+    let owner = fixture.instance().await;
+    let (first, second) = (accept(fixture, 5).await, accept(fixture, 5).await);
+    assert!(fixture.decide(first, &node("review"), true).await);
+    let next = fixture.store().claim(owner, 1).await.unwrap();
+    assert_eq!(ids(&next), [first]);
+    assert_eq!(told(fixture, owner, first).await, None, "its nodes look when it is claimed");
+    assert_eq!(ids(&claim_all(fixture, owner).await), [second]);
+}
+
+async fn i5_nothing_is_decided_about_a_run_that_ended(fixture: &dyn PortsFixture) {
+    let owner = fixture.instance().await;
+    let (parent, of) = driven(fixture, owner).await;
+    must_commit(fixture, end(of.claim, RunEvent::Succeeded, None)).await;
+    assert!(!fixture.decide(parent.run, &node("review"), true).await);
+    assert!(!fixture.decide(RunId::new(), &node("review"), true).await);
+    assert_eq!(fixture.decisions().find_decision(parent.run, &node("review")).await.unwrap(), None);
+}

@@ -1,0 +1,105 @@
+//! What the cases of the ports beside [`crate::RunStore`] begin with.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use gathering_domain::{InstanceId, NodeId, PipelineId, RunEvent, RunId, WaitingFor};
+use serde_json::{Value, json};
+
+use super::{StoreFixture, accept, commit};
+use crate::breaker::BreakerStore;
+use crate::children::{Bond, ChildRuns, NewChild, Parent};
+use crate::decisions::Decisions;
+use crate::store::{ActedOn, Checkpoint, Claim, ClaimedRun, Release, RunEnd, RunError};
+
+/// What the cases of the other ports need besides them. All are of the store of [`StoreFixture::store`].
+#[async_trait]
+pub trait PortsFixture: StoreFixture {
+    /// Where nodes start runs.
+    fn children(&self) -> Arc<dyn ChildRuns>;
+    /// Where decisions are found.
+    fn decisions(&self) -> Arc<dyn Decisions>;
+    /// Where breakers are kept.
+    fn breakers(&self) -> Arc<dyn BreakerStore>;
+    /// A pipeline that may have breakers.
+    async fn pipeline(&self) -> PipelineId;
+    /// Records what somebody decided about a node, as the API would; answers whether it stands.
+    async fn decide(&self, run: RunId, node: &NodeId, approve: bool) -> bool;
+}
+
+/// A run that `owner` drives, as the parent of children, and its claim.
+pub(super) async fn driven(fixture: &dyn PortsFixture, owner: InstanceId) -> (Parent, ClaimedRun) {
+    let run = accept(fixture, 5).await;
+    let claimed = fixture.store().claim_run(owner, run).await.unwrap().unwrap();
+    (Parent { run, node: node("each"), round: 0 }, claimed)
+}
+
+pub(super) fn node(id: &str) -> NodeId {
+    id.parse().unwrap()
+}
+
+/// Children of these items, of the graph of their parent.
+pub(super) fn new_children(of: &ClaimedRun, items: std::ops::Range<u32>) -> Vec<NewChild> {
+    let (graph, input) = (of.graph, |item| json!({ "n": item }));
+    items
+        .map(|item| NewChild { item, graph, input: input(item), pipeline: None, deadline_at: None })
+        .collect()
+}
+
+pub(super) async fn start(
+    fixture: &dyn PortsFixture,
+    parent: &Parent,
+    of: &ClaimedRun,
+    items: std::ops::Range<u32>,
+) {
+    fixture.children().start(parent, Bond::Awaited, new_children(of, items)).await.unwrap();
+}
+
+pub(super) async fn claim_child(
+    fixture: &dyn PortsFixture,
+    owner: InstanceId,
+    parent: &Parent,
+    item: u32,
+) -> ClaimedRun {
+    fixture.store().claim_run(owner, parent.child(item)).await.unwrap().unwrap()
+}
+
+/// The end of a run that wrote nothing under this claim.
+pub(super) fn end(claim: Claim, event: RunEvent, output: Option<Value>) -> Checkpoint {
+    let error = (event != RunEvent::Succeeded).then(|| RunError {
+        kind: "planned".into(),
+        message: "as planned".into(),
+        node_id: None,
+    });
+    letting_go(claim, Release::End(RunEnd { event, output, error, abandons_children: true }))
+}
+
+pub(super) fn park(claim: Claim, waiting_for: WaitingFor) -> Checkpoint {
+    letting_go(claim, Release::Park { waiting_for, until: None })
+}
+
+/// Behind the `taken_over` of its own claim and of those before it, each of which wrote nothing else.
+fn letting_go(claim: Claim, release: Release) -> Checkpoint {
+    Checkpoint { claim, first_seq: claim.epoch, records: vec![], release: Some(release) }
+}
+
+pub(super) async fn must_commit(fixture: &dyn PortsFixture, checkpoint: Checkpoint) {
+    commit(fixture, checkpoint).await.unwrap();
+}
+
+/// The runs that can be claimed now, sorted. They are claimed by this.
+pub(super) async fn claim_all(fixture: &dyn PortsFixture, owner: InstanceId) -> Vec<ClaimedRun> {
+    let mut claimed = fixture.store().claim(owner, 100).await.unwrap();
+    claimed.sort_unstable_by_key(|claimed| claimed.claim.run);
+    claimed
+}
+
+pub(super) fn ids(claimed: &[ClaimedRun]) -> Vec<RunId> {
+    claimed.iter().map(|claimed| claimed.claim.run).collect()
+}
+
+/// What the owner is told of this run.
+pub(super) async fn told(fixture: &dyn PortsFixture, owner: InstanceId, run: RunId) -> Option<ActedOn> {
+    let acted_on = fixture.store().list_acted_on(owner).await.unwrap();
+    acted_on.into_iter().find(|acted| acted.run == run)
+}

@@ -1,0 +1,112 @@
+//! People who act on runs, whatever becomes of the processes.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chrono::DateTime;
+use gathering_dag_engine::testing::{MemoryStore, StoredRun};
+use gathering_dag_engine::{Decision, RunnerHandle};
+use gathering_domain::{NodeId, RunId, RunState};
+use tokio::task::JoinSet;
+
+/// Those who act, and those who hear of it.
+#[derive(Clone, Default)]
+pub struct People {
+    acts: Arc<Mutex<HashSet<(RunId, NodeId)>>>,
+    tasks: Arc<Mutex<JoinSet<()>>>,
+    /// Who hears of it at once.
+    told: Arc<Mutex<Vec<RunnerHandle>>>,
+}
+
+impl People {
+    pub fn tell(&self, handle: RunnerHandle) {
+        self.told.lock().unwrap().push(handle);
+    }
+
+    pub fn cancel_after(&self, time: Duration, run: RunId, store: &MemoryStore) {
+        let store = store.clone();
+        self.after(time, move || store.request_cancel(run));
+    }
+
+    pub fn act_after(&self, time: Duration, run: RunId, node: &NodeId, store: &MemoryStore) {
+        let (acts, act, store) = (Arc::clone(&self.acts), (run, node.clone()), store.clone());
+        self.after(time, move || {
+            acts.lock().unwrap().insert(act);
+            store.act_on(run);
+        });
+    }
+
+    pub fn decide_after(
+        &self,
+        time: Duration,
+        run: RunId,
+        node: &NodeId,
+        approve: bool,
+        store: &MemoryStore,
+    ) {
+        let (node, store) = (node.clone(), store.clone());
+        let decision = Decision {
+            approve,
+            comment: None,
+            decided_by: "somebody".to_owned(),
+            decided_at: DateTime::UNIX_EPOCH,
+        };
+        self.after(time, move || {
+            // It may come too late, or again.
+            store.decide(run, &node, decision);
+        });
+    }
+
+    /// Has those who are told hear at once of what changes in the store, as the store on PostgreSQL does.
+    pub fn spread_the_word(&self, store: &MemoryStore) {
+        let (told, store) = (Arc::clone(&self.told), store.clone());
+        self.tasks.lock().unwrap().spawn(async move {
+            let (mut acts, mut queued) = (HashSet::new(), HashSet::new());
+            let mut seen = 0;
+            loop {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                let stands = store.n_changes();
+                if std::mem::replace(&mut seen, stands) == stands {
+                    continue;
+                }
+                let runs = store.runs();
+                let acted_on = |run: &&StoredRun| run.owner.is_some() && (run.acted || run.cancel_requested);
+                let stands = |run: &StoredRun| (run.new.id, run.epoch, run.cancel_requested);
+                let is_acted =
+                    runs.iter().filter(acted_on).fold(false, |new, run| acts.insert(stands(run)) | new);
+                let is_queued = |run: &&StoredRun| RunState::CLAIMABLE.contains(&run.state);
+                let is_changed = runs
+                    .iter()
+                    .filter(is_queued)
+                    .fold(false, |new, run| queued.insert((stands(run), run.available_at)) | new);
+                let told = told.lock().unwrap();
+                if is_acted {
+                    told.iter().for_each(RunnerHandle::look_for_acts);
+                }
+                if is_changed {
+                    told.iter().for_each(RunnerHandle::wake);
+                }
+            }
+        });
+    }
+
+    fn after(&self, time: Duration, act: impl FnOnce() + Send + 'static) {
+        let told = Arc::clone(&self.told);
+        self.tasks.lock().unwrap().spawn(async move {
+            tokio::time::sleep(time).await;
+            act();
+            told.lock().unwrap().iter().for_each(RunnerHandle::look_for_acts);
+        });
+    }
+
+    pub fn have_acted(&self, run: RunId, node: &NodeId) -> bool {
+        self.acts.lock().unwrap().contains(&(run, node.clone()))
+    }
+
+    /// Everybody goes home.
+    pub async fn leave(&self) {
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap());
+        tasks.shutdown().await;
+    }
+}
