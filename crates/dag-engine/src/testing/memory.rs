@@ -13,7 +13,8 @@ use super::faults::{Fault, Faults};
 use crate::clock::Clock;
 use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
 use crate::store::{
-    ActedOn, Checkpoint, Claim, ClaimedRun, NewRun, Release, RunEnd, RunError, RunStore, StoreError,
+    ActedOn, Checkpoint, Claim, ClaimedRun, NewRun, Recovered, Release, RunEnd, RunError, RunStore,
+    StoreError,
 };
 
 /// Runs in memory, shared by several instances, each of which sees its own faults.
@@ -385,8 +386,12 @@ impl RunStore for MemoryStore {
         .await
     }
 
-    async fn recover_dead_instances(&self, max_recoveries: i32) -> Result<usize, StoreError> {
+    async fn recover_dead_instances(&self, max_recoveries: i32) -> Result<Recovered, StoreError> {
         let now = self.clock.now();
-        self.call(|shared| Ok(shared.recover(max_recoveries, now))).await
+        self.call(|shared| {
+            let is_anyone_driving = shared.runs.values().any(|run| run.owner.is_some());
+            Ok(Recovered { n_runs: shared.recover(max_recoveries, now), is_anyone_driving })
+        })
+        .await
     }
 }
