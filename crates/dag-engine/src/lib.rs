@@ -45,5 +45,6 @@ pub use node_type::{Approval, Attempt, MapNode, NodeType, NodeTypes, Outcome, Wa
 pub use rerun::{RerunFrom, RerunRefused, records_that_stand};
 pub use runner::{Runner, RunnerHandle, RunnerSettings};
 pub use store::{
-    ActedOn, Checkpoint, Claim, ClaimedRun, NewRun, Release, RunEnd, RunError, RunStore, StoreError,
+    ActedOn, Checkpoint, Claim, ClaimedRun, NewRun, Recovered, Release, RunEnd, RunError, RunStore,
+    StoreError,
 };

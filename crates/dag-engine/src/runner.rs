@@ -1,21 +1,22 @@
 //! The claim loop of one instance: takes runs from the queue while there is room, and drives them.
 
-use std::collections::HashMap;
+mod handle;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
 use gathering_domain::{InstanceId, RunId};
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::{DriveEnd, Signals};
 use crate::engine::Engine;
-use crate::store::{ActedOn, ClaimedRun, StoreError};
+use crate::store::{ActedOn, ClaimedRun, Recovered, StoreError};
+use handle::Driven;
+pub use handle::RunnerHandle;
 
 /// How long a claim of the rest waits for room for a whole batch.
 const GATHER: Duration = Duration::from_millis(2);
@@ -36,9 +37,10 @@ pub struct RunnerSettings {
     pub max_concurrent_runs: usize,
     /// How many runs one claim takes at most.
     pub claim_batch: usize,
-    /// How often the queue is looked at when nothing says that it changed.
+    /// How often the queue is looked at when nothing says that it changed, and so for dead instances.
     pub safety_net: Duration,
-    /// How often this instance looks for dead ones.
+    /// How often this instance looks for dead ones while any instance drives runs, and how soon after a look at the
+    /// queue.
     pub recovery_interval: Duration,
     /// A run that was recovered more often than this is not driven again.
     pub max_recoveries: i32,
@@ -51,7 +53,7 @@ impl Default for RunnerSettings {
         Self {
             max_concurrent_runs: 256,
             claim_batch: 128,
-            safety_net: Duration::from_secs(30),
+            safety_net: Duration::from_secs(60),
             recovery_interval: Duration::from_secs(1),
             max_recoveries: 20,
             grace: Duration::from_secs(30),
@@ -67,15 +69,6 @@ pub struct Runner {
     handle: RunnerHandle,
     /// Whether this instance may hold runs that it does not drive: the answer to a claim got lost, or a drive broke off.
     holds_undriven: AtomicBool,
-}
-
-/// Tells a [`Runner`] that there is something to look at. Cheap to clone.
-#[derive(Clone, Default)]
-pub struct RunnerHandle {
-    queue_changed: Arc<Notify>,
-    acted: Arc<Notify>,
-    driven: Arc<Mutex<HashMap<RunId, Driven>>>,
-    hand_back: CancellationToken,
 }
 
 /// When a runner looks at the queue next, and how.
@@ -130,45 +123,6 @@ impl Look {
     }
 }
 
-/// What reaches a run that is driven here.
-#[derive(Clone, Default)]
-struct Driven {
-    cancel: CancellationToken,
-    acted: Arc<Notify>,
-}
-
-impl RunnerHandle {
-    /// The queue may hold something new.
-    pub fn wake(&self) {
-        self.queue_changed.notify_one();
-    }
-
-    /// Somebody may have acted on a run that is driven here: asked for its end, or brought what it waits for.
-    pub fn look_for_acts(&self) {
-        self.acted.notify_one();
-    }
-
-    /// Ends a run if this instance drives it; answers whether it does.
-    pub fn cancel(&self, run: RunId) -> bool {
-        self.with_driven(|driven| driven.get(&run).map(|run| run.cancel.cancel())).is_some()
-    }
-
-    /// Ends the grace period of a runner that was stopped: what still executes is dropped and handed back now.
-    pub fn hand_back_now(&self) {
-        self.hand_back.cancel();
-    }
-
-    /// How many runs are driven now.
-    pub fn n_driven(&self) -> usize {
-        self.with_driven(|driven| driven.len())
-    }
-
-    fn with_driven<T>(&self, act: impl FnOnce(&mut HashMap<RunId, Driven>) -> T) -> T {
-        // The map holds plain handles, so a panic elsewhere cannot have left it half-changed.
-        act(&mut self.driven.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
 impl Runner {
     /// A runner that claims in the name of `owner`, whose liveness somebody else proves.
     pub fn new(engine: Engine, owner: InstanceId, settings: RunnerSettings) -> Self {
@@ -205,10 +159,11 @@ impl Runner {
             // Registered before looking, or a change between the look and the wait would be missed.
             queue_changed.as_mut().enable();
             if Instant::now() >= next_recovery {
-                if self.recover().await {
+                let recovered = self.recover().await;
+                if recovered.n_runs > 0 {
                     look = Look::Claim;
                 }
-                next_recovery = Instant::now() + self.settings.recovery_interval;
+                next_recovery = self.next_recovery(recovered.is_anyone_driving);
             }
             look = self.look(look, &mut driving, &signals).await;
             let (at, then) = look.when_nothing_happens();
@@ -224,8 +179,14 @@ impl Runner {
                     look = look.after_ends(may_be_claimed);
                 }
                 () = self.handle.acted.notified() => self.pass_on_acts().await,
-                () = &mut queue_changed => look = Look::Claim,
-                () = tokio::time::sleep_until(at) => look = then,
+                () = &mut queue_changed => {
+                    look = Look::Claim;
+                    next_recovery = next_recovery.min(self.next_recovery(true));
+                }
+                () = tokio::time::sleep_until(at) => {
+                    look = then;
+                    next_recovery = next_recovery.min(self.next_recovery(true));
+                }
                 () = tokio::time::sleep_until(next_acts), if !driving.is_empty() => {
                     self.pass_on_acts().await;
                     next_acts = Instant::now() + ACTS;
@@ -250,18 +211,27 @@ impl Runner {
         }
     }
 
-    /// Looks for dead instances; answers whether a run of one can be claimed now.
-    async fn recover(&self) -> bool {
+    /// Where nobody drives, nobody can leave a run behind. Whatever may have changed that calls for a look at the queue
+    /// here too: a word that a run can be claimed, or a time that has come. So a look for dead instances follows each,
+    /// whoever is quicker to claim.
+    fn next_recovery(&self, may_anyone_drive: bool) -> Instant {
+        let RunnerSettings { recovery_interval, safety_net, .. } = self.settings;
+        Instant::now() + if may_anyone_drive { recovery_interval } else { safety_net.max(recovery_interval) }
+    }
+
+    /// Looks for dead instances.
+    async fn recover(&self) -> Recovered {
         match self.engine.store().recover_dead_instances(self.settings.max_recoveries).await {
-            Ok(n_runs) => {
-                if n_runs > 0 {
+            Ok(recovered) => {
+                if recovered.n_runs > 0 {
+                    let n_runs = recovered.n_runs;
                     tracing::info!(n_runs, "took over {n_runs} runs of instances that died");
                 }
-                n_runs > 0
+                recovered
             }
             Err(error) => {
                 log_store_error("dead instances cannot be looked for", &error);
-                false
+                Recovered { n_runs: 0, is_anyone_driving: true }
             }
         }
     }
@@ -370,7 +340,7 @@ impl Runner {
     fn start(&self, claimed: ClaimedRun, driving: &mut JoinSet<(RunId, DriveEnd)>, signals: &Signals) {
         let run = claimed.claim.run;
         let reached = Driven::default();
-        self.handle.with_driven(|driven| driven.insert(run, reached.clone()));
+        self.handle.begin(run, reached.clone());
         let signals = Signals { cancel: reached.cancel, acted: reached.acted, ..signals.clone() };
         let engine = self.engine.clone();
         driving.spawn(async move {
@@ -401,7 +371,7 @@ impl Runner {
     fn note(&self, ended: Result<(RunId, DriveEnd), tokio::task::JoinError>) -> bool {
         match ended {
             Ok((run, end)) => {
-                self.handle.with_driven(|driven| driven.remove(&run));
+                self.handle.end(run);
                 if end == DriveEnd::Abandoned {
                     self.holds_undriven.store(true, Ordering::Relaxed);
                 }

@@ -142,6 +142,15 @@ pub struct ActedOn {
     pub cancel_requested: bool,
 }
 
+/// What a look for dead instances found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recovered {
+    /// How many runs were taken from instances that died.
+    pub n_runs: usize,
+    /// Whether any instance, alive or dead, owned a run when the look began: then it is worth looking again soon.
+    pub is_anyone_driving: bool,
+}
+
 /// Why a run did not succeed, as it is stored and shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunError {
@@ -262,11 +271,11 @@ pub trait RunStore: Send + Sync + 'static {
     async fn release_undriven(&self, owner: InstanceId, driven: &[RunId]) -> Result<usize, StoreError>;
 
     /// Puts the runs of instances that died back into the queue, or fails those that were recovered more than
-    /// `max_recoveries` times; answers with how many. Reconciles: repeating it, or calling it on several instances at
+    /// `max_recoveries` times. Reconciles: repeating it, or calling it on several instances at
     /// once, is harmless. The transaction raises their epochs and appends [`crate::JournalEvent::TakenOver`], so that nothing
     /// of the former owner can be written any more, whoever claims them and when.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    async fn recover_dead_instances(&self, max_recoveries: i32) -> Result<usize, StoreError>;
+    async fn recover_dead_instances(&self, max_recoveries: i32) -> Result<Recovered, StoreError>;
 }

@@ -95,7 +95,11 @@ async fn i7_what_was_answered_is_there_when_the_store_is_opened_again() {
     drop(store);
     let store = open(directory.path());
     assert_eq!(store.list_runs().await.unwrap(), [(run, RunState::Running, None)]);
-    assert_eq!(store.recover_dead_instances(20).await.unwrap(), 1, "its owner was of the process before");
+    assert_eq!(
+        store.recover_dead_instances(20).await.unwrap().n_runs,
+        1,
+        "its owner was of the process before"
+    );
     let claimed = store.claim(InstanceId::new(), 1).await.unwrap().remove(0);
     assert_eq!((claimed.claim.run, claimed.claim.epoch), (run, 3));
 }

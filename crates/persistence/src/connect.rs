@@ -85,6 +85,13 @@ impl ConnectOptions {
         Ok(Self { config })
     }
 
+    /// As these, but the loss of the peer's host is noticed after `limit`; it is asked every `interval`.
+    pub(crate) fn with_silent_peer_limit(&self, interval: Duration, limit: Duration) -> Self {
+        let mut config = self.config.clone();
+        config.keepalives_idle(interval).keepalives_interval(interval).tcp_user_timeout(limit);
+        Self { config }
+    }
+
     /// Opens a session; who calls this drives the connection.
     pub(crate) async fn open(&self) -> Result<(Client, Connection<Socket, NoTlsStream>), DatabaseError> {
         match tokio::time::timeout(CONNECT_TIMEOUT, self.config.connect(NoTls)).await {

@@ -24,7 +24,7 @@ pub struct InstanceRow {
     pub state: String,
     /// When it began, in UTC.
     pub started_at: DateTime<Utc>,
-    /// When it last gave a sign of life, in UTC; written every ten seconds.
+    /// When it last gave a sign of life, in UTC; written every ten seconds while it drives runs, else every thirty.
     pub heartbeat_at: DateTime<Utc>,
     /// How many runs it drives.
     pub n_runs: i64,

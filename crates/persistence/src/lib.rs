@@ -63,7 +63,7 @@ pub use pipelines::{
 };
 pub use pool::{Pool, PoolSettings, PoolStatus};
 pub use projects::{Project, ProjectError, ProjectRefusal, ProjectSeen, Projects, Viewer};
-pub use recover::{Recovery, end_stuck_instances, recover_dead_instances};
+pub use recover::{Recoveries, Recovery, recover_dead_instances};
 pub use run_row::RunRow;
 pub use run_store::PgRunStore;
 pub use runs::{CancelRequest, RunFilter, Runs};

@@ -1,13 +1,28 @@
 //! Being alive: one session of its own that holds an advisory lock for as long as the process lives.
 //!
 //! When a process dies, PostgreSQL ends its session and gives the lock back at once: whoever then gets it knows. Owns the
-//! `instances` rows. Never knows what the instance executes.
+//! `instances` rows. Never knows what the instance executes, only whether it executes anything.
+//!
+//! While it does, the session is asked for a sign of life every 2 seconds; while it does not, every 30: there is nothing
+//! to stop. That this is enough, although an instance may claim just when its session is gone:
+//!
+//! - The session ended and its end reached us: `lost` is cancelled at once, whatever the interval.
+//! - It ended without a word, as the host or the way to it vanished: our kernel asks more often than the server's and gives
+//!   up sooner (`PEER_PROBE`, `PEER_LIMIT`), so that `lost` is cancelled before the server gives the lock back.
+//! - Somebody took us for dead: the row is gone, and the claim, which goes through another connection, is refused by it.
+//! - Something between us and the server keeps our end open although the other is gone: the proof that comes with the
+//!   first run fails, at the latest after [`Liveness::SELF_FENCING_LIMIT`]. Until then two may execute the run, one of
+//!   which can write nothing, as after a process was only paused.
+//!
+//! A process that was stopped while it drove nothing owns nothing that could be taken over; it goes on where it was.
+
+mod keeper;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use gathering_domain::InstanceId;
-use tokio::time::Instant;
+use tokio::sync::watch;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 use tokio_util::sync::CancellationToken;
@@ -16,15 +31,20 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::connect::ConnectOptions;
 use crate::error::DatabaseError;
 use crate::keys::{LockOf, lock_key, wake_channel};
+use keeper::Proof;
 
-/// How often the session is asked for a sign of life.
-const PROOF_INTERVAL: Duration = Duration::from_secs(2);
+/// How often the kernel asks the database's for a sign of life of this session.
+const PEER_PROBE: Duration = Duration::from_secs(2);
 
-/// Every how many proofs the heartbeat is written: rows are dearer than questions.
-const PROOFS_PER_HEARTBEAT: u32 = 5;
+/// After how long without one it ends the session here.
+const PEER_LIMIT: Duration = Duration::from_secs(6);
 
-/// What a late question is given at least: a process that was stopped and goes on asks before it despairs.
-const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+// The server counts from the last question that it heard, one `PEER_PROBE` at most before nothing came through any more;
+// ours may be found unanswered one `PEER_PROBE` late.
+const _: () = assert!(
+    PEER_LIMIT.as_secs() + 2 * PEER_PROBE.as_secs() < ConnectOptions::SILENT_PEER_LIMIT.as_secs(),
+    "the server would give the lock back before this instance knows"
+);
 
 /// What an instance tells about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +66,7 @@ pub struct Liveness {
     channel: String,
     client: Arc<Client>,
     lost: CancellationToken,
+    is_driving: watch::Sender<bool>,
     keeper: AbortOnDropHandle<()>,
     driver: AbortOnDropHandle<()>,
 }
@@ -56,13 +77,18 @@ impl Liveness {
     pub const SELF_FENCING_LIMIT: Duration =
         ConnectOptions::SILENT_PEER_LIMIT.saturating_sub(Duration::from_secs(3));
 
+    /// How old the heartbeat of an instance that is well can be, as its row tells it: it is written every ten seconds
+    /// while runs are driven, else every thirty, and each time answered within [`Self::SELF_FENCING_LIMIT`].
+    pub const HEARTBEAT_LIMIT: Duration =
+        keeper::IDLE_PROOF_INTERVAL.saturating_add(Self::SELF_FENCING_LIMIT);
+
     /// Opens the session (directly, not through a transaction pooler), takes the lock of a new identity and inserts
     /// its row.
     ///
     /// # Errors
     /// [`DatabaseError::Unavailable`] or [`DatabaseError::NoSchema`]; a row that may be left is recovered as dead.
     pub async fn begin(options: &ConnectOptions, info: &InstanceInfo) -> Result<Self, DatabaseError> {
-        let (client, connection) = options.open().await?;
+        let (client, connection) = options.with_silent_peer_limit(PEER_PROBE, PEER_LIMIT).open().await?;
         let lost = CancellationToken::new();
         let ended = lost.clone();
         let driver = AbortOnDropHandle::new(tokio::spawn(async move {
@@ -77,9 +103,11 @@ impl Liveness {
         let proofs = Proofs::prepare(&client)
             .await
             .map_err(|error| DatabaseError::session("registering this instance", error))?;
-        let keeper = keep(Arc::clone(&client), proofs, instance, lost.clone());
-        let keeper = AbortOnDropHandle::new(tokio::spawn(keeper));
-        Ok(Self { instance, channel, client, lost, keeper, driver })
+        let asker = Asker { client: Arc::clone(&client), proofs, instance };
+        // Until somebody tells otherwise, runs may be driven that nobody told of.
+        let (is_driving, driving) = watch::channel(true);
+        let keeper = AbortOnDropHandle::new(tokio::spawn(keeper::keep(asker, driving, lost.clone())));
+        Ok(Self { instance, channel, client, lost, is_driving, keeper, driver })
     }
 
     /// The identity that the lock proves.
@@ -91,6 +119,12 @@ impl Liveness {
     /// everything that was claimed under this identity must stop.
     pub fn lost(&self) -> CancellationToken {
         self.lost.clone()
+    }
+
+    /// Says whether runs are driven under this identity: only then is its proof asked for all the time. Until told, it is
+    /// taken for granted.
+    pub fn set_driving(&self, is_driving: bool) {
+        self.is_driving.send_if_modified(|told| std::mem::replace(told, is_driving) != is_driving);
     }
 
     /// Says that this instance takes no more work.
@@ -162,29 +196,6 @@ async fn register(client: &Client, id: InstanceId, info: &InstanceInfo) -> Resul
     Ok(wake_channel(&schema))
 }
 
-/// Asks for signs of life until one fails to come; then cancels `lost`.
-async fn keep(client: Arc<Client>, proofs: Proofs, id: InstanceId, lost: CancellationToken) {
-    let mut last_proof = Instant::now();
-    let mut n_proofs: u32 = 0;
-    loop {
-        tokio::select! {
-            () = lost.cancelled() => return,
-            () = tokio::time::sleep(PROOF_INTERVAL) => {}
-        }
-        n_proofs = n_proofs.wrapping_add(1);
-        // We are believed until the start of the last proof plus the limit: a slow answer must not stretch that.
-        let start = Instant::now();
-        let patience = Liveness::SELF_FENCING_LIMIT.saturating_sub(start - last_proof).max(LEAST_PATIENCE);
-        let is_heartbeat = n_proofs.is_multiple_of(PROOFS_PER_HEARTBEAT);
-        match tokio::time::timeout(patience, proofs.ask(&client, id, is_heartbeat)).await {
-            Ok(Ok(true)) => last_proof = start,
-            Ok(Ok(false)) => return give_up(&lost, id, "its row is gone: it was taken for dead"),
-            Ok(Err(error)) => return give_up(&lost, id, &error.to_string()),
-            Err(_elapsed) => return give_up(&lost, id, "the database did not answer in time"),
-        }
-    }
-}
-
 /// The questions that are asked all the time, prepared: else each is three round trips.
 struct Proofs {
     heartbeat: Statement,
@@ -197,19 +208,27 @@ impl Proofs {
         let is_there = client.prepare("SELECT FROM instances WHERE id = $1").await?;
         Ok(Self { heartbeat, is_there })
     }
-
-    async fn ask(
-        &self,
-        client: &Client,
-        id: InstanceId,
-        is_heartbeat: bool,
-    ) -> Result<bool, tokio_postgres::Error> {
-        let statement = if is_heartbeat { &self.heartbeat } else { &self.is_there };
-        Ok(client.execute(statement, &[&id.as_uuid()]).await? == 1)
-    }
 }
 
-fn give_up(lost: &CancellationToken, id: InstanceId, reason: &str) {
-    tracing::error!(instance.id = %id, reason, "instance {id} lost its liveness: {reason}");
-    lost.cancel();
+/// Asks on the session.
+struct Asker {
+    client: Arc<Client>,
+    proofs: Proofs,
+    instance: InstanceId,
+}
+
+impl keeper::Ask for Asker {
+    type Error = tokio_postgres::Error;
+
+    fn instance(&self) -> InstanceId {
+        self.instance
+    }
+
+    async fn ask(&self, proof: Proof) -> Result<bool, Self::Error> {
+        let statement = match proof {
+            Proof::IsThere => &self.proofs.is_there,
+            Proof::Heartbeat => &self.proofs.heartbeat,
+        };
+        Ok(self.client.execute(statement, &[&self.instance.as_uuid()]).await? == 1)
+    }
 }

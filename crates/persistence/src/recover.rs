@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use diesel::data_types::PgInterval;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
@@ -32,47 +33,98 @@ pub struct Recovery {
     pub failed: Vec<RunId>,
 }
 
+/// What a look for dead instances found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recoveries {
+    /// What became of each dead instance.
+    pub of: Vec<Recovery>,
+    /// The stuck instances whose sessions were ended: the next look finds them dead.
+    pub stuck: Vec<InstanceId>,
+    /// Whether any instance, alive or dead, owned a run when the look began.
+    pub is_anyone_driving: bool,
+}
+
 /// Recovers each instance that does not hold its lock any more: its runs are queued again or, where that happened
-/// `max_recoveries` times before, failed as poisonous; then its row is deleted. One transaction per instance.
+/// `max_recoveries` times before, failed as poisonous; then its row is deleted. One transaction per instance, and one
+/// statement where all are well.
+///
+/// An instance that owns runs and holds its lock, but whose heartbeat stands still for longer than `stuck_limit`, loses
+/// its session: the next look finds it dead then, and the epoch fences what wakes up.
 ///
 /// # Errors
 /// [`DatabaseError::Unavailable`]; instances that were recovered before stay so, and repeating goes on from there.
 pub async fn recover_dead_instances(
     pool: &Pool,
     max_recoveries: i32,
-) -> Result<Vec<Recovery>, DatabaseError> {
+    stuck_limit: Duration,
+) -> Result<Recoveries, DatabaseError> {
     let mut conn = pool.get().await?;
     let failed = |error| DatabaseError::query("recovering dead instances", error);
-    let candidates: Vec<(Uuid, i64)> = Suspects.load(&mut &*conn).await.map_err(failed)?;
-    let mut recoveries = Vec::new();
-    for (instance, lock_key) in candidates {
-        let recovered =
-            conn.transaction(async |conn| recover(conn, instance, lock_key, max_recoveries).await);
-        recoveries.extend(recovered.await.map_err(failed)?);
+    let suspects: Vec<Suspect> = Suspects::new(stuck_limit).load(&mut &*conn).await.map_err(failed)?;
+    let mut found = Recoveries::default();
+    for (is_anyone_driving, suspect, lock_key, is_ended) in suspects {
+        found.is_anyone_driving |= is_anyone_driving;
+        match (suspect, lock_key) {
+            (Some(stuck), _) if is_ended == Some(true) => found.stuck.push(stuck.into()),
+            (Some(dead), Some(lock_key)) => {
+                let recovered =
+                    conn.transaction(async |conn| recover(conn, dead, lock_key, max_recoveries).await);
+                found.of.extend(recovered.await.map_err(failed)?);
+            }
+            _ => {}
+        }
     }
-    Ok(recoveries)
+    Ok(found)
 }
 
-/// The instances whose lock nobody seems to hold: one query when all are well. Taking the lock is what decides.
+/// Whether anybody drives runs; the instance, its lock and whether its session was ended just now, if there is one that
+/// is not well.
+type Suspect = (bool, Option<Uuid>, Option<i64>, Option<bool>);
+
+/// Whether anybody drives, and the instances that are not well: one row when all are. Of those whose lock nobody seems to
+/// hold, taking the lock is what decides.
 #[derive(QueryId)]
-struct Suspects;
+struct Suspects {
+    stuck_limit: PgInterval,
+}
+
+impl Suspects {
+    fn new(stuck_limit: Duration) -> Self {
+        let microseconds = i64::try_from(stuck_limit.as_micros()).unwrap_or(i64::MAX);
+        Self { stuck_limit: PgInterval::from_microseconds(microseconds) }
+    }
+}
 
 impl QueryFragment<Pg> for Suspects {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        // Ordered, so that the first owner is read from the index even if the statistics promise many.
         out.push_sql(
-            "SELECT id, lock_key FROM instances WHERE NOT EXISTS (
-                 SELECT FROM pg_locks
-                 WHERE locktype = 'advisory' AND objsubid = 1 AND granted
-                     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                     AND (classid::bigint << 32) | objid::bigint = instances.lock_key)
-             ORDER BY id",
+            "SELECT anyone.is_driving, suspect.id, suspect.lock_key, suspect.is_ended
+             FROM (SELECT (SELECT owner FROM runs WHERE owner IS NOT NULL ORDER BY owner LIMIT 1) IS NOT NULL)
+                 AS anyone (is_driving)
+             LEFT JOIN (
+                 SELECT id, instances.lock_key, coalesce(pg_terminate_backend(holder.pid), false) AS is_ended
+                 FROM instances LEFT JOIN (
+                     SELECT (classid::bigint << 32) | objid::bigint AS lock_key, pid, virtualtransaction FROM pg_locks
+                     WHERE locktype = 'advisory' AND objsubid = 1 AND granted
+                         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                 ) AS holder ON holder.lock_key = instances.lock_key
+                 WHERE holder.pid IS NULL
+                     -- Who is in a transaction asks just now, or is an instance that recovers this one.
+                     OR (holder.virtualtransaction LIKE '%/0' AND heartbeat_at < now() - ",
+        );
+        out.push_bind_param::<Interval, _>(&self.stuck_limit)?;
+        out.push_sql(
+            "
+                         AND EXISTS (SELECT FROM runs WHERE owner = instances.id))
+             ) AS suspect ON true ORDER BY suspect.id",
         );
         Ok(())
     }
 }
 
 impl Query for Suspects {
-    type SqlType = (SqlUuid, BigInt);
+    type SqlType = (Bool, Nullable<SqlUuid>, Nullable<BigInt>, Nullable<Bool>);
 }
 
 async fn recover(
@@ -190,34 +242,4 @@ fn poisonous(max_recoveries: i32) -> serde_json::Value {
              memory or crashes the server"
         ),
     })
-}
-
-/// Ends the liveness sessions of instances whose heartbeat stands still for longer than `limit`, although they hold
-/// their locks: they are stuck. Recovery finds them dead then, and the epoch fences what wakes up. Answers with how
-/// many sessions were ended.
-///
-/// # Errors
-/// [`DatabaseError::Unavailable`].
-pub async fn end_stuck_instances(pool: &Pool, limit: Duration) -> Result<usize, DatabaseError> {
-    #[derive(QueryableByName)]
-    struct Ended {
-        #[diesel(sql_type = Bool)]
-        ended: bool,
-    }
-    let conn = pool.get().await?;
-    let limit = diesel::data_types::PgInterval::from_microseconds(
-        i64::try_from(limit.as_micros()).unwrap_or(i64::MAX),
-    );
-    let ended: Vec<Ended> = diesel::sql_query(
-        "SELECT pg_terminate_backend(pg_locks.pid) AS ended FROM instances JOIN pg_locks
-             ON (pg_locks.classid::bigint << 32) | pg_locks.objid::bigint = instances.lock_key
-         WHERE pg_locks.locktype = 'advisory' AND pg_locks.objsubid = 1 AND pg_locks.granted
-             AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-             AND instances.heartbeat_at < now() - $1",
-    )
-    .bind::<Interval, _>(limit)
-    .load(&mut &*conn)
-    .await
-    .map_err(|error| DatabaseError::query("ending stuck instances", error))?;
-    Ok(ended.into_iter().filter(|row| row.ended).count())
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gathering_dag_engine::{
-    ActedOn, Checkpoint, ClaimedRun, JournalEntry, NewRun, RunStore, Seq, StoreError,
+    ActedOn, Checkpoint, ClaimedRun, JournalEntry, NewRun, Recovered, RunStore, Seq, StoreError,
 };
 use gathering_domain::{Digest, InstanceId, RunId};
 use serde_json::Value;
@@ -21,12 +21,23 @@ use crate::{claim, commit, graphs, journal, runs};
 pub struct PgRunStore {
     pub(crate) pool: Pool,
     pub(crate) wakes: WakeBus,
+    stuck_limit: Duration,
 }
 
 impl PgRunStore {
     /// Keeps runs where `pool` leads, and wakes through `wakes` whoever may claim.
     pub const fn new(pool: Pool, wakes: WakeBus) -> Self {
-        Self { pool, wakes }
+        Self { pool, wakes, stuck_limit: Self::STUCK_LIMIT }
+    }
+
+    /// After how long without a heartbeat an instance that owns runs counts as stuck, unless told otherwise.
+    pub const STUCK_LIMIT: Duration = Duration::from_secs(60);
+
+    /// Takes an instance that owns runs for stuck after `limit` without a heartbeat: more than
+    /// [`Liveness::HEARTBEAT_LIMIT`](crate::Liveness::HEARTBEAT_LIMIT), or one that is well loses its session.
+    #[must_use]
+    pub fn with_stuck_limit(self, limit: Duration) -> Self {
+        Self { stuck_limit: limit, ..self }
     }
 }
 
@@ -59,7 +70,12 @@ impl RunStore for PgRunStore {
 
     async fn claim_run(&self, owner: InstanceId, run: RunId) -> Result<Option<ClaimedRun>, StoreError> {
         let conn = self.pool.get_for_claims().await?;
-        Ok(claim::claim_one(&conn, owner, run).await?)
+        let claimed = claim::claim_one(&conn, owner, run).await?;
+        if claimed.is_some() {
+            // Out of its turn, so nobody else knows that there is now somebody who may die with it.
+            self.wakes.wake(Wake::Runs);
+        }
+        Ok(claimed)
     }
 
     async fn load_journal(
@@ -110,11 +126,12 @@ impl RunStore for PgRunStore {
         Ok(n_runs)
     }
 
-    async fn recover_dead_instances(&self, max_recoveries: i32) -> Result<usize, StoreError> {
-        let recoveries = recover_dead_instances(&self.pool, max_recoveries).await?;
-        let n_runs: usize =
-            recoveries.iter().map(|recovery| recovery.requeued.len() + recovery.failed.len()).sum();
-        for recovery in &recoveries {
+    async fn recover_dead_instances(&self, max_recoveries: i32) -> Result<Recovered, StoreError> {
+        let found = recover_dead_instances(&self.pool, max_recoveries, self.stuck_limit).await?;
+        for stuck in &found.stuck {
+            tracing::warn!(instance.id = %stuck, "instance {stuck} is stuck: its session was ended");
+        }
+        for recovery in &found.of {
             tracing::warn!(
                 instance.id = %recovery.instance,
                 n_requeued = recovery.requeued.len(),
@@ -123,10 +140,11 @@ impl RunStore for PgRunStore {
                 recovery.instance, recovery.requeued.len(), recovery.failed.len(),
             );
         }
-        if !recoveries.is_empty() {
+        if !found.of.is_empty() {
             // Its runs are queued again, and nobody else knows when those that only wait come due.
             self.wakes.wake(Wake::Runs);
         }
-        Ok(n_runs)
+        let n_runs = found.of.iter().map(|recovery| recovery.requeued.len() + recovery.failed.len()).sum();
+        Ok(Recovered { n_runs, is_anyone_driving: found.is_anyone_driving })
     }
 }

@@ -107,8 +107,8 @@ pub struct Config {
     pub db_pool_size: usize,
     /// A run that was recovered more often than this fails.
     pub max_recoveries: i32,
-    /// After how long without a heartbeat an instance counts as stuck: at least three heartbeats, which come every ten
-    /// seconds.
+    /// After how long without a heartbeat an instance that owns runs counts as stuck: more than
+    /// [`gathering_persistence::Liveness::HEARTBEAT_LIMIT`].
     pub stuck_instance: Duration,
     /// How often a client may ask.
     pub rate_limits: RateLimits,
@@ -259,7 +259,7 @@ impl Settings {
             max_concurrent_runs: self.number("max_concurrent_runs", 1, 100_000, 256),
             db_pool_size: self.number("db_pool_size", 2, 1000, 16),
             max_recoveries: self.number("max_recoveries", 0, 10_000, 20),
-            stuck_instance: Duration::from_secs(self.number("stuck_instance_seconds", 30, 86_400, 60)),
+            stuck_instance: Duration::from_secs(self.number("stuck_instance_seconds", 45, 86_400, 60)),
             rate_limits: self.rate_limits(),
             max_file_bytes: self.number("max_file_bytes", 1, MOST_FILE_BYTES, DEFAULT_MAX_FILE_BYTES),
             cache_graphs_entries: self.entries("cache_graphs_entries", 1000),

@@ -14,7 +14,7 @@ use gathering_dag_engine::{Breakers, Engine, EngineSettings, RunnerHandle, Runne
 use gathering_domain::InstanceId;
 use gathering_persistence::{
     InstanceInfo, Liveness, PgRunStore, Pipelines, Pool, Runs, Wake, WakeBus, clear_expired,
-    end_stuck_instances, ensure_journal_partitions,
+    ensure_journal_partitions,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -36,7 +36,7 @@ const PARTITIONS_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 const PARTITIONS_WEEKS: u8 = 4;
 
 /// How often the circuit breakers are read when nobody says that one changed.
-const BREAKERS_INTERVAL: Duration = Duration::from_secs(60);
+const BREAKERS_INTERVAL: Duration = Duration::from_secs(600);
 
 /// How often what no login depends on any more is cleared away.
 const CLEARING_INTERVAL: Duration = Duration::from_secs(3600);
@@ -94,7 +94,8 @@ impl Instance {
             Liveness::begin(&db.direct, &info).await.context("this instance cannot be registered")?;
 
         let wakes = WakeBus::new();
-        let store = Arc::new(PgRunStore::new(db.pool.clone(), wakes.clone()));
+        let store =
+            Arc::new(PgRunStore::new(db.pool.clone(), wakes.clone()).with_stuck_limit(config.stuck_instance));
         let places = Places {
             files: Arc::new(workspaces.clone()),
             pipelines: Arc::new(Pipelines::new(db.pool.clone())),
@@ -120,7 +121,7 @@ impl Instance {
             &liveness,
         );
         let life = tokio::spawn(life.run(liveness));
-        let services = services(config, db, &wakes, breakers, work);
+        let services = services(db, &wakes, breakers, work);
         let runs = Runs::new(db.pool.clone(), wakes.clone());
         Ok(Self { engine, store, runs, wakes, workspaces, identity, stop, life, checkpointer, services })
     }
@@ -194,11 +195,9 @@ async fn info() -> InstanceInfo {
     }
 }
 
-fn services(config: &Config, db: &Database, wakes: &WakeBus, breakers: Breakers, work: Work) -> Vec<Task> {
+fn services(db: &Database, wakes: &WakeBus, breakers: Breakers, work: Work) -> Vec<Task> {
     let mut services = Vec::new();
     if work == Work::Queue {
-        let (pool, limit) = (db.pool.clone(), config.stuck_instance);
-        services.push(Task::start("stuck instances", move |stop| look_for_stuck(pool, limit, stop)));
         let pool = db.pool.clone();
         services.push(Task::start("journal partitions", move |stop| make_partitions(pool, stop)));
         let pool = db.pool.clone();
@@ -228,24 +227,6 @@ async fn follow_breakers(breakers: Breakers, wakes: WakeBus, stop: CancellationT
             () = stop.cancelled() => return,
             Ok(()) = changes.changed() => {}
             () = tokio::time::sleep(BREAKERS_INTERVAL) => {}
-        }
-    }
-}
-
-async fn look_for_stuck(pool: Pool, limit: Duration, stop: CancellationToken) {
-    loop {
-        match end_stuck_instances(&pool, limit).await {
-            Ok(0) => {}
-            Ok(n_instances) => {
-                tracing::warn!(n_instances, "ended the sessions of {n_instances} stuck instances")
-            }
-            Err(error) => tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "stuck instances cannot be looked for: {error}"
-            ),
-        }
-        if is_stopped_after(limit / 4, &stop).await {
-            return;
         }
     }
 }

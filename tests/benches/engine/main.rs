@@ -33,8 +33,8 @@ struct Settings {
     /// Runs that are started over HTTP
     #[arg(long, default_value_t = 300)]
     requests: usize,
-    /// Seconds in which the queries of an idle instance are counted
-    #[arg(long, default_value_t = 30)]
+    /// Seconds in which the transactions of an idle instance are counted, and before those of the database alone
+    #[arg(long, default_value_t = 120)]
     idle_seconds: u64,
     /// Only these parts of the table
     #[arg(long, value_enum)]

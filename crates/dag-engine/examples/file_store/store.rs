@@ -13,8 +13,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use gathering_dag_engine::{
-    ActedOn, Checkpoint, Claim, ClaimedRun, Clock, JournalEntry, JournalEvent, NewRun, Record, Release,
-    RunStore, Seq, StoreError,
+    ActedOn, Checkpoint, Claim, ClaimedRun, Clock, JournalEntry, JournalEvent, NewRun, Record, Recovered,
+    Release, RunStore, Seq, StoreError,
 };
 use gathering_domain::{Digest, InstanceId, NodeId, ProjectId, RunEvent, RunId, RunState};
 use serde::{Deserialize, Serialize};
@@ -402,12 +402,14 @@ impl RunStore for FileStore {
         .await
     }
 
-    async fn recover_dead_instances(&self, max_recoveries: i32) -> Result<usize, StoreError> {
+    async fn recover_dead_instances(&self, max_recoveries: i32) -> Result<Recovered, StoreError> {
         let now = self.clock.now();
         self.transact(move |state| {
+            let is_anyone_driving = state.runs.values().any(|run| run.owner.is_some());
             let recovered: Vec<_> =
                 state.runs.values().filter_map(|run| state.recover(run, max_recoveries, now)).collect();
-            Ok((recovered.len(), recovered.into_iter().flatten().collect()))
+            let answer = Recovered { n_runs: recovered.len(), is_anyone_driving };
+            Ok((answer, recovered.into_iter().flatten().collect()))
         })
         .await
     }

@@ -18,7 +18,9 @@ use crate::breaker::{Breaker, BreakerKey};
 use crate::clock::Clock;
 use crate::decisions::Decision;
 use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
-use crate::store::{ActedOn, Checkpoint, Claim, ClaimedRun, NewRun, RunEnd, RunError, RunStore, StoreError};
+use crate::store::{
+    ActedOn, Checkpoint, Claim, ClaimedRun, NewRun, Recovered, RunEnd, RunError, RunStore, StoreError,
+};
 
 mod breakers;
 mod children;
@@ -304,8 +306,12 @@ impl RunStore for MemoryStore {
         .await
     }
 
-    async fn recover_dead_instances(&self, max_recoveries: i32) -> Result<usize, StoreError> {
+    async fn recover_dead_instances(&self, max_recoveries: i32) -> Result<Recovered, StoreError> {
         let now = self.clock.now();
-        self.call(|shared| Ok(shared.recover(max_recoveries, now))).await
+        self.call(|shared| {
+            let is_anyone_driving = shared.runs.values().any(|run| run.owner.is_some());
+            Ok(Recovered { n_runs: shared.recover(max_recoveries, now), is_anyone_driving })
+        })
+        .await
     }
 }

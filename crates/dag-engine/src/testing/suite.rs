@@ -9,7 +9,7 @@ use gathering_domain::{Digest, InstanceId, NodeId, ProjectId, RunEvent, RunId, W
 use serde_json::{Value, json};
 
 use crate::journal::{JournalEvent, Record};
-use crate::store::{Checkpoint, Claim, ClaimedRun, NewRun, Release, RunEnd, RunStore, StoreError};
+use crate::store::{Checkpoint, Claim, ClaimedRun, NewRun, Recovered, Release, RunEnd, RunStore, StoreError};
 
 pub use self::breakers::breaker_cases;
 pub use self::children::child_run_cases;
@@ -195,12 +195,15 @@ async fn one_lost_claim_spoils_nobody_elses_checkpoint(fixture: &dyn StoreFixtur
 
 async fn i4_the_runs_of_a_dead_instance_are_queued_again(fixture: &dyn StoreFixture) {
     let (one, other) = (fixture.instance().await, fixture.instance().await);
+    let recovered = async || fixture.store().recover_dead_instances(20).await.unwrap();
+    assert_eq!(recovered().await, Recovered { n_runs: 0, is_anyone_driving: false });
     let claim = accept_and_claim(fixture, one).await.claim;
     commit(fixture, started(claim, 1)).await.unwrap();
-    assert_eq!(fixture.store().recover_dead_instances(20).await.unwrap(), 0, "both are alive");
+    assert_eq!(recovered().await, Recovered { n_runs: 0, is_anyone_driving: true }, "both are alive");
     fixture.kill(one).await;
-    assert_eq!(fixture.store().recover_dead_instances(20).await.unwrap(), 1);
-    assert_eq!(fixture.store().recover_dead_instances(20).await.unwrap(), 0, "repeating it is harmless");
+    assert_eq!(recovered().await, Recovered { n_runs: 1, is_anyone_driving: true });
+    let again = Recovered { n_runs: 0, is_anyone_driving: false };
+    assert_eq!(recovered().await, again, "repeating it is harmless");
     let wait = fixture.store().next_available_in().await.unwrap();
     assert!(wait.is_some_and(|wait| wait < Duration::from_secs(1)), "it can be claimed now: {wait:?}");
     // The former owner wakes up before anybody took the run.

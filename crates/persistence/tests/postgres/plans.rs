@@ -3,11 +3,13 @@
 //! PostgreSQL counts the rows that it reads of each table; a session's counts are there once it has ended.
 
 use gathering_auth::{AccountStore, AuditFilter, AuditKind, RoleAtCreation, SessionId, TokenId};
+use gathering_dag_engine::RunStore as _;
 use gathering_domain::UserId;
-use gathering_persistence::{PgAccountStore, Pool, Projects, Viewer};
+use gathering_persistence::testing::TestDb;
+use gathering_persistence::{PgAccountStore, PgRunStore, Pool, Projects, Viewer, recover_dead_instances};
 
 use crate::accounts::{Fixture, create_account, digest, empty_store};
-use crate::common::{count, named_pool, wait_until};
+use crate::common::{World, count, named_pool, wait_until};
 
 const FILL: &str = "
     INSERT INTO users (id, email, name, password_hash, role)
@@ -38,18 +40,18 @@ async fn filled() -> Fixture {
 }
 
 /// How many rows of the tables, and entries of their indexes, `work` reads on a pool of its own.
-async fn rows_read(fixture: &Fixture, work: impl AsyncFnOnce(Pool)) -> i64 {
+async fn rows_read(db: &TestDb, work: impl AsyncFnOnce(Pool)) -> i64 {
     let read = "SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE schemaname = current_schema()) \
                 + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE schemaname = current_schema())";
     let name = format!("plans_{}", UserId::new().as_uuid().simple());
-    let pool = named_pool(&fixture.db, &name, 1).await;
-    let before = count(&fixture.db, read).await;
+    let pool = named_pool(db, &name, 1).await;
+    let before = count(db, read).await;
     work(pool.clone()).await;
     pool.close();
     drop(pool);
     let sessions = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}'");
-    wait_until("the session has ended", async || count(&fixture.db, &sessions).await == 0).await;
-    count(&fixture.db, read).await - before
+    wait_until("the session has ended", async || count(db, &sessions).await == 0).await;
+    count(db, read).await - before
 }
 
 #[tokio::test]
@@ -57,7 +59,7 @@ async fn what_is_asked_with_every_request_reads_a_handful_of_rows() {
     let fixture = filled().await;
     let user = uuid_of(&fixture, "user1").await;
     let session = SessionId::from(uuid_of(&fixture, "session0").await);
-    let n_rows = rows_read(&fixture, async |pool| {
+    let n_rows = rows_read(&fixture.db, async |pool| {
         let store = PgAccountStore::new(pool);
         let standing = store.find_standing(user.into(), session, TokenId::new()).await.unwrap().unwrap();
         assert!(standing.is_active && !standing.is_revoked);
@@ -72,12 +74,12 @@ async fn what_is_asked_with_every_request_reads_a_handful_of_rows() {
             hex("k")
         ))
         .await;
-    let n_rows = rows_read(&fixture, async |pool| {
+    let n_rows = rows_read(&fixture.db, async |pool| {
         assert!(PgAccountStore::new(pool).find_key_standing(digest("k")).await.unwrap().is_some());
     })
     .await;
     assert!((2..=10).contains(&n_rows), "find_key_standing reads {n_rows}");
-    let n_rows = rows_read(&fixture, async |pool| {
+    let n_rows = rows_read(&fixture.db, async |pool| {
         let seen = Projects::new(pool).list(Viewer::Member(user.into()), None, 50).await.unwrap();
         assert_eq!(seen.len(), 1);
     })
@@ -112,12 +114,43 @@ async fn a_page_of_the_audit_record_reads_little_more_than_it_shows() {
         ),
     ];
     for (what, filter, most) in cases {
-        let n_rows = rows_read(&fixture, async |pool| {
+        let n_rows = rows_read(&fixture.db, async |pool| {
             assert!(!PgAccountStore::new(pool).list_audit_events(&filter, 51).await.unwrap().is_empty());
         })
         .await;
         assert!((1..=most).contains(&n_rows), "a page {what} reads {n_rows}");
     }
+}
+
+/// It is asked every second for as long as anybody drives anything.
+#[tokio::test]
+async fn a_look_for_dead_instances_reads_no_run_that_nobody_owns() {
+    let world = World::new().await;
+    let graph = world.new_run().await.graph;
+    let owner = world.begin_instance().await;
+    let fill = format!(
+        "INSERT INTO runs (id, project_id, graph_digest, kind, input, state, owner)
+             SELECT gen_random_uuid(), '{}', decode('{graph}', 'hex'), 'pipeline', '{{}}', 'running', '{owner}'
+             FROM generate_series(1, 5000)",
+        world.project
+    );
+    world.db.execute(&fill).await;
+    // PostgreSQL believes for a while what it learned in a rush.
+    world.db.execute("ANALYZE").await;
+    world.db.execute("UPDATE runs SET state = 'succeeded', owner = NULL, ended_at = now()").await;
+    world.db.execute("VACUUM runs").await;
+    let is_anyone_driving = async |pool: Pool| {
+        recover_dead_instances(&pool, 20, PgRunStore::STUCK_LIMIT).await.unwrap().is_anyone_driving
+    };
+    for statistics in ["SELECT 1", "ANALYZE"] {
+        world.db.execute(statistics).await;
+        let n_rows = rows_read(&world.db, async |pool| assert!(!is_anyone_driving(pool).await)).await;
+        assert!(n_rows <= 10, "{n_rows} after {statistics}");
+    }
+    world.accept().await;
+    world.store.claim(owner, 1).await.unwrap();
+    let n_rows = rows_read(&world.db, async |pool| assert!(is_anyone_driving(pool).await)).await;
+    assert!((1..=10).contains(&n_rows), "{n_rows} while somebody drives");
 }
 
 async fn uuid_of(fixture: &Fixture, name: &str) -> uuid::Uuid {

@@ -11,10 +11,12 @@ use gathering_dag_engine::{
 };
 use gathering_domain::{Digest, NodeId, RunEvent, RunId, RunState, WaitingFor};
 use gathering_persistence::{
-    Acceptance, CancelRequest, DatabaseError, RunFilter, RunOrigin, Runs, WakeBus, end_stuck_instances,
+    Acceptance, CancelRequest, DatabaseError, PgRunStore, Recoveries, RunFilter, RunOrigin, Runs, WakeBus,
     recover_dead_instances,
 };
 use serde_json::{Value, json};
+
+const STUCK: Duration = PgRunStore::STUCK_LIMIT;
 
 fn runs(world: &World) -> Runs {
     Runs::new(world.pool.clone(), WakeBus::new())
@@ -93,8 +95,8 @@ async fn i2_an_instance_that_was_taken_for_dead_claims_nothing_more() {
     let (zombie, other) = (world.begin_instance().await, world.begin_instance().await);
     world.accept().await;
     world.cut_liveness(zombie).await;
-    let recovered = recover_dead_instances(&world.pool, 20).await.unwrap();
-    assert_eq!(recovered.iter().map(|recovery| recovery.instance).collect::<Vec<_>>(), [zombie]);
+    let recovered = recover_dead_instances(&world.pool, 20, STUCK).await.unwrap();
+    assert_eq!(recovered.of.iter().map(|recovery| recovery.instance).collect::<Vec<_>>(), [zombie]);
     assert_eq!(world.store.claim(zombie, 10).await.unwrap(), []);
     assert_eq!(world.store.claim(other, 10).await.unwrap().len(), 1);
 }
@@ -107,7 +109,7 @@ async fn i1_a_late_append_meets_a_number_that_is_taken() {
     let late = claim_one(&world, dead).await.claim;
     commit(&world, succeeded(late, 1, json!(1))).await.unwrap();
     world.cut_liveness(dead).await;
-    recover_dead_instances(&world.pool, 20).await.unwrap();
+    recover_dead_instances(&world.pool, 20, STUCK).await.unwrap();
     let refused = commit(&world, succeeded(late, 2, json!(2))).await;
     assert!(matches!(refused, Err(StoreError::ClaimLost { .. })), "{refused:?}");
     let mine = claim_one(&world, heir).await;
@@ -225,7 +227,7 @@ async fn i4_a_run_that_kills_its_owners_fails_as_poisonous_and_says_so() {
         let owner = world.begin_instance().await;
         claim_one(&world, owner).await;
         world.cut_liveness(owner).await;
-        recover_dead_instances(&world.pool, 1).await.unwrap();
+        recover_dead_instances(&world.pool, 1, STUCK).await.unwrap();
     }
     let row = runs(&world).find(run).await.unwrap().unwrap();
     assert_eq!((row.state, row.recoveries), (RunState::Failed, 2));
@@ -241,22 +243,55 @@ async fn two_instances_recover_a_dead_one_once() {
     claim_one(&world, dead).await;
     world.cut_liveness(dead).await;
     let other = world.db.pool().await;
-    let (one, two) =
-        tokio::join!(recover_dead_instances(&world.pool, 20), recover_dead_instances(&other, 20));
-    assert_eq!(one.unwrap().len() + two.unwrap().len(), 1);
+    let (one, two) = tokio::join!(
+        recover_dead_instances(&world.pool, 20, STUCK),
+        recover_dead_instances(&other, 20, STUCK)
+    );
+    assert_eq!(one.unwrap().of.len() + two.unwrap().of.len(), 1);
     assert_eq!(runs(&world).find(run).await.unwrap().unwrap().recoveries, 1);
 }
 
 #[tokio::test]
-async fn an_instance_whose_heart_stands_still_loses_its_session() {
+async fn an_instance_that_owns_runs_while_its_heart_stands_still_loses_its_session_and_they_go_on() {
     let world = World::new().await;
-    let (stuck, well) = (world.begin_instance().await, world.begin_instance().await);
-    let sql = format!("UPDATE instances SET heartbeat_at = now() - interval '1 hour' WHERE id = '{stuck}'");
+    let (stuck, idle, well) =
+        (world.begin_instance().await, world.begin_instance().await, world.begin_instance().await);
+    let run = world.accept().await;
+    claim_one(&world, stuck).await;
+    let sql = format!("UPDATE instances SET heartbeat_at = now() - interval '1 hour' WHERE id <> '{well}'");
     world.db.execute(&sql).await;
-    assert_eq!(end_stuck_instances(&world.pool, Duration::from_secs(60)).await.unwrap(), 1);
+    let found = recover_dead_instances(&world.pool, 20, STUCK).await.unwrap();
+    assert_eq!((found.stuck, found.of, found.is_anyone_driving), (vec![stuck], vec![], true));
     let instances = world.instances.lock().await;
     tokio::time::timeout(Duration::from_secs(20), instances[&stuck].lost().cancelled()).await.unwrap();
-    assert!(!instances[&well].lost().is_cancelled());
+    wait_until("its run is queued again", async || {
+        recover_dead_instances(&world.pool, 20, STUCK).await.unwrap();
+        runs(&world).find(run).await.unwrap().unwrap().state == RunState::Queued
+    })
+    .await;
+    let found = recover_dead_instances(&world.pool, 20, STUCK).await.unwrap();
+    assert_eq!(found, Recoveries::default(), "who owns nothing may be silent for long");
+    assert!(!instances[&idle].lost().is_cancelled() && !instances[&well].lost().is_cancelled());
+}
+
+/// Its lock is held by whoever recovers it, in a transaction.
+#[tokio::test]
+async fn who_recovers_an_instance_whose_heart_stood_still_is_not_taken_for_it() {
+    let world = World::new().await;
+    let dead = world.begin_instance().await;
+    world.accept().await;
+    claim_one(&world, dead).await;
+    world.db.execute("UPDATE instances SET heartbeat_at = now() - interval '1 hour'").await;
+    world.cut_liveness(dead).await;
+    let mut recovering = world.db.connection().await;
+    recovering
+        .batch_execute("BEGIN; SELECT pg_try_advisory_xact_lock(lock_key) FROM instances")
+        .await
+        .unwrap();
+    let found = recover_dead_instances(&world.pool, 20, STUCK).await.unwrap();
+    assert_eq!((found.stuck, found.of), (vec![], vec![]));
+    recovering.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(recover_dead_instances(&world.pool, 20, STUCK).await.unwrap().of.len(), 1);
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ pub(crate) struct InstanceView {
     /// `active` or `draining`.
     state: String,
     started_at: DateTime<Utc>,
-    /// Its last sign of life, of which there is one every ten seconds.
+    /// Its last sign of life, of which there is one every ten seconds while it drives runs, else every thirty.
     heartbeat_at: DateTime<Utc>,
     /// Runs that it drives now.
     n_runs: i64,

@@ -74,6 +74,7 @@ impl Life {
                 tokio::select! {
                     () = working => {}
                     () = pass_on(&self.wakes, &handle) => {}
+                    () = tell_driving(liveness, &handle) => {}
                 }
             }
             _ => tokio::select! {
@@ -124,6 +125,17 @@ async fn announce(liveness: &Liveness, stop: &CancellationToken, fence: &Cancell
     }
     if let Err(error) = liveness.announce_draining().await {
         tracing::warn!(error = &error as &dyn std::error::Error, "the stop could not be announced: {error}");
+    }
+}
+
+/// Tells the proof of life whether it matters at the moment. Never ends.
+async fn tell_driving(liveness: &Liveness, runner: &RunnerHandle) {
+    let mut driving = runner.driving();
+    loop {
+        liveness.set_driving(*driving.borrow_and_update());
+        if driving.changed().await.is_err() {
+            return std::future::pending().await;
+        }
     }
 }
 
