@@ -9,8 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gathering_dag_engine::testing::{MemoryStore, StoredRun, VirtualClock};
 use gathering_dag_engine::{
-    Attempt, Clock, DriveEnd, EffectClass, Engine, EngineSettings, Fields, JournalEvent, NewRun, NodeFailure,
-    NodeRun, NodeState, NodeType, NodeTypes, Outcome, RunStore, Shape, Signals, Wait,
+    Attempt, Bond, ChildRuns, Clock, DriveEnd, EffectClass, Engine, EngineSettings, Fields, JournalEvent,
+    NewChild, NewRun, NodeFailure, NodeRun, NodeState, NodeType, NodeTypes, Outcome, Parent, RunStore, Shape,
+    Signals, Wait,
 };
 use gathering_domain::{Digest, InstanceId, NodeId, ProjectId, RunEvent, RunId, RunState, WaitingFor};
 use serde_json::{Value, json};
@@ -54,7 +55,7 @@ impl Bench {
 
     async fn accept(&self, definition: Value, timeout: Option<Duration>) -> RunId {
         let graph = Digest::of_json(&definition);
-        self.store.ensure_graph(graph, &definition).await.unwrap();
+        RunStore::ensure_graph(&self.store, graph, &definition).await.unwrap();
         let (id, project) = (RunId::new(), ProjectId::new());
         let input = json!({"n": 7});
         self.store
@@ -447,4 +448,42 @@ async fn what_an_attempt_finds_too_late_is_not_what_the_next_one_waits_for() {
     let bench = Bench::new(types().with("slow", LooksSlowly));
     let node = json!({"id": "a", "type": "slow", "retry": {"max_attempts": 2, "initial_backoff_ms": 10}});
     assert_eq!(output(&bench.run(json!({"nodes": [node]})).await), json!({"a": "second"}));
+}
+
+/// Starts a run below its own, and is not heard of again.
+struct StartsAndHangs(MemoryStore);
+
+#[async_trait]
+impl NodeType for StartsAndHangs {
+    fn check(&self, _config: &mut Fields<'_>) {}
+
+    async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
+        let definition = json!({"nodes": [{"id": "a", "type": "trigger"}]});
+        let graph = Digest::of_json(&definition);
+        ChildRuns::ensure_graph(&self.0, graph, &definition).await.unwrap();
+        let child = NewChild { item: 0, graph, input: json!({}), pipeline: None, deadline_at: None };
+        self.0.start(&Parent::of(&attempt), Bond::Awaited, vec![child]).await.unwrap();
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn i4_what_an_interrupted_node_had_started_is_asked_to_end_with_its_run() {
+    let mut bench = Bench::new(types());
+    let types = types().with("start", StartsAndHangs(bench.store.clone()));
+    let (engine, service) =
+        Engine::new(Arc::new(bench.store.clone()), types, Arc::new(bench.clock), EngineSettings::default());
+    tokio::spawn(service.run(bench.stop.clone()));
+    bench.engine = engine;
+    let run = bench.accept(json!({"nodes": [{"id": "s", "type": "start"}]}), None).await;
+    let victim = InstanceId::new();
+    let claimed = bench.store.claim_run(victim, run).await.unwrap().unwrap();
+    let died = tokio::time::timeout(Duration::from_secs(1), bench.engine.drive(claimed, Signals::default()));
+    assert!(died.await.is_err(), "it hangs");
+    bench.store.kill(victim);
+    bench.store.recover_dead_instances(20).await.unwrap();
+    bench.store.request_cancel(run);
+    assert_eq!(bench.drive(run, Signals::default()).await, DriveEnd::Ended(RunEvent::Cancelled));
+    let child = bench.store.runs().into_iter().find(|child| child.place.is_some()).unwrap();
+    assert!(child.cancel_requested, "{child:?}");
 }

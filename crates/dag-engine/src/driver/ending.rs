@@ -73,9 +73,8 @@ impl Driver {
 
     /// Ends the run before its last node: what executes or waits is dropped and recorded as cancelled (I5).
     fn end(&mut self, event: RunEvent, error: RunError) {
-        // Asked before those that wait are recorded as cancelled. One that executes may just have started some.
-        let abandons_children =
-            self.waits_for_children() || self.n_active > 0 || self.may_have_left_children();
+        // Asked before those that execute or wait are recorded as cancelled.
+        let abandons_children = self.waits_for_children() || self.may_have_left_children();
         self.executing.clear();
         self.looks.clear();
         self.launches.clear();

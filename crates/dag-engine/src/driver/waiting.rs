@@ -154,9 +154,9 @@ impl Driver {
     }
 
     /// Whether an attempt may have started runs for whose end nobody asked: one that failed may have been dropped before
-    /// it could, as when its time was over.
+    /// it could, as when its time was over; one that executes, or did until its instance died, may just have started some.
     pub(super) fn may_have_left_children(&self) -> bool {
-        self.progress.has_failures()
+        self.progress.has_failures() || self.progress.nodes().any(|(_, run)| run.state == NodeState::Running)
     }
 
     /// Holds the run for a moment longer; answers whether that moment is over.
