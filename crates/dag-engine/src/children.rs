@@ -15,7 +15,7 @@ use crate::journal::NodeFailure;
 use crate::node_type::Attempt;
 use crate::store::{RunError, StoreError};
 
-/// How deep runs may start runs.
+/// How deep runs may start runs, those that are let go included.
 pub const MAX_DEPTH: u32 = 32;
 
 /// The pause before a store that is away is asked again.

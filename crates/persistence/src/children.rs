@@ -117,14 +117,17 @@ impl QueryFragment<Pg> for Start {
 const START: &str = "
     parent AS MATERIALIZED (
         SELECT runs.id, runs.project_id, runs.priority, runs.deadline_at,
-            coalesce(place.root_run_id, runs.id) AS root_run_id, coalesce(place.depth, 0) + 1 AS depth
+            coalesce(place.root_run_id, runs.id) AS root_run_id,
+            -- One that was let go is in nobody's tree, but its trigger tells how deep it is.
+            coalesce(place.depth, (runs.trigger ->> 'depth')::integer, 0) + 1 AS depth
         FROM args JOIN runs ON runs.id = args.parent LEFT JOIN child_runs AS place ON place.run_id = runs.id
         WHERE runs.state IN ('running', 'waiting')
         FOR NO KEY UPDATE OF runs
     ), started AS (
         INSERT INTO runs (id, project_id, graph_digest, kind, trigger, pipeline_id, pipeline_version, parent_run_id,
             parent_node_id, input, priority, deadline_at)
-        SELECT child.id, parent.project_id, child.graph, args.kind, args.trigger, child.pipeline_id,
+        SELECT child.id, parent.project_id, child.graph, args.kind,
+            (args.trigger::jsonb || jsonb_build_object('depth', parent.depth))::json, child.pipeline_id,
             child.pipeline_version, CASE WHEN args.is_awaited THEN parent.id END,
             CASE WHEN args.is_awaited THEN args.node END, child.input::json, parent.priority,
             least(parent.deadline_at, child.deadline_at)

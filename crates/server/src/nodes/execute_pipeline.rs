@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use gathering_dag_engine::{
     Attempt, Bond, ChildRuns, Fields, NewChild, NodeFailure, Outcome, Parent, Shape, StartChildrenError,
-    StoreError, Wait, look_at_only_child,
+    StoreError, Wait, end_earlier_round, look_at_only_child,
 };
 use gathering_domain::{PipelineId, WaitingFor};
 use serde_json::{Value, json};
@@ -46,6 +46,7 @@ impl ExecutePipeline {
             // Its own limit passed; with the run's the run would have ended.
             return self.give_up(&parent).await;
         }
+        end_earlier_round(&*self.children, attempt).await?;
         let waits = attempt.config["wait"].as_bool().unwrap_or(true);
         self.start(&parent, attempt, if waits { Bond::Awaited } else { Bond::Detached }).await?;
         if !waits {

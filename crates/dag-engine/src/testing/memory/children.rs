@@ -52,7 +52,7 @@ impl Shared {
         let alive = self.runs.get(&parent.run);
         let alive = alive.filter(|run| matches!(run.state, RunState::Running | RunState::Waiting));
         let above = alive.ok_or(StartChildrenError::ParentEnded)?;
-        let depth = above.place.as_ref().map_or(0, |place| place.depth) + 1;
+        let depth = above.depth + 1;
         let (project, priority, deadline_at) = (above.new.project, above.new.priority, above.deadline_at);
         if depth > MAX_DEPTH {
             return Err(StartChildrenError::TooDeep);
@@ -69,10 +69,11 @@ impl Shared {
             let new = NewRun { id, project, graph, input, priority, available_at: None, timeout: None };
             let mut run = StoredRun::accepted(new, now);
             run.deadline_at = [deadline_at, own_deadline_at].into_iter().flatten().min();
+            run.depth = depth;
             run.pipeline = pipeline.map(|(pipeline, _version)| pipeline);
             if bond != Bond::Detached {
                 let is_item = bond == Bond::Item;
-                run.place = Some(Place { parent: parent.clone(), item, is_item, depth });
+                run.place = Some(Place { parent: parent.clone(), item, is_item });
                 self.children.entry(parent.run).or_default().push(id);
             }
             self.runs.insert(id, run);

@@ -35,6 +35,8 @@ pub struct StoredRun {
     pub deadline_at: Option<DateTime<Utc>>,
     /// The pipeline that it is a run of.
     pub pipeline: Option<PipelineId>,
+    /// How many runs led to it.
+    pub depth: u32,
     /// Where it stands below the run that waits for it.
     pub place: Option<Place>,
     /// How it ended; absent also when it was cancelled before it was ever claimed.
@@ -50,8 +52,6 @@ pub struct Place {
     pub item: u32,
     /// Whether it is an item of a list.
     pub is_item: bool,
-    /// How many runs are above it.
-    pub depth: u32,
 }
 
 impl StoredRun {
@@ -69,6 +69,7 @@ impl StoredRun {
             created_at: now,
             deadline_at: new.timeout.map(|timeout| now + timeout),
             pipeline: None,
+            depth: 0,
             place: None,
             end: None,
             new,
