@@ -99,7 +99,7 @@ async fn a_child_inherits_what_binds_its_parent() {
     assert_eq!(second.deadline_at, claimed.deadline_at, "the parent's is earlier");
     assert_eq!((first.project, first.priority, first.kind.as_str()), (world.project, 9, "item"));
     assert_eq!((first.parent, first.input), (Some(parent.run), json!({ "n": 0 })));
-    assert_eq!(first.trigger, json!({ "type": "run", "run_id": parent.run, "node_id": "call" }));
+    assert_eq!(first.trigger, json!({ "type": "run", "depth": 1, "run_id": parent.run, "node_id": "call" }));
     let claimed = world.store.claim_run(owner, first.id).await.unwrap().unwrap();
     assert!(claimed.is_item);
     let alone = Parent { node: "let_go".parse().unwrap(), ..parent };
