@@ -1,8 +1,9 @@
 //! Group commit: one task per instance writes the checkpoints of all its runs.
 //!
 //! Whatever is waiting goes into one transaction: no added delay, and under load many checkpoints share one flush of the
-//! database's log. A second transaction may be under way meanwhile, so that neither the engine nor the database waits for
-//! the other.
+//! database's log. Those that only append never wait for each other's locks, so two groups of them may be under way at
+//! once, and neither the engine nor the database waits for the other. Those that let runs go touch the rows of other
+//! runs, parents and children, in an order that two transactions would not share: they are written one group at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +16,8 @@ use crate::store::{Checkpoint, RunStore, StoreError};
 
 /// The most checkpoints in one transaction; what comes in meanwhile waits for the next.
 const MAX_BATCH: usize = 1024;
-/// The most transactions at once: while one is flushed, the next is filled and sent. More would only be smaller.
-const MAX_IN_FLIGHT: usize = 2;
+/// The most transactions at once that only append: while one is flushed, the next is filled. More would only be smaller.
+const MAX_APPENDING: usize = 2;
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
@@ -27,18 +28,24 @@ struct Request {
 
 /// Where drivers leave their checkpoints. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Checkpointer(mpsc::Sender<Request>);
+pub(crate) struct Checkpointer {
+    appends: mpsc::Sender<Request>,
+    releases: mpsc::Sender<Request>,
+}
 
 /// The task that writes them.
 pub(crate) struct CheckpointerService {
     store: Arc<dyn RunStore>,
-    requests: mpsc::Receiver<Request>,
+    appends: mpsc::Receiver<Request>,
+    releases: mpsc::Receiver<Request>,
 }
 
 impl Checkpointer {
     pub(crate) fn new(store: Arc<dyn RunStore>) -> (Self, CheckpointerService) {
-        let (sender, requests) = mpsc::channel(4 * MAX_BATCH);
-        (Self(sender), CheckpointerService { store, requests })
+        let (to_append, appends) = mpsc::channel(4 * MAX_BATCH);
+        let (to_release, releases) = mpsc::channel(4 * MAX_BATCH);
+        let service = CheckpointerService { store, appends, releases };
+        (Self { appends: to_append, releases: to_release }, service)
     }
 
     /// Writes a checkpoint: once this returns, it is durable.
@@ -51,32 +58,46 @@ impl Checkpointer {
     pub(crate) async fn commit(&self, checkpoint: Checkpoint) -> Result<(), StoreError> {
         let stopped = || StoreError::Unavailable("the checkpointer has stopped".into());
         let (answer, answered) = oneshot::channel();
-        self.0.send(Request { checkpoint, answer }).await.map_err(|_| stopped())?;
+        let lane = if checkpoint.release.is_some() { &self.releases } else { &self.appends };
+        lane.send(Request { checkpoint, answer }).await.map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())?
     }
 }
 
 impl CheckpointerService {
     /// Writes until `stop` is cancelled and nothing is waiting, or all [`Checkpointer`]s are gone.
-    pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let store = self.store;
-        let mut waiting = Vec::with_capacity(MAX_BATCH);
-        // A run has one checkpoint on its way at most, so no two of these are about the same run.
-        let mut in_flight = FuturesUnordered::new();
-        let mut is_open = true;
-        while is_open || !in_flight.is_empty() {
-            tokio::select! {
-                biased;
-                Some(()) = in_flight.next() => {}
-                n = self.requests.recv_many(&mut waiting, MAX_BATCH), if is_open && in_flight.len() < MAX_IN_FLIGHT => {
-                    if n == 0 {
-                        is_open = false;
-                    } else {
-                        in_flight.push(write(&*store, std::mem::take(&mut waiting), &stop));
-                    }
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let store = &*self.store;
+        tokio::join!(
+            write_all(store, self.appends, MAX_APPENDING, &stop),
+            write_all(store, self.releases, 1, &stop),
+        );
+    }
+}
+
+/// Writes what comes in, at most `max_in_flight` batches at once. A run has one checkpoint on its way at most, so no two of
+/// them are about the same run.
+async fn write_all(
+    store: &dyn RunStore,
+    mut requests: mpsc::Receiver<Request>,
+    max_in_flight: usize,
+    stop: &CancellationToken,
+) {
+    let mut waiting = Vec::with_capacity(MAX_BATCH);
+    let mut in_flight = FuturesUnordered::new();
+    let mut is_open = true;
+    while is_open || !in_flight.is_empty() {
+        tokio::select! {
+            biased;
+            Some(()) = in_flight.next() => {}
+            n = requests.recv_many(&mut waiting, MAX_BATCH), if is_open && in_flight.len() < max_in_flight => {
+                if n == 0 {
+                    is_open = false;
+                } else {
+                    in_flight.push(write(store, std::mem::take(&mut waiting), stop));
                 }
-                () = stop.cancelled(), if in_flight.is_empty() => return,
             }
+            () = stop.cancelled(), if in_flight.is_empty() => return,
         }
     }
 }

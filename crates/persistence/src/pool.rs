@@ -24,7 +24,7 @@ diesel::define_sql_function! {
 /// The bounds of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolSettings {
-    /// The most connections at once; the engine has three of its own beside them.
+    /// The most connections at once; the engine has four of its own beside them.
     pub max_size: usize,
     /// How long a query waits for a free connection.
     pub wait_timeout: Duration,
@@ -76,7 +76,7 @@ impl Pool {
         let own = PoolSettings { max_size: 1, ..settings };
         let mut pool = Self {
             inner,
-            commits: open(&options, PoolSettings { max_size: 2, ..own }, Plans::Once)?,
+            commits: open(&options, PoolSettings { max_size: 3, ..own }, Plans::Once)?,
             claims: open(&options, own, Plans::Once)?,
             schema: "".into(),
             wait_timeout: settings.wait_timeout,
@@ -106,7 +106,7 @@ impl Pool {
         self.get_from(&self.inner).await
     }
 
-    /// One of two connections that checkpoints are written on: no request waits for it, and it waits for none. Cancel: safe.
+    /// One of the connections that checkpoints are written on, as many as are written at once: no request waits for it, and it waits for none. Cancel: safe.
     pub(crate) async fn get_for_commits(&self) -> Result<PooledConnection, DatabaseError> {
         self.get_from(&self.commits).await
     }
