@@ -3,7 +3,7 @@
 use diesel::dsl::{now, sql};
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::sql_types::{Bool, Timestamptz};
+use diesel::sql_types::{BigInt, Bool, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_dag_engine::{ActedOn, NewRun};
 use gathering_domain::{InstanceId, PipelineId, ProjectId, RunId, RunState, ScheduleId, UserId};
@@ -98,9 +98,10 @@ impl Runs {
     /// [`DatabaseError::Unavailable`] or [`DatabaseError::Corrupt`].
     pub async fn list(&self, filter: &RunFilter, limit: usize) -> Result<Vec<RunRow>, DatabaseError> {
         let conn = self.pool.get().await?;
-        let rows: Vec<Row> = filtered(filter)
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows: Vec<Row> = filtered(filter, limit)
             .order(runs::id.desc())
-            .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+            .limit(limit)
             .select(Row::as_select())
             .load(&mut &*conn)
             .await
@@ -179,8 +180,13 @@ const TERMINAL: [&str; 4] = [
 
 type Filtered<'a> = runs::BoxedQuery<'a, Pg>;
 
-fn filtered(filter: &RunFilter) -> Filtered<'static> {
+fn filtered(filter: &RunFilter, limit: i64) -> Filtered<'static> {
     let mut query = runs::table.into_boxed();
+    if let Some(user) = filter.visible_to
+        && filter.is_all_but_visibility_open()
+    {
+        query = query.filter(newest_of_each_project(user, filter, limit));
+    }
     if let Some(user) = filter.visible_to {
         let own = project_members::table
             .filter(project_members::user_id.eq(user.as_uuid()))
@@ -204,7 +210,10 @@ fn filtered(filter: &RunFilter) -> Filtered<'static> {
                 query.filter(sql::<Bool>("runs.state IN ('queued', 'waiting')"))
             }
             RunState::Running => query.filter(runs::owner.is_not_null()),
-            _ => query.filter(runs::ended_at.is_not_null()),
+            RunState::Succeeded => query.filter(runs::ended_at.is_not_null()),
+            RunState::Failed | RunState::Cancelled | RunState::TimedOut => {
+                query.filter(runs::ended_at.is_not_null()).filter(sql::<Bool>("runs.state <> 'succeeded'"))
+            }
         };
         query = query.filter(runs::state.eq(state.as_str()));
     }
@@ -212,6 +221,44 @@ fn filtered(filter: &RunFilter) -> Filtered<'static> {
         query = query.filter(runs::id.lt(before.as_uuid()));
     }
     query
+}
+
+impl RunFilter {
+    /// Whether most runs of the projects that the user sees are on some page: nothing else leads to an index of few.
+    fn is_all_but_visibility_open(&self) -> bool {
+        self.project.is_none()
+            && self.pipeline.is_none()
+            && self.schedule.is_none()
+            && matches!(self.state, None | Some(RunState::Succeeded))
+    }
+}
+
+/// The newest runs of every project that the user sees, as many of each as the page is long. The planner expects the runs
+/// of a user all over the table and would read it from its end; those of a project that nobody uses any more are all at
+/// its beginning.
+fn newest_of_each_project(
+    user: UserId,
+    filter: &RunFilter,
+    limit: i64,
+) -> Box<dyn BoxableExpression<runs::table, Pg, SqlType = Bool>> {
+    let state = match filter.state {
+        Some(_) => " AND newest.ended_at IS NOT NULL AND newest.state = 'succeeded'",
+        None => "",
+    };
+    let before = filter.before.map_or(Uuid::max(), RunId::as_uuid);
+    let newest = sql::<Bool>(
+        "runs.id = ANY (ARRAY(SELECT page.id FROM project_members AS member CROSS JOIN LATERAL (
+             SELECT newest.id FROM runs AS newest
+             WHERE newest.project_id = member.project_id AND newest.id < ",
+    )
+    .bind::<SqlUuid, _>(before)
+    .sql(state)
+    .sql(" ORDER BY newest.id DESC LIMIT ")
+    .bind::<BigInt, _>(limit)
+    .sql(") AS page WHERE member.user_id = ")
+    .bind::<SqlUuid, _>(user.as_uuid())
+    .sql("))");
+    Box::new(newest)
 }
 
 /// The runs of this owner on which somebody acted: `available_at` is null while a run is driven, unless somebody did.

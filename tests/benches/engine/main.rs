@@ -6,9 +6,11 @@
 mod bare;
 mod driven;
 mod graphs;
+mod history;
 mod queue;
 mod server;
 mod stand;
+mod steady;
 mod table;
 
 use anyhow::Result;
@@ -36,6 +38,15 @@ struct Settings {
     /// Seconds in which the transactions of an idle instance are counted, and before those of the database alone
     #[arg(long, default_value_t = 120)]
     idle_seconds: u64,
+    /// Runs in the history of which pages are read
+    #[arg(long, default_value_t = 1_000_000)]
+    history: usize,
+    /// Runs a second that are accepted and driven at a steady rate
+    #[arg(long, default_value_t = 200)]
+    per_second: usize,
+    /// For so many minutes
+    #[arg(long, default_value_t = 30)]
+    minutes: u64,
     /// Only these parts of the table
     #[arg(long, value_enum)]
     only: Vec<Part>,
@@ -57,6 +68,10 @@ enum Part {
     Http,
     /// The server: its start, and what it does when there is nothing to do
     Idle,
+    /// Pages of a long history
+    History,
+    /// Runs at a steady rate beside a long-running reader; only when it is asked for, as it takes half an hour
+    Steady,
 }
 
 fn main() -> Result<()> {
@@ -87,6 +102,13 @@ async fn measure(settings: &Settings) -> Result<Report> {
     }
     if is_chosen(Part::Idle) {
         server::idle(settings.rounds, settings.idle_seconds, &mut report).await?;
+    }
+    if is_chosen(Part::History) {
+        history::measure(settings.history, &mut report).await?;
+    }
+    if settings.only.contains(&Part::Steady) {
+        let pace = steady::Pace { per_second: settings.per_second, minutes: settings.minutes };
+        steady::measure(pace, &mut report).await?;
     }
     Ok(report)
 }

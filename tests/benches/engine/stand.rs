@@ -47,7 +47,7 @@ pub(crate) struct Stand {
     /// For what is measured beside it.
     pub(crate) session: Arc<Client>,
     /// Dropped last.
-    _database: Database,
+    database: Database,
 }
 
 /// A node that does nothing, and counts.
@@ -84,17 +84,7 @@ impl Stand {
         let ended = stop.clone();
         let wakes = tokio::spawn(async move { bus.run(options, ended).await });
         let session = Arc::new(database.session().await?);
-        Ok(Stand {
-            engine,
-            liveness,
-            project,
-            executed,
-            stop,
-            checkpointer,
-            wakes,
-            session,
-            _database: database,
-        })
+        Ok(Stand { engine, liveness, project, executed, stop, checkpointer, wakes, session, database })
     }
 
     /// Ends everything in order.
@@ -121,11 +111,33 @@ impl Stand {
         Ok(digest)
     }
 
+    /// A run that may be accepted.
+    pub(crate) fn new_run(&self, graph: Digest) -> NewRun {
+        let (id, project, input) = (RunId::new(), self.project, json!({}));
+        NewRun { id, project, graph, input, priority: 5, available_at: None, timeout: None }
+    }
+
+    /// What drives runs.
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// How many nodes were executed so far, since the last drain began.
+    pub(crate) fn n_executed(&self) -> usize {
+        self.executed.load(Ordering::Relaxed)
+    }
+
+    /// A store on connections of its own, and a session.
+    pub(crate) async fn beside(&self) -> Result<(PgRunStore, Client)> {
+        let options = ConnectOptions::parse(&Secret::from(self.database.url()?))?;
+        let pool = Pool::connect(options, PoolSettings { max_size: 1, ..PoolSettings::default() }).await?;
+        Ok((PgRunStore::new(pool, WakeBus::new()), self.database.session().await?))
+    }
+
     /// Accepts one run, claims it and drives it to its end; answers how long claiming and driving took.
     pub(crate) async fn drive_one(&self, graph: Digest) -> Result<Duration> {
-        let id = RunId::new();
-        let (project, input) = (self.project, json!({}));
-        let run = NewRun { id, project, graph, input, priority: 5, available_at: None, timeout: None };
+        let run = self.new_run(graph);
+        let id = run.id;
         self.store().enqueue(run).await?;
         // On a task of its own, as the claim loop does it.
         let (engine, owner) = (self.engine.clone(), self.liveness.instance());
