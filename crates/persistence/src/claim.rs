@@ -3,6 +3,8 @@
 //! The statements here are written as SQL because the DSL has no lateral join, no data-modifying `WITH` and no
 //! `unnest`; as query types of their own they are prepared once per connection, which `sql_query` is not.
 
+mod floor;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -20,6 +22,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::error::DatabaseError;
+pub(crate) use floor::Floor;
 
 /// How often a claim is repeated that met a journal entry written while it looked.
 const ATTEMPTS: usize = 5;
@@ -67,10 +70,12 @@ pub(crate) const CLAIM: &str = "
         created_at
     FROM claimed ORDER BY priority DESC, created_at, id";
 
-/// Claims from the queue. One ordered index range per priority: what waits for a later time is never looked at.
+/// Claims from the queue. One ordered index range per priority: what waits for a later time is never looked at, nor what
+/// was available before `from`.
 #[derive(QueryId)]
 struct ClaimBatch {
     owner: Uuid,
+    from: DateTime<Utc>,
     limit: i64,
 }
 
@@ -81,7 +86,9 @@ impl QueryFragment<Pg> for ClaimBatch {
             CROSS JOIN LATERAL (
                 SELECT runs.id FROM runs
                 WHERE runs.state IN ('queued', 'waiting') AND runs.priority = level.priority AND runs.available_at <= now()
-                ORDER BY runs.available_at, runs.id LIMIT ");
+                    AND runs.available_at >= ");
+        out.push_bind_param::<Timestamptz, _>(&self.from)?;
+        out.push_sql(" ORDER BY runs.available_at, runs.id LIMIT ");
         out.push_bind_param::<BigInt, _>(&self.limit)?;
         out.push_sql(" FOR NO KEY UPDATE SKIP LOCKED) AS picked LIMIT ");
         out.push_bind_param::<BigInt, _>(&self.limit)?;
@@ -117,18 +124,26 @@ impl Query for ClaimOne {
     type SqlType = ClaimedSql;
 }
 
-/// Claims at most `limit` available runs, the most urgent first, then the oldest.
+/// Claims at most `limit` runs that are available, the most urgent first, then the oldest.
 pub(crate) async fn claim_batch(
     conn: &AsyncPgConnection,
     owner: InstanceId,
+    floor: &Floor,
     limit: usize,
 ) -> Result<Vec<ClaimedRun>, DatabaseError> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    repeat_on_fresh_entries(owner, || {
+    let from = floor.next();
+    let claimed = repeat_on_fresh_entries(owner, || {
         let mut conn = conn;
-        ClaimBatch { owner: owner.as_uuid(), limit }.load::<ClaimedRow>(&mut conn).boxed()
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        ClaimBatch { owner: owner.as_uuid(), from, limit }.load::<ClaimedRow>(&mut conn).boxed()
     })
-    .await
+    .await?;
+    if claimed.len() < limit {
+        floor.note_end(&claimed);
+    } else if from == Floor::WHOLE_QUEUE {
+        floor.reset();
+    }
+    Ok(claimed)
 }
 
 /// Claims this run if it is queued or waiting.

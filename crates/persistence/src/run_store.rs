@@ -1,5 +1,6 @@
 //! The engine's port on PostgreSQL: each method takes a connection and calls the function of its noun.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,13 +22,14 @@ use crate::{claim, commit, graphs, journal, runs};
 pub struct PgRunStore {
     pub(crate) pool: Pool,
     pub(crate) wakes: WakeBus,
+    floor: Arc<claim::Floor>,
     stuck_limit: Duration,
 }
 
 impl PgRunStore {
     /// Keeps runs where `pool` leads, and wakes through `wakes` whoever may claim.
-    pub const fn new(pool: Pool, wakes: WakeBus) -> Self {
-        Self { pool, wakes, stuck_limit: Self::STUCK_LIMIT }
+    pub fn new(pool: Pool, wakes: WakeBus) -> Self {
+        Self { pool, wakes, floor: Arc::default(), stuck_limit: Self::STUCK_LIMIT }
     }
 
     /// After how long without a heartbeat an instance that owns runs counts as stuck, unless told otherwise.
@@ -65,7 +67,7 @@ impl RunStore for PgRunStore {
 
     async fn claim(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
         let conn = self.pool.get_for_claims().await?;
-        Ok(claim::claim_batch(&conn, owner, limit).await?)
+        Ok(claim::claim_batch(&conn, owner, &self.floor, limit).await?)
     }
 
     async fn claim_run(&self, owner: InstanceId, run: RunId) -> Result<Option<ClaimedRun>, StoreError> {
@@ -121,6 +123,7 @@ impl RunStore for PgRunStore {
         let conn = self.pool.get_for_claims().await?;
         let n_runs = release_undriven(&conn, owner, driven).await?;
         if n_runs > 0 {
+            self.floor.reset();
             self.wakes.wake(Wake::Runs);
         }
         Ok(n_runs)
@@ -141,6 +144,7 @@ impl RunStore for PgRunStore {
             );
         }
         if !found.of.is_empty() {
+            self.floor.reset();
             // Its runs are queued again, and nobody else knows when those that only wait come due.
             self.wakes.wake(Wake::Runs);
         }

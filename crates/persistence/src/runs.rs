@@ -241,23 +241,27 @@ fn newest_of_each_project(
     filter: &RunFilter,
     limit: i64,
 ) -> Box<dyn BoxableExpression<runs::table, Pg, SqlType = Bool>> {
-    let state = match filter.state {
-        Some(_) => " AND newest.ended_at IS NOT NULL AND newest.state = 'succeeded'",
-        None => "",
+    let newest = match filter.state {
+        None => sql::<Bool>(
+            "runs.id = ANY (ARRAY(SELECT page.id FROM project_members AS member CROSS JOIN LATERAL (
+                 SELECT newest.id FROM runs AS newest
+                 WHERE newest.project_id = member.project_id AND newest.id < ",
+        ),
+        Some(_) => sql::<Bool>(
+            "runs.id = ANY (ARRAY(SELECT page.id FROM project_members AS member CROSS JOIN LATERAL (
+                 SELECT newest.id FROM runs AS newest
+                 WHERE newest.ended_at IS NOT NULL AND newest.state = 'succeeded'
+                     AND newest.project_id = member.project_id AND newest.id < ",
+        ),
     };
     let before = filter.before.map_or(Uuid::max(), RunId::as_uuid);
-    let newest = sql::<Bool>(
-        "runs.id = ANY (ARRAY(SELECT page.id FROM project_members AS member CROSS JOIN LATERAL (
-             SELECT newest.id FROM runs AS newest
-             WHERE newest.project_id = member.project_id AND newest.id < ",
-    )
-    .bind::<SqlUuid, _>(before)
-    .sql(state)
-    .sql(" ORDER BY newest.id DESC LIMIT ")
-    .bind::<BigInt, _>(limit)
-    .sql(") AS page WHERE member.user_id = ")
-    .bind::<SqlUuid, _>(user.as_uuid())
-    .sql("))");
+    let newest = newest
+        .bind::<SqlUuid, _>(before)
+        .sql(" ORDER BY newest.id DESC LIMIT ")
+        .bind::<BigInt, _>(limit)
+        .sql(") AS page WHERE member.user_id = ")
+        .bind::<SqlUuid, _>(user.as_uuid())
+        .sql("))");
     Box::new(newest)
 }
 

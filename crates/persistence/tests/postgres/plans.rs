@@ -2,11 +2,14 @@
 //!
 //! PostgreSQL counts the rows that it reads of each table; a session's counts are there once it has ended.
 
+use diesel_async::SimpleAsyncConnection as _;
 use gathering_auth::{AccountStore, AuditFilter, AuditKind, RoleAtCreation, SessionId, TokenId};
 use gathering_dag_engine::RunStore as _;
 use gathering_domain::UserId;
 use gathering_persistence::testing::TestDb;
-use gathering_persistence::{PgAccountStore, PgRunStore, Pool, Projects, Viewer, recover_dead_instances};
+use gathering_persistence::{
+    PgAccountStore, PgRunStore, Pool, Projects, Viewer, WakeBus, recover_dead_instances,
+};
 
 use crate::accounts::{Fixture, create_account, digest, empty_store};
 use crate::common::{World, count, named_pool, wait_until};
@@ -154,6 +157,39 @@ async fn a_look_for_dead_instances_reads_no_run_that_nobody_owns() {
     world.store.claim(owner, 1).await.unwrap();
     let n_rows = rows_read(&world.db, async |pool| assert!(is_anyone_driving(pool).await)).await;
     assert!((1..=10).contains(&n_rows), "{n_rows} while somebody drives");
+}
+
+/// A reader of which nobody knows when it ends keeps PostgreSQL from clearing away what was claimed.
+#[tokio::test]
+async fn a_claim_does_not_read_what_was_claimed_long_before_it() {
+    const N_DEAD: i64 = 2000;
+    const N_CLAIMS: i64 = 12;
+    let world = World::new().await;
+    let graph = world.new_run().await.graph;
+    let owner = world.begin_instance().await;
+    let mut reader = world.db.connection().await;
+    let snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM runs";
+    reader.batch_execute(snapshot).await.unwrap();
+    let old = format!(
+        "INSERT INTO runs (id, project_id, graph_digest, kind, input, created_at, available_at)
+             SELECT gen_random_uuid(), '{}', decode('{graph}', 'hex'), 'pipeline', '{{}}', at, at
+             FROM generate_series(1, {N_DEAD}), LATERAL (SELECT now() - interval '1 minute' AS at) AS time",
+        world.project
+    );
+    world.db.execute(&old).await;
+    let ended = "UPDATE runs SET state = 'succeeded', ended_at = now(), available_at = NULL";
+    world.db.execute(ended).await;
+    let n_rows = rows_read(&world.db, async |pool| {
+        let store = PgRunStore::new(pool, WakeBus::new());
+        for _ in 0..N_CLAIMS {
+            world.accept().await;
+            assert_eq!(store.claim(owner, 10).await.unwrap().len(), 1);
+        }
+    })
+    .await;
+    // A look at the whole queue is due every second, and this may take a few.
+    assert!(n_rows < N_CLAIMS * N_DEAD / 2, "{N_CLAIMS} claims read {n_rows}");
+    reader.batch_execute("COMMIT").await.unwrap();
 }
 
 async fn uuid_of(fixture: &Fixture, name: &str) -> uuid::Uuid {

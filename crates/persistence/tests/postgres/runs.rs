@@ -432,3 +432,24 @@ async fn what_waits_for_a_later_time_is_not_claimed_however_urgent() {
     let wait = world.store.next_available_in().await.unwrap().unwrap();
     assert!(wait > Duration::from_secs(3600), "{wait:?}");
 }
+
+#[tokio::test]
+async fn what_comes_into_the_queue_behind_its_end_is_claimed_as_well() {
+    let world = World::new().await;
+    let owner = world.begin_instance().await;
+    let young = world.accept().await;
+    let claimed = world.store.claim(owner, 10).await.unwrap();
+    assert_eq!(claimed.iter().map(|run| run.claim.run).collect::<Vec<_>>(), [young]);
+    // As old ones do that were handed back, more of them than one claim takes.
+    for _ in 0..25 {
+        world.accept().await;
+    }
+    let age = "created_at = created_at - interval '1 hour', available_at = available_at - interval '1 hour'";
+    world.db.execute(&format!("UPDATE runs SET {age} WHERE state = 'queued'")).await;
+    let n_left = "SELECT count(*) FROM runs WHERE state = 'queued'";
+    wait_until("all are claimed", async || {
+        world.store.claim(owner, 10).await.unwrap();
+        world.count(n_left).await == 0
+    })
+    .await;
+}
