@@ -154,10 +154,6 @@ impl Runner {
         let mut next_acts = Instant::now() + ACTS;
         let mut look = Look::Claim;
         loop {
-            let queue_changed = self.handle.queue_changed.notified();
-            tokio::pin!(queue_changed);
-            // Registered before looking, or a change between the look and the wait would be missed.
-            queue_changed.as_mut().enable();
             if Instant::now() >= next_recovery {
                 let recovered = self.recover().await;
                 if recovered.n_runs > 0 {
@@ -179,7 +175,8 @@ impl Runner {
                     look = look.after_ends(may_be_claimed);
                 }
                 () = self.handle.acted.notified() => self.pass_on_acts().await,
-                () = &mut queue_changed => {
+                // What came during the look is kept for us until it is taken here.
+                () = self.handle.queue_changed.notified() => {
                     look = Look::Claim;
                     next_recovery = next_recovery.min(self.next_recovery(true));
                 }

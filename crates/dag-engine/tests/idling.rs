@@ -149,3 +149,28 @@ async fn i4_an_owner_that_dies_before_anybody_heard_of_its_claim_is_found_dead_b
     let took = bench.until_driven().await;
     assert!(took <= SAFETY_NET + Duration::from_secs(1), "{took:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_word_about_the_queue_is_never_lost_among_others() {
+    let bench = Bench::idle().await;
+    for round in 0..200 {
+        bench.accept(Duration::ZERO).await;
+        bench.runner.wake();
+        bench.until_driven().await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let run = bench.accept(Duration::ZERO).await;
+        // Other words come before it, and while the runner looks at what they are about.
+        for n in 0..20 {
+            if n == round % 20 {
+                bench.runner.wake();
+            }
+            bench.runner.look_for_acts();
+            for _ in 0..round / 20 {
+                tokio::task::yield_now().await;
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let state = bench.store.run(run).unwrap().state;
+        assert_eq!(state, RunState::Succeeded, "in round {round}");
+    }
+}
