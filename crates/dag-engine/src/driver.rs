@@ -143,10 +143,11 @@ impl Driver {
         }
     }
 
-    /// Drives the run until it ends, waits, or a signal comes.
-    pub(crate) async fn drive(mut self, signals: Signals) -> DriveEnd {
+    /// Drives the run until it ends, waits, or a signal comes. The claim has `begun` these nodes.
+    pub(crate) async fn drive(mut self, begun: Vec<usize>, signals: Signals) -> DriveEnd {
         self.draining = signals.drain.is_cancelled();
-        self.take_up();
+        // While draining nothing is launched: who drives the run next takes them for interrupted, and begins them again.
+        self.take_up(if self.draining { Vec::new() } else { begun });
         if self.claimed.cancel_requested {
             self.end_early(RunEvent::Cancelled, "cancelled", "somebody asked for it");
         }
@@ -206,7 +207,7 @@ impl Driver {
     }
 
     /// Finds where the run stands after a replay, or begins it.
-    fn take_up(&mut self) {
+    fn take_up(&mut self, begun: Vec<usize>) {
         self.ready.extend(
             self.progress
                 .roots()
@@ -216,13 +217,15 @@ impl Driver {
         let mut interrupted = Vec::new();
         for (node, run) in self.progress.nodes() {
             match (run.state, run.until) {
-                (NodeState::Running, _) => interrupted.push(node),
+                (NodeState::Running, _) if !begun.contains(&node) => interrupted.push(node),
                 (NodeState::Retrying | NodeState::Waiting, Some(until)) => {
                     self.timers.insert((until, node));
                 }
                 _ => {}
             }
         }
+        self.n_active += begun.len();
+        self.launch(begun);
         self.look_at_waiting_nodes();
         for node in interrupted {
             if self.graph.nodes[node].spec.idempotent {

@@ -105,7 +105,7 @@ impl Engine {
             Ok(journal) => journal,
             Err(error) => return self.give_up(&claimed, 0, error).await,
         };
-        let last_seq = journal.last().map_or(0, |entry| entry.seq);
+        let last_seq = journal.last().map_or(claimed.n_begun(), |entry| entry.seq);
         let graph = match self.graph_of(&claimed, &signals).await {
             Ok(graph) => graph,
             Err(error) => return self.give_up(&claimed, last_seq, error).await,
@@ -115,8 +115,12 @@ impl Engine {
             return self.give_up(&claimed, last_seq, LoadError::Unusable(error.into())).await;
         }
         drop(journal);
-        Box::pin(Driver::new(self.around.clone(), claimed, graph, progress, last_seq + 1).drive(signals))
-            .await
+        let begun = match progress.begin(&claimed.begun, self.around.clock.now()) {
+            Ok(begun) => begun,
+            Err(error) => return self.give_up(&claimed, last_seq, LoadError::Unusable(error.into())).await,
+        };
+        let driver = Driver::new(self.around.clone(), claimed, graph, progress, last_seq + 1);
+        Box::pin(driver.drive(begun, signals)).await
     }
 
     async fn journal_of(

@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use gathering_domain::{EdgeOn, Join, ProjectId, RunId, WaitingFor};
+use gathering_domain::{EdgeOn, Join, NodeId, ProjectId, RunId, WaitingFor};
 use serde_json::{Map, Value, json};
 
 use crate::expression::{EvaluationError, Scope};
 use crate::graph::Graph;
-use crate::journal::{JournalEntry, JournalEvent};
+use crate::journal::{JournalEntry, JournalEvent, Seq};
 use crate::node_run::{IllegalRecord, NodeRun, NodeState};
 use crate::store::ClaimedRun;
 
@@ -136,13 +136,30 @@ impl Progress {
     pub(crate) fn replay(&mut self, entries: &[JournalEntry]) -> Result<(), ReplayError> {
         for entry in entries {
             let Some(id) = &entry.record.node else { continue };
-            let Some(&node) = self.graph.by_id.get(id.as_str()) else {
-                return Err(ReplayError::UnknownNode { seq: entry.seq, node: id.to_string() });
-            };
-            self.apply(node, &entry.record.event, entry.record.attempt, entry.at)
-                .map_err(|source| ReplayError::Illegal { seq: entry.seq, source })?;
+            self.take_in(id, &entry.record.event, entry.record.attempt, entry.seq, entry.at)?;
         }
         Ok(())
+    }
+
+    /// Takes in the starts that the claim recorded, the first entries of the journal; answers with those nodes.
+    pub(crate) fn begin(&mut self, begun: &[NodeId], at: DateTime<Utc>) -> Result<Vec<usize>, ReplayError> {
+        let entries = (1..).zip(begun);
+        entries.map(|(seq, id)| self.take_in(id, &JournalEvent::Started, 1, seq, at)).collect()
+    }
+
+    fn take_in(
+        &mut self,
+        id: &NodeId,
+        event: &JournalEvent,
+        attempt: i32,
+        seq: Seq,
+        at: DateTime<Utc>,
+    ) -> Result<usize, ReplayError> {
+        let Some(&node) = self.graph.by_id.get(id.as_str()) else {
+            return Err(ReplayError::UnknownNode { seq, node: id.to_string() });
+        };
+        self.apply(node, event, attempt, at).map_err(|source| ReplayError::Illegal { seq, source })?;
+        Ok(node)
     }
 
     /// Resolves the edges out of the nodes that were resolved since the last call.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use gathering_domain::{Digest, InstanceId, PipelineId, ProjectId, RunEvent, RunId, WaitingFor};
+use gathering_domain::{Digest, InstanceId, NodeId, PipelineId, ProjectId, RunEvent, RunId, WaitingFor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -47,6 +47,9 @@ pub struct ClaimedRun {
     pub is_item: bool,
     /// When it was accepted.
     pub created_at: DateTime<Utc>,
+    /// The nodes whose first attempts the claim recorded as started, at the first places of the journal; see
+    /// [`RunStore::claim`].
+    pub begun: Vec<NodeId>,
 }
 
 impl ClaimedRun {
@@ -55,7 +58,12 @@ impl ClaimedRun {
         self.claim.epoch > 1
     }
 
-    /// Whether the journal may hold something: then it must be read before driving.
+    /// How many places of the journal the claim itself took.
+    pub(crate) fn n_begun(&self) -> Seq {
+        Seq::try_from(self.begun.len()).unwrap_or(Seq::MAX)
+    }
+
+    /// Whether the journal may hold more than the claim says: then it must be read before driving.
     pub const fn has_journal(&self) -> bool {
         self.was_claimed_before() || self.is_rerun
     }
@@ -218,6 +226,10 @@ pub trait RunStore: Send + Sync + 'static {
 
     /// Claims at most `limit` runs that are queued or waiting and available: by priority, then age. A run that was
     /// claimed before gets [`crate::JournalEvent::TakenOver`] appended in the transaction that raises its epoch.
+    ///
+    /// The first claim of a run whose journal is empty may begin it: that transaction then also appends the starts of its
+    /// [`crate::first_nodes`], and says so in [`ClaimedRun::begun`]. That spares each run a checkpoint of its own before its
+    /// first node. It must not where the run is to be cancelled, or its deadline has passed.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]; it is unknown what was claimed, and [`RunStore::release_undriven`] puts it back.

@@ -12,12 +12,14 @@ use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
-use diesel::sql_types::{BigInt, Bool, Bytea, Double, Json, Nullable, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{
+    Array, BigInt, Bool, Bytea, Double, Json, Nullable, Text, Timestamptz, Uuid as SqlUuid,
+};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use gathering_dag_engine::{Claim, ClaimedRun};
-use gathering_domain::{Digest, InstanceId, RunId};
+use gathering_domain::{Digest, InstanceId, InvalidId, RunId};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -29,11 +31,11 @@ const ATTEMPTS: usize = 5;
 
 pub(crate) type ClaimedRow = (
     (Uuid, i64, Uuid, Vec<u8>, Value, Option<Uuid>),
-    (Option<DateTime<Utc>>, bool, bool, bool, DateTime<Utc>),
+    (Option<DateTime<Utc>>, bool, bool, bool, DateTime<Utc>, Option<Vec<String>>),
 );
 pub(crate) type ClaimedSql = (
     (SqlUuid, BigInt, SqlUuid, Bytea, Json, Nullable<SqlUuid>),
-    (Nullable<Timestamptz>, Bool, Bool, Bool, Timestamptz),
+    (Nullable<Timestamptz>, Bool, Bool, Bool, Timestamptz, Nullable<Array<Text>>),
 );
 
 /// Who claims, as the first part of a `WITH`: nobody, if the instance was declared dead and its row is gone. The lock keeps
@@ -46,19 +48,26 @@ pub(crate) fn push_claimant<'b>(out: &mut AstPass<'_, 'b, Pg>, owner: &'b Uuid) 
 }
 
 /// What every claim does with its candidates: the state is checked again (a candidate can be stale), the epoch rises,
-/// a run with an earlier owner gets its `taken_over` entry, and a first claim is an event. `available_at` is null while
+/// a run with an earlier owner gets its `taken_over` entry, and a first claim is an event and begins the run: it records the
+/// starts of the nodes that follow from nothing. `available_at` is null while
 /// a run is driven, so that who acts meanwhile can leave word there. `IS TRUE` hides the condition from the planner, so
 /// that rows are found by their ids.
 pub(crate) const CLAIM: &str = "
     claimed AS (
         UPDATE runs SET state = 'running', owner = args.owner, epoch = runs.epoch + 1, waiting_for = NULL,
             available_at = NULL, started_at = coalesce(runs.started_at, now())
-        FROM args
-        WHERE runs.id = ANY (ARRAY(SELECT id FROM candidates ORDER BY id))
+        FROM args CROSS JOIN graphs
+        WHERE graphs.digest = runs.graph_digest AND runs.id = ANY (ARRAY(SELECT id FROM candidates ORDER BY id))
             AND (runs.state IN ('queued', 'waiting')) IS TRUE
         RETURNING runs.id, runs.epoch, runs.owner, runs.project_id, runs.graph_digest, runs.input, runs.pipeline_id,
             runs.deadline_at, runs.cancel_requested_at IS NOT NULL AS is_cancel_requested,
-            runs.rerun_of IS NOT NULL AS is_rerun, runs.kind = 'item' AS is_item, runs.created_at, runs.priority
+            runs.rerun_of IS NOT NULL AS is_rerun, runs.kind = 'item' AS is_item, runs.created_at, runs.priority,
+            CASE WHEN runs.epoch = 1 AND runs.rerun_of IS NULL AND runs.cancel_requested_at IS NULL
+                AND (runs.deadline_at IS NULL OR runs.deadline_at > now()) THEN graphs.first_nodes END AS begun
+    ), begun AS (
+        INSERT INTO run_journal (run_id, seq, node_id, attempt, kind, owner, epoch)
+        SELECT claimed.id, node.seq, node.id, 1, 'node_started', claimed.owner, claimed.epoch
+        FROM claimed CROSS JOIN LATERAL unnest(claimed.begun) WITH ORDINALITY AS node (id, seq)
     ), taken_over AS (
         INSERT INTO run_journal (run_id, seq, kind, owner, epoch)
         SELECT id, coalesce((SELECT max(seq) FROM run_journal WHERE run_id = claimed.id), 0) + 1, 'taken_over', owner, epoch
@@ -67,7 +76,7 @@ pub(crate) const CLAIM: &str = "
         INSERT INTO events (project_id, type, subject) SELECT project_id, 'run.started', id FROM claimed WHERE epoch = 1
     )
     SELECT id, epoch, project_id, graph_digest, input, pipeline_id, deadline_at, is_cancel_requested, is_rerun, is_item,
-        created_at
+        created_at, begun
     FROM claimed ORDER BY priority DESC, created_at, id";
 
 /// Claims from the queue. One ordered index range per priority: what waits for a later time is never looked at, nor what
@@ -214,8 +223,9 @@ pub(crate) async fn repeat_on_fresh_entries<'a>(
 fn into_claimed(owner: InstanceId, row: ClaimedRow) -> Result<ClaimedRun, DatabaseError> {
     let (
         (run, epoch, project, graph, input, pipeline),
-        (deadline_at, cancel_requested, is_rerun, is_item, created_at),
+        (deadline_at, cancel_requested, is_rerun, is_item, created_at, begun),
     ) = row;
+    let begun = begun.into_iter().flatten().map(|node| node.parse());
     Ok(ClaimedRun {
         claim: Claim { run: run.into(), owner, epoch },
         project: project.into(),
@@ -228,5 +238,8 @@ fn into_claimed(owner: InstanceId, row: ClaimedRow) -> Result<ClaimedRun, Databa
         pipeline: pipeline.map(Into::into),
         is_item,
         created_at,
+        begun: begun
+            .collect::<Result<_, InvalidId>>()
+            .map_err(|error| DatabaseError::corrupt("the first nodes of a graph", error))?,
     })
 }

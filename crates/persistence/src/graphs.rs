@@ -2,6 +2,7 @@
 
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use gathering_dag_engine::first_nodes;
 use gathering_domain::Digest;
 use serde_json::Value;
 
@@ -15,7 +16,11 @@ pub(crate) async fn ensure(
     definition: &Value,
 ) -> Result<(), DatabaseError> {
     diesel::insert_into(graphs::table)
-        .values((graphs::digest.eq(digest.as_bytes().as_slice()), graphs::definition.eq(definition)))
+        .values((
+            graphs::digest.eq(digest.as_bytes().as_slice()),
+            graphs::definition.eq(definition),
+            graphs::first_nodes.eq(first_nodes(definition)),
+        ))
         .on_conflict_do_nothing()
         .execute(&mut conn)
         .await

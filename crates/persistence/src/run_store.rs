@@ -67,13 +67,16 @@ impl RunStore for PgRunStore {
 
     async fn claim(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
         let conn = self.pool.get_for_claims().await?;
-        Ok(claim::claim_batch(&conn, owner, &self.floor, limit).await?)
+        let claimed = claim::claim_batch(&conn, owner, &self.floor, limit).await?;
+        self.wakes.appended(claimed.iter().map(|claimed| claimed.claim.run));
+        Ok(claimed)
     }
 
     async fn claim_run(&self, owner: InstanceId, run: RunId) -> Result<Option<ClaimedRun>, StoreError> {
         let conn = self.pool.get_for_claims().await?;
         let claimed = claim::claim_one(&conn, owner, run).await?;
         if claimed.is_some() {
+            self.wakes.appended(std::iter::once(run));
             // Out of its turn, so nobody else knows that there is now somebody who may die with it.
             self.wakes.wake(Wake::Runs);
         }

@@ -149,6 +149,7 @@ diesel::table! {
         digest -> Bytea,
         definition -> Json,
         created_at -> Timestamptz,
+        first_nodes -> Nullable<Array<Nullable<Text>>>,
     }
 }
 

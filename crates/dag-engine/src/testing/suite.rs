@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use gathering_domain::{Digest, InstanceId, NodeId, ProjectId, RunEvent, RunId, WaitingFor};
 use serde_json::{Value, json};
 
-use crate::journal::{JournalEvent, Record};
+use crate::journal::{JournalEvent, Record, Seq};
 use crate::store::{Checkpoint, Claim, ClaimedRun, NewRun, Recovered, Release, RunEnd, RunStore, StoreError};
 
 pub use self::breakers::breaker_cases;
@@ -53,11 +53,17 @@ where
     i4_what_a_lost_claim_took_is_queued_again(&*make().await).await;
     a_run_that_kills_every_owner_fails(&*make().await).await;
     a_parked_run_is_claimed_when_its_time_comes(&*make().await).await;
+    i3_what_a_claim_began_stands_in_the_journal(&*make().await).await;
 }
 
 async fn accept(fixture: &(impl StoreFixture + ?Sized), priority: i32) -> RunId {
+    // A claim begins none of them, so what is in the journal is what a case puts there.
+    accept_graph(fixture, priority, json!({"nodes": [{"id": "a", "type": "trigger", "idempotent": false}]}))
+        .await
+}
+
+async fn accept_graph(fixture: &(impl StoreFixture + ?Sized), priority: i32, definition: Value) -> RunId {
     let store = fixture.store();
-    let definition = json!({"nodes": [{"id": "a", "type": "trigger"}]});
     let graph = Digest::of_json(&definition);
     store.ensure_graph(graph, &definition).await.unwrap();
     store.ensure_graph(graph, &definition).await.unwrap();
@@ -252,4 +258,32 @@ async fn a_parked_run_is_claimed_when_its_time_comes(fixture: &dyn StoreFixture)
     let wait = fixture.store().next_available_in().await.unwrap().unwrap();
     assert!(wait > Duration::from_secs(3500) && wait <= Duration::from_secs(3600), "{wait:?}");
     assert!(fixture.store().claim_run(owner, claimed.claim.run).await.unwrap().is_some());
+}
+
+async fn i3_what_a_claim_began_stands_in_the_journal(fixture: &dyn StoreFixture) {
+    let (one, other) = (fixture.instance().await, fixture.instance().await);
+    let definition = json!({
+        "nodes": [{"id": "b", "type": "trigger"}, {"id": "a", "type": "trigger"}, {"id": "c", "type": "trigger"}],
+        "edges": [{"from": "b", "to": "c"}],
+    });
+    let run = accept_graph(fixture, 5, definition).await;
+    let claimed = fixture.store().claim(one, 1).await.unwrap().remove(0);
+    let start = |node: &NodeId| Record::of_node(node.clone(), 1, JournalEvent::Started);
+    let begun: Vec<Record> = claimed.begun.iter().map(start).collect();
+    let first = ["b", "a"].map(|node| start(&node.parse().unwrap()));
+    assert!(begun.is_empty() || begun == first, "all of them, or none: {begun:?}");
+    let journal = fixture.store().load_journal(run, 0, 10).await.unwrap();
+    let records: Vec<Record> = journal.iter().map(|entry| entry.record.clone()).collect();
+    assert_eq!(records, begun);
+    assert!(journal.iter().all(|entry| (entry.owner, entry.epoch) == (Some(one), 1)), "{journal:?}");
+    // A later claim begins nothing: the journal says how far the run is.
+    let hand_back = Checkpoint {
+        claim: claimed.claim,
+        first_seq: begun.len() as Seq + 1,
+        records: Vec::new(),
+        release: Some(Release::HandBack),
+    };
+    commit(fixture, hand_back).await.unwrap();
+    let again = fixture.store().claim(other, 1).await.unwrap().remove(0);
+    assert_eq!((again.claim.epoch, again.begun), (2, Vec::new()));
 }

@@ -1,10 +1,11 @@
 //! Runs as they stand in memory, and what claims and checkpoints do to them.
 
 use chrono::{DateTime, Utc};
-use gathering_domain::{InstanceId, PipelineId, RunEvent, RunId, RunState};
+use gathering_domain::{InstanceId, NodeId, PipelineId, RunEvent, RunId, RunState};
 
 use super::Shared;
 use crate::children::Parent;
+use crate::first_nodes::first_nodes;
 use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
 use crate::store::{Checkpoint, Claim, ClaimedRun, NewRun, Release, RunEnd, StoreError};
 
@@ -133,7 +134,7 @@ impl Shared {
         run.available_at = None;
         run.acted = false;
         run.is_end_heard = run.cancel_requested;
-        let claimed = ClaimedRun {
+        let mut claimed = ClaimedRun {
             claim: Claim { run: id, owner, epoch: run.epoch },
             project: run.new.project,
             graph: run.new.graph,
@@ -144,11 +145,24 @@ impl Shared {
             pipeline: run.pipeline,
             is_item: run.place.as_ref().is_some_and(|place| place.is_item),
             created_at: run.created_at,
+            begun: Vec::new(),
         };
         if claimed.was_claimed_before() {
             self.append(claimed.claim, vec![Record::of_run(JournalEvent::TakenOver)], now);
+        } else if !claimed.cancel_requested && claimed.deadline_at.is_none_or(|deadline| deadline > now) {
+            claimed.begun = self.begin(&claimed, now);
         }
         Some(claimed)
+    }
+
+    /// Records the starts of the first nodes.
+    fn begin(&mut self, claimed: &ClaimedRun, now: DateTime<Utc>) -> Vec<NodeId> {
+        let definition = self.graphs.get(&claimed.graph);
+        let first = definition.map(first_nodes).unwrap_or_default();
+        let begun: Vec<NodeId> = first.into_iter().filter_map(|node| node.parse().ok()).collect();
+        let start = |node: &NodeId| Record::of_node(node.clone(), 1, JournalEvent::Started);
+        self.append(claimed.claim, begun.iter().map(start).collect(), now);
+        begun
     }
 
     pub(super) fn append(&mut self, claim: Claim, records: Vec<Record>, now: DateTime<Utc>) {
