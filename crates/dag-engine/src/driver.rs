@@ -326,7 +326,7 @@ impl Driver {
             self.record_effect(effect);
         }
         self.n_active -= 1;
-        let event = match result {
+        let event = match attempt::bounded(result) {
             Ok(Outcome::Done(output)) => JournalEvent::Succeeded { output },
             Ok(Outcome::Wait(Wait { on, until })) => match until.or_else(|| self.limit_of_wait(node, on)) {
                 // A limit that has passed is no wait: the node would be woken at once, and again.

@@ -23,6 +23,7 @@ mod store;
 mod template;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod values;
 
 pub use breaker::{Breaker, BreakerKey, BreakerStore, Breakers};
 pub use children::{
@@ -50,3 +51,4 @@ pub use store::{
     ActedOn, Checkpoint, Claim, ClaimedRun, NewRun, Recovered, Release, RunEnd, RunError, RunStore,
     StoreError,
 };
+pub use values::{MAX_VALUE_BYTES, MAX_VALUE_DEPTH, ValueLimit, check_value};
