@@ -37,7 +37,9 @@ pub use document::places::Places;
 pub use driver::{DriveEnd, Signals};
 pub use effects::Effects;
 pub use engine::{Engine, EngineService, EngineSettings};
-pub use expression::{EvaluationError, Expression, ExpressionProblem, MAX_SOURCE_BYTES, MAX_STEPS, Scope};
+pub use expression::{
+    EvaluationError, Expression, ExpressionProblem, MAX_SOURCE_BYTES, MAX_STEPS, MAX_WORK, Scope,
+};
 pub use fields::{Fields, Shape};
 pub use first_nodes::first_nodes;
 pub use gathering_domain::EffectClass;
