@@ -1,6 +1,12 @@
 //! A definition is refused with everything that is wrong with it, each at its place, before anything executes.
 
-use gathering_dag_engine::{Graph, MAX_DOCUMENT_BYTES, MAX_EDGES, MAX_NESTING, MAX_NODES, NodeTypes, Places};
+#![expect(clippy::unwrap_used, reason = "a failed check is a failed test")]
+
+use gathering_dag_engine::testing::MemoryStore;
+use gathering_dag_engine::{
+    Approval, Graph, MAX_DOCUMENT_BYTES, MAX_EDGES, MAX_NESTING, MAX_NODES, MapNode, NodeTypes, Places,
+    SystemClock,
+};
 use serde_json::{Value, json};
 
 fn problems(definition: &Value) -> Vec<String> {
@@ -54,6 +60,51 @@ fn every_problem_is_listed_with_its_pointer() {
             "/edges/1/when: there is no node `zzz`",
         ]
     );
+}
+
+#[test]
+fn null_is_no_value_of_a_required_field() {
+    let whole = json!({
+        "nodes": [
+            {"id": "a", "type": "condition", "config": {"expression": "input.x"},
+                "circuit_breaker": {"failure_threshold": 1, "reset_seconds": 1}},
+            {"id": "b", "type": "delay", "config": {"seconds": 1}},
+            {"id": "c", "type": "map", "config": {"items": "input.l", "graph": {"nodes": [{"id": "x", "type": "trigger"}]}}},
+            {"id": "d", "type": "approval", "config": {"message": "may it?"}},
+        ],
+        "edges": [{"from": "a", "to": "b"}],
+    });
+    let store = std::sync::Arc::new(MemoryStore::new(std::sync::Arc::new(SystemClock)));
+    let types = NodeTypes::builtin()
+        .with("map", MapNode::new(store.clone()))
+        .with("approval", Approval::new(store));
+    let problems = |definition: &Value| match Graph::validate(definition, &types) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.iter().map(ToString::to_string).collect(),
+    };
+    assert_eq!(problems(&whole), [""; 0]);
+    for pointer in [
+        "/nodes",
+        "/nodes/0/id",
+        "/nodes/0/type",
+        "/nodes/0/config/expression",
+        "/nodes/0/circuit_breaker/failure_threshold",
+        "/nodes/0/circuit_breaker/reset_seconds",
+        "/nodes/1/config/seconds",
+        "/nodes/2/config/items",
+        "/nodes/2/config/graph",
+        "/nodes/2/config/graph/nodes",
+        "/nodes/2/config/graph/nodes/0/id",
+        "/nodes/2/config/graph/nodes/0/type",
+        "/nodes/3/config/message",
+        "/edges/0/from",
+        "/edges/0/to",
+    ] {
+        let mut definition = whole.clone();
+        *definition.pointer_mut(pointer).unwrap() = Value::Null;
+        let found = problems(&definition);
+        assert!(found.iter().any(|problem| problem.starts_with(&format!("{pointer}: is missing"))), "{pointer}: {found:?}");
+    }
 }
 
 #[test]
