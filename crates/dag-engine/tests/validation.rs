@@ -63,6 +63,77 @@ fn every_problem_is_listed_with_its_pointer() {
 }
 
 #[test]
+fn a_condition_that_is_never_true_or_false_is_refused_as_an_edge_is() {
+    let found = problems(&json!({
+        "nodes": [
+            {"id": "a", "type": "condition", "config": {"expression": "1/0 == 1"}},
+            {"id": "b", "type": "condition", "config": {"expression": "'yes'"}},
+            {"id": "c", "type": "condition", "config": {"expression": "1 + 1 == 2"}},
+        ],
+    }));
+    assert!(
+        found[0].starts_with("/nodes/0/config/expression: has no value: expression `1/0 == 1`: "),
+        "{found:?}"
+    );
+    assert_eq!(
+        found[1..],
+        ["/nodes/1/config/expression: must be true or false, and is always something else"]
+    );
+}
+
+#[test]
+fn what_is_wrong_in_the_graph_of_a_map_is_said_as_seen_from_the_whole() {
+    let store = std::sync::Arc::new(MemoryStore::new(std::sync::Arc::new(SystemClock)));
+    let types = NodeTypes::builtin().with("map", MapNode::new(store));
+    let inner = json!({
+        "nodes": [
+            {"id": "x", "type": "trigger"},
+            {"id": "x", "type": "condition", "config": {"expression": "itme == 1"}},
+        ],
+    });
+    let graph = json!({"nodes": [{"id": "m", "type": "map", "config": {"items": "[1]", "graph": inner}}]});
+    let definition = json!({
+        "nodes": [{"id": "outer", "type": "map", "config": {"items": "itme", "graph": graph}}],
+    });
+    let found: Vec<String> =
+        Graph::validate(&definition, &types).unwrap_err().iter().map(ToString::to_string).collect();
+    let place = "/nodes/0/config/graph/nodes/0/config/graph/nodes";
+    assert_eq!(
+        found,
+        [
+            format!(
+                "{place}/1/config/expression: there is no variable `itme`: in scope are `input`, `nodes`, `run`, `item` and `index`"
+            ),
+            format!("{place}/1/id: `x` is the id of {place}/0 already"),
+            "/nodes/0/config/items: there is no variable `itme`: in scope are `input`, `nodes` and `run`"
+                .to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn who_may_approve_is_named_by_what_can_be_an_e_mail_address() {
+    let store = std::sync::Arc::new(MemoryStore::new(std::sync::Arc::new(SystemClock)));
+    let types = NodeTypes::builtin().with("approval", Approval::new(store));
+    let with = |approvers: Value| {
+        let config = json!({"message": "may it?", "approvers": approvers});
+        let definition = json!({"nodes": [{"id": "a", "type": "approval", "config": config}]});
+        Graph::validate(&definition, &types).map(drop).map_err(|problems| problems.to_string())
+    };
+    assert_eq!(with(json!(["ada@example.org", "Bob@Example.org"])), Ok(()));
+    for wrong in [
+        json!(["nobody"]),
+        json!(["ada@example.org", "bob"]),
+        json!([]),
+        json!([1]),
+        json!(["${{input.x}}@example.org"]),
+    ] {
+        let found = with(wrong.clone()).unwrap_err();
+        assert!(found.contains("/nodes/0/config/approvers"), "{wrong}: {found}");
+    }
+}
+
+#[test]
 fn null_is_no_value_of_a_required_field() {
     let whole = json!({
         "nodes": [
@@ -75,9 +146,8 @@ fn null_is_no_value_of_a_required_field() {
         "edges": [{"from": "a", "to": "b"}],
     });
     let store = std::sync::Arc::new(MemoryStore::new(std::sync::Arc::new(SystemClock)));
-    let types = NodeTypes::builtin()
-        .with("map", MapNode::new(store.clone()))
-        .with("approval", Approval::new(store));
+    let types =
+        NodeTypes::builtin().with("map", MapNode::new(store.clone())).with("approval", Approval::new(store));
     let problems = |definition: &Value| match Graph::validate(definition, &types) {
         Ok(_) => Vec::new(),
         Err(problems) => problems.iter().map(ToString::to_string).collect(),
@@ -103,7 +173,10 @@ fn null_is_no_value_of_a_required_field() {
         let mut definition = whole.clone();
         *definition.pointer_mut(pointer).unwrap() = Value::Null;
         let found = problems(&definition);
-        assert!(found.iter().any(|problem| problem.starts_with(&format!("{pointer}: is missing"))), "{pointer}: {found:?}");
+        assert!(
+            found.iter().any(|problem| problem.starts_with(&format!("{pointer}: is missing"))),
+            "{pointer}: {found:?}"
+        );
     }
 }
 
