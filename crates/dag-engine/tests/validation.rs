@@ -63,6 +63,40 @@ fn every_problem_is_listed_with_its_pointer() {
 }
 
 #[test]
+fn only_the_output_of_a_run_reads_nodes_by_names_that_are_not_known_before() {
+    for computed in [
+        "nodes[input.x].state == 'succeeded'",
+        "nodes.exists(id, nodes[id].state == 'failed')",
+        "size(nodes) > 1",
+        "[nodes].size() > 0",
+    ] {
+        let with = |expression: &str, config: &str, when: &str, output: &str| {
+            problems(&json!({
+                "nodes": [
+                    {"id": "a", "type": "condition", "config": {"expression": expression}},
+                    {"id": "b", "type": "delay", "config": {"seconds": config}},
+                ],
+                "edges": [{"from": "a", "to": "b", "when": when}],
+                "output": output,
+            }))
+        };
+        let found = with(computed, &format!("${{{{ {computed} ? 1 : 2 }}}}"), computed, "1");
+        let places: Vec<&str> =
+            found.iter().filter_map(|problem| problem.split(": must name the nodes").next()).collect();
+        assert_eq!(places, ["/nodes/0/config/expression", "/nodes/1/config/seconds", "/edges/0/when"]);
+        assert_eq!(with("true", "${{ 1 }}", "true", computed), [""; 0]);
+    }
+    let asks = json!({
+        "nodes": [
+            {"id": "a", "type": "trigger"},
+            {"id": "b", "type": "condition", "config": {"expression": "has(nodes.a)"}},
+        ],
+        "edges": [{"from": "a", "to": "b"}],
+    });
+    assert_eq!(problems(&asks), [""; 0]);
+}
+
+#[test]
 fn a_condition_that_is_never_true_or_false_is_refused_as_an_edge_is() {
     let found = problems(&json!({
         "nodes": [
