@@ -1,7 +1,5 @@
 //! A definition is refused with everything that is wrong with it, each at its place, before anything executes.
 
-#![expect(clippy::unwrap_used, reason = "a failed check is a failed test")]
-
 use gathering_dag_engine::testing::MemoryStore;
 use gathering_dag_engine::{
     Approval, Graph, MAX_DOCUMENT_BYTES, MAX_EDGES, MAX_NESTING, MAX_NODES, MapNode, NodeTypes, Places,
