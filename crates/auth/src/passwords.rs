@@ -87,24 +87,22 @@ struct Turn {
 }
 
 impl Passwords {
-    /// A pool with these bounds. Computes one hash, so it takes as long as a login; call it at the start.
+    /// A pool with these bounds.
     ///
     /// # Errors
-    /// [`PasswordError::Cost`] if the cost is out of bounds, [`PasswordError::Bcrypt`] if there is no randomness.
+    /// [`PasswordError::Cost`] if the cost is out of bounds.
     pub fn new(settings: PasswordSettings) -> Result<Self, PasswordError> {
         if !(4..=31).contains(&settings.cost) {
             return Err(PasswordError::Cost { cost: settings.cost });
         }
         let n_threads = settings.n_threads.max(1);
-        // No one can type this one: it is longer than a password may be.
-        let nobodys = bcrypt::hash([0xff; MAX_BYTES], settings.cost).map_err(PasswordError::Bcrypt)?;
         Ok(Self {
             cost: settings.cost,
             entrance: Arc::new(Semaphore::new(
                 n_threads.saturating_add(settings.n_waiting).min(Semaphore::MAX_PERMITS),
             )),
             threads: Arc::new(Semaphore::new(n_threads.min(Semaphore::MAX_PERMITS))),
-            nobodys: Arc::new(PasswordHash::from(nobodys)),
+            nobodys: Arc::new(hash_of_nobody(settings.cost)),
             done: Arc::default(),
         })
     }
@@ -210,6 +208,13 @@ impl Done {
     fn add_work(&self, cost: u32) {
         self.work.fetch_add(1 << cost, Ordering::Relaxed);
     }
+}
+
+/// A hash that was made of no password. It is not computed, which would take as long as a login: verifying against it costs the
+/// same, and is never believed.
+fn hash_of_nobody(cost: u32) -> PasswordHash {
+    // The version, the cost, and 22 and 31 characters that stand for zeros: the salt and the digest.
+    PasswordHash::from(format!("$2b${cost:02}${:.<53}", ""))
 }
 
 fn cost_of(hash: &PasswordHash) -> bcrypt::BcryptResult<u32> {

@@ -164,7 +164,7 @@ const CANCEL: &str = "
     ), woken AS (
         UPDATE runs SET available_at = now() FROM cancelled
         WHERE runs.id = cancelled.parent_run_id AND cancelled.state = 'cancelled'
-            AND runs.state IN ('running', 'waiting') AND (runs.available_at IS NULL OR runs.available_at > now())
+            AND runs.state IN ('running', 'waiting')
     ), announced AS (
         INSERT INTO events (project_id, type, subject)
         SELECT project_id, 'run.cancelled', id FROM cancelled WHERE state = 'cancelled'
