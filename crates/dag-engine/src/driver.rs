@@ -153,6 +153,10 @@ impl Driver {
         }
         let mut in_flight: Option<InFlight> = None;
         loop {
+            // Before anything else is decided: what has come too late must not begin.
+            if self.is_overdue() {
+                self.end_early(RunEvent::TimedOut, NodeFailure::TIMED_OUT, "its deadline passed");
+            }
             self.decide(in_flight.is_none());
             if in_flight.is_none() {
                 in_flight = self.checkpoint();
@@ -182,9 +186,8 @@ impl Driver {
                 () = signals.cancel.cancelled(), if !ending => {
                     self.end_early(RunEvent::Cancelled, "cancelled", "somebody asked for it");
                 }
-                () = sleep_until(self.claimed.deadline_at, &*self.around.clock), if !ending => {
-                    self.end_early(RunEvent::TimedOut, NodeFailure::TIMED_OUT, "its deadline passed");
-                }
+                // The next turn finds it overdue.
+                () = sleep_until(self.claimed.deadline_at, &*self.around.clock), if !ending => {}
                 Some(record) = self.effects.recv(), if !ending => self.record_effect(record),
                 Some((node, result)) = self.executing.next(), if !ending => {
                     self.note_end(node, result);
@@ -204,6 +207,12 @@ impl Driver {
                 () = signals.drain.cancelled(), if !ending && !self.draining => self.draining = true,
             }
         }
+    }
+
+    /// Whether the run's deadline has passed while nothing says yet what becomes of it.
+    fn is_overdue(&self) -> bool {
+        let passed = |deadline| deadline <= self.around.clock.now();
+        self.release.is_none() && self.claimed.deadline_at.is_some_and(passed)
     }
 
     /// Finds where the run stands after a replay, or begins it.

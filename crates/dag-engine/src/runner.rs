@@ -27,6 +27,16 @@ const QUIET: Duration = Duration::from_millis(20);
 /// How often is looked whether somebody acted on the runs that are driven when nobody says so.
 const ACTS: Duration = Duration::from_secs(5);
 
+/// How often those that have only their end before them are looked for while runs are driven: there may be no room for them,
+/// or others before them in the queue.
+const ENDINGS: Duration = Duration::from_secs(1);
+
+/// How soon again when the queue is said to have changed.
+const ENDINGS_AFTER_WORD: Duration = Duration::from_millis(100);
+
+/// How many of them are claimed at once. They hold nothing and are gone with the next checkpoint, so they need no room.
+const ENDINGS_BATCH: usize = 64;
+
 /// How long after a failure of the store the next look is taken at most.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
 
@@ -152,8 +162,15 @@ impl Runner {
         let mut driving: JoinSet<(RunId, DriveEnd)> = JoinSet::new();
         let mut next_recovery = Instant::now();
         let mut next_acts = Instant::now() + ACTS;
+        let mut last_endings = Instant::now();
+        let mut next_endings = last_endings + ENDINGS;
         let mut look = Look::Claim;
         loop {
+            if !driving.is_empty() && Instant::now() >= next_endings {
+                self.claim_ending(&mut driving, &signals).await;
+                last_endings = Instant::now();
+                next_endings = last_endings + ENDINGS;
+            }
             if Instant::now() >= next_recovery {
                 let recovered = self.recover().await;
                 if recovered.n_runs > 0 {
@@ -179,7 +196,9 @@ impl Runner {
                 () = self.handle.queue_changed.notified() => {
                     look = Look::Claim;
                     next_recovery = next_recovery.min(self.next_recovery(true));
+                    next_endings = next_endings.min(last_endings + ENDINGS_AFTER_WORD);
                 }
+                () = tokio::time::sleep_until(next_endings), if !driving.is_empty() => {}
                 () = tokio::time::sleep_until(at) => {
                     look = then;
                     next_recovery = next_recovery.min(self.next_recovery(true));
@@ -267,28 +286,49 @@ impl Runner {
         driving: &mut JoinSet<(RunId, DriveEnd)>,
         signals: &Signals,
     ) -> Claimed {
-        if signals.drain.is_cancelled() || signals.fence.is_cancelled() {
+        if !self.may_claim(signals).await {
             return Claimed::Unknown;
         }
-        if !self.release_undriven().await {
-            return Claimed::Unknown;
+        let claimed = self.engine.store().claim(self.owner, limit).await;
+        match self.start_all(claimed, driving, signals) {
+            Some(0) => Claimed::None,
+            Some(n) if n == limit => Claimed::Batch,
+            Some(_) => Claimed::Some,
+            None => Claimed::Unknown,
         }
-        match self.engine.store().claim(self.owner, limit).await {
+    }
+
+    /// Claims what has only its end before it, whether or not there is room for it.
+    async fn claim_ending(&self, driving: &mut JoinSet<(RunId, DriveEnd)>, signals: &Signals) {
+        if self.may_claim(signals).await {
+            let claimed = self.engine.store().claim_ending(self.owner, ENDINGS_BATCH).await;
+            self.start_all(claimed, driving, signals);
+        }
+    }
+
+    async fn may_claim(&self, signals: &Signals) -> bool {
+        !signals.drain.is_cancelled() && !signals.fence.is_cancelled() && self.release_undriven().await
+    }
+
+    /// Drives what was claimed; answers with how many runs that are, if the store said so.
+    fn start_all(
+        &self,
+        claimed: Result<Vec<ClaimedRun>, StoreError>,
+        driving: &mut JoinSet<(RunId, DriveEnd)>,
+        signals: &Signals,
+    ) -> Option<usize> {
+        match claimed {
             Ok(claimed) => {
                 let n_claimed = claimed.len();
                 for run in claimed {
                     self.start(run, driving, signals);
                 }
-                match n_claimed {
-                    0 => Claimed::None,
-                    n if n == limit => Claimed::Batch,
-                    _ => Claimed::Some,
-                }
+                Some(n_claimed)
             }
             Err(error) => {
                 self.holds_undriven.store(true, Ordering::Relaxed);
                 log_store_error("runs cannot be claimed", &error);
-                Claimed::Unknown
+                None
             }
         }
     }

@@ -82,7 +82,7 @@ pub struct NewRun {
     pub input: Value,
     /// 1 to 10; the higher the sooner.
     pub priority: i32,
-    /// Not to be claimed before; absent: at once.
+    /// Not to be claimed before, unless its deadline comes first; absent: at once.
     pub available_at: Option<DateTime<Utc>>,
     /// How long it may take from its acceptance.
     pub timeout: Option<Duration>,
@@ -234,6 +234,13 @@ pub trait RunStore: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Unavailable`]; it is unknown what was claimed, and [`RunStore::release_undriven`] puts it back.
     async fn claim(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError>;
+
+    /// Claims at most `limit` runs that are queued or waiting and have only their end before them: somebody asked for it, or
+    /// their deadline has passed. Where there is no room for other runs, these still end in time.
+    ///
+    /// # Errors
+    /// As [`RunStore::claim`].
+    async fn claim_ending(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError>;
 
     /// Claims this run if it is queued or waiting, available or not.
     ///

@@ -20,6 +20,10 @@ diesel::define_sql_function! {
     /// The first of them that is not null.
     fn coalesce(given: Nullable<Timestamptz>, default: Timestamptz) -> Timestamptz;
 }
+diesel::define_sql_function! {
+    /// The earlier of the two; that which is not null, if one is.
+    fn least(one: Nullable<Timestamptz>, other: Nullable<Timestamptz>) -> Nullable<Timestamptz>;
+}
 diesel::infix_operator!(After, " + ", Timestamptz, backend: diesel::pg::Pg);
 
 /// A run may take a hundred years at most: times beyond what PostgreSQL can hold would be refused.
@@ -82,7 +86,8 @@ pub(crate) async fn insert(
         let micros = timeout.min(LONGEST_TIMEOUT).as_micros();
         diesel::data_types::PgInterval::from_microseconds(i64::try_from(micros).unwrap_or(i64::MAX))
     });
-    let timeout = timeout.into_sql::<Nullable<Interval>>();
+    let deadline_at = || After::new(now.into_sql::<Timestamptz>(), timeout.into_sql::<Nullable<Interval>>());
+    let available_at = coalesce(run.available_at, now.into_sql::<Timestamptz>()).nullable();
     diesel::insert_into(runs::table)
         .values((
             (
@@ -91,8 +96,8 @@ pub(crate) async fn insert(
                 runs::graph_digest.eq(run.graph.as_bytes().as_slice()),
                 runs::input.eq(&run.input),
                 runs::priority.eq(run.priority),
-                runs::available_at.eq(coalesce(run.available_at, now.into_sql::<Timestamptz>()).nullable()),
-                runs::deadline_at.eq(After::new(now.into_sql::<Timestamptz>(), timeout)),
+                runs::available_at.eq(least(available_at, deadline_at())),
+                runs::deadline_at.eq(deadline_at()),
             ),
             (
                 runs::kind.eq(&origin.kind),

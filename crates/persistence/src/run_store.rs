@@ -72,6 +72,11 @@ impl RunStore for PgRunStore {
         Ok(claimed)
     }
 
+    async fn claim_ending(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
+        let conn = self.pool.get_for_claims().await?;
+        Ok(claim::claim_ending(&conn, owner, limit).await?)
+    }
+
     async fn claim_run(&self, owner: InstanceId, run: RunId) -> Result<Option<ClaimedRun>, StoreError> {
         let conn = self.pool.get_for_claims().await?;
         let claimed = claim::claim_one(&conn, owner, run).await?;

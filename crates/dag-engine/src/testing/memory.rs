@@ -237,6 +237,16 @@ impl RunStore for MemoryStore {
         .await
     }
 
+    async fn claim_ending(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
+        let now = self.clock.now();
+        self.call(|shared| {
+            let ending = shared.runs.values().filter(|run| run.is_ending(now));
+            let ending: Vec<RunId> = ending.map(|run| run.new.id).take(limit).collect();
+            Ok(ending.into_iter().filter_map(|id| shared.claim(id, owner, now)).collect())
+        })
+        .await
+    }
+
     async fn claim_run(&self, owner: InstanceId, run: RunId) -> Result<Option<ClaimedRun>, StoreError> {
         let now = self.clock.now();
         self.call(|shared| Ok(shared.claim(run, owner, now))).await
