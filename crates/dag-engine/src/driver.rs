@@ -76,6 +76,10 @@ pub(crate) struct Surroundings {
     pub(crate) park_after: Duration,
 }
 
+/// The store does not take what a run has to say; why.
+#[derive(Debug)]
+pub(crate) struct Refused(pub(crate) Box<dyn std::error::Error + Send + Sync>);
+
 type NodeEnd = (usize, Result<Outcome, NodeFailure>);
 
 pub(crate) struct Driver {
@@ -144,7 +148,10 @@ impl Driver {
     }
 
     /// Drives the run until it ends, waits, or a signal comes. The claim has `begun` these nodes.
-    pub(crate) async fn drive(mut self, begun: Vec<usize>, signals: Signals) -> DriveEnd {
+    ///
+    /// # Errors
+    /// [`Refused`]: the run stays claimed, and what its journal says is what happened.
+    pub(crate) async fn drive(mut self, begun: Vec<usize>, signals: Signals) -> Result<DriveEnd, Refused> {
         self.draining = signals.drain.is_cancelled();
         // While draining nothing is launched: who drives the run next takes them for interrupted, and begins them again.
         self.take_up(if self.draining { Vec::new() } else { begun });
@@ -166,16 +173,17 @@ impl Driver {
             let next_time = self.next_time();
             tokio::select! {
                 biased;
-                () = signals.fence.cancelled() => return DriveEnd::Abandoned,
+                () = signals.fence.cancelled() => return Ok(DriveEnd::Abandoned),
                 committed = commit_of(&mut in_flight) => {
                     let Some(flight) = in_flight.take() else { continue };
                     match committed {
                         Ok(()) => {}
-                        Err(StoreError::ClaimLost { .. }) => return DriveEnd::ClaimLost,
-                        Err(_) => return DriveEnd::Abandoned,
+                        Err(StoreError::ClaimLost { .. }) => return Ok(DriveEnd::ClaimLost),
+                        Err(StoreError::Refused { source, .. }) => return Err(Refused(source)),
+                        Err(_) => return Ok(DriveEnd::Abandoned),
                     }
                     if let Some(end) = flight.end {
-                        return end;
+                        return Ok(end);
                     }
                     self.launch(flight.launches);
                     for waiter in flight.durable_waiters {

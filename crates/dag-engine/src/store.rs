@@ -180,6 +180,15 @@ pub enum StoreError {
         /// The run.
         run: RunId,
     },
+    /// The store answers, but what was to be written of the run it refuses each time: writing it again is in vain.
+    #[error("what was to be written of run {run} is refused")]
+    Refused {
+        /// The run.
+        run: RunId,
+        /// What the store said last.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The store cannot be reached, or it is unknown whether it did what was asked: try again later.
     #[error("the run store is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -264,7 +273,8 @@ pub trait RunStore: Send + Sync + 'static {
     /// claim, is answered as written: so repeating after a lost answer is safe.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] for all of them: whether they are written is unknown; repeat.
+    /// [`StoreError::Unavailable`] for all of them: whether they are written is unknown; repeat. One that can never be
+    /// written may be answered so, too: the engine then writes the others without it, and ends its run.
     async fn commit(&self, checkpoints: &[Checkpoint]) -> Result<Vec<Result<(), StoreError>>, StoreError>;
 
     /// How long until a run can be claimed, zero if one can be now; absent when there is none but those that wait for

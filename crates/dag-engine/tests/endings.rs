@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gathering_dag_engine::testing::{MemoryStore, VirtualClock};
+use gathering_dag_engine::testing::{Faults, MemoryStore, VirtualClock};
 use gathering_dag_engine::{
     Attempt, DriveEnd, Engine, EngineSettings, Fields, NewRun, NodeFailure, NodeRun, NodeState, NodeType,
-    NodeTypes, Outcome, RunStore, Runner, RunnerSettings, Signals,
+    NodeTypes, Outcome, RunStore, Runner, RunnerSettings, Shape, Signals,
 };
 use gathering_domain::{Digest, InstanceId, ProjectId, RunEvent, RunId, RunState};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// A node that counts.
@@ -42,7 +43,10 @@ impl NodeType for Hang {
 }
 
 async fn accept(store: &MemoryStore, node: Value, timeout: Option<Duration>) -> RunId {
-    let definition = json!({"nodes": [node]});
+    accept_graph(store, json!({"nodes": [node]}), timeout).await
+}
+
+async fn accept_graph(store: &MemoryStore, definition: Value, timeout: Option<Duration>) -> RunId {
     let graph = Digest::of_json(&definition);
     RunStore::ensure_graph(store, graph, &definition).await.unwrap();
     let (id, project, input) = (RunId::new(), ProjectId::new(), json!({}));
@@ -121,4 +125,55 @@ async fn i5_a_run_that_is_driven_after_its_deadline_executes_nothing() {
             assert_eq!(executed.load(Ordering::SeqCst), 0);
         }
     }
+}
+
+/// A node that waits for its turn and hands on the value of its config.
+struct Echo(Arc<Notify>);
+
+#[async_trait]
+impl NodeType for Echo {
+    fn check(&self, config: &mut Fields<'_>) {
+        config.required("value", Shape::Any);
+    }
+
+    async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
+        self.0.notified().await;
+        Ok(Outcome::Done(attempt.config["value"].clone()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn i4_a_checkpoint_that_cannot_be_written_ends_its_run_and_holds_up_no_other() {
+    let clock = Arc::new(VirtualClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap()));
+    let store = MemoryStore::new(Arc::clone(&clock) as _);
+    let refusing = store.seen_with(Arc::new(Faults::refusing(json!("too much"))));
+    let turn = Arc::new(Notify::new());
+    let types = NodeTypes::builtin().with("echo", Echo(Arc::clone(&turn))).with("hang", Hang);
+    let (engine, service) = Engine::new(Arc::new(refusing), types, clock, EngineSettings::default());
+    let stop = CancellationToken::new();
+    let _stopped_at_the_end = stop.clone().drop_guard();
+    tokio::spawn(service.run(stop));
+    let mut driving = tokio::task::JoinSet::new();
+    let mut runs = Vec::new();
+    for value in ["fine", "too much", "fine"] {
+        let definition = json!({"nodes": [
+            {"id": "a", "type": "echo", "config": {"value": value}},
+            {"id": "b", "type": if value == "fine" { "trigger" } else { "hang" }},
+        ]});
+        let run = accept_graph(&store, definition, None).await;
+        let claimed = store.claim_run(InstanceId::new(), run).await.unwrap().unwrap();
+        let engine = engine.clone();
+        driving.spawn(async move { engine.drive(claimed, Signals::default()).await });
+        runs.push(run);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // All at once, so that they come into one batch.
+    turn.notify_waiters();
+    driving.join_all().await;
+    let ends: Vec<RunState> = runs.iter().map(|run| store.run(*run).unwrap().state).collect();
+    assert_eq!(ends, [RunState::Succeeded, RunState::Failed, RunState::Succeeded]);
+    let error = store.run(runs[1]).unwrap().end.and_then(|end| end.error).unwrap();
+    assert_eq!(error.kind, "checkpoint_refused");
+    let nodes = NodeRun::fold(&store.journal(runs[1])).unwrap();
+    assert!(nodes.values().all(|node| node.state == NodeState::Cancelled), "I5: {nodes:?}");
 }
