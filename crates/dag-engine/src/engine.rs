@@ -107,6 +107,9 @@ impl Engine {
             Err(error) => return self.give_up(&claimed, 0, error).await,
         };
         let last_seq = journal.last().map_or(claimed.n_begun(), |entry| entry.seq);
+        if let Some(reason) = &claimed.unreadable {
+            return self.give_up(&claimed, last_seq, LoadError::Unusable(reason.as_str().into())).await;
+        }
         let graph = match self.graph_of(&claimed, &signals).await {
             Ok(graph) => graph,
             Err(error) => return self.give_up(&claimed, last_seq, error).await,

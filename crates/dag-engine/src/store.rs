@@ -35,6 +35,8 @@ pub struct ClaimedRun {
     pub graph: Digest,
     /// What it was started with.
     pub input: Value,
+    /// Why that cannot be read, if so: then the run fails, and spoils no claim of others.
+    pub unreadable: Option<String>,
     /// When it must have ended.
     pub deadline_at: Option<DateTime<Utc>>,
     /// Whether somebody asked for its end before it was claimed.

@@ -24,13 +24,14 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::error::DatabaseError;
+use crate::stored_json::StoredJson;
 pub(crate) use floor::Floor;
 
 /// How often a claim is repeated that met a journal entry written while it looked.
 const ATTEMPTS: usize = 5;
 
 pub(crate) type ClaimedRow = (
-    (Uuid, i64, Uuid, Vec<u8>, Value, Option<Uuid>),
+    (Uuid, i64, Uuid, Vec<u8>, StoredJson, Option<Uuid>),
     (Option<DateTime<Utc>>, bool, bool, bool, DateTime<Utc>, Option<Vec<String>>),
 );
 pub(crate) type ClaimedSql = (
@@ -275,12 +276,14 @@ fn into_claimed(owner: InstanceId, row: ClaimedRow) -> Result<ClaimedRun, Databa
         (deadline_at, cancel_requested, is_rerun, is_item, created_at, begun),
     ) = row;
     let begun = begun.into_iter().flatten().map(|node| node.parse());
+    let unreadable = input.0.as_ref().err().map(|error| format!("its input cannot be read: {error}"));
     Ok(ClaimedRun {
         claim: Claim { run: run.into(), owner, epoch },
         project: project.into(),
         graph: Digest::try_from(graph.as_slice())
             .map_err(|error| DatabaseError::corrupt("the graph of a run", error))?,
-        input,
+        input: input.0.unwrap_or(Value::Null),
+        unreadable,
         deadline_at,
         cancel_requested,
         is_rerun,

@@ -38,6 +38,7 @@ mod run_store;
 mod runs;
 mod schema;
 mod sessions;
+mod stored_json;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod throttle;

@@ -164,6 +164,7 @@ impl State {
             project: run.project,
             graph: run.graph.parse().ok()?,
             input: run.input.clone(),
+            unreadable: None,
             deadline_at: run.deadline_at,
             cancel_requested: false,
             is_rerun: false,

@@ -453,3 +453,19 @@ async fn what_comes_into_the_queue_behind_its_end_is_claimed_as_well() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn i4_a_run_that_cannot_be_read_spoils_no_claim_of_others() {
+    let world = World::new().await;
+    let owner = world.begin_instance().await;
+    let (deep, fine) = (world.accept().await, world.accept().await);
+    let input = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    world.db.execute(&format!("UPDATE runs SET input = '{input}' WHERE id = '{deep}'")).await;
+    let claimed = world.store.claim(owner, 10).await.unwrap();
+    assert_eq!(claimed.iter().map(|run| run.claim.run).collect::<Vec<_>>(), [deep, fine]);
+    assert!(claimed[0].unreadable.as_ref().is_some_and(|reason| reason.contains("its input")), "{claimed:?}");
+    assert_eq!(claimed[1].unreadable, None);
+    let shown = runs(&world).find(deep).await.unwrap().unwrap();
+    assert!(shown.input["unreadable"].is_string(), "{:?}", shown.input);
+    assert_eq!(runs(&world).list(&RunFilter::default(), 10).await.unwrap().len(), 2);
+}

@@ -146,6 +146,7 @@ impl Shared {
             project: run.new.project,
             graph: run.new.graph,
             input: run.new.input.clone(),
+            unreadable: None,
             deadline_at: run.deadline_at,
             cancel_requested: run.cancel_requested,
             is_rerun: false,
