@@ -93,11 +93,18 @@ pub enum JournalEvent {
         /// What came of it.
         result: Value,
     },
-    /// A side effect was refused or did not happen.
+    /// A side effect was refused or did not happen, or it may be repeated whatever came of it.
     EffectFailed {
         /// Which effect of the node.
         key: String,
         /// Why.
+        failure: NodeFailure,
+    },
+    /// A side effect that must not be repeated failed, and may have happened all the same.
+    EffectUnknown {
+        /// Which effect of the node.
+        key: String,
+        /// Why nobody can know.
         failure: NodeFailure,
     },
     /// Another claim continues the run, because its owner died, parked it or handed it back.
@@ -165,6 +172,7 @@ impl JournalEvent {
             JournalEvent::EffectStarted(_) => "effect_started",
             JournalEvent::EffectDone { .. } => "effect_done",
             JournalEvent::EffectFailed { .. } => "effect_failed",
+            JournalEvent::EffectUnknown { .. } => "effect_unknown",
             JournalEvent::TakenOver => "taken_over",
         }
     }
@@ -183,7 +191,9 @@ impl JournalEvent {
             JournalEvent::Waiting { on, until } => Some(json!({ "on": on.as_str(), "until": until })),
             JournalEvent::EffectStarted(start) => Some(json!(start)),
             JournalEvent::EffectDone { key, result } => Some(json!({ "key": key, "result": result })),
-            JournalEvent::EffectFailed { key, failure } => Some(json!({ "key": key, "error": failure })),
+            JournalEvent::EffectFailed { key, failure } | JournalEvent::EffectUnknown { key, failure } => {
+                Some(json!({ "key": key, "error": failure }))
+            }
         }
     }
 
@@ -255,6 +265,10 @@ impl JournalEvent {
                 let Refused { key, error } = read(kind, payload)?;
                 JournalEvent::EffectFailed { key, failure: error }
             }
+            "effect_unknown" => {
+                let Refused { key, error } = read(kind, payload)?;
+                JournalEvent::EffectUnknown { key, failure: error }
+            }
             "taken_over" => JournalEvent::TakenOver,
             unknown => {
                 return Err(CorruptEntry {
@@ -289,7 +303,8 @@ mod tests {
             JournalEvent::Cancelled,
             JournalEvent::EffectStarted(start),
             JournalEvent::EffectDone { key: "call".into(), result: json!(7) },
-            JournalEvent::EffectFailed { key: "call".into(), failure },
+            JournalEvent::EffectFailed { key: "call".into(), failure: failure.clone() },
+            JournalEvent::EffectUnknown { key: "call".into(), failure },
             JournalEvent::TakenOver,
         ] {
             let back = JournalEvent::from_stored(event.kind(), event.payload()).unwrap();

@@ -163,6 +163,7 @@ impl NodeRun {
                 self.end_effect(key, EffectResult::Done(result.clone()));
             }
             (Running, JournalEvent::EffectFailed { key, .. }) => self.end_effect(key, EffectResult::Failed),
+            (Running, JournalEvent::EffectUnknown { key, .. }) => self.end_effect(key, EffectResult::Unknown),
             (state, event) => return Err(IllegalRecord { state, event: event.kind() }),
         }
         Ok(())
