@@ -197,8 +197,7 @@ impl Driver {
                 () = signals.acted.notified(), if !ending => self.look_at_waiting_nodes(),
                 () = sleep_until(next_time, &*self.around.clock), if !ending => {}
                 () = signals.hand_back.cancelled(), if !ending => {
-                    self.executing.clear();
-                    self.looks.clear();
+                    self.drop_what_executes();
                     self.release = Some(Release::HandBack);
                 }
                 () = signals.drain.cancelled(), if !ending && !self.draining => self.draining = true,

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use gathering_dag_engine::{ActFailed, Attempt, EffectClass, NodeFailure};
-use gathering_domain::RunState;
+use gathering_dag_engine::{ActFailed, Attempt, DriveEnd, EffectClass, NodeFailure, Signals};
+use gathering_domain::{RunEvent, RunState};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::bench::{Bench, Do, message, output};
 
@@ -90,4 +91,53 @@ async fn an_unsafe_effect_that_its_node_had_no_time_for_is_not_repeated_by_a_ret
     assert!(said.contains("may have taken place") && !said.contains("crash"), "{said}");
     let n_started = bench.kinds(run.new.id).iter().filter(|kind| **kind == "effect_started").count();
     assert_eq!((run.state, n_started), (RunState::Failed, 1));
+}
+
+/// What ends a drive from outside.
+type Stop = fn(&Signals) -> &CancellationToken;
+
+/// A node that is stopped in the middle of what it does first, and would do something unsafe then.
+fn stopped_in_the_middle(signals: &Signals, stop: Stop) -> (Bench, Arc<AtomicUsize>) {
+    let n_acts = Arc::new(AtomicUsize::new(0));
+    let (counted, signals) = (Arc::clone(&n_acts), signals.clone());
+    let acts = Do(move |attempt: Attempt| {
+        let (counted, signals) = (Arc::clone(&counted), signals.clone());
+        async move {
+            let act = || async {
+                counted.fetch_add(1, Ordering::SeqCst);
+                stop(&signals).cancel();
+                Ok(json!("did"))
+            };
+            let did = attempt.effects.once("act", EffectClass::Idempotent, &json!({}), act).await?;
+            let pay = || async { Ok(json!("paid")) };
+            let paid = attempt.effects.once("pay", EffectClass::Unsafe, &json!({}), pay).await?;
+            Ok(json!([did, paid]))
+        }
+    });
+    (Bench::new(|types, _| types.with("acts", acts)), n_acts)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_effect_that_is_done_when_the_run_is_handed_back_is_not_repeated() {
+    let signals = Signals::default();
+    let (bench, n_acts) = stopped_in_the_middle(&signals, |signals| &signals.hand_back);
+    let run = bench.accept(pipeline()).await;
+    assert_eq!(bench.drive(run, signals).await, DriveEnd::HandedBack);
+    assert_eq!(
+        bench.kinds(run),
+        ["node_started", "effect_started", "effect_done"],
+        "the unsafe one, of which nobody said that its announcement is durable, has not begun"
+    );
+    assert_eq!(bench.drive(run, Signals::default()).await, DriveEnd::Ended(RunEvent::Succeeded));
+    assert_eq!(output(&bench.store.run(run).unwrap()), json!({"a": ["did", "paid"]}));
+    assert_eq!(n_acts.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_effect_that_is_done_when_the_run_is_cancelled_is_in_the_ledger() {
+    let signals = Signals::default();
+    let (bench, _) = stopped_in_the_middle(&signals, |signals| &signals.cancel);
+    let run = bench.accept(pipeline()).await;
+    assert_eq!(bench.drive(run, signals).await, DriveEnd::Ended(RunEvent::Cancelled));
+    assert_eq!(bench.kinds(run), ["node_started", "effect_started", "effect_done", "node_cancelled"]);
 }
