@@ -79,6 +79,8 @@ pub enum JournalEvent {
         on: WaitingFor,
         /// Until when at most.
         until: Option<DateTime<Utc>>,
+        /// Whether the node's time is over then, instead of what it waits for having come.
+        times_out: bool,
     },
     /// The wait is over: what the node waited for came, or the time did.
     Woken,
@@ -188,7 +190,13 @@ impl JournalEvent {
             JournalEvent::Succeeded { output } => Some(json!({ "output": output })),
             JournalEvent::Failed(failure) => Some(json!({ "error": failure })),
             JournalEvent::Retrying { failure, until } => Some(json!({ "error": failure, "until": until })),
-            JournalEvent::Waiting { on, until } => Some(json!({ "on": on.as_str(), "until": until })),
+            JournalEvent::Waiting { on, until, times_out } => {
+                let mut payload = json!({ "on": on.as_str(), "until": until });
+                if *times_out {
+                    payload["times_out"] = json!(true);
+                }
+                Some(payload)
+            }
             JournalEvent::EffectStarted(start) => Some(json!(start)),
             JournalEvent::EffectDone { key, result } => Some(json!({ "key": key, "result": result })),
             JournalEvent::EffectFailed { key, failure } | JournalEvent::EffectUnknown { key, failure } => {
@@ -219,6 +227,8 @@ impl JournalEvent {
         struct Wait {
             on: String,
             until: Option<DateTime<Utc>>,
+            #[serde(default)]
+            times_out: bool,
         }
         #[derive(Deserialize)]
         struct Done {
@@ -247,12 +257,12 @@ impl JournalEvent {
                 JournalEvent::Retrying { failure: error, until }
             }
             "node_waiting" => {
-                let Wait { on, until } = read(kind, payload)?;
+                let Wait { on, until, times_out } = read(kind, payload)?;
                 let on = on.parse().map_err(|_| CorruptEntry {
                     kind: kind.to_owned(),
                     reason: format!("nobody waits for `{on:.40}`"),
                 })?;
-                JournalEvent::Waiting { on, until }
+                JournalEvent::Waiting { on, until, times_out }
             }
             "node_woken" => JournalEvent::Woken,
             "node_cancelled" => JournalEvent::Cancelled,
@@ -297,8 +307,9 @@ mod tests {
             JournalEvent::Failed(failure.clone()),
             JournalEvent::Skipped,
             JournalEvent::Retrying { failure: failure.clone(), until },
-            JournalEvent::Waiting { on: WaitingFor::Timer, until: Some(until) },
-            JournalEvent::Waiting { on: WaitingFor::Approval, until: None },
+            JournalEvent::Waiting { on: WaitingFor::Timer, until: Some(until), times_out: false },
+            JournalEvent::Waiting { on: WaitingFor::Child, until: Some(until), times_out: true },
+            JournalEvent::Waiting { on: WaitingFor::Approval, until: None, times_out: false },
             JournalEvent::Woken,
             JournalEvent::Cancelled,
             JournalEvent::EffectStarted(start),
