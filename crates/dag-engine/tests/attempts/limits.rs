@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gathering_dag_engine::{Approval, DriveEnd, MapNode, NodeFailure, NodeRun, Parent, Signals};
+use gathering_dag_engine::testing::MemoryStore;
+use gathering_dag_engine::{
+    Approval, DriveEnd, Graph, MapNode, NodeFailure, NodeRun, NodeTypes, Parent, Signals, SystemClock,
+};
 use gathering_domain::{RunEvent, RunId, RunState};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::bench::{Bench, message};
@@ -91,4 +94,23 @@ async fn an_approval_waits_no_longer_than_its_node_may() {
 
 fn last_failure(bench: &Bench, run: RunId) -> Option<NodeFailure> {
     NodeRun::fold(&bench.store.journal(run)).unwrap().into_values().find_map(|node| node.failure)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_circuit_breaker_that_would_never_act_is_refused() {
+    let breaker = json!({"failure_threshold": 1, "reset_seconds": 60});
+    let graph =
+        |breaker: &Value| json!({"nodes": [{"id": "a", "type": "trigger", "circuit_breaker": breaker}]});
+    let map = |graph: Value| json!({"id": "each", "type": "map", "config": {"items": "[1]", "graph": graph}});
+    let store = MemoryStore::new(Arc::new(SystemClock));
+    let types = NodeTypes::builtin().with("map", MapNode::new(Arc::new(store)));
+    let problems = |node: Value| {
+        let found = Graph::validate(&json!({"nodes": [node]}), &types).err().into_iter().flatten();
+        found.map(|problem| problem.pointer.to_string()).collect::<Vec<_>>()
+    };
+    let place = "/nodes/0/config/graph/nodes/0";
+    assert_eq!(problems(map(graph(&breaker))), [format!("{place}/circuit_breaker")]);
+    let nested = map(json!({"nodes": [map(graph(&breaker))]}));
+    assert_eq!(problems(nested), [format!("{place}/config/graph/nodes/0/circuit_breaker")]);
+    assert_eq!(problems(map(graph(&Value::Null))), Vec::<String>::new());
 }
