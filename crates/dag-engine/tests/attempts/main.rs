@@ -5,3 +5,4 @@
 mod bench;
 mod ledger;
 mod limits;
+mod reruns;
