@@ -70,7 +70,9 @@ pub(crate) async fn rerun(
     let old = state.run(&caller.0, &id, Action::Run).await?;
     let about = json!({ "rerun_of": old.id });
     let trigger = json!({ "type": "rerun", "user_id": caller.0.user, "run_id": old.id });
-    accept(&state, &request, body, about, async |wanted| plan(&state, old, trigger, wanted).await).await
+    let project = old.project;
+    accept(&state, &request, body, project, about, async |wanted| plan(&state, old, trigger, wanted).await)
+        .await
 }
 
 async fn plan(state: &AppState, old: RunRow, trigger: Value, wanted: Rerun) -> Result<Planned, Problem> {
