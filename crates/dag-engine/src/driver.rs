@@ -23,7 +23,7 @@ use crate::effects::EffectRecord;
 use crate::graph::Graph;
 use crate::journal::{JournalEvent, NodeFailure, Record, Seq};
 use crate::node_run::NodeState;
-use crate::node_type::{Outcome, Wait};
+use crate::node_type::Outcome;
 use crate::progress::Progress;
 use crate::store::{Checkpoint, ClaimedRun, Release, StoreError};
 
@@ -208,8 +208,7 @@ impl Driver {
                 () = signals.acted.notified(), if !ending => self.look_at_waiting_nodes(),
                 () = sleep_until(next_time, &*self.around.clock), if !ending => {}
                 () = signals.hand_back.cancelled(), if !ending => {
-                    self.executing.clear();
-                    self.looks.clear();
+                    self.drop_what_executes();
                     self.release = Some(Release::HandBack);
                 }
                 () = signals.drain.cancelled(), if !ending && !self.draining => self.draining = true,
@@ -301,9 +300,7 @@ impl Driver {
             }
             self.timers.pop_first();
             if self.progress.node(node).state == NodeState::Waiting {
-                self.record(node, JournalEvent::Woken);
-                self.n_active += 1;
-                self.launches.push(node);
+                self.wake(node);
             } else {
                 self.ready.push_back(node);
             }
@@ -345,18 +342,16 @@ impl Driver {
         self.n_active -= 1;
         let event = match result {
             Ok(Outcome::Done(output)) => JournalEvent::Succeeded { output },
-            Ok(Outcome::Wait(Wait { on, until })) => match until.or_else(|| self.limit_of_wait(node, on)) {
-                // A limit that has passed is no wait: the node would be woken at once, and again.
-                Some(limit) if until.is_none() && limit <= self.around.clock.now() => {
-                    let message = "waited longer than its timeout";
-                    self.after_failure(node, NodeFailure::retryable(NodeFailure::TIMED_OUT, message))
-                }
-                until => {
-                    self.timers.extend(until.map(|until| (until, node)));
-                    JournalEvent::Waiting { on, until }
-                }
+            Ok(Outcome::Wait(wait)) => match self.begin_wait(node, wait) {
+                Ok(waiting) => waiting,
+                Err(failure) => self.after_failure(node, failure),
             },
-            Err(failure) => self.after_failure(node, failure),
+            Err(mut failure) => {
+                // What ended its wait was its timeout, whatever the node takes it for.
+                failure.retryable |=
+                    failure.kind == NodeFailure::TIMED_OUT && self.progress.node(node).times_out;
+                self.after_failure(node, failure)
+            }
         };
         let waits_for_somebody = matches!(event, JournalEvent::Waiting { on, .. } if on != WaitingFor::Timer);
         self.record(node, event);

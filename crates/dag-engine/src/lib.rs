@@ -34,7 +34,7 @@ pub use decisions::{Decision, Decisions};
 pub use document::limits::{MAX_DOCUMENT_BYTES, MAX_EDGES, MAX_NESTING, MAX_NODES};
 pub use document::places::Places;
 pub use driver::{DriveEnd, Signals};
-pub use effects::Effects;
+pub use effects::{ActFailed, Effects};
 pub use engine::{Engine, EngineService, EngineSettings};
 pub use expression::{EvaluationError, Expression, ExpressionProblem, MAX_SOURCE_BYTES, MAX_STEPS, Scope};
 pub use fields::{Fields, Shape};

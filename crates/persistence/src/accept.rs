@@ -6,13 +6,14 @@ use diesel::result::Error as QueryError;
 use diesel::sql_types::{Interval, Nullable, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_dag_engine::NewRun;
-use gathering_domain::{Digest, NodeId, PipelineId, RunId, ScheduleId, TaskId};
+use gathering_domain::{Digest, NodeId, PipelineId, ProjectId, RunId, ScheduleId, TaskId};
 use serde_json::Value;
 use std::time::Duration;
 use uuid::Uuid;
 
 use crate::error::{DatabaseError, Refusal, violated};
 use crate::run_row::{Row, RunRow};
+use crate::runs::Runs;
 use crate::schema::runs;
 
 // Written so, and not as pieces of SQL, the statement is prepared once per connection.
@@ -145,6 +146,42 @@ fn referred_by(constraint: &str) -> &'static str {
     }
 }
 
+impl Runs {
+    /// What became of the request that used this key in the project, seen from one of this digest: accepted before, or
+    /// another. `None` if none did.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`].
+    pub async fn find_by_key(
+        &self,
+        project: ProjectId,
+        key: &str,
+        digest: Digest,
+    ) -> Result<Option<Acceptance>, DatabaseError> {
+        let conn = self.pool.get().await?;
+        find_by_key(&conn, project, key, digest).await
+    }
+}
+
+async fn find_by_key(
+    mut conn: &AsyncPgConnection,
+    project: ProjectId,
+    key: &str,
+    digest: Digest,
+) -> Result<Option<Acceptance>, DatabaseError> {
+    let earlier: Option<(Uuid, Option<Vec<u8>>)> = runs::table
+        .filter(runs::project_id.eq(project.as_uuid()).and(runs::idempotency_key.eq(key)))
+        .select((runs::id, runs::idempotency_digest))
+        .first(&mut conn)
+        .await
+        .optional()
+        .map_err(|error| DatabaseError::query("looking for an accepted run", error))?;
+    Ok(earlier.map(|(id, stored)| {
+        let is_same = stored.as_deref() == Some(digest.as_bytes().as_slice());
+        if is_same { Acceptance::AcceptedBefore(id.into()) } else { Acceptance::OtherRequest }
+    }))
+}
+
 /// The run that a repeated request was accepted as.
 pub(crate) async fn find_accepted(
     mut conn: &AsyncPgConnection,
@@ -152,22 +189,10 @@ pub(crate) async fn find_accepted(
     origin: &RunOrigin,
 ) -> Result<Acceptance, DatabaseError> {
     let failed = |error| DatabaseError::query("looking for an accepted run", error);
-    if let Some((key, digest)) = &origin.idempotency {
-        let earlier: Option<(Uuid, Option<Vec<u8>>)> = runs::table
-            .filter(runs::project_id.eq(run.project.as_uuid()).and(runs::idempotency_key.eq(key)))
-            .select((runs::id, runs::idempotency_digest))
-            .first(&mut conn)
-            .await
-            .optional()
-            .map_err(failed)?;
-        if let Some((id, stored)) = earlier {
-            let is_same = stored.as_deref() == Some(digest.as_bytes().as_slice());
-            return Ok(if is_same {
-                Acceptance::AcceptedBefore(id.into())
-            } else {
-                Acceptance::OtherRequest
-            });
-        }
+    if let Some((key, digest)) = &origin.idempotency
+        && let Some(earlier) = find_by_key(conn, run.project, key, *digest).await?
+    {
+        return Ok(earlier);
     }
     let is_there = diesel::select(diesel::dsl::exists(runs::table.find(run.id.as_uuid())));
     if is_there.get_result::<bool>(&mut conn).await.map_err(failed)? {

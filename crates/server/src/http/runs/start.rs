@@ -74,7 +74,9 @@ pub(crate) async fn start(
     let seen = state.pipeline(&caller.0, &id, Action::Run).await?;
     let about = json!({ "pipeline_id": seen.pipeline.id });
     let trigger = json!({ "type": "api", "user_id": caller.0.user });
-    accept(&state, &request, body, about, async |wanted| plan(&state, seen, trigger, wanted).await).await
+    let project = seen.pipeline.project;
+    accept(&state, &request, body, project, about, async |wanted| plan(&state, seen, trigger, wanted).await)
+        .await
 }
 
 async fn plan(
