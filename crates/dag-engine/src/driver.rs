@@ -340,7 +340,7 @@ impl Driver {
             self.record_effect(effect);
         }
         self.n_active -= 1;
-        let event = match result {
+        let event = match attempt::bounded(result) {
             Ok(Outcome::Done(output)) => JournalEvent::Succeeded { output },
             Ok(Outcome::Wait(wait)) => match self.begin_wait(node, wait) {
                 Ok(waiting) => waiting,

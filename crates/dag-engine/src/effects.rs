@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::journal::{EffectStart, JournalEvent, NodeFailure};
+use crate::values::check_value;
 
 /// What the journal knows of one effect.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,8 +84,9 @@ impl Effects {
     /// only its digest is recorded. Cancellation: if dropped while acting, it is unknown whether the effect took place.
     ///
     /// # Errors
-    /// What `act` fails with; `effect_unknown`, for good, when an `unsafe` effect may have taken place, now or in an earlier
-    /// attempt; `effect_changed` when the same key was used for another request.
+    /// What `act` fails with; `output_too_deep` and `output_too_large` where its result is beyond what can be recorded;
+    /// `effect_unknown`, for good, when an `unsafe` effect may have taken place, now or in an earlier attempt;
+    /// `effect_changed` when the same key was used for another request.
     pub async fn once<F, Fut>(
         &self,
         key: &str,
@@ -120,6 +122,10 @@ impl Effects {
         self.record(JournalEvent::EffectStarted(start), class == EffectClass::Unsafe).await?;
         match act().await {
             Ok(result) => {
+                // It took place, so it is not recorded as failed either: after a crash its class decides.
+                check_value(&result).map_err(|limit| {
+                    NodeFailure::permanent(limit.kind("output"), format!("the result of `{key}` {limit}"))
+                })?;
                 let done = JournalEvent::EffectDone { key: key.to_owned(), result: result.clone() };
                 self.record(done, false).await?;
                 Ok(result)

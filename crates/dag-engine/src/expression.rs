@@ -5,10 +5,11 @@
 //! scope gives the same value, so edges and conditions need no record of their own and replay equals live.
 //!
 //! The interpreter itself does not bound evaluation. Only comprehensions (`map`, `filter`, `all`, `exists`, …) can
-//! repeat work, so every iteration of one pays a step into [`MAX_STEPS`].
+//! repeat work, so every iteration of one pays a step into [`MAX_STEPS`]; and what reads, copies or makes much pays its
+//! bytes into [`MAX_WORK`] before it does.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::fmt::Write;
 use std::sync::{Arc, LazyLock};
 
 use cel::common::ast::IdedExpr;
@@ -16,13 +17,24 @@ use cel::objects::{Key, Map};
 use cel::{Context, Env, ExecutionError, Value as CelValue};
 use serde_json::Value;
 
+use self::budget::Budget;
+use self::shape::depth;
 pub(crate) use self::syntax::NodePath;
-use self::syntax::{Uses, Walk, depth};
+use self::syntax::{Uses, Walk};
 
+mod budget;
+mod metered;
+mod shape;
 mod syntax;
+#[cfg(test)]
+pub(crate) mod tests;
 
 /// The most iterations that one evaluation may take.
 pub const MAX_STEPS: u32 = 250_000;
+
+/// The most work of one evaluation: bytes that it reads, copies and makes, where every value counts some besides its text.
+/// What it reads of its scope may be as much once more.
+pub const MAX_WORK: usize = 64 * 1024 * 1024;
 
 /// The most bytes that the source of an expression may have.
 pub const MAX_SOURCE_BYTES: usize = 8 * 1024;
@@ -30,11 +42,14 @@ pub const MAX_SOURCE_BYTES: usize = 8 * 1024;
 /// How long an expression may be for its value to be looked for when it is compiled.
 const MAX_CONSTANT_BYTES: usize = 256;
 
+/// The work that may be put into looking for it.
+const MAX_CONSTANT_WORK: usize = 64 * 1024;
+
+/// How long the reason may be for which an evaluation has no value.
+const MAX_REASON: usize = 1000;
+
 /// How deep an expression may be nested: parser and interpreter recurse, and a thread's stack is not endless.
 const MAX_DEPTH: usize = 96;
-
-/// The function that each iteration of a comprehension is made to call; no name of a source can spell it.
-const STEP: &str = "@step";
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut env = Env::stdlib();
@@ -145,7 +160,13 @@ impl Expression {
 
     /// Its value if that is always the same, and cheap to find; the reason if it never has one.
     pub(crate) fn constant(&self) -> Option<Result<Value, EvaluationError>> {
-        (self.uses.nothing() && self.source.len() <= MAX_CONSTANT_BYTES).then(|| self.evaluate(&Nothing))
+        if !self.uses.nothing() || self.source.len() > MAX_CONSTANT_BYTES {
+            return None;
+        }
+        let budget = Arc::new(Budget::new(MAX_CONSTANT_WORK));
+        let value = self.evaluate_within(&Nothing, &budget);
+        // What is not cheap is left for when it is needed.
+        budget.spent().is_none().then_some(value)
     }
 
     /// Whether it reads `item` or `index`, which only the graph of a `map` has.
@@ -157,51 +178,62 @@ impl Expression {
     ///
     /// # Errors
     /// [`EvaluationError`] if it has none there: something absent is read, types do not fit, or it takes more than
-    /// [`MAX_STEPS`] iterations.
+    /// [`MAX_STEPS`] iterations or [`MAX_WORK`].
     pub fn evaluate(&self, scope: &dyn Scope) -> Result<Value, EvaluationError> {
+        self.evaluate_within(scope, &Arc::new(Budget::new(MAX_WORK)))
+    }
+
+    fn evaluate_within(&self, scope: &dyn Scope, budget: &Arc<Budget>) -> Result<Value, EvaluationError> {
         let error = |reason: String| EvaluationError { source_text: self.source.clone(), reason };
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
-        let steps = Arc::new(AtomicU32::new(0));
-        context
-            .add_function(STEP, move |condition: bool| {
-                if steps.fetch_add(1, Ordering::Relaxed) < MAX_STEPS {
-                    Ok(condition)
-                } else {
-                    Err(ExecutionError::function_error(
-                        "expression",
-                        format!("more than {MAX_STEPS} iterations"),
-                    ))
-                }
-            })
+        metered::declare(&mut context, self.uses.functions.iter().map(String::as_str), budget)
             .map_err(|conflict| error(conflict.to_string()))?;
+        // What is in scope, as far as it is read, is copied for the interpreter.
+        let mut left = MAX_WORK;
+        let mut to_cel = |value: &Value| {
+            budget::is_within(value, &mut left)
+                .then(|| to_cel(value))
+                .ok_or_else(|| error(budget::too_much()))
+        };
         if self.uses.input {
-            context.add_variable_from_value("input", to_cel(scope.input()));
+            context.add_variable_from_value("input", to_cel(scope.input())?);
         }
         if self.uses.run {
-            context.add_variable_from_value("run", to_cel(&scope.run()));
+            context.add_variable_from_value("run", to_cel(&scope.run())?);
         }
         if let Some((item, index)) = scope.item().filter(|_| self.uses.item) {
-            context.add_variable_from_value("item", to_cel(item));
+            context.add_variable_from_value("item", to_cel(item)?);
             context.add_variable_from_value("index", CelValue::Int(i64::from(index)));
         }
         if self.uses.all_nodes || !self.uses.nodes.is_empty() {
-            context.add_variable_from_value("nodes", self.nodes_in(scope));
+            context.add_variable_from_value("nodes", self.nodes_in(scope, &mut to_cel)?);
         }
-        let value = CelValue::resolve(&self.root, &context).map_err(|failure| error(describe(&failure)))?;
+        let value = CelValue::resolve(&self.root, &context);
+        // First of all: `||` and its like may have gone on without what there was nothing left to pay with.
+        if let Some(spent) = budget.spent() {
+            return Err(error(spent.to_owned()));
+        }
+        let value = value.map_err(|failure| error(describe(&failure)))?;
         let mut json = value.json().map_err(|failure| error(failure.to_string()))?;
         // A map of the interpreter has no order of its own; sorted keys make equal values equal texts.
         json.sort_all_objects();
         Ok(json)
     }
 
-    fn nodes_in(&self, scope: &dyn Scope) -> CelValue {
+    fn nodes_in(
+        &self,
+        scope: &dyn Scope,
+        to_cel: &mut impl FnMut(&Value) -> Result<CelValue, EvaluationError>,
+    ) -> Result<CelValue, EvaluationError> {
         let ids =
             if self.uses.all_nodes { scope.node_ids() } else { self.uses.nodes.iter().cloned().collect() };
-        let entries = ids
-            .into_iter()
-            .filter_map(|id| scope.node(&id).map(|node| (Key::from(id), to_cel(&node))))
-            .collect::<HashMap<_, _>>();
-        CelValue::Map(Map { map: Arc::new(entries) })
+        let mut entries = HashMap::new();
+        for id in ids {
+            if let Some(node) = scope.node(&id) {
+                entries.insert(Key::from(id), to_cel(&node)?);
+            }
+        }
+        Ok(CelValue::Map(Map { map: Arc::new(entries) }))
     }
 }
 
@@ -226,7 +258,25 @@ impl Scope for Nothing {
 fn describe(error: &ExecutionError) -> String {
     match error {
         ExecutionError::NoSuchKey(key) => format!("there is no `{key}`"),
-        other => other.to_string(),
+        other => {
+            // Some write out the values that they are about.
+            let mut reason = Reason(String::new());
+            if write!(reason, "{other}").is_err() {
+                reason.0.push('…');
+            }
+            reason.0
+        }
+    }
+}
+
+/// A text that stops being written when it is long enough.
+struct Reason(String);
+
+impl Write for Reason {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let room = text.floor_char_boundary(MAX_REASON.saturating_sub(self.0.len()));
+        self.0.push_str(&text[..room]);
+        if room == text.len() { Ok(()) } else { Err(std::fmt::Error) }
     }
 }
 
@@ -247,118 +297,5 @@ fn to_cel(value: &Value) -> CelValue {
                 fields.iter().map(|(name, value)| (Key::from(name.clone()), to_cel(value))).collect(),
             ),
         }),
-    }
-}
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use serde_json::json;
-
-    /// A scope out of literals.
-    pub(crate) struct Fixed {
-        pub(crate) input: Value,
-        pub(crate) nodes: Value,
-    }
-
-    impl Scope for Fixed {
-        fn input(&self) -> &Value {
-            &self.input
-        }
-        fn node(&self, id: &str) -> Option<Value> {
-            self.nodes.get(id).cloned()
-        }
-        fn node_ids(&self) -> Vec<String> {
-            self.nodes.as_object().map(|nodes| nodes.keys().cloned().collect()).unwrap_or_default()
-        }
-        fn run(&self) -> Value {
-            json!({"id": "r"})
-        }
-    }
-
-    pub(crate) fn scope() -> Fixed {
-        Fixed {
-            input: json!({"n": 41, "list": [3, 1, 2], "big": vec![1; 2000]}),
-            nodes: json!({
-                "a": {"state": "succeeded", "output": {"text": "hi", "x": 1.5}},
-                "b-c": {"state": "failed", "error": {"message": "no"}},
-            }),
-        }
-    }
-
-    fn value(source: &str) -> Value {
-        Expression::compile(source).unwrap().evaluate(&scope()).unwrap()
-    }
-
-    fn problems(source: &str) -> Vec<String> {
-        Expression::compile(source).unwrap_err().into_iter().map(|problem| problem.message).collect()
-    }
-
-    #[test]
-    fn values_keep_their_types() {
-        assert_eq!(value("input.n + 1"), json!(42));
-        assert_eq!(value("nodes.a.output.x * 2.0"), json!(3.0));
-        assert_eq!(value("nodes.a.output.text + '!'"), json!("hi!"));
-        assert_eq!(value("nodes['b-c'].error.message"), json!("no"));
-        assert_eq!(value("{'b': 1, 'a': [true, null]}").to_string(), r#"{"a":[true,null],"b":1}"#);
-        assert_eq!(value("input.list.map(x, x * 2)"), json!([6, 2, 4]));
-        assert_eq!(value("input.list.filter(x, x > 1).size()"), json!(2));
-        assert_eq!(value("'a,b'.split(',').join('-')"), json!("a-b"));
-        assert_eq!(value("math.greatest(input.list)"), json!(3));
-        assert_eq!(value("has(nodes.a.error)"), json!(false));
-        assert_eq!(value("nodes.map(id, nodes[id].state).size()"), json!(2));
-        assert_eq!(value("run.id"), json!("r"));
-    }
-
-    #[test]
-    fn what_cannot_be_evaluated_is_found_when_compiled() {
-        assert!(problems("1 +")[0].starts_with("not an expression: "));
-        assert_eq!(
-            problems("inptu.n + outptu"),
-            [
-                "there is no variable `inptu`: in scope are `input`, `nodes` and `run`",
-                "there is no variable `outptu`: in scope are `input`, `nodes` and `run`",
-            ]
-        );
-        assert_eq!(problems("sizee(input)"), ["there is no function `sizee`"]);
-        assert_eq!(problems("run.idd + run.project_id"), ["`run` has no `idd`: it has id, project_id"]);
-        assert_eq!(problems(" "), ["an expression must not be empty"]);
-        assert!(Expression::compile(&"1+".repeat(MAX_SOURCE_BYTES)).is_err());
-        for nested in [
-            ("(", "1", ")"),
-            ("[", "1", "]"),
-            ("!", "true", ""),
-            ("-", "input.n", ""),
-            ("true ? 1 : ", "1", ""),
-            ("input.n + ", "1", ""),
-            ("a.", "b", ""),
-            ("{'a':", "1", "}"),
-        ] {
-            for times in [20, 40, 90, MAX_SOURCE_BYTES / (nested.0.len() + nested.2.len()) - 10] {
-                let source = format!("{}{}{}", nested.0.repeat(times), nested.1, nested.2.repeat(times));
-                let _neither_hangs_nor_overflows =
-                    Expression::compile(&source).map(|deep| deep.evaluate(&scope()));
-            }
-        }
-    }
-
-    #[test]
-    fn named_nodes_are_found() {
-        let expression = Expression::compile("nodes.a.output.text + string(nodes['b-c'].state)").unwrap();
-        assert_eq!(expression.node_ids().collect::<Vec<_>>(), ["a", "b-c"]);
-        assert!(!expression.uses.all_nodes);
-    }
-
-    #[test]
-    fn evaluation_is_bounded() {
-        let expression = Expression::compile("input.big.all(a, input.big.all(b, a == b))").unwrap();
-        let error = expression.evaluate(&scope()).unwrap_err();
-        assert!(error.to_string().contains("more than 250000 iterations"), "{error}");
-    }
-
-    #[test]
-    fn an_absent_field_is_named() {
-        let error = Expression::compile("input.missing.x").unwrap().evaluate(&scope()).unwrap_err();
-        assert_eq!(error.to_string(), "expression `input.missing.x`: there is no `missing`");
     }
 }

@@ -23,6 +23,7 @@ mod store;
 mod template;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod values;
 
 pub use breaker::{Breaker, BreakerKey, BreakerStore, Breakers};
 pub use children::{
@@ -36,7 +37,9 @@ pub use document::places::Places;
 pub use driver::{DriveEnd, Signals};
 pub use effects::{ActFailed, Effects};
 pub use engine::{Engine, EngineService, EngineSettings};
-pub use expression::{EvaluationError, Expression, ExpressionProblem, MAX_SOURCE_BYTES, MAX_STEPS, Scope};
+pub use expression::{
+    EvaluationError, Expression, ExpressionProblem, MAX_SOURCE_BYTES, MAX_STEPS, MAX_WORK, Scope,
+};
 pub use fields::{Fields, Shape};
 pub use first_nodes::first_nodes;
 pub use gathering_domain::EffectClass;
@@ -50,3 +53,4 @@ pub use store::{
     ActedOn, Checkpoint, Claim, ClaimedRun, NewRun, Recovered, Release, RunEnd, RunError, RunStore,
     StoreError,
 };
+pub use values::{MAX_VALUE_BYTES, MAX_VALUE_DEPTH, ValueLimit, check_value};

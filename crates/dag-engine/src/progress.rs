@@ -14,6 +14,7 @@ use crate::graph::Graph;
 use crate::journal::{JournalEntry, JournalEvent, Seq};
 use crate::node_run::{IllegalRecord, NodeRun, NodeState};
 use crate::store::ClaimedRun;
+use crate::values::{Room, ValueLimit, check_value};
 
 /// How far a run is.
 #[derive(Debug)]
@@ -223,28 +224,44 @@ impl Progress {
     }
 
     /// The run's output: its `output` expression, or the outputs of the succeeded nodes that lead nowhere.
-    pub(crate) fn output(&self) -> Result<Value, EvaluationError> {
-        match &self.graph.output {
-            Some(output) => output.evaluate(self),
-            None => Ok(Value::Object(
-                self.nodes()
-                    .filter(|(node, _)| self.graph.nodes[*node].outgoing.is_empty())
-                    .filter_map(|(node, run)| {
-                        Some((self.graph.nodes[node].spec.id.to_string(), run.output.clone()?))
-                    })
-                    .collect(),
-            )),
-        }
+    pub(crate) fn output(&self) -> Result<Value, NoOutput> {
+        let output = match &self.graph.output {
+            Some(output) => output.evaluate(self)?,
+            None => {
+                let ends = (0..self.nodes.len()).filter(|&node| self.graph.nodes[node].outgoing.is_empty());
+                Value::Object(self.outputs_of(ends, |_| false)?)
+            }
+        };
+        check_value(&output)?;
+        Ok(output)
     }
 
-    /// The outputs of a node's direct predecessors by id.
-    pub(crate) fn upstream(&self, node: usize) -> Map<String, Value> {
+    /// The outputs of a node's direct predecessors by id. One that collects such outputs itself stands there empty: what
+    /// it holds is read from it, or a chain of them would nest without end, and a lattice double at every layer.
+    pub(crate) fn upstream(&self, node: usize) -> Result<Map<String, Value>, ValueLimit> {
         let sources = self.graph.nodes[node].incoming.iter().map(|&edge| self.graph.edges[edge].from);
-        sources
-            .filter_map(|from| {
-                Some((self.graph.nodes[from].spec.id.to_string(), self.nodes[from].output.clone()?))
-            })
-            .collect()
+        self.outputs_of(sources, |from| self.graph.nodes[from].node_type.collects_upstream())
+    }
+
+    /// The outputs of these nodes by id, each counted before it is copied.
+    fn outputs_of(
+        &self,
+        nodes: impl Iterator<Item = usize>,
+        is_empty: impl Fn(usize) -> bool,
+    ) -> Result<Map<String, Value>, ValueLimit> {
+        let mut room = Room::default();
+        let mut outputs = Map::new();
+        for node in nodes {
+            let Some(output) = &self.nodes[node].output else { continue };
+            let output = if is_empty(node) {
+                Value::Object(Map::new())
+            } else {
+                room.take(output)?;
+                output.clone()
+            };
+            outputs.insert(self.graph.nodes[node].spec.id.to_string(), output);
+        }
+        Ok(outputs)
     }
 }
 
@@ -272,6 +289,25 @@ impl Scope for Progress {
 
     fn run(&self) -> Value {
         json!({ "id": self.run, "project_id": self.project })
+    }
+}
+
+/// Why a run whose nodes are all resolved has no output.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoOutput {
+    #[error(transparent)]
+    Expression(#[from] EvaluationError),
+    #[error("the run's output {0}")]
+    Limit(#[from] ValueLimit),
+}
+
+impl NoOutput {
+    /// The kind of the run's error.
+    pub(crate) fn kind(&self) -> String {
+        match self {
+            NoOutput::Expression(_) => "output".to_owned(),
+            NoOutput::Limit(limit) => limit.kind("output"),
+        }
     }
 }
 

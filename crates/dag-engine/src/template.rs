@@ -7,6 +7,8 @@ use gathering_domain::{Pointer, Problems};
 use serde_json::{Map, Value};
 
 use crate::expression::{EvaluationError, Expression, Scope};
+use crate::journal::NodeFailure;
+use crate::values::{Room, ValueLimit};
 
 const OPEN: &str = "${{";
 const CLOSE: &str = "}}";
@@ -33,6 +35,27 @@ pub enum Part {
     Literal(String),
     /// Computed.
     Computed(Expression),
+}
+
+/// Why a config has no value.
+#[derive(Debug, thiserror::Error)]
+pub enum NoConfig {
+    /// An expression in it has none.
+    #[error(transparent)]
+    Expression(#[from] EvaluationError),
+    /// What is computed in it is too deep or too large.
+    #[error("what is computed in the config {0}")]
+    Limit(#[from] ValueLimit),
+}
+
+impl From<NoConfig> for NodeFailure {
+    fn from(error: NoConfig) -> Self {
+        let kind = match &error {
+            NoConfig::Expression(_) => "expression".to_owned(),
+            NoConfig::Limit(limit) => limit.kind("config"),
+        };
+        NodeFailure::permanent(kind, error.to_string())
+    }
 }
 
 /// The fields of a config that are not read as text with expressions in it.
@@ -155,17 +178,27 @@ impl Template {
     /// The config's value in this scope.
     ///
     /// # Errors
-    /// [`EvaluationError`] of the first expression that has no value there.
-    pub fn resolve(&self, scope: &dyn Scope) -> Result<Value, EvaluationError> {
+    /// [`NoConfig`] if an expression has no value there, or the values are too large.
+    pub fn resolve(&self, scope: &dyn Scope) -> Result<Value, NoConfig> {
+        self.resolve_within(scope, &mut Room::default())
+    }
+
+    /// Its value; what is computed in it takes of `room`, as an expression of ten bytes may give megabytes.
+    fn resolve_within(&self, scope: &dyn Scope, room: &mut Room) -> Result<Value, NoConfig> {
+        let mut computed = |expression: &Expression| -> Result<Value, NoConfig> {
+            let value = expression.evaluate(scope)?;
+            room.take(&value)?;
+            Ok(value)
+        };
         Ok(match self {
             Template::Literal(value) => value.clone(),
-            Template::Whole(expression) => expression.evaluate(scope)?,
+            Template::Whole(expression) => computed(expression)?,
             Template::Text(parts) => {
                 let mut text = String::new();
                 for part in parts {
                     match part {
                         Part::Literal(literal) => text.push_str(literal),
-                        Part::Computed(expression) => match expression.evaluate(scope)? {
+                        Part::Computed(expression) => match computed(expression)? {
                             Value::Null => {}
                             Value::String(value) => text.push_str(&value),
                             value => text.push_str(&value.to_string()),
@@ -174,13 +207,13 @@ impl Template {
                 }
                 Value::String(text)
             }
-            Template::Array(items) => {
-                Value::Array(items.iter().map(|item| item.resolve(scope)).collect::<Result<_, _>>()?)
-            }
+            Template::Array(items) => Value::Array(
+                items.iter().map(|item| item.resolve_within(scope, room)).collect::<Result<_, _>>()?,
+            ),
             Template::Object(fields) => {
                 let mut object = Map::new();
                 for (name, value) in fields {
-                    object.insert(name.clone(), value.resolve(scope)?);
+                    object.insert(name.clone(), value.resolve_within(scope, room)?);
                 }
                 Value::Object(object)
             }

@@ -13,6 +13,7 @@ use crate::breaker::{BreakerKey, Guard};
 use crate::effects::Effects;
 use crate::journal::NodeFailure;
 use crate::node_type::{Attempt, NodeType, Outcome};
+use crate::values::{ValueLimit, check_value};
 
 impl Driver {
     /// Launches nodes whose start is durable.
@@ -35,13 +36,10 @@ impl Driver {
         let run = self.progress.node(node);
         let config = match self.looks.config_of(node) {
             Some(config) => config,
-            None => {
-                let config = graph_node.config.resolve(&self.progress);
-                Arc::new(config.map_err(|error| NodeFailure::permanent("expression", error.to_string()))?)
-            }
+            None => Arc::new(graph_node.config.resolve(&self.progress)?),
         };
         let upstream = if graph_node.node_type.collects_upstream() {
-            self.progress.upstream(node)
+            self.progress.upstream(node).map_err(ValueLimit::of_output)?
         } else {
             serde_json::Map::new()
         };
@@ -103,6 +101,14 @@ impl Driver {
             timeout: spec.timeout,
         })
     }
+}
+
+/// What an attempt came to, if that can be stored and handed on.
+pub(super) fn bounded(result: Result<Outcome, NodeFailure>) -> Result<Outcome, NodeFailure> {
+    if let Ok(Outcome::Done(output)) = &result {
+        check_value(output).map_err(ValueLimit::of_output)?;
+    }
+    result
 }
 
 /// Asks the node's breaker, if it has one.

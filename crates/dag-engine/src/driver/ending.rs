@@ -48,11 +48,7 @@ impl Driver {
                 event: RunEvent::Failed,
                 abandons_children: self.may_have_left_children(),
                 output: None,
-                error: Some(RunError {
-                    kind: "output".to_owned(),
-                    message: error.to_string(),
-                    node_id: None,
-                }),
+                error: Some(RunError { kind: error.kind(), message: error.to_string(), node_id: None }),
             },
         }));
     }

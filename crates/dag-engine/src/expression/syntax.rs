@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cel::Context;
-use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
+use cel::common::ast::{
+    CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SelectExpr, operators,
+};
 
-use super::{ENVIRONMENT, STEP};
-
-/// What an open bracket or a conditional counts: the grammar recurses through every precedence for it.
-const RECURSION: usize = 4;
+use super::ENVIRONMENT;
+use super::metered::{CONTAINER, INDEX, OPTIONAL, READ, STEP, metered};
+use super::shape::{appended, count, is_comparison, is_plain, is_small};
 
 /// What `run` has.
 const RUN_FIELDS: &[&str] = &["id", "project_id"];
@@ -29,6 +30,8 @@ pub(super) struct Uses {
     pub(super) all_nodes: bool,
     /// Whether something is repeated in it.
     pub(super) repeats: bool,
+    /// The functions that it is made to call.
+    pub(super) functions: BTreeSet<String>,
 }
 
 impl Uses {
@@ -47,7 +50,10 @@ pub(crate) struct NodePath {
     pub(crate) field: Option<String>,
 }
 
-/// One pass over a syntax tree: finds what it uses and what is wrong, and makes every iteration pay its step.
+/// What functions of a library are called on: no variables, and nothing to pay for.
+const SPACES: &[&str] = &["math", "strings", "lists"];
+
+/// One pass over a syntax tree: finds what it uses and what is wrong, and makes everything pay that may cost much.
 #[derive(Default)]
 pub(super) struct Walk {
     pub(super) uses: Uses,
@@ -66,57 +72,170 @@ impl Walk {
         match &mut node.expr {
             Expr::Unspecified | Expr::Literal(_) => {}
             Expr::Ident(name) => self.variable(name, local),
-            Expr::Select(select) => {
-                if is_run(&select.operand.expr, local) && !RUN_FIELDS.contains(&select.field.as_str()) {
-                    let known = RUN_FIELDS.join(", ");
-                    self.problems.push(format!("`run` has no `{}`: it has {known}", select.field));
-                }
-                self.visit(&mut select.operand, local);
-            }
-            Expr::Call(call) => {
-                self.function(call);
-                if let Some(target) = &mut call.target {
-                    self.visit(target, local);
-                }
-                for argument in &mut call.args {
-                    self.visit(argument, local);
-                }
-            }
-            Expr::List(list) => list.elements.iter_mut().for_each(|element| self.visit(element, local)),
+            Expr::Select(select) => self.select(select, local),
+            Expr::Call(call) => self.call(call, local),
+            Expr::List(list) => list.elements.iter_mut().for_each(|element| {
+                self.visit(element, local);
+                self.pay(element, READ);
+            }),
             Expr::Map(map) => map.entries.iter_mut().for_each(|entry| self.entry(&mut entry.expr, local)),
             Expr::Struct(made) => {
                 self.problems.push(format!("there is no type `{}`", made.type_name));
             }
-            Expr::Comprehension(comprehension) => {
-                self.uses.repeats = true;
-                self.visit(&mut comprehension.iter_range, local);
-                self.visit(&mut comprehension.accu_init, local);
-                let outer = local.len();
-                local.push(comprehension.iter_var.clone());
-                local.extend(comprehension.iter_var2.clone());
-                local.push(comprehension.accu_var.clone());
-                self.visit(&mut comprehension.loop_cond, local);
-                self.visit(&mut comprehension.loop_step, local);
-                self.visit(&mut comprehension.result, local);
-                local.truncate(outer);
-                let condition = std::mem::take(&mut comprehension.loop_cond);
-                comprehension.loop_cond = IdedExpr {
-                    id: condition.id,
-                    expr: Expr::Call(CallExpr {
-                        func_name: STEP.to_owned(),
-                        target: None,
-                        args: vec![condition],
-                    }),
-                };
+            Expr::Comprehension(comprehension) => self.comprehension(comprehension, local),
+        }
+    }
+
+    fn select(&mut self, select: &mut SelectExpr, local: &mut Vec<String>) {
+        if is_run(&select.operand.expr, local) && !RUN_FIELDS.contains(&select.field.as_str()) {
+            let known = RUN_FIELDS.join(", ");
+            self.problems.push(format!("`run` has no `{}`: it has {known}", select.field));
+        }
+        let may_be_optional = !is_plain(&select.operand.expr, local);
+        self.visit(&mut select.operand, local);
+        if may_be_optional {
+            self.pay(&mut select.operand, OPTIONAL);
+        }
+    }
+
+    fn call(&mut self, call: &mut CallExpr, local: &mut Vec<String>) {
+        self.function(call);
+        // Comparing with something small is cheap, however large the other one is.
+        let compares = is_comparison(&call.func_name) && call.args.iter().any(|side| is_small(&side.expr));
+        let may_be_optional = call.args.first().is_some_and(|value| !is_plain(&value.expr, local));
+        let space = match call.target.as_deref().map(|target| &target.expr) {
+            Some(Expr::Ident(name)) if SPACES.contains(&name.as_str()) && !local.contains(name) => {
+                Some(name.clone())
+            }
+            _ => None,
+        };
+        if let Some(target) = &mut call.target {
+            self.visit(target, local);
+        }
+        for argument in &mut call.args {
+            self.visit(argument, local);
+        }
+        match call.func_name.as_str() {
+            operators::CONDITIONAL | operators::LOGICAL_AND | operators::LOGICAL_OR => {}
+            operators::LOGICAL_NOT | operators::NOT_STRICTLY_FALSE => {}
+            operators::INDEX => {
+                if let [value, index] = call.args.as_mut_slice() {
+                    if may_be_optional {
+                        self.pay(value, OPTIONAL);
+                    }
+                    if !matches!(index.expr, Expr::Literal(LiteralValue::Int(_) | LiteralValue::String(_))) {
+                        self.wrap(index, INDEX, None);
+                    }
+                }
+            }
+            operators::IN => {
+                if let [value, container] = call.args.as_mut_slice() {
+                    self.pay(value, READ);
+                    self.pay(container, CONTAINER);
+                }
+            }
+            _ if compares => {}
+            name => {
+                let full = space.as_ref().map_or_else(|| name.to_owned(), |space| format!("{space}.{name}"));
+                if let Some(ours) = metered(&full) {
+                    let target = call.target.take().filter(|_| space.is_none());
+                    call.args.splice(0..0, target.map(|target| *target));
+                    self.uses.functions.insert(ours.clone());
+                    call.func_name = ours;
+                    return;
+                }
+                if space.is_none()
+                    && let Some(target) = &mut call.target
+                {
+                    self.pay(target, READ);
+                }
+                call.args.iter_mut().for_each(|argument| self.pay(argument, READ));
             }
         }
+    }
+
+    fn comprehension(&mut self, comprehension: &mut ComprehensionExpr, local: &mut Vec<String>) {
+        self.uses.repeats = true;
+        self.visit(&mut comprehension.iter_range, local);
+        // Each pass over a list copies its elements.
+        self.pay(&mut comprehension.iter_range, READ);
+        self.visit(&mut comprehension.accu_init, local);
+        self.pay(&mut comprehension.accu_init, READ);
+        let outer = local.len();
+        local.push(comprehension.iter_var.clone());
+        local.extend(comprehension.iter_var2.clone());
+        local.push(comprehension.accu_var.clone());
+        let n_nodes = count(&comprehension.loop_step.expr);
+        self.visit(&mut comprehension.loop_cond, local);
+        let is_paid = self.appending(&mut comprehension.loop_step, &comprehension.accu_var, n_nodes, local);
+        if !is_paid {
+            self.visit(&mut comprehension.loop_step, local);
+            self.step(&mut comprehension.loop_cond, n_nodes);
+        }
+        self.visit(&mut comprehension.result, local);
+        local.truncate(outer);
+    }
+
+    /// The step of `map` and `filter`, whose shape the interpreter recognises, or it would copy the list at every
+    /// iteration: what is appended pays, or the condition for it. Answers whether it is such a step.
+    fn appending(
+        &mut self,
+        step: &mut IdedExpr,
+        accu: &str,
+        n_nodes: usize,
+        local: &mut Vec<String>,
+    ) -> bool {
+        let Expr::Call(call) = &mut step.expr else { return false };
+        if let (operators::CONDITIONAL, [guard, step, _]) =
+            (call.func_name.as_str(), call.args.as_mut_slice())
+            && let Some(items) = appended(step, accu)
+        {
+            self.visit(guard, local);
+            self.step(guard, n_nodes);
+            self.visit(items, local);
+            return true;
+        }
+        let Some(items) = appended(step, accu) else { return false };
+        self.visit(items, local);
+        if let Expr::List(list) = &mut items.expr {
+            list.elements.iter_mut().for_each(|item| self.step(item, n_nodes));
+        }
+        true
+    }
+
+    /// Makes an operand pay before it is used.
+    fn pay(&mut self, operand: &mut IdedExpr, function: &str) {
+        if !is_small(&operand.expr) {
+            self.wrap(operand, function, None);
+        }
+    }
+
+    fn step(&mut self, value: &mut IdedExpr, n_nodes: usize) {
+        self.wrap(value, STEP, Some(n_nodes));
+    }
+
+    fn wrap(&mut self, operand: &mut IdedExpr, function: &str, number: Option<usize>) {
+        self.uses.functions.insert(function.to_owned());
+        let inner = std::mem::take(operand);
+        operand.id = inner.id;
+        let number = number.map(|number| {
+            let number = i64::try_from(number).unwrap_or(i64::MAX);
+            IdedExpr { id: inner.id, expr: Expr::Literal(LiteralValue::Int(number.into())) }
+        });
+        operand.expr = Expr::Call(CallExpr {
+            func_name: function.to_owned(),
+            target: None,
+            args: std::iter::once(inner).chain(number).collect(),
+        });
     }
 
     fn entry(&mut self, entry: &mut EntryExpr, local: &mut Vec<String>) {
         match entry {
             EntryExpr::MapEntry(entry) => {
-                self.visit(&mut entry.key, local);
-                self.visit(&mut entry.value, local);
+                for part in [&mut entry.key, &mut entry.value] {
+                    self.visit(part, local);
+                    self.pay(part, READ);
+                }
             }
             EntryExpr::StructField(field) => self.visit(&mut field.value, local),
         }
@@ -193,39 +312,4 @@ fn named(expr: &Expr) -> Option<(&Expr, String, bool)> {
         }
         _ => None,
     }
-}
-
-/// How deep the syntax tree of a source is at most: brackets nest, and so does every operator of a chain.
-///
-/// The parser's own bound only comes after its grammar has recursed, so a hostile source is refused before it.
-pub(super) fn depth(source: &str) -> usize {
-    // Per open bracket, the operators since it was opened or since the last comma.
-    let mut chains = vec![0usize];
-    let (mut depth, mut deepest) = (0usize, 0usize);
-    let mut quote = None;
-    let mut chars = source.chars();
-    while let Some(char) = chars.next() {
-        match (quote, char) {
-            (Some(_), '\\') => drop(chars.next()),
-            (Some(end), char) if end == char => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'') => quote = Some(char),
-            (None, '(' | '[' | '{') => {
-                chains.push(0);
-                depth += RECURSION;
-            }
-            (None, ')' | ']' | '}') if chains.len() > 1 => depth -= chains.pop().unwrap_or(0) + RECURSION,
-            (None, ',') => depth -= chains.last_mut().map(std::mem::take).unwrap_or(0),
-            (None, '?' | '+' | '-' | '*' | '/' | '%' | '.' | '&' | '|' | '=' | '<' | '>' | '!') => {
-                let weight = if char == '?' { RECURSION } else { 1 };
-                if let Some(chain) = chains.last_mut() {
-                    *chain += weight;
-                }
-                depth += weight;
-            }
-            (None, _) => {}
-        }
-        deepest = deepest.max(depth);
-    }
-    deepest
 }

@@ -16,6 +16,7 @@ use crate::children::{Bond, ChildRuns, NewChild, Parent, StartChildrenError, end
 use crate::fields::{Fields, Shape};
 use crate::journal::NodeFailure;
 use crate::store::StoreError;
+use crate::values::{Room, ValueLimit};
 
 /// How many items may be under way when the config does not say.
 const DEFAULT_MAX_CONCURRENCY: u32 = 16;
@@ -99,6 +100,7 @@ impl MapNode {
 
     async fn outputs(&self, parent: &Parent, n_items: usize) -> Result<Value, NodeFailure> {
         let mut outputs: Vec<Value> = Vec::with_capacity(n_items);
+        let mut room = Room::default();
         while outputs.len() < n_items {
             let from = u32::try_from(outputs.len()).unwrap_or(u32::MAX);
             let page = patiently(|| self.children.load_outputs(parent, from, PAGE)).await?;
@@ -106,6 +108,7 @@ impl MapNode {
                 let message = format!("the output of item {from} is gone");
                 return Err(NodeFailure::permanent("store", message));
             }
+            page.iter().try_for_each(|(_, output)| room.take(output)).map_err(ValueLimit::of_output)?;
             outputs.extend(page.into_iter().map(|(_, output)| output));
         }
         Ok(Value::Array(outputs))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use gathering_dag_engine::{
     Attempt, Bond, ChildRuns, Fields, NewChild, NodeFailure, Outcome, Parent, Shape, StartChildrenError,
-    StoreError, Wait, end_earlier_round, look_at_only_child,
+    StoreError, Wait, check_value, end_earlier_round, look_at_only_child,
 };
 use gathering_domain::{PipelineId, WaitingFor};
 use serde_json::{Value, json};
@@ -74,6 +74,8 @@ impl ExecutePipeline {
             Value::Null => json!({}),
             input => input.clone(),
         };
+        check_value(&input)
+            .map_err(|limit| NodeFailure::permanent(limit.kind("input"), format!("`input` {limit}")))?;
         let timeout = pipeline.timeout.and_then(|timeout| TimeDelta::from_std(timeout).ok());
         let child = NewChild {
             item: 0,

@@ -15,6 +15,7 @@ use super::super::run_view::RunView;
 use super::super::state::AppState;
 use super::accept::{Planned, accept};
 use super::load_journal;
+use super::start::run_input;
 
 /// From where a run is taken up again.
 #[derive(ToSchema)]
@@ -43,7 +44,7 @@ impl FromFields for Rerun {
                 }
             },
         };
-        let input = fields.optional("input", Shape::Any).filter(|input| !input.is_null()).cloned();
+        let input = run_input(fields);
         Some(Self { from: from?, input })
     }
 }

@@ -3,7 +3,7 @@
 use actix_web::{HttpRequest, HttpResponse, post, web};
 use chrono::{DateTime, Utc};
 use gathering_auth::Action;
-use gathering_dag_engine::{Fields, NewRun, Shape};
+use gathering_dag_engine::{Fields, NewRun, Shape, check_value};
 use gathering_domain::RunId;
 use gathering_persistence::{PipelineSeen, RunOrigin};
 use serde_json::{Value, json};
@@ -38,10 +38,7 @@ pub(crate) struct StartRun {
 
 impl FromFields for StartRun {
     fn from_fields(fields: &mut Fields<'_>) -> Option<Self> {
-        let input = match fields.optional("input", Shape::Any) {
-            None | Some(Value::Null) => json!({}),
-            Some(input) => input.clone(),
-        };
+        let input = run_input(fields).unwrap_or_else(|| json!({}));
         let whole = |value: Option<&Value>| {
             value.and_then(Value::as_i64).and_then(|number| i32::try_from(number).ok())
         };
@@ -51,6 +48,16 @@ impl FromFields for StartRun {
         let available_at = page::time("available_at", text, fields.problems());
         Some(Self { input, priority, available_at, version })
     }
+}
+
+/// The input that is asked for, if any is, with what is wrong with it named.
+pub(super) fn run_input(fields: &mut Fields<'_>) -> Option<Value> {
+    let input = fields.optional("input", Shape::Any).filter(|input| !input.is_null())?;
+    if let Err(limit) = check_value(input) {
+        fields.problem("input", limit.to_string());
+        return None;
+    }
+    Some(input.clone())
 }
 
 /// Starts a run of a pipeline: once this is answered, the run will reach a terminal state.
@@ -113,4 +120,25 @@ async fn plan(
         ..RunOrigin::default()
     };
     Ok(Planned { run, origin, begins_with: Vec::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::body::read_object;
+    use super::super::rerun::Rerun;
+    use super::*;
+
+    #[test]
+    fn an_input_that_could_not_be_read_again_is_refused_at_its_place() {
+        let deep = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+        let started = |levels| read_object::<StartRun>(&json!({ "input": deep(levels) })).err();
+        let repeated =
+            |levels| read_object::<Rerun>(&json!({ "from": "start", "input": deep(levels) })).err();
+        assert!(started(100).is_none() && repeated(100).is_none());
+        for problem in [started(101), repeated(101)] {
+            let problem = problem.unwrap();
+            assert_eq!(problem.status().as_u16(), 422);
+            assert_eq!(problem.errors.iter().map(|error| &*error.pointer).collect::<Vec<_>>(), ["/input"]);
+        }
+    }
 }

@@ -1,0 +1,195 @@
+//! The functions that an expression is made to call, so that it pays for what it does. No source can spell their names.
+//!
+//! The interpreter has no hook for this. Operands that may be large are wrapped in [`READ`], which pays for them and hands
+//! them on as they are: what most functions and operators read, copy and make is bounded by what they are given. The few
+//! of which that is not true, because they multiply it, are called through a function of ours that pays for that first.
+
+use std::sync::Arc;
+
+use cel::common::ast::{CallExpr, Expr, IdedExpr};
+use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelMap, CelOptional, CelString};
+use cel::common::value::CowVal;
+use cel::{Context, DeclarationError, ExecutionError, FunctionContext, Value as CelValue};
+
+use super::budget::Budget;
+
+/// `@step(x, n)`: `x`, once an iteration over a body of `n` nodes was paid for.
+pub(super) const STEP: &str = "@step";
+/// `@read(x)`: `x`, once it was paid for as a whole.
+pub(super) const READ: &str = "@read";
+/// `@optional(x)`: `x`; if it is an optional it is paid for, since selecting from one copies.
+pub(super) const OPTIONAL: &str = "@optional";
+/// `@index(x)`: `x`, once it was paid for; a fraction is refused, or the interpreter's error would copy the list.
+pub(super) const INDEX: &str = "@index";
+/// `@container(x)`: `x`, once what looking through it costs was paid for.
+pub(super) const CONTAINER: &str = "@container";
+
+/// What stands before the name of a function that is called through ours.
+pub(super) const METERED: &str = "@metered ";
+
+/// The functions whose cost is more than that of what they are given.
+const FUNCTIONS: [&str; 11] = [
+    "replace",
+    "split",
+    "join",
+    "format",
+    "indexOf",
+    "lastIndexOf",
+    "distinct",
+    "sort",
+    "@sortByAssociatedKeys",
+    "lists.range",
+    "matches",
+];
+
+/// The name under which a function is called so that it pays, if it is one that has to.
+pub(super) fn metered(name: &str) -> Option<String> {
+    FUNCTIONS.contains(&name).then(|| format!("{METERED}{name}"))
+}
+
+type Args<'b, 'v> = Vec<CowVal<'b, 'v>>;
+type Called<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
+type Function = Box<
+    dyn for<'b, 'v> Fn(&mut FunctionContext<'b, 'v>) -> Result<CowVal<'b, 'v>, ExecutionError> + Send + Sync,
+>;
+
+/// Makes the functions of these names known, each paying from `budget`.
+pub(super) fn declare<'n>(
+    context: &mut Context<'_, '_>,
+    names: impl Iterator<Item = &'n str>,
+    budget: &Arc<Budget>,
+) -> Result<(), DeclarationError> {
+    for name in names {
+        let budget = Arc::clone(budget);
+        let function: Function = match name.strip_prefix(METERED) {
+            Some(inner) => {
+                let inner = inner.to_owned();
+                Box::new(move |called| call_metered(&inner, called, &budget))
+            }
+            None => {
+                let pay = payment(name);
+                Box::new(move |called| pay(std::mem::take(&mut called.args), &budget))
+            }
+        };
+        context.add_function(name, function)?;
+    }
+    Ok(())
+}
+
+fn payment(name: &str) -> for<'b, 'v> fn(Args<'b, 'v>, &Budget) -> Called<'b, 'v> {
+    match name {
+        STEP => |args, budget| {
+            let [value, nodes] = taken(args)?;
+            budget.step(whole(&nodes).unwrap_or(usize::MAX))?;
+            Ok(value)
+        },
+        OPTIONAL => |args, budget| {
+            let [value] = taken(args)?;
+            if value.downcast_ref::<CelOptional<'_>>().is_some() {
+                budget.read(value.as_ref())?;
+            }
+            Ok(value)
+        },
+        INDEX => |args, budget| {
+            let [value] = taken(args)?;
+            if value.downcast_ref::<CelDouble>().is_some_and(|number| number.inner().fract() != 0.0) {
+                return Err(ExecutionError::function_error("index", "an index must be a whole number"));
+            }
+            budget.read(value.as_ref())?;
+            Ok(value)
+        },
+        CONTAINER => |args, budget| {
+            let [value] = taken(args)?;
+            // A key is found without looking at the others.
+            if value.downcast_ref::<CelMap<'_>>().is_none() {
+                budget.read(value.as_ref())?;
+            }
+            Ok(value)
+        },
+        _ => |args, budget| {
+            let [value] = taken(args)?;
+            budget.read(value.as_ref())?;
+            Ok(value)
+        },
+    }
+}
+
+fn taken<'b, 'v, const N: usize>(args: Args<'b, 'v>) -> Result<[CowVal<'b, 'v>; N], ExecutionError> {
+    args.try_into().map_err(|args: Args<'_, '_>| ExecutionError::invalid_argument_count(N, args.len()))
+}
+
+fn whole(value: &CowVal<'_, '_>) -> Option<usize> {
+    usize::try_from(*value.downcast_ref::<CelInt>()?.inner()).ok()
+}
+
+fn text<'b>(args: &'b Args<'_, '_>, index: usize) -> &'b str {
+    args.get(index).and_then(|value| value.downcast_ref::<CelString<'_>>()).map_or("", |text| text.inner())
+}
+
+/// Pays for a call of `name`, then calls it.
+fn call_metered<'b, 'v>(name: &str, called: &mut FunctionContext<'b, 'v>, budget: &Budget) -> Called<'b, 'v> {
+    let args = std::mem::take(&mut called.args);
+    let mut given = 0usize;
+    for value in &args {
+        given = given.saturating_add(budget.read(value.as_ref())?);
+    }
+    if name == "matches" {
+        if let [text, pattern] = args.as_slice()
+            && let Some(text) = text.downcast_ref::<CelString<'_>>()
+            && let Some(pattern) = pattern.downcast_ref::<CelString<'_>>()
+        {
+            return budget.matches(text, pattern).map(|found| CowVal::owned(CelBool::from(found)));
+        }
+    } else {
+        budget.pay(surplus(name, &args, given))?;
+    }
+    call(name, called.ptx, args)
+}
+
+/// What a call costs beyond what it is `given`, at most.
+fn surplus(name: &str, args: &Args<'_, '_>, given: usize) -> usize {
+    let (first, second) = (text(args, 0), text(args, 1));
+    let n_items =
+        || args.first().and_then(|list| list.downcast_ref::<CelList<'_>>()).map_or(0, |list| list.len());
+    let n_found = || if second.is_empty() { first.len() + 1 } else { first.matches(second).count() };
+    match name {
+        "replace" => first.len().saturating_add(n_found().saturating_mul(text(args, 2).len())),
+        // Each part is a value of its own.
+        "split" => first.len().saturating_add(n_found().saturating_mul(64)),
+        "join" => given.saturating_add(n_items().saturating_mul(second.len())),
+        // A number becomes at most some hundred characters, or as many as the precision says: at most a thousand.
+        "format" => given.saturating_mul(10).saturating_add(first.matches("%.").count().saturating_mul(1400)),
+        // The search is naive, over characters that were copied out.
+        "indexOf" | "lastIndexOf" => {
+            first.len().saturating_mul(4).saturating_add(first.len().saturating_mul(second.len() / 4))
+        }
+        // Each is compared with all before it.
+        "distinct" => n_items().saturating_mul(given / 4),
+        "lists.range" => args.first().and_then(whole).unwrap_or(0).saturating_mul(64),
+        _ => given.saturating_mul(8),
+    }
+}
+
+/// Calls the environment's own function: a member function, except for those with a dot in their names.
+fn call<'b, 'v>(name: &str, context: &Context<'b, 'v>, args: Args<'b, 'v>) -> Called<'b, 'v> {
+    let mut scope = context.new_inner_scope();
+    let mut operands = Vec::with_capacity(args.len());
+    for (index, value) in args.into_iter().enumerate() {
+        let variable = format!("@{index}");
+        scope.add_variable_as_val(variable.as_str(), value.into_owned());
+        operands.push(IdedExpr { id: 0, expr: Expr::Ident(variable) });
+    }
+    let target = match name.split_once('.') {
+        Some((space, _)) => Some(IdedExpr { id: 0, expr: Expr::Ident(space.to_owned()) }),
+        None if operands.is_empty() => None,
+        None => Some(operands.remove(0)),
+    };
+    let expr = Expr::Call(CallExpr {
+        func_name: name.rsplit('.').next().unwrap_or(name).to_owned(),
+        target: target.map(Box::new),
+        args: operands,
+    });
+    let call = IdedExpr { id: 0, expr };
+    let value = CelValue::resolve_val(&call, &scope)?.into_owned();
+    Ok(CowVal::Owned(value))
+}
