@@ -126,14 +126,11 @@ pub(crate) struct ListApiKeys {
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
 #[post("/auth/api-keys")]
-pub(crate) async fn create(
-    state: web::Data<AppState>,
-    caller: Authenticated,
-    body: Body,
-) -> Result<HttpResponse, Problem> {
-    let CreateApiKey { name, scopes, expires_at } = body.read(SMALL).await?;
+pub(crate) async fn create(state: web::Data<AppState>, body: Body) -> Result<HttpResponse, Problem> {
+    let (caller, body) = body.receive(SMALL).await?;
+    let CreateApiKey { name, scopes, expires_at } = body.read().await?;
     let request = ApiKeyRequest { name, scopes, expires_at };
-    let (key, secret) = state.auth.create_api_key(&caller.0, request).await?;
+    let (key, secret) = state.auth.create_api_key(&caller, request).await?;
     let view = CreatedApiKeyView { key: key.into(), secret: secret.expose().to_owned() };
     Ok(HttpResponse::Created().json(view))
 }

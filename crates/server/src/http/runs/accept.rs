@@ -7,7 +7,7 @@ use gathering_domain::Digest;
 use gathering_persistence::{Acceptance, RunOrigin, RunRow};
 use serde_json::Value;
 
-use super::super::body::{Body, FromFields, LARGE, read_object};
+use super::super::body::{FromFields, Received, read_object};
 use super::super::problem::{Kind, Problem};
 use super::super::run_view::RunView;
 use super::super::state::AppState;
@@ -31,12 +31,12 @@ pub(super) struct Planned {
 pub(super) async fn accept<T: FromFields>(
     state: &AppState,
     request: &HttpRequest,
-    body: Body,
+    body: Received,
     about: Value,
     plan: impl AsyncFnOnce(T) -> Result<Planned, Problem>,
 ) -> Result<HttpResponse, Problem> {
     let key = idempotency_key(request.headers())?;
-    let (body, source) = body.value(LARGE).await?;
+    let (body, source) = body.value()?;
     let mut planned = source.placing(async { plan(read_object(&body)?).await }).await?;
     planned.origin.idempotency = key.map(|key| (key, request_digest(about, body)));
     let run = accepted(state, &planned).await?;
