@@ -192,3 +192,38 @@ async fn shown(scene: &Scene) -> Result<Vec<Value>> {
     all.push(json!(scene.owner.delete(&members).await?.status));
     Ok(all)
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_whose_right_is_gone_when_it_is_there_leaves_no_file() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let scene = Scene::set(server.client()).await?;
+    let files = format!("/api/v1/projects/{}/files", scene.project);
+    let member = format!("/api/v1/projects/{}/members/{}", scene.project, scene.editor.user_id().await?);
+    let put = async |role: &str| scene.owner.put(&member, &json!({ "role": role })).await?.expect(204);
+    let session = server.client().login("editor@example.org").await?;
+    let upload = async |client: &Client, name: &str| {
+        HalfOpen::begin(&server, client, "PUT", &format!("{files}/{name}"), &vec![b'x'; 300_000]).await
+    };
+    let (removed, logged_out) =
+        (upload(&scene.editor, "late/removed").await?, upload(&session, "late/over").await?);
+    let (weaker, old) =
+        (upload(&scene.editor, "late/weaker").await?, upload(&scene.editor, "notes/a.txt").await?);
+    log_out(&session).await?;
+    assert_eq!(logged_out.end().await?.status, 401);
+    put("viewer").await?;
+    assert_eq!(weaker.end().await?.status, 403);
+    scene.owner.delete(&member).await?.expect(204)?;
+    assert_eq!((removed.end().await?.status, old.end().await?.status), (404, 404));
+
+    put("editor").await?;
+    assert_eq!(upload(&scene.editor, "in-time").await?.end().await?.status, 201, "who may, does");
+    let list = scene.owner.get(&format!("{files}?recursive=true")).await?.expect(200)?;
+    let files_left = list["items"].as_array().context("no items")?.iter();
+    let files_left: Vec<_> = files_left.filter(|item| item["kind"] == "file").collect();
+    let paths: Vec<_> = files_left.iter().filter_map(|item| item["path"].as_str()).collect();
+    assert_eq!(paths, ["in-time", "notes/a.txt"], "{list}");
+    let kept = scene.owner.get(&format!("{files}/notes/a.txt")).await?;
+    assert_eq!(kept.text, "of the owner");
+    Ok(())
+}

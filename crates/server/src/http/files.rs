@@ -22,7 +22,7 @@ use gathering_tools::{
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::caller::Authenticated;
+use super::caller::{Authenticated, authenticate};
 use super::conditions::Expected;
 use super::page::{self, Page};
 use super::problem::{Kind, Problem, ProblemView};
@@ -160,7 +160,7 @@ pub(crate) async fn show(
     (status = 204, description = "It takes the place of another; with its `ETag`"),
     (status = 403, description = "The path leads out", body = ProblemView, content_type = "application/problem+json"),
     (status = 404, body = ProblemView, content_type = "application/problem+json"),
-    (status = 408, description = "Nothing came for 30 seconds", body = ProblemView, content_type = "application/problem+json"),
+    (status = 408, description = "Nothing came for 30 seconds, or too little on the whole", body = ProblemView, content_type = "application/problem+json"),
     (status = 409, description = "There is a directory, or above it a file", body = ProblemView, content_type = "application/problem+json"),
     (status = 412, body = ProblemView, content_type = "application/problem+json"),
     (status = 413, body = ProblemView, content_type = "application/problem+json"),
@@ -180,7 +180,12 @@ pub(crate) async fn put(
     let precondition = precondition_of(&request)?;
     let incoming = Incoming::of(&request, payload, state.max_file_bytes)?;
     let upload = workspace.begin_write(&path, precondition, state.max_file_bytes).await?;
-    let written = incoming.receive(upload).await?;
+    // What the caller may was looked at when the first bytes came, which may be hours ago.
+    let still_may = async || {
+        let caller = authenticate(&request).await?;
+        state.project(&caller, &id.0, Action::Write).await.map(drop)
+    };
+    let written = incoming.receive(upload, still_may).await?;
     let mut response = if written.created { HttpResponse::Created() } else { HttpResponse::NoContent() };
     Ok(response.insert_header(ETag(tag_of(&written.version))).finish())
 }
