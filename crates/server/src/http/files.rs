@@ -176,7 +176,7 @@ pub(crate) async fn put(
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
     let workspace = state.workspace(&caller.0, &id.0, Action::Write).await?;
-    let path = path_of(&request)?;
+    let path = file_path_of(&request)?;
     let precondition = precondition_of(&request)?;
     let incoming = Incoming::of(&request, payload, state.max_file_bytes)?;
     let upload = workspace.begin_write(&path, precondition, state.max_file_bytes).await?;
@@ -227,10 +227,23 @@ impl AppState {
     }
 }
 
-/// The file's path out of the request as it came: not out of what routing made of it, which is decoded in part.
+/// The path out of the request as it came: not out of what routing made of it, which is decoded in part.
 fn path_of(request: &HttpRequest) -> Result<WorkspacePath, Problem> {
-    let raw = request.uri().path().splitn(SLASHES_BEFORE_PATH + 1, '/').nth(SLASHES_BEFORE_PATH);
-    Ok(WorkspacePath::from_percent_encoded(raw.unwrap_or_default())?)
+    Ok(WorkspacePath::from_percent_encoded(raw_path_of(request))?)
+}
+
+/// The same for a file that is to be: what ends like the path of a directory is none.
+fn file_path_of(request: &HttpRequest) -> Result<WorkspacePath, Problem> {
+    let path = path_of(request)?;
+    let raw = raw_path_of(request);
+    if raw.ends_with('/') || raw.to_ascii_lowercase().ends_with("%2f") {
+        return Err(Problem::invalid_field("path", "must be that of a file, without a `/` at its end"));
+    }
+    Ok(path)
+}
+
+fn raw_path_of(request: &HttpRequest) -> &str {
+    request.uri().path().splitn(SLASHES_BEFORE_PATH + 1, '/').nth(SLASHES_BEFORE_PATH).unwrap_or_default()
 }
 
 /// The directory out of the query, which has been decoded.
