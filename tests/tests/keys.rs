@@ -114,7 +114,11 @@ async fn what_is_no_key_is_not_made() -> Result<()> {
     }
     let one_more = ada.post(KEYS, &json!({"name": "a", "scopes": ["read"]})).await?;
     one_more.expect_problem(409, "conflict")?;
-    assert_eq!(ada.get(KEYS).await?.expect(200)?["items"].as_array().map(Vec::len), Some(100));
+    let first = ada.get(KEYS).await?.expect(200)?;
+    assert_eq!(first["items"].as_array().map(Vec::len), Some(50), "a page, as of every list");
+    let cursor = first["next_cursor"].as_str().context("no cursor")?;
+    let second = ada.get(&format!("{KEYS}?cursor={cursor}")).await?.expect(200)?;
+    assert_eq!((second["items"].as_array().map(Vec::len), &second["next_cursor"]), (Some(50), &Value::Null));
     Ok(())
 }
 

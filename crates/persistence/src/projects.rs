@@ -1,13 +1,13 @@
 //! Projects: made, found, listed, changed and deleted. Who is a member of one is [`members`](crate::members)' noun.
 //!
 //! What may not happen to a project ([`ProjectRefusal`]) is decided under a lock on its row, and what did happen is in
-//! the audit record by the same transaction. Never knows who may do it.
+//! the audit record by the same transaction.
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::exists;
 use diesel::prelude::*;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
-use gathering_auth::{AuditEvent, AuditKind, Origin, ProjectRole};
+use gathering_auth::{AuditEvent, AuditKind, Denied, Origin, ProjectRole};
 use gathering_domain::{ProjectId, RunState, UserId};
 use serde_json::json;
 use uuid::Uuid;
@@ -75,6 +75,12 @@ pub enum ProjectError {
     /// It may not be done now.
     #[error(transparent)]
     Refused(#[from] ProjectRefusal),
+    /// The caller may not do it, or not any more.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The caller's account is disabled or gone.
+    #[error("the caller's account no longer holds")]
+    Revoked,
     /// The database did not do it; [`DatabaseError::Missing`] if the project or the account is not there.
     #[error(transparent)]
     Database(#[from] DatabaseError),

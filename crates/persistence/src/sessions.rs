@@ -125,6 +125,16 @@ pub(crate) async fn end(
     audit::insert(conn, audit).await
 }
 
+/// Whether the access token or its session was revoked.
+pub(crate) async fn is_revoked(
+    mut conn: &AsyncPgConnection,
+    session: SessionId,
+    token: TokenId,
+) -> QueryResult<bool> {
+    let is_token_revoked = exists(revoked_tokens::table.find(token.as_uuid()));
+    diesel::select(is_token_revoked.or(is_session_revoked(session.as_uuid()))).get_result(&mut conn).await
+}
+
 /// How an access token stands, in one query: it is asked with every request.
 pub(crate) async fn find_standing(
     mut conn: &AsyncPgConnection,

@@ -85,6 +85,36 @@ async fn a_part_of_a_file_is_answered_as_it_was_asked_for() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_head_ignores_ranges() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let (ada, files) = joined(&server).await?;
+    let path = format!("{files}/digits.txt");
+    ada.put_bytes(&path, "0123456789").await?.expect(201)?;
+    for range in ["bytes=0-3", "bytes=50-", "nonsense"] {
+        let reply = ada.send(ada.request(Method::HEAD, &path).header("range", range)).await?;
+        let described = (reply.status, reply.header("content-length"), reply.header("content-range"));
+        assert_eq!(described, (200, "10", ""), "{range}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_named_like_a_directory_is_not_written_as_a_file() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let (ada, files) = joined(&server).await?;
+    ada.put_bytes(&format!("{files}/d/a"), "a").await?.expect(201)?;
+    for name in ["dd/", "d/", "dd%2F", "dd%2f", "dd//", "d/b/"] {
+        let refused = ada.put_bytes(&format!("{files}/{name}"), "x").await?;
+        refused.expect_problem(422, "invalid").with_context(|| name.to_owned())?;
+        assert_eq!(refused.pointers(), ["/path"], "{}", refused.text);
+    }
+    assert_eq!(names(&ada, &format!("{files}?recursive=true")).await?, ["d", "d/a"]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn conditions_are_kept() -> Result<()> {
     let database = Database::empty().await?;
     let server = Server::start(&database).await?;

@@ -19,7 +19,8 @@ const CHALLENGE: &str = r#"Bearer realm="gathering""#;
 /// More addresses than that no honest chain of proxies has.
 const MAX_FORWARDED: usize = 32;
 
-/// Who asks; a handler that takes one answers 401 to everybody else.
+/// Who asks, with a request that has no body; a handler that takes one answers 401 to everybody else. Where there is a
+/// body, [`Body`](super::body::Body) gives the caller.
 pub(crate) struct Authenticated(pub(crate) Caller);
 
 /// From where a request comes.
@@ -31,16 +32,7 @@ impl FromRequest for Authenticated {
 
     fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
         let request = request.clone();
-        Box::pin(async move {
-            let state = state_of(&request)?;
-            let token = bearer(request.headers()).ok_or_else(|| {
-                Problem::not_authenticated(
-                    "send `Authorization: Bearer` with an access token or an API key",
-                    CHALLENGE,
-                )
-            })?;
-            Ok(Self(state.auth.authenticate(token, origin(&request, state)).await?))
-        })
+        Box::pin(async move { Ok(Self(authenticate(&request).await?)) })
     }
 }
 
@@ -51,6 +43,19 @@ impl FromRequest for ClientOrigin {
     fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
         std::future::ready(state_of(request).map(|state| Self(origin(request, state))))
     }
+}
+
+/// Who sends this request, as they stand now.
+///
+/// # Errors
+/// 401 for whoever shows nothing that holds; 503 if nobody can say.
+pub(crate) async fn authenticate(request: &HttpRequest) -> Result<Caller, Problem> {
+    let state = state_of(request)?;
+    let token = bearer(request.headers()).ok_or_else(|| {
+        let detail = "send `Authorization: Bearer` with an access token or an API key";
+        Problem::not_authenticated(detail, CHALLENGE)
+    })?;
+    Ok(state.auth.authenticate(token, origin(request, state)).await?)
 }
 
 fn state_of(request: &HttpRequest) -> Result<&AppState, Problem> {

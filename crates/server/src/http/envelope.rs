@@ -13,7 +13,7 @@ use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
 use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE,
     REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use actix_web::http::{ConnectionType, Method, StatusCode};
@@ -101,6 +101,8 @@ async fn answer(
     if method == Method::HEAD {
         // Every route that answers GET answers HEAD, with the same head.
         request.head_mut().method = Method::GET;
+        // A range is defined for GET only (RFC 9110, 14.2), and the head is that of the whole.
+        request.head_mut().headers_mut().remove(RANGE);
     }
     // A handler that panics must not take the connection, and with it the answer, away.
     let answered = AssertUnwindSafe(next.call(request)).catch_unwind().await;

@@ -7,7 +7,7 @@ use gathering_domain::{Digest, ProjectId, RunId};
 use gathering_persistence::{Acceptance, RunOrigin, RunRow};
 use serde_json::Value;
 
-use super::super::body::{Body, FromFields, LARGE, read_object};
+use super::super::body::{FromFields, Received, read_object};
 use super::super::problem::{Kind, Problem};
 use super::super::run_view::RunView;
 use super::super::state::AppState;
@@ -32,13 +32,13 @@ pub(super) struct Planned {
 pub(super) async fn accept<T: FromFields>(
     state: &AppState,
     request: &HttpRequest,
-    body: Body,
+    body: Received,
     project: ProjectId,
     about: Value,
     plan: impl AsyncFnOnce(T) -> Result<Planned, Problem>,
 ) -> Result<HttpResponse, Problem> {
     let key = idempotency_key(request.headers())?;
-    let (body, source) = body.value(LARGE).await?;
+    let (body, source) = body.value()?;
     let idempotency = key.map(|key| (key, request_digest(about, &body)));
     if let Some((key, digest)) = &idempotency
         && let Some(Acceptance::AcceptedBefore(run)) = state.runs.find_by_key(project, key, *digest).await?

@@ -8,8 +8,7 @@ use gathering_persistence::{RunOrigin, RunRow};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::super::body::{Body, FromFields};
-use super::super::caller::Authenticated;
+use super::super::body::{Body, FromFields, LARGE};
 use super::super::problem::{Problem, ProblemView};
 use super::super::run_view::RunView;
 use super::super::state::AppState;
@@ -63,14 +62,14 @@ impl FromFields for Rerun {
 #[post("/runs/{id}/rerun")]
 pub(crate) async fn rerun(
     state: web::Data<AppState>,
-    caller: Authenticated,
     id: web::Path<String>,
     request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, Problem> {
-    let old = state.run(&caller.0, &id, Action::Run).await?;
+    let (caller, body) = body.receive(LARGE).await?;
+    let old = state.run(&caller, &id, Action::Run).await?;
     let about = json!({ "rerun_of": old.id });
-    let trigger = json!({ "type": "rerun", "user_id": caller.0.user, "run_id": old.id });
+    let trigger = json!({ "type": "rerun", "user_id": caller.user, "run_id": old.id });
     let project = old.project;
     accept(&state, &request, body, project, about, async |wanted| plan(&state, old, trigger, wanted).await)
         .await
