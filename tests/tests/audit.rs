@@ -81,7 +81,14 @@ async fn what_happens_to_sessions_is_recorded_with_address_and_request() -> Resu
 
     let (client, request) = named(&nobody.login("bob@example.org").await?);
     client.post("/api/v1/auth/logout", &json!({})).await?.expect(204)?;
-    check_recorded(&admin, "logged_out", &request, Some(&bob)).await?;
+    let alone = check_recorded(&admin, "logged_out", &request, Some(&bob)).await?;
+    assert!(alone["detail"]["session"].is_string() && alone["detail"]["other_session"].is_null(), "{alone}");
+    let (_, refresh_token) = nobody.session("bob@example.org").await?;
+    let (client, request) = named(&nobody.login("bob@example.org").await?);
+    client.post("/api/v1/auth/logout", &json!({"refresh_token": refresh_token})).await?.expect(204)?;
+    let both = check_recorded(&admin, "logged_out", &request, Some(&bob)).await?;
+    let (own, other) = (&both["detail"]["session"], &both["detail"]["other_session"]);
+    assert!(own.is_string() && other.is_string() && own != other, "{both}");
     Ok(())
 }
 
