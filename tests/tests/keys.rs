@@ -178,3 +178,17 @@ async fn the_token_key_is_replaced_without_logging_anybody_out() -> Result<()> {
     server.client().post("/api/v1/auth/refresh", &next).await?.expect(200)?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_makes_a_token_key_beside_a_shared_database_is_told_that_other_hosts_need_it() -> Result<()> {
+    let database = Database::empty().await?;
+    let is_told = |server: &Server| {
+        let log = server.log();
+        log.lines().any(|line| line.contains("WARN") && line.contains("the same GATHERING_TOKEN_KEY"))
+    };
+    let mut first = Server::start(&database).await?;
+    assert!(is_told(&first), "{}", first.log());
+    first.stop(LIMIT).await?;
+    assert!(!is_told(&Server::start(&database).await?), "the key was there");
+    Ok(())
+}

@@ -119,8 +119,8 @@ pub trait AccountStore: Send + Sync + 'static {
     ) -> Result<Rotation, StoreError>;
 
     /// Ends sessions of one account for good: revokes the access token's id and every refresh token of its session and,
-    /// where one is named, of that refresh token's session, if it belongs to the same account. Writes `audit`.
-    /// May be repeated.
+    /// where one is named, of that refresh token's session, if it belongs to the same account. Writes `audit`, with that
+    /// session where it is another one ([`AuditEvent::with_other_session`]). May be repeated.
     ///
     /// # Errors
     /// [`StoreError`] as its variants say; nothing was revoked.

@@ -226,9 +226,7 @@ impl TryFrom<Row> for Account {
     fn try_from(row: Row) -> Result<Self, DatabaseError> {
         Ok(Self {
             id: row.id.into(),
-            email: row.email.parse().map_err(|error: gathering_domain::InvalidEmail| {
-                DatabaseError::corrupt("the e-mail of an account", error)
-            })?,
+            email: Email::accepted_before(row.email),
             name: row.name,
             role: row.role.parse().map_err(|error: gathering_auth::UnknownRole| {
                 DatabaseError::corrupt("the role of an account", error)

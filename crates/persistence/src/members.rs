@@ -5,7 +5,7 @@ use diesel::dsl::exists;
 use diesel::prelude::*;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use gathering_auth::{Action, AuditEvent, AuditKind, Caller, ProjectRole, authorize};
-use gathering_domain::{Email, InvalidEmail, ProjectId, UserId};
+use gathering_domain::{Email, ProjectId, UserId};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -90,9 +90,7 @@ impl Projects {
             .map_err(|error| DatabaseError::query("listing members", error))?;
         rows.into_iter()
             .map(|(user, email, name, role, created_at)| {
-                let email = email
-                    .parse()
-                    .map_err(|error: InvalidEmail| DatabaseError::corrupt("the e-mail of a member", error))?;
+                let email = Email::accepted_before(email);
                 Ok(Membership { user: user.into(), email, name, role: parse_role(&role)?, created_at })
             })
             .collect()

@@ -96,7 +96,7 @@ async fn rotate_of(
 pub(crate) async fn end(
     mut conn: &AsyncPgConnection,
     end: &SessionEnd,
-    audit: &AuditEvent,
+    mut audit: AuditEvent,
 ) -> QueryResult<()> {
     accounts::lock(conn, end.user).await?;
     diesel::insert_into(revoked_tokens::table)
@@ -118,11 +118,12 @@ pub(crate) async fn end(
             .first(&mut conn)
             .await
             .optional()?;
-        if let Some(session) = other {
+        if let Some(session) = other.filter(|session| *session != end.session.as_uuid()) {
             revoke_session(conn, session, end.user).await?;
+            audit = audit.with_other_session(session.into());
         }
     }
-    audit::insert(conn, audit).await
+    audit::insert(conn, &audit).await
 }
 
 /// Whether the access token or its session was revoked.

@@ -1,6 +1,7 @@
 //! Files over HTTP: what is written comes back, in parts, under conditions, and never half.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -370,5 +371,20 @@ async fn a_name_comes_back_byte_for_byte() -> Result<()> {
         ada.delete(&format!("{files}/{on_the_wire}")).await?.expect(204)?;
     }
     assert_eq!(names(&ada, &files).await?, [""; 0]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_files_of_a_project_are_for_no_other_user_of_the_machine() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let (ada, files) = joined(&server).await?;
+    ada.put_bytes(&format!("{files}/a/b.txt"), "private").await?.expect(201)?;
+    let project = files.split('/').nth(4).context("no project")?;
+    let root = database.files_of(project);
+    let workspaces = root.parent().context("no workspaces")?;
+    let mode = |at: &std::path::Path| Ok::<_, std::io::Error>(at.metadata()?.permissions().mode() & 0o777);
+    assert_eq!((mode(workspaces)?, mode(&root)?), (0o700, 0o700));
+    assert_eq!((mode(&root.join("a"))?, mode(&root.join("a/b.txt"))?), (0o700, 0o600));
     Ok(())
 }

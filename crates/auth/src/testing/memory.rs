@@ -179,7 +179,10 @@ impl AccountStore for MemoryAccounts {
         state.revoked_sessions.extend([end.session].into_iter().chain(named));
         let forget_at = Utc::now() + end.token.remaining;
         state.revoked_tokens.insert(end.token.id, forget_at);
-        state.record(audit);
+        state.record(match named.filter(|named| *named != end.session) {
+            Some(other) => audit.with_other_session(other),
+            None => audit,
+        });
         Ok(())
     }
 

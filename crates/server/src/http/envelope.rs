@@ -24,6 +24,7 @@ use futures::FutureExt;
 use gathering_domain::RequestId;
 use tracing::Instrument;
 
+use super::connections::InFlight;
 use super::problem::{Kind, PROBLEM_JSON, Problem};
 use super::state::AppState;
 
@@ -96,6 +97,7 @@ async fn answer(
     identity: RequestIdentity,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let begun = Instant::now();
+    let in_flight = InFlight::begin(&request);
     let state = request.app_data::<web::Data<AppState>>().cloned();
     let method = request.method().clone();
     if method == Method::HEAD {
@@ -129,6 +131,9 @@ async fn answer(
     log_request(&identity, &method, &route, status, took);
     if method == Method::HEAD {
         response = response.map_body(|_, body| BoxBody::new(Bodiless(body.size())));
+    }
+    if let Some(in_flight) = in_flight {
+        response = response.map_body(|_, body| in_flight.until_sent(body));
     }
     match request {
         Some(request) => Ok(ServiceResponse::new(request, response)),
