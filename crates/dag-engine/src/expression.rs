@@ -51,6 +51,10 @@ const MAX_REASON: usize = 1000;
 /// How deep an expression may be nested: parser and interpreter recurse, and a thread's stack is not endless.
 const MAX_DEPTH: usize = 96;
 
+/// What a message says of the names that there are; in the graph of a `map` there are two more.
+pub(crate) const IN_SCOPE: &str = "in scope are `input`, `nodes` and `run`";
+pub(crate) const IN_SCOPE_OF_ITEM: &str = "in scope are `input`, `nodes`, `run`, `item` and `index`";
+
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut env = Env::stdlib();
     for extension in [cel::extensions::strings, cel::extensions::lists, cel::extensions::math] {
@@ -167,6 +171,11 @@ impl Expression {
         let value = self.evaluate_within(&Nothing, &budget);
         // What is not cheap is left for when it is needed.
         budget.spent().is_none().then_some(value)
+    }
+
+    /// Whether it reads `nodes` as a whole, or by names that are not known before it is evaluated.
+    pub(crate) const fn reads_any_node(&self) -> bool {
+        self.uses.all_nodes
     }
 
     /// Whether it reads `item` or `index`, which only the graph of a `map` has.

@@ -104,9 +104,10 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A field that must be there, if it is and fits.
+    /// A field that must be there, if it is and fits. `null` counts as absent, unless any value will do.
     pub fn required(&mut self, name: &'static str, shape: Shape) -> Option<&'a Value> {
-        if !self.object.contains_key(name) {
+        let is_there = self.object.get(name).is_some_and(|value| shape == Shape::Any || !value.is_null());
+        if !is_there {
             self.known.push(name);
             self.problems.add(self.at.join(name), format!("is missing: it must be {}", shape.describe()));
             return None;
@@ -138,9 +139,9 @@ impl<'a> Fields<'a> {
         self.optional(name, Shape::Whole(0, 86_400_000))?.as_u64().map(Duration::from_millis)
     }
 
-    /// Whether the object has this field, fitting or not.
+    /// Whether the object has this field, fitting or not. `null` counts as absent.
     pub fn has(&self, name: &str) -> bool {
-        self.object.contains_key(name)
+        self.object.get(name).is_some_and(|value| !value.is_null())
     }
 
     /// Adds a problem of one of the fields.

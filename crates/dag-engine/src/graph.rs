@@ -11,7 +11,7 @@ use gathering_domain::{Definition, EdgeOn, Node, Pointer, Problems};
 use serde_json::Value;
 
 use crate::document::{self, Document, limits};
-use crate::expression::Expression;
+use crate::expression::{Expression, IN_SCOPE, IN_SCOPE_OF_ITEM};
 use crate::fields::Fields;
 use crate::node_type::{NodeType, NodeTypes};
 use crate::template::{self, SpecialFields, Template};
@@ -56,7 +56,7 @@ impl Graph {
     /// # Errors
     /// Everything that is wrong with it, each with its JSON pointer; nothing of it may be executed.
     pub fn validate(document: &Value, types: &NodeTypes) -> Result<Self, Problems> {
-        Self::validate_scoped(document, types, false)
+        Self::validate_within(document, types, None)
     }
 
     /// Validates the definition of what a `map` does with each item: `item` and `index` are in scope.
@@ -64,26 +64,31 @@ impl Graph {
     /// # Errors
     /// As [`Graph::validate`].
     pub fn validate_item(document: &Value, types: &NodeTypes) -> Result<Self, Problems> {
-        Self::validate_scoped(document, types, true)
+        Self::validate_within(document, types, Some(&Pointer::root()))
     }
 
-    fn validate_scoped(document: &Value, types: &NodeTypes, is_item: bool) -> Result<Self, Problems> {
+    /// `place` is where it stands in the whole definition, if it is that of a `map`.
+    fn validate_within(
+        document: &Value,
+        types: &NodeTypes,
+        place: Option<&Pointer>,
+    ) -> Result<Self, Problems> {
         let mut problems = Problems::new();
         if !limits::check(document, &mut problems) {
             return Err(problems);
         }
         let Document { definition, node_places, edge_places } = document::read(document, &mut problems);
-        let nodes = compile_nodes(&definition, &node_places, types, &mut problems);
+        let nodes = compile_nodes(&definition, &node_places, place, types, &mut problems);
         let mut graph = Self {
             by_id: HashMap::new(),
             nodes,
             edges: Vec::new(),
             output: None,
-            is_item,
+            is_item: place.is_some(),
             definition,
             order: Vec::new(),
         };
-        graph.name_nodes(&node_places, &mut problems);
+        graph.name_nodes(&node_places, place, &mut problems);
         graph.connect(document, &edge_places, &mut problems);
         let output_at = Pointer::root().join("output");
         graph.output = graph
@@ -123,11 +128,12 @@ impl Graph {
         levels
     }
 
-    fn name_nodes(&mut self, places: &[Pointer], problems: &mut Problems) {
+    fn name_nodes(&mut self, places: &[Pointer], place: Option<&Pointer>, problems: &mut Problems) {
+        let place = place.map(Pointer::as_str).unwrap_or_default();
         for (index, (node, at)) in self.nodes.iter().zip(places).enumerate() {
             let first = *self.by_id.entry(node.spec.id.to_string()).or_insert(index);
             if first != index {
-                let message = format!("`{}` is the id of {} already", node.spec.id, places[first]);
+                let message = format!("`{}` is the id of {place}{} already", node.spec.id, places[first]);
                 problems.add(at.join("id"), message);
             }
         }
@@ -243,9 +249,11 @@ impl Graph {
 fn compile_nodes(
     definition: &Definition,
     places: &[Pointer],
+    place: Option<&Pointer>,
     types: &NodeTypes,
     problems: &mut Problems,
 ) -> Vec<GraphNode> {
+    let place = place.map(Pointer::as_str).unwrap_or_default();
     let mut nodes = Vec::with_capacity(definition.nodes.len());
     for (node, at) in definition.nodes.iter().zip(places) {
         let config_at = at.join("config");
@@ -256,7 +264,8 @@ fn compile_nodes(
                     fields.finish();
                 }
                 if let Some(field) = node_type.sub_graph() {
-                    check_sub_graph(&node.config[field], &config_at.join(field), types, problems);
+                    let at = config_at.join(field);
+                    check_sub_graph(&node.config[field], &at, place, types, problems);
                 }
                 let special =
                     SpecialFields { expressions: node_type.expressions(), literal: node_type.sub_graph() };
@@ -285,15 +294,20 @@ fn compile_nodes(
     nodes
 }
 
-/// What is wrong with the graph in a node's config, with its places in the whole definition.
-fn check_sub_graph(document: &Value, at: &Pointer, types: &NodeTypes, problems: &mut Problems) {
+/// What is wrong with the graph in a node's config at `at`; `place` is where the node's own graph stands in the whole
+/// definition.
+fn check_sub_graph(document: &Value, at: &Pointer, place: &str, types: &NodeTypes, problems: &mut Problems) {
     if !document.is_object() {
         // Said already, as the config's own problem.
         return;
     }
-    if let Err(found) = Graph::validate_item(document, types) {
+    if let Err(found) = Graph::validate_within(document, types, Some(&format!("{place}{at}").into())) {
         for problem in found {
-            problems.add(Pointer::from(format!("{at}{}", problem.pointer)), problem.message);
+            let message = match problem.message.strip_suffix(IN_SCOPE) {
+                Some(message) => format!("{message}{IN_SCOPE_OF_ITEM}"),
+                None => problem.message,
+            };
+            problems.add(Pointer::from(format!("{at}{}", problem.pointer)), message);
         }
     }
 }

@@ -1,6 +1,12 @@
 //! A definition is refused with everything that is wrong with it, each at its place, before anything executes.
 
-use gathering_dag_engine::{Graph, MAX_DOCUMENT_BYTES, MAX_EDGES, MAX_NESTING, MAX_NODES, NodeTypes, Places};
+#![expect(clippy::unwrap_used, reason = "a failed check is a failed test")]
+
+use gathering_dag_engine::testing::MemoryStore;
+use gathering_dag_engine::{
+    Approval, Graph, MAX_DOCUMENT_BYTES, MAX_EDGES, MAX_NESTING, MAX_NODES, MapNode, NodeTypes, Places,
+    SystemClock,
+};
 use serde_json::{Value, json};
 
 fn problems(definition: &Value) -> Vec<String> {
@@ -54,6 +60,158 @@ fn every_problem_is_listed_with_its_pointer() {
             "/edges/1/when: there is no node `zzz`",
         ]
     );
+}
+
+#[test]
+fn only_the_output_of_a_run_reads_nodes_by_names_that_are_not_known_before() {
+    for computed in [
+        "nodes[input.x].state == 'succeeded'",
+        "nodes.exists(id, nodes[id].state == 'failed')",
+        "size(nodes) > 1",
+        "[nodes].size() > 0",
+    ] {
+        let with = |expression: &str, config: &str, when: &str, output: &str| {
+            problems(&json!({
+                "nodes": [
+                    {"id": "a", "type": "condition", "config": {"expression": expression}},
+                    {"id": "b", "type": "delay", "config": {"seconds": config}},
+                ],
+                "edges": [{"from": "a", "to": "b", "when": when}],
+                "output": output,
+            }))
+        };
+        let found = with(computed, &format!("${{{{ {computed} ? 1 : 2 }}}}"), computed, "1");
+        let places: Vec<&str> =
+            found.iter().filter_map(|problem| problem.split(": must name the nodes").next()).collect();
+        assert_eq!(places, ["/nodes/0/config/expression", "/nodes/1/config/seconds", "/edges/0/when"]);
+        assert_eq!(with("true", "${{ 1 }}", "true", computed), [""; 0]);
+    }
+    let asks = json!({
+        "nodes": [
+            {"id": "a", "type": "trigger"},
+            {"id": "b", "type": "condition", "config": {"expression": "has(nodes.a)"}},
+        ],
+        "edges": [{"from": "a", "to": "b"}],
+    });
+    assert_eq!(problems(&asks), [""; 0]);
+}
+
+#[test]
+fn a_condition_that_is_never_true_or_false_is_refused_as_an_edge_is() {
+    let found = problems(&json!({
+        "nodes": [
+            {"id": "a", "type": "condition", "config": {"expression": "1/0 == 1"}},
+            {"id": "b", "type": "condition", "config": {"expression": "'yes'"}},
+            {"id": "c", "type": "condition", "config": {"expression": "1 + 1 == 2"}},
+        ],
+    }));
+    assert!(
+        found[0].starts_with("/nodes/0/config/expression: has no value: expression `1/0 == 1`: "),
+        "{found:?}"
+    );
+    assert_eq!(
+        found[1..],
+        ["/nodes/1/config/expression: must be true or false, and is always something else"]
+    );
+}
+
+#[test]
+fn what_is_wrong_in_the_graph_of_a_map_is_said_as_seen_from_the_whole() {
+    let store = std::sync::Arc::new(MemoryStore::new(std::sync::Arc::new(SystemClock)));
+    let types = NodeTypes::builtin().with("map", MapNode::new(store));
+    let inner = json!({
+        "nodes": [
+            {"id": "x", "type": "trigger"},
+            {"id": "x", "type": "condition", "config": {"expression": "itme == 1"}},
+        ],
+    });
+    let graph = json!({"nodes": [{"id": "m", "type": "map", "config": {"items": "[1]", "graph": inner}}]});
+    let definition = json!({
+        "nodes": [{"id": "outer", "type": "map", "config": {"items": "itme", "graph": graph}}],
+    });
+    let found: Vec<String> =
+        Graph::validate(&definition, &types).unwrap_err().iter().map(ToString::to_string).collect();
+    let place = "/nodes/0/config/graph/nodes/0/config/graph/nodes";
+    assert_eq!(
+        found,
+        [
+            format!(
+                "{place}/1/config/expression: there is no variable `itme`: in scope are `input`, `nodes`, `run`, `item` and `index`"
+            ),
+            format!("{place}/1/id: `x` is the id of {place}/0 already"),
+            "/nodes/0/config/items: there is no variable `itme`: in scope are `input`, `nodes` and `run`"
+                .to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn who_may_approve_is_named_by_what_can_be_an_e_mail_address() {
+    let store = std::sync::Arc::new(MemoryStore::new(std::sync::Arc::new(SystemClock)));
+    let types = NodeTypes::builtin().with("approval", Approval::new(store));
+    let with = |approvers: Value| {
+        let config = json!({"message": "may it?", "approvers": approvers});
+        let definition = json!({"nodes": [{"id": "a", "type": "approval", "config": config}]});
+        Graph::validate(&definition, &types).map(drop).map_err(|problems| problems.to_string())
+    };
+    assert_eq!(with(json!(["ada@example.org", "Bob@Example.org"])), Ok(()));
+    for wrong in [
+        json!(["nobody"]),
+        json!(["ada@example.org", "bob"]),
+        json!([]),
+        json!([1]),
+        json!(["${{input.x}}@example.org"]),
+    ] {
+        let found = with(wrong.clone()).unwrap_err();
+        assert!(found.contains("/nodes/0/config/approvers"), "{wrong}: {found}");
+    }
+}
+
+#[test]
+fn null_is_no_value_of_a_required_field() {
+    let whole = json!({
+        "nodes": [
+            {"id": "a", "type": "condition", "config": {"expression": "input.x"},
+                "circuit_breaker": {"failure_threshold": 1, "reset_seconds": 1}},
+            {"id": "b", "type": "delay", "config": {"seconds": 1}},
+            {"id": "c", "type": "map", "config": {"items": "input.l", "graph": {"nodes": [{"id": "x", "type": "trigger"}]}}},
+            {"id": "d", "type": "approval", "config": {"message": "may it?"}},
+        ],
+        "edges": [{"from": "a", "to": "b"}],
+    });
+    let store = std::sync::Arc::new(MemoryStore::new(std::sync::Arc::new(SystemClock)));
+    let types =
+        NodeTypes::builtin().with("map", MapNode::new(store.clone())).with("approval", Approval::new(store));
+    let problems = |definition: &Value| match Graph::validate(definition, &types) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.iter().map(ToString::to_string).collect(),
+    };
+    assert_eq!(problems(&whole), [""; 0]);
+    for pointer in [
+        "/nodes",
+        "/nodes/0/id",
+        "/nodes/0/type",
+        "/nodes/0/config/expression",
+        "/nodes/0/circuit_breaker/failure_threshold",
+        "/nodes/0/circuit_breaker/reset_seconds",
+        "/nodes/1/config/seconds",
+        "/nodes/2/config/items",
+        "/nodes/2/config/graph",
+        "/nodes/2/config/graph/nodes",
+        "/nodes/2/config/graph/nodes/0/id",
+        "/nodes/2/config/graph/nodes/0/type",
+        "/nodes/3/config/message",
+        "/edges/0/from",
+        "/edges/0/to",
+    ] {
+        let mut definition = whole.clone();
+        *definition.pointer_mut(pointer).unwrap() = Value::Null;
+        let found = problems(&definition);
+        assert!(
+            found.iter().any(|problem| problem.starts_with(&format!("{pointer}: is missing"))),
+            "{pointer}: {found:?}"
+        );
+    }
 }
 
 #[test]

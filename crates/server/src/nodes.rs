@@ -125,6 +125,43 @@ mod tests {
     }
 
     #[test]
+    fn null_is_no_value_of_a_required_field() {
+        let agent = json!({"provider": "scripted"});
+        for (node_type, config, required) in [
+            ("action", json!({"action": "call_api", "url": "https://example.org"}), ["action", "url"]),
+            (
+                "action",
+                json!({"action": "execute_pipeline", "pipeline_id": "0197b8a4-9ab1-7000-8000-000000000000"}),
+                ["action", "pipeline_id"],
+            ),
+            (
+                "action",
+                json!({"action": "send_notification", "channel": "webhook", "url": "https://example.org", "message": "x"}),
+                ["channel", "url"],
+            ),
+            (
+                "action",
+                json!({"action": "send_notification", "channel": "webhook", "url": "https://example.org", "message": "x"}),
+                ["action", "message"],
+            ),
+            ("agent", json!({"agent": agent, "prompt": "x"}), ["agent", "prompt"]),
+            ("agent", json!({"agent": agent, "prompt": "x"}), ["agent/provider", "prompt"]),
+            ("tool", json!({"tool": "read_file", "params": {"path": "x"}}), ["tool", "params/path"]),
+        ] {
+            assert!(problems(node_type, &config).is_empty(), "{config}");
+            for field in required {
+                let mut config = config.clone();
+                *config.pointer_mut(&format!("/{field}")).unwrap() = Value::Null;
+                let found = problems(node_type, &config);
+                assert!(
+                    found.iter().any(|problem| problem.starts_with(&format!("/{field}: "))),
+                    "{config}: {found:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn only_an_unescaped_opening_makes_a_text_computed() {
         assert!(is_computed_text("a ${{ input.x }}"));
         assert!(!is_computed_text("a $${{ input.x }}"));

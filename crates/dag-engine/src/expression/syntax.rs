@@ -8,9 +8,9 @@ use cel::common::ast::{
     CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SelectExpr, operators,
 };
 
-use super::ENVIRONMENT;
 use super::metered::{CONTAINER, INDEX, OPTIONAL, READ, STEP, metered};
 use super::shape::{appended, count, is_comparison, is_plain, is_small};
+use super::{ENVIRONMENT, IN_SCOPE};
 
 /// What `run` has.
 const RUN_FIELDS: &[&str] = &["id", "project_id"];
@@ -251,9 +251,7 @@ impl Walk {
             // The names of types are values of CEL: `type(x) == string`.
             "bool" | "bytes" | "double" | "duration" | "int" | "list" | "map" | "null_type" | "string"
             | "timestamp" | "type" | "uint" | "google" | "math" | "strings" | "lists" => {}
-            unknown => self
-                .problems
-                .push(format!("there is no variable `{unknown}`: in scope are `input`, `nodes` and `run`")),
+            unknown => self.problems.push(format!("there is no variable `{unknown}`: {IN_SCOPE}")),
         }
     }
 
@@ -284,12 +282,9 @@ fn is_function(name: &str) -> bool {
 
 /// The id in `nodes.<id>` and `nodes["<id>"]`, with the names that follow it as literally.
 fn named_node(expr: &Expr, local: &[String]) -> Option<(String, Vec<String>)> {
-    let (operand, name, is_test) = named(expr)?;
+    let (operand, name) = named(expr)?;
     match operand {
-        // `has(nodes.x)` asks for the node itself, which is known by then.
-        Expr::Ident(nodes) => {
-            (nodes == "nodes" && !is_test && !local.contains(nodes)).then(|| (name, Vec::new()))
-        }
+        Expr::Ident(nodes) => (nodes == "nodes" && !local.contains(nodes)).then(|| (name, Vec::new())),
         inner => {
             let (id, mut names) = named_node(inner, local)?;
             names.push(name);
@@ -298,14 +293,14 @@ fn named_node(expr: &Expr, local: &[String]) -> Option<(String, Vec<String>)> {
     }
 }
 
-/// What `operand.name`, `operand["name"]` and `has(operand.name)` select from, the name, and whether it is the last.
-fn named(expr: &Expr) -> Option<(&Expr, String, bool)> {
+/// What `operand.name`, `operand["name"]` and `has(operand.name)` select from, and the name.
+fn named(expr: &Expr) -> Option<(&Expr, String)> {
     match expr {
-        Expr::Select(select) => Some((&select.operand.expr, select.field.clone(), select.test)),
+        Expr::Select(select) => Some((&select.operand.expr, select.field.clone())),
         Expr::Call(call) if call.func_name == operators::INDEX && call.args.len() == 2 => {
             match &call.args[1].expr {
                 Expr::Literal(LiteralValue::String(name)) => {
-                    Some((&call.args[0].expr, name.inner().to_owned(), false))
+                    Some((&call.args[0].expr, name.inner().to_owned()))
                 }
                 _ => None,
             }

@@ -16,6 +16,7 @@ use gathering_domain::{EdgeOn, Join, Pointer, Problems};
 use serde_json::Value;
 
 use super::{Graph, GraphEdge};
+use crate::expression::Expression;
 
 impl Graph {
     /// Names the nodes that can never run, of a graph whose order is known.
@@ -27,17 +28,20 @@ impl Graph {
     ) {
         let mut is_never_true = vec![false; self.edges.len()];
         for (index, edge) in self.edges.iter().enumerate() {
-            let when = edge.when.as_ref().and_then(|when| when.constant());
-            let wrong = match when {
-                None | Some(Ok(Value::Bool(true))) => continue,
-                Some(Ok(Value::Bool(false))) => {
-                    is_never_true[index] = true;
-                    continue;
+            match edge.when.as_ref().and_then(always) {
+                Some(Ok(is_true)) => is_never_true[index] = !is_true,
+                Some(Err(wrong)) => problems.add(edge_places[edge.place].join("when"), wrong),
+                None => {}
+            }
+        }
+        for (node, at) in
+            self.nodes.iter().zip(node_places).filter(|(node, _)| node.node_type.decides_edges())
+        {
+            node.config.for_each_expression(&at.join("config"), &mut |at, expression| {
+                if let Some(Err(wrong)) = always(expression) {
+                    problems.add(at.clone(), wrong);
                 }
-                Some(Ok(_)) => "must be true or false, and is always something else".to_owned(),
-                Some(Err(error)) => format!("has no value: {error}"),
-            };
-            problems.add(edge_places[edge.place].join("when"), wrong);
+            });
         }
         let mut never_runs = vec![false; self.nodes.len()];
         for &node in &self.order {
@@ -99,4 +103,13 @@ impl Graph {
         }
         None
     }
+}
+
+/// What a condition always is, or what is wrong with it; `None` if that depends on what it reads.
+fn always(condition: &Expression) -> Option<Result<bool, String>> {
+    Some(match condition.constant()? {
+        Ok(Value::Bool(value)) => Ok(value),
+        Ok(_) => Err("must be true or false, and is always something else".to_owned()),
+        Err(error) => Err(format!("has no value: {error}")),
+    })
 }

@@ -1,4 +1,5 @@
-//! What expressions read of nodes: only nodes that are resolved by then, and only what a node has.
+//! What expressions read of nodes: only nodes that are resolved by then, and only what a node has. So what an expression
+//! sees is final and durable when it is evaluated, and replay sees the same.
 
 use gathering_domain::{Pointer, Problems};
 
@@ -72,6 +73,13 @@ impl Graph {
     ) {
         if expression.reads_item() && !self.is_item {
             let message = "there is no variable `item` or `index` here: only the graph of a `map` has them";
+            problems.add(at.clone(), message);
+        }
+        if expression.reads_any_node() && at_node.is_some() {
+            // What it would see of nodes that are not upstream depends on how far they happen to be, and is in no journal: a
+            // run that is rebuilt would be decided otherwise.
+            let message = "must name the nodes that it reads, as `nodes.<id>` or `nodes[\"<id>\"]`: only the run's `output` may \
+                           read `nodes` as a whole or by computed names";
             problems.add(at.clone(), message);
         }
         let place = found.places.len();

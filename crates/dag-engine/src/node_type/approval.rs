@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
-use gathering_domain::WaitingFor;
+use gathering_domain::{Email, WaitingFor};
 use serde_json::{Value, json};
 
 use super::{Attempt, NodeType, Outcome, Wait};
@@ -53,10 +53,11 @@ impl NodeType for Approval {
         // Who may decide is checked when they do, so it must be known without running anything.
         if let Some(approvers) = config.optional("approvers", Shape::Array) {
             let words = approvers.as_array().map(Vec::as_slice).unwrap_or_default();
-            let is_plain = |word: &Value| {
-                word.as_str().is_some_and(|word| !word.is_empty() && !crate::template::is_computed(word))
+            let is_address = |word: &Value| {
+                let word = word.as_str().filter(|word| !crate::template::is_computed(word));
+                word.is_some_and(|word| word.parse::<Email>().is_ok())
             };
-            if words.is_empty() || !words.iter().all(is_plain) {
+            if words.is_empty() || !words.iter().all(is_address) {
                 config.problem("approvers", "must be a list of e-mail addresses, and none of them computed");
             }
         }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use gathering_dag_engine::{Graph, NodeTypes, Places};
+use gathering_dag_engine::{Graph, NodeTypes, Places, read_json};
 use gathering_domain::Problem;
 use serde_json::Value;
 
@@ -62,7 +62,7 @@ async fn read_text(path: &Path) -> Result<String, String> {
 /// JSON where it looks like JSON, as its errors are then about JSON; else YAML.
 fn parse(text: &str) -> Result<Value, String> {
     if text.trim_start().starts_with('{')
-        && let Ok(document) = serde_json::from_str(text)
+        && let Ok(document) = read_json(text.as_bytes())
     {
         return Ok(document);
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use gathering_dag_engine::{RunStore, Seq, check_value};
+use gathering_dag_engine::{RunStore, Seq, check_value, read_json};
 use gathering_domain::{RunId, RunState};
 use gathering_persistence::RunRow;
 use serde_json::{Value, json};
@@ -238,7 +238,7 @@ async fn read_input(text: &str) -> Result<Value, String> {
         }
         None => text.to_owned(),
     };
-    let input = serde_json::from_str(&text).map_err(|error| format!("is not JSON: {error}"))?;
+    let input = read_json(text.as_bytes()).map_err(|error| format!("is not JSON: {error}"))?;
     check_value(&input).map_err(|limit| limit.to_string())?;
     Ok(input)
 }

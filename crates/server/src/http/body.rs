@@ -14,7 +14,7 @@ use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use actix_web::{FromRequest, HttpRequest};
 use futures::StreamExt;
 use gathering_auth::Caller;
-use gathering_dag_engine::{Fields, Places};
+use gathering_dag_engine::{Fields, Places, read_json};
 use gathering_domain::{Pointer, Problems};
 use serde_json::Value;
 
@@ -244,7 +244,7 @@ fn parse(format: Format, bytes: Vec<u8>) -> Result<(Value, Source), Problem> {
     }
     match format {
         Format::Json => {
-            let value = serde_json::from_slice(&bytes);
+            let value = read_json(&bytes);
             let value = value.map_err(|error| malformed(format!("the body is no JSON: {error}")))?;
             Ok((value, Source::Json))
         }
