@@ -28,6 +28,7 @@ mod local_runs;
 mod maintenance;
 mod members;
 mod migrate;
+mod overdue;
 mod pipelines;
 mod pool;
 mod projects;

@@ -12,7 +12,7 @@ use gathering_dag_engine::{
 use gathering_domain::{Digest, NodeId, RunEvent, RunId, RunState, WaitingFor};
 use gathering_persistence::{
     Acceptance, CancelRequest, DatabaseError, PgRunStore, Recoveries, RunFilter, RunOrigin, Runs, WakeBus,
-    recover_dead_instances,
+    end_overdue_instances, recover_dead_instances,
 };
 use serde_json::{Value, json};
 
@@ -272,6 +272,33 @@ async fn an_instance_that_owns_runs_while_its_heart_stands_still_loses_its_sessi
     let found = recover_dead_instances(&world.pool, 20, STUCK).await.unwrap();
     assert_eq!(found, Recoveries::default(), "who owns nothing may be silent for long");
     assert!(!instances[&idle].lost().is_cancelled() && !instances[&well].lost().is_cancelled());
+}
+
+#[tokio::test]
+async fn an_instance_that_drives_a_run_long_past_its_deadline_loses_its_session_and_it_goes_on() {
+    let world = World::new().await;
+    let stuck = world.begin_instance().await;
+    let run = world.accept().await;
+    claim_one(&world, stuck).await;
+    let is_stuck = async || end_overdue_instances(&world.pool, STUCK).await.unwrap() == [stuck];
+    assert!(!is_stuck().await, "it has no deadline");
+    world.db.execute("UPDATE runs SET deadline_at = now() - interval '1 hour'").await;
+    assert!(!is_stuck().await, "it has just claimed it");
+    world.db.execute("UPDATE runs SET started_at = now() - interval '2 hours'").await;
+    world
+        .db
+        .execute(&format!(
+            "INSERT INTO run_journal (run_id, seq, kind, epoch) VALUES ('{run}', 99, 'taken_over', 1)"
+        ))
+        .await;
+    assert!(!is_stuck().await, "something happened just now");
+    world.db.execute("UPDATE run_journal SET at = now() - interval '1 hour'").await;
+    assert!(is_stuck().await);
+    wait_until("the run is queued again", async || {
+        recover_dead_instances(&world.pool, 20, STUCK).await.unwrap();
+        runs(&world).find(run).await.unwrap().unwrap().state == RunState::Queued
+    })
+    .await;
 }
 
 /// Its lock is held by whoever recovers it, in a transaction.
