@@ -364,7 +364,7 @@ async fn an_admin_sees_the_instances_and_what_they_drive() -> Result<()> {
     let first = Server::start(&database).await?;
     let peer = Peer::start(|_| Answer::held(json!({}))).await?;
     let ada = first.client().join("ada@example.org").await?;
-    start_asking(&ada, &peer).await?;
+    let run = start_asking(&ada, &peer).await?;
     let mut second = Server::start(&database).await?;
     let listed = ada.get("/api/v1/system/instances").await?.expect(200)?;
     assert_eq!(listed["next_cursor"], Value::Null);
@@ -376,6 +376,9 @@ async fn an_admin_sees_the_instances_and_what_they_drive() -> Result<()> {
         .collect();
     let pid = |server: &Server| Some(u64::from(server.id()));
     assert_eq!(shown, [(pid(&first), Some(1), Some("active")), (pid(&second), Some(0), Some("active"))]);
+    let driven: Vec<_> =
+        listed["items"].as_array().into_iter().flatten().map(|one| &one["run_ids"]).collect();
+    assert_eq!(driven, [&json!([run]), &json!([])], "who owns what");
     for field in ["id", "hostname", "version", "started_at", "heartbeat_at"] {
         assert!(listed["items"][0][field].is_string(), "{field} in {listed}");
     }
