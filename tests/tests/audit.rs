@@ -1,7 +1,7 @@
 //! The record of what concerned security: complete, for admins, and for good.
 
 use anyhow::{Context, Result};
-use gathering_e2e::{Client, Database, PASSWORD, Server};
+use gathering_e2e::{Client, Database, PASSWORD, Raw, Server, head};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -81,7 +81,14 @@ async fn what_happens_to_sessions_is_recorded_with_address_and_request() -> Resu
 
     let (client, request) = named(&nobody.login("bob@example.org").await?);
     client.post("/api/v1/auth/logout", &json!({})).await?.expect(204)?;
-    check_recorded(&admin, "logged_out", &request, Some(&bob)).await?;
+    let alone = check_recorded(&admin, "logged_out", &request, Some(&bob)).await?;
+    assert!(alone["detail"]["session"].is_string() && alone["detail"]["other_session"].is_null(), "{alone}");
+    let (_, refresh_token) = nobody.session("bob@example.org").await?;
+    let (client, request) = named(&nobody.login("bob@example.org").await?);
+    client.post("/api/v1/auth/logout", &json!({"refresh_token": refresh_token})).await?.expect(204)?;
+    let both = check_recorded(&admin, "logged_out", &request, Some(&bob)).await?;
+    let (own, other) = (&both["detail"]["session"], &both["detail"]["other_session"]);
+    assert!(own.is_string() && other.is_string() && own != other, "{both}");
     Ok(())
 }
 
@@ -209,5 +216,32 @@ async fn the_database_itself_refuses_to_change_the_record() -> Result<()> {
     // Not even with the account that it is about.
     session.execute("DELETE FROM users", &[]).await.ok();
     assert_eq!(database.rows().await?["audit_events"], before);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_behind_a_proxy_hides_its_address_by_nothing_that_it_sends() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = start(&database).await?;
+    let admin = server.client().join("admin@example.org").await?;
+    let body = json!({"email": "ada@example.org", "password": "a wrong horse"}).to_string();
+    // What the client sent, and what its proxy adds to it in the same line or in one of its own.
+    let spoofed = [b"\xff\xfe, ".as_slice(), b"nonsense, ", b"6.6.6.6, ", b"\xe4\r\nx-forwarded-for: "];
+    for sent in spoofed {
+        for added in [ADDRESS.to_owned(), format!("{ADDRESS}:4711")] {
+            let request = Uuid::now_v7().to_string();
+            let headers = [("content-type", "application/json"), ("x-request-id", request.as_str())];
+            let mut whole = head("POST", "/api/v1/auth/login", &headers, body.len() as u64);
+            whole.truncate(whole.len() - 2);
+            for piece in [b"x-forwarded-for: ", sent, added.as_bytes(), b"\r\n\r\n", body.as_bytes()] {
+                whole.extend_from_slice(piece);
+            }
+            let mut raw = Raw::connect(server.address()).await?;
+            raw.send(whole).await?;
+            let reply = raw.reply().await?;
+            assert!([401, 429].contains(&reply.status), "{}", reply.text());
+            check_recorded(&admin, "login_failed", &request, None).await?;
+        }
+    }
     Ok(())
 }

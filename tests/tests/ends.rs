@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use gathering_e2e::{
-    Answer, Client, Database, Peer, Request, Several, begin, call, check_journals, is_full_soak, pipeline,
-    wait_until,
+    Answer, Client, Database, Peer, Request, Server, Several, begin, call, check_journals, is_full_soak,
+    pipeline, wait_until,
 };
 use serde_json::{Value, json};
 use tokio_postgres::Client as Session;
@@ -273,4 +273,35 @@ async fn i5_an_attempt_ends_at_its_nodes_timeout_and_its_call_is_given_up() -> R
     assert_eq!(peer.requests_to("/hang").len(), 2 * runs.len(), "two attempts each, and nothing afterwards");
     assert!(peer.requests_to("/after").is_empty());
     check_journals(&session).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i4_a_cancel_and_a_deadline_need_no_room_for_another_run() -> Result<()> {
+    let database = Database::empty().await?;
+    let peer = peer().await?;
+    let server = Server::start_with(&database, |command| {
+        command.env("GATHERING_MAX_CONCURRENT_RUNS", "1").env("GATHERING_OUTBOUND_ALLOW", "127.0.0.0/8");
+    })
+    .await?;
+    let ada = server.client().join("ada@example.org").await?;
+    let waits = ada.start_run(&ada.create_pipeline(&parked()).await?).await?;
+    ada.run_in(&waits, &["waiting"], LIMIT).await?;
+    let fills = ada.start_run(&ada.create_pipeline(&pipeline(&[hang(&peer)], &[])).await?).await?;
+    wait_until(LIMIT, "it fills all room", async || match asked(&peer, &fills, "hang").len() {
+        1 => Ok(()),
+        n => Err(format!("{n} calls hang")),
+    })
+    .await?;
+    let mut limited = pipeline(&[call("late", &peer.url("/late"))], &[]);
+    limited["timeout_seconds"] = json!(1);
+    let queued = ada.start_run(&ada.create_pipeline(&limited).await?).await?;
+    let took = cancel(&ada, &waits).await?;
+    report("from the request to `cancelled` without room, as the client sees it", took.as_secs_f64());
+    assert!(took < TOLD, "{took:?}");
+    let ended = ada.run_in(&queued, &ENDED, LIMIT).await?;
+    assert_eq!(ended["state"], "timed_out");
+    assert!(peer.requests_to("/late").is_empty(), "nothing of it was executed");
+    let still = ada.get(&format!("/api/v1/runs/{fills}")).await?.expect(200)?;
+    assert_eq!(still["state"], "running");
+    check_journals(&database.session().await?).await
 }

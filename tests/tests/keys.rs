@@ -114,7 +114,11 @@ async fn what_is_no_key_is_not_made() -> Result<()> {
     }
     let one_more = ada.post(KEYS, &json!({"name": "a", "scopes": ["read"]})).await?;
     one_more.expect_problem(409, "conflict")?;
-    assert_eq!(ada.get(KEYS).await?.expect(200)?["items"].as_array().map(Vec::len), Some(100));
+    let first = ada.get(KEYS).await?.expect(200)?;
+    assert_eq!(first["items"].as_array().map(Vec::len), Some(50), "a page, as of every list");
+    let cursor = first["next_cursor"].as_str().context("no cursor")?;
+    let second = ada.get(&format!("{KEYS}?cursor={cursor}")).await?.expect(200)?;
+    assert_eq!((second["items"].as_array().map(Vec::len), &second["next_cursor"]), (Some(50), &Value::Null));
     Ok(())
 }
 
@@ -172,5 +176,19 @@ async fn the_token_key_is_replaced_without_logging_anybody_out() -> Result<()> {
     gone.expect_problem(401, "not-authenticated")?;
     let next = json!({"refresh_token": refreshed["refresh_token"]});
     server.client().post("/api/v1/auth/refresh", &next).await?.expect(200)?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_makes_a_token_key_beside_a_shared_database_is_told_that_other_hosts_need_it() -> Result<()> {
+    let database = Database::empty().await?;
+    let is_told = |server: &Server| {
+        let log = server.log();
+        log.lines().any(|line| line.contains("WARN") && line.contains("the same GATHERING_TOKEN_KEY"))
+    };
+    let mut first = Server::start(&database).await?;
+    assert!(is_told(&first), "{}", first.log());
+    first.stop(LIMIT).await?;
+    assert!(!is_told(&Server::start(&database).await?), "the key was there");
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use gathering_e2e::{Answer, Client, Database, Peer, Server, begin, call, pipeline};
+use gathering_e2e::{Answer, Client, Database, Peer, Process, Server, begin, call, pipeline, wait_until};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -196,6 +196,100 @@ async fn a_default_project_and_one_with_a_run_under_way_are_not_deleted() -> Res
     assert!(!files.exists(), "its files are gone: {}", files.display());
     for gone in [format!("/api/v1/pipelines/{pipeline}"), format!("/api/v1/runs/{run}"), path(&project)] {
         ada.get(&gone).await?.expect_problem(404, "not-found")?;
+    }
+    Ok(())
+}
+
+/// A pipeline that asks the peer and then writes into its workspace.
+fn asks_and_writes(peer: &Peer) -> Value {
+    let params = json!({"path": "written.txt", "content": "by the run"});
+    let write = json!({"id": "write", "type": "tool", "config": {"tool": "write_file", "params": params}});
+    let nodes = [begin(), call("ask", &peer.url("/")), write];
+    pipeline(&nodes, &[("begin", "ask"), ("ask", "write")])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_directory_of_a_local_run_is_reached_by_nobody_through_the_api_but_the_run_is_finished()
+-> Result<()> {
+    let (database, peer) = (Database::empty().await?, Peer::start(|_| Answer::held(json!({}))).await?);
+    let (directory, file) = (database.directory().join("mine"), database.directory().join("mine.json"));
+    std::fs::create_dir(&directory)?;
+    std::fs::write(directory.join("diary.txt"), "private")?;
+    std::fs::write(&file, asks_and_writes(&peer).to_string())?;
+    let arguments = ["run", &file.display().to_string(), "--workspace", &directory.display().to_string()];
+    let mut process = Process::start(&mut database.command(&arguments)?)?;
+    peer.asked(1, LIMIT).await.with_context(|| process.last_words())?;
+    process.kill()?;
+
+    let server = Server::start(&database).await?;
+    let admin = server.client().join("admin@example.org").await?;
+    let session = database.session().await?;
+    let local = "SELECT p.id::text, r.id::text FROM runs r JOIN projects p ON p.id = r.project_id \
+                 WHERE p.workspace_path IS NOT NULL";
+    let row = session.query_one(local, &[]).await?;
+    let (project, run): (String, String) = (row.get(0), row.get(1));
+    peer.release();
+    wait_until(LIMIT, "the server finishes the run", async || {
+        let state =
+            session.query_one("SELECT state FROM runs", &[]).await.map_err(|error| error.to_string())?;
+        let state: String = state.get(0);
+        if state == "succeeded" { Ok(()) } else { Err(state) }
+    })
+    .await?;
+    assert_eq!(std::fs::read_to_string(directory.join("written.txt"))?, "by the run");
+
+    // Neither as an admin, nor as one who was made a member, or left a pipeline there, when that was possible.
+    let eve = server.client().join("eve@example.org").await?;
+    let pipeline = uuid::Uuid::now_v7().to_string();
+    let left_over = "WITH member AS (INSERT INTO project_members (project_id, user_id, role) VALUES ($1::text::uuid, $2::text::uuid, 'owner')), \
+                     pipeline AS (INSERT INTO pipelines (id, project_id, name, version) VALUES ($3::text::uuid, $1::text::uuid, 'left over', 1)) \
+                     INSERT INTO pipeline_versions (pipeline_id, version, graph_digest) SELECT $3::text::uuid, 1, graph_digest FROM runs";
+    session.execute(left_over, &[&project, &eve.user_id().await?, &pipeline]).await?;
+    for client in [&admin, &eve] {
+        check_invisible(client, &project, &pipeline, &run).await?;
+    }
+    let mut names: Vec<_> =
+        std::fs::read_dir(&directory)?.map(|entry| Ok(entry?.file_name())).collect::<std::io::Result<_>>()?;
+    names.sort();
+    assert_eq!(names, ["diary.txt", "written.txt"]);
+    assert_eq!(std::fs::read_to_string(directory.join("diary.txt"))?, "private");
+    Ok(())
+}
+
+/// That neither the project nor what is in it can be seen, changed or used.
+async fn check_invisible(client: &Client, project: &str, pipeline: &str, run: &str) -> Result<()> {
+    let path = path(project);
+    let member = member_path(project, &client.user_id().await?);
+    let diary = format!("{path}/files/diary.txt");
+    let (pipeline_path, run_path) = (format!("/api/v1/pipelines/{pipeline}"), format!("/api/v1/runs/{run}"));
+    let new = json!({"project_id": project, "name": "a", "definition": {"nodes": [begin()], "edges": []}});
+    for refused in [
+        client.get(&path).await?,
+        client.patch(&path, &json!({"name": "ours"})).await?,
+        client.get(&format!("{path}/members")).await?,
+        client.put(&member, &json!({"role": "owner"})).await?,
+        client.get(&format!("{path}/files")).await?,
+        client.get(&diary).await?,
+        client.put_bytes(&diary, "overwritten").await?,
+        client.put_bytes(&format!("{path}/files/new.txt"), "new").await?,
+        client.delete(&diary).await?,
+        client.post("/api/v1/pipelines", &new).await?,
+        client.get(&pipeline_path).await?,
+        client.post(&format!("{pipeline_path}/runs"), &json!({})).await?,
+        client.get(&run_path).await?,
+        client.get(&format!("{run_path}/journal")).await?,
+        client.get(&format!("{run_path}/stream")).await?,
+        client.post(&format!("{run_path}/rerun"), &json!({"from": "start"})).await?,
+        client.delete(&path).await?,
+    ] {
+        refused.expect_problem(404, "not-found")?;
+    }
+    for list in [PROJECTS, "/api/v1/pipelines", "/api/v1/runs"] {
+        let listed = items(client, list).await?;
+        assert!(
+            listed.iter().all(|item| item["id"] != project && item["project_id"] != project),
+            "{listed:?}"
+        );
     }
     Ok(())
 }

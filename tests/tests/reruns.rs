@@ -62,3 +62,27 @@ async fn a_rerun_reuses_what_succeeded_before_its_point() -> Result<()> {
     assert_eq!(ada.run_in(&first, &ENDS, LIMIT).await?["state"], "failed");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_failed_in_its_output_alone_is_taken_up_there() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let peer = Peer::start(|_| Answer::now(200, json!({}))).await?;
+    let ada = server.client().join("ada@example.org").await?;
+    let mut definition = pipeline(&[call("a", &peer.url("/a"))], &[]);
+    definition["output"] = json!("[nodes.a.output.status, input.n]");
+    let id = ada.create_pipeline(&definition).await?;
+    let first = ada.start_run(&id).await?;
+    let failed = ada.run_in(&first, &ENDS, LIMIT).await?;
+    assert_eq!(
+        (&failed["state"], &failed["error"]["kind"]),
+        (&json!("failed"), &json!("output")),
+        "{failed}"
+    );
+    let body = json!({"from": "failed", "input": {"n": 7}});
+    let again = ada.post(&format!("/api/v1/runs/{first}/rerun"), &body).await?.expect(202)?;
+    let second = ada.run_in(again["id"].as_str().context("no id")?, &ENDS, LIMIT).await?;
+    assert_eq!((&second["state"], &second["output"]), (&json!("succeeded"), &json!([200, 7])), "{second}");
+    assert_eq!(peer.requests_to("/a").len(), 1, "what succeeded is not done again");
+    Ok(())
+}

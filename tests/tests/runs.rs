@@ -80,6 +80,27 @@ async fn the_same_key_is_the_same_run_and_another_body_a_conflict() -> Result<()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_same_key_answers_the_same_run_though_its_pipeline_is_disabled_since() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let ada = server.client().join("ada@example.org").await?;
+    let id = ada.create_pipeline(&pipeline(&[begin()], &[])).await?;
+    let body = json!({"input": {"n": 1}});
+    let first = start_with_key(&ada, &id, "order-1", &body).await?.expect(202)?;
+    ada.put(&format!("/api/v1/pipelines/{id}"), &json!({"enabled": false})).await?.expect(200)?;
+    let again = start_with_key(&ada, &id, "order-1", &body).await?.expect(202)?;
+    assert_eq!(again["id"], first["id"]);
+    let other = start_with_key(&ada, &id, "order-1", &json!({"input": {"n": 2}})).await?;
+    other.expect_problem(409, "conflict")?;
+    let new = start_with_key(&ada, &id, "order-2", &body).await?;
+    new.expect_problem(409, "conflict")?;
+    // Who may not see the run is told nothing, key or not.
+    let eve = server.client().join("eve@example.org").await?;
+    start_with_key(&eve, &id, "order-1", &body).await?.expect_problem(404, "not-found")?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn i5_a_cancelled_run_ends_within_seconds_and_its_request_is_given_up() -> Result<()> {
     let database = Database::empty().await?;
     let server = Server::start(&database).await?;

@@ -1,4 +1,5 @@
-//! What the source itself must not hold: SQL that is put together from strings, or that stands outside persistence.
+//! What the source itself must not hold: SQL that is put together from strings, or that stands outside persistence, and
+//! handlers that could decide too early.
 
 use std::path::{Path, PathBuf};
 
@@ -333,6 +334,22 @@ fn sql_stands_in_persistence_only() -> Result<()> {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(n_found > 10, "the test looks at nothing");
+    Ok(())
+}
+
+/// What a caller may is decided when their body has come whole, so a handler gets the two together.
+#[test]
+fn no_handler_knows_its_caller_before_their_body() -> Result<()> {
+    let handlers = Path::new("crates/server/src/http");
+    let mut n_bodies = 0;
+    for (path, source) in sources()?.into_iter().filter(|(path, _)| path.starts_with(handlers)) {
+        let signatures = source.split("async fn ").skip(1).filter_map(|rest| rest.split('{').next());
+        for signature in signatures.filter(|text| text.contains(": Body") || text.contains(": OpenBody")) {
+            n_bodies += 1;
+            assert!(!signature.contains("Authenticated"), "{}: {signature}", path.display());
+        }
+    }
+    assert!(n_bodies > 10, "{n_bodies} handlers with a body");
     Ok(())
 }
 

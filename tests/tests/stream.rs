@@ -326,12 +326,45 @@ async fn a_quiet_stream_shows_that_it_lives_to_those_who_may_still_see_the_run()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_busy_stream_ends_at_once_for_those_who_may_not_see_the_run_any_more() -> Result<()> {
+    const N_CALLS: usize = 40;
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let peer = Peer::start(|_| Answer::slow(Duration::from_millis(200), json!({}))).await?;
+    let scene = Scene::set(server.client()).await?;
+    let names: Vec<String> = (0..N_CALLS).map(|number| format!("ask{number}")).collect();
+    let nodes: Vec<Value> = names.iter().map(|name| call(name, &peer.url("/"))).collect();
+    let edges: Vec<_> = names.windows(2).map(|pair| (pair[0].as_str(), pair[1].as_str())).collect();
+    let body = json!({"project_id": scene.project, "name": "busy", "definition": pipeline(&nodes, &edges)});
+    let busy = scene.owner.post("/api/v1/pipelines", &body).await?.expect(201)?;
+    let run = scene.owner.start_run(busy["id"].as_str().context("no id")?).await?;
+    let session = server.client().login("editor@example.org").await?;
+    let mut stays = Events::open(&scene.owner, &run, None).await?;
+    let mut leaves = Events::open(&scene.viewer, &run, None).await?;
+    let mut logs_out = Events::open(&session, &run, None).await?;
+    for stream in [&mut stays, &mut leaves, &mut logs_out] {
+        stream.up_to("effect_started", "ask1").await?;
+    }
+    let member = format!("/api/v1/projects/{}/members/{}", scene.project, scene.viewer.user_id().await?);
+    assert_eq!(scene.owner.delete(&member).await?.status, 204);
+    assert_eq!(session.post("/api/v1/auth/logout", &json!({})).await?.status, 204);
+    for stream in [&mut leaves, &mut logs_out] {
+        let rest = stream.rest().await?;
+        let is_whole = rest.iter().any(|event| event.kind == "run_ended");
+        assert!(!is_whole && stream.n_comments == 0, "{} events, {}", rest.len(), stream.n_comments);
+    }
+    let events = stays.rest().await?;
+    assert_eq!(events.last().map(|last| last.kind.as_str()), Some("run_ended"), "others see it all");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_admin_sees_the_instances_and_what_they_drive() -> Result<()> {
     let database = Database::empty().await?;
     let first = Server::start(&database).await?;
     let peer = Peer::start(|_| Answer::held(json!({}))).await?;
     let ada = first.client().join("ada@example.org").await?;
-    start_asking(&ada, &peer).await?;
+    let run = start_asking(&ada, &peer).await?;
     let mut second = Server::start(&database).await?;
     let listed = ada.get("/api/v1/system/instances").await?.expect(200)?;
     assert_eq!(listed["next_cursor"], Value::Null);
@@ -343,6 +376,9 @@ async fn an_admin_sees_the_instances_and_what_they_drive() -> Result<()> {
         .collect();
     let pid = |server: &Server| Some(u64::from(server.id()));
     assert_eq!(shown, [(pid(&first), Some(1), Some("active")), (pid(&second), Some(0), Some("active"))]);
+    let driven: Vec<_> =
+        listed["items"].as_array().into_iter().flatten().map(|one| &one["run_ids"]).collect();
+    assert_eq!(driven, [&json!([run]), &json!([])], "who owns what");
     for field in ["id", "hostname", "version", "started_at", "heartbeat_at"] {
         assert!(listed["items"][0][field].is_string(), "{field} in {listed}");
     }

@@ -51,6 +51,24 @@ impl FromRequest for LoggedIn {
     }
 }
 
+/// A caller with what they sent. A slow sender can be logged out, or lose their role, while their body is on its way: so
+/// the body comes first, and who sends it is asked when it is there.
+struct Sent<T>(Caller, T);
+
+impl<T: FromRequest + 'static> FromRequest for Sent<T> {
+    type Error = actix_web::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Self::Error>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut dev::Payload) -> Self::Future {
+        let (request, body) = (request.clone(), T::from_request(request, payload));
+        Box::pin(async move {
+            let body = body.await.map_err(Into::into)?;
+            let LoggedIn(caller) = LoggedIn::extract(&request).await?;
+            Ok(Self(caller, body))
+        })
+    }
+}
+
 /// From where a request comes. Behind a proxy this is the proxy's address, and all clients would share one login
 /// budget: take the address from its header then, and only if the peer is that proxy.
 fn origin_of(request: &HttpRequest) -> Origin {
@@ -184,10 +202,9 @@ async fn me(service: Data<Service>, LoggedIn(caller): LoggedIn) -> Answer {
 #[put("/password")]
 async fn change_password(
     service: Data<Service>,
-    LoggedIn(caller): LoggedIn,
-    body: Json<ChangingPassword>,
+    Sent(caller, Json(change)): Sent<Json<ChangingPassword>>,
 ) -> Answer {
-    let ChangingPassword { current_password, new_password } = body.into_inner();
+    let ChangingPassword { current_password, new_password } = change;
     service.auth.change_password(&caller, current_password, new_password).await?;
     Ok(Json(json!({ "changed": true })))
 }
@@ -208,7 +225,7 @@ async fn read_notes(service: Data<Service>, LoggedIn(caller): LoggedIn) -> Answe
 }
 
 #[post("/notes")]
-async fn add_note(service: Data<Service>, LoggedIn(caller): LoggedIn, note: String) -> Answer {
+async fn add_note(service: Data<Service>, Sent(caller, note): Sent<String>) -> Answer {
     authorize(&caller, Some(ProjectRole::Editor), Action::Write).map_err(AuthError::from)?;
     let mut notes = service.notes.lock().unwrap_or_else(PoisonError::into_inner);
     if notes.len() == MAX_NOTES {

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use gathering_domain::{Email, ProjectId, UserId};
 use serde_json::json;
 
-use crate::{AuditEvent, AuditKind, Charge, Origin, Role, SessionId};
+use crate::{AuditEvent, AuditKind, Charge, Origin, Role, SessionId, StoreError};
 
 /// A person or program that can log in, as others may see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +87,18 @@ impl AccountChange {
             role: self.role.unwrap_or(account.role),
             is_active: self.is_active.unwrap_or(account.is_active),
             ..account.clone()
+        }
+    }
+
+    /// Whether the admin who does it still may, by their account as it stands when the store makes the change.
+    ///
+    /// # Errors
+    /// [`StoreError::Revoked`] if it is disabled or gone, [`StoreError::Denied`] if it is no admin's any more.
+    pub fn permitted(by: Option<&Account>) -> Result<(), StoreError> {
+        match by.filter(|by| by.is_active) {
+            None => Err(StoreError::Revoked),
+            Some(by) if by.role == Role::Admin => Ok(()),
+            Some(_) => Err(StoreError::Denied),
         }
     }
 

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use gathering_domain::{ApiKeyId, Digest, Secret, UserId};
 
 use crate::opaque::OpaqueToken;
-use crate::{Role, Scopes};
+use crate::{Role, Scopes, SessionId, TokenId};
 
 /// Says in logs and secret scanners what leaked, and tells keys from access tokens.
 const PREFIX: &str = "grk_";
@@ -82,6 +82,10 @@ pub struct NewApiKey {
     pub id: ApiKeyId,
     /// Whose.
     pub user: UserId,
+    /// The session of who creates it.
+    pub session: SessionId,
+    /// The access token that they showed.
+    pub token: TokenId,
     /// What its owner calls it.
     pub name: String,
     /// The digest of its secret; the secret itself is not kept.

@@ -8,6 +8,8 @@ use chrono::{DateTime, Utc};
 use gathering_domain::{AuditEventId, RequestId, UserId};
 use serde_json::{Map, Value, json};
 
+use crate::SessionId;
+
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Origin {
@@ -131,6 +133,15 @@ impl AuditEvent {
     #[must_use]
     pub fn because(mut self, reason: &'static str) -> Self {
         self.detail = json!({ "reason": reason });
+        self
+    }
+
+    /// The event of a session's end, with the other session that ended with it.
+    #[must_use]
+    pub fn with_other_session(mut self, session: SessionId) -> Self {
+        if let Some(detail) = self.detail.as_object_mut() {
+            detail.insert("other_session".to_owned(), json!(session));
+        }
         self
     }
 

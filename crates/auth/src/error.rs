@@ -78,6 +78,8 @@ impl From<StoreError> for AuthError {
         match error {
             StoreError::AccountExists => AuthError::AccountExists,
             StoreError::NoAccount => AuthError::NoAccount,
+            StoreError::Revoked => AuthError::Revoked,
+            StoreError::Denied => AuthError::Denied(Denied::Forbidden),
             StoreError::LastAdmin => AuthError::LastAdmin,
             StoreError::TooManyKeys => AuthError::TooManyKeys,
             other => AuthError::Store(other),

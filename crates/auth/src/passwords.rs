@@ -79,32 +79,38 @@ pub enum PasswordError {
     Interrupted,
 }
 
-/// Permits that a computation holds until it has ended, even if nobody waits for it any more: a caller who goes away
-/// must not make room for more work than there are threads.
+/// A place in the queue, for whoever must know that there is one before they do something else: what is computed with
+/// it (`verify_at`, `hash_at`) is not refused for [`PasswordError::Overloaded`]. Given up when
+/// it is dropped and what is computed with it has ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    _entrance: Arc<OwnedSemaphorePermit>,
+}
+
+/// What a computation holds until it has ended, even if nobody waits for it any more: a caller who goes away must not
+/// make room for more work than there are threads.
 struct Turn {
-    _entrance: OwnedSemaphorePermit,
+    _place: Place,
     _thread: OwnedSemaphorePermit,
 }
 
 impl Passwords {
-    /// A pool with these bounds. Computes one hash, so it takes as long as a login; call it at the start.
+    /// A pool with these bounds.
     ///
     /// # Errors
-    /// [`PasswordError::Cost`] if the cost is out of bounds, [`PasswordError::Bcrypt`] if there is no randomness.
+    /// [`PasswordError::Cost`] if the cost is out of bounds.
     pub fn new(settings: PasswordSettings) -> Result<Self, PasswordError> {
         if !(4..=31).contains(&settings.cost) {
             return Err(PasswordError::Cost { cost: settings.cost });
         }
         let n_threads = settings.n_threads.max(1);
-        // No one can type this one: it is longer than a password may be.
-        let nobodys = bcrypt::hash([0xff; MAX_BYTES], settings.cost).map_err(PasswordError::Bcrypt)?;
         Ok(Self {
             cost: settings.cost,
             entrance: Arc::new(Semaphore::new(
                 n_threads.saturating_add(settings.n_waiting).min(Semaphore::MAX_PERMITS),
             )),
             threads: Arc::new(Semaphore::new(n_threads.min(Semaphore::MAX_PERMITS))),
-            nobodys: Arc::new(PasswordHash::from(nobodys)),
+            nobodys: Arc::new(hash_of_nobody(settings.cost)),
             done: Arc::default(),
         })
     }
@@ -126,6 +132,16 @@ impl Passwords {
         problems
     }
 
+    /// A place in the queue, at once.
+    ///
+    /// # Errors
+    /// [`PasswordError::Overloaded`].
+    pub(crate) fn place(&self) -> Result<Place, PasswordError> {
+        let entrance =
+            Arc::clone(&self.entrance).try_acquire_owned().map_err(|_| PasswordError::Overloaded)?;
+        Ok(Place { _entrance: Arc::new(entrance) })
+    }
+
     /// The hash of a password that has no [`problems`](Self::problems).
     ///
     /// Cancel: safe; who waits leaves the queue, a computation that began ends unseen.
@@ -133,9 +149,21 @@ impl Passwords {
     /// # Errors
     /// [`PasswordError`]; nothing was kept.
     pub async fn hash(&self, password: Secret) -> Result<PasswordHash, PasswordError> {
+        self.hash_at(&self.place()?, password).await
+    }
+
+    /// As [`hash`](Self::hash), by who has a place already.
+    ///
+    /// # Errors
+    /// [`PasswordError`], but never [`PasswordError::Overloaded`]; nothing was kept.
+    pub(crate) async fn hash_at(
+        &self,
+        place: &Place,
+        password: Secret,
+    ) -> Result<PasswordHash, PasswordError> {
         let cost = self.cost;
         let hash = self
-            .compute(move |done| {
+            .compute(place, move |done| {
                 let hash = bcrypt::hash(password.expose_secret(), cost)?;
                 done.add_work(cost);
                 Ok(hash)
@@ -153,6 +181,19 @@ impl Passwords {
     /// # Errors
     /// [`PasswordError`]; whether it was right is unknown.
     pub async fn verify(&self, password: Secret, hash: Option<&PasswordHash>) -> Result<bool, PasswordError> {
+        self.verify_at(&self.place()?, password, hash).await
+    }
+
+    /// As [`verify`](Self::verify), by who has a place already.
+    ///
+    /// # Errors
+    /// [`PasswordError`], but never [`PasswordError::Overloaded`]; whether it was right is unknown.
+    pub(crate) async fn verify_at(
+        &self,
+        place: &Place,
+        password: Secret,
+        hash: Option<&PasswordHash>,
+    ) -> Result<bool, PasswordError> {
         // What is too long would be cut off by bcrypt and might then match.
         let text = password.expose_secret();
         let can_be_right = text.len() <= MAX_BYTES && !text.contains('\0');
@@ -160,7 +201,9 @@ impl Passwords {
         let against = hash.unwrap_or(&self.nobodys).clone();
         let configured_cost = self.cost;
         let matches = self
-            .compute(move |done| verify_at_cost(password.expose_secret(), &against, configured_cost, done))
+            .compute(place, move |done| {
+                verify_at_cost(password.expose_secret(), &against, configured_cost, done)
+            })
             .await?;
         Ok(matches && hash.is_some())
     }
@@ -182,9 +225,10 @@ impl Passwords {
 
     async fn compute<T: Send + 'static>(
         &self,
+        place: &Place,
         work: impl FnOnce(&Done) -> bcrypt::BcryptResult<T> + Send + 'static,
     ) -> Result<T, PasswordError> {
-        let turn = self.turn().await?;
+        let turn = self.turn(place).await?;
         let done = Arc::clone(&self.done);
         let computing = tokio::task::spawn_blocking(move || {
             let _turn = turn;
@@ -197,12 +241,10 @@ impl Passwords {
         }
     }
 
-    async fn turn(&self) -> Result<Turn, PasswordError> {
-        let entrance =
-            Arc::clone(&self.entrance).try_acquire_owned().map_err(|_| PasswordError::Overloaded)?;
+    async fn turn(&self, place: &Place) -> Result<Turn, PasswordError> {
         let thread =
             Arc::clone(&self.threads).acquire_owned().await.map_err(|_| PasswordError::Interrupted)?;
-        Ok(Turn { _entrance: entrance, _thread: thread })
+        Ok(Turn { _place: place.clone(), _thread: thread })
     }
 }
 
@@ -210,6 +252,13 @@ impl Done {
     fn add_work(&self, cost: u32) {
         self.work.fetch_add(1 << cost, Ordering::Relaxed);
     }
+}
+
+/// A hash that was made of no password. It is not computed, which would take as long as a login: verifying against it costs the
+/// same, and is never believed.
+fn hash_of_nobody(cost: u32) -> PasswordHash {
+    // The version, the cost, and 22 and 31 characters that stand for zeros: the salt and the digest.
+    PasswordHash::from(format!("$2b${cost:02}${:.<53}", ""))
 }
 
 fn cost_of(hash: &PasswordHash) -> bcrypt::BcryptResult<u32> {
@@ -323,7 +372,7 @@ mod tests {
     #[tokio::test]
     async fn beyond_the_bound_it_refuses_at_once_and_recovers() {
         let passwords = Passwords::new(CHEAP).unwrap();
-        let held = passwords.turn().await.unwrap();
+        let held = passwords.turn(&passwords.place().unwrap()).await.unwrap();
         let mut waiting: Vec<_> = (0..2)
             .map(|_| {
                 let passwords = passwords.clone();

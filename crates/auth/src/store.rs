@@ -54,10 +54,12 @@ pub trait AccountStore: Send + Sync + 'static {
     /// Changes an account's role or activity, and writes [`AccountChange::audit_events`] of what really changed.
     ///
     /// An account that is no longer active loses every session, for good. Such changes are serialised, so that of two
-    /// admins who demote each other at the same time one remains.
+    /// admins who demote each other at the same time one remains, and [`AccountChange::permitted`] is asked about
+    /// `change.by` as that account stands after the change before.
     ///
     /// # Errors
-    /// [`StoreError::NoAccount`], or [`StoreError::LastAdmin`] if no active admin would be left; nothing was changed.
+    /// [`StoreError::Revoked`] or [`StoreError::Denied`] as `permitted` says, [`StoreError::NoAccount`], or
+    /// [`StoreError::LastAdmin`] if no active admin would be left; nothing was changed.
     async fn update_account(
         &self,
         user: UserId,
@@ -117,8 +119,8 @@ pub trait AccountStore: Send + Sync + 'static {
     ) -> Result<Rotation, StoreError>;
 
     /// Ends sessions of one account for good: revokes the access token's id and every refresh token of its session and,
-    /// where one is named, of that refresh token's session, if it belongs to the same account. Writes `audit`.
-    /// May be repeated.
+    /// where one is named, of that refresh token's session, if it belongs to the same account. Writes `audit`, with that
+    /// session where it is another one ([`AuditEvent::with_other_session`]). May be repeated.
     ///
     /// # Errors
     /// [`StoreError`] as its variants say; nothing was revoked.
@@ -136,10 +138,11 @@ pub trait AccountStore: Send + Sync + 'static {
         token: TokenId,
     ) -> Result<Option<Standing>, StoreError>;
 
-    /// Creates an API key and writes `audit`.
+    /// Creates an API key and writes `audit`. An end of `key.session`, or of the account, comes before or after that.
     ///
     /// # Errors
-    /// [`StoreError::TooManyKeys`] if the account has [`ApiKey::MAX_PER_ACCOUNT`] that are not revoked; nothing was
+    /// [`StoreError::NoAccount`]; [`StoreError::Revoked`] if the account is disabled, or `key.session` or `key.token`
+    /// revoked; [`StoreError::TooManyKeys`] if the account has [`ApiKey::MAX_PER_ACCOUNT`] that are not revoked; nothing was
     /// written.
     async fn create_api_key(&self, key: NewApiKey, audit: AuditEvent) -> Result<ApiKey, StoreError>;
 
@@ -194,6 +197,12 @@ pub enum StoreError {
     /// There is no such account.
     #[error("there is no such account")]
     NoAccount,
+    /// What the caller showed holds no longer, or their account is disabled or gone.
+    #[error("what the caller showed no longer holds")]
+    Revoked,
+    /// The caller may not do this, or not any more.
+    #[error("the caller may not do this any more")]
+    Denied,
     /// No active admin would be left.
     #[error("the last active admin stays one")]
     LastAdmin,

@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use gathering_domain::Digest;
+use gathering_domain::{Digest, Email};
 
 /// One attempt's share of a budget.
 ///
@@ -45,7 +45,7 @@ impl Charge {
     /// form decides.
     pub fn for_login(email: &str, address: Option<IpAddr>) -> [Charge; 2] {
         let network = network(address);
-        let email = email.trim().to_lowercase();
+        let email = Email::normalised(email);
         let key = |text: String| Digest::of(text.as_bytes());
         [
             Charge {
@@ -85,6 +85,7 @@ mod tests {
         assert!(account != other_account && network != other_network);
         assert_eq!(keys(" Ada@Example.org ", "192.0.2.1"), [account, network]);
         assert_eq!(keys("eve@example.org", "192.0.2.1")[1], network);
+        assert_eq!(keys("jose\u{301}@x", "192.0.2.1"), keys("JOS\u{c9}@x", "192.0.2.1"), "one account");
     }
 
     #[test]

@@ -158,6 +158,8 @@ impl Guard {
         let now = self.breakers.clock.now();
         let refused_until = match self.breakers.find(&self.key) {
             None | Some(Breaker::Closed { .. }) => return Ok(()),
+            // Its probe was interrupted, and it is the run that says what comes of it.
+            Some(Breaker::HalfOpen { probe, .. }) if probe == self.run => return Ok(()),
             Some(Breaker::Open { until } | Breaker::HalfOpen { until, .. }) if until > now => until,
             Some(_) => match self.probe().await? {
                 None => return Ok(()),

@@ -21,6 +21,11 @@ const MAX_APPENDING: usize = 2;
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
+/// How often a batch is tried whose store answers other questions, before each checkpoint of it is tried alone, and how often
+/// that is.
+const TRIES_TOGETHER: usize = 2;
+const TRIES_ALONE: usize = 5;
+
 struct Request {
     checkpoint: Checkpoint,
     answer: oneshot::Sender<Result<(), StoreError>>,
@@ -53,8 +58,8 @@ impl Checkpointer {
     /// Cancellation: if dropped, it is unknown whether the checkpoint is written. While the store is away this waits.
     ///
     /// # Errors
-    /// [`StoreError::ClaimLost`] if the run is somebody else's by now; [`StoreError::Unavailable`] only if the
-    /// checkpointer has stopped.
+    /// [`StoreError::ClaimLost`] if the run is somebody else's by now; [`StoreError::Refused`] if the store does not take
+    /// it: nothing of it is written; [`StoreError::Unavailable`] only if the checkpointer has stopped.
     pub(crate) async fn commit(&self, checkpoint: Checkpoint) -> Result<(), StoreError> {
         let stopped = || StoreError::Unavailable("the checkpointer has stopped".into());
         let (answer, answered) = oneshot::channel();
@@ -106,30 +111,66 @@ async fn write_all(
 async fn write(store: &dyn RunStore, batch: Vec<Request>, stop: &CancellationToken) {
     let (checkpoints, answers): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|request| (request.checkpoint, request.answer)).unzip();
-    let Some(results) = commit(store, &checkpoints, stop).await else { return };
-    for (answer, result) in answers.into_iter().zip(results) {
-        // A driver that was dropped meanwhile does not need its answer.
-        drop(answer.send(result));
+    let error = match commit(store, &checkpoints, TRIES_TOGETHER, stop).await {
+        Committed::Refused(error) => error,
+        committed => return answer(answers, committed),
+    };
+    tracing::warn!(error = %error, "checkpoints are written one by one: one of them may be refused");
+    for (checkpoint, to) in checkpoints.into_iter().zip(answers) {
+        let run = checkpoint.claim.run;
+        let committed = match commit(store, &[checkpoint], TRIES_ALONE, stop).await {
+            Committed::Refused(source) => {
+                Committed::Answered(vec![Err(StoreError::Refused { run, source: Box::new(source) })])
+            }
+            committed => committed,
+        };
+        answer([to], committed);
     }
 }
 
-/// Repeats until the store has answered: a checkpoint of unknown fate must not be given up.
+fn answer(waiting: impl IntoIterator<Item = oneshot::Sender<Result<(), StoreError>>>, committed: Committed) {
+    if let Committed::Answered(results) = committed {
+        for (to, result) in waiting.into_iter().zip(results) {
+            // A driver that was dropped meanwhile does not need its answer.
+            drop(to.send(result));
+        }
+    }
+}
+
+/// What became of a batch.
+enum Committed {
+    /// One answer each.
+    Answered(Vec<Result<(), StoreError>>),
+    /// The store answers other questions, but not this.
+    Refused(StoreError),
+    /// The stop came first.
+    Stopped,
+}
+
+/// Repeats until the store has answered: a checkpoint of unknown fate must not be given up while the store is away. If it
+/// is not away but does not take these, after `tries` it never will.
 async fn commit(
     store: &dyn RunStore,
     checkpoints: &[Checkpoint],
+    tries: usize,
     stop: &CancellationToken,
-) -> Option<Vec<Result<(), StoreError>>> {
+) -> Committed {
     let mut backoff = FIRST_BACKOFF;
+    let mut n_tries = 0;
     loop {
+        n_tries += 1;
         match store.commit(checkpoints).await {
-            Ok(results) => return Some(results),
+            Ok(results) => return Committed::Answered(results),
             Err(error) => {
                 tracing::warn!(error = %error, cause = ?std::error::Error::source(&error),
                     n_checkpoints = checkpoints.len(), "checkpoints cannot be written, trying again");
+                if n_tries >= tries && store.next_available_in().await.is_ok() {
+                    return Committed::Refused(error);
+                }
             }
         }
         tokio::select! {
-            () = stop.cancelled() => return None,
+            () = stop.cancelled() => return Committed::Stopped,
             () = tokio::time::sleep(backoff) => backoff = (backoff * 2).min(MAX_BACKOFF),
         }
     }

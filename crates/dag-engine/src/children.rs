@@ -55,7 +55,7 @@ pub struct NewChild {
     pub input: Value,
     /// The pipeline and its version, if it is a run of one.
     pub pipeline: Option<(PipelineId, i32)>,
-    /// When it must have ended; its parent's deadline holds as well.
+    /// When it must have ended; its parent's deadline holds as well, unless it is let go.
     pub deadline_at: Option<DateTime<Utc>>,
 }
 
@@ -66,7 +66,7 @@ pub enum Bond {
     Awaited,
     /// As [`Bond::Awaited`], and the child is an item of a list: its input is `{item, index, input}`.
     Item,
-    /// Started and let go.
+    /// Started and let go: the parent's end and its deadline are nothing to it.
     Detached,
 }
 

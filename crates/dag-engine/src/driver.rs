@@ -23,7 +23,7 @@ use crate::effects::EffectRecord;
 use crate::graph::Graph;
 use crate::journal::{JournalEvent, NodeFailure, Record, Seq};
 use crate::node_run::NodeState;
-use crate::node_type::{Outcome, Wait};
+use crate::node_type::Outcome;
 use crate::progress::Progress;
 use crate::store::{Checkpoint, ClaimedRun, Release, StoreError};
 
@@ -75,6 +75,10 @@ pub(crate) struct Surroundings {
     /// From how long a wait on the run is let go of until then.
     pub(crate) park_after: Duration,
 }
+
+/// The store does not take what a run has to say; why.
+#[derive(Debug)]
+pub(crate) struct Refused(pub(crate) Box<dyn std::error::Error + Send + Sync>);
 
 type NodeEnd = (usize, Result<Outcome, NodeFailure>);
 
@@ -144,7 +148,10 @@ impl Driver {
     }
 
     /// Drives the run until it ends, waits, or a signal comes. The claim has `begun` these nodes.
-    pub(crate) async fn drive(mut self, begun: Vec<usize>, signals: Signals) -> DriveEnd {
+    ///
+    /// # Errors
+    /// [`Refused`]: the run stays claimed, and what its journal says is what happened.
+    pub(crate) async fn drive(mut self, begun: Vec<usize>, signals: Signals) -> Result<DriveEnd, Refused> {
         self.draining = signals.drain.is_cancelled();
         // While draining nothing is launched: who drives the run next takes them for interrupted, and begins them again.
         self.take_up(if self.draining { Vec::new() } else { begun });
@@ -153,6 +160,10 @@ impl Driver {
         }
         let mut in_flight: Option<InFlight> = None;
         loop {
+            // Before anything else is decided: what has come too late must not begin.
+            if self.is_overdue() {
+                self.end_early(RunEvent::TimedOut, NodeFailure::TIMED_OUT, "its deadline passed");
+            }
             self.decide(in_flight.is_none());
             if in_flight.is_none() {
                 in_flight = self.checkpoint();
@@ -162,16 +173,17 @@ impl Driver {
             let next_time = self.next_time();
             tokio::select! {
                 biased;
-                () = signals.fence.cancelled() => return DriveEnd::Abandoned,
+                () = signals.fence.cancelled() => return Ok(DriveEnd::Abandoned),
                 committed = commit_of(&mut in_flight) => {
                     let Some(flight) = in_flight.take() else { continue };
                     match committed {
                         Ok(()) => {}
-                        Err(StoreError::ClaimLost { .. }) => return DriveEnd::ClaimLost,
-                        Err(_) => return DriveEnd::Abandoned,
+                        Err(StoreError::ClaimLost { .. }) => return Ok(DriveEnd::ClaimLost),
+                        Err(StoreError::Refused { source, .. }) => return Err(Refused(source)),
+                        Err(_) => return Ok(DriveEnd::Abandoned),
                     }
                     if let Some(end) = flight.end {
-                        return end;
+                        return Ok(end);
                     }
                     self.launch(flight.launches);
                     for waiter in flight.durable_waiters {
@@ -182,9 +194,8 @@ impl Driver {
                 () = signals.cancel.cancelled(), if !ending => {
                     self.end_early(RunEvent::Cancelled, "cancelled", "somebody asked for it");
                 }
-                () = sleep_until(self.claimed.deadline_at, &*self.around.clock), if !ending => {
-                    self.end_early(RunEvent::TimedOut, NodeFailure::TIMED_OUT, "its deadline passed");
-                }
+                // The next turn finds it overdue.
+                () = sleep_until(self.claimed.deadline_at, &*self.around.clock), if !ending => {}
                 Some(record) = self.effects.recv(), if !ending => self.record_effect(record),
                 Some((node, result)) = self.executing.next(), if !ending => {
                     self.note_end(node, result);
@@ -197,13 +208,18 @@ impl Driver {
                 () = signals.acted.notified(), if !ending => self.look_at_waiting_nodes(),
                 () = sleep_until(next_time, &*self.around.clock), if !ending => {}
                 () = signals.hand_back.cancelled(), if !ending => {
-                    self.executing.clear();
-                    self.looks.clear();
+                    self.drop_what_executes();
                     self.release = Some(Release::HandBack);
                 }
                 () = signals.drain.cancelled(), if !ending && !self.draining => self.draining = true,
             }
         }
+    }
+
+    /// Whether the run's deadline has passed while nothing says yet what becomes of it.
+    fn is_overdue(&self) -> bool {
+        let passed = |deadline| deadline <= self.around.clock.now();
+        self.release.is_none() && self.claimed.deadline_at.is_some_and(passed)
     }
 
     /// Finds where the run stands after a replay, or begins it.
@@ -284,9 +300,7 @@ impl Driver {
             }
             self.timers.pop_first();
             if self.progress.node(node).state == NodeState::Waiting {
-                self.record(node, JournalEvent::Woken);
-                self.n_active += 1;
-                self.launches.push(node);
+                self.wake(node);
             } else {
                 self.ready.push_back(node);
             }
@@ -328,18 +342,16 @@ impl Driver {
         self.n_active -= 1;
         let event = match attempt::bounded(result) {
             Ok(Outcome::Done(output)) => JournalEvent::Succeeded { output },
-            Ok(Outcome::Wait(Wait { on, until })) => match until.or_else(|| self.limit_of_wait(node, on)) {
-                // A limit that has passed is no wait: the node would be woken at once, and again.
-                Some(limit) if until.is_none() && limit <= self.around.clock.now() => {
-                    let message = "waited longer than its timeout";
-                    self.after_failure(node, NodeFailure::retryable(NodeFailure::TIMED_OUT, message))
-                }
-                until => {
-                    self.timers.extend(until.map(|until| (until, node)));
-                    JournalEvent::Waiting { on, until }
-                }
+            Ok(Outcome::Wait(wait)) => match self.begin_wait(node, wait) {
+                Ok(waiting) => waiting,
+                Err(failure) => self.after_failure(node, failure),
             },
-            Err(failure) => self.after_failure(node, failure),
+            Err(mut failure) => {
+                // What ended its wait was its timeout, whatever the node takes it for.
+                failure.retryable |=
+                    failure.kind == NodeFailure::TIMED_OUT && self.progress.node(node).times_out;
+                self.after_failure(node, failure)
+            }
         };
         let waits_for_somebody = matches!(event, JournalEvent::Waiting { on, .. } if on != WaitingFor::Timer);
         self.record(node, event);

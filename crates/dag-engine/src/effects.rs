@@ -1,9 +1,9 @@
 //! The effect ledger as a node sees it: what it did outside already, and where it says what it is about to do.
 //!
 //! An effect that is done is never repeated in its run: its recorded result is handed out again. An effect of which
-//! nobody can know whether it took place (its instance died in between) follows its class: `pure` and `idempotent` ones
-//! are repeated, `unsafe` ones fail the node. Only an `unsafe` effect waits for its announcement to be durable; the
-//! others lose nothing by being announced in the same checkpoint as their result.
+//! nobody can know whether it took place (its instance died in between, its time was over, the other side gave no answer)
+//! follows its class: `pure` and `idempotent` ones are repeated, `unsafe` ones fail the node. Only an `unsafe` effect waits
+//! for its announcement to be durable; the others lose nothing by being announced in the same checkpoint as their result.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -27,6 +27,29 @@ pub(crate) enum EffectResult {
     Unknown,
     Done(Value),
     Failed,
+}
+
+/// How an act failed, and whether anything may have come of it all the same.
+///
+/// Made from a [`NodeFailure`] it may have taken place, which is all that can be known of most: an answer that does not
+/// come says nothing about the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActFailed {
+    failure: NodeFailure,
+    may_have_taken_place: bool,
+}
+
+impl ActFailed {
+    /// It failed before anything could come of it: there was no connection, or nothing was sent.
+    pub const fn before_it_took_place(failure: NodeFailure) -> Self {
+        Self { failure, may_have_taken_place: false }
+    }
+}
+
+impl From<NodeFailure> for ActFailed {
+    fn from(failure: NodeFailure) -> Self {
+        Self { failure, may_have_taken_place: true }
+    }
 }
 
 /// A record on its way to the journal.
@@ -61,7 +84,8 @@ impl Effects {
     /// only its digest is recorded. Cancellation: if dropped while acting, it is unknown whether the effect took place.
     ///
     /// # Errors
-    /// What `act` fails with; `output_too_deep` and `output_too_large` where its result is beyond what can be recorded; `effect_unknown` when an `unsafe` effect may have taken place before a crash;
+    /// What `act` fails with; `output_too_deep` and `output_too_large` where its result is beyond what can be recorded;
+    /// `effect_unknown`, for good, when an `unsafe` effect may have taken place, now or in an earlier attempt;
     /// `effect_changed` when the same key was used for another request.
     pub async fn once<F, Fut>(
         &self,
@@ -72,7 +96,7 @@ impl Effects {
     ) -> Result<Value, NodeFailure>
     where
         F: FnOnce() -> Fut + Send,
-        Fut: Future<Output = Result<Value, NodeFailure>> + Send,
+        Fut: Future<Output = Result<Value, ActFailed>> + Send,
     {
         let request_digest = Digest::of_json(request).to_string();
         if let Some(known) = self.recorded.get(key) {
@@ -89,12 +113,7 @@ impl Effects {
                 }
                 EffectResult::Done(result) => return Ok(result.clone()),
                 EffectResult::Unknown if class == EffectClass::Unsafe => {
-                    return Err(NodeFailure::permanent(
-                        "effect_unknown",
-                        format!(
-                            "it is unknown whether `{key}` took place before a crash, and it must not be repeated"
-                        ),
-                    ));
+                    return Err(unknown(key, "an earlier attempt ended in the middle of it"));
                 }
                 EffectResult::Unknown | EffectResult::Failed => {}
             }
@@ -111,7 +130,12 @@ impl Effects {
                 self.record(done, false).await?;
                 Ok(result)
             }
-            Err(failure) => {
+            Err(ActFailed { failure, may_have_taken_place: true }) if class == EffectClass::Unsafe => {
+                let why = unknown(key, &failure.message);
+                self.record(JournalEvent::EffectUnknown { key: key.to_owned(), failure }, false).await?;
+                Err(why)
+            }
+            Err(ActFailed { failure, .. }) => {
                 let failed = JournalEvent::EffectFailed { key: key.to_owned(), failure: failure.clone() };
                 self.record(failed, false).await?;
                 Err(failure)
@@ -134,4 +158,9 @@ impl Effects {
             None => Ok(()),
         }
     }
+}
+
+fn unknown(key: &str, why: &str) -> NodeFailure {
+    let message = format!("`{key}` may have taken place, and it must not be repeated: {why}");
+    NodeFailure::permanent("effect_unknown", message)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gathering_domain::{Digest, RunEvent};
+use gathering_domain::{Digest, RunEvent, RunId};
 use moka::sync::Cache;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -11,12 +11,13 @@ use tokio_util::sync::CancellationToken;
 use crate::breaker::Breakers;
 use crate::checkpointer::{Checkpointer, CheckpointerService};
 use crate::clock::Clock;
-use crate::driver::{DriveEnd, Driver, Signals, Surroundings};
+use crate::driver::{DriveEnd, Driver, Refused, Signals, Surroundings};
 use crate::graph::Graph;
-use crate::journal::{JournalEntry, Seq};
+use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
+use crate::node_run::NodeRun;
 use crate::node_type::NodeTypes;
 use crate::progress::Progress;
-use crate::store::{Checkpoint, ClaimedRun, Release, RunEnd, RunError, RunStore, StoreError};
+use crate::store::{Checkpoint, Claim, ClaimedRun, Release, RunEnd, RunError, RunStore, StoreError};
 
 const JOURNAL_PAGE: usize = 10_000;
 const LOAD_BACKOFF: Duration = Duration::from_millis(200);
@@ -106,6 +107,9 @@ impl Engine {
             Err(error) => return self.give_up(&claimed, 0, error).await,
         };
         let last_seq = journal.last().map_or(claimed.n_begun(), |entry| entry.seq);
+        if let Some(reason) = &claimed.unreadable {
+            return self.give_up(&claimed, last_seq, LoadError::Unusable(reason.as_str().into())).await;
+        }
         let graph = match self.graph_of(&claimed, &signals).await {
             Ok(graph) => graph,
             Err(error) => return self.give_up(&claimed, last_seq, error).await,
@@ -119,8 +123,12 @@ impl Engine {
             Ok(begun) => begun,
             Err(error) => return self.give_up(&claimed, last_seq, LoadError::Unusable(error.into())).await,
         };
+        let claim = claimed.claim;
         let driver = Driver::new(self.around.clone(), claimed, graph, progress, last_seq + 1);
-        Box::pin(driver.drive(begun, signals)).await
+        match Box::pin(driver.drive(begun, signals.clone())).await {
+            Ok(end) => end,
+            Err(refused) => self.end_refused(claim, &signals, refused).await,
+        }
     }
 
     async fn journal_of(
@@ -128,13 +136,16 @@ impl Engine {
         claimed: &ClaimedRun,
         signals: &Signals,
     ) -> Result<Vec<JournalEntry>, LoadError> {
-        let mut journal: Vec<JournalEntry> = Vec::new();
         if !claimed.has_journal() {
-            return Ok(journal);
+            return Ok(Vec::new());
         }
+        self.whole_journal(claimed.claim.run, signals).await
+    }
+
+    async fn whole_journal(&self, run: RunId, signals: &Signals) -> Result<Vec<JournalEntry>, LoadError> {
+        let mut journal: Vec<JournalEntry> = Vec::new();
         loop {
             let after = journal.last().map_or(0, |entry| entry.seq);
-            let run = claimed.claim.run;
             let page = patiently(signals, || self.store.load_journal(run, after, JOURNAL_PAGE)).await?;
             let complete = page.len() < JOURNAL_PAGE;
             journal.extend(page);
@@ -169,26 +180,40 @@ impl Engine {
         let error = RunError { kind: "graph_invalid".to_owned(), message: cause.to_string(), node_id: None };
         let end =
             RunEnd { event: RunEvent::Failed, output: None, error: Some(error), abandons_children: true };
-        self.release(claimed, last_seq, Release::End(end), DriveEnd::Ended(RunEvent::Failed)).await
+        let (claim, end) = (claimed.claim, Release::End(end));
+        self.release(claim, last_seq, Vec::new(), end, DriveEnd::Ended(RunEvent::Failed)).await
+    }
+
+    /// Ends a run of which the store does not take a checkpoint: what is durable of it stands, and what was open is
+    /// cancelled (I5). It would be refused again, whoever drove it next.
+    async fn end_refused(&self, claim: Claim, signals: &Signals, refused: Refused) -> DriveEnd {
+        tracing::error!(run.id = %claim.run, error = %refused.0, "what was to be written of a run is refused, and it fails");
+        let Ok(journal) = self.whole_journal(claim.run, signals).await else { return DriveEnd::Abandoned };
+        let Ok(nodes) = NodeRun::fold(&journal) else { return DriveEnd::Abandoned };
+        let open = nodes.into_iter().filter(|(_, node)| !node.state.is_resolved());
+        let records =
+            open.map(|(id, node)| Record::of_node(id, node.attempt, JournalEvent::Cancelled)).collect();
+        let message = "what its nodes came to cannot be stored: the server's log says why".to_owned();
+        let error = RunError { kind: "checkpoint_refused".to_owned(), message, node_id: None };
+        let end =
+            RunEnd { event: RunEvent::Failed, output: None, error: Some(error), abandons_children: true };
+        let last_seq = journal.last().map_or(0, |entry| entry.seq);
+        self.release(claim, last_seq, records, Release::End(end), DriveEnd::Ended(RunEvent::Failed)).await
     }
 
     async fn hand_back(&self, claimed: &ClaimedRun, last_seq: Seq) -> DriveEnd {
-        self.release(claimed, last_seq, Release::HandBack, DriveEnd::HandedBack).await
+        self.release(claimed.claim, last_seq, Vec::new(), Release::HandBack, DriveEnd::HandedBack).await
     }
 
     async fn release(
         &self,
-        claimed: &ClaimedRun,
+        claim: Claim,
         last_seq: Seq,
+        records: Vec<Record>,
         release: Release,
         end: DriveEnd,
     ) -> DriveEnd {
-        let checkpoint = Checkpoint {
-            claim: claimed.claim,
-            first_seq: last_seq + 1,
-            records: Vec::new(),
-            release: Some(release),
-        };
+        let checkpoint = Checkpoint { claim, first_seq: last_seq + 1, records, release: Some(release) };
         match self.around.checkpointer.commit(checkpoint).await {
             Ok(()) => end,
             Err(StoreError::ClaimLost { .. }) => DriveEnd::ClaimLost,

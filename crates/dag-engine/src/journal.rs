@@ -79,6 +79,8 @@ pub enum JournalEvent {
         on: WaitingFor,
         /// Until when at most.
         until: Option<DateTime<Utc>>,
+        /// Whether the node's time is over then, instead of what it waits for having come.
+        times_out: bool,
     },
     /// The wait is over: what the node waited for came, or the time did.
     Woken,
@@ -93,11 +95,18 @@ pub enum JournalEvent {
         /// What came of it.
         result: Value,
     },
-    /// A side effect was refused or did not happen.
+    /// A side effect was refused or did not happen, or it may be repeated whatever came of it.
     EffectFailed {
         /// Which effect of the node.
         key: String,
         /// Why.
+        failure: NodeFailure,
+    },
+    /// A side effect that must not be repeated failed, and may have happened all the same.
+    EffectUnknown {
+        /// Which effect of the node.
+        key: String,
+        /// Why nobody can know.
         failure: NodeFailure,
     },
     /// Another claim continues the run, because its owner died, parked it or handed it back.
@@ -165,6 +174,7 @@ impl JournalEvent {
             JournalEvent::EffectStarted(_) => "effect_started",
             JournalEvent::EffectDone { .. } => "effect_done",
             JournalEvent::EffectFailed { .. } => "effect_failed",
+            JournalEvent::EffectUnknown { .. } => "effect_unknown",
             JournalEvent::TakenOver => "taken_over",
         }
     }
@@ -180,10 +190,18 @@ impl JournalEvent {
             JournalEvent::Succeeded { output } => Some(json!({ "output": output })),
             JournalEvent::Failed(failure) => Some(json!({ "error": failure })),
             JournalEvent::Retrying { failure, until } => Some(json!({ "error": failure, "until": until })),
-            JournalEvent::Waiting { on, until } => Some(json!({ "on": on.as_str(), "until": until })),
+            JournalEvent::Waiting { on, until, times_out } => {
+                let mut payload = json!({ "on": on.as_str(), "until": until });
+                if *times_out {
+                    payload["times_out"] = json!(true);
+                }
+                Some(payload)
+            }
             JournalEvent::EffectStarted(start) => Some(json!(start)),
             JournalEvent::EffectDone { key, result } => Some(json!({ "key": key, "result": result })),
-            JournalEvent::EffectFailed { key, failure } => Some(json!({ "key": key, "error": failure })),
+            JournalEvent::EffectFailed { key, failure } | JournalEvent::EffectUnknown { key, failure } => {
+                Some(json!({ "key": key, "error": failure }))
+            }
         }
     }
 
@@ -209,6 +227,8 @@ impl JournalEvent {
         struct Wait {
             on: String,
             until: Option<DateTime<Utc>>,
+            #[serde(default)]
+            times_out: bool,
         }
         #[derive(Deserialize)]
         struct Done {
@@ -237,12 +257,12 @@ impl JournalEvent {
                 JournalEvent::Retrying { failure: error, until }
             }
             "node_waiting" => {
-                let Wait { on, until } = read(kind, payload)?;
+                let Wait { on, until, times_out } = read(kind, payload)?;
                 let on = on.parse().map_err(|_| CorruptEntry {
                     kind: kind.to_owned(),
                     reason: format!("nobody waits for `{on:.40}`"),
                 })?;
-                JournalEvent::Waiting { on, until }
+                JournalEvent::Waiting { on, until, times_out }
             }
             "node_woken" => JournalEvent::Woken,
             "node_cancelled" => JournalEvent::Cancelled,
@@ -254,6 +274,10 @@ impl JournalEvent {
             "effect_failed" => {
                 let Refused { key, error } = read(kind, payload)?;
                 JournalEvent::EffectFailed { key, failure: error }
+            }
+            "effect_unknown" => {
+                let Refused { key, error } = read(kind, payload)?;
+                JournalEvent::EffectUnknown { key, failure: error }
             }
             "taken_over" => JournalEvent::TakenOver,
             unknown => {
@@ -283,13 +307,15 @@ mod tests {
             JournalEvent::Failed(failure.clone()),
             JournalEvent::Skipped,
             JournalEvent::Retrying { failure: failure.clone(), until },
-            JournalEvent::Waiting { on: WaitingFor::Timer, until: Some(until) },
-            JournalEvent::Waiting { on: WaitingFor::Approval, until: None },
+            JournalEvent::Waiting { on: WaitingFor::Timer, until: Some(until), times_out: false },
+            JournalEvent::Waiting { on: WaitingFor::Child, until: Some(until), times_out: true },
+            JournalEvent::Waiting { on: WaitingFor::Approval, until: None, times_out: false },
             JournalEvent::Woken,
             JournalEvent::Cancelled,
             JournalEvent::EffectStarted(start),
             JournalEvent::EffectDone { key: "call".into(), result: json!(7) },
-            JournalEvent::EffectFailed { key: "call".into(), failure },
+            JournalEvent::EffectFailed { key: "call".into(), failure: failure.clone() },
+            JournalEvent::EffectUnknown { key: "call".into(), failure },
             JournalEvent::TakenOver,
         ] {
             let back = JournalEvent::from_stored(event.kind(), event.payload()).unwrap();

@@ -36,7 +36,7 @@ pub use document::json::read_json;
 pub use document::limits::{MAX_DOCUMENT_BYTES, MAX_EDGES, MAX_NESTING, MAX_NODES};
 pub use document::places::Places;
 pub use driver::{DriveEnd, Signals};
-pub use effects::Effects;
+pub use effects::{ActFailed, Effects};
 pub use engine::{Engine, EngineService, EngineSettings};
 pub use expression::{
     EvaluationError, Expression, ExpressionProblem, MAX_SOURCE_BYTES, MAX_STEPS, MAX_WORK, Scope,

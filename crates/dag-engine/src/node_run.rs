@@ -100,6 +100,8 @@ pub struct NodeRun {
     pub started_at: Option<DateTime<Utc>>,
     /// When it was resolved.
     pub ended_at: Option<DateTime<Utc>>,
+    /// Whether its time is over when its wait ends at `until`.
+    pub(crate) times_out: bool,
     pub(crate) effects: BTreeMap<String, RecordedEffect>,
 }
 
@@ -120,6 +122,7 @@ impl NodeRun {
             (Pending | Retrying | Running, JournalEvent::Started) => {
                 // What a wait was over for was the attempt that failed since.
                 self.woken &= self.state == Running;
+                self.times_out &= self.state == Running;
                 self.state = Running;
                 self.attempt = attempt;
                 self.until = None;
@@ -143,10 +146,11 @@ impl NodeRun {
                 self.failures += 1;
                 self.until = Some(*until);
             }
-            (Running, JournalEvent::Waiting { on, until }) => {
+            (Running, JournalEvent::Waiting { on, until, times_out }) => {
                 self.state = Waiting;
                 self.waiting_for = Some(*on);
                 self.until = *until;
+                self.times_out = *times_out;
             }
             (Waiting, JournalEvent::Woken) => {
                 self.state = Running;
@@ -163,6 +167,7 @@ impl NodeRun {
                 self.end_effect(key, EffectResult::Done(result.clone()));
             }
             (Running, JournalEvent::EffectFailed { key, .. }) => self.end_effect(key, EffectResult::Failed),
+            (Running, JournalEvent::EffectUnknown { key, .. }) => self.end_effect(key, EffectResult::Unknown),
             (state, event) => return Err(IllegalRecord { state, event: event.kind() }),
         }
         Ok(())

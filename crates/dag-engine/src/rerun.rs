@@ -1,6 +1,6 @@
 //! Running a graph again without repeating what stands: which records of an earlier run a new one begins with.
 
-use gathering_domain::{EdgeOn, NodeId};
+use gathering_domain::{EdgeOn, NodeId, RunState};
 
 use crate::graph::Graph;
 use crate::journal::{JournalEntry, JournalEvent, Record};
@@ -11,7 +11,7 @@ use crate::node_run::{IllegalRecord, NodeRun, NodeState};
 pub enum RerunFrom {
     /// At its beginning: nothing is kept.
     Start,
-    /// At the nodes that did not succeed.
+    /// At the nodes that did not succeed; where all did and the run did not, at its output.
     Failed,
     /// At this node.
     Node(NodeId),
@@ -20,7 +20,7 @@ pub enum RerunFrom {
 /// Why a run cannot be taken up there.
 #[derive(Debug, thiserror::Error)]
 pub enum RerunRefused {
-    /// Every node that ran succeeded.
+    /// It succeeded, and so did every node that ran.
     #[error("no node of this run failed: run it again from the start or from a node")]
     NothingFailed,
     /// The graph does not have it.
@@ -32,13 +32,15 @@ pub enum RerunRefused {
 }
 
 /// The records of the nodes that need not run again: those that are neither at the chosen point nor after it, and came to
-/// an end that the run could live with. They go before everything else into the new run's journal.
+/// an end that the run could live with. They go before everything else into the new run's journal. `ended` is how the
+/// earlier run did.
 ///
 /// # Errors
 /// [`RerunRefused`].
 pub fn records_that_stand(
     graph: &Graph,
     journal: &[JournalEntry],
+    ended: RunState,
     from: &RerunFrom,
 ) -> Result<Vec<Record>, RerunRefused> {
     if *from == RerunFrom::Start {
@@ -63,7 +65,7 @@ pub fn records_that_stand(
             (0..graph.nodes.len()).map(|node| node == chosen || !stands(node)).collect()
         }
     };
-    if !again.contains(&true) {
+    if !again.contains(&true) && ended == RunState::Succeeded {
         return Err(RerunRefused::NothingFailed);
     }
     let mut records = Vec::new();

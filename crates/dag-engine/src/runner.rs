@@ -1,6 +1,7 @@
 //! The claim loop of one instance: takes runs from the queue while there is room, and drives them.
 
 mod handle;
+mod look;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,15 +18,20 @@ use crate::engine::Engine;
 use crate::store::{ActedOn, ClaimedRun, Recovered, StoreError};
 use handle::Driven;
 pub use handle::RunnerHandle;
-
-/// How long a claim of the rest waits for room for a whole batch.
-const GATHER: Duration = Duration::from_millis(2);
-
-/// How long after the last claim that found something a rush is taken to be over.
-const QUIET: Duration = Duration::from_millis(20);
+use look::{Claimed, GATHER, Look, QUIET};
 
 /// How often is looked whether somebody acted on the runs that are driven when nobody says so.
 const ACTS: Duration = Duration::from_secs(5);
+
+/// How often those that have only their end before them are looked for while runs are driven: there may be no room for them,
+/// or others before them in the queue.
+const ENDINGS: Duration = Duration::from_secs(1);
+
+/// How soon again when the queue is said to have changed.
+const ENDINGS_AFTER_WORD: Duration = Duration::from_millis(100);
+
+/// How many of them are claimed at once. They hold nothing and are gone with the next checkpoint, so they need no room.
+const ENDINGS_BATCH: usize = 64;
 
 /// How long after a failure of the store the next look is taken at most.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
@@ -71,58 +77,6 @@ pub struct Runner {
     holds_undriven: AtomicBool,
 }
 
-/// When a runner looks at the queue next, and how.
-#[derive(Debug, Clone, Copy)]
-enum Look {
-    /// Claims now: there may be something.
-    Claim,
-    /// The last claim did not find the end of the queue: claims once there is room for a batch, but not later than this.
-    ClaimRest { by: Instant },
-    /// Claims then.
-    ClaimAt(Instant),
-    /// Asks now when there will be something to claim.
-    Ask,
-    /// Asks then, in case nobody said that there is something.
-    AskAt(Instant),
-    /// There may be something, but there is no room until a run ends.
-    Full,
-}
-
-/// What a claim found.
-enum Claimed {
-    /// As many as it may take: there may be more.
-    Batch,
-    /// What there was.
-    Some,
-    /// Nothing.
-    None,
-    /// The store did not answer, or nothing may be claimed now.
-    Unknown,
-}
-
-impl Look {
-    /// When to look if nothing happens before, and how.
-    fn when_nothing_happens(self) -> (Instant, Look) {
-        match self {
-            Look::Claim | Look::Ask => (Instant::now(), self),
-            Look::ClaimRest { by } => (by, Look::Claim),
-            Look::ClaimAt(at) => (at, Look::Claim),
-            Look::AskAt(at) => (at, Look::Ask),
-            // The end of a run makes room, and changes how to look.
-            Look::Full => (Instant::now() + ACTS, Look::Full),
-        }
-    }
-
-    /// As some runs have ended; whether one of them may be claimed again.
-    fn after_ends(self, may_be_claimed: bool) -> Look {
-        match self {
-            Look::Full => Look::ClaimRest { by: Instant::now() + GATHER },
-            look if !may_be_claimed => look,
-            _ => Look::Claim,
-        }
-    }
-}
-
 impl Runner {
     /// A runner that claims in the name of `owner`, whose liveness somebody else proves.
     pub fn new(engine: Engine, owner: InstanceId, settings: RunnerSettings) -> Self {
@@ -152,8 +106,15 @@ impl Runner {
         let mut driving: JoinSet<(RunId, DriveEnd)> = JoinSet::new();
         let mut next_recovery = Instant::now();
         let mut next_acts = Instant::now() + ACTS;
+        let mut last_endings = Instant::now();
+        let mut next_endings = last_endings + ENDINGS;
         let mut look = Look::Claim;
         loop {
+            if !driving.is_empty() && Instant::now() >= next_endings {
+                self.claim_ending(&mut driving, &signals).await;
+                last_endings = Instant::now();
+                next_endings = last_endings + ENDINGS;
+            }
             if Instant::now() >= next_recovery {
                 let recovered = self.recover().await;
                 if recovered.n_runs > 0 {
@@ -179,7 +140,9 @@ impl Runner {
                 () = self.handle.queue_changed.notified() => {
                     look = Look::Claim;
                     next_recovery = next_recovery.min(self.next_recovery(true));
+                    next_endings = next_endings.min(last_endings + ENDINGS_AFTER_WORD);
                 }
+                () = tokio::time::sleep_until(next_endings), if !driving.is_empty() => {}
                 () = tokio::time::sleep_until(at) => {
                     look = then;
                     next_recovery = next_recovery.min(self.next_recovery(true));
@@ -267,28 +230,49 @@ impl Runner {
         driving: &mut JoinSet<(RunId, DriveEnd)>,
         signals: &Signals,
     ) -> Claimed {
-        if signals.drain.is_cancelled() || signals.fence.is_cancelled() {
+        if !self.may_claim(signals).await {
             return Claimed::Unknown;
         }
-        if !self.release_undriven().await {
-            return Claimed::Unknown;
+        let claimed = self.engine.store().claim(self.owner, limit).await;
+        match self.start_all(claimed, driving, signals) {
+            Some(0) => Claimed::None,
+            Some(n) if n == limit => Claimed::Batch,
+            Some(_) => Claimed::Some,
+            None => Claimed::Unknown,
         }
-        match self.engine.store().claim(self.owner, limit).await {
+    }
+
+    /// Claims what has only its end before it, whether or not there is room for it.
+    async fn claim_ending(&self, driving: &mut JoinSet<(RunId, DriveEnd)>, signals: &Signals) {
+        if self.may_claim(signals).await {
+            let claimed = self.engine.store().claim_ending(self.owner, ENDINGS_BATCH).await;
+            self.start_all(claimed, driving, signals);
+        }
+    }
+
+    async fn may_claim(&self, signals: &Signals) -> bool {
+        !signals.drain.is_cancelled() && !signals.fence.is_cancelled() && self.release_undriven().await
+    }
+
+    /// Drives what was claimed; answers with how many runs that are, if the store said so.
+    fn start_all(
+        &self,
+        claimed: Result<Vec<ClaimedRun>, StoreError>,
+        driving: &mut JoinSet<(RunId, DriveEnd)>,
+        signals: &Signals,
+    ) -> Option<usize> {
+        match claimed {
             Ok(claimed) => {
                 let n_claimed = claimed.len();
                 for run in claimed {
                     self.start(run, driving, signals);
                 }
-                match n_claimed {
-                    0 => Claimed::None,
-                    n if n == limit => Claimed::Batch,
-                    _ => Claimed::Some,
-                }
+                Some(n_claimed)
             }
             Err(error) => {
                 self.holds_undriven.store(true, Ordering::Relaxed);
                 log_store_error("runs cannot be claimed", &error);
-                Claimed::Unknown
+                None
             }
         }
     }

@@ -35,6 +35,8 @@ pub struct ClaimedRun {
     pub graph: Digest,
     /// What it was started with.
     pub input: Value,
+    /// Why that cannot be read, if so: then the run fails, and spoils no claim of others.
+    pub unreadable: Option<String>,
     /// When it must have ended.
     pub deadline_at: Option<DateTime<Utc>>,
     /// Whether somebody asked for its end before it was claimed.
@@ -82,7 +84,7 @@ pub struct NewRun {
     pub input: Value,
     /// 1 to 10; the higher the sooner.
     pub priority: i32,
-    /// Not to be claimed before; absent: at once.
+    /// Not to be claimed before, unless its deadline comes first; absent: at once.
     pub available_at: Option<DateTime<Utc>>,
     /// How long it may take from its acceptance.
     pub timeout: Option<Duration>,
@@ -180,6 +182,15 @@ pub enum StoreError {
         /// The run.
         run: RunId,
     },
+    /// The store answers, but what was to be written of the run it refuses each time: writing it again is in vain.
+    #[error("what was to be written of run {run} is refused")]
+    Refused {
+        /// The run.
+        run: RunId,
+        /// What the store said last.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The store cannot be reached, or it is unknown whether it did what was asked: try again later.
     #[error("the run store is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -235,6 +246,13 @@ pub trait RunStore: Send + Sync + 'static {
     /// [`StoreError::Unavailable`]; it is unknown what was claimed, and [`RunStore::release_undriven`] puts it back.
     async fn claim(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError>;
 
+    /// Claims at most `limit` runs that are queued or waiting and have only their end before them: somebody asked for it, or
+    /// their deadline has passed. Where there is no room for other runs, these still end in time.
+    ///
+    /// # Errors
+    /// As [`RunStore::claim`].
+    async fn claim_ending(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError>;
+
     /// Claims this run if it is queued or waiting, available or not.
     ///
     /// # Errors
@@ -257,7 +275,8 @@ pub trait RunStore: Send + Sync + 'static {
     /// claim, is answered as written: so repeating after a lost answer is safe.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] for all of them: whether they are written is unknown; repeat.
+    /// [`StoreError::Unavailable`] for all of them: whether they are written is unknown; repeat. One that can never be
+    /// written may be answered so, too: the engine then writes the others without it, and ends its run.
     async fn commit(&self, checkpoints: &[Checkpoint]) -> Result<Vec<Result<(), StoreError>>, StoreError>;
 
     /// How long until a run can be claimed, zero if one can be now; absent when there is none but those that wait for

@@ -81,6 +81,11 @@ impl Bench {
     }
 
     async fn run_with(&self, input: Value) -> (RunId, NodeRun) {
+        let id = self.accept(input).await;
+        (id, self.drive(id).await)
+    }
+
+    async fn accept(&self, input: Value) -> RunId {
         let definition = json!({"nodes": [{
             "id": "a", "type": "call", "circuit_breaker": self.circuit_breaker,
             "config": {"takes_ms": "${{ input.takes_ms }}", "fails": "${{ input.fails }}"},
@@ -92,11 +97,15 @@ impl Bench {
         let new = NewRun { id, project, graph, input, priority: 5, available_at: None, timeout: None };
         self.store.enqueue(new).await.unwrap();
         self.store.make_run_of(self.pipeline, id);
+        id
+    }
+
+    async fn drive(&self, id: RunId) -> NodeRun {
         let claimed = self.store.claim_run(InstanceId::new(), id).await.unwrap().unwrap();
         let end = self.engine.drive(claimed, Signals::default()).await;
         assert!(matches!(end, DriveEnd::Ended(_)), "{end:?}");
         let node: NodeId = "a".parse().unwrap();
-        (id, NodeRun::fold(&self.store.journal(id)).unwrap().remove(&node).unwrap())
+        NodeRun::fold(&self.store.journal(id)).unwrap().remove(&node).unwrap()
     }
 
     async fn stands(&self) -> Option<Breaker> {
@@ -171,4 +180,23 @@ async fn an_attempt_that_waited_goes_on_though_the_breaker_opened_meanwhile() {
         (NodeState::Succeeded, 1),
         "it had begun before"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_a_crash_interrupted_is_taken_up_again_by_its_own_run() {
+    let bench = Bench::new(json!({"failure_threshold": 1, "reset_seconds": 5}));
+    bench.run(1, true).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let probe = bench.accept(json!({"takes_ms": 2000, "fails": false})).await;
+    let victim = InstanceId::new();
+    let claimed = bench.store.claim_run(victim, probe).await.unwrap().unwrap();
+    let died = tokio::time::timeout(Duration::from_secs(1), bench.engine.drive(claimed, Signals::default()));
+    assert!(died.await.is_err(), "it takes longer");
+    assert!(matches!(bench.stands().await, Some(Breaker::HalfOpen { probe: run, .. }) if run == probe));
+    bench.store.kill(victim);
+    bench.store.recover_dead_instances(20).await.unwrap();
+    bench.breakers.reload().await.unwrap();
+    let node = bench.drive(probe).await;
+    assert_eq!((node.state, kind(&node)), (NodeState::Succeeded, ""));
+    assert_eq!(bench.stands().await, None, "the probe closed it");
 }

@@ -6,19 +6,24 @@ use diesel::result::Error as QueryError;
 use diesel::sql_types::{Interval, Nullable, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_dag_engine::NewRun;
-use gathering_domain::{Digest, NodeId, PipelineId, RunId, ScheduleId, TaskId};
+use gathering_domain::{Digest, NodeId, PipelineId, ProjectId, RunId, ScheduleId, TaskId};
 use serde_json::Value;
 use std::time::Duration;
 use uuid::Uuid;
 
 use crate::error::{DatabaseError, Refusal, violated};
 use crate::run_row::{Row, RunRow};
+use crate::runs::Runs;
 use crate::schema::runs;
 
 // Written so, and not as pieces of SQL, the statement is prepared once per connection.
 diesel::define_sql_function! {
     /// The first of them that is not null.
     fn coalesce(given: Nullable<Timestamptz>, default: Timestamptz) -> Timestamptz;
+}
+diesel::define_sql_function! {
+    /// The earlier of the two; that which is not null, if one is.
+    fn least(one: Nullable<Timestamptz>, other: Nullable<Timestamptz>) -> Nullable<Timestamptz>;
 }
 diesel::infix_operator!(After, " + ", Timestamptz, backend: diesel::pg::Pg);
 
@@ -82,7 +87,8 @@ pub(crate) async fn insert(
         let micros = timeout.min(LONGEST_TIMEOUT).as_micros();
         diesel::data_types::PgInterval::from_microseconds(i64::try_from(micros).unwrap_or(i64::MAX))
     });
-    let timeout = timeout.into_sql::<Nullable<Interval>>();
+    let deadline_at = || After::new(now.into_sql::<Timestamptz>(), timeout.into_sql::<Nullable<Interval>>());
+    let available_at = coalesce(run.available_at, now.into_sql::<Timestamptz>()).nullable();
     diesel::insert_into(runs::table)
         .values((
             (
@@ -91,8 +97,8 @@ pub(crate) async fn insert(
                 runs::graph_digest.eq(run.graph.as_bytes().as_slice()),
                 runs::input.eq(&run.input),
                 runs::priority.eq(run.priority),
-                runs::available_at.eq(coalesce(run.available_at, now.into_sql::<Timestamptz>()).nullable()),
-                runs::deadline_at.eq(After::new(now.into_sql::<Timestamptz>(), timeout)),
+                runs::available_at.eq(least(available_at, deadline_at())),
+                runs::deadline_at.eq(deadline_at()),
             ),
             (
                 runs::kind.eq(&origin.kind),
@@ -140,6 +146,42 @@ fn referred_by(constraint: &str) -> &'static str {
     }
 }
 
+impl Runs {
+    /// What became of the request that used this key in the project, seen from one of this digest: accepted before, or
+    /// another. `None` if none did.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`].
+    pub async fn find_by_key(
+        &self,
+        project: ProjectId,
+        key: &str,
+        digest: Digest,
+    ) -> Result<Option<Acceptance>, DatabaseError> {
+        let conn = self.pool.get().await?;
+        find_by_key(&conn, project, key, digest).await
+    }
+}
+
+async fn find_by_key(
+    mut conn: &AsyncPgConnection,
+    project: ProjectId,
+    key: &str,
+    digest: Digest,
+) -> Result<Option<Acceptance>, DatabaseError> {
+    let earlier: Option<(Uuid, Option<Vec<u8>>)> = runs::table
+        .filter(runs::project_id.eq(project.as_uuid()).and(runs::idempotency_key.eq(key)))
+        .select((runs::id, runs::idempotency_digest))
+        .first(&mut conn)
+        .await
+        .optional()
+        .map_err(|error| DatabaseError::query("looking for an accepted run", error))?;
+    Ok(earlier.map(|(id, stored)| {
+        let is_same = stored.as_deref() == Some(digest.as_bytes().as_slice());
+        if is_same { Acceptance::AcceptedBefore(id.into()) } else { Acceptance::OtherRequest }
+    }))
+}
+
 /// The run that a repeated request was accepted as.
 pub(crate) async fn find_accepted(
     mut conn: &AsyncPgConnection,
@@ -147,22 +189,10 @@ pub(crate) async fn find_accepted(
     origin: &RunOrigin,
 ) -> Result<Acceptance, DatabaseError> {
     let failed = |error| DatabaseError::query("looking for an accepted run", error);
-    if let Some((key, digest)) = &origin.idempotency {
-        let earlier: Option<(Uuid, Option<Vec<u8>>)> = runs::table
-            .filter(runs::project_id.eq(run.project.as_uuid()).and(runs::idempotency_key.eq(key)))
-            .select((runs::id, runs::idempotency_digest))
-            .first(&mut conn)
-            .await
-            .optional()
-            .map_err(failed)?;
-        if let Some((id, stored)) = earlier {
-            let is_same = stored.as_deref() == Some(digest.as_bytes().as_slice());
-            return Ok(if is_same {
-                Acceptance::AcceptedBefore(id.into())
-            } else {
-                Acceptance::OtherRequest
-            });
-        }
+    if let Some((key, digest)) = &origin.idempotency
+        && let Some(earlier) = find_by_key(conn, run.project, key, *digest).await?
+    {
+        return Ok(earlier);
     }
     let is_there = diesel::select(diesel::dsl::exists(runs::table.find(run.id.as_uuid())));
     if is_there.get_result::<bool>(&mut conn).await.map_err(failed)? {

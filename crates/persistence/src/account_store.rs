@@ -128,7 +128,7 @@ impl AccountStore for PgAccountStore {
     async fn end_session(&self, end: SessionEnd, audit: AuditEvent) -> Result<(), StoreError> {
         let mut conn = self.pool.get().await?;
         let conn: &mut AsyncPgConnection = &mut conn;
-        let ended = conn.transaction(async |conn| sessions::end(conn, &end, &audit).await).await;
+        let ended = conn.transaction(async |conn| sessions::end(conn, &end, audit).await).await;
         Ok(ended.map_err(|error| DatabaseError::query("ending a session", error))?)
     }
 

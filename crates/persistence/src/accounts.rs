@@ -75,6 +75,13 @@ pub(crate) async fn lock(mut conn: &AsyncPgConnection, user: UserId) -> QueryRes
     row.map(account_of).transpose()
 }
 
+/// The account, which nobody changes until the end of the transaction; others may look at it like this meanwhile.
+pub(crate) async fn hold(mut conn: &AsyncPgConnection, user: UserId) -> QueryResult<Option<Account>> {
+    let held = users::table.find(user.as_uuid()).select(Row::as_select()).for_share();
+    let row: Option<Row> = held.first(&mut conn).await.optional()?;
+    row.map(account_of).transpose()
+}
+
 pub(crate) async fn find_by_email(
     mut conn: &AsyncPgConnection,
     email: &Email,
@@ -121,7 +128,7 @@ pub(crate) async fn list(
 }
 
 /// Changes role and activity. The lock `admins` makes such changes follow each other, so that each counts the admins
-/// that the one before left.
+/// that the one before left, and is made by one of them.
 pub(crate) async fn update(
     mut conn: &AsyncPgConnection,
     admins: i64,
@@ -130,6 +137,12 @@ pub(crate) async fn update(
     origin: Origin,
 ) -> QueryResult<Result<Account, StoreError>> {
     diesel::select(pg_advisory_xact_lock(admins)).execute(&mut conn).await?;
+    // Not locked: nobody else changes its role or activity before this transaction ends.
+    let by = users::table.find(change.by.as_uuid()).select(Row::as_select());
+    let by: Option<Row> = by.first(&mut conn).await.optional()?;
+    if let Err(refused) = AccountChange::permitted(by.map(account_of).transpose()?.as_ref()) {
+        return Ok(Err(refused));
+    }
     let Some(before) = lock(conn, user).await? else {
         return Ok(Err(StoreError::NoAccount));
     };
@@ -213,9 +226,7 @@ impl TryFrom<Row> for Account {
     fn try_from(row: Row) -> Result<Self, DatabaseError> {
         Ok(Self {
             id: row.id.into(),
-            email: row.email.parse().map_err(|error: gathering_domain::InvalidEmail| {
-                DatabaseError::corrupt("the e-mail of an account", error)
-            })?,
+            email: Email::accepted_before(row.email),
             name: row.name,
             role: row.role.parse().map_err(|error: gathering_auth::UnknownRole| {
                 DatabaseError::corrupt("the role of an account", error)

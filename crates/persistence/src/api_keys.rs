@@ -12,16 +12,20 @@ use uuid::Uuid;
 use crate::clock::clock_timestamp;
 use crate::error::DatabaseError;
 use crate::schema::{api_keys, users};
-use crate::{accounts, audit};
+use crate::{accounts, audit, sessions};
 
-/// The limit is counted under the lock of the account's row, so that two at once do not pass it together.
+/// The limit is counted under the lock of the account's row, so that two at once do not pass it together; and who ends
+/// the session holds the same lock.
 pub(crate) async fn create(
     mut conn: &AsyncPgConnection,
     key: &NewApiKey,
     audit: &AuditEvent,
 ) -> QueryResult<Result<ApiKey, StoreError>> {
-    if accounts::lock(conn, key.user).await?.is_none() {
+    let Some(account) = accounts::lock(conn, key.user).await? else {
         return Ok(Err(StoreError::NoAccount));
+    };
+    if !account.is_active || sessions::is_revoked(conn, key.session, key.token).await? {
+        return Ok(Err(StoreError::Revoked));
     }
     let n_keys: i64 = api_keys::table
         .filter(api_keys::user_id.eq(key.user.as_uuid()).and(api_keys::revoked_at.is_null()))

@@ -130,7 +130,7 @@ const START: &str = "
             (args.trigger::jsonb || jsonb_build_object('depth', parent.depth))::json, child.pipeline_id,
             child.pipeline_version, CASE WHEN args.is_awaited THEN parent.id END,
             CASE WHEN args.is_awaited THEN args.node END, child.input::json, parent.priority,
-            least(parent.deadline_at, child.deadline_at)
+            least(CASE WHEN args.is_awaited THEN parent.deadline_at END, child.deadline_at)
         FROM child CROSS JOIN parent CROSS JOIN args
         WHERE parent.depth <= args.max_depth ORDER BY child.item
         ON CONFLICT DO NOTHING RETURNING id

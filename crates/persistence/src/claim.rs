@@ -24,13 +24,14 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::error::DatabaseError;
+use crate::stored_json::StoredJson;
 pub(crate) use floor::Floor;
 
 /// How often a claim is repeated that met a journal entry written while it looked.
 const ATTEMPTS: usize = 5;
 
 pub(crate) type ClaimedRow = (
-    (Uuid, i64, Uuid, Vec<u8>, Value, Option<Uuid>),
+    (Uuid, i64, Uuid, Vec<u8>, StoredJson, Option<Uuid>),
     (Option<DateTime<Utc>>, bool, bool, bool, DateTime<Utc>, Option<Vec<String>>),
 );
 pub(crate) type ClaimedSql = (
@@ -111,6 +112,41 @@ impl Query for ClaimBatch {
     type SqlType = ClaimedSql;
 }
 
+/// Claims what has only its end before it. Each of the two kinds has a small index of its own, in whose order it is read.
+#[derive(QueryId)]
+struct ClaimEnding {
+    owner: Uuid,
+    limit: i64,
+}
+
+impl QueryFragment<Pg> for ClaimEnding {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        push_claimant(&mut out, &self.owner)?;
+        out.push_sql(
+            "cancelled AS (SELECT id FROM runs
+                WHERE state IN ('queued', 'waiting') AND cancel_requested_at IS NOT NULL ORDER BY id LIMIT ",
+        );
+        out.push_bind_param::<BigInt, _>(&self.limit)?;
+        out.push_sql(
+            " FOR NO KEY UPDATE SKIP LOCKED), overdue AS (SELECT id FROM runs
+                WHERE state IN ('queued', 'waiting') AND deadline_at <= now() ORDER BY deadline_at LIMIT ",
+        );
+        out.push_bind_param::<BigInt, _>(&self.limit)?;
+        out.push_sql(
+            " FOR NO KEY UPDATE SKIP LOCKED), candidates AS (
+                SELECT id FROM (SELECT id FROM cancelled UNION SELECT id FROM overdue) AS ending LIMIT ",
+        );
+        out.push_bind_param::<BigInt, _>(&self.limit)?;
+        out.push_sql("), ");
+        out.push_sql(CLAIM);
+        Ok(())
+    }
+}
+
+impl Query for ClaimEnding {
+    type SqlType = ClaimedSql;
+}
+
 /// Claims one run, available or not.
 #[derive(QueryId)]
 struct ClaimOne {
@@ -153,6 +189,20 @@ pub(crate) async fn claim_batch(
         floor.reset();
     }
     Ok(claimed)
+}
+
+/// Claims at most `limit` runs that are to be cancelled or whose deadline has passed.
+pub(crate) async fn claim_ending(
+    conn: &AsyncPgConnection,
+    owner: InstanceId,
+    limit: usize,
+) -> Result<Vec<ClaimedRun>, DatabaseError> {
+    repeat_on_fresh_entries(owner, || {
+        let mut conn = conn;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        ClaimEnding { owner: owner.as_uuid(), limit }.load::<ClaimedRow>(&mut conn).boxed()
+    })
+    .await
 }
 
 /// Claims this run if it is queued or waiting.
@@ -226,12 +276,14 @@ fn into_claimed(owner: InstanceId, row: ClaimedRow) -> Result<ClaimedRun, Databa
         (deadline_at, cancel_requested, is_rerun, is_item, created_at, begun),
     ) = row;
     let begun = begun.into_iter().flatten().map(|node| node.parse());
+    let unreadable = input.0.as_ref().err().map(|error| format!("its input cannot be read: {error}"));
     Ok(ClaimedRun {
         claim: Claim { run: run.into(), owner, epoch },
         project: project.into(),
         graph: Digest::try_from(graph.as_slice())
             .map_err(|error| DatabaseError::corrupt("the graph of a run", error))?,
-        input,
+        input: input.0.unwrap_or(Value::Null),
+        unreadable,
         deadline_at,
         cancel_requested,
         is_rerun,

@@ -226,13 +226,17 @@ const APPEND: &str = ", appended AS (
         SELECT e.run_id, e.seq, e.node_id, e.iteration, e.attempt, e.kind, e.payload::json, e.blob, e.owner, e.epoch
         FROM entry AS e
         WHERE e.run_id NOT IN (SELECT run_id FROM release) OR e.run_id IN (SELECT id FROM released)
-    ), woken AS (
-        UPDATE runs SET available_at = now()
+    ), parent AS MATERIALIZED (
+        SELECT id, available_at FROM runs
         WHERE id = ANY (ARRAY(SELECT parent_run_id FROM released
                               WHERE parent_run_id IS NOT NULL AND state NOT IN ('queued', 'waiting')))
             AND state IN ('running', 'waiting') AND id NOT IN (SELECT run_id FROM release)
-            -- Once is enough until it is claimed again: of many children only the first writes here.
-            AND (available_at IS NULL OR available_at > now())
+        ORDER BY id FOR NO KEY UPDATE
+    ), woken AS (
+        UPDATE runs SET available_at = now() FROM parent
+        -- Once is enough until it is claimed again: of many children only the first writes here. Whether it was claimed
+        -- since this statement began, only the locked row tells.
+        WHERE runs.id = parent.id AND (parent.available_at IS NULL OR parent.available_at > now())
     ), announced AS (
         INSERT INTO events (project_id, type, subject)
         SELECT project_id, 'run.' || state, id FROM released WHERE state NOT IN ('queued', 'waiting')

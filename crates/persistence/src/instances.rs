@@ -1,9 +1,11 @@
 //! The instances as their rows tell them; for people, not for decisions.
 
 use chrono::{DateTime, Utc};
+use diesel::dsl::array;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
-use gathering_domain::InstanceId;
+use gathering_domain::{InstanceId, RunId};
+use uuid::Uuid;
 
 use crate::error::DatabaseError;
 use crate::pool::Pool;
@@ -28,19 +30,24 @@ pub struct InstanceRow {
     pub heartbeat_at: DateTime<Utc>,
     /// How many runs it drives.
     pub n_runs: i64,
+    /// The first [`MAX_RUNS_LISTED`] of them by id.
+    pub runs: Vec<RunId>,
 }
+
+/// How many of its runs are listed of each instance.
+pub const MAX_RUNS_LISTED: i64 = 100;
 
 /// The instances that are alive, or died and are not yet recovered; the oldest first, at most 1000.
 ///
 /// # Errors
 /// [`DatabaseError::Unavailable`].
 pub async fn list_instances(pool: &Pool) -> Result<Vec<InstanceRow>, DatabaseError> {
-    type Row = (uuid::Uuid, String, i32, String, String, DateTime<Utc>, DateTime<Utc>, Option<i64>);
+    type Owned = (Option<i64>, Vec<Uuid>);
+    type Row = (Uuid, String, i32, String, String, DateTime<Utc>, DateTime<Utc>, Owned);
     let conn = pool.get().await?;
-    let n_runs = runs::table
-        .filter(runs::owner.eq(instances::id.nullable()))
-        .select(diesel::dsl::count_star())
-        .single_value();
+    let owned = || runs::table.filter(runs::owner.eq(instances::id.nullable()));
+    let n_runs = owned().select(diesel::dsl::count_star()).single_value();
+    let first = array(owned().order(runs::id).limit(MAX_RUNS_LISTED).select(runs::id));
     let rows: Vec<Row> = instances::table
         .order(instances::id)
         .limit(1000)
@@ -52,14 +59,14 @@ pub async fn list_instances(pool: &Pool) -> Result<Vec<InstanceRow>, DatabaseErr
             instances::state,
             instances::started_at,
             instances::heartbeat_at,
-            n_runs,
+            (n_runs, first),
         ))
         .load(&mut &*conn)
         .await
         .map_err(|error| DatabaseError::query("listing the instances", error))?;
     Ok(rows
         .into_iter()
-        .map(|(id, hostname, pid, version, state, started_at, heartbeat_at, n_runs)| InstanceRow {
+        .map(|(id, hostname, pid, version, state, started_at, heartbeat_at, (n_runs, runs))| InstanceRow {
             id: id.into(),
             hostname,
             pid,
@@ -68,6 +75,7 @@ pub async fn list_instances(pool: &Pool) -> Result<Vec<InstanceRow>, DatabaseErr
             started_at,
             heartbeat_at,
             n_runs: n_runs.unwrap_or(0),
+            runs: runs.into_iter().map(Into::into).collect(),
         })
         .collect())
 }

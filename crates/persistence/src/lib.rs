@@ -28,6 +28,7 @@ mod local_runs;
 mod maintenance;
 mod members;
 mod migrate;
+mod overdue;
 mod pipelines;
 mod pool;
 mod projects;
@@ -38,6 +39,7 @@ mod run_store;
 mod runs;
 mod schema;
 mod sessions;
+mod stored_json;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod throttle;
@@ -50,13 +52,14 @@ pub use connect::{ConnectOptions, InvalidDatabaseUrl};
 pub use decisions::{Decided, NewDecision};
 pub use error::DatabaseError;
 pub use events::{EventFilter, EventRow, Events};
-pub use instances::{InstanceRow, list_instances};
+pub use instances::{InstanceRow, MAX_RUNS_LISTED, list_instances};
 pub use journal_page::JournalPage;
 pub use liveness::{InstanceInfo, Liveness};
 pub use local_runs::find_latest_local_run;
 pub use maintenance::{Cleared, clear_expired, drop_journal_before, ensure_journal_partitions};
 pub use members::{MemberPut, Membership};
 pub use migrate::{MigrateError, Migrator};
+pub use overdue::end_overdue_instances;
 pub use pipelines::{
     Definitions, ExpectedPipeline, NewPipeline, Pipeline, PipelineChange, PipelineDeletion, PipelineSeen,
     PipelineUpdate, PipelineVersion, Pipelines, VersionsPage,

@@ -4,15 +4,15 @@ use chrono::{DateTime, Utc};
 use diesel::dsl::exists;
 use diesel::prelude::*;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
-use gathering_auth::{AuditEvent, AuditKind, Origin, ProjectRole};
-use gathering_domain::{Email, InvalidEmail, ProjectId, UserId};
+use gathering_auth::{Action, AuditEvent, AuditKind, Caller, ProjectRole, authorize};
+use gathering_domain::{Email, ProjectId, UserId};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::audit;
 use crate::error::DatabaseError;
 use crate::projects::{ProjectError, ProjectRefusal, Projects, missing_or, parse_role};
 use crate::schema::{project_members, projects, users};
+use crate::{accounts, audit};
 
 /// A member of a project.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,18 +40,22 @@ pub enum MemberPut {
     Unchanged,
 }
 
-/// Who changes what: a change of a membership, for the audit record.
-struct Change {
+/// Who changes what: a change of a membership.
+struct Change<'a> {
     project: ProjectId,
     user: UserId,
-    by: UserId,
-    origin: Origin,
+    by: &'a Caller,
 }
 
-impl Change {
+impl Change<'_> {
     fn event(&self, kind: AuditKind, role: ProjectRole) -> AuditEvent {
-        let detail = json!({ "project": self.project, "role": role.as_str(), "by": self.by });
-        AuditEvent::new(kind, Some(self.user), self.origin).with_detail(detail)
+        let detail = json!({ "project": self.project, "role": role.as_str(), "by": self.by.user });
+        AuditEvent::new(kind, Some(self.user), self.by.origin).with_detail(detail)
+    }
+
+    /// What the caller must be allowed: everybody may leave.
+    fn action_of_removal(&self) -> Action {
+        if self.user == self.by.user { Action::Read } else { Action::Manage }
     }
 }
 
@@ -86,9 +90,7 @@ impl Projects {
             .map_err(|error| DatabaseError::query("listing members", error))?;
         rows.into_iter()
             .map(|(user, email, name, role, created_at)| {
-                let email = email
-                    .parse()
-                    .map_err(|error: InvalidEmail| DatabaseError::corrupt("the e-mail of a member", error))?;
+                let email = Email::accepted_before(email);
                 Ok(Membership { user: user.into(), email, name, role: parse_role(&role)?, created_at })
             })
             .collect()
@@ -97,6 +99,7 @@ impl Projects {
     /// Makes the user a member with this role, or gives a member this role, and records what changed.
     ///
     /// # Errors
+    /// [`ProjectError::Denied`] or [`ProjectError::Revoked`] for a caller who may not do it, or not any more;
     /// [`ProjectRefusal::LastOwner`]; [`DatabaseError::Missing`] if the project or the user is not there. Nothing was
     /// changed.
     pub async fn put_member(
@@ -104,35 +107,31 @@ impl Projects {
         project: ProjectId,
         user: UserId,
         role: ProjectRole,
-        by: UserId,
-        origin: Origin,
+        by: &Caller,
     ) -> Result<MemberPut, ProjectError> {
-        let change = Change { project, user, by, origin };
+        let change = Change { project, user, by };
         let mut conn = self.pool.get().await?;
         let conn: &mut AsyncPgConnection = &mut conn;
         let put = conn.transaction(async |conn| put(conn, &change, role).await).await;
-        match put.map_err(|error| missing_or("changing a member", error))? {
-            None => Err(DatabaseError::Missing { what: "the project" }.into()),
-            Some(put) => Ok(put?),
-        }
+        put.map_err(|error| missing_or("changing a member", error))?
     }
 
     /// Takes a membership away, and records that. Answers whether there was one.
     ///
     /// # Errors
+    /// [`ProjectError::Denied`] or [`ProjectError::Revoked`] for a caller who may not do it, or not any more;
     /// [`ProjectRefusal::LastOwner`], or the database's; nothing was changed.
     pub async fn remove_member(
         &self,
         project: ProjectId,
         user: UserId,
-        by: UserId,
-        origin: Origin,
+        by: &Caller,
     ) -> Result<bool, ProjectError> {
-        let change = Change { project, user, by, origin };
+        let change = Change { project, user, by };
         let mut conn = self.pool.get().await?;
         let conn: &mut AsyncPgConnection = &mut conn;
         let removed = conn.transaction(async |conn| remove(conn, &change).await).await;
-        Ok(removed.map_err(|error| DatabaseError::query("removing a member", error))??)
+        removed.map_err(|error| DatabaseError::query("removing a member", error))?
     }
 }
 
@@ -154,19 +153,21 @@ pub(crate) async fn insert(
     Ok(())
 }
 
-/// `None` if there is no such project.
 async fn put(
     mut conn: &AsyncPgConnection,
-    change: &Change,
+    change: &Change<'_>,
     role: ProjectRole,
-) -> QueryResult<Option<Result<MemberPut, ProjectRefusal>>> {
+) -> QueryResult<Result<MemberPut, ProjectError>> {
     if !lock_project(conn, change.project).await? {
-        return Ok(None);
+        return Ok(Err(DatabaseError::Missing { what: "the project" }.into()));
     }
-    let (put, kind) = match load_role(conn, change).await? {
-        Some(before) if before == role => return Ok(Some(Ok(MemberPut::Unchanged))),
+    if let Err(refused) = still_may(conn, change, Action::Manage).await? {
+        return Ok(Err(refused));
+    }
+    let (put, kind) = match load_role(conn, change.project, change.user).await? {
+        Some(before) if before == role => return Ok(Ok(MemberPut::Unchanged)),
         Some(ProjectRole::Owner) if is_last_owner(conn, change).await? => {
-            return Ok(Some(Err(ProjectRefusal::LastOwner)));
+            return Ok(Err(ProjectRefusal::LastOwner.into()));
         }
         Some(_) => {
             diesel::update(project_members::table.find((change.project.as_uuid(), change.user.as_uuid())))
@@ -181,22 +182,45 @@ async fn put(
         }
     };
     audit::insert(conn, &change.event(kind, role)).await?;
-    Ok(Some(Ok(put)))
+    Ok(Ok(put))
 }
 
-async fn remove(mut conn: &AsyncPgConnection, change: &Change) -> QueryResult<Result<bool, ProjectRefusal>> {
-    lock_project(conn, change.project).await?;
-    let Some(role) = load_role(conn, change).await? else {
+async fn remove(
+    mut conn: &AsyncPgConnection,
+    change: &Change<'_>,
+) -> QueryResult<Result<bool, ProjectError>> {
+    if !lock_project(conn, change.project).await? {
+        return Ok(Ok(false));
+    }
+    if let Err(refused) = still_may(conn, change, change.action_of_removal()).await? {
+        return Ok(Err(refused));
+    }
+    let Some(role) = load_role(conn, change.project, change.user).await? else {
         return Ok(Ok(false));
     };
     if role == ProjectRole::Owner && is_last_owner(conn, change).await? {
-        return Ok(Err(ProjectRefusal::LastOwner));
+        return Ok(Err(ProjectRefusal::LastOwner.into()));
     }
     diesel::delete(project_members::table.find((change.project.as_uuid(), change.user.as_uuid())))
         .execute(&mut conn)
         .await?;
     audit::insert(conn, &change.event(AuditKind::MemberRemoved, role)).await?;
     Ok(Ok(true))
+}
+
+/// Whether who asks may do it as they stand now: their account and, under the lock of the project, their membership
+/// stay so until the end of the transaction. What an API key took from its owner's role stays taken.
+async fn still_may(
+    conn: &AsyncPgConnection,
+    change: &Change<'_>,
+    action: Action,
+) -> QueryResult<Result<(), ProjectError>> {
+    let by = change.by;
+    let account = accounts::hold(conn, by.user).await?.filter(|account| account.is_active);
+    let Some(account) = account else { return Ok(Err(ProjectError::Revoked)) };
+    let membership = load_role(conn, change.project, by.user).await?;
+    let now = Caller { role: by.role.min(account.role), ..by.clone() };
+    Ok(authorize(&now, membership, action).map_err(ProjectError::from))
 }
 
 /// Keeps others from changing its members until the end of the transaction; runs are accepted meanwhile. Answers
@@ -212,9 +236,13 @@ async fn lock_project(mut conn: &AsyncPgConnection, project: ProjectId) -> Query
     Ok(found.is_some())
 }
 
-async fn load_role(mut conn: &AsyncPgConnection, change: &Change) -> QueryResult<Option<ProjectRole>> {
+async fn load_role(
+    mut conn: &AsyncPgConnection,
+    project: ProjectId,
+    user: UserId,
+) -> QueryResult<Option<ProjectRole>> {
     let role: Option<String> = project_members::table
-        .find((change.project.as_uuid(), change.user.as_uuid()))
+        .find((project.as_uuid(), user.as_uuid()))
         .select(project_members::role)
         .first(&mut conn)
         .await
@@ -223,7 +251,7 @@ async fn load_role(mut conn: &AsyncPgConnection, change: &Change) -> QueryResult
     role.map_err(|error| diesel::result::Error::DeserializationError(error.into()))
 }
 
-async fn is_last_owner(mut conn: &AsyncPgConnection, change: &Change) -> QueryResult<bool> {
+async fn is_last_owner(mut conn: &AsyncPgConnection, change: &Change<'_>) -> QueryResult<bool> {
     let others = project_members::table
         .filter(project_members::project_id.eq(change.project.as_uuid()))
         .filter(project_members::user_id.ne(change.user.as_uuid()))

@@ -4,6 +4,7 @@ mod change;
 mod versions;
 
 use chrono::{DateTime, Utc};
+use diesel::dsl::not;
 use diesel::prelude::*;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use gathering_auth::ProjectRole;
@@ -14,8 +15,8 @@ use uuid::Uuid;
 use crate::error::{DatabaseError, Refusal, violated};
 use crate::graphs;
 use crate::pool::Pool;
-use crate::projects::parse_role;
-use crate::schema::{graphs as graphs_table, pipeline_versions, pipelines, project_members};
+use crate::projects::{is_of_accounts, local_projects, parse_role};
+use crate::schema::{graphs as graphs_table, pipeline_versions, pipelines, project_members, projects};
 
 pub use change::{ExpectedPipeline, PipelineChange, PipelineDeletion, PipelineUpdate};
 pub use versions::{Definitions, PipelineVersion, VersionsPage};
@@ -163,8 +164,9 @@ impl Pipelines {
             .and(pipeline_versions::version.eq(pipelines::version));
         let row: Option<(Row, Vec<u8>, Option<String>)> = pipelines::table
             .inner_join(pipeline_versions::table.on(latest))
+            .inner_join(projects::table)
             .left_join(project_members::table.on(membership))
-            .filter(pipelines::id.eq(id.as_uuid()))
+            .filter(pipelines::id.eq(id.as_uuid()).and(is_of_accounts()))
             .select((Row::as_select(), pipeline_versions::graph_digest, project_members::role.nullable()))
             .first(&mut &*conn)
             .await
@@ -210,7 +212,8 @@ impl Pipelines {
         limit: usize,
     ) -> Result<Vec<Pipeline>, DatabaseError> {
         let conn = self.pool.get().await?;
-        let mut query = pipelines::table.into_boxed();
+        let mut query =
+            pipelines::table.filter(not(pipelines::project_id.eq_any(local_projects()))).into_boxed();
         if let Some(user) = visible_to {
             let own = project_members::table
                 .filter(project_members::user_id.eq(user.as_uuid()))

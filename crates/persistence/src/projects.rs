@@ -1,13 +1,14 @@
 //! Projects: made, found, listed, changed and deleted. Who is a member of one is [`members`](crate::members)' noun.
 //!
 //! What may not happen to a project ([`ProjectRefusal`]) is decided under a lock on its row, and what did happen is in
-//! the audit record by the same transaction. Never knows who may do it.
+//! the audit record by the same transaction. To accounts, whatever they are, the projects of the local command line are not
+//! there ([`is_of_accounts`]): their files are a directory of the operator.
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::exists;
 use diesel::prelude::*;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
-use gathering_auth::{AuditEvent, AuditKind, Origin, ProjectRole};
+use gathering_auth::{AuditEvent, AuditKind, Denied, Origin, ProjectRole};
 use gathering_domain::{ProjectId, RunState, UserId};
 use serde_json::json;
 use uuid::Uuid;
@@ -75,6 +76,12 @@ pub enum ProjectError {
     /// It may not be done now.
     #[error(transparent)]
     Refused(#[from] ProjectRefusal),
+    /// The caller may not do it, or not any more.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The caller's account is disabled or gone.
+    #[error("the caller's account no longer holds")]
+    Revoked,
     /// The database did not do it; [`DatabaseError::Missing`] if the project or the account is not there.
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -152,7 +159,8 @@ impl Projects {
         Ok(row.into())
     }
 
-    /// The project, whoever asks.
+    /// The project, whoever asks: for what the server does by itself. What an account may do is told by
+    /// [`Projects::find_access`].
     ///
     /// # Errors
     /// [`DatabaseError::Unavailable`].
@@ -168,6 +176,28 @@ impl Projects {
         Ok(row.map(Into::into))
     }
 
+    /// What this account is in the project: `None` if to accounts there is no such project, `Some(None)` if it is no
+    /// member.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`] or [`DatabaseError::Corrupt`].
+    pub async fn find_access(
+        &self,
+        id: ProjectId,
+        user: UserId,
+    ) -> Result<Option<Option<ProjectRole>>, DatabaseError> {
+        let conn = self.pool.get().await?;
+        let role: Option<Option<String>> = projects::table
+            .left_join(project_members::table.on(membership_of(user.as_uuid())))
+            .filter(projects::id.eq(id.as_uuid()).and(is_of_accounts()))
+            .select(project_members::role.nullable())
+            .first(&mut &*conn)
+            .await
+            .optional()
+            .map_err(|error| DatabaseError::query("looking for the access to a project", error))?;
+        role.map(|role| role.map(|role| parse_role(&role)).transpose()).transpose()
+    }
+
     /// The project, and what this account is in it; also if it is no member.
     ///
     /// # Errors
@@ -176,7 +206,7 @@ impl Projects {
         let conn = self.pool.get().await?;
         let row: Option<SeenRow> = projects::table
             .left_join(project_members::table.on(membership_of(user.as_uuid())))
-            .filter(projects::id.eq(id.as_uuid()))
+            .filter(projects::id.eq(id.as_uuid()).and(is_of_accounts()))
             .select((Row::as_select(), project_members::role.nullable()))
             .first(&mut &*conn)
             .await
@@ -216,6 +246,7 @@ impl Projects {
         let (Viewer::Member(user) | Viewer::Admin(user)) = viewer;
         let mut query = projects::table
             .left_join(project_members::table.on(membership_of(user.as_uuid())))
+            .filter(is_of_accounts())
             .select((Row::as_select(), project_members::role.nullable()))
             .order(projects::id.desc())
             .limit(i64::try_from(limit).unwrap_or(i64::MAX))
@@ -274,15 +305,7 @@ impl Projects {
     /// # Errors
     /// [`DatabaseError::Unavailable`] or [`DatabaseError::Corrupt`].
     pub async fn find_role(&self, id: ProjectId, user: UserId) -> Result<Option<ProjectRole>, DatabaseError> {
-        let conn = self.pool.get().await?;
-        let role: Option<String> = project_members::table
-            .find((id.as_uuid(), user.as_uuid()))
-            .select(project_members::role)
-            .first(&mut &*conn)
-            .await
-            .optional()
-            .map_err(|error| DatabaseError::query("looking for a membership", error))?;
-        role.map(|role| parse_role(&role)).transpose()
+        Ok(self.find_access(id, user).await?.flatten())
     }
 }
 
@@ -326,6 +349,19 @@ async fn delete(
 #[diesel::dsl::auto_type]
 fn membership_of(user: Uuid) -> _ {
     project_members::project_id.eq(projects::id).and(project_members::user_id.eq(user))
+}
+
+/// Whether accounts can have to do with a project at all. Those of the local command line are the operator's, who alone
+/// decides which directory of the machine is theirs.
+#[diesel::dsl::auto_type]
+pub(crate) fn is_of_accounts() -> _ {
+    projects::workspace_path.is_null()
+}
+
+/// The projects that are none of accounts: few, if any, and read once by a statement.
+#[diesel::dsl::auto_type]
+pub(crate) fn local_projects() -> _ {
+    projects::table.filter(projects::workspace_path.is_not_null()).select(projects::id)
 }
 
 /// A write that refers to a project or an account that is not there.

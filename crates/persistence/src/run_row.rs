@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::error::DatabaseError;
 use crate::schema::runs;
+use crate::stored_json::StoredJson;
 
 /// A run as it stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,6 +67,7 @@ pub(crate) struct Row {
     project_id: Uuid,
     graph_digest: Vec<u8>,
     kind: String,
+    #[diesel(deserialize_as = StoredJson)]
     trigger: Value,
     pipeline_id: Option<Uuid>,
     pipeline_version: Option<i32>,
@@ -75,8 +77,9 @@ pub(crate) struct Row {
     rerun_of: Option<Uuid>,
     state: String,
     waiting_for: Option<String>,
+    #[diesel(deserialize_as = StoredJson)]
     input: Value,
-    output: Option<Value>,
+    output: Option<StoredJson>,
     error: Option<Value>,
     priority: i32,
     recoveries: i32,
@@ -107,7 +110,7 @@ impl TryFrom<Row> for RunRow {
             state: row.state.parse().map_err(word)?,
             waiting_for: row.waiting_for.as_deref().map(str::parse).transpose().map_err(word)?,
             input: row.input,
-            output: row.output,
+            output: row.output.map(Value::from),
             error: row
                 .error
                 .map(serde_json::from_value)

@@ -1,7 +1,7 @@
 //! The engine's port on PostgreSQL: each method takes a connection and calls the function of its noun.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use gathering_dag_engine::{
@@ -11,6 +11,7 @@ use gathering_domain::{Digest, InstanceId, RunId};
 use serde_json::Value;
 
 use crate::accept::{Acceptance, RunOrigin};
+use crate::overdue::end_overdue_instances;
 use crate::pool::Pool;
 use crate::recover::{recover_dead_instances, release_undriven};
 use crate::runs::Runs;
@@ -24,22 +25,43 @@ pub struct PgRunStore {
     pub(crate) wakes: WakeBus,
     floor: Arc<claim::Floor>,
     stuck_limit: Duration,
+    /// When it was last asked who drives a run past its deadline.
+    overdue_asked_at: Arc<Mutex<Option<Instant>>>,
 }
+
+/// How often it is asked who drives a run past its deadline: it is rare, and costs a look at each run that is driven.
+const OVERDUE_INTERVAL: Duration = Duration::from_secs(10);
 
 impl PgRunStore {
     /// Keeps runs where `pool` leads, and wakes through `wakes` whoever may claim.
     pub fn new(pool: Pool, wakes: WakeBus) -> Self {
-        Self { pool, wakes, floor: Arc::default(), stuck_limit: Self::STUCK_LIMIT }
+        Self {
+            pool,
+            wakes,
+            floor: Arc::default(),
+            stuck_limit: Self::STUCK_LIMIT,
+            overdue_asked_at: Arc::default(),
+        }
     }
 
     /// After how long without a heartbeat an instance that owns runs counts as stuck, unless told otherwise.
     pub const STUCK_LIMIT: Duration = Duration::from_secs(60);
 
-    /// Takes an instance that owns runs for stuck after `limit` without a heartbeat: more than
+    /// Takes an instance that owns runs for stuck after `limit` without a heartbeat, or past the deadline of one: more than
     /// [`Liveness::HEARTBEAT_LIMIT`](crate::Liveness::HEARTBEAT_LIMIT), or one that is well loses its session.
     #[must_use]
     pub fn with_stuck_limit(self, limit: Duration) -> Self {
         Self { stuck_limit: limit, ..self }
+    }
+
+    fn is_time_to_ask_for_overdue(&self) -> bool {
+        // A plain value, so a panic elsewhere cannot have left it half-changed.
+        let mut asked_at = self.overdue_asked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_time = asked_at.is_none_or(|asked_at| asked_at.elapsed() >= OVERDUE_INTERVAL);
+        if is_time {
+            *asked_at = Some(Instant::now());
+        }
+        is_time
     }
 }
 
@@ -70,6 +92,11 @@ impl RunStore for PgRunStore {
         let claimed = claim::claim_batch(&conn, owner, &self.floor, limit).await?;
         self.wakes.appended(claimed.iter().map(|claimed| claimed.claim.run));
         Ok(claimed)
+    }
+
+    async fn claim_ending(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
+        let conn = self.pool.get_for_claims().await?;
+        Ok(claim::claim_ending(&conn, owner, limit).await?)
     }
 
     async fn claim_run(&self, owner: InstanceId, run: RunId) -> Result<Option<ClaimedRun>, StoreError> {
@@ -133,7 +160,10 @@ impl RunStore for PgRunStore {
     }
 
     async fn recover_dead_instances(&self, max_recoveries: i32) -> Result<Recovered, StoreError> {
-        let found = recover_dead_instances(&self.pool, max_recoveries, self.stuck_limit).await?;
+        let mut found = recover_dead_instances(&self.pool, max_recoveries, self.stuck_limit).await?;
+        if found.is_anyone_driving && self.is_time_to_ask_for_overdue() {
+            found.stuck.extend(end_overdue_instances(&self.pool, self.stuck_limit).await?);
+        }
         for stuck in &found.stuck {
             tracing::warn!(instance.id = %stuck, "instance {stuck} is stuck: its session was ended");
         }

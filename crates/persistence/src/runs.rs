@@ -1,6 +1,6 @@
 //! Runs as a whole: accepted, listed, asked to stop. Driving them is the engine's.
 
-use diesel::dsl::{now, sql};
+use diesel::dsl::{not, now, sql};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Timestamptz, Uuid as SqlUuid};
@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::accept::{Acceptance, RunOrigin, accepted, find_accepted, insert, refused};
 use crate::error::DatabaseError;
 use crate::pool::Pool;
+use crate::projects::local_projects;
 use crate::run_row::{Row, RunRow};
 use crate::schema::{project_members, runs};
 use crate::wake::{Wake, WakeBus};
@@ -92,7 +93,7 @@ impl Runs {
         row.map(RunRow::try_from).transpose()
     }
 
-    /// At most `limit` runs, the newest first. The id of the last is the next page's `before`.
+    /// At most `limit` runs, the newest first, but for those of the local command line. The id of the last is the next page's `before`.
     ///
     /// # Errors
     /// [`DatabaseError::Unavailable`] or [`DatabaseError::Corrupt`].
@@ -164,7 +165,7 @@ const CANCEL: &str = "
     ), woken AS (
         UPDATE runs SET available_at = now() FROM cancelled
         WHERE runs.id = cancelled.parent_run_id AND cancelled.state = 'cancelled'
-            AND runs.state IN ('running', 'waiting') AND (runs.available_at IS NULL OR runs.available_at > now())
+            AND runs.state IN ('running', 'waiting')
     ), announced AS (
         INSERT INTO events (project_id, type, subject)
         SELECT project_id, 'run.cancelled', id FROM cancelled WHERE state = 'cancelled'
@@ -181,7 +182,8 @@ const TERMINAL: [&str; 4] = [
 type Filtered<'a> = runs::BoxedQuery<'a, Pg>;
 
 fn filtered(filter: &RunFilter, limit: i64) -> Filtered<'static> {
-    let mut query = runs::table.into_boxed();
+    // Not `<> ALL`, which PostgreSQL would look up in the list for each row.
+    let mut query = runs::table.filter(not(runs::project_id.eq_any(local_projects()))).into_boxed();
     if let Some(user) = filter.visible_to
         && filter.is_all_but_visibility_open()
     {

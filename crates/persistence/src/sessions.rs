@@ -96,7 +96,7 @@ async fn rotate_of(
 pub(crate) async fn end(
     mut conn: &AsyncPgConnection,
     end: &SessionEnd,
-    audit: &AuditEvent,
+    mut audit: AuditEvent,
 ) -> QueryResult<()> {
     accounts::lock(conn, end.user).await?;
     diesel::insert_into(revoked_tokens::table)
@@ -118,11 +118,22 @@ pub(crate) async fn end(
             .first(&mut conn)
             .await
             .optional()?;
-        if let Some(session) = other {
+        if let Some(session) = other.filter(|session| *session != end.session.as_uuid()) {
             revoke_session(conn, session, end.user).await?;
+            audit = audit.with_other_session(session.into());
         }
     }
-    audit::insert(conn, audit).await
+    audit::insert(conn, &audit).await
+}
+
+/// Whether the access token or its session was revoked.
+pub(crate) async fn is_revoked(
+    mut conn: &AsyncPgConnection,
+    session: SessionId,
+    token: TokenId,
+) -> QueryResult<bool> {
+    let is_token_revoked = exists(revoked_tokens::table.find(token.as_uuid()));
+    diesel::select(is_token_revoked.or(is_session_revoked(session.as_uuid()))).get_result(&mut conn).await
 }
 
 /// How an access token stands, in one query: it is asked with every request.

@@ -9,6 +9,7 @@ mod auth;
 mod body;
 mod caller;
 mod conditions;
+mod connections;
 mod envelope;
 mod files;
 mod health;

@@ -15,7 +15,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use gathering_agents::Providers;
-use gathering_dag_engine::{Approval, Fields, MapNode, NodeFailure, NodeTypes};
+use gathering_dag_engine::{ActFailed, Approval, Fields, MapNode, NodeFailure, NodeTypes};
 use gathering_domain::{Pointer, Problems};
 use gathering_tools::{Outbound, ToolContext, ToolError, Toolbox, Workspace};
 use serde_json::Value;
@@ -84,6 +84,12 @@ fn failure_of_tool(error: &ToolError) -> NodeFailure {
     } else {
         NodeFailure::permanent(error.kind(), message)
     }
+}
+
+/// As [`failure_of_tool`], where the call is an effect.
+fn act_failed(error: &ToolError) -> ActFailed {
+    let failure = failure_of_tool(error);
+    if error.may_have_taken_place() { failure.into() } else { ActFailed::before_it_took_place(failure) }
 }
 
 /// What a call of a tool may touch.

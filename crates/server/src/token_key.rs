@@ -26,7 +26,14 @@ pub(crate) fn load_or_create(config: &Config) -> anyhow::Result<KeyRing> {
     match fs::read_to_string(&path) {
         Ok(text) => KeyRing::parse(&text).with_context(context),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            create(&config.data_dir, &path).with_context(context)
+            let keys = create(&config.data_dir, &path).with_context(context)?;
+            if config.database_url.is_some() {
+                tracing::warn!(
+                    path = %path.display(),
+                    "a token key was made; instances of this database on other hosts need the same GATHERING_TOKEN_KEY"
+                );
+            }
+            Ok(keys)
         }
         Err(error) => Err(error).with_context(context),
     }

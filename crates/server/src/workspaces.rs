@@ -83,7 +83,15 @@ impl Workspaces {
         if let Some(open) = self.open.get(&project) {
             return Ok(open);
         }
-        let root = found.workspace_path.map_or_else(|| self.root.join(project.to_string()), PathBuf::from);
+        let root = match found.workspace_path {
+            Some(of_operator) => PathBuf::from(of_operator),
+            None => {
+                // As private as what is in it, where nobody made it before.
+                let made = Workspace::open(&self.root, self.blocking.clone()).await;
+                made.map_err(|source| OpenWorkspaceError::Workspace { project, source })?;
+                self.root.join(project.to_string())
+            }
+        };
         let closed = closed_part(&root, &self.data_dir).await;
         let opened = Workspace::open(root, self.blocking.clone()).await;
         let opened = opened.map_err(|source| OpenWorkspaceError::Workspace { project, source })?;

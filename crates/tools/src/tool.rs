@@ -147,6 +147,19 @@ impl ToolError {
         }
     }
 
+    /// Whether something may have come of the call all the same. Of a cause that says nothing about it, it may.
+    pub const fn may_have_taken_place(&self) -> bool {
+        match self {
+            ToolError::UnknownTool { .. } | ToolError::InvalidParameters(_) | ToolError::NoWorkspace => false,
+            ToolError::Outbound(error) => error.may_have_been_sent(),
+            ToolError::Workspace(_)
+            | ToolError::Status { .. }
+            | ToolError::Panicked(_)
+            | ToolError::Temporary { .. }
+            | ToolError::Permanent { .. } => true,
+        }
+    }
+
     /// Whether the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
         match self {

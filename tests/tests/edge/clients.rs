@@ -8,6 +8,8 @@ use gathering_e2e::{Client, Database, Raw, Server, head};
 /// When a head must have come, a JSON body, and the next piece of an upload.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 const BODY_LIMIT: Duration = Duration::from_secs(30);
+/// How long a connection may be without a request after an answer, whatever arrives on it.
+const PAUSE_LIMIT: Duration = Duration::from_secs(85);
 /// How much later the server may notice, on a busy machine.
 const LENIENCE: Duration = Duration::from_secs(10);
 /// Between two bytes of a client that sends slowly.
@@ -15,7 +17,11 @@ const PAUSE: Duration = Duration::from_millis(250);
 
 /// Sends byte by byte until the server has had enough, and checks when that is and what it says.
 async fn drip(address: String, first: Vec<u8>, drop: &'static [u8], limit: Duration) -> Result<()> {
-    let mut raw = Raw::connect(&address).await?;
+    drip_on(Raw::connect(&address).await?, first, drop, limit).await
+}
+
+/// The same on a connection that is there.
+async fn drip_on(mut raw: Raw, first: Vec<u8>, drop: &'static [u8], limit: Duration) -> Result<()> {
     raw.send(first).await?;
     let begun = Instant::now();
     let answer = loop {
@@ -62,6 +68,27 @@ async fn who_sends_byte_by_byte_is_cut_off_while_others_are_served() -> Result<(
     let left = std::fs::read_dir(database.files_of(&project)).into_iter().flatten().flatten();
     let left: Vec<_> = left.map(|entry| entry.path()).filter(|path| path.is_file()).collect();
     assert!(left.is_empty(), "{left:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stops_in_the_head_of_a_later_request_is_cut_off() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let mut slow = tokio::task::JoinSet::new();
+    // One letter and then silence, or one letter at a time.
+    for drop in [&b""[..], b"x"] {
+        for _ in 0..5 {
+            let mut raw = Raw::connect(server.address()).await?;
+            raw.request("GET", "/health/live", &[], b"").await?;
+            ensure!(raw.reply().await?.status == 200, "the first request is answered");
+            let first = if drop.is_empty() { b"G".to_vec() } else { b"GET / HTTP/1.1\r\nx: ".to_vec() };
+            slow.spawn(drip_on(raw, first, drop, PAUSE_LIMIT));
+        }
+    }
+    while let Some(ended) = slow.join_next().await {
+        ended??;
+    }
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Files over HTTP: what is written comes back, in parts, under conditions, and never half.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -81,6 +82,36 @@ async fn a_part_of_a_file_is_answered_as_it_was_asked_for() -> Result<()> {
         let may_be_whole = validator == modified && reply.status == 200;
         assert!(reply.status == status || may_be_whole, "{validator}: {}", reply.status);
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_ignores_ranges() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let (ada, files) = joined(&server).await?;
+    let path = format!("{files}/digits.txt");
+    ada.put_bytes(&path, "0123456789").await?.expect(201)?;
+    for range in ["bytes=0-3", "bytes=50-", "nonsense"] {
+        let reply = ada.send(ada.request(Method::HEAD, &path).header("range", range)).await?;
+        let described = (reply.status, reply.header("content-length"), reply.header("content-range"));
+        assert_eq!(described, (200, "10", ""), "{range}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_named_like_a_directory_is_not_written_as_a_file() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let (ada, files) = joined(&server).await?;
+    ada.put_bytes(&format!("{files}/d/a"), "a").await?.expect(201)?;
+    for name in ["dd/", "d/", "dd%2F", "dd%2f", "dd//", "d/b/"] {
+        let refused = ada.put_bytes(&format!("{files}/{name}"), "x").await?;
+        refused.expect_problem(422, "invalid").with_context(|| name.to_owned())?;
+        assert_eq!(refused.pointers(), ["/path"], "{}", refused.text);
+    }
+    assert_eq!(names(&ada, &format!("{files}?recursive=true")).await?, ["d", "d/a"]);
     Ok(())
 }
 
@@ -340,5 +371,20 @@ async fn a_name_comes_back_byte_for_byte() -> Result<()> {
         ada.delete(&format!("{files}/{on_the_wire}")).await?.expect(204)?;
     }
     assert_eq!(names(&ada, &files).await?, [""; 0]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_files_of_a_project_are_for_no_other_user_of_the_machine() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let (ada, files) = joined(&server).await?;
+    ada.put_bytes(&format!("{files}/a/b.txt"), "private").await?.expect(201)?;
+    let project = files.split('/').nth(4).context("no project")?;
+    let root = database.files_of(project);
+    let workspaces = root.parent().context("no workspaces")?;
+    let mode = |at: &std::path::Path| Ok::<_, std::io::Error>(at.metadata()?.permissions().mode() & 0o777);
+    assert_eq!((mode(workspaces)?, mode(&root)?), (0o700, 0o700));
+    assert_eq!((mode(&root.join("a"))?, mode(&root.join("a/b.txt"))?), (0o700, 0o600));
     Ok(())
 }

@@ -1,8 +1,9 @@
-//! The HTTP edge: what every answer carries, slow and broken clients, files, injections and limits.
+//! The HTTP edge: what every answer carries, slow and broken clients, rights that end, files, injections and limits.
 //!
 //! One program, as most of the time is spent waiting for slow clients, beside which the rest runs.
 
 mod answers;
+mod authority;
 mod clients;
 mod files;
 mod injection;

@@ -107,7 +107,8 @@ impl Auth {
     /// Disabling ends every session of the account for good; its API keys are refused for as long as it is disabled.
     ///
     /// # Errors
-    /// [`AuthError::Denied`], [`AuthError::NoAccount`], [`AuthError::LastAdmin`], or the store's; nothing was changed.
+    /// [`AuthError::Denied`], also if the caller is no admin any more, [`AuthError::Revoked`] if their account is
+    /// disabled by now, [`AuthError::NoAccount`], [`AuthError::LastAdmin`], or the store's; nothing was changed.
     pub async fn change_account(
         &self,
         caller: &Caller,

@@ -26,18 +26,23 @@ impl Auth {
     ///
     /// # Errors
     /// [`AuthError::SessionNeeded`] to an API key, [`AuthError::Invalid`] with every problem,
-    /// [`AuthError::TooManyKeys`], or the store's; nothing was created.
+    /// [`AuthError::TooManyKeys`], [`AuthError::Revoked`] if the caller's session or account has ended since, or the
+    /// store's; nothing was created.
     pub async fn create_api_key(
         &self,
         caller: &Caller,
         request: ApiKeyRequest,
     ) -> Result<(ApiKey, ApiKeySecret), AuthError> {
-        needed_session(caller)?;
+        let Credential::Session { session, token, .. } = caller.credential else {
+            return Err(AuthError::SessionNeeded);
+        };
         let (name, scopes) = checked(&request, caller.role).map_err(AuthError::Invalid)?;
         let secret = ApiKeySecret::generate().ok_or(AuthError::NoRandomness)?;
         let key = NewApiKey {
             id: ApiKeyId::new(),
             user: caller.user,
+            session,
+            token,
             name,
             secret: secret.digest(),
             scopes,

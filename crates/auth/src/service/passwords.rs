@@ -12,8 +12,8 @@ impl Auth {
     /// Changes the caller's password. Every other session of the account ends for good; the caller's own goes on, and
     /// API keys stay.
     ///
-    /// The attempt is charged as a login with the account's e-mail would be, and given back when it succeeds. When the
-    /// password was changed by somebody else in the meantime, the current one is another one now.
+    /// The attempt is charged as a login with the account's e-mail would be, and given back when it succeeds; it is not
+    /// charged when too many wait. When the password was changed by somebody else in the meantime, the current one is another one now.
     ///
     /// # Errors
     /// [`AuthError::SessionNeeded`] to an API key, [`AuthError::Invalid`] with the new password's problems at
@@ -34,15 +34,17 @@ impl Auth {
         else {
             return Err(AuthError::Revoked);
         };
+        let place = self.passwords.place()?;
         let event = |kind| AuditEvent::new(kind, Some(account.id), caller.origin);
         let failed = event(AuditKind::PasswordChangeFailed);
         let charges = Charge::for_login(account.email.as_str(), caller.origin.address);
         self.charge_attempt(&charges, failed.clone()).await?;
-        if !self.passwords.verify(current, Some(&expected)).await? {
+        if !self.passwords.verify_at(&place, current, Some(&expected)).await? {
             self.store.record_audit(failed.because("wrong_password")).await?;
             return Err(AuthError::WrongPassword);
         }
-        let hash = self.passwords.hash(new).await?;
+        let hash = self.passwords.hash_at(&place, new).await?;
+        drop(place);
         let change = PasswordChange { user: account.id, expected, hash, keep, refund: charges.to_vec() };
         if self.store.change_password(change, event(AuditKind::PasswordChanged)).await? {
             return Ok(());

@@ -29,14 +29,15 @@ impl Auth {
     /// Begins a session for who knows the password.
     ///
     /// The attempt is charged ([`Charge::for_login`]) before anything is looked at, and given back when it succeeds; one
-    /// that could not be answered ([`AuthError::Overloaded`], a store's error) stays charged. Unknown e-mail, wrong
-    /// password and disabled account take the same steps (one charge, one look-up, one bcrypt, one audit event) and get
-    /// the same answer. Where the password's hash was made at another cost than the configured one, it is made anew.
+    /// that the store's error ended stays charged, one that is refused because too many wait ([`AuthError::Overloaded`])
+    /// never was: a flood of logins must not spend its victims' budgets. Unknown e-mail, wrong password and disabled
+    /// account take the same steps (one charge, one look-up, one bcrypt, one audit event) and get the same answer. Where the password's hash was made at another cost than the configured one, it is made anew.
     ///
     /// # Errors
     /// [`AuthError::Throttled`], [`AuthError::LoginRefused`], [`AuthError::Overloaded`], or the store's; nobody was given
     /// a token.
     pub async fn login(&self, email: &str, password: Secret, origin: Origin) -> Result<TokenPair, AuthError> {
+        let place = self.passwords.place()?;
         let charges = Charge::for_login(email, origin.address);
         let refused = |user| AuditEvent::new(AuditKind::LoginFailed, user, origin);
         self.charge_attempt(&charges, refused(None)).await?;
@@ -46,7 +47,8 @@ impl Auth {
             Err(_) => None,
         };
         let hash = found.as_ref().map(|record| &record.password_hash);
-        let is_right = self.passwords.verify(password.clone(), hash).await?;
+        let is_right = self.passwords.verify_at(&place, password.clone(), hash).await?;
+        drop(place);
         match found {
             Some(record) if is_right && record.account.is_active => {
                 self.begin_session(record, password, &charges, origin).await

@@ -93,6 +93,7 @@ impl AccountStore for MemoryAccounts {
         origin: Origin,
     ) -> Result<Account, StoreError> {
         let mut state = self.locked();
+        AccountChange::permitted(state.accounts.get(&change.by).map(|by| &by.account))?;
         let before = state.accounts.get(&user).ok_or(StoreError::NoAccount)?.account.clone();
         let after = change.of(&before);
         let was_active_admin = before.is_active && before.role == Role::Admin;
@@ -178,7 +179,10 @@ impl AccountStore for MemoryAccounts {
         state.revoked_sessions.extend([end.session].into_iter().chain(named));
         let forget_at = Utc::now() + end.token.remaining;
         state.revoked_tokens.insert(end.token.id, forget_at);
-        state.record(audit);
+        state.record(match named.filter(|named| *named != end.session) {
+            Some(other) => audit.with_other_session(other),
+            None => audit,
+        });
         Ok(())
     }
 
@@ -189,9 +193,7 @@ impl AccountStore for MemoryAccounts {
         token: TokenId,
     ) -> Result<Option<Standing>, StoreError> {
         let state = self.locked();
-        let token_is_revoked =
-            state.revoked_tokens.get(&token).is_some_and(|forget_at| Utc::now() < *forget_at);
-        let is_revoked = token_is_revoked || state.revoked_sessions.contains(&session);
+        let is_revoked = state.is_revoked(session, token);
         Ok(state.accounts.get(&user).map(|record| Standing {
             role: record.account.role,
             is_active: record.account.is_active,
@@ -201,10 +203,14 @@ impl AccountStore for MemoryAccounts {
 
     async fn create_api_key(&self, new: NewApiKey, audit: AuditEvent) -> Result<ApiKey, StoreError> {
         let mut state = self.locked();
+        let is_active = state.accounts.get(&new.user).ok_or(StoreError::NoAccount)?.account.is_active;
+        if !is_active || state.is_revoked(new.session, new.token) {
+            return Err(StoreError::Revoked);
+        }
         if state.keys_of(new.user).count() >= ApiKey::MAX_PER_ACCOUNT {
             return Err(StoreError::TooManyKeys);
         }
-        let NewApiKey { id, user, name, secret, scopes, expires_at } = new;
+        let NewApiKey { id, user, name, secret, scopes, expires_at, .. } = new;
         let key = ApiKey { id, name, scopes, created_at: Utc::now(), expires_at, last_used_at: None };
         state.api_keys.insert(secret, KeyRow { user, key: key.clone(), is_revoked: false });
         state.record(audit);

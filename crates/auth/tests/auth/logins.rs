@@ -206,3 +206,47 @@ async fn disable(store: &Watched, user: UserId, by: UserId) {
 async fn hash_of(store: &Watched, user: UserId) -> String {
     store.inner.find_account(user).await.unwrap().unwrap().password_hash.expose().to_owned()
 }
+
+/// All attempts at once while no password can be hashed, and then what is left of the budget.
+#[test]
+fn a_flood_that_fills_the_queue_spends_nobodys_budget() {
+    // The one thread that could hash is busy until it is let go, so nothing depends on how long a hash takes.
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.max_blocking_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let passwords = PasswordSettings { cost: 4, n_threads: 1, n_waiting: 0 };
+        let (store, auth) = auth_with(AuthSettings { passwords, ..settings() });
+        let auth = Arc::new(auth);
+        register(&auth, "ada@example.org").await;
+        let caller = logged_in(&auth, "ada@example.org").await;
+        let (let_go, held) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || held.recv());
+        let flood = tokio::spawn({
+            let passwords = auth.passwords().clone();
+            async move { passwords.verify(Secret::from("wrong"), None).await }
+        });
+        tokio::task::yield_now().await;
+        for email in ["ada@example.org", "nobody@example.org", "no address"] {
+            for attempt in 0..10 {
+                let refused = try_login(&auth, email, PASSWORD).await;
+                assert!(matches!(refused, Err(AuthError::Overloaded)), "{email}, {attempt}: {refused:?}");
+            }
+        }
+        for attempt in 0..10 {
+            let refused =
+                auth.change_password(&caller, Secret::from(PASSWORD), Secret::from("a new one")).await;
+            assert!(matches!(refused, Err(AuthError::Overloaded)), "{attempt}: {refused:?}");
+        }
+        let_go.send(()).unwrap();
+        busy.await.unwrap().unwrap();
+        assert!(!flood.await.unwrap().unwrap());
+        for email in ["ada@example.org", "nobody@example.org", "no address"] {
+            for attempt in 0..5 {
+                let refused = try_login(&auth, email, "wrong").await;
+                assert!(matches!(refused, Err(AuthError::LoginRefused)), "{email}, {attempt}: {refused:?}");
+            }
+            assert!(matches!(try_login(&auth, email, "wrong").await, Err(AuthError::Throttled { .. })));
+        }
+        assert!(store.audit_trail().await.len() > 15, "what was refused for its password is recorded");
+    });
+}

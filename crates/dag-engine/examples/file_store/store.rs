@@ -164,6 +164,7 @@ impl State {
             project: run.project,
             graph: run.graph.parse().ok()?,
             input: run.input.clone(),
+            unreadable: None,
             deadline_at: run.deadline_at,
             cancel_requested: false,
             is_rerun: false,
@@ -298,6 +299,7 @@ impl RunStore for FileStore {
 
     async fn enqueue(&self, new: NewRun) -> Result<(), StoreError> {
         let now = self.clock.now();
+        let deadline_at = new.timeout.map(|timeout| now + timeout);
         let run = Row {
             id: new.id,
             project: new.project,
@@ -308,8 +310,8 @@ impl RunStore for FileStore {
             owner: None,
             epoch: 0,
             recoveries: 0,
-            available_at: new.available_at,
-            deadline_at: new.timeout.map(|timeout| now + timeout),
+            available_at: new.available_at.map(|at| deadline_at.map_or(at, |deadline| at.min(deadline))),
+            deadline_at,
             created_at: now,
             output: None,
             error: None,
@@ -329,6 +331,20 @@ impl RunStore for FileStore {
             // Ids are made of their time, so their order is that of age.
             available.sort_by_key(|run| (-run.priority, run.id));
             let claims = available.into_iter().take(limit).filter_map(|run| state.claim(run, owner, now));
+            let (claimed, changes): (Vec<_>, Vec<_>) = claims.unzip();
+            Ok((claimed, changes.into_iter().flatten().collect()))
+        })
+        .await
+    }
+
+    async fn claim_ending(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
+        let now = self.clock.now();
+        self.transact(move |state| {
+            // Nobody can ask for an end here.
+            let is_overdue = |run: &&Row| run.deadline_at.is_some_and(|deadline| deadline <= now);
+            let overdue = state.runs.values().filter(is_overdue);
+            // Those that are driven or have ended are refused.
+            let claims = overdue.filter_map(|run| state.claim(run, owner, now)).take(limit);
             let (claimed, changes): (Vec<_>, Vec<_>) = claims.unzip();
             Ok((claimed, changes.into_iter().flatten().collect()))
         })

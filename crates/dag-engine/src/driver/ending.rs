@@ -67,12 +67,23 @@ impl Driver {
         self.end(event, RunError { kind: kind.to_owned(), message: message.to_owned(), node_id: None });
     }
 
+    /// Drops what executes and what looks. What it did until now is kept: whoever drives the run next must not repeat it.
+    pub(super) fn drop_what_executes(&mut self) {
+        self.executing.clear();
+        self.looks.clear();
+        while let Ok(effect) = self.effects.try_recv() {
+            // Who waits for its announcement to be durable has not begun it, and now never will.
+            if effect.durable.is_none() {
+                self.record_effect(effect);
+            }
+        }
+    }
+
     /// Ends the run before its last node: what executes or waits is dropped and recorded as cancelled (I5).
     fn end(&mut self, event: RunEvent, error: RunError) {
         // Asked before those that execute or wait are recorded as cancelled.
         let abandons_children = self.waits_for_children() || self.may_have_left_children();
-        self.executing.clear();
-        self.looks.clear();
+        self.drop_what_executes();
         self.launches.clear();
         let unresolved: Vec<usize> = self
             .progress

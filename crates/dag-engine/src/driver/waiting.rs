@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::Driver;
 use crate::journal::{JournalEvent, NodeFailure};
 use crate::node_run::NodeState;
-use crate::node_type::Outcome;
+use crate::node_type::{Outcome, Wait};
 
 /// How long a run is held whose nodes only wait for somebody, so that what comes soon needs no new claim.
 const LINGER: Duration = Duration::from_millis(500);
@@ -57,6 +57,10 @@ impl Looks {
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
+}
+
+fn waited_too_long() -> NodeFailure {
+    NodeFailure::retryable(NodeFailure::TIMED_OUT, "waited longer than its timeout")
 }
 
 impl Driver {
@@ -128,11 +132,35 @@ impl Driver {
         self.note_end(node, result);
     }
 
-    /// Until when a node may wait for somebody that sets no time of its own: its timeout is for the whole attempt.
-    pub(super) fn limit_of_wait(&self, node: usize, on: WaitingFor) -> Option<DateTime<Utc>> {
-        let limit = self.graph.nodes[node].spec.timeout.filter(|_| on != WaitingFor::Timer)?;
-        let began = self.progress.node(node).started_at.unwrap_or_else(|| self.around.clock.now());
-        Some(began + limit)
+    /// What is recorded of a node that asks to wait: for as long as it asks, and no longer than it may take. Its timeout
+    /// is for the whole attempt.
+    pub(super) fn begin_wait(&mut self, node: usize, wait: Wait) -> Result<JournalEvent, NodeFailure> {
+        let now = self.around.clock.now();
+        let began = self.progress.node(node).started_at.unwrap_or(now);
+        let limit = self.graph.nodes[node].spec.timeout.map(|timeout| began + timeout);
+        let times_out = limit.is_some_and(|limit| wait.until.is_none_or(|until| limit < until));
+        // A limit that has passed is no wait: the node would be woken at once, and again.
+        if times_out && limit.is_some_and(|limit| limit <= now) {
+            return Err(waited_too_long());
+        }
+        let until = if times_out { limit } else { wait.until };
+        self.timers.extend(until.map(|until| (until, node)));
+        Ok(JournalEvent::Waiting { on: wait.on, until, times_out })
+    }
+
+    /// Ends the wait of a node whose time has come.
+    pub(super) fn wake(&mut self, node: usize) {
+        let run = self.progress.node(node);
+        // A node that waits for nobody would take it for the time that it asked for. The others look a last time, and end
+        // what they began.
+        let is_over = run.times_out && run.waiting_for == Some(WaitingFor::Timer);
+        self.record(node, JournalEvent::Woken);
+        self.n_active += 1;
+        if is_over {
+            self.note_end(node, Err(waited_too_long()));
+        } else {
+            self.launches.push(node);
+        }
     }
 
     /// When the driver must look up though nothing happens.

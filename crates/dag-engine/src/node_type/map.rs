@@ -4,8 +4,10 @@
 //! as may be unfinished at once; every look at those that ended starts the next ones. The node itself holds nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::TimeDelta;
 use gathering_domain::{Digest, WaitingFor};
 use serde_json::{Value, json};
 
@@ -72,13 +74,17 @@ impl MapNode {
         // A graph that cannot read it spares every item a copy.
         let reads_input = definition.to_string().contains("input") || has_trigger(definition);
         let input = if reads_input { (*attempt.input).clone() } else { Value::Null };
+        let timeout = definition["timeout_seconds"].as_f64();
+        let timeout = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let timeout = timeout.and_then(|timeout| TimeDelta::from_std(timeout).ok());
+        let deadline_at = timeout.and_then(|timeout| attempt.now.checked_add_signed(timeout));
         let children: Vec<NewChild> = next
             .map(|item| NewChild {
                 item,
                 graph,
                 input: json!({ "item": items[item as usize], "index": item, "input": input }),
                 pipeline: None,
-                deadline_at: None,
+                deadline_at,
             })
             .collect();
         loop {
@@ -113,8 +119,16 @@ impl MapNode {
 impl NodeType for MapNode {
     fn check(&self, config: &mut Fields<'_>) {
         config.required("items", Shape::Text);
-        config.required("graph", Shape::Object);
+        let graph = config.required("graph", Shape::Object);
         config.optional("max_concurrency", Shape::Whole(1, 1000));
+        // A breaker is one node's in all runs of a pipeline, and the items are runs of none.
+        let nodes = graph.and_then(|graph| graph["nodes"].as_array()).map(Vec::as_slice).unwrap_or_default();
+        for (place, _) in nodes.iter().enumerate().filter(|(_, node)| !node["circuit_breaker"].is_null()) {
+            let at = config.place("graph").join("nodes").join(&place.to_string()).join("circuit_breaker");
+            let message =
+                "is not for the nodes of a map's graph: let a pipeline do it for each item, or leave it out";
+            config.problems().add(at, message);
+        }
     }
 
     fn expressions(&self) -> &'static [&'static str] {

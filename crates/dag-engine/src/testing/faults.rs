@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+
+use crate::journal::{JournalEvent, Record};
+use crate::store::Checkpoint;
 
 /// What goes wrong with one call of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,12 +30,26 @@ pub enum Fault {
 pub struct Faults {
     plan: Mutex<(usize, BTreeMap<usize, Fault>)>,
     crashed: CancellationToken,
+    refused: Option<Value>,
 }
 
 impl Faults {
     /// A plan of what goes wrong at which call.
     pub fn planned(plan: impl IntoIterator<Item = (usize, Fault)>) -> Self {
-        Self { plan: Mutex::new((0, plan.into_iter().collect())), crashed: CancellationToken::new() }
+        Self { plan: Mutex::new((0, plan.into_iter().collect())), ..Self::default() }
+    }
+
+    /// A store that can never write a node's success with this output.
+    pub fn refusing(output: Value) -> Self {
+        Self { refused: Some(output), ..Self::default() }
+    }
+
+    pub(super) fn refuses(&self, checkpoint: &Checkpoint) -> bool {
+        let refused = |record: &Record| match &record.event {
+            JournalEvent::Succeeded { output } => self.refused.as_ref() == Some(output),
+            _ => false,
+        };
+        checkpoint.records.iter().any(refused)
     }
 
     /// Cancelled when a call crashed the process: whoever plays the process drops everything of it.

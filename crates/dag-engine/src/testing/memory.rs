@@ -237,6 +237,16 @@ impl RunStore for MemoryStore {
         .await
     }
 
+    async fn claim_ending(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
+        let now = self.clock.now();
+        self.call(|shared| {
+            let ending = shared.runs.values().filter(|run| run.is_ending(now));
+            let ending: Vec<RunId> = ending.map(|run| run.new.id).take(limit).collect();
+            Ok(ending.into_iter().filter_map(|id| shared.claim(id, owner, now)).collect())
+        })
+        .await
+    }
+
     async fn claim_run(&self, owner: InstanceId, run: RunId) -> Result<Option<ClaimedRun>, StoreError> {
         let now = self.clock.now();
         self.call(|shared| Ok(shared.claim(run, owner, now))).await
@@ -259,6 +269,9 @@ impl RunStore for MemoryStore {
 
     async fn commit(&self, checkpoints: &[Checkpoint]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         let now = self.clock.now();
+        if checkpoints.iter().any(|checkpoint| self.faults.refuses(checkpoint)) {
+            return Err(StoreError::Unavailable("a checkpoint that cannot be written".into()));
+        }
         self.call(|shared| Ok(checkpoints.iter().map(|checkpoint| shared.commit(checkpoint, now)).collect()))
             .await
     }

@@ -54,6 +54,7 @@ where
     a_run_that_kills_every_owner_fails(&*make().await).await;
     a_parked_run_is_claimed_when_its_time_comes(&*make().await).await;
     i3_what_a_claim_began_stands_in_the_journal(&*make().await).await;
+    i4_what_is_overdue_is_claimed_though_it_is_not_available(&*make().await).await;
 }
 
 async fn accept(fixture: &(impl StoreFixture + ?Sized), priority: i32) -> RunId {
@@ -63,18 +64,20 @@ async fn accept(fixture: &(impl StoreFixture + ?Sized), priority: i32) -> RunId 
 }
 
 async fn accept_graph(fixture: &(impl StoreFixture + ?Sized), priority: i32, definition: Value) -> RunId {
+    let run = NewRun { priority, ..new_run(fixture, definition).await };
+    fixture.store().enqueue(run.clone()).await.unwrap();
+    fixture.store().enqueue(run.clone()).await.unwrap();
+    run.id
+}
+
+async fn new_run(fixture: &(impl StoreFixture + ?Sized), definition: Value) -> NewRun {
     let store = fixture.store();
     let graph = Digest::of_json(&definition);
     store.ensure_graph(graph, &definition).await.unwrap();
     store.ensure_graph(graph, &definition).await.unwrap();
     assert_eq!(store.load_graph(graph).await.unwrap(), definition);
-    let id = RunId::new();
-    let project = fixture.project().await;
-    let run =
-        NewRun { id, project, graph, input: json!({"n": 1}), priority, available_at: None, timeout: None };
-    store.enqueue(run.clone()).await.unwrap();
-    store.enqueue(run).await.unwrap();
-    id
+    let (id, project, input) = (RunId::new(), fixture.project().await, json!({"n": 1}));
+    NewRun { id, project, graph, input, priority: 5, available_at: None, timeout: None }
 }
 
 async fn accept_and_claim(fixture: &dyn StoreFixture, owner: InstanceId) -> ClaimedRun {
@@ -286,4 +289,22 @@ async fn i3_what_a_claim_began_stands_in_the_journal(fixture: &dyn StoreFixture)
     commit(fixture, hand_back).await.unwrap();
     let again = fixture.store().claim(other, 1).await.unwrap().remove(0);
     assert_eq!((again.claim.epoch, again.begun), (2, Vec::new()));
+}
+
+async fn i4_what_is_overdue_is_claimed_though_it_is_not_available(fixture: &dyn StoreFixture) {
+    let owner = fixture.instance().await;
+    let definition = json!({"nodes": [{"id": "a", "type": "trigger"}]});
+    let new = new_run(fixture, definition).await;
+    let later = Some(chrono::Utc::now() + Duration::from_secs(3600));
+    let overdue = NewRun { timeout: Some(Duration::ZERO), available_at: later, ..new.clone() };
+    let in_time = NewRun { id: RunId::new(), timeout: Some(Duration::from_secs(3600)), ..new };
+    for run in [&overdue, &in_time] {
+        fixture.store().enqueue(run.clone()).await.unwrap();
+    }
+    let wait = fixture.store().next_available_in().await.unwrap();
+    assert_eq!(wait, Some(Duration::ZERO), "its end does not wait until it may begin");
+    let claimed = fixture.store().claim_ending(owner, 10).await.unwrap();
+    assert_eq!(claimed.iter().map(|claimed| claimed.claim.run).collect::<Vec<_>>(), [overdue.id]);
+    assert!(claimed[0].begun.is_empty(), "nothing of it is begun");
+    assert_eq!(fixture.store().claim_ending(owner, 10).await.unwrap(), []);
 }

@@ -191,7 +191,7 @@ async fn a_refused_charge_says_when_it_can_be_paid() {
 async fn changes_of_one_accounts_sessions_at_once_never_deadlock() {
     let fixture = empty_store().await;
     let ada = create_account(&fixture, "ada@example.org", RoleAtCreation::AdminIfFirst).await.unwrap();
-    create_account(&fixture, "bob@example.org", RoleAtCreation::Given(Role::Admin)).await.unwrap();
+    let bob = create_account(&fixture, "bob@example.org", RoleAtCreation::Given(Role::Admin)).await.unwrap();
     for round in 0..10 {
         let name = |n: usize| format!("{round} {n}");
         let session = begin(&fixture, ada.id, &name(0), LONG).await;
@@ -214,7 +214,7 @@ async fn changes_of_one_accounts_sessions_at_once_never_deadlock() {
         let store = fixture.store.clone();
         changes.spawn(async move {
             for is_active in [Some(false), Some(true)] {
-                let change = AccountChange { role: None, is_active, by: ada.id };
+                let change = AccountChange { role: None, is_active, by: bob.id };
                 store.update_account(ada.id, change, Origin::default()).await.unwrap();
             }
         });
@@ -228,10 +228,10 @@ async fn changes_of_one_accounts_sessions_at_once_never_deadlock() {
 #[tokio::test]
 async fn a_login_that_ended_while_its_account_was_disabled_does_not_come_to_life() {
     let fixture = empty_store().await;
-    create_account(&fixture, "ada@example.org", RoleAtCreation::AdminIfFirst).await.unwrap();
+    let ada = create_account(&fixture, "ada@example.org", RoleAtCreation::AdminIfFirst).await.unwrap();
     let bob = create_account(&fixture, "bob@example.org", RoleAtCreation::AdminIfFirst).await.unwrap();
     let set = async |is_active| {
-        let change = AccountChange { role: None, is_active: Some(is_active), by: bob.id };
+        let change = AccountChange { role: None, is_active: Some(is_active), by: ada.id };
         fixture.update_account(bob.id, change, Origin::default()).await.unwrap();
     };
     set(false).await;
@@ -266,6 +266,8 @@ fn new_key(user: UserId, secret: &str) -> NewApiKey {
     NewApiKey {
         id: ApiKeyId::new(),
         user,
+        session: SessionId::new(),
+        token: TokenId::new(),
         name: "ci".to_owned(),
         secret: digest(secret),
         scopes: [Scope::Read, Scope::Run].into_iter().collect(),

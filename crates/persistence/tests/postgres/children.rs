@@ -259,3 +259,37 @@ async fn claim_the_rest(world: &World, owner: InstanceId, parent: &Parent) {
     assert_eq!(rest.len(), 2);
     assert!(rest.iter().all(|run| (0..3).any(|item| *run == parent.child(item))));
 }
+
+/// The end of a child whose statement began while its parent could be claimed, and was written after it had been.
+#[tokio::test]
+async fn i4_the_end_of_a_child_is_told_to_a_parent_that_is_claimed_meanwhile() {
+    let world = World::new().await;
+    let owner = world.begin_instance().await;
+    let (parent, claim, graph) = driven(&world, owner).await;
+    world.store.start(&parent, Bond::Item, children(graph, 0..2)).await.unwrap();
+    let first = claim_item(&world, owner, &parent, 0).await;
+    let second = claim_item(&world, owner, &parent, 1).await;
+    let waiting_for = gathering_domain::WaitingFor::Child;
+    let park = Release::Park { waiting_for, until: None };
+    let parked = Checkpoint { claim, first_seq: 1, records: vec![], release: Some(park) };
+    world.store.commit(&[parked]).await.unwrap().remove(0).unwrap();
+    end(&world, first, RunEvent::Succeeded, None).await;
+
+    let mut holder = world.db.connection().await;
+    let hold = format!("BEGIN; SELECT FROM runs WHERE id = '{}' FOR UPDATE", second.run);
+    holder.batch_execute(&hold).await.unwrap();
+    let store = gathering_persistence::PgRunStore::new(world.db.pool().await, WakeBus::new());
+    let ending = RunEnd { event: RunEvent::Succeeded, output: None, error: None, abandons_children: false };
+    let ended =
+        Checkpoint { claim: second, first_seq: 1, records: vec![], release: Some(Release::End(ending)) };
+    let ending = tokio::spawn(async move { store.commit(&[ended]).await.unwrap().remove(0) });
+    let blocked = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) \
+                   WHERE NOT granted AND query LIKE '%released%' AND locktype = 'transactionid'";
+    wait_until("the end of the second waits", async || world.count(blocked).await > 0).await;
+    let again = world.store.claim_run(owner, parent.run).await.unwrap().unwrap();
+    assert_eq!(world.store.tally(&parent).await.unwrap().n_unfinished, 1);
+    holder.batch_execute("COMMIT").await.unwrap();
+    ending.await.unwrap().unwrap();
+    let acted_on = world.store.list_acted_on(owner).await.unwrap();
+    assert!(acted_on.iter().any(|acted| acted.run == again.claim.run), "nobody is told: {acted_on:?}");
+}

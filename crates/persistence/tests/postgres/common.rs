@@ -16,7 +16,7 @@ use gathering_domain::{
 use gathering_persistence::testing::TestDb;
 use gathering_persistence::{
     ConnectOptions, Decided, InstanceInfo, Liveness, NewDecision, NewPipeline, PgAccountStore, PgRunStore,
-    Pipelines, Pool, PoolSettings, Projects, Runs, WakeBus,
+    Pipelines, Pool, PoolSettings, Runs, WakeBus,
 };
 use serde_json::json;
 use tokio::sync::{Mutex, OnceCell};
@@ -37,7 +37,8 @@ impl World {
     pub async fn new() -> Self {
         let db = TestDb::new().await;
         let pool = db.pool().await;
-        let project = Projects::new(pool.clone()).ensure_local("tests", "/somewhere").await.unwrap().id;
+        let project = ProjectId::new();
+        TestDb::execute(&db, &format!("INSERT INTO projects (id, name) VALUES ('{project}', 'tests')")).await;
         let store = PgRunStore::new(pool.clone(), WakeBus::new());
         Self { store, pool, project, approver: OnceCell::new(), instances: Mutex::default(), db }
     }

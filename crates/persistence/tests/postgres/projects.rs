@@ -1,7 +1,11 @@
 //! Projects and their members: who sees what, what may not happen, and what is recorded.
 
+use chrono::Utc;
 use gathering_auth::testing::InspectAccounts;
-use gathering_auth::{Account, AuditKind, Origin, ProjectRole, RoleAtCreation};
+use gathering_auth::{
+    Account, AccountChange, AccountStore as _, AuditKind, Caller, Credential, Denied, Origin, ProjectRole,
+    Role, RoleAtCreation, SessionId, TokenId,
+};
 use gathering_dag_engine::{NewRun, RunStore};
 use gathering_domain::{Digest, ProjectId, RequestId, RunId, UserId};
 use gathering_persistence::{
@@ -36,17 +40,24 @@ impl World {
         self.projects.create(id, "Sales", "", ada, self.origin).await.unwrap().id
     }
 
+    /// Somebody who asks, with the role that they have now.
+    fn caller(&self, account: &Account) -> Caller {
+        let (session, token) = (SessionId::new(), TokenId::new());
+        let credential = Credential::Session { session, token, expires_at: Utc::now() };
+        Caller { user: account.id, role: account.role, credential, origin: self.origin }
+    }
+
     async fn put(
         &self,
         project: ProjectId,
         user: UserId,
         role: ProjectRole,
     ) -> Result<MemberPut, ProjectError> {
-        self.projects.put_member(project, user, role, self.ada.id, self.origin).await
+        self.projects.put_member(project, user, role, &self.caller(&self.ada)).await
     }
 
     async fn remove(&self, project: ProjectId, user: UserId) -> Result<bool, ProjectError> {
-        self.projects.remove_member(project, user, self.ada.id, self.origin).await
+        self.projects.remove_member(project, user, &self.caller(&self.ada)).await
     }
 
     async fn delete(&self, project: ProjectId) -> Result<bool, ProjectError> {
@@ -154,24 +165,24 @@ async fn nothing_is_recorded_of_what_is_refused_or_missing() {
 async fn of_owners_who_all_leave_at_once_one_remains() {
     let world = World::new().await;
     let project = world.create().await;
-    let mut owners = vec![world.ada.id, world.bob.id];
+    let mut owners = vec![world.ada.clone(), world.bob.clone()];
     for n in 0..6 {
         let email = format!("o{n}@example.org");
-        owners.push(create_account(&world.fixture, &email, RoleAtCreation::AdminIfFirst).await.unwrap().id);
+        owners.push(create_account(&world.fixture, &email, RoleAtCreation::AdminIfFirst).await.unwrap());
     }
     for owner in &owners[1..] {
-        world.put(project, *owner, ProjectRole::Owner).await.unwrap();
+        world.put(project, owner.id, ProjectRole::Owner).await.unwrap();
     }
     let other = Projects::new(warm_pool(&world.fixture.db).await);
     let mut changes = JoinSet::new();
     for (n, owner) in owners.into_iter().enumerate() {
         let projects = if n < 4 { world.projects.clone() } else { other.clone() };
-        let origin = world.origin;
+        let caller = world.caller(&owner);
         changes.spawn(async move {
             if n % 2 == 0 {
-                projects.remove_member(project, owner, owner, origin).await.is_ok()
+                projects.remove_member(project, owner.id, &caller).await.is_ok()
             } else {
-                projects.put_member(project, owner, ProjectRole::Viewer, owner, origin).await.is_ok()
+                projects.put_member(project, owner.id, ProjectRole::Viewer, &caller).await.is_ok()
             }
         });
     }
@@ -180,6 +191,43 @@ async fn of_owners_who_all_leave_at_once_one_remains() {
     let owners =
         format!("SELECT count(*) FROM project_members WHERE project_id = '{project}' AND role = 'owner'");
     assert_eq!(count(&world.fixture.db, &owners).await, 1);
+}
+
+/// What counts is what they are when the change is made, not when they asked.
+#[tokio::test]
+async fn who_may_not_any_more_changes_no_members() {
+    let world = World::new().await;
+    let (fixture, projects, bob) = (&world.fixture, &world.projects, &world.bob);
+    let project = world.create().await;
+    let eve = create_account(fixture, "eve@example.org", RoleAtCreation::AdminIfFirst).await.unwrap();
+    let change = async |by: &Caller| {
+        let put = projects.put_member(project, eve.id, ProjectRole::Owner, by).await.map(drop);
+        let removed = projects.remove_member(project, world.ada.id, by).await.map(drop);
+        [put, removed].map(|result| match result {
+            Err(ProjectError::Denied(denied)) => Some(denied),
+            Err(ProjectError::Revoked) => None,
+            other => panic!("{other:?}"),
+        })
+    };
+    let asked = world.caller(bob);
+    assert_eq!(change(&asked).await, [Some(Denied::Invisible); 2], "no member");
+    world.put(project, bob.id, ProjectRole::Editor).await.unwrap();
+    assert_eq!(change(&asked).await, [Some(Denied::Forbidden); 2], "no owner");
+    // An admin when they asked, and a member's API key of an admin.
+    let asked_as_admin = Caller { role: Role::Admin, ..asked.clone() };
+    assert_eq!(change(&asked_as_admin).await, [Some(Denied::Forbidden); 2], "no admin any more");
+    set_role_and_activity(&world, bob.id, Some(Role::Admin), None).await;
+    assert_eq!(change(&asked).await, [Some(Denied::Forbidden); 2], "asked as a member");
+    set_role_and_activity(&world, bob.id, None, Some(false)).await;
+    assert_eq!(change(&asked_as_admin).await, [None; 2], "disabled");
+    assert_eq!(projects.list_members(project, None, 10).await.unwrap().len(), 2);
+    set_role_and_activity(&world, bob.id, Some(Role::Member), Some(true)).await;
+    assert!(projects.remove_member(project, bob.id, &asked).await.unwrap(), "everybody may leave");
+}
+
+async fn set_role_and_activity(world: &World, user: UserId, role: Option<Role>, is_active: Option<bool>) {
+    let change = AccountChange { role, is_active, by: world.ada.id };
+    world.fixture.update_account(user, change, world.origin).await.unwrap();
 }
 
 #[tokio::test]

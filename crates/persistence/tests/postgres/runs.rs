@@ -12,7 +12,7 @@ use gathering_dag_engine::{
 use gathering_domain::{Digest, NodeId, RunEvent, RunId, RunState, WaitingFor};
 use gathering_persistence::{
     Acceptance, CancelRequest, DatabaseError, PgRunStore, Recoveries, RunFilter, RunOrigin, Runs, WakeBus,
-    recover_dead_instances,
+    end_overdue_instances, recover_dead_instances,
 };
 use serde_json::{Value, json};
 
@@ -274,6 +274,33 @@ async fn an_instance_that_owns_runs_while_its_heart_stands_still_loses_its_sessi
     assert!(!instances[&idle].lost().is_cancelled() && !instances[&well].lost().is_cancelled());
 }
 
+#[tokio::test]
+async fn an_instance_that_drives_a_run_long_past_its_deadline_loses_its_session_and_it_goes_on() {
+    let world = World::new().await;
+    let stuck = world.begin_instance().await;
+    let run = world.accept().await;
+    claim_one(&world, stuck).await;
+    let is_stuck = async || end_overdue_instances(&world.pool, STUCK).await.unwrap() == [stuck];
+    assert!(!is_stuck().await, "it has no deadline");
+    world.db.execute("UPDATE runs SET deadline_at = now() - interval '1 hour'").await;
+    assert!(!is_stuck().await, "it has just claimed it");
+    world.db.execute("UPDATE runs SET started_at = now() - interval '2 hours'").await;
+    world
+        .db
+        .execute(&format!(
+            "INSERT INTO run_journal (run_id, seq, kind, epoch) VALUES ('{run}', 99, 'taken_over', 1)"
+        ))
+        .await;
+    assert!(!is_stuck().await, "something happened just now");
+    world.db.execute("UPDATE run_journal SET at = now() - interval '1 hour'").await;
+    assert!(is_stuck().await);
+    wait_until("the run is queued again", async || {
+        recover_dead_instances(&world.pool, 20, STUCK).await.unwrap();
+        runs(&world).find(run).await.unwrap().unwrap().state == RunState::Queued
+    })
+    .await;
+}
+
 /// Its lock is held by whoever recovers it, in a transaction.
 #[tokio::test]
 async fn who_recovers_an_instance_whose_heart_stood_still_is_not_taken_for_it() {
@@ -452,4 +479,20 @@ async fn what_comes_into_the_queue_behind_its_end_is_claimed_as_well() {
         world.count(n_left).await == 0
     })
     .await;
+}
+
+#[tokio::test]
+async fn i4_a_run_that_cannot_be_read_spoils_no_claim_of_others() {
+    let world = World::new().await;
+    let owner = world.begin_instance().await;
+    let (deep, fine) = (world.accept().await, world.accept().await);
+    let input = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    world.db.execute(&format!("UPDATE runs SET input = '{input}' WHERE id = '{deep}'")).await;
+    let claimed = world.store.claim(owner, 10).await.unwrap();
+    assert_eq!(claimed.iter().map(|run| run.claim.run).collect::<Vec<_>>(), [deep, fine]);
+    assert!(claimed[0].unreadable.as_ref().is_some_and(|reason| reason.contains("its input")), "{claimed:?}");
+    assert_eq!(claimed[1].unreadable, None);
+    let shown = runs(&world).find(deep).await.unwrap().unwrap();
+    assert!(shown.input["unreadable"].is_string(), "{:?}", shown.input);
+    assert_eq!(runs(&world).list(&RunFilter::default(), 10).await.unwrap().len(), 2);
 }

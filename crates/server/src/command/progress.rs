@@ -173,7 +173,8 @@ fn plain_line(entry: &JournalEntry, nodes: &HashMap<NodeId, NodeRun>, width: usi
             _,
             JournalEvent::EffectStarted(_)
             | JournalEvent::EffectDone { .. }
-            | JournalEvent::EffectFailed { .. },
+            | JournalEvent::EffectFailed { .. }
+            | JournalEvent::EffectUnknown { .. },
         ) => None,
         (None, JournalEvent::TakenOver) => Some(format!("{time}  the run is taken up again")),
         (None, other) => Some(format!("{time}  {}", other.kind())),

@@ -112,7 +112,7 @@ fn read_scopes(fields: &mut Fields<'_>, items: &[Value]) -> Option<Vec<Scope>> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListApiKeys {
-    /// 1 to 200; by default all of them, as an account has no more than 100.
+    /// 1 to 200; 50 by default.
     limit: Option<String>,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
@@ -126,14 +126,11 @@ pub(crate) struct ListApiKeys {
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
 #[post("/auth/api-keys")]
-pub(crate) async fn create(
-    state: web::Data<AppState>,
-    caller: Authenticated,
-    body: Body,
-) -> Result<HttpResponse, Problem> {
-    let CreateApiKey { name, scopes, expires_at } = body.read(SMALL).await?;
+pub(crate) async fn create(state: web::Data<AppState>, body: Body) -> Result<HttpResponse, Problem> {
+    let (caller, body) = body.receive(SMALL).await?;
+    let CreateApiKey { name, scopes, expires_at } = body.read().await?;
     let request = ApiKeyRequest { name, scopes, expires_at };
-    let (key, secret) = state.auth.create_api_key(&caller.0, request).await?;
+    let (key, secret) = state.auth.create_api_key(&caller, request).await?;
     let view = CreatedApiKeyView { key: key.into(), secret: secret.expose().to_owned() };
     Ok(HttpResponse::Created().json(view))
 }
@@ -151,10 +148,7 @@ pub(crate) async fn list(
 ) -> Result<HttpResponse, Problem> {
     let query = query.read()?;
     let mut problems = Problems::new();
-    let limit = match &query.limit {
-        None => ApiKey::MAX_PER_ACCOUNT,
-        named => page::limit(named.as_deref(), &mut problems),
-    };
+    let limit = page::limit(query.limit.as_deref(), &mut problems);
     let before = page::cursor(List::ApiKeys, query.cursor.as_deref(), &mut problems);
     problems.into_result().map_err(Problem::invalid)?;
     // So few that they come all at once, and are made pages of here.

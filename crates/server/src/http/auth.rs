@@ -10,7 +10,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::body::{Body, FromFields, SMALL, line};
+use super::body::{Body, FromFields, OpenBody, SMALL, line};
 use super::caller::{Authenticated, ClientOrigin};
 use super::problem::{Problem, ProblemView};
 use super::state::AppState;
@@ -188,7 +188,7 @@ fn text(fields: &mut Fields<'_>, name: &'static str) -> Option<String> {
 pub(crate) async fn register(
     state: web::Data<AppState>,
     origin: ClientOrigin,
-    body: Body,
+    body: OpenBody,
 ) -> Result<HttpResponse, Problem> {
     let Register { email, name, password } = body.read(SMALL).await?;
     let account = state.auth.register(RegistrationRequest { email, name, password }, origin.0).await?;
@@ -206,7 +206,7 @@ pub(crate) async fn register(
 pub(crate) async fn login(
     state: web::Data<AppState>,
     origin: ClientOrigin,
-    body: Body,
+    body: OpenBody,
 ) -> Result<HttpResponse, Problem> {
     let Login { email, password } = body.read(SMALL).await?;
     let pair = state.auth.login(&email, password, origin.0).await?;
@@ -222,7 +222,7 @@ pub(crate) async fn login(
 pub(crate) async fn refresh(
     state: web::Data<AppState>,
     origin: ClientOrigin,
-    body: Body,
+    body: OpenBody,
 ) -> Result<HttpResponse, Problem> {
     let Refresh { refresh_token } = body.read(SMALL).await?;
     let pair = state.auth.refresh(&refresh_token, origin.0).await?;
@@ -236,13 +236,10 @@ pub(crate) async fn refresh(
     (status = 403, description = "An API key is not enough for this", body = ProblemView, content_type = "application/problem+json"),
 ))]
 #[post("/auth/logout")]
-pub(crate) async fn logout(
-    state: web::Data<AppState>,
-    caller: Authenticated,
-    body: Body,
-) -> Result<HttpResponse, Problem> {
-    let Logout { refresh_token } = body.read(SMALL).await?;
-    state.auth.logout(&caller.0, refresh_token.as_deref()).await?;
+pub(crate) async fn logout(state: web::Data<AppState>, body: Body) -> Result<HttpResponse, Problem> {
+    let (caller, body) = body.receive(SMALL).await?;
+    let Logout { refresh_token } = body.read().await?;
+    state.auth.logout(&caller, refresh_token.as_deref()).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -264,12 +261,9 @@ pub(crate) async fn me(state: web::Data<AppState>, caller: Authenticated) -> Res
     (status = 429, description = "Too many attempts", body = ProblemView, content_type = "application/problem+json"),
 ))]
 #[put("/auth/password")]
-pub(crate) async fn change_password(
-    state: web::Data<AppState>,
-    caller: Authenticated,
-    body: Body,
-) -> Result<HttpResponse, Problem> {
-    let ChangePassword { current_password, new_password } = body.read(SMALL).await?;
-    state.auth.change_password(&caller.0, current_password, new_password).await?;
+pub(crate) async fn change_password(state: web::Data<AppState>, body: Body) -> Result<HttpResponse, Problem> {
+    let (caller, body) = body.receive(SMALL).await?;
+    let ChangePassword { current_password, new_password } = body.read().await?;
+    state.auth.change_password(&caller, current_password, new_password).await?;
     Ok(HttpResponse::NoContent().finish())
 }

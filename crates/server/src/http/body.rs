@@ -1,17 +1,25 @@
 //! Request bodies: JSON or YAML, bounded in size and time, read field by field so that every problem is named, in YAML
 //! with its place in the text.
+//!
+//! Owns the order of things: a body comes whole before anybody decides what its sender may. A sender can take as long as
+//! they like over the last byte, and what they may can be taken from them meanwhile.
 
 use std::future::{Ready, ready};
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use actix_web::dev::Payload;
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use actix_web::{FromRequest, HttpRequest};
 use futures::StreamExt;
+use gathering_auth::Caller;
 use gathering_dag_engine::{Fields, Places, read_json};
 use gathering_domain::{Pointer, Problems};
 use serde_json::Value;
 
+use super::caller::authenticate;
+use super::envelope::current_request_id;
 use super::problem::{FieldError, Kind, Problem};
 
 /// Bodies that hold nothing large.
@@ -22,11 +30,26 @@ pub(crate) const LARGE: usize = 16 * 1024 * 1024;
 /// A body must have come whole after this long, so that a slow client holds nothing for ever.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A request's body, not yet read: who asks is looked at first.
+/// The body of a request of somebody who is known, not yet read. A handler that takes one answers 401 to everybody else,
+/// before it waits for anything, and learns who asks together with the body.
 pub(crate) struct Body {
+    open: OpenBody,
+    /// As they stood when the request's head had come.
+    caller: Caller,
+    request: HttpRequest,
+}
+
+/// The body of a request that anybody may send, not yet read.
+pub(crate) struct OpenBody {
     payload: Payload,
     format: Result<Format, String>,
     announced: Option<usize>,
+}
+
+/// A body that has come whole.
+pub(crate) struct Received {
+    bytes: Vec<u8>,
+    format: Format,
 }
 
 /// How a body is written.
@@ -52,16 +75,95 @@ pub(crate) trait FromFields: Sized {
 
 impl FromRequest for Body {
     type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (open, request) = (OpenBody::of(request, payload), request.clone());
+        Box::pin(async move {
+            let caller = authenticate(&request).await?;
+            Ok(Self { open, caller, request })
+        })
+    }
+}
+
+impl FromRequest for OpenBody {
+    type Error = Problem;
     type Future = Ready<Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        ready(Ok(Self::of(request, payload)))
+    }
+}
+
+impl Body {
+    /// The body, once it has come whole, and who sent it, as they stand then: who had to be waited for is asked about
+    /// again. That a body was there at once costs nothing more.
+    ///
+    /// # Errors
+    /// As [`OpenBody::receive`]; 401 for who is nobody any more.
+    pub(crate) async fn receive(self, limit: usize) -> Result<(Caller, Received), Problem> {
+        let Self { open, caller, request } = self;
+        let (received, was_awaited) = open.receive(limit).await?;
+        let caller = if was_awaited { authenticate(&request).await? } else { caller };
+        Ok((caller, received))
+    }
+}
+
+impl OpenBody {
+    fn of(request: &HttpRequest, payload: &mut Payload) -> Self {
         let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
         let announced = header(CONTENT_LENGTH).and_then(|length| length.parse().ok());
         let format = match header(CONTENT_ENCODING) {
             None | Some("identity") => format_of(header(CONTENT_TYPE)),
             Some(encoding) => Err(format!("the content encoding `{encoding:.40}` is not supported")),
         };
-        ready(Ok(Self { payload: payload.take(), format, announced }))
+        Self { payload: payload.take(), format, announced }
+    }
+
+    /// The whole body, and whether it had to be waited for.
+    ///
+    /// # Errors
+    /// 400, 408, 413 or 415 for what is not sent as it should be.
+    pub(super) async fn receive(self, limit: usize) -> Result<(Received, bool), Problem> {
+        let format = self.format.map_err(|detail| Problem::new(Kind::UnsupportedMediaType, detail))?;
+        let too_large =
+            || Problem::new(Kind::TooLarge, format!("the body may have at most {limit} bytes here"));
+        if self.announced.is_some_and(|length| length > limit) {
+            return Err(too_large());
+        }
+        let mut whole = pin!(collect(self.payload, limit));
+        let (collected, was_awaited) = match futures::poll!(whole.as_mut()) {
+            Poll::Ready(collected) => (collected, false),
+            Poll::Pending => {
+                tracing::debug!(request.id = %current_request_id(), "the rest of a body is awaited");
+                let collected = tokio::time::timeout(BODY_TIMEOUT, whole).await.map_err(|_elapsed| {
+                    let detail = format!("the body must arrive within {} seconds", BODY_TIMEOUT.as_secs());
+                    Problem::new(Kind::RequestTimeout, detail)
+                })?;
+                (collected, true)
+            }
+        };
+        let bytes = collected
+            .map_err(|error| Problem::new(Kind::Malformed, format!("the body did not arrive: {error}")))?;
+        Ok((Received { bytes: bytes.ok_or_else(too_large)?, format }, was_awaited))
+    }
+
+    /// The object that it holds.
+    pub(crate) async fn read<T: FromFields>(self, limit: usize) -> Result<T, Problem> {
+        self.receive(limit).await?.0.read().await
+    }
+}
+
+impl Received {
+    /// What it says, and the text that says so. An empty one is an empty object.
+    pub(crate) fn value(self) -> Result<(Value, Source), Problem> {
+        parse(self.format, self.bytes)
+    }
+
+    /// The object that it holds.
+    pub(crate) async fn read<T: FromFields>(self) -> Result<T, Problem> {
+        let (value, source) = self.value()?;
+        source.placing(async { read_object(&value) }).await
     }
 }
 
@@ -74,37 +176,6 @@ fn format_of(content_type: Option<&str>) -> Result<Format, String> {
         "application/yaml" | "application/x-yaml" | "text/yaml" => Ok(Format::Yaml),
         other if other.ends_with("+json") => Ok(Format::Json),
         other => Err(format!("`{other:.80}` is not supported: send application/json or application/yaml")),
-    }
-}
-
-impl Body {
-    /// What it says, and the text that says so. An empty one is an empty object.
-    pub(crate) async fn value(self, limit: usize) -> Result<(Value, Source), Problem> {
-        let format = self.format.map_err(|detail| Problem::new(Kind::UnsupportedMediaType, detail))?;
-        let too_large =
-            || Problem::new(Kind::TooLarge, format!("the body may have at most {limit} bytes here"));
-        if self.announced.is_some_and(|length| length > limit) {
-            return Err(too_large());
-        }
-        let whole = collect(self.payload, limit);
-        let bytes = match tokio::time::timeout(BODY_TIMEOUT, whole).await {
-            Ok(Ok(Some(bytes))) => bytes,
-            Ok(Ok(None)) => return Err(too_large()),
-            Ok(Err(error)) => {
-                return Err(Problem::new(Kind::Malformed, format!("the body did not arrive: {error}")));
-            }
-            Err(_elapsed) => {
-                let detail = format!("the body must arrive within {} seconds", BODY_TIMEOUT.as_secs());
-                return Err(Problem::new(Kind::RequestTimeout, detail));
-            }
-        };
-        parse(format, bytes)
-    }
-
-    /// The object that it holds.
-    pub(crate) async fn read<T: FromFields>(self, limit: usize) -> Result<T, Problem> {
-        let (value, source) = self.value(limit).await?;
-        source.placing(async { read_object(&value) }).await
     }
 }
 

@@ -13,7 +13,7 @@ use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
 use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE,
     REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use actix_web::http::{ConnectionType, Method, StatusCode};
@@ -24,6 +24,7 @@ use futures::FutureExt;
 use gathering_domain::RequestId;
 use tracing::Instrument;
 
+use super::connections::InFlight;
 use super::problem::{Kind, PROBLEM_JSON, Problem};
 use super::state::AppState;
 
@@ -96,11 +97,14 @@ async fn answer(
     identity: RequestIdentity,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let begun = Instant::now();
+    let in_flight = InFlight::begin(&request);
     let state = request.app_data::<web::Data<AppState>>().cloned();
     let method = request.method().clone();
     if method == Method::HEAD {
         // Every route that answers GET answers HEAD, with the same head.
         request.head_mut().method = Method::GET;
+        // A range is defined for GET only (RFC 9110, 14.2), and the head is that of the whole.
+        request.head_mut().headers_mut().remove(RANGE);
     }
     // A handler that panics must not take the connection, and with it the answer, away.
     let answered = AssertUnwindSafe(next.call(request)).catch_unwind().await;
@@ -127,6 +131,9 @@ async fn answer(
     log_request(&identity, &method, &route, status, took);
     if method == Method::HEAD {
         response = response.map_body(|_, body| BoxBody::new(Bodiless(body.size())));
+    }
+    if let Some(in_flight) = in_flight {
+        response = response.map_body(|_, body| in_flight.until_sent(body));
     }
     match request {
         Some(request) => Ok(ServiceResponse::new(request, response)),

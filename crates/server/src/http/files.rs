@@ -22,7 +22,7 @@ use gathering_tools::{
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::caller::Authenticated;
+use super::caller::{Authenticated, authenticate};
 use super::conditions::Expected;
 use super::page::{self, Page};
 use super::problem::{Kind, Problem, ProblemView};
@@ -160,7 +160,7 @@ pub(crate) async fn show(
     (status = 204, description = "It takes the place of another; with its `ETag`"),
     (status = 403, description = "The path leads out", body = ProblemView, content_type = "application/problem+json"),
     (status = 404, body = ProblemView, content_type = "application/problem+json"),
-    (status = 408, description = "Nothing came for 30 seconds", body = ProblemView, content_type = "application/problem+json"),
+    (status = 408, description = "Nothing came for 30 seconds, or too little on the whole", body = ProblemView, content_type = "application/problem+json"),
     (status = 409, description = "There is a directory, or above it a file", body = ProblemView, content_type = "application/problem+json"),
     (status = 412, body = ProblemView, content_type = "application/problem+json"),
     (status = 413, body = ProblemView, content_type = "application/problem+json"),
@@ -176,11 +176,16 @@ pub(crate) async fn put(
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
     let workspace = state.workspace(&caller.0, &id.0, Action::Write).await?;
-    let path = path_of(&request)?;
+    let path = file_path_of(&request)?;
     let precondition = precondition_of(&request)?;
     let incoming = Incoming::of(&request, payload, state.max_file_bytes)?;
     let upload = workspace.begin_write(&path, precondition, state.max_file_bytes).await?;
-    let written = incoming.receive(upload).await?;
+    // What the caller may was looked at when the first bytes came, which may be hours ago.
+    let still_may = async || {
+        let caller = authenticate(&request).await?;
+        state.project(&caller, &id.0, Action::Write).await.map(drop)
+    };
+    let written = incoming.receive(upload, still_may).await?;
     let mut response = if written.created { HttpResponse::Created() } else { HttpResponse::NoContent() };
     Ok(response.insert_header(ETag(tag_of(&written.version))).finish())
 }
@@ -222,10 +227,23 @@ impl AppState {
     }
 }
 
-/// The file's path out of the request as it came: not out of what routing made of it, which is decoded in part.
+/// The path out of the request as it came: not out of what routing made of it, which is decoded in part.
 fn path_of(request: &HttpRequest) -> Result<WorkspacePath, Problem> {
-    let raw = request.uri().path().splitn(SLASHES_BEFORE_PATH + 1, '/').nth(SLASHES_BEFORE_PATH);
-    Ok(WorkspacePath::from_percent_encoded(raw.unwrap_or_default())?)
+    Ok(WorkspacePath::from_percent_encoded(raw_path_of(request))?)
+}
+
+/// The same for a file that is to be: what ends like the path of a directory is none.
+fn file_path_of(request: &HttpRequest) -> Result<WorkspacePath, Problem> {
+    let path = path_of(request)?;
+    let raw = raw_path_of(request);
+    if raw.ends_with('/') || raw.to_ascii_lowercase().ends_with("%2f") {
+        return Err(Problem::invalid_field("path", "must be that of a file, without a `/` at its end"));
+    }
+    Ok(path)
+}
+
+fn raw_path_of(request: &HttpRequest) -> &str {
+    request.uri().path().splitn(SLASHES_BEFORE_PATH + 1, '/').nth(SLASHES_BEFORE_PATH).unwrap_or_default()
 }
 
 /// The directory out of the query, which has been decoded.

@@ -2,7 +2,7 @@
 
 use actix_web::{HttpResponse, delete, get, put, web};
 use chrono::{DateTime, Utc};
-use gathering_auth::{Action, Caller, ProjectRole};
+use gathering_auth::{Action, ProjectRole};
 use gathering_dag_engine::{Fields, Shape};
 use gathering_domain::{Problems, UserId};
 use gathering_persistence::Membership;
@@ -109,16 +109,15 @@ pub(crate) async fn list(
 #[put("/projects/{id}/members/{user_id}")]
 pub(crate) async fn put(
     state: web::Data<AppState>,
-    caller: Authenticated,
     path: web::Path<(String, String)>,
     body: Body,
 ) -> Result<HttpResponse, Problem> {
+    let (caller, body) = body.receive(SMALL).await?;
     let (project, user) = path.into_inner();
-    let project = state.project(&caller.0, &project, Action::Manage).await?;
+    let project = state.project(&caller, &project, Action::Manage).await?;
     let member: UserId = user.parse().map_err(|_| Problem::not_found())?;
-    let PutMember { role } = body.read(SMALL).await?;
-    let Caller { user, origin, .. } = caller.0;
-    state.projects.put_member(project, member, role, user, origin).await?;
+    let PutMember { role } = body.read().await?;
+    state.projects.put_member(project, member, role, &caller).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -145,8 +144,7 @@ pub(crate) async fn remove(
         state.project(&caller.0, &project, if is_own { Action::Read } else { Action::Manage }).await?;
     // Who leaves needs no role, but an API key that may only look ends nothing.
     authorize_credential(&caller.0, Action::Manage)?;
-    let Caller { user, origin, .. } = caller.0;
-    if state.projects.remove_member(project, member, user, origin).await? {
+    if state.projects.remove_member(project, member, &caller.0).await? {
         Ok(HttpResponse::NoContent().finish())
     } else {
         Err(Problem::not_found())

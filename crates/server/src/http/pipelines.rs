@@ -131,12 +131,8 @@ pub(crate) struct ListPipelines {
     (status = 400, body = ProblemView, content_type = "application/problem+json"),
 ))]
 #[post("/pipelines/validate")]
-pub(crate) async fn validate(
-    state: web::Data<AppState>,
-    _caller: Authenticated,
-    body: Body,
-) -> Result<HttpResponse, Problem> {
-    let (definition, source) = body.value(LARGE).await?;
+pub(crate) async fn validate(state: web::Data<AppState>, body: Body) -> Result<HttpResponse, Problem> {
+    let (definition, source) = body.receive(LARGE).await?.1.value()?;
     let view = match state.check_definition(definition).await?.1 {
         Ok(outline) => ValidationView {
             valid: true,
@@ -166,15 +162,12 @@ pub(crate) async fn validate(
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
 #[post("/pipelines")]
-pub(crate) async fn create(
-    state: web::Data<AppState>,
-    caller: Authenticated,
-    body: Body,
-) -> Result<HttpResponse, Problem> {
-    let (value, source) = body.value(LARGE).await?;
+pub(crate) async fn create(state: web::Data<AppState>, body: Body) -> Result<HttpResponse, Problem> {
+    let (caller, body) = body.receive(LARGE).await?;
+    let (value, source) = body.value()?;
     let (value, at) = body_of_pipeline(value, &source);
-    let (project, new) = source.placing(checked(&state, &caller.0, &value, &at)).await?;
-    let pipeline = state.pipelines.create(PipelineId::new(), project, &new, Some(caller.0.user)).await?;
+    let (project, new) = source.placing(checked(&state, &caller, &value, &at)).await?;
+    let pipeline = state.pipelines.create(PipelineId::new(), project, &new, Some(caller.user)).await?;
     let location = format!("/api/v1/pipelines/{}", pipeline.id);
     let mut response = HttpResponse::Created();
     response.insert_header(("location", location));

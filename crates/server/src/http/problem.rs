@@ -306,6 +306,8 @@ impl From<ProjectError> for Problem {
     fn from(error: ProjectError) -> Self {
         match error {
             ProjectError::Refused(refusal) => refusal.into(),
+            ProjectError::Denied(denied) => denied.into(),
+            ProjectError::Revoked => AuthError::Revoked.into(),
             ProjectError::Database(error) => error.into(),
         }
     }

@@ -106,14 +106,11 @@ pub(crate) struct ListProjects {
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
 #[post("/projects")]
-pub(crate) async fn create(
-    state: web::Data<AppState>,
-    caller: Authenticated,
-    body: Body,
-) -> Result<HttpResponse, Problem> {
-    authorize_credential(&caller.0, Action::Manage)?;
-    let new: CreateProject = body.read(SMALL).await?;
-    let Caller { user, origin, .. } = caller.0;
+pub(crate) async fn create(state: web::Data<AppState>, body: Body) -> Result<HttpResponse, Problem> {
+    let (caller, body) = body.receive(SMALL).await?;
+    authorize_credential(&caller, Action::Manage)?;
+    let new: CreateProject = body.read().await?;
+    let Caller { user, origin, .. } = caller;
     let project = state.projects.create(ProjectId::new(), &new.name, &new.description, user, origin).await?;
     let location = format!("/api/v1/projects/{}", project.id);
     let view = ProjectView::of(project, Some(ProjectRole::Owner));
@@ -169,15 +166,15 @@ pub(crate) async fn show(
 #[patch("/projects/{id}")]
 pub(crate) async fn change(
     state: web::Data<AppState>,
-    caller: Authenticated,
     id: web::Path<String>,
     body: Body,
 ) -> Result<HttpResponse, Problem> {
-    let id = state.project(&caller.0, &id, Action::Manage).await?;
-    let change: ChangeProject = body.read(SMALL).await?;
+    let (caller, body) = body.receive(SMALL).await?;
+    let id = state.project(&caller, &id, Action::Manage).await?;
+    let change: ChangeProject = body.read().await?;
     let (name, description) = (change.name.as_deref(), change.description.as_deref());
     let project = state.projects.update(id, name, description).await?;
-    let role = state.projects.find_role(id, caller.0.user).await?;
+    let role = state.projects.find_role(id, caller.user).await?;
     Ok(HttpResponse::Ok().json(ProjectView::of(project, role)))
 }
 

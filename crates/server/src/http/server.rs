@@ -8,9 +8,11 @@ use actix_web::dev::{ServerHandle, ServiceFactory, ServiceRequest, ServiceRespon
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
 use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use utoipa_actix_web::AppExt as _;
 use utoipa_actix_web::service_config::ServiceConfig;
 
+use super::connections::Connections;
 use super::envelope::envelope;
 use super::limits::{Limits, limit};
 use super::problem::Problem;
@@ -24,6 +26,9 @@ use super::{
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// An idle connection is kept for longer than common load balancers keep theirs.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// How long a connection may be without a request, whatever arrives on it: what the two above leave open for every request
+/// but the first.
+const PAUSE: Duration = KEEP_ALIVE.saturating_add(HEAD_TIMEOUT);
 /// A client that does not close its half of a connection is cut off after this.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most connections of one worker.
@@ -114,6 +119,8 @@ pub(crate) struct ServerSettings {
 pub(crate) struct Server {
     handle: ServerHandle,
     task: JoinHandle<std::io::Result<()>>,
+    /// Watches the connections until the guard is dropped.
+    watching: (DropGuard, JoinHandle<()>),
     address: SocketAddr,
 }
 
@@ -127,7 +134,10 @@ impl Server {
         limits: web::Data<Limits>,
         settings: ServerSettings,
     ) -> std::io::Result<Self> {
+        let connections = Connections::new(PAUSE);
+        let registering = connections.clone();
         let http = HttpServer::new(move || application().app_data(state.clone()).app_data(limits.clone()))
+            .on_connect(move |connection, data| registering.register(connection, data))
             .disable_signals()
             .shutdown_timeout(settings.grace.as_secs())
             .client_request_timeout(HEAD_TIMEOUT)
@@ -140,7 +150,9 @@ impl Server {
         let address = http.addrs().first().copied().unwrap_or(settings.bind);
         let server = http.run();
         let handle = server.handle();
-        Ok(Self { handle, task: tokio::spawn(server), address })
+        let stop = CancellationToken::new();
+        let watching = tokio::spawn(connections.run(stop.clone()));
+        Ok(Self { handle, task: tokio::spawn(server), watching: (stop.drop_guard(), watching), address })
     }
 
     /// Where it listens.
@@ -167,6 +179,10 @@ impl Server {
     /// If the server ended badly.
     pub(crate) async fn stop(self) -> std::io::Result<()> {
         self.handle.stop(true).await;
-        self.task.await.map_err(std::io::Error::other)?
+        let ended = self.task.await.map_err(std::io::Error::other).flatten();
+        let (stop, watching) = self.watching;
+        drop(stop);
+        watching.await.map_err(std::io::Error::other)?;
+        ended
     }
 }

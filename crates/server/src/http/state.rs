@@ -72,14 +72,8 @@ impl AppState {
         project: ProjectId,
         action: Action,
     ) -> Result<(), Problem> {
-        let membership = match caller.role {
-            // They need no membership, so that the project is there has to be looked up.
-            Role::Admin => {
-                self.projects.find(project).await?.ok_or_else(Problem::not_found)?;
-                None
-            }
-            Role::Member => self.projects.find_role(project, caller.user).await?,
-        };
+        let membership = self.projects.find_access(project, caller.user).await?;
+        let membership = membership.ok_or_else(Problem::not_found)?;
         Ok(authorize(caller, membership, action)?)
     }
 

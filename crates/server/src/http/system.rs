@@ -3,6 +3,7 @@
 use actix_web::{HttpResponse, get, web};
 use chrono::{DateTime, Utc};
 use gathering_auth::authorize_admin;
+use gathering_domain::RunId;
 use gathering_persistence::{InstanceRow, list_instances};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -31,12 +32,15 @@ pub(crate) struct InstanceView {
     heartbeat_at: DateTime<Utc>,
     /// Runs that it drives now.
     n_runs: i64,
+    /// The first hundred of them by id.
+    run_ids: Vec<Uuid>,
 }
 
 impl From<InstanceRow> for InstanceView {
     fn from(row: InstanceRow) -> Self {
-        let InstanceRow { id, hostname, pid, version, state, started_at, heartbeat_at, n_runs } = row;
-        Self { id: id.as_uuid(), hostname, pid, version, state, started_at, heartbeat_at, n_runs }
+        let InstanceRow { id, hostname, pid, version, state, started_at, heartbeat_at, n_runs, runs } = row;
+        let run_ids = runs.into_iter().map(RunId::as_uuid).collect();
+        Self { id: id.as_uuid(), hostname, pid, version, state, started_at, heartbeat_at, n_runs, run_ids }
     }
 }
 

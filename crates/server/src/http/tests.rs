@@ -7,15 +7,15 @@ use actix_web::test::{TestRequest, init_service};
 use actix_web::{HttpResponse, web};
 use serde_json::Value;
 
-use super::body::{Body, SMALL};
+use super::body::{OpenBody, SMALL};
 use super::envelope::X_REQUEST_ID;
 use super::openapi::openapi_text;
 use super::problem::{PROBLEM_JSON, Problem};
 use super::server::application;
 
 /// Reads a small body, and tells what it read.
-async fn echo(body: Body) -> Result<HttpResponse, Problem> {
-    Ok(HttpResponse::Ok().json(body.value(SMALL).await?.0))
+async fn echo(body: OpenBody) -> Result<HttpResponse, Problem> {
+    Ok(HttpResponse::Ok().json(body.receive(SMALL).await?.0.value()?.0))
 }
 
 async fn explode() -> HttpResponse {

@@ -82,14 +82,14 @@ pub(crate) async fn list(
 #[patch("/users/{id}")]
 pub(crate) async fn change(
     state: web::Data<AppState>,
-    caller: Authenticated,
     id: web::Path<String>,
     body: Body,
 ) -> Result<HttpResponse, Problem> {
-    authorize_admin(&caller.0)?;
+    let (caller, body) = body.receive(SMALL).await?;
+    authorize_admin(&caller)?;
     let id: UserId = id.parse().map_err(|_| Problem::not_found())?;
-    let ChangeUser { role, is_active } = body.read(SMALL).await?;
-    let account = state.auth.change_account(&caller.0, id, role, is_active).await?;
+    let ChangeUser { role, is_active } = body.read().await?;
+    let account = state.auth.change_account(&caller, id, role, is_active).await?;
     Ok(HttpResponse::Ok().json(UserView::from(account)))
 }
 

@@ -154,7 +154,7 @@ impl StepRunner for Recorded<'_> {
         let asked = to_json(request)?;
         // Asking again changes nothing in the world, though it costs: so only what is not done is asked again.
         let ask = || async {
-            to_json(&self.model.complete(request).await.map_err(|error| failure_of_model(&error))?)
+            Ok(to_json(&self.model.complete(request).await.map_err(|error| failure_of_model(&error))?)?)
         };
         let reply = self.effects.once(key.as_str(), EffectClass::Pure, &asked, ask).await?;
         serde_json::from_value(reply).map_err(|error| NodeFailure::permanent("internal", error.to_string()))
@@ -169,7 +169,7 @@ impl StepRunner for Recorded<'_> {
         let act = || async {
             let result: ToolResult =
                 self.tools.call(&call.name, call.arguments.clone(), &context).await.into();
-            to_json(&result)
+            Ok(to_json(&result)?)
         };
         let result = self.effects.once(key.as_str(), class, &asked, act).await?;
         serde_json::from_value(result).map_err(|error| NodeFailure::permanent("internal", error.to_string()))

@@ -68,7 +68,7 @@ impl CallApi {
     pub(super) async fn execute(&self, attempt: &Attempt) -> Result<Value, NodeFailure> {
         let call = Call::read(&attempt.config, &attempt.idempotency_key())?;
         let class = call.class();
-        attempt.effects.once(EFFECT, class, &attempt.config, || self.send(call)).await
+        attempt.effects.once(EFFECT, class, &attempt.config, || async { Ok(self.send(call).await?) }).await
     }
 
     async fn send(&self, call: Call) -> Result<Value, NodeFailure> {

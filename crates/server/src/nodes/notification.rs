@@ -4,7 +4,7 @@ use gathering_dag_engine::{Attempt, Fields, NodeFailure, Shape};
 use gathering_tools::{OutboundRequest, ToolContext, Toolbox};
 use serde_json::Value;
 
-use super::{failure_of_tool, is_computed_text};
+use super::{act_failed, failure_of_tool, is_computed_text};
 
 const TOOL: &str = "send_notification";
 
@@ -58,7 +58,7 @@ impl Notification {
         let context = ToolContext::new().with_idempotency_key(attempt.idempotency_key());
         let send = || async {
             let sent = self.tools.call(TOOL, params.clone(), &context).await;
-            sent.map_err(|error| failure_of_tool(&error))
+            sent.map_err(|error| act_failed(&error))
         };
         attempt.effects.once("notify", class, &params, send).await
     }

@@ -7,7 +7,7 @@ use gathering_dag_engine::{Attempt, Fields, NodeFailure, NodeType, Outcome, Shap
 use gathering_tools::{ToolError, Toolbox};
 use serde_json::{Map, Value, json};
 
-use super::{ProjectFiles, add_problems_below, failure_of_tool, is_computed_text, tool_context};
+use super::{ProjectFiles, act_failed, add_problems_below, failure_of_tool, is_computed_text, tool_context};
 
 /// The node type `tool`; its output is the tool's.
 pub struct ToolNode {
@@ -54,16 +54,104 @@ impl NodeType for ToolNode {
         let class = self.tools.class_of(&tool, &params).map_err(failed)?;
         let context = tool_context(self.files.open(attempt.project).await?, attempt.idempotency_key());
         let request = json!({"tool": tool, "params": params});
-        let call = || async { self.tools.call(&tool, params, &context).await.map_err(failed) };
+        let call =
+            || async { self.tools.call(&tool, params, &context).await.map_err(|error| act_failed(&error)) };
         attempt.effects.once("tool", class, &request, call).await.map(Outcome::Done)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use gathering_agents::Providers;
+    use gathering_dag_engine::testing::MemoryStore;
+    use gathering_dag_engine::{
+        Engine, EngineSettings, JournalEvent, NewRun, RunStore as _, Signals, SystemClock,
+    };
+    use gathering_domain::{Digest, InstanceId, ProjectId, RunId};
+    use gathering_tools::{BlockingPool, Outbound, OutboundPolicy, Workspace};
     use serde_json::json;
+    use tokio::net::TcpListener;
+    use tokio_util::sync::CancellationToken;
 
     use super::super::tests::problems;
+    use super::super::{Places, node_types};
+    use super::*;
+
+    struct InDirectory(std::path::PathBuf);
+
+    #[async_trait]
+    impl ProjectFiles for InDirectory {
+        async fn open(&self, _: ProjectId) -> Result<Workspace, NodeFailure> {
+            Ok(Workspace::open(&self.0, BlockingPool::new(1)).await.unwrap())
+        }
+    }
+
+    /// Drives a run whose only node posts to `url`, and may do so three times; answers with the kinds of failure and how
+    /// often it posted.
+    async fn post(url: &str) -> (Vec<String>, usize) {
+        let directory = tempfile::tempdir().unwrap();
+        let policy = OutboundPolicy::allowing(["127.0.0.0/8".parse().unwrap()]);
+        let outbound = Outbound::new(policy).unwrap();
+        let tools = Toolbox::with_builtin(&outbound, BlockingPool::new(1)).unwrap();
+        let places = Places { files: Arc::new(InDirectory(directory.path().to_owned())), ..Places::none() };
+        let types = node_types(&outbound, &tools, &Providers::with_scripted(), &places);
+        let memory = MemoryStore::new(Arc::new(SystemClock));
+        let (engine, service) =
+            Engine::new(Arc::new(memory.clone()), types, Arc::new(SystemClock), EngineSettings::default());
+        let stop = CancellationToken::new();
+        let service = tokio::spawn(service.run(stop.clone()));
+        let params = json!({"method": "POST", "url": url, "timeout_seconds": 0.3});
+        let definition = json!({"nodes": [{
+            "id": "post", "type": "tool", "config": {"tool": "http_request", "params": params},
+            "retry": {"max_attempts": 3, "initial_backoff_ms": 1},
+        }]});
+        let (id, graph, project) = (RunId::new(), Digest::of_json(&definition), ProjectId::new());
+        memory.ensure_graph(graph, &definition).await.unwrap();
+        let input = json!({});
+        let new = NewRun { id, project, graph, input, priority: 5, available_at: None, timeout: None };
+        memory.enqueue(new).await.unwrap();
+        let claimed = memory.claim_run(InstanceId::new(), id).await.unwrap().unwrap();
+        engine.drive(claimed, Signals::default()).await;
+        stop.cancel();
+        service.await.unwrap();
+        let mut failures = Vec::new();
+        let mut n_posts = 0;
+        for entry in memory.journal(id) {
+            match entry.record.event {
+                JournalEvent::EffectStarted(_) => n_posts += 1,
+                JournalEvent::Failed(failure) | JournalEvent::Retrying { failure, .. } => {
+                    failures.push(failure.kind);
+                }
+                _ => {}
+            }
+        }
+        (failures, n_posts)
+    }
+
+    #[tokio::test]
+    async fn a_post_without_an_answer_is_not_sent_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let peer = tokio::spawn(async move {
+            let mut held = Vec::new();
+            while let Ok(connection) = listener.accept().await {
+                held.push(connection);
+            }
+        });
+        let posted = tokio::time::timeout(Duration::from_secs(30), post(&url)).await.unwrap();
+        peer.abort();
+        assert_eq!(posted, (vec!["effect_unknown".to_owned()], 1));
+    }
+
+    #[tokio::test]
+    async fn a_post_that_found_no_connection_is_tried_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        drop(listener);
+        assert_eq!(post(&url).await, (vec!["connection".to_owned(); 3], 3));
+    }
 
     #[test]
     fn a_tool_that_is_not_there_is_named_with_those_that_are() {

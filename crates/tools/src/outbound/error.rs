@@ -82,6 +82,20 @@ impl OutboundError {
         }
     }
 
+    /// Whether something was sent, so that the other side may have acted on it.
+    pub const fn may_have_been_sent(&self) -> bool {
+        match self {
+            OutboundError::InvalidRequest { .. }
+            | OutboundError::Refused { .. }
+            | OutboundError::Connect { .. }
+            | OutboundError::Setup(_) => false,
+            OutboundError::TimedOut { .. }
+            | OutboundError::BrokenOff { .. }
+            | OutboundError::TooManyRedirects { .. }
+            | OutboundError::TooLarge { .. } => true,
+        }
+    }
+
     /// Whether the same request may succeed later.
     pub const fn is_retryable(&self) -> bool {
         matches!(

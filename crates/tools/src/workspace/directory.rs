@@ -1,5 +1,8 @@
 //! The workspace itself: what can be done with it, each on the blocking pool.
 
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -15,6 +18,9 @@ use super::write::{self, Precondition, Written};
 use super::{WorkspaceError, WorkspacePath};
 use crate::pool::BlockingPool;
 
+/// The permissions of a directory that is made here: what a project holds is no other local user's.
+pub(super) const PRIVATE_DIRECTORY: u32 = 0o700;
+
 /// A directory and everything beneath it; nothing else can be reached through it, whatever paths, links or races say.
 ///
 /// Work runs on the blocking pool. Cancel: dropping a future leaves an operation that has begun to end by itself; a
@@ -29,14 +35,18 @@ impl Workspace {
     /// The largest file that [`Workspace::write`] takes, which has it in memory: 64 MiB.
     pub const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
-    /// Opens `root`, making it and its parents where they are missing. The path is the operator's and is not checked.
+    /// Opens `root`, making it and its parents where they are missing. One that is made is its owner's alone; one that is
+    /// there keeps the permissions that somebody gave it. The path is the operator's and is not checked.
     ///
     /// # Errors
     /// [`WorkspaceError::Io`] if it cannot be made or opened.
     pub async fn open(root: impl AsRef<Path>, pool: BlockingPool) -> Result<Self, WorkspaceError> {
         let root = root.as_ref().to_owned();
         let opened = pool.run(move || {
-            Dir::create_ambient_dir_all(&root, ambient_authority())?;
+            if let Some(above) = root.parent() {
+                Dir::create_ambient_dir_all(above, ambient_authority())?;
+            }
+            make_private(&root)?;
             Dir::open_ambient_dir(&root, ambient_authority())
         });
         let root =
@@ -166,5 +176,13 @@ impl Workspace {
                 work(&inside, &path)
             })
             .await?
+    }
+}
+
+/// Makes a directory for nobody but its owner, if there is none; its parent is there.
+fn make_private(directory: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(PRIVATE_DIRECTORY).create(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
     }
 }

@@ -24,6 +24,9 @@ const OWN_HANDLES: &str = "/proc/self/fd";
 /// A named file that is younger may not have been locked by its owner yet.
 const YOUNG: Duration = Duration::from_secs(60);
 
+/// A file that takes no other's place is its owner's alone: what a project holds is no other local user's.
+const OWNERS: u32 = 0o600;
+
 /// More names than these are not looked at in one sweep.
 const MAX_SWEPT_OVER: usize = 10_000;
 
@@ -73,7 +76,9 @@ impl Unfinished {
 
     fn named(directory: &Dir) -> io::Result<Self> {
         let name = format!("{UNFINISHED_PREFIX}{}", Uuid::now_v7().simple());
-        let file = directory.open_with(&name, OpenOptions::new().write(true).create_new(true))?.into_std();
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(OWNERS);
+        let file = directory.open_with(&name, &options)?.into_std();
         let named = Named { directory: directory.try_clone()?, name, published: AtomicBool::new(false) };
         let unfinished = Self { file, named: Some(named) };
         unfinished.file.lock()?;
@@ -172,7 +177,7 @@ fn unnamed(directory: &Dir) -> io::Result<Option<File>> {
         return Ok(None);
     }
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-    match rustix::fs::openat(directory, ".", flags, Mode::from_raw_mode(0o666)) {
+    match rustix::fs::openat(directory, ".", flags, Mode::from_raw_mode(OWNERS)) {
         Ok(file) => Ok(Some(file.into())),
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Ok(None),
         // What ext4 says of a directory that was removed after it was opened.

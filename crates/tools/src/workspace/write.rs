@@ -2,8 +2,9 @@
 
 use std::io;
 
-use cap_std::fs::{Dir, Metadata};
+use cap_std::fs::{Dir, DirBuilder, DirBuilderExt as _, Metadata};
 
+use super::directory::PRIVATE_DIRECTORY;
 use super::inside::Inside;
 use super::unfinished::{self, Place, Unfinished};
 use super::version::FileVersion;
@@ -209,8 +210,10 @@ fn open_or_make(root: &Dir, path: &WorkspacePath, made: &mut bool) -> Result<Dir
 }
 
 fn make_directories(root: &Dir, path: &WorkspacePath) -> io::Result<()> {
+    let mut private = DirBuilder::new();
+    private.mode(PRIVATE_DIRECTORY);
     for directory in path.steps_down() {
-        match root.create_dir(directory) {
+        match root.create_dir_with(directory, &private) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use bytes::Bytes;
-use gathering_tools::{Precondition, WorkspaceError};
+use gathering_tools::{BlockingPool, Precondition, Workspace, WorkspaceError};
 
 use crate::{MANY, inside, names, path, workspace};
 
@@ -166,6 +166,32 @@ async fn a_file_that_is_replaced_leaves_its_permissions() {
     workspace.write(&path("run.sh"), "new").await.unwrap();
     let mode = fs::metadata(&script).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode, 0o750, "but not that it runs as its owner");
+}
+
+#[tokio::test]
+async fn what_is_made_is_its_owners_alone_and_what_is_there_keeps_its_permissions() {
+    let outside = tempfile::tempdir().unwrap();
+    let mode = |at: &std::path::Path| fs::metadata(at).unwrap().permissions().mode() & 0o777;
+    let made = outside.path().join("above/made");
+    let workspace = Workspace::open(&made, BlockingPool::new(2)).await.unwrap();
+    workspace.write(&path("a/b.txt"), "private").await.unwrap();
+    let mut upload = workspace.begin_write(&path("up.txt"), Precondition::None, MANY).await.unwrap();
+    upload.append(Bytes::from_static(b"private")).await.unwrap();
+    upload.commit().await.unwrap();
+    assert_eq!(mode(&made), 0o700);
+    assert_eq!(mode(&made.join("a")), 0o700);
+    assert_eq!((mode(&made.join("a/b.txt")), mode(&made.join("up.txt"))), (0o600, 0o600));
+
+    let theirs = outside.path().join("theirs");
+    fs::create_dir(&theirs).unwrap();
+    fs::set_permissions(&theirs, fs::Permissions::from_mode(0o751)).unwrap();
+    fs::write(theirs.join("shared.txt"), "shared").unwrap();
+    fs::set_permissions(theirs.join("shared.txt"), fs::Permissions::from_mode(0o664)).unwrap();
+    let workspace = Workspace::open(&theirs, BlockingPool::new(2)).await.unwrap();
+    workspace.write(&path("shared.txt"), "changed").await.unwrap();
+    workspace.write(&path("new.txt"), "private").await.unwrap();
+    assert_eq!((mode(&theirs), mode(&theirs.join("shared.txt"))), (0o751, 0o664));
+    assert_eq!(mode(&theirs.join("new.txt")), 0o600);
 }
 
 #[tokio::test]

@@ -60,6 +60,12 @@ impl State {
         self.revoked_sessions.extend(sessions.filter(|session| Some(*session) != keep));
     }
 
+    pub(super) fn is_revoked(&self, session: SessionId, token: TokenId) -> bool {
+        let token_is_revoked =
+            self.revoked_tokens.get(&token).is_some_and(|forget_at| Utc::now() < *forget_at);
+        token_is_revoked || self.revoked_sessions.contains(&session)
+    }
+
     pub(super) fn keys_of(&self, user: UserId) -> impl Iterator<Item = &KeyRow> {
         self.api_keys.values().filter(move |row| row.user == user && !row.is_revoked)
     }

@@ -6,14 +6,19 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use gathering_domain::{ApiKeyId, UserId};
 
-use super::{create, digest, newest_event, origin, set_active, set_role};
+use super::{LONG, begin, create, digest, end_of, newest_event, origin, set_active, set_role};
 use crate::testing::InspectAccounts;
-use crate::{ApiKey, AuditEvent, AuditKind, KeyStanding, NewApiKey, Role, Scope, Scopes, StoreError};
+use crate::{
+    ApiKey, AuditEvent, AuditKind, KeyStanding, NewApiKey, Role, Scope, Scopes, SessionId, StoreError,
+    TokenId,
+};
 
 fn new_key(user: UserId, secret: &str) -> NewApiKey {
     NewApiKey {
         id: ApiKeyId::new(),
         user,
+        session: SessionId::new(),
+        token: TokenId::new(),
         name: format!("key of {secret}"),
         secret: digest(secret),
         scopes: Scopes::from_iter([Scope::Run, Scope::Admin]),
@@ -160,4 +165,25 @@ pub async fn an_account_has_so_many_api_keys_and_no_more<S: InspectAccounts + ?S
     create_key(store, bob.id, "bob's").await;
     assert!(revoke(store, ada.id, first.id).await);
     create_key(store, ada.id, "in its place").await;
+}
+
+/// What counts is how session, token and account stand when the key is made, not when it was asked for.
+pub async fn a_session_that_is_over_makes_no_api_key<S: InspectAccounts + ?Sized>(store: &S) {
+    let ada = create(store, "ada@example.org").await;
+    let bob = create(store, "bob@example.org").await;
+    let [over, holds] = [begin(store, bob.id, "over", LONG).await, begin(store, bob.id, "holds", LONG).await];
+    let by = |session, token| NewApiKey { session, token, ..new_key(bob.id, &TokenId::new().to_string()) };
+    let end = end_of(bob.id, over);
+    let token = end.token.id;
+    store.end_session(end, AuditEvent::new(AuditKind::LoggedOut, Some(bob.id), origin())).await.unwrap();
+    let before = newest_event(store).await;
+    for key in [by(over, TokenId::new()), by(SessionId::new(), token)] {
+        let refused = try_create_key(store, key).await;
+        assert!(matches!(refused, Err(StoreError::Revoked)), "{refused:?}");
+    }
+    assert_eq!((newest_event(store).await, store.list_api_keys(bob.id).await.unwrap()), (before, Vec::new()));
+    try_create_key(store, by(holds, TokenId::new())).await.unwrap();
+    set_active(store, bob.id, ada.id, false).await.unwrap();
+    let refused = try_create_key(store, by(SessionId::new(), TokenId::new())).await;
+    assert!(matches!(refused, Err(StoreError::Revoked)), "{refused:?}");
 }

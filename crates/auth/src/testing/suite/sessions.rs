@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::{LONG, audit, begin, create, digest, end_of, is_revoked, is_rotated, refusal, rotate};
 use crate::testing::InspectAccounts;
 use crate::{AuditKind, RefreshRefusal, Role, Rotation, SessionEnd, SessionId, Standing};
@@ -86,13 +88,16 @@ pub async fn a_logout_forgets_no_token_before_its_time<S: InspectAccounts + ?Siz
     assert!(standing.is_revoked);
 }
 
-/// The refresh token of another login of the same account ends that login too.
+/// The refresh token of another login of the same account ends that login too, and the record names both.
 pub async fn a_logout_ends_the_named_refresh_tokens_session<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create(store, "ada@example.org").await;
     let session = begin(store, ada.id, "first", LONG).await;
     let other = begin(store, ada.id, "elsewhere", LONG).await;
     let end = SessionEnd { refresh_token: Some(digest("elsewhere")), ..end_of(ada.id, session) };
-    store.end_session(end, audit(AuditKind::LoggedOut)).await.unwrap();
+    let event = audit(AuditKind::LoggedOut).with_detail(json!({ "session": session }));
+    store.end_session(end, event).await.unwrap();
+    let recorded = store.audit_trail().await.pop().unwrap().detail;
+    assert_eq!(recorded, json!({ "session": session, "other_session": other }));
     assert!(is_revoked(store, ada.id, session).await);
     assert!(is_revoked(store, ada.id, other).await);
     assert_eq!(refusal(rotate(store, "elsewhere", "next").await), RefreshRefusal::Revoked);
@@ -106,6 +111,7 @@ pub async fn a_logout_leaves_other_accounts_alone<S: InspectAccounts + ?Sized>(s
     let bobs = begin(store, bob.id, "bob's", LONG).await;
     let end = SessionEnd { refresh_token: Some(digest("bob's")), ..end_of(ada.id, adas) };
     store.end_session(end, audit(AuditKind::LoggedOut)).await.unwrap();
+    assert!(store.audit_trail().await.pop().unwrap().detail["other_session"].is_null());
     assert!(!is_revoked(store, bob.id, bobs).await);
     assert!(is_rotated(&rotate(store, "bob's", "next").await));
 }

@@ -68,7 +68,8 @@ impl Shared {
             let NewChild { item, graph, input, pipeline, deadline_at: own_deadline_at } = child;
             let new = NewRun { id, project, graph, input, priority, available_at: None, timeout: None };
             let mut run = StoredRun::accepted(new, now);
-            run.deadline_at = [deadline_at, own_deadline_at].into_iter().flatten().min();
+            let inherited = deadline_at.filter(|_| bond != Bond::Detached);
+            run.deadline_at = [inherited, own_deadline_at].into_iter().flatten().min();
             run.depth = depth;
             run.pipeline = pipeline.map(|(pipeline, _version)| pipeline);
             if bond != Bond::Detached {

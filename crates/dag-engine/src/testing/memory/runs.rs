@@ -58,17 +58,18 @@ pub struct Place {
 impl StoredRun {
     /// A run of which nothing has happened.
     pub(super) fn accepted(new: NewRun, now: DateTime<Utc>) -> Self {
+        let deadline_at = new.timeout.map(|timeout| now + timeout);
         Self {
             state: RunState::Queued,
             owner: None,
             epoch: 0,
             recoveries: 0,
-            available_at: new.available_at,
+            available_at: new.available_at.map(|at| deadline_at.map_or(at, |deadline| at.min(deadline))),
             cancel_requested: false,
             is_end_heard: false,
             acted: false,
             created_at: now,
-            deadline_at: new.timeout.map(|timeout| now + timeout),
+            deadline_at,
             pipeline: None,
             depth: 0,
             place: None,
@@ -111,6 +112,12 @@ impl StoredRun {
         }
     }
 
+    /// Whether it is driven by nobody and has only its end before it.
+    pub(super) fn is_ending(&self, now: DateTime<Utc>) -> bool {
+        matches!(self.state, RunState::Queued | RunState::Waiting)
+            && (self.cancel_requested || self.deadline_at.is_some_and(|deadline| deadline <= now))
+    }
+
     /// From when it can be claimed, if nobody acts on it before.
     pub(super) fn claimable_from(&self) -> Option<DateTime<Utc>> {
         match self.state {
@@ -139,6 +146,7 @@ impl Shared {
             project: run.new.project,
             graph: run.new.graph,
             input: run.new.input.clone(),
+            unreadable: None,
             deadline_at: run.deadline_at,
             cancel_requested: run.cancel_requested,
             is_rerun: false,

@@ -114,10 +114,19 @@ async fn a_child_inherits_what_binds_its_parent(fixture: &dyn PortsFixture) {
         (Some(sooner), false),
         "the parent's is earlier"
     );
-    let let_go = Parent { node: node("let_go"), ..parent };
-    fixture.children().start(&let_go, Bond::Detached, new_children(&of, 0..1)).await.unwrap();
+    let let_go = Parent { node: node("let_go"), ..below };
+    let mut children = new_children(&of, 0..2);
+    children[1].deadline_at = Some(sooner + TimeDelta::hours(1));
+    fixture.children().start(&let_go, Bond::Detached, children).await.unwrap();
     assert_eq!(tally(fixture, &let_go).await, Tally::default(), "nobody waits for it");
-    assert!(!claim_child(fixture, owner, &let_go, 0).await.is_item);
+    let [first, second] = [0, 1].map(|item| claim_child(fixture, owner, &let_go, item));
+    let (first, second) = (first.await, second.await);
+    assert!(!first.is_item && !second.is_item);
+    assert_eq!(
+        (first.deadline_at, second.deadline_at),
+        (None, Some(sooner + TimeDelta::hours(1))),
+        "what is let go is not bound by the deadline of who started it"
+    );
 }
 
 async fn nothing_is_started_in_the_name_of_a_run_that_is_not_driven(fixture: &dyn PortsFixture) {

@@ -64,17 +64,17 @@ impl FromFields for ChangePipeline {
 #[put("/pipelines/{id}")]
 pub(crate) async fn change(
     state: web::Data<AppState>,
-    caller: Authenticated,
     id: web::Path<String>,
     request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, Problem> {
-    let id = state.pipeline(&caller.0, &id, Action::Write).await?.pipeline.id;
+    let (caller, body) = body.receive(LARGE).await?;
+    let id = state.pipeline(&caller, &id, Action::Write).await?.pipeline.id;
     let expected = expected_pipeline(&request)?;
-    let (value, source) = body.value(LARGE).await?;
+    let (value, source) = body.value()?;
     let (value, at) = body_of_pipeline(value, &source);
     let change = source.placing(checked(&state, &value, &at)).await?;
-    match state.pipelines.update(id, &expected, &change, Some(caller.0.user)).await? {
+    match state.pipelines.update(id, &expected, &change, Some(caller.user)).await? {
         PipelineUpdate::Done(pipeline) => {
             let definition = match change.definition {
                 Some(definition) => definition,

@@ -3,11 +3,11 @@
 use actix_web::http::header::HeaderMap;
 use actix_web::{HttpRequest, HttpResponse};
 use gathering_dag_engine::{NewRun, Record};
-use gathering_domain::Digest;
+use gathering_domain::{Digest, ProjectId, RunId};
 use gathering_persistence::{Acceptance, RunOrigin, RunRow};
 use serde_json::Value;
 
-use super::super::body::{Body, FromFields, LARGE, read_object};
+use super::super::body::{FromFields, Received, read_object};
 use super::super::problem::{Kind, Problem};
 use super::super::run_view::RunView;
 use super::super::state::AppState;
@@ -24,24 +24,35 @@ pub(super) struct Planned {
 }
 
 /// Accepts the run that `plan` makes of the body: once this is answered, it will reach a terminal state. The same key
-/// and body, about the same thing, answer the same run.
+/// and body, about the same thing in the project, answer the same run, whatever has become of what it was made of: so the
+/// key is looked up before anything is planned. The caller may run things in the project, and so may see its runs.
 ///
 /// # Errors
 /// 422 for a key or a body that cannot be, 409 for a key that was used for another request, and what `plan` says.
 pub(super) async fn accept<T: FromFields>(
     state: &AppState,
     request: &HttpRequest,
-    body: Body,
+    body: Received,
+    project: ProjectId,
     about: Value,
     plan: impl AsyncFnOnce(T) -> Result<Planned, Problem>,
 ) -> Result<HttpResponse, Problem> {
     let key = idempotency_key(request.headers())?;
-    let (body, source) = body.value(LARGE).await?;
+    let (body, source) = body.value()?;
+    let idempotency = key.map(|key| (key, request_digest(about, &body)));
+    if let Some((key, digest)) = &idempotency
+        && let Some(Acceptance::AcceptedBefore(run)) = state.runs.find_by_key(project, key, *digest).await?
+    {
+        return Ok(answer(accepted_before(state, run).await?));
+    }
     let mut planned = source.placing(async { plan(read_object(&body)?).await }).await?;
-    planned.origin.idempotency = key.map(|key| (key, request_digest(about, body)));
-    let run = accepted(state, &planned).await?;
+    planned.origin.idempotency = idempotency;
+    Ok(answer(accepted(state, &planned).await?))
+}
+
+fn answer(run: RunRow) -> HttpResponse {
     let location = format!("/api/v1/runs/{}", run.id);
-    Ok(HttpResponse::Accepted().insert_header(("location", location)).json(RunView::of(run)))
+    HttpResponse::Accepted().insert_header(("location", location)).json(RunView::of(run))
 }
 
 async fn accepted(state: &AppState, planned: &Planned) -> Result<RunRow, Problem> {
@@ -56,13 +67,15 @@ async fn accepted(state: &AppState, planned: &Planned) -> Result<RunRow, Problem
             tracing::info!(run.id = %run.id, project.id = %run.project, "run {} is accepted", run.id);
             Ok(*run)
         }
-        Acceptance::AcceptedBefore(run) => {
-            state.runs.find(run).await?.ok_or_else(|| Problem::internal("an accepted run is not there"))
-        }
+        Acceptance::AcceptedBefore(run) => accepted_before(state, run).await,
         Acceptance::OtherRequest => {
             Err(Problem::conflict("this idempotency key was used for another request"))
         }
     }
+}
+
+async fn accepted_before(state: &AppState, run: RunId) -> Result<RunRow, Problem> {
+    state.runs.find(run).await?.ok_or_else(|| Problem::internal("an accepted run is not there"))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
@@ -77,10 +90,10 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 /// What makes two requests the same: what they are about, and the body as it was sent.
-fn request_digest(about: Value, body: Value) -> Digest {
+fn request_digest(about: Value, body: &Value) -> Digest {
     let mut whole = about;
     if let Value::Object(fields) = &mut whole {
-        fields.insert("body".to_owned(), body);
+        fields.insert("body".to_owned(), body.clone());
     }
     Digest::of_json(&whole)
 }

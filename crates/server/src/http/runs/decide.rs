@@ -9,7 +9,6 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::super::body::{Body, FromFields, SMALL, prose};
-use super::super::caller::Authenticated;
 use super::super::problem::{Problem, ProblemView};
 use super::super::run_view::RunView;
 use super::super::state::AppState;
@@ -53,22 +52,22 @@ impl FromFields for Decide {
 #[post("/runs/{id}/nodes/{node_id}/decision")]
 pub(crate) async fn decide(
     state: web::Data<AppState>,
-    caller: Authenticated,
     path: web::Path<(String, String)>,
     body: Body,
 ) -> Result<HttpResponse, Problem> {
+    let (caller, body) = body.receive(SMALL).await?;
     let (run, node) = path.into_inner();
-    let run = state.run(&caller.0, &run, Action::Run).await?;
+    let run = state.run(&caller, &run, Action::Run).await?;
     let node: NodeId = node.parse().map_err(|_| Problem::not_found())?;
     let outline = state.outline(run.graph).await?;
     if !outline.has(&node) {
         return Err(Problem::not_found());
     }
-    let account = state.auth.me(&caller.0).await?;
+    let account = state.auth.me(&caller).await?;
     if !outline.may_decide(&node, &account.email) {
         return Err(Problem::forbidden("the node names who may decide, and you are not among them"));
     }
-    let Decide { approve, comment } = body.read(SMALL).await?;
+    let Decide { approve, comment } = body.read().await?;
     if run.state.is_terminal() || !fold(&state, run.id).await?.is_waiting_for_approval(&node) {
         return Err(Problem::conflict(format!("node `{node}` waits for no approval")));
     }

@@ -8,8 +8,7 @@ use gathering_persistence::{RunOrigin, RunRow};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::super::body::{Body, FromFields};
-use super::super::caller::Authenticated;
+use super::super::body::{Body, FromFields, LARGE};
 use super::super::problem::{Problem, ProblemView};
 use super::super::run_view::RunView;
 use super::super::state::AppState;
@@ -20,8 +19,9 @@ use super::start::run_input;
 /// From where a run is taken up again.
 #[derive(ToSchema)]
 pub(crate) struct Rerun {
-    /// `start`: everything runs again. `failed`: what did not succeed, and what follows on it. A node's id: this node,
-    /// what follows on it, and what did not come to an end that the run could live with.
+    /// `start`: everything runs again. `failed`: what did not succeed, and what follows on it; where that is the output
+    /// alone, it is computed again. A node's id: this node, what follows on it, and what did not come to an end that the
+    /// run could live with.
     #[schema(value_type = String, example = "failed")]
     from: RerunFrom,
     /// What it is started with; as the run before by default. What stands was made of the old one.
@@ -62,15 +62,17 @@ impl FromFields for Rerun {
 #[post("/runs/{id}/rerun")]
 pub(crate) async fn rerun(
     state: web::Data<AppState>,
-    caller: Authenticated,
     id: web::Path<String>,
     request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, Problem> {
-    let old = state.run(&caller.0, &id, Action::Run).await?;
+    let (caller, body) = body.receive(LARGE).await?;
+    let old = state.run(&caller, &id, Action::Run).await?;
     let about = json!({ "rerun_of": old.id });
-    let trigger = json!({ "type": "rerun", "user_id": caller.0.user, "run_id": old.id });
-    accept(&state, &request, body, about, async |wanted| plan(&state, old, trigger, wanted).await).await
+    let trigger = json!({ "type": "rerun", "user_id": caller.user, "run_id": old.id });
+    let project = old.project;
+    accept(&state, &request, body, project, about, async |wanted| plan(&state, old, trigger, wanted).await)
+        .await
 }
 
 async fn plan(state: &AppState, old: RunRow, trigger: Value, wanted: Rerun) -> Result<Planned, Problem> {
@@ -116,10 +118,10 @@ async fn check_repeatable(state: &AppState, old: &RunRow) -> Result<(), Problem>
 async fn standing(state: &AppState, old: &RunRow, from: RerunFrom) -> Result<Vec<Record>, Problem> {
     let definition = state.engine.store().load_graph(old.graph).await?;
     let journal = if from == RerunFrom::Start { Vec::new() } else { load_journal(state, old.id).await? };
-    let types = state.engine.node_types().clone();
+    let (types, ended) = (state.engine.node_types().clone(), old.state);
     let computed = tokio::task::spawn_blocking(move || {
         let graph = gathering_dag_engine::Graph::validate(&definition, &types);
-        graph.map(|graph| records_that_stand(&graph, &journal, &from))
+        graph.map(|graph| records_that_stand(&graph, &journal, ended, &from))
     });
     let computed = computed.await.map_err(Problem::internal)?;
     computed.map_err(Problem::internal)?.map_err(|refused| match refused {

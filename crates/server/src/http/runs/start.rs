@@ -9,8 +9,7 @@ use gathering_persistence::{PipelineSeen, RunOrigin};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::super::body::{Body, FromFields};
-use super::super::caller::Authenticated;
+use super::super::body::{Body, FromFields, LARGE};
 use super::super::page;
 use super::super::problem::{Problem, ProblemView};
 use super::super::run_view::RunView;
@@ -73,15 +72,17 @@ pub(super) fn run_input(fields: &mut Fields<'_>) -> Option<Value> {
 #[post("/pipelines/{id}/runs")]
 pub(crate) async fn start(
     state: web::Data<AppState>,
-    caller: Authenticated,
     id: web::Path<String>,
     request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, Problem> {
-    let seen = state.pipeline(&caller.0, &id, Action::Run).await?;
+    let (caller, body) = body.receive(LARGE).await?;
+    let seen = state.pipeline(&caller, &id, Action::Run).await?;
     let about = json!({ "pipeline_id": seen.pipeline.id });
-    let trigger = json!({ "type": "api", "user_id": caller.0.user });
-    accept(&state, &request, body, about, async |wanted| plan(&state, seen, trigger, wanted).await).await
+    let trigger = json!({ "type": "api", "user_id": caller.user });
+    let project = seen.pipeline.project;
+    accept(&state, &request, body, project, about, async |wanted| plan(&state, seen, trigger, wanted).await)
+        .await
 }
 
 async fn plan(

@@ -40,6 +40,9 @@ const TOLD_PAUSE: Duration = Duration::from_secs(2);
 /// A run may write many times in a moment: looks because of that are so far apart.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
+/// What is sent was preceded by a look at who may see it, so long ago at most. Where nothing is sent, a comment looks.
+const ACCESS_INTERVAL: Duration = Duration::from_secs(1);
+
 /// When the run itself is looked at again although there is no word that one has ended: that may be lost.
 const RUN_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -78,6 +81,8 @@ pub(super) struct Follow {
     run_seen: Instant,
     run_due: Instant,
     comment_due: Instant,
+    /// When the caller was last seen to have access.
+    access_seen: Instant,
     /// What the caller showed.
     token: Secret,
     origin: Origin,
@@ -135,6 +140,7 @@ impl Follow {
             run_seen: now,
             run_due: now,
             comment_due: now + COMMENT_INTERVAL,
+            access_seen: now,
             token,
             origin,
             _room: room,
@@ -149,6 +155,9 @@ impl Follow {
             }
             if Instant::now() >= self.comment_due {
                 return self.comment().await;
+            }
+            if self.has_something() && !self.may_show().await? {
+                continue;
             }
             match self.stage {
                 Stage::Greeting => {
@@ -253,16 +262,44 @@ impl Follow {
         text.into()
     }
 
-    /// A comment, if the caller may still see the run.
+    /// A comment, if the caller may still see the run. While nobody can say, it shows nothing of it.
     async fn comment(&mut self) -> Option<Bytes> {
         self.comment_due = Instant::now() + COMMENT_INTERVAL;
+        self.has_access().await?;
+        Some(Bytes::from_static(COMMENT.as_bytes()))
+    }
+
+    /// Whether there is something of the run to send.
+    fn has_something(&self) -> bool {
+        !self.unsent.is_empty() || self.stage == Stage::Read
+    }
+
+    /// Whether it may be shown now: nothing is that the caller was not seen to have access to a moment ago. `None` if
+    /// they have none any more.
+    async fn may_show(&mut self) -> Option<bool> {
+        if self.access_seen.elapsed() < ACCESS_INTERVAL || self.has_access().await? {
+            return Some(true);
+        }
+        // The database is away, and asked again.
+        tokio::select! {
+            () = self.state.readiness.drained() => {}
+            () = tokio::time::sleep(LAST_PAUSE) => {}
+        }
+        Some(false)
+    }
+
+    /// Whether the caller may see the run, or nobody can say; `None` if not.
+    async fn has_access(&mut self) -> Option<bool> {
         match self.check_access().await {
-            // While the database is away nothing is shown either.
-            Err(problem) if problem.status() != StatusCode::SERVICE_UNAVAILABLE => {
+            Ok(()) => {
+                self.access_seen = Instant::now();
+                Some(true)
+            }
+            Err(problem) if problem.status() == StatusCode::SERVICE_UNAVAILABLE => Some(false),
+            Err(_) => {
                 tracing::debug!(run.id = %self.run.id, "a stream of run {} ends: its caller has lost access", self.run.id);
                 None
             }
-            _ => Some(Bytes::from_static(COMMENT.as_bytes())),
         }
     }
 

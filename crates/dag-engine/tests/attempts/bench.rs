@@ -1,0 +1,87 @@
+//! One instance on a store in memory.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use gathering_dag_engine::testing::{MemoryStore, StoredRun, VirtualClock};
+use gathering_dag_engine::{
+    Attempt, DriveEnd, Engine, EngineSettings, Fields, JournalEntry, NewRun, NodeFailure, NodeType,
+    NodeTypes, Outcome, RunStore, Signals,
+};
+use gathering_domain::{Digest, InstanceId, ProjectId, RunId};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+/// A node type made of a function.
+pub struct Do<F>(pub F);
+
+#[async_trait]
+impl<F, Fut> NodeType for Do<F>
+where
+    F: Fn(Attempt) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Value, NodeFailure>> + Send,
+{
+    fn check(&self, _config: &mut Fields<'_>) {}
+
+    async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
+        (self.0)(attempt).await.map(Outcome::Done)
+    }
+}
+
+pub struct Bench {
+    pub store: MemoryStore,
+    engine: Engine,
+    stop: CancellationToken,
+}
+
+impl Bench {
+    pub fn new(with: impl FnOnce(NodeTypes, &MemoryStore) -> NodeTypes) -> Self {
+        let clock = Arc::new(VirtualClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap()));
+        let store = MemoryStore::new(clock.clone());
+        let types = with(NodeTypes::builtin(), &store);
+        let (engine, service) = Engine::new(Arc::new(store.clone()), types, clock, EngineSettings::default());
+        let stop = CancellationToken::new();
+        tokio::spawn(service.run(stop.clone()));
+        Self { store, engine, stop }
+    }
+
+    pub async fn accept(&self, definition: Value) -> RunId {
+        let graph = Digest::of_json(&definition);
+        RunStore::ensure_graph(&self.store, graph, &definition).await.unwrap();
+        let (id, project, input) = (RunId::new(), ProjectId::new(), json!({}));
+        let new = NewRun { id, project, graph, input, priority: 5, available_at: None, timeout: None };
+        self.store.enqueue(new).await.unwrap();
+        id
+    }
+
+    pub async fn drive(&self, run: RunId, signals: Signals) -> DriveEnd {
+        let claimed = self.store.claim_run(InstanceId::new(), run).await.unwrap().unwrap();
+        self.engine.drive(claimed, signals).await
+    }
+
+    pub async fn run(&self, definition: Value) -> StoredRun {
+        let run = self.accept(definition).await;
+        self.drive(run, Signals::default()).await;
+        self.store.run(run).unwrap()
+    }
+
+    /// What the journal of a run says, by kind.
+    pub fn kinds(&self, run: RunId) -> Vec<&'static str> {
+        let kind = |entry: &JournalEntry| entry.record.event.kind();
+        self.store.journal(run).iter().map(kind).collect()
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+pub fn output(run: &StoredRun) -> Value {
+    run.end.as_ref().and_then(|end| end.output.clone()).unwrap_or_default()
+}
+
+pub fn message(run: &StoredRun) -> String {
+    run.end.as_ref().and_then(|end| end.error.as_ref()).map(|error| error.message.clone()).unwrap_or_default()
+}

@@ -1,0 +1,8 @@
+//! What an attempt may do, and for how long: effects and their ledger, timeouts, maps. Under virtual time.
+
+#![expect(clippy::unwrap_used, reason = "a failed check is a failed test")]
+
+mod bench;
+mod ledger;
+mod limits;
+mod reruns;

@@ -1,0 +1,2 @@
+DROP INDEX runs_overdue;
+DROP INDEX runs_cancelling;
