@@ -113,6 +113,50 @@ fn report(when: &str, footprint: &Footprint) {
     println!("{when}: {footprint}");
 }
 
+/// More than the server needs for any number of items, in bytes.
+const MOST_BYTES_OF_A_MAP: u64 = 200 * 1024 * 1024;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_map_over_10_000_items_needs_bounded_memory_and_gives_their_outputs_in_order() -> Result<()> {
+    const N_ITEMS: usize = 10_000;
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let ada = server.client().join("ada@example.org").await?;
+    let graph =
+        json!({"nodes": [{"id": "a", "type": "parallel"}], "output": "{'at': index, 'twice': item * 2}"});
+    let config = json!({"items": format!("lists.range({N_ITEMS})"), "graph": graph, "max_concurrency": 200});
+    let each = json!({"id": "each", "type": "map", "config": config});
+    let run = ada.start_run(&ada.create_pipeline(&pipeline(&[each], &[])).await?).await?;
+    let session = database.session().await?;
+    let mut most: Option<Footprint> = None;
+    let state = "SELECT (SELECT state FROM runs WHERE id::text = $1), \
+                 (SELECT count(*) FROM runs WHERE parent_run_id::text = $1 AND state = 'succeeded')";
+    wait_until(LIMIT * 3, "the map has ended", async || {
+        let now = Footprint::of(&server, "", &session).await.map_err(|error| format!("{error:#}"))?;
+        if most.as_ref().is_none_or(|most| most.resident_bytes < now.resident_bytes) {
+            most = Some(now);
+        }
+        let row = session.query_one(state, &[&run]).await.map_err(|error| error.to_string())?;
+        let (state, n_ended): (String, i64) = (row.get(0), row.get(1));
+        if matches!(state.as_str(), "queued" | "running" | "waiting") {
+            Err(format!("it is {state}, and {n_ended} items have ended"))
+        } else {
+            Ok(())
+        }
+    })
+    .await?;
+    let most = most.context("nobody looked")?;
+    report("at its most", &most);
+    assert!(most.resident_bytes < MOST_BYTES_OF_A_MAP, "{most}");
+    let ended = ada.run_in(&run, &["succeeded"], LIMIT).await?;
+    let outputs = ended["output"]["each"].as_array().context("no list")?;
+    assert_eq!(outputs.len(), N_ITEMS);
+    for (at, output) in outputs.iter().enumerate() {
+        assert_eq!(*output, json!({"at": at, "twice": 2 * at}));
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn i5_runs_that_ended_in_every_way_leave_nothing_behind() -> Result<()> {
     let (n_warm_up, n_runs) = soak((120, 240), (600, 2000));
