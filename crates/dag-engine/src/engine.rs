@@ -184,21 +184,43 @@ impl Engine {
         self.release(claim, last_seq, Vec::new(), end, DriveEnd::Ended(RunEvent::Failed)).await
     }
 
-    /// Ends a run of which the store does not take a checkpoint: what is durable of it stands, and what was open is
-    /// cancelled (I5). It would be refused again, whoever drove it next.
+    /// Ends a run whose drive panicked.
+    pub(crate) async fn end_broken(&self, claim: Claim, signals: Signals) -> DriveEnd {
+        tracing::error!(run.id = %claim.run, "the engine panicked while it drove a run, which fails");
+        let message = "the engine broke off while it drove this run: the server's log says where".to_owned();
+        let error = RunError { kind: "internal".to_owned(), message, node_id: None };
+        tokio::select! {
+            () = signals.fence.cancelled() => DriveEnd::Abandoned,
+            end = self.end_from_journal(claim, &signals, error) => end,
+        }
+    }
+
+    /// Ends a run of which the store does not take a checkpoint. It would be refused again, whoever drove it next.
     async fn end_refused(&self, claim: Claim, signals: &Signals, refused: Refused) -> DriveEnd {
         tracing::error!(run.id = %claim.run, error = %refused.0, "what was to be written of a run is refused, and it fails");
+        let message = "what its nodes came to cannot be stored: the server's log says why".to_owned();
+        let error = RunError { kind: "checkpoint_refused".to_owned(), message, node_id: None };
+        self.end_from_journal(claim, signals, error).await
+    }
+
+    /// Fails a run from what is durable of it: that stands, and what was open is cancelled (I5).
+    async fn end_from_journal(&self, claim: Claim, signals: &Signals, error: RunError) -> DriveEnd {
         let Ok(journal) = self.whole_journal(claim.run, signals).await else { return DriveEnd::Abandoned };
         let Ok(nodes) = NodeRun::fold(&journal) else { return DriveEnd::Abandoned };
         let open = nodes.into_iter().filter(|(_, node)| !node.state.is_resolved());
         let records =
             open.map(|(id, node)| Record::of_node(id, node.attempt, JournalEvent::Cancelled)).collect();
-        let message = "what its nodes came to cannot be stored: the server's log says why".to_owned();
-        let error = RunError { kind: "checkpoint_refused".to_owned(), message, node_id: None };
         let end =
             RunEnd { event: RunEvent::Failed, output: None, error: Some(error), abandons_children: true };
         let last_seq = journal.last().map_or(0, |entry| entry.seq);
-        self.release(claim, last_seq, records, Release::End(end), DriveEnd::Ended(RunEvent::Failed)).await
+        match self
+            .release(claim, last_seq, records, Release::End(end), DriveEnd::Ended(RunEvent::Failed))
+            .await
+        {
+            // Perhaps a checkpoint that was on its way came before: whoever drives it next reads that, too.
+            DriveEnd::ClaimLost => DriveEnd::Abandoned,
+            end => end,
+        }
     }
 
     async fn hand_back(&self, claimed: &ClaimedRun, last_seq: Seq) -> DriveEnd {

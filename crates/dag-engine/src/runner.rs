@@ -324,9 +324,14 @@ impl Runner {
         self.handle.begin(run, reached.clone());
         let signals = Signals { cancel: reached.cancel, acted: reached.acted, ..signals.clone() };
         let engine = self.engine.clone();
+        let claim = claimed.claim;
         driving.spawn(async move {
-            let drive = AssertUnwindSafe(engine.drive(claimed, signals)).catch_unwind();
-            (run, drive.await.unwrap_or(DriveEnd::Abandoned))
+            let drive = AssertUnwindSafe(engine.drive(claimed, signals.clone())).catch_unwind();
+            match drive.await {
+                Ok(end) => (run, end),
+                // It would panic again, whoever drove it next.
+                Err(_) => (run, engine.end_broken(claim, signals).await),
+            }
         });
     }
 

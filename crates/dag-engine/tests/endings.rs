@@ -177,3 +177,38 @@ async fn i4_a_checkpoint_that_cannot_be_written_ends_its_run_and_holds_up_no_oth
     let nodes = NodeRun::fold(&store.journal(runs[1])).unwrap();
     assert!(nodes.values().all(|node| node.state == NodeState::Cancelled), "I5: {nodes:?}");
 }
+
+/// A node at which the engine itself breaks off, as for a mistake in it.
+struct Broken;
+
+#[async_trait]
+impl NodeType for Broken {
+    fn check(&self, _config: &mut Fields<'_>) {}
+
+    fn collects_upstream(&self) -> bool {
+        panic!("as planned");
+    }
+
+    async fn execute(&self, _attempt: Attempt) -> Result<Outcome, NodeFailure> {
+        Ok(Outcome::Done(Value::Null))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn i4_a_run_at_which_the_engine_breaks_off_fails_instead_of_being_driven_for_ever() {
+    let clock = Arc::new(VirtualClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap()));
+    let store = MemoryStore::new(Arc::clone(&clock) as _);
+    let types = NodeTypes::builtin().with("broken", Broken);
+    let (engine, service) = Engine::new(Arc::new(store.clone()), types, clock, EngineSettings::default());
+    let runner = Runner::new(engine, InstanceId::new(), RunnerSettings::default());
+    let stop = CancellationToken::new();
+    let _stopped_at_the_end = stop.clone().drop_guard();
+    tokio::spawn(service.run(stop.clone()));
+    let run = accept(&store, json!({"id": "a", "type": "broken"}), None).await;
+    tokio::spawn(runner.run(stop, CancellationToken::new()));
+    until(&store, run, RunState::Failed).await;
+    let stored = store.run(run).unwrap();
+    assert_eq!(stored.end.and_then(|end| end.error).unwrap().kind, "internal");
+    let nodes = NodeRun::fold(&store.journal(run)).unwrap();
+    assert!(nodes.values().all(|node| node.state == NodeState::Cancelled), "I5: {nodes:?}");
+}
