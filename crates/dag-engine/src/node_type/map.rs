@@ -121,7 +121,7 @@ impl NodeType for MapNode {
         // A breaker is one node's in all runs of a pipeline, and the items are runs of none.
         let nodes = graph.and_then(|graph| graph["nodes"].as_array()).map(Vec::as_slice).unwrap_or_default();
         for (place, _) in nodes.iter().enumerate().filter(|(_, node)| !node["circuit_breaker"].is_null()) {
-            let at = config.place("graph").join("nodes").join(&place.to_string()).join("circuit_breaker");
+            let at = config.place("graph").join("nodes").join(place.to_string()).join("circuit_breaker");
             let message =
                 "is not for the nodes of a map's graph: let a pipeline do it for each item, or leave it out";
             config.problems().add(at, message);
