@@ -106,6 +106,10 @@ impl Engine {
             Ok(journal) => journal,
             Err(error) => return self.give_up(&claimed, 0, error).await,
         };
+        // What a later claim wrote is not for this one to go on from: the numbers that follow would be free.
+        if journal.last().is_some_and(|entry| entry.epoch > claimed.claim.epoch) {
+            return DriveEnd::ClaimLost;
+        }
         let last_seq = journal.last().map_or(claimed.n_begun(), |entry| entry.seq);
         if let Some(reason) = &claimed.unreadable {
             return self.give_up(&claimed, last_seq, LoadError::Unusable(reason.as_str().into())).await;

@@ -30,7 +30,7 @@ where
 
 pub struct Bench {
     pub store: MemoryStore,
-    engine: Engine,
+    pub engine: Engine,
     stop: CancellationToken,
 }
 

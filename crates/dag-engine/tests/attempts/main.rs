@@ -1,8 +1,9 @@
-//! What an attempt may do, and for how long: effects and their ledger, timeouts, maps. Under virtual time.
+//! What an attempt may do, and for how long: claims, effects and their ledger, timeouts, maps. Under virtual time.
 
 #![expect(clippy::unwrap_used, reason = "a failed check is a failed test")]
 
 mod bench;
+mod fencing;
 mod ledger;
 mod limits;
 mod reruns;

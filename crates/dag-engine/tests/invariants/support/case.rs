@@ -149,10 +149,10 @@ impl CaseNode {
         }
     }
 
-    /// Whether what happens around it can make it time out: the time of a node that waits for runs goes on while nobody
-    /// drives them.
+    /// Whether what happens around it can make it time out: the time of a node that waits, for runs or for a time, goes on
+    /// while nobody drives it.
     pub fn may_time_out(&self) -> bool {
-        self.kind.has_children() && self.failing == Failing::Hanging
+        self.failing == Failing::Hanging && (self.kind.has_children() || self.waits_ms > 0)
     }
 
     /// Whether an attempt may fail in a way that its breaker counts.
