@@ -106,8 +106,7 @@ impl Engine {
             Ok(journal) => journal,
             Err(error) => return self.give_up(&claimed, 0, error).await,
         };
-        // What a later claim wrote is not for this one to go on from: the numbers that follow would be free.
-        if journal.last().is_some_and(|entry| entry.epoch > claimed.claim.epoch) {
+        if is_of_later_claim(&journal, claimed.claim) {
             return DriveEnd::ClaimLost;
         }
         let last_seq = journal.last().map_or(claimed.n_begun(), |entry| entry.seq);
@@ -210,6 +209,9 @@ impl Engine {
     /// Fails a run from what is durable of it: that stands, and what was open is cancelled (I5).
     async fn end_from_journal(&self, claim: Claim, signals: &Signals, error: RunError) -> DriveEnd {
         let Ok(journal) = self.whole_journal(claim.run, signals).await else { return DriveEnd::Abandoned };
+        if is_of_later_claim(&journal, claim) {
+            return DriveEnd::ClaimLost;
+        }
         let Ok(nodes) = NodeRun::fold(&journal) else { return DriveEnd::Abandoned };
         let open = nodes.into_iter().filter(|(_, node)| !node.state.is_resolved());
         let records =
@@ -246,6 +248,11 @@ impl Engine {
             Err(_) => DriveEnd::Abandoned,
         }
     }
+}
+
+/// Whether a later claim has written: that is not for this one to go on from, though the numbers that follow are free.
+fn is_of_later_claim(journal: &[JournalEntry], claim: Claim) -> bool {
+    journal.last().is_some_and(|entry| entry.epoch > claim.epoch)
 }
 
 /// Why a run cannot be driven.

@@ -46,8 +46,6 @@ fn any_node() -> impl Strategy<Value = CaseNode> {
             waits_ms,
             acts_ms,
         )| {
-            // The time of a node that hangs also counts for its waits, however they come about, and goes on while nobody drives.
-            let own_time_counts = failing == Failing::Hanging && matches!(kind, Kind::Work | Kind::Decide(_));
             CaseNode {
                 kind,
                 join_all,
@@ -56,7 +54,8 @@ fn any_node() -> impl Strategy<Value = CaseNode> {
                 failing,
                 max_attempts,
                 takes_ms,
-                waits_ms: if own_time_counts { 0 } else { waits_ms },
+                waits_ms,
+                // The time of a node that hangs would also count for its wait for somebody.
                 acts_ms: if failing == Failing::Hanging { 0 } else { acts_ms },
                 idempotent,
                 // The time of a node that hangs would also count for the announcement of its effect.
