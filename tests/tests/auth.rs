@@ -9,7 +9,8 @@ const ME: &str = "/api/v1/auth/me";
 const REFRESH: &str = "/api/v1/auth/refresh";
 
 /// Every cache as small as it may be.
-const SMALLEST_CACHES: [&str; 5] = ["REVOCATIONS", "KEY_OWNERS", "DIRECTORIES", "LIMITERS", "GRAPHS"];
+const SMALLEST_CACHES: [&str; 6] =
+    ["REVOCATIONS", "KEY_OWNERS", "DIRECTORIES", "WORKSPACES", "LIMITERS", "GRAPHS"];
 
 async fn me(client: &Client) -> Result<u16> {
     Ok(client.get(ME).await?.status)

@@ -82,6 +82,7 @@ Settings come from the configuration file and the environment, the latter winnin
   GATHERING_CACHE_REVOCATIONS_ENTRIES  access tokens known as revoked [10000]
   GATHERING_CACHE_KEY_OWNERS_ENTRIES   API keys whose owner is known [10000]
   GATHERING_CACHE_DIRECTORIES_ENTRIES  lists of directories [1000]
+  GATHERING_CACHE_WORKSPACES_ENTRIES   open workspaces, one directory handle each [1000]
   GATHERING_CACHE_LIMITERS_ENTRIES     clients whose rate is known [100000]
   GATHERING_LOG                     filter [info]
   GATHERING_LOG_FORMAT              json or pretty [json]

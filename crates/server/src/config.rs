@@ -52,6 +52,7 @@ const SETTINGS: [(&str, &str); 31] = [
     ("cache_revocations_entries", "GATHERING_CACHE_REVOCATIONS_ENTRIES"),
     ("cache_key_owners_entries", "GATHERING_CACHE_KEY_OWNERS_ENTRIES"),
     ("cache_directories_entries", "GATHERING_CACHE_DIRECTORIES_ENTRIES"),
+    ("cache_workspaces_entries", "GATHERING_CACHE_WORKSPACES_ENTRIES"),
     ("cache_limiters_entries", "GATHERING_CACHE_LIMITERS_ENTRIES"),
     ("log", "GATHERING_LOG"),
     ("log_format", "GATHERING_LOG_FORMAT"),
@@ -122,6 +123,8 @@ pub struct Config {
     pub cache_key_owners_entries: u64,
     /// How many lists of directories are remembered.
     pub cache_directories_entries: u64,
+    /// Open workspaces that are kept; each holds one directory handle.
+    pub cache_workspaces_entries: u64,
     /// Of how many clients the rate is remembered.
     pub cache_limiters_entries: u64,
     /// What is logged, as `tracing_subscriber::EnvFilter` reads it; absent: the command decides.
@@ -266,6 +269,7 @@ impl Settings {
             cache_revocations_entries: self.entries("cache_revocations_entries", 10_000),
             cache_key_owners_entries: self.entries("cache_key_owners_entries", 10_000),
             cache_directories_entries: self.entries("cache_directories_entries", 1000),
+            cache_workspaces_entries: self.entries("cache_workspaces_entries", 1000),
             cache_limiters_entries: self.entries("cache_limiters_entries", 100_000),
             log_filter: self.optional("log", values::log_filter),
             log_format: self.optional("log_format", values::log_format),

@@ -12,9 +12,6 @@ use gathering_tools::{BlockingPool, DirectoryCache, Workspace, WorkspaceError, W
 use crate::config::Config;
 use crate::nodes::ProjectFiles;
 
-/// Open workspaces that are kept; each holds one directory handle.
-const MAX_OPEN: u64 = 1000;
-
 /// The workspaces of all projects. Cloning is cheap and shares the open ones.
 #[derive(Clone)]
 pub struct Workspaces {
@@ -66,7 +63,7 @@ impl Workspaces {
             data_dir: config.data_dir.clone(),
             blocking,
             directories: DirectoryCache::new(config.cache_directories_entries),
-            open: BoundedCache::new("workspaces", MAX_OPEN),
+            open: BoundedCache::new("workspaces", config.cache_workspaces_entries),
         }
     }
 

@@ -48,6 +48,7 @@ fn each_wrong_value_is_named_with_its_variable_and_what_is_right() {
         ("GATHERING_CACHE_REVOCATIONS_ENTRIES", "-1"),
         ("GATHERING_CACHE_KEY_OWNERS_ENTRIES", "many"),
         ("GATHERING_CACHE_DIRECTORIES_ENTRIES", "1.5"),
+        ("GATHERING_CACHE_WORKSPACES_ENTRIES", "x"),
         ("GATHERING_CACHE_LIMITERS_ENTRIES", "10000001"),
         ("GATHERING_LOG", "a=b=c"),
         ("GATHERING_LOG_FORMAT", "xml"),
