@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use gathering_dag_engine::testing::{Faults, MemoryStore, VirtualClock};
 use gathering_dag_engine::{
     Attempt, DriveEnd, Engine, EngineSettings, Fields, NewRun, NodeFailure, NodeRun, NodeState, NodeType,
-    NodeTypes, Outcome, RunStore, Runner, RunnerSettings, Shape, Signals,
+    NodeTypes, Outcome, RunStore, Runner, RunnerHandle, RunnerSettings, Shape, Signals,
 };
 use gathering_domain::{Digest, InstanceId, ProjectId, RunEvent, RunId, RunState};
 use serde_json::{Value, json};
@@ -42,6 +42,39 @@ impl NodeType for Hang {
     }
 }
 
+/// An engine on a store of its own.
+struct Bench {
+    store: MemoryStore,
+    engine: Engine,
+    stop: CancellationToken,
+}
+
+impl Bench {
+    fn new(types: NodeTypes, faults: Faults) -> Self {
+        let clock = Arc::new(VirtualClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap()));
+        let store = MemoryStore::new(Arc::clone(&clock) as _);
+        let seen = Arc::new(store.seen_with(Arc::new(faults)));
+        let (engine, service) = Engine::new(seen, types, clock, EngineSettings::default());
+        let stop = CancellationToken::new();
+        tokio::spawn(service.run(stop.clone()));
+        Self { store, engine, stop }
+    }
+
+    /// Claims and drives from now on.
+    fn run(&self, settings: RunnerSettings) -> RunnerHandle {
+        let runner = Runner::new(self.engine.clone(), InstanceId::new(), settings);
+        let handle = runner.handle();
+        tokio::spawn(runner.run(self.stop.clone(), CancellationToken::new()));
+        handle
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
 async fn accept(store: &MemoryStore, node: Value, timeout: Option<Duration>) -> RunId {
     accept_graph(store, json!({"nodes": [node]}), timeout).await
 }
@@ -69,16 +102,9 @@ async fn until(store: &MemoryStore, run: RunId, state: RunState) -> Duration {
 
 #[tokio::test(start_paused = true)]
 async fn i4_cancelled_and_overdue_runs_end_though_there_is_no_room_for_another() {
-    let clock = Arc::new(VirtualClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap()));
-    let store = MemoryStore::new(Arc::clone(&clock) as _);
-    let types = NodeTypes::builtin().with("hang", Hang);
-    let (engine, service) = Engine::new(Arc::new(store.clone()), types, clock, EngineSettings::default());
-    let settings = RunnerSettings { max_concurrent_runs: 1, ..RunnerSettings::default() };
-    let runner = Runner::new(engine, InstanceId::new(), settings);
-    let (stop, handle) = (CancellationToken::new(), runner.handle());
-    let _stopped_at_the_end = stop.clone().drop_guard();
-    tokio::spawn(service.run(stop.clone()));
-    tokio::spawn(runner.run(stop.clone(), CancellationToken::new()));
+    let bench = Bench::new(NodeTypes::builtin().with("hang", Hang), Faults::default());
+    let handle = bench.run(RunnerSettings { max_concurrent_runs: 1, ..RunnerSettings::default() });
+    let store = bench.store.clone();
 
     let delay = json!({"id": "a", "type": "delay", "config": {"seconds": 3600}});
     let parked = accept(&store, delay, None).await;
@@ -104,13 +130,10 @@ async fn i4_cancelled_and_overdue_runs_end_though_there_is_no_room_for_another()
 
 #[tokio::test(start_paused = true)]
 async fn i5_a_run_that_is_driven_after_its_deadline_executes_nothing() {
-    let clock = Arc::new(VirtualClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap()));
-    let (store, executed) = (MemoryStore::new(Arc::clone(&clock) as _), Arc::new(AtomicUsize::new(0)));
+    let executed = Arc::new(AtomicUsize::new(0));
     let types = NodeTypes::builtin().with("count", Count(Arc::clone(&executed)));
-    let (engine, service) = Engine::new(Arc::new(store.clone()), types, clock, EngineSettings::default());
-    let stop = CancellationToken::new();
-    let _stopped_at_the_end = stop.clone().drop_guard();
-    tokio::spawn(service.run(stop));
+    let bench = Bench::new(types, Faults::default());
+    let (store, engine) = (bench.store.clone(), bench.engine.clone());
     let limit = Duration::from_secs(5);
     for idempotent in [true, false] {
         let node = json!({"id": "a", "type": "count", "idempotent": idempotent});
@@ -144,15 +167,10 @@ impl NodeType for Echo {
 
 #[tokio::test(start_paused = true)]
 async fn i4_a_checkpoint_that_cannot_be_written_ends_its_run_and_holds_up_no_other() {
-    let clock = Arc::new(VirtualClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap()));
-    let store = MemoryStore::new(Arc::clone(&clock) as _);
-    let refusing = store.seen_with(Arc::new(Faults::refusing(json!("too much"))));
     let turn = Arc::new(Notify::new());
     let types = NodeTypes::builtin().with("echo", Echo(Arc::clone(&turn))).with("hang", Hang);
-    let (engine, service) = Engine::new(Arc::new(refusing), types, clock, EngineSettings::default());
-    let stop = CancellationToken::new();
-    let _stopped_at_the_end = stop.clone().drop_guard();
-    tokio::spawn(service.run(stop));
+    let bench = Bench::new(types, Faults::refusing(json!("too much")));
+    let (store, engine) = (bench.store.clone(), bench.engine.clone());
     let mut driving = tokio::task::JoinSet::new();
     let mut runs = Vec::new();
     for value in ["fine", "too much", "fine"] {
@@ -185,6 +203,7 @@ struct Broken;
 impl NodeType for Broken {
     fn check(&self, _config: &mut Fields<'_>) {}
 
+    #[expect(clippy::panic, reason = "that is what it is for")]
     fn collects_upstream(&self) -> bool {
         panic!("as planned");
     }
@@ -196,16 +215,10 @@ impl NodeType for Broken {
 
 #[tokio::test(start_paused = true)]
 async fn i4_a_run_at_which_the_engine_breaks_off_fails_instead_of_being_driven_for_ever() {
-    let clock = Arc::new(VirtualClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap()));
-    let store = MemoryStore::new(Arc::clone(&clock) as _);
-    let types = NodeTypes::builtin().with("broken", Broken);
-    let (engine, service) = Engine::new(Arc::new(store.clone()), types, clock, EngineSettings::default());
-    let runner = Runner::new(engine, InstanceId::new(), RunnerSettings::default());
-    let stop = CancellationToken::new();
-    let _stopped_at_the_end = stop.clone().drop_guard();
-    tokio::spawn(service.run(stop.clone()));
+    let bench = Bench::new(NodeTypes::builtin().with("broken", Broken), Faults::default());
+    let store = bench.store.clone();
     let run = accept(&store, json!({"id": "a", "type": "broken"}), None).await;
-    tokio::spawn(runner.run(stop, CancellationToken::new()));
+    bench.run(RunnerSettings::default());
     until(&store, run, RunState::Failed).await;
     let stored = store.run(run).unwrap();
     assert_eq!(stored.end.and_then(|end| end.error).unwrap().kind, "internal");
