@@ -25,7 +25,7 @@ use gathering_tools::Network;
 pub use quota::{Quota, RateLimits};
 
 /// Every setting: its name in the file, and its variable. The order is that of the problems in a message.
-const SETTINGS: [(&str, &str); 31] = [
+const SETTINGS: [(&str, &str); 32] = [
     ("database_url", "DATABASE_URL"),
     ("database_direct_url", "DATABASE_DIRECT_URL"),
     ("bind", "GATHERING_BIND"),
