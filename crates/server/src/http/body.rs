@@ -132,16 +132,15 @@ impl OpenBody {
             return Err(too_large());
         }
         let mut whole = pin!(collect(self.payload, limit));
-        let (collected, was_awaited) = match futures::poll!(whole.as_mut()) {
-            Poll::Ready(collected) => (collected, false),
-            Poll::Pending => {
-                tracing::debug!(request.id = %current_request_id(), "the rest of a body is awaited");
-                let collected = tokio::time::timeout(BODY_TIMEOUT, whole).await.map_err(|_elapsed| {
-                    let detail = format!("the body must arrive within {} seconds", BODY_TIMEOUT.as_secs());
-                    Problem::new(Kind::RequestTimeout, detail)
-                })?;
-                (collected, true)
-            }
+        let (collected, was_awaited) = if let Some(collected) = poll_twice(whole.as_mut()).await {
+            (collected, false)
+        } else {
+            tracing::debug!(request.id = %current_request_id(), "the rest of a body is awaited");
+            let collected = tokio::time::timeout(BODY_TIMEOUT, whole).await.map_err(|_elapsed| {
+                let detail = format!("the body must arrive within {} seconds", BODY_TIMEOUT.as_secs());
+                Problem::new(Kind::RequestTimeout, detail)
+            })?;
+            (collected, true)
         };
         let bytes = collected
             .map_err(|error| Problem::new(Kind::Malformed, format!("the body did not arrive: {error}")))?;
@@ -218,6 +217,19 @@ impl Source {
             }
             _ => Ok(errors),
         }
+    }
+}
+
+/// What is there at once. A connection hands a body on after its handler's first turn, so a handler that asked nobody
+/// anything yet, or was answered without a wait, gives it one.
+async fn poll_twice<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+    if let Poll::Ready(output) = futures::poll!(future.as_mut()) {
+        return Some(output);
+    }
+    tokio::task::yield_now().await;
+    match futures::poll!(future) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
     }
 }
 

@@ -18,6 +18,11 @@ async fn echo(body: OpenBody) -> Result<HttpResponse, Problem> {
     Ok(HttpResponse::Ok().json(body.receive(SMALL).await?.0.value()?.0))
 }
 
+/// Asks nobody anything before it reads, and tells whether it had to wait for the body.
+async fn wait(body: OpenBody) -> Result<String, Problem> {
+    Ok(format!("awaited: {}", body.receive(SMALL).await?.1))
+}
+
 async fn explode() -> HttpResponse {
     panic!("a handler that panics");
 }
@@ -268,6 +273,27 @@ fn the_document_is_always_the_same_and_complete() {
         let name = reference.split('"').next().unwrap();
         assert!(schemas.contains_key(name), "{name} is referred to and missing");
     }
+}
+
+/// Over a socket, as only a connection hands a body on piece by piece.
+#[actix_web::test]
+async fn a_body_that_comes_with_its_head_is_not_awaited() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let server = actix_web::HttpServer::new(|| application().route("/wait", web::post().to(wait)));
+    let server = server.workers(1).disable_signals().bind("127.0.0.1:0").unwrap();
+    let address = server.addrs()[0];
+    let running = server.run();
+    let handle = running.handle();
+    let running = actix_web::rt::spawn(running);
+    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = b"POST /wait HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
+    socket.write_all(request).await.unwrap();
+    let mut answered = String::new();
+    socket.read_to_string(&mut answered).await.unwrap();
+    assert!(answered.ends_with("awaited: false"), "{answered}");
+    handle.stop(false).await;
+    running.await.unwrap().unwrap();
 }
 
 #[test]
