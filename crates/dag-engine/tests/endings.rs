@@ -9,8 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gathering_dag_engine::testing::{Faults, MemoryStore, VirtualClock};
 use gathering_dag_engine::{
-    Attempt, DriveEnd, Engine, EngineSettings, Fields, NewRun, NodeFailure, NodeRun, NodeState, NodeType,
-    NodeTypes, Outcome, RunStore, Runner, RunnerHandle, RunnerSettings, Shape, Signals,
+    Attempt, DriveEnd, Engine, EngineSettings, Fields, JournalEntry, JournalEvent, NewRun, NodeFailure,
+    NodeRun, NodeState, NodeType, NodeTypes, Outcome, RunStore, Runner, RunnerHandle, RunnerSettings, Shape,
+    Signals,
 };
 use gathering_domain::{Digest, InstanceId, ProjectId, RunEvent, RunId, RunState};
 use serde_json::{Value, json};
@@ -51,11 +52,14 @@ struct Bench {
 
 impl Bench {
     fn new(types: NodeTypes, faults: Faults) -> Self {
+        Self::stopped_by(CancellationToken::new(), types, faults)
+    }
+
+    fn stopped_by(stop: CancellationToken, types: NodeTypes, faults: Faults) -> Self {
         let clock = Arc::new(VirtualClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap()));
         let store = MemoryStore::new(Arc::clone(&clock) as _);
         let seen = Arc::new(store.seen_with(Arc::new(faults)));
         let (engine, service) = Engine::new(seen, types, clock, EngineSettings::default());
-        let stop = CancellationToken::new();
         tokio::spawn(service.run(stop.clone()));
         Self { store, engine, stop }
     }
@@ -142,10 +146,15 @@ async fn i5_a_run_that_is_driven_after_its_deadline_executes_nothing() {
             let run = accept(&store, node.clone(), Some(limit)).await;
             tokio::time::sleep(wait).await;
             let claimed = store.claim_run(InstanceId::new(), run).await.unwrap().unwrap();
+            // What the claim begins, it begins in time.
+            let n_begun = store.journal(run).len();
             tokio::time::sleep(limit - wait).await;
             let end = engine.drive(claimed, Signals::default()).await;
             assert_eq!(end, DriveEnd::Ended(RunEvent::TimedOut));
             assert_eq!(executed.load(Ordering::SeqCst), 0);
+            let began = |entry: &JournalEntry| entry.record.event == JournalEvent::Started;
+            let later = &store.journal(run)[n_begun..];
+            assert!(!later.iter().any(began), "it was begun too late: {later:?}");
         }
     }
 }
@@ -197,7 +206,11 @@ async fn i4_a_checkpoint_that_cannot_be_written_ends_its_run_and_holds_up_no_oth
 }
 
 /// A node at which the engine itself breaks off, as for a mistake in it.
-struct Broken;
+struct Broken {
+    times: AtomicUsize,
+    /// Ends what would go on for ever, and leave no time for any limit.
+    give_up: CancellationToken,
+}
 
 #[async_trait]
 impl NodeType for Broken {
@@ -205,6 +218,9 @@ impl NodeType for Broken {
 
     #[expect(clippy::panic, reason = "that is what it is for")]
     fn collects_upstream(&self) -> bool {
+        if self.times.fetch_add(1, Ordering::SeqCst) > 1_000 {
+            self.give_up.cancel();
+        }
         panic!("as planned");
     }
 
@@ -215,7 +231,9 @@ impl NodeType for Broken {
 
 #[tokio::test(start_paused = true)]
 async fn i4_a_run_at_which_the_engine_breaks_off_fails_instead_of_being_driven_for_ever() {
-    let bench = Bench::new(NodeTypes::builtin().with("broken", Broken), Faults::default());
+    let give_up = CancellationToken::new();
+    let broken = Broken { times: AtomicUsize::new(0), give_up: give_up.clone() };
+    let bench = Bench::stopped_by(give_up, NodeTypes::builtin().with("broken", broken), Faults::default());
     let store = bench.store.clone();
     let run = accept(&store, json!({"id": "a", "type": "broken"}), None).await;
     bench.run(RunnerSettings::default());
