@@ -5,10 +5,12 @@
 //! once, and neither the engine nor the database waits for the other. Those that let runs go touch the rows of other
 //! runs, parents and children, in an order that two transactions would not share: they are written one group at a time.
 
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -89,21 +91,41 @@ async fn write_all(
     stop: &CancellationToken,
 ) {
     let mut waiting = Vec::with_capacity(MAX_BATCH);
-    let mut in_flight = FuturesUnordered::new();
+    let mut in_flight = InFlight(Vec::with_capacity(max_in_flight));
     let mut is_open = true;
-    while is_open || !in_flight.is_empty() {
+    while is_open || !in_flight.0.is_empty() {
         tokio::select! {
             biased;
-            Some(()) = in_flight.next() => {}
-            n = requests.recv_many(&mut waiting, MAX_BATCH), if is_open && in_flight.len() < max_in_flight => {
+            () = in_flight.next(), if !in_flight.0.is_empty() => {}
+            n = requests.recv_many(&mut waiting, MAX_BATCH), if is_open && in_flight.0.len() < max_in_flight => {
                 if n == 0 {
                     is_open = false;
                 } else {
-                    in_flight.push(write(store, std::mem::take(&mut waiting), stop));
+                    in_flight.0.push(Box::pin(write(store, std::mem::take(&mut waiting), stop)));
                 }
             }
-            () = stop.cancelled(), if in_flight.is_empty() => return,
+            () = stop.cancelled(), if in_flight.0.is_empty() => return,
         }
+    }
+}
+
+/// The few batches under way. `FuturesUnordered` would wake its own task each time a batch is not done at once, and with it a
+/// thread to take that task over, just when the database needs the processor.
+struct InFlight<F>(Vec<Pin<Box<F>>>);
+
+impl<F: Future<Output = ()>> InFlight<F> {
+    /// Ends with one of them; never if there is none. Cancel: safe.
+    async fn next(&mut self) {
+        poll_fn(|context| {
+            match self.0.iter_mut().position(|batch| batch.as_mut().poll(context).is_ready()) {
+                Some(done) => {
+                    self.0.swap_remove(done);
+                    Poll::Ready(())
+                }
+                None => Poll::Pending,
+            }
+        })
+        .await;
     }
 }
 

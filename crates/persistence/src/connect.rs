@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use diesel::ConnectionResult;
 use diesel_async::AsyncPgConnection;
 use gathering_domain::{ExposeSecret, Secret};
 use tokio_postgres::config::SslMode;
@@ -101,39 +102,28 @@ impl ConnectOptions {
         }
     }
 
-    /// Opens a session for queries, none of which may take longer than `statement_timeout`; zero is no limit.
-    #[cfg(feature = "testing")]
+    /// Opens a session for queries, none of which may take longer than `statement_timeout`; zero is no limit. A task of its
+    /// own drives it.
     pub(crate) async fn open_for_queries(
         &self,
         statement_timeout: Duration,
     ) -> Result<AsyncPgConnection, DatabaseError> {
-        self.open_planned(statement_timeout, Plans::OfEachValue).await
-    }
-
-    /// Opens a session for queries, none of which may take longer than `statement_timeout`; zero is no limit. `plans` says
-    /// when those that are prepared are planned.
-    pub(crate) async fn open_planned(
-        &self,
-        statement_timeout: Duration,
-        plans: Plans,
-    ) -> Result<AsyncPgConnection, DatabaseError> {
         let (client, connection) = self.open().await?;
-        let conn = AsyncPgConnection::try_from_client_and_connection(client, connection)
-            .await
-            .map_err(|error| DatabaseError::session("setting up a connection", error))?;
-        set_up(&conn, statement_timeout, plans).await?;
-        Ok(conn)
+        let conn = AsyncPgConnection::try_from_client_and_connection(client, connection).await;
+        set_up(conn, statement_timeout, Plans::OfEachValue).await
     }
 }
 
-async fn set_up(
-    mut conn: &AsyncPgConnection,
+/// Makes a session that is open and driven ready for statements, none of which may take longer than `statement_timeout`.
+pub(crate) async fn set_up(
+    opened: ConnectionResult<AsyncPgConnection>,
     statement_timeout: Duration,
     plans: Plans,
-) -> Result<(), DatabaseError> {
+) -> Result<AsyncPgConnection, DatabaseError> {
     use diesel::sql_types::Text;
     use diesel_async::RunQueryDsl;
 
+    let conn = opened.map_err(|error| DatabaseError::session("setting up a connection", error))?;
     let setting = match plans {
         Plans::OfEachValue => diesel::sql_query("SELECT set_config('statement_timeout', $1, false)"),
         // By an index and in its order, whatever the statistics say at that moment: those of an empty table would make
@@ -146,10 +136,10 @@ async fn set_up(
     };
     setting
         .bind::<Text, _>(format!("{}ms", statement_timeout.as_millis()))
-        .execute(&mut conn)
+        .execute(&mut &conn)
         .await
         .map_err(|error| DatabaseError::query("setting up a connection", error))?;
-    Ok(())
+    Ok(conn)
 }
 
 impl fmt::Debug for ConnectOptions {

@@ -16,6 +16,7 @@ mod clock;
 mod commit;
 mod connect;
 mod decisions;
+mod direct;
 mod error;
 mod events;
 mod graphs;

@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool::managed::QueueMode;
+use deadpool::managed::{self, Manager, Object, QueueMode};
 use diesel::OptionalExtension;
-use diesel_async::pooled_connection::deadpool::{Object, Pool as Deadpool};
+use diesel_async::pooled_connection::deadpool::{Object as PoolObject, Pool as Deadpool};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures::FutureExt;
 
-use crate::connect::{ConnectOptions, Plans};
+use crate::connect::ConnectOptions;
+use crate::direct::{DirectManager, PooledDirect, open_pool};
 use crate::error::DatabaseError;
 
 /// A connection that goes back to its pool when it is dropped. One that is dropped inside a transaction is closed.
-pub(crate) type PooledConnection = Object<AsyncPgConnection>;
+pub(crate) type PooledConnection = PoolObject<AsyncPgConnection>;
 
 diesel::define_sql_function! {
     /// The schema in which an unqualified `CREATE` creates.
@@ -47,8 +48,8 @@ impl Default for PoolSettings {
 pub struct Pool {
     inner: Deadpool<AsyncPgConnection>,
     /// Opened when they are first used, for the few statements that the engine executes all the time.
-    commits: Deadpool<AsyncPgConnection>,
-    claims: Deadpool<AsyncPgConnection>,
+    commits: managed::Pool<DirectManager>,
+    claims: managed::Pool<DirectManager>,
     schema: Arc<str>,
     wait_timeout: Duration,
 }
@@ -72,12 +73,12 @@ impl Pool {
     /// # Errors
     /// [`DatabaseError::Unavailable`] or [`DatabaseError::NoSchema`]; no connection is left open.
     pub async fn connect(options: ConnectOptions, settings: PoolSettings) -> Result<Self, DatabaseError> {
-        let inner = open(&options, settings, Plans::OfEachValue)?;
+        let inner = open(&options, settings)?;
         let own = PoolSettings { max_size: 1, ..settings };
         let mut pool = Self {
             inner,
-            commits: open(&options, PoolSettings { max_size: 3, ..own }, Plans::Once)?,
-            claims: open(&options, own, Plans::Once)?,
+            commits: open_pool(&options, PoolSettings { max_size: 3, ..own })?,
+            claims: open_pool(&options, own)?,
             schema: "".into(),
             wait_timeout: settings.wait_timeout,
         };
@@ -107,19 +108,19 @@ impl Pool {
     }
 
     /// One of the connections that checkpoints are written on, as many as are written at once: no request waits for it, and it waits for none. Cancel: safe.
-    pub(crate) async fn get_for_commits(&self) -> Result<PooledConnection, DatabaseError> {
+    pub(crate) async fn get_for_commits(&self) -> Result<PooledDirect, DatabaseError> {
         self.get_from(&self.commits).await
     }
 
     /// The connection that the claim loop asks on. Cancel: safe.
-    pub(crate) async fn get_for_claims(&self) -> Result<PooledConnection, DatabaseError> {
+    pub(crate) async fn get_for_claims(&self) -> Result<PooledDirect, DatabaseError> {
         self.get_from(&self.claims).await
     }
 
-    async fn get_from(
-        &self,
-        connections: &Deadpool<AsyncPgConnection>,
-    ) -> Result<PooledConnection, DatabaseError> {
+    async fn get_from<M>(&self, connections: &managed::Pool<M>) -> Result<Object<M>, DatabaseError>
+    where
+        M: Manager<Error: std::error::Error + Send + Sync + 'static>,
+    {
         match tokio::time::timeout(self.wait_timeout, connections.get()).await {
             Ok(Ok(conn)) => Ok(conn),
             Ok(Err(error)) => Err(DatabaseError::session("getting a connection", error)),
@@ -163,7 +164,6 @@ impl Pool {
 fn open(
     options: &ConnectOptions,
     settings: PoolSettings,
-    plans: Plans,
 ) -> Result<Deadpool<AsyncPgConnection>, DatabaseError> {
     let mut config = ManagerConfig::default();
     // A connection that was closed is noticed without a query; asking each time would double the round trips.
@@ -172,7 +172,7 @@ fn open(
     config.custom_setup = Box::new(move |_url| {
         let options = options.clone();
         async move {
-            options.open_planned(settings.statement_timeout, plans).await.map_err(|error| {
+            options.open_for_queries(settings.statement_timeout).await.map_err(|error| {
                 diesel::ConnectionError::CouldntSetupConfiguration(diesel::result::Error::QueryBuilderError(
                     Box::new(error),
                 ))

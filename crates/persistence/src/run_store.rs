@@ -88,20 +88,23 @@ impl RunStore for PgRunStore {
     }
 
     async fn claim(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
-        let conn = self.pool.get_for_claims().await?;
-        let claimed = claim::claim_batch(&conn, owner, &self.floor, limit).await?;
+        let mut own = self.pool.get_for_claims().await?;
+        let (conn, wire) = own.parts();
+        let claimed = wire.carry(claim::claim_batch(conn, owner, &self.floor, limit)).await?;
         self.wakes.appended(claimed.iter().map(|claimed| claimed.claim.run));
         Ok(claimed)
     }
 
     async fn claim_ending(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
-        let conn = self.pool.get_for_claims().await?;
-        Ok(claim::claim_ending(&conn, owner, limit).await?)
+        let mut own = self.pool.get_for_claims().await?;
+        let (conn, wire) = own.parts();
+        Ok(wire.carry(claim::claim_ending(conn, owner, limit)).await?)
     }
 
     async fn claim_run(&self, owner: InstanceId, run: RunId) -> Result<Option<ClaimedRun>, StoreError> {
-        let conn = self.pool.get_for_claims().await?;
-        let claimed = claim::claim_one(&conn, owner, run).await?;
+        let mut own = self.pool.get_for_claims().await?;
+        let (conn, wire) = own.parts();
+        let claimed = wire.carry(claim::claim_one(conn, owner, run)).await?;
         if claimed.is_some() {
             self.wakes.appended(std::iter::once(run));
             // Out of its turn, so nobody else knows that there is now somebody who may die with it.
@@ -124,8 +127,9 @@ impl RunStore for PgRunStore {
         if checkpoints.is_empty() {
             return Ok(Vec::new());
         }
-        let mut conn = self.pool.get_for_commits().await?;
-        let committed = commit::commit(&mut conn, checkpoints).await?;
+        let mut own = self.pool.get_for_commits().await?;
+        let (conn, wire) = own.parts();
+        let committed = wire.carry(commit::commit(conn, checkpoints)).await?;
         self.wakes.appended(checkpoints.iter().map(|checkpoint| checkpoint.claim.run));
         if committed.is_queue_changed {
             self.wakes.wake(Wake::Runs);
@@ -140,18 +144,21 @@ impl RunStore for PgRunStore {
     }
 
     async fn next_available_in(&self) -> Result<Option<Duration>, StoreError> {
-        let conn = self.pool.get_for_claims().await?;
-        Ok(claim::next_available_in(&conn).await?)
+        let mut own = self.pool.get_for_claims().await?;
+        let (conn, wire) = own.parts();
+        Ok(wire.carry(claim::next_available_in(conn)).await?)
     }
 
     async fn list_acted_on(&self, owner: InstanceId) -> Result<Vec<ActedOn>, StoreError> {
-        let conn = self.pool.get_for_claims().await?;
-        Ok(runs::list_acted_on(&conn, owner).await?)
+        let mut own = self.pool.get_for_claims().await?;
+        let (conn, wire) = own.parts();
+        Ok(wire.carry(runs::list_acted_on(conn, owner)).await?)
     }
 
     async fn release_undriven(&self, owner: InstanceId, driven: &[RunId]) -> Result<usize, StoreError> {
-        let conn = self.pool.get_for_claims().await?;
-        let n_runs = release_undriven(&conn, owner, driven).await?;
+        let mut own = self.pool.get_for_claims().await?;
+        let (conn, wire) = own.parts();
+        let n_runs = wire.carry(release_undriven(conn, owner, driven)).await?;
         if n_runs > 0 {
             self.floor.reset();
             self.wakes.wake(Wake::Runs);

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use crate::common::{count, end_session_of, info, wait_until};
 use diesel_async::SimpleAsyncConnection;
-use gathering_domain::{ExposeSecret, Secret};
+use futures::FutureExt;
+use gathering_dag_engine::{RunStore, StoreError};
+use gathering_domain::{ExposeSecret, InstanceId, Secret};
 use gathering_persistence::testing::TestDb;
 use gathering_persistence::{
-    ConnectOptions, DatabaseError, Liveness, Pool, PoolSettings, Wake, WakeBus, list_instances,
+    ConnectOptions, DatabaseError, Liveness, PgRunStore, Pool, PoolSettings, Wake, WakeBus, list_instances,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -150,4 +152,40 @@ async fn a_schema_that_does_not_exist_is_named_as_the_problem() {
     assert!(matches!(refused, Err(DatabaseError::NoSchema)), "{refused:?}");
     let refused = Liveness::begin(&options, &info()).await;
     assert!(matches!(refused, Err(DatabaseError::NoSchema)), "{refused:?}");
+}
+
+/// The engine's own connections have no task that looks after them: whoever asks does.
+#[tokio::test]
+async fn a_question_whose_session_ends_is_answered_and_the_next_finds_another_session() {
+    let db = TestDb::new().await;
+    let pool = Pool::connect(named(&db), PoolSettings::default()).await.unwrap();
+    let store = PgRunStore::new(pool, WakeBus::new());
+    let answers = async || store.next_available_in().await.is_ok();
+    assert!(answers().await);
+
+    // While nobody asks.
+    assert!(end_named_sessions(&db).await >= 1);
+    wait_until("the engine's connection answers", answers).await;
+
+    // While somebody waits for the answer.
+    let mut holder = db.connection().await;
+    holder.batch_execute("BEGIN; LOCK TABLE runs").await.unwrap();
+    let asked = tokio::spawn({
+        let store = store.clone();
+        async move { store.next_available_in().await }
+    });
+    let blocked = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}' AND wait_event_type = 'Lock'",
+        db.schema()
+    );
+    wait_until("the question waits", async || count(&db, &blocked).await == 1).await;
+    assert!(end_named_sessions(&db).await >= 1);
+    let answered = tokio::time::timeout(Duration::from_secs(20), asked).await;
+    assert!(matches!(answered.unwrap().unwrap(), Err(StoreError::Unavailable(_))));
+
+    // Who gives up in the middle leaves no other an answer that is not theirs.
+    assert!(store.next_available_in().now_or_never().is_none());
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    wait_until("the engine's connection answers again", answers).await;
+    assert_eq!(store.list_acted_on(InstanceId::new()).await.unwrap(), []);
 }
