@@ -214,9 +214,11 @@ pub async fn end_earlier_round(children: &dyn ChildRuns, attempt: &Attempt) -> R
 
 /// Asks the store until it answers: that it is away is no failure of a node.
 ///
+/// Cancellation: as safe as one question.
+///
 /// # Errors
 /// What the store holds makes no sense, or is not there.
-pub(crate) async fn patiently<T, Fut>(ask: impl Fn() -> Fut) -> Result<T, NodeFailure>
+pub async fn patiently<T, Fut>(ask: impl Fn() -> Fut) -> Result<T, NodeFailure>
 where
     Fut: Future<Output = Result<T, StoreError>>,
 {

@@ -44,6 +44,11 @@ impl ActFailed {
     pub const fn before_it_took_place(failure: NodeFailure) -> Self {
         Self { failure, may_have_taken_place: false }
     }
+
+    /// Whether anything may have come of it.
+    pub const fn may_have_taken_place(&self) -> bool {
+        self.may_have_taken_place
+    }
 }
 
 impl From<NodeFailure> for ActFailed {
@@ -76,6 +81,11 @@ impl Effects {
         journal: mpsc::Sender<EffectRecord>,
     ) -> Self {
         Self { node, recorded, journal }
+    }
+
+    /// Whether this effect of the node is done, so that [`Effects::once`] hands out what is recorded.
+    pub fn is_done(&self, key: &str) -> bool {
+        self.recorded.get(key).is_some_and(|known| matches!(known.result, EffectResult::Done(_)))
     }
 
     /// Does `act` unless this effect of the node is done already, in which case its recorded result is the answer.

@@ -102,6 +102,8 @@ pub struct NodeRun {
     pub ended_at: Option<DateTime<Utc>>,
     /// Whether its time is over when its wait ends at `until`.
     pub(crate) times_out: bool,
+    /// Whether the attempt has waited for its budget and goes on.
+    pub(crate) goes_on: bool,
     pub(crate) effects: BTreeMap<String, RecordedEffect>,
 }
 
@@ -123,6 +125,7 @@ impl NodeRun {
                 // What a wait was over for was the attempt that failed since.
                 self.woken &= self.state == Running;
                 self.times_out &= self.state == Running;
+                self.goes_on = false;
                 self.state = Running;
                 self.attempt = attempt;
                 self.until = None;
@@ -154,6 +157,7 @@ impl NodeRun {
             }
             (Waiting, JournalEvent::Woken) => {
                 self.state = Running;
+                self.goes_on = self.waiting_for == Some(WaitingFor::BudgetExceeded);
                 self.waiting_for = None;
                 self.until = None;
                 self.woken = true;

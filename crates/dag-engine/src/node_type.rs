@@ -59,15 +59,15 @@ pub trait NodeType: Send + Sync + 'static {
         true
     }
 
-    /// Looks whether what a waiting node waits for has come: its outcome, or `None` to wait on. Asked when somebody acted
-    /// on the run and when the run is taken up again, any number of times, so what it does must be safe to repeat.
+    /// Looks whether what a waiting node waits for has come. Asked when somebody acted on the run and when the run is taken
+    /// up again, any number of times, so what it does must be safe to repeat; it records no effects.
     ///
     /// Cancellation: as [`NodeType::execute`].
     ///
     /// # Errors
     /// [`NodeFailure`]: what it waited for came to nothing.
-    async fn look(&self, _attempt: Attempt) -> Result<Option<Outcome>, NodeFailure> {
-        Ok(None)
+    async fn look(&self, _attempt: Attempt) -> Result<Look, NodeFailure> {
+        Ok(Look::Nothing)
     }
 
     /// Executes one attempt.
@@ -125,6 +125,23 @@ pub enum Outcome {
     Done(Value),
     /// The node holds nothing until what it waits for comes.
     Wait(Wait),
+}
+
+/// What a waiting node finds when it looks.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Look {
+    /// What it waits for has not come: it waits on, and nothing is recorded.
+    Nothing,
+    /// It came, and with it the end of the attempt.
+    Ended(Outcome),
+    /// It came: the same attempt goes on, executed again as [`Attempt::woken`].
+    GoOn,
+}
+
+impl From<Option<Outcome>> for Look {
+    fn from(outcome: Option<Outcome>) -> Self {
+        outcome.map_or(Self::Nothing, Self::Ended)
+    }
 }
 
 /// What a node waits for while it holds nothing.

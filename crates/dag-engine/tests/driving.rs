@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use gathering_dag_engine::testing::{MemoryStore, StoredRun, VirtualClock};
 use gathering_dag_engine::{
     Attempt, Bond, ChildRuns, Clock, DriveEnd, EffectClass, Engine, EngineSettings, Fields, JournalEvent,
-    NewChild, NewRun, NodeFailure, NodeRun, NodeState, NodeType, NodeTypes, Outcome, Parent, RunStore, Shape,
-    Signals, Wait,
+    Look, NewChild, NewRun, NodeFailure, NodeRun, NodeState, NodeType, NodeTypes, Outcome, Parent, RunStore,
+    Shape, Signals, Wait,
 };
 use gathering_domain::{Digest, InstanceId, NodeId, ProjectId, RunEvent, RunId, RunState, WaitingFor};
 use serde_json::{Value, json};
@@ -439,9 +439,9 @@ impl NodeType for LooksSlowly {
         }
     }
 
-    async fn look(&self, attempt: Attempt) -> Result<Option<Outcome>, NodeFailure> {
+    async fn look(&self, attempt: Attempt) -> Result<Look, NodeFailure> {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        Ok((attempt.failures == 0).then(|| Outcome::Done(json!("first"))))
+        Ok((attempt.failures == 0).then(|| Outcome::Done(json!("first"))).into())
     }
 }
 

@@ -67,7 +67,7 @@ impl Driver {
             Ok(attempt) => attempt,
             Err(failure) => return std::future::ready((node, Err(failure))).boxed(),
         };
-        let timeout = self.graph.nodes[node].spec.timeout;
+        let timeout = self.time_left(node);
         let guard = self.guard_of(node);
         // One that waited goes on with what it began: only a beginning asks whether it may.
         let begins = !attempt.woken;
@@ -86,6 +86,15 @@ impl Driver {
             (node, result)
         }
         .boxed()
+    }
+
+    /// How long the attempt may take from now on. One that goes on begins nothing anew, so what it took and waited counts;
+    /// one that waited for anything else has only to end.
+    fn time_left(&self, node: usize) -> Option<Duration> {
+        let (limit, run) = (self.graph.nodes[node].spec.timeout?, self.progress.node(node));
+        let began = run.started_at.filter(|_| run.goes_on);
+        let took = began.and_then(|began| (self.around.clock.now() - began).to_std().ok());
+        Some(limit.saturating_sub(took.unwrap_or_default()))
     }
 
     /// The circuit breaker of a node that has one and is part of a pipeline.

@@ -1,4 +1,4 @@
-//! Nodes that wait for somebody to act: an approval, the end of a child.
+//! Nodes that wait for somebody to act: an approval, the end of a child, a larger budget.
 //!
 //! The act itself is stored elsewhere. Whoever stores it marks the run, so that it is claimed again or its driver is told;
 //! the driver then lets each waiting node look. A look that finds nothing leaves no trace.
@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::Driver;
 use crate::journal::{JournalEvent, NodeFailure};
 use crate::node_run::NodeState;
-use crate::node_type::{Outcome, Wait};
+use crate::node_type::{Look, Wait};
 
 /// How long a run is held whose nodes only wait for somebody, so that what comes soon needs no new claim.
 const LINGER: Duration = Duration::from_millis(500);
@@ -25,7 +25,7 @@ const LINGER: Duration = Duration::from_millis(500);
 /// What a look found, and for which attempt: the next one waits for something else.
 pub(super) struct Found {
     attempt: i32,
-    result: Result<Option<Outcome>, NodeFailure>,
+    result: Result<Look, NodeFailure>,
 }
 
 /// The looks of waiting nodes that are under way, at most one per node.
@@ -94,7 +94,7 @@ impl Driver {
                     let look = std::panic::AssertUnwindSafe(node_type.look(attempt)).catch_unwind().await;
                     let panicked = |_| Err(NodeFailure::permanent("panic", "the node's code panicked"));
                     let found = look.unwrap_or_else(panicked);
-                    if let (Some(guard), Ok(Some(_)) | Err(_)) = (&guard, &found) {
+                    if let (Some(guard), Ok(Look::Ended(_)) | Err(_)) = (&guard, &found) {
                         guard.report(found.as_ref().err()).await;
                     }
                     (node, Found { attempt: number, result: found })
@@ -118,10 +118,13 @@ impl Driver {
         let is_late = found.attempt != self.progress.node(node).attempt;
         let result = match found.result {
             _ if is_late => return self.look(node),
-            Ok(Some(outcome)) => Ok(outcome),
-            Ok(None) if stale => return self.look(node),
-            Ok(None) => return,
-            Err(failure) => Err(failure),
+            Ok(Look::Ended(outcome)) => Some(Ok(outcome)),
+            Ok(Look::Nothing) if stale => return self.look(node),
+            // While draining nothing is launched: who drives the run next lets it look again.
+            Ok(Look::GoOn) if self.draining => return,
+            Ok(Look::GoOn) => None,
+            Ok(Look::Nothing) => return,
+            Err(failure) => Some(Err(failure)),
         };
         self.looks.configs.remove(&node);
         if let Some(until) = self.progress.node(node).until {
@@ -129,7 +132,10 @@ impl Driver {
         }
         self.record(node, JournalEvent::Woken);
         self.n_active += 1;
-        self.note_end(node, result);
+        match result {
+            Some(result) => self.note_end(node, result),
+            None => self.launches.push(node),
+        }
     }
 
     /// What is recorded of a node that asks to wait: for as long as it asks, and no longer than it may take. Its timeout
@@ -151,9 +157,10 @@ impl Driver {
     /// Ends the wait of a node whose time has come.
     pub(super) fn wake(&mut self, node: usize) {
         let run = self.progress.node(node);
-        // A node that waits for nobody would take it for the time that it asked for. The others look a last time, and end
-        // what they began.
-        let is_over = run.times_out && run.waiting_for == Some(WaitingFor::Timer);
+        // A node that waits for nobody would take it for the time that it asked for, and one that waits for a budget would
+        // begin something new. The others look a last time, and end what they began.
+        let ends_nothing = matches!(run.waiting_for, Some(WaitingFor::Timer | WaitingFor::BudgetExceeded));
+        let is_over = run.times_out && ends_nothing;
         self.record(node, JournalEvent::Woken);
         self.n_active += 1;
         if is_over {

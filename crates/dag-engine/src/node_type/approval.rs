@@ -10,7 +10,7 @@ use chrono::TimeDelta;
 use gathering_domain::{Email, WaitingFor};
 use serde_json::{Value, json};
 
-use super::{Attempt, NodeType, Outcome, Wait};
+use super::{Attempt, Look, NodeType, Outcome, Wait};
 use crate::children::patiently;
 use crate::decisions::{Decision, Decisions};
 use crate::fields::{Fields, Shape};
@@ -81,7 +81,7 @@ impl NodeType for Approval {
         Ok(Outcome::Wait(Wait { on: WaitingFor::Approval, until }))
     }
 
-    async fn look(&self, attempt: Attempt) -> Result<Option<Outcome>, NodeFailure> {
-        self.find(&attempt).await
+    async fn look(&self, attempt: Attempt) -> Result<Look, NodeFailure> {
+        Ok(self.find(&attempt).await?.into())
     }
 }

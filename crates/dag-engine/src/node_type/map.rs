@@ -11,7 +11,7 @@ use chrono::TimeDelta;
 use gathering_domain::{Digest, WaitingFor};
 use serde_json::{Value, json};
 
-use super::{Attempt, NodeType, Outcome, Wait};
+use super::{Attempt, Look, NodeType, Outcome, Wait};
 use crate::children::{Bond, ChildRuns, NewChild, Parent, StartChildrenError, end_earlier_round, patiently};
 use crate::fields::{Fields, Shape};
 use crate::journal::NodeFailure;
@@ -155,8 +155,8 @@ impl NodeType for MapNode {
         })
     }
 
-    async fn look(&self, attempt: Attempt) -> Result<Option<Outcome>, NodeFailure> {
-        Ok(self.advance(&attempt).await?.map(Outcome::Done))
+    async fn look(&self, attempt: Attempt) -> Result<Look, NodeFailure> {
+        Ok(self.advance(&attempt).await?.map(Outcome::Done).into())
     }
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed check is a failed test")]
 
 mod bench;
+mod budgets;
 mod fencing;
 mod ledger;
 mod limits;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gathering_dag_engine::{
-    Approval, Attempt, Bond, ChildRuns, EffectClass, Fields, MapNode, NewChild, NodeFailure, NodeType,
+    Approval, Attempt, Bond, ChildRuns, EffectClass, Fields, Look, MapNode, NewChild, NodeFailure, NodeType,
     Outcome, Parent, Shape, StartChildrenError, StoreError, Wait, end_earlier_round, look_at_only_child,
 };
 use gathering_domain::{Digest, WaitingFor};
@@ -69,9 +69,9 @@ impl NodeType for Work {
         }
     }
 
-    async fn look(&self, attempt: Attempt) -> Result<Option<Outcome>, NodeFailure> {
+    async fn look(&self, attempt: Attempt) -> Result<Look, NodeFailure> {
         let has_acted = self.people.have_acted(attempt.run, &attempt.node);
-        Ok(has_acted.then(|| Outcome::Done(json!({"result": attempt.config["result"]}))))
+        Ok(has_acted.then(|| Outcome::Done(json!({"result": attempt.config["result"]}))).into())
     }
 }
 
@@ -121,7 +121,7 @@ impl NodeType for Ask {
         self.approval.execute(attempt).await
     }
 
-    async fn look(&self, attempt: Attempt) -> Result<Option<Outcome>, NodeFailure> {
+    async fn look(&self, attempt: Attempt) -> Result<Look, NodeFailure> {
         self.approval.look(attempt).await
     }
 }
@@ -151,7 +151,7 @@ impl NodeType for Each {
         self.map.execute(attempt).await
     }
 
-    async fn look(&self, attempt: Attempt) -> Result<Option<Outcome>, NodeFailure> {
+    async fn look(&self, attempt: Attempt) -> Result<Look, NodeFailure> {
         self.map.look(attempt).await
     }
 }
@@ -186,9 +186,9 @@ impl NodeType for Call {
         Ok(output.map_or(Outcome::Wait(Wait { on: WaitingFor::Child, until: None }), Outcome::Done))
     }
 
-    async fn look(&self, attempt: Attempt) -> Result<Option<Outcome>, NodeFailure> {
+    async fn look(&self, attempt: Attempt) -> Result<Look, NodeFailure> {
         let output = look_at_only_child(&*self.children, &Parent::of(&attempt)).await?;
-        Ok(output.map(Outcome::Done))
+        Ok(output.map(Outcome::Done).into())
     }
 }
 
