@@ -24,6 +24,25 @@ pub struct ChatRequest {
     pub max_tokens: Option<u64>,
 }
 
+impl ChatRequest {
+    /// As many tokens as every provider lets an answer have.
+    pub const ANSWER_TOKENS: u64 = 4096;
+
+    /// The same, with a limit to the answer if it has none.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        self.max_tokens.get_or_insert(Self::ANSWER_TOKENS);
+        self
+    }
+
+    /// The most tokens that the call can use once it is [bounded](ChatRequest::bounded): no token is shorter than a byte,
+    /// and what a provider adds around a message is shorter than its JSON.
+    pub fn worst_usage(&self) -> Usage {
+        let size = serde_json::to_vec(self).map_or(u64::MAX, |json| json.len() as u64);
+        Usage { input_tokens: size, output_tokens: self.max_tokens.unwrap_or(Self::ANSWER_TOKENS) }
+    }
+}
+
 /// A part of the conversation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "role", rename_all = "snake_case")]

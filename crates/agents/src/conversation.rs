@@ -12,10 +12,6 @@ use crate::chat::{
     ChatReply, ChatRequest, FinishReason, Message, ToolCall, ToolDescription, ToolResult, Usage,
 };
 
-/// Close to the end of the budget an answer is cut to what is left; before, the provider's own limit holds, because
-/// some refuse a number above it.
-const CUT_ANSWERS_BELOW: u64 = 4096;
-
 /// One prompt's way through model and tools.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conversation {
@@ -182,13 +178,15 @@ impl Conversation {
         if left == 0 {
             return Step::Stopped(Limit::Tokens);
         }
+        // Close to the end of the budget an answer is cut to what is left; before, the provider's own limit holds, because
+        // some refuse a number above it.
         let request = ChatRequest {
             model: self.model.clone(),
             system: self.system.clone(),
             messages: self.messages.clone(),
             tools: self.tools.clone(),
             temperature: self.temperature,
-            max_tokens: (left < CUT_ANSWERS_BELOW).then_some(left),
+            max_tokens: (left < ChatRequest::ANSWER_TOKENS).then_some(left),
         };
         Step::CallModel(StepKey(format!("model/{}", self.n_model_calls + 1)), request)
     }

@@ -119,6 +119,21 @@ impl ModelError {
         }
     }
 
+    /// Whether the provider may have answered, and be paid for it, all the same.
+    pub fn may_have_taken_place(&self) -> bool {
+        match self {
+            ModelError::Connection { source, .. } => !source.is_connect(),
+            // It says that it does not take the call now.
+            ModelError::Unavailable { status, .. } => *status != 503,
+            ModelError::TimedOut { .. } | ModelError::Malformed { .. } => true,
+            ModelError::RateLimited { .. }
+            | ModelError::Unauthorized { .. }
+            | ModelError::Rejected { .. }
+            | ModelError::ScriptEnded { .. }
+            | ModelError::Setup { .. } => false,
+        }
+    }
+
     /// Whether the same call may succeed later. A garbled answer counts: models and proxies stumble.
     pub const fn is_retryable(&self) -> bool {
         match self {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use gathering_tools::{ToolContext, Toolbox};
 
 use crate::chat::{ChatReply, ChatRequest, ToolCall, ToolResult, Usage};
@@ -28,7 +28,7 @@ pub trait StepRunner: Sync {
     /// Calls a tool.
     ///
     /// # Errors
-    /// Its own; the agent ends with it, and the other tools of the reply are dropped.
+    /// Its own; the agent ends with it once the other tools of the reply have ended, so that none is cut off.
     async fn call_tool(&self, key: &StepKey, call: &ToolCall) -> Result<ToolResult, Self::Error>;
 }
 
@@ -92,15 +92,15 @@ where
                 conversation.after_model(reply.map_err(|source| AgentError::Step { key, source })?)?;
             }
             Step::CallTools(calls) => {
-                let results = stream::iter(calls)
+                let results: Vec<_> = stream::iter(calls)
                     .map(|(key, call)| async move {
                         let result = runner.call_tool(&key, &call).await;
                         result.map_err(|source| AgentError::Step { key, source })
                     })
                     .buffered(MAX_PARALLEL_TOOLS)
-                    .try_collect()
-                    .await?;
-                conversation.after_tools(results)?;
+                    .collect()
+                    .await;
+                conversation.after_tools(results.into_iter().collect::<Result<_, _>>()?)?;
             }
             Step::Done(outcome) => return Ok(outcome),
             Step::Stopped(limit) => {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests are tests")]
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -151,6 +152,50 @@ impl StepRunner for Together {
         self.0.wait().await;
         Ok(ToolResult::success(json!(key.as_str())))
     }
+}
+
+#[tokio::test]
+async fn a_call_uses_no_more_than_its_worst_case() {
+    let prompt = "Aa b c. ".repeat(2000);
+    let Step::CallModel(_, request) = Conversation::new(&agent(json!({})), Vec::new(), prompt).next() else {
+        panic!("the model comes first")
+    };
+    let request = request.bounded();
+    let worst = request.worst_usage();
+    assert_eq!((request.max_tokens, worst.output_tokens), (Some(4096), 4096));
+    assert!(worst.input_tokens >= 16_000);
+    let reply = Scripted::from_prompt().complete(&request).await.unwrap();
+    assert!(reply.usage.total() <= worst.total(), "{:?}", reply.usage);
+}
+
+/// The first tool fails at once, the others take their time.
+struct FirstFails(Scripted, AtomicUsize);
+
+#[async_trait]
+impl StepRunner for FirstFails {
+    type Error = ModelError;
+
+    async fn call_model(&self, _key: &StepKey, request: &ChatRequest) -> Result<ChatReply, ModelError> {
+        self.0.complete(request).await
+    }
+
+    async fn call_tool(&self, key: &StepKey, _call: &ToolCall) -> Result<ToolResult, ModelError> {
+        if key.as_str() == "tool/1/0" {
+            return Err(ModelError::ScriptEnded { call: 1 });
+        }
+        tokio::task::yield_now().await;
+        self.1.fetch_add(1, Ordering::SeqCst);
+        Ok(ToolResult::success(json!("done")))
+    }
+}
+
+#[tokio::test]
+async fn a_tool_that_cannot_be_called_cuts_off_no_other() {
+    let model = Scripted::tools_then(vec![vec![call("x", json!({})); 3]], "done");
+    let runner = FirstFails(model, AtomicUsize::new(0));
+    let failed = run_agent(Conversation::new(&agent(json!({})), Vec::new(), "Go on."), &runner).await;
+    assert!(matches!(&failed, Err(AgentError::Step { key, .. }) if key.as_str() == "tool/1/0"), "{failed:?}");
+    assert_eq!(runner.1.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]
