@@ -34,7 +34,7 @@ const fn route(name: &'static str, path: &'static str, body: &'static str) -> Ro
 }
 
 /// Every route.
-pub const ROUTES: [Route; 45] = [
+pub const ROUTES: [Route; 48] = [
     route("GET /health/live", "/health/live", ""),
     route("GET /health/ready", "/health/ready", ""),
     route("GET /health", "/health", ""),
@@ -88,6 +88,8 @@ pub const ROUTES: [Route; 45] = [
         r#"{"role": "viewer"}"#,
     ),
     route("DELETE /api/v1/projects/{}/members/{}", "/api/v1/projects/{project}/members/{new_member}", ""),
+    route("GET /api/v1/projects/{}/budget", "/api/v1/projects/{project}/budget", ""),
+    route("PUT /api/v1/projects/{}/budget", "/api/v1/projects/{project}/budget", r#"{"tool_calls": 1000}"#),
     route("GET /api/v1/projects/{}/files", "/api/v1/projects/{project}/files", ""),
     route("GET /api/v1/projects/{}/files/{}", "/api/v1/projects/{project}/files/{file}", ""),
     route("PUT /api/v1/projects/{}/files/{}", "/api/v1/projects/{project}/files/{file}", "{}"),
@@ -124,5 +126,6 @@ pub const ROUTES: [Route; 45] = [
         "/api/v1/runs/{run}/nodes/begin/decision",
         r#"{"approve": true}"#,
     ),
+    route("POST /api/v1/runs/{}/budget", "/api/v1/runs/{run}/budget", r#"{"add": {"tool_calls": 1}}"#),
     route("GET /api/v1/system/instances", "/api/v1/system/instances", ""),
 ];

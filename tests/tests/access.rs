@@ -24,7 +24,7 @@ const ADMIN: [u16; 8] = [401, 403, 403, 403, 403, 200, 403, 403];
 const READ: [u16; 8] = [401, 404, 200, 200, 200, 200, 200, 404];
 
 /// What each caller gets. An editor writes and runs, an owner manages; who is no member is told that there is nothing.
-const TABLE: [(&str, [u16; 8]); 45] = [
+const TABLE: [(&str, [u16; 8]); 48] = [
     ("GET /health/live", OPEN),
     ("GET /health/ready", OPEN),
     ("GET /health", OPEN),
@@ -50,6 +50,8 @@ const TABLE: [(&str, [u16; 8]); 45] = [
     ("GET /api/v1/projects/{}/members", READ),
     ("PUT /api/v1/projects/{}/members/{}", [401, 404, 403, 403, 204, 204, 403, 404]),
     ("DELETE /api/v1/projects/{}/members/{}", [401, 404, 403, 403, 204, 204, 403, 404]),
+    ("GET /api/v1/projects/{}/budget", READ),
+    ("PUT /api/v1/projects/{}/budget", [401, 404, 403, 403, 200, 200, 403, 404]),
     ("GET /api/v1/projects/{}/files", READ),
     ("GET /api/v1/projects/{}/files/{}", READ),
     ("PUT /api/v1/projects/{}/files/{}", [401, 404, 403, 204, 204, 204, 403, 404]),
@@ -71,6 +73,8 @@ const TABLE: [(&str, [u16; 8]); 45] = [
     ("POST /api/v1/runs/{}/rerun", [401, 404, 403, 202, 202, 202, 403, 404]),
     // The run has ended, so nothing in it waits for a decision.
     ("POST /api/v1/runs/{}/nodes/{}/decision", [401, 404, 403, 409, 409, 409, 403, 404]),
+    // The run has ended, so nothing in it waits for its budget.
+    ("POST /api/v1/runs/{}/budget", [401, 404, 403, 403, 409, 409, 403, 404]),
     ("GET /api/v1/system/instances", ADMIN),
 ];
 

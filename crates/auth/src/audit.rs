@@ -121,6 +121,10 @@ audit_kinds! {
     MemberRoleChanged = "member_role_changed",
     /// A membership ended.
     MemberRemoved = "member_removed",
+    /// A project's budget was set.
+    BudgetSet = "budget_set",
+    /// A run was allowed to spend more than its project's budget.
+    BudgetToppedUp = "budget_topped_up",
 }
 
 impl AuditEvent {
@@ -202,6 +206,8 @@ mod tests {
                 "member_added",
                 "member_role_changed",
                 "member_removed",
+                "budget_set",
+                "budget_topped_up",
             ]
         );
         assert!(AuditKind::ALL.iter().all(|kind| kind.as_str().parse() == Ok(*kind)));

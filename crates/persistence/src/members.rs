@@ -161,7 +161,7 @@ async fn put(
     if !lock_project(conn, change.project).await? {
         return Ok(Err(DatabaseError::Missing { what: "the project" }.into()));
     }
-    if let Err(refused) = still_may(conn, change, Action::Manage).await? {
+    if let Err(refused) = still_may(conn, change.project, change.by, Action::Manage).await? {
         return Ok(Err(refused));
     }
     let (put, kind) = match load_role(conn, change.project, change.user).await? {
@@ -192,7 +192,7 @@ async fn remove(
     if !lock_project(conn, change.project).await? {
         return Ok(Ok(false));
     }
-    if let Err(refused) = still_may(conn, change, change.action_of_removal()).await? {
+    if let Err(refused) = still_may(conn, change.project, change.by, change.action_of_removal()).await? {
         return Ok(Err(refused));
     }
     let Some(role) = load_role(conn, change.project, change.user).await? else {
@@ -210,22 +210,22 @@ async fn remove(
 
 /// Whether who asks may do it as they stand now: their account and, under the lock of the project, their membership
 /// stay so until the end of the transaction. What an API key took from its owner's role stays taken.
-async fn still_may(
+pub(crate) async fn still_may(
     conn: &AsyncPgConnection,
-    change: &Change<'_>,
+    project: ProjectId,
+    by: &Caller,
     action: Action,
 ) -> QueryResult<Result<(), ProjectError>> {
-    let by = change.by;
     let account = accounts::hold(conn, by.user).await?.filter(|account| account.is_active);
     let Some(account) = account else { return Ok(Err(ProjectError::Revoked)) };
-    let membership = load_role(conn, change.project, by.user).await?;
+    let membership = load_role(conn, project, by.user).await?;
     let now = Caller { role: by.role.min(account.role), ..by.clone() };
     Ok(authorize(&now, membership, action).map_err(ProjectError::from))
 }
 
 /// Keeps others from changing its members until the end of the transaction; runs are accepted meanwhile. Answers
 /// whether there is such a project.
-async fn lock_project(mut conn: &AsyncPgConnection, project: ProjectId) -> QueryResult<bool> {
+pub(crate) async fn lock_project(mut conn: &AsyncPgConnection, project: ProjectId) -> QueryResult<bool> {
     let found: Option<Uuid> = projects::table
         .find(project.as_uuid())
         .select(projects::id)

@@ -63,6 +63,7 @@ diesel::table! {
         effect_key -> Text,
         amount -> Int8,
         created_at -> Timestamptz,
+        is_granted -> Bool,
     }
 }
 

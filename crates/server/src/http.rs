@@ -7,6 +7,7 @@ mod api_keys;
 mod audit;
 mod auth;
 mod body;
+mod budgets;
 mod caller;
 mod conditions;
 mod connections;

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use gathering_dag_engine::{Breakers, Engine, EngineSettings, RunnerHandle, RunnerSettings, SystemClock};
 use gathering_domain::InstanceId;
 use gathering_persistence::{
-    InstanceInfo, Liveness, PgRunStore, Pipelines, Pool, Runs, Wake, WakeBus, clear_expired,
+    Budgets, InstanceInfo, Liveness, PgRunStore, Pipelines, Pool, Runs, Wake, WakeBus, clear_expired,
     ensure_journal_partitions,
 };
 use tokio::sync::watch;
@@ -69,6 +69,8 @@ pub struct Instance {
     pub store: Arc<PgRunStore>,
     /// The runs as a whole.
     pub runs: Runs,
+    /// What they may use up.
+    pub budgets: Budgets,
     /// Wakes this and the other instances.
     pub wakes: WakeBus,
     /// The projects' files.
@@ -96,11 +98,13 @@ impl Instance {
         let wakes = WakeBus::new();
         let store =
             Arc::new(PgRunStore::new(db.pool.clone(), wakes.clone()).with_stuck_limit(config.stuck_instance));
+        let budgets = Budgets::new(db.pool.clone(), wakes.clone());
         let places = Places {
             files: Arc::new(workspaces.clone()),
             pipelines: Arc::new(Pipelines::new(db.pool.clone())),
             children: Arc::clone(&store) as _,
             decisions: Arc::clone(&store) as _,
+            budgets: Some(budgets.clone()),
         };
         let types = capabilities.node_types(&places);
         let breakers = Breakers::new(Arc::clone(&store) as _, Arc::new(SystemClock));
@@ -123,7 +127,19 @@ impl Instance {
         let life = tokio::spawn(life.run(liveness));
         let services = services(db, &wakes, breakers, work);
         let runs = Runs::new(db.pool.clone(), wakes.clone());
-        Ok(Self { engine, store, runs, wakes, workspaces, identity, stop, life, checkpointer, services })
+        Ok(Self {
+            engine,
+            store,
+            runs,
+            budgets,
+            wakes,
+            workspaces,
+            identity,
+            stop,
+            life,
+            checkpointer,
+            services,
+        })
     }
 
     /// Who this process is now.

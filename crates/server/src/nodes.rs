@@ -5,6 +5,7 @@
 
 mod action;
 mod agent;
+mod budget;
 mod call_api;
 mod execute_pipeline;
 mod notification;
@@ -27,13 +28,12 @@ pub use tool::ToolNode;
 
 /// The engine's own node types, and those of this module.
 pub fn node_types(outbound: &Outbound, tools: &Toolbox, providers: &Providers, places: &Places) -> NodeTypes {
-    let files = &places.files;
     NodeTypes::builtin()
         .with("map", MapNode::new(Arc::clone(&places.children)))
         .with("approval", Approval::new(Arc::clone(&places.decisions)))
         .with("action", Action::new(outbound.clone(), tools.clone(), places))
-        .with("tool", ToolNode::new(tools.clone(), Arc::clone(files)))
-        .with("agent", Agent::new(providers.clone(), tools.clone(), Arc::clone(files)))
+        .with("tool", ToolNode::new(tools.clone(), places))
+        .with("agent", Agent::new(providers.clone(), tools.clone(), places))
 }
 
 /// Whether a text holds `${{ }}`, so that its value is not known before the node runs.

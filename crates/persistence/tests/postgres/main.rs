@@ -3,6 +3,7 @@
 
 mod accounts;
 mod breakers;
+mod budgets;
 mod children;
 mod common;
 mod decisions;

@@ -8,7 +8,8 @@ use gathering_dag_engine::RunStore as _;
 use gathering_domain::UserId;
 use gathering_persistence::testing::TestDb;
 use gathering_persistence::{
-    PgAccountStore, PgRunStore, Pool, Projects, Viewer, WakeBus, recover_dead_instances,
+    Amounts, Budgets, Call, Grant, PgAccountStore, PgRunStore, Pool, Projects, Resource, Viewer, WakeBus,
+    recover_dead_instances,
 };
 
 use crate::accounts::{Fixture, create_account, digest, empty_store};
@@ -190,6 +191,53 @@ async fn a_claim_does_not_read_what_was_claimed_long_before_it() {
     // A look at the whole queue is due every second, and this may take a few.
     assert!(n_rows < N_CLAIMS * N_DEAD / 2, "{N_CLAIMS} claims read {n_rows}");
     reader.batch_execute("COMMIT").await.unwrap();
+}
+
+/// Every call of a model or a tool asks, and most projects bound nothing.
+#[tokio::test]
+async fn a_call_reads_no_run_but_those_that_its_budget_knows() {
+    let world = World::new().await;
+    let graph = world.new_run().await.graph;
+    let fill = format!(
+        "INSERT INTO runs (id, project_id, graph_digest, kind, input, state, waiting_for, ended_at, available_at)
+             SELECT gen_random_uuid(), '{}', decode('{graph}', 'hex'), 'pipeline', '{{}}',
+                 CASE WHEN n % 2 = 0 THEN 'succeeded' ELSE 'waiting' END, CASE WHEN n % 2 = 1 THEN 'budget_exceeded' END,
+                 CASE WHEN n % 2 = 0 THEN now() END, NULL
+             FROM generate_series(1, 10000) AS n;",
+        world.project
+    );
+    world.db.execute(&fill).await;
+    let run = world.accept().await;
+    let call = Call { project: world.project, run, key: "a" };
+    for statistics in ["SELECT 1", "ANALYZE"] {
+        world.db.execute(statistics).await;
+        let n_rows = rows_read(&world.db, async |pool| {
+            let budgets = Budgets::new(pool, WakeBus::new());
+            let grant = budgets.reserve(call, &[(Resource::Tokens, 1)].into()).await.unwrap();
+            assert_eq!(grant, Grant::Unbounded);
+        })
+        .await;
+        assert!(n_rows <= 2, "{n_rows} without a budget, after {statistics}");
+    }
+    let budget = format!(
+        "INSERT INTO budgets (id, project_id, resource, amount) VALUES (gen_random_uuid(), '{}', 'tokens', 1);
+         INSERT INTO budget_reservations (budget_id, run_id, effect_key, amount, is_granted)
+             SELECT budgets.id, waiter.id, 'a', 9, false
+             FROM budgets, (SELECT id FROM runs WHERE state = 'waiting' LIMIT 5) AS waiter",
+        world.project
+    );
+    world.db.execute(&budget).await;
+    for statistics in ["SELECT 1", "ANALYZE"] {
+        world.db.execute(statistics).await;
+        let n_rows = rows_read(&world.db, async |pool| {
+            let budgets = Budgets::new(pool, WakeBus::new());
+            let grant = budgets.reserve(call, &[(Resource::Tokens, 1)].into()).await.unwrap();
+            assert_eq!(grant, Grant::Reserved(vec![Resource::Tokens]));
+            budgets.settle(call, &Amounts::new()).await.unwrap();
+        })
+        .await;
+        assert!((1..=150).contains(&n_rows), "{n_rows} with a budget, after {statistics}");
+    }
 }
 
 async fn uuid_of(fixture: &Fixture, name: &str) -> uuid::Uuid {

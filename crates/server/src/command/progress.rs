@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Local, Utc};
 use gathering_dag_engine::{Graph, JournalEntry, JournalEvent, NodeRun, NodeState};
-use gathering_domain::{NodeId, RunId};
+use gathering_domain::{NodeId, RunId, WaitingFor};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
@@ -151,6 +151,9 @@ fn describe(id: &NodeId, node: &NodeRun, took: Option<Duration>, width: usize) -
         if let Some(took) = took {
             text.push_str(&format!("  {:.2} s", took.as_secs_f64()));
         }
+    }
+    if node.waiting_for == Some(WaitingFor::BudgetExceeded) {
+        text.push_str("  for its budget");
     }
     if let Some(until) = node.until {
         text.push_str(&format!("  until {}", clock(until)));

@@ -54,6 +54,7 @@ async fn serve_on(
         projects: Projects::new(db.pool.clone()),
         pipelines: Pipelines::new(db.pool.clone()),
         runs: instance.runs.clone(),
+        budgets: instance.budgets.clone(),
         engine: instance.engine.clone(),
         identities: instance.identities(),
         readiness: readiness.clone(),

@@ -4,6 +4,7 @@ mod accept;
 pub(crate) mod decide;
 pub(crate) mod rerun;
 pub(crate) mod start;
+pub(crate) mod top_up;
 
 use actix_web::{HttpResponse, get, post, web};
 use gathering_auth::{Action, Caller};

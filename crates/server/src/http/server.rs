@@ -18,8 +18,8 @@ use super::limits::{Limits, limit};
 use super::problem::Problem;
 use super::state::AppState;
 use super::{
-    api_keys, audit, auth, files, health, members, metrics, openapi, pipelines, projects, runs, stream,
-    system, users,
+    api_keys, audit, auth, budgets, files, health, members, metrics, openapi, pipelines, projects, runs,
+    stream, system, users,
 };
 
 /// A client must have sent a request's head within this.
@@ -63,6 +63,8 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
         .service(members::list)
         .service(members::put)
         .service(members::remove)
+        .service(budgets::show)
+        .service(budgets::put)
         .service(files::list)
         .service(files::show)
         .service(files::put)
@@ -81,6 +83,7 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
         .service(runs::journal)
         .service(runs::rerun::rerun)
         .service(runs::decide::decide)
+        .service(runs::top_up::top_up)
         .service(stream::stream)
         .service(system::instances);
     config.service(api);

@@ -6,7 +6,7 @@ use gathering_auth::{Action, Auth, Caller, Denied, Role, authorize};
 use gathering_cache::BoundedCache;
 use gathering_dag_engine::Engine;
 use gathering_domain::{Digest, ProjectId, UserId};
-use gathering_persistence::{Pipelines, Pool, Projects, Runs};
+use gathering_persistence::{Budgets, Pipelines, Pool, Projects, Runs};
 use gathering_tools::Network;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,7 @@ pub(crate) struct AppState {
     pub(crate) projects: Projects,
     pub(crate) pipelines: Pipelines,
     pub(crate) runs: Runs,
+    pub(crate) budgets: Budgets,
     pub(crate) engine: Engine,
     /// Who this process is, which changes when its proof of life was lost.
     pub(crate) identities: watch::Receiver<Identity>,

@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use gathering_agents::{
-    AgentDefinition, AgentError, AgentOutcome, ChatModel, ChatReply, ChatRequest, Conversation, ModelError,
-    Providers, StepKey, StepRunner, ToolCall, ToolDescription, ToolResult, run_agent,
+    AgentDefinition, AgentError, ChatModel, ChatReply, ChatRequest, Conversation, ModelError, Providers,
+    StepKey, StepRunner, ToolCall, ToolDescription, ToolResult, Usage, run_agent,
 };
-use gathering_dag_engine::{Attempt, EffectClass, Effects, Fields, NodeFailure, NodeType, Outcome, Shape};
+use gathering_dag_engine::{
+    ActFailed, Attempt, EffectClass, Fields, Look, NodeFailure, NodeType, Outcome, Shape,
+};
+use gathering_persistence::{Amounts, Budgets, Resource};
 use gathering_tools::{ToolContext, Toolbox};
 use serde_json::{Value, json};
 
-use super::{ProjectFiles, add_problems_below, is_computed_text, tool_context, with_causes};
+use super::budget::{Account, Halt, cost_of_model_call, cost_of_tool_call};
+use super::{Places, ProjectFiles, add_problems_below, is_computed_text, tool_context, with_causes};
 
 /// The provider that stands for "a model if one is configured, else `scripted`".
 const AUTO: &str = "auto";
@@ -27,12 +31,13 @@ pub struct Agent {
     providers: Providers,
     tools: Toolbox,
     files: Arc<dyn ProjectFiles>,
+    budgets: Option<Budgets>,
 }
 
 impl Agent {
-    /// Agents that ask `providers` and may be given `tools`, with the files of the run's project.
-    pub fn new(providers: Providers, tools: Toolbox, files: Arc<dyn ProjectFiles>) -> Self {
-        Self { providers, tools, files }
+    /// Agents that ask `providers` and may be given `tools`, with the files, and for the budget, of the run's project.
+    pub fn new(providers: Providers, tools: Toolbox, places: &Places) -> Self {
+        Self { providers, tools, files: Arc::clone(&places.files), budgets: places.budgets.clone() }
     }
 
     /// What the schema of an agent cannot know: the tools and providers of this installation.
@@ -75,6 +80,31 @@ impl Agent {
         }
         self.providers.get(name).map_err(|error| NodeFailure::permanent("provider", error.to_string()))
     }
+
+    /// Walks through the steps that are recorded, and does the others for as long as `account` can pay.
+    async fn walk(&self, attempt: &Attempt, account: &Account<'_>) -> Result<Value, Halt> {
+        let agent = AgentDefinition::parse(&attempt.config["agent"]).map_err(|problems| {
+            NodeFailure::permanent("config", format!("the agent is not usable: {problems}"))
+        })?;
+        let prompt = match &attempt.config["prompt"] {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let model = self.model_of(&agent)?;
+        let tools = self
+            .tools
+            .select(agent.tools.iter().map(String::as_str))
+            .map_err(|error| NodeFailure::permanent(error.kind(), error.to_string()))?;
+        let descriptions = tools.list().map(ToolDescription::from).collect();
+        let context = if agent.tools.is_empty() {
+            ToolContext::new()
+        } else {
+            tool_context(self.files.open(attempt.project).await?, attempt.idempotency_key())
+        };
+        let recorded = Recorded { account, model, tools, context, key: attempt.idempotency_key() };
+        let outcome = run_agent(Conversation::new(&agent, descriptions, prompt), &recorded).await;
+        Ok(to_json(&outcome.map_err(failure_of)?)?)
+    }
 }
 
 #[async_trait]
@@ -94,52 +124,33 @@ impl NodeType for Agent {
     }
 
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
-        let agent = AgentDefinition::parse(&attempt.config["agent"]).map_err(|problems| {
-            NodeFailure::permanent("config", format!("the agent is not usable: {problems}"))
-        })?;
-        let prompt = match &attempt.config["prompt"] {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        let model = self.model_of(&agent)?;
-        let tools = self
-            .tools
-            .select(agent.tools.iter().map(String::as_str))
-            .map_err(|error| NodeFailure::permanent(error.kind(), error.to_string()))?;
-        let descriptions = tools.list().map(ToolDescription::from).collect();
-        let context = if agent.tools.is_empty() {
-            ToolContext::new()
-        } else {
-            tool_context(self.files.open(attempt.project).await?, attempt.idempotency_key())
-        };
-        let recorded =
-            Recorded { effects: &attempt.effects, model, tools, context, key: attempt.idempotency_key() };
-        let outcome = run_agent(Conversation::new(&agent, descriptions, prompt), &recorded).await;
-        outcome.map_err(failure_of).and_then(output_of)
+        let walked = self.walk(&attempt, &Account::of(self.budgets.as_ref(), &attempt)).await;
+        walked.map(Outcome::Done).or_else(Halt::into_outcome)
+    }
+
+    async fn look(&self, attempt: Attempt) -> Result<Look, NodeFailure> {
+        let account = Account::of(self.budgets.as_ref(), &attempt).only_looking();
+        account.look(self.walk(&attempt, &account).await.err())
     }
 }
 
-fn output_of(outcome: AgentOutcome) -> Result<Outcome, NodeFailure> {
-    serde_json::to_value(outcome)
-        .map(Outcome::Done)
-        .map_err(|error| NodeFailure::permanent("internal", error.to_string()))
-}
-
-fn failure_of(error: AgentError<NodeFailure>) -> NodeFailure {
-    match error {
-        AgentError::Step { key, source } => {
-            NodeFailure { message: format!("step {key}: {}", source.message), ..source }
+fn failure_of(error: AgentError<Halt>) -> Halt {
+    let failure = match error {
+        AgentError::Step { source: halted @ Halt::Waits { .. }, .. } => return halted,
+        AgentError::Step { key, source: Halt::Failed(failure) } => {
+            NodeFailure { message: format!("step {key}: {}", failure.message), ..failure }
         }
         AgentError::Stopped { limit, .. } => {
             NodeFailure::permanent(format!("limit_{limit}"), error.to_string())
         }
         AgentError::OutOfTurn(error) => NodeFailure::permanent("internal", error.to_string()),
-    }
+    };
+    failure.into()
 }
 
 /// Does each step once per run: what the journal holds already is not done, or paid, again.
 struct Recorded<'a> {
-    effects: &'a Effects,
+    account: &'a Account<'a>,
     model: Arc<dyn ChatModel>,
     tools: Toolbox,
     context: ToolContext,
@@ -148,45 +159,67 @@ struct Recorded<'a> {
 
 #[async_trait]
 impl StepRunner for Recorded<'_> {
-    type Error = NodeFailure;
+    type Error = Halt;
 
-    async fn call_model(&self, key: &StepKey, request: &ChatRequest) -> Result<ChatReply, NodeFailure> {
+    async fn call_model(&self, key: &StepKey, request: &ChatRequest) -> Result<ChatReply, Halt> {
         let asked = to_json(request)?;
         // Asking again changes nothing in the world, though it costs: so only what is not done is asked again.
-        let ask = || async {
-            Ok(to_json(&self.model.complete(request).await.map_err(|error| failure_of_model(&error))?)?)
+        let ask = |bounded: Vec<Resource>| async move {
+            // Where tokens are bounded, so must be the answer.
+            let request = request.clone();
+            let request = if bounded.contains(&Resource::Tokens) { request.bounded() } else { request };
+            Ok(to_json(&self.model.complete(&request).await.map_err(|error| model_failed(&error))?)?)
         };
-        let reply = self.effects.once(key.as_str(), EffectClass::Pure, &asked, ask).await?;
-        serde_json::from_value(reply).map_err(|error| NodeFailure::permanent("internal", error.to_string()))
+        let worst = cost_of_model_call(request.worst_usage());
+        let used = |reply: &Value| {
+            let usage = serde_json::from_value(reply["usage"].clone()).unwrap_or_default();
+            // A provider that does not say what it used may have used everything.
+            if usage == Usage::default() { worst.clone() } else { cost_of_model_call(usage) }
+        };
+        let reply = self.account.once((key.as_str(), EffectClass::Pure, &asked), &worst, ask, used).await?;
+        Ok(from_json(reply)?)
     }
 
     /// An unknown tool, bad parameters or a failure is what the model is told, so that it can do better.
-    async fn call_tool(&self, key: &StepKey, call: &ToolCall) -> Result<ToolResult, NodeFailure> {
+    async fn call_tool(&self, key: &StepKey, call: &ToolCall) -> Result<ToolResult, Halt> {
         let class = self.tools.class_of(&call.name, &call.arguments).unwrap_or(EffectClass::Pure);
         let mut context = self.context.clone();
         context.idempotency_key = Some(format!("{}/{key}", self.key));
         let asked = json!({"tool": call.name, "params": call.arguments});
-        let act = || async {
+        let act = |_| async move {
             let result: ToolResult =
                 self.tools.call(&call.name, call.arguments.clone(), &context).await.into();
             Ok(to_json(&result)?)
         };
-        let result = self.effects.once(key.as_str(), class, &asked, act).await?;
-        serde_json::from_value(result).map_err(|error| NodeFailure::permanent("internal", error.to_string()))
+        let cost = cost_of_tool_call();
+        let used = |result: &Value| if was_called(result) { cost.clone() } else { Amounts::new() };
+        let result = self.account.once((key.as_str(), class, &asked), &cost, act, used).await?;
+        Ok(from_json(result)?)
     }
+}
+
+/// Whether there was a tool that could be called like that.
+fn was_called(result: &Value) -> bool {
+    let kind = result["content"]["error"]["kind"].as_str().unwrap_or_default();
+    result["is_error"] != true || !["unknown_tool", "invalid_parameters"].contains(&kind)
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, NodeFailure> {
+    serde_json::from_value(value).map_err(|error| NodeFailure::permanent("internal", error.to_string()))
 }
 
 fn to_json(value: &(impl serde::Serialize + Sync)) -> Result<Value, NodeFailure> {
     serde_json::to_value(value).map_err(|error| NodeFailure::permanent("internal", error.to_string()))
 }
 
-fn failure_of_model(error: &ModelError) -> NodeFailure {
+fn model_failed(error: &ModelError) -> ActFailed {
     let message = with_causes(error);
-    if error.is_retryable() {
+    let failure = if error.is_retryable() {
         NodeFailure::retryable(error.kind(), message)
     } else {
         NodeFailure::permanent(error.kind(), message)
-    }
+    };
+    if error.may_have_taken_place() { failure.into() } else { ActFailed::before_it_took_place(failure) }
 }
 
 #[cfg(test)]
@@ -245,7 +278,7 @@ mod tests {
         let outbound =
             gathering_tools::Outbound::new(gathering_tools::OutboundPolicy::public_only()).unwrap();
         let tools = Toolbox::with_builtin(&outbound, gathering_tools::BlockingPool::new(1)).unwrap();
-        let node = Agent::new(Providers::with_scripted(), tools, crate::nodes::Places::none().files);
+        let node = Agent::new(Providers::with_scripted(), tools, &Places::none());
         node.model_of(&AgentDefinition::parse(agent).unwrap()).map(|model| model.provider().to_owned())
     }
 

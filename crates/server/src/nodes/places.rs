@@ -1,4 +1,4 @@
-//! Where node types find what is not theirs: files, runs that they start, decisions, pipelines.
+//! Where node types find what is not theirs: files, runs that they start, decisions, pipelines, budgets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use gathering_dag_engine::{
     Tally,
 };
 use gathering_domain::{Digest, NodeId, PipelineId, ProjectId, RunId};
+use gathering_persistence::Budgets;
 use gathering_tools::Workspace;
 use serde_json::Value;
 
@@ -54,6 +55,8 @@ pub struct Places {
     pub children: Arc<dyn ChildRuns>,
     /// What people decided.
     pub decisions: Arc<dyn Decisions>,
+    /// What calls may use up; without them there is no bound.
+    pub budgets: Option<Budgets>,
 }
 
 impl Places {
@@ -65,6 +68,7 @@ impl Places {
             pipelines: Arc::clone(&nowhere) as _,
             children: Arc::clone(&nowhere) as _,
             decisions: nowhere,
+            budgets: None,
         }
     }
 }

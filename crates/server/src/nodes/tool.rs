@@ -3,22 +3,44 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use gathering_dag_engine::{Attempt, Fields, NodeFailure, NodeType, Outcome, Shape};
+use gathering_dag_engine::{Attempt, Fields, Look, NodeFailure, NodeType, Outcome, Shape};
+use gathering_persistence::Budgets;
 use gathering_tools::{ToolError, Toolbox};
 use serde_json::{Map, Value, json};
 
-use super::{ProjectFiles, act_failed, add_problems_below, failure_of_tool, is_computed_text, tool_context};
+use super::budget::{Account, Halt, cost_of_tool_call};
+use super::{
+    Places, ProjectFiles, act_failed, add_problems_below, failure_of_tool, is_computed_text, tool_context,
+};
 
 /// The node type `tool`; its output is the tool's.
 pub struct ToolNode {
     tools: Toolbox,
     files: Arc<dyn ProjectFiles>,
+    budgets: Option<Budgets>,
 }
 
 impl ToolNode {
-    /// Calls `tools` with the files of the run's project.
-    pub fn new(tools: Toolbox, files: Arc<dyn ProjectFiles>) -> Self {
-        Self { tools, files }
+    /// Calls `tools` with the files, and for the budget, of the run's project.
+    pub fn new(tools: Toolbox, places: &Places) -> Self {
+        Self { tools, files: Arc::clone(&places.files), budgets: places.budgets.clone() }
+    }
+
+    async fn call(&self, attempt: &Attempt, account: &Account<'_>) -> Result<Value, Halt> {
+        let tool = attempt.config["tool"].as_str().unwrap_or_default().to_owned();
+        let params = match attempt.config.get("params") {
+            None | Some(Value::Null) => Value::Object(Map::new()),
+            Some(params) => params.clone(),
+        };
+        let failed = |error: ToolError| failure_of_tool(&error);
+        self.tools.check(&tool, &params).map_err(failed)?;
+        let class = self.tools.class_of(&tool, &params).map_err(failed)?;
+        let context = tool_context(self.files.open(attempt.project).await?, attempt.idempotency_key());
+        let request = json!({"tool": tool, "params": params});
+        let call =
+            |_| async { self.tools.call(&tool, params, &context).await.map_err(|error| act_failed(&error)) };
+        let cost = cost_of_tool_call();
+        account.once(("tool", class, &request), &cost, call, |_| cost.clone()).await
     }
 }
 
@@ -44,19 +66,13 @@ impl NodeType for ToolNode {
     }
 
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
-        let tool = attempt.config["tool"].as_str().unwrap_or_default().to_owned();
-        let params = match attempt.config.get("params") {
-            None | Some(Value::Null) => Value::Object(Map::new()),
-            Some(params) => params.clone(),
-        };
-        let failed = |error: ToolError| failure_of_tool(&error);
-        self.tools.check(&tool, &params).map_err(failed)?;
-        let class = self.tools.class_of(&tool, &params).map_err(failed)?;
-        let context = tool_context(self.files.open(attempt.project).await?, attempt.idempotency_key());
-        let request = json!({"tool": tool, "params": params});
-        let call =
-            || async { self.tools.call(&tool, params, &context).await.map_err(|error| act_failed(&error)) };
-        attempt.effects.once("tool", class, &request, call).await.map(Outcome::Done)
+        let called = self.call(&attempt, &Account::of(self.budgets.as_ref(), &attempt)).await;
+        called.map(Outcome::Done).or_else(Halt::into_outcome)
+    }
+
+    async fn look(&self, attempt: Attempt) -> Result<Look, NodeFailure> {
+        let account = Account::of(self.budgets.as_ref(), &attempt).only_looking();
+        account.look(self.call(&attempt, &account).await.err())
     }
 }
 

@@ -1,0 +1,59 @@
+//! Who waits for a budget, and is woken when that may pay.
+
+use diesel::prelude::*;
+use diesel::sql_types::{Array, BigInt, Nullable, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use uuid::Uuid;
+
+/// `$1` are budgets: of those who wait for them, or for the project's budget of the same resource, at most `$4`, the first
+/// come first, are woken that need at most `$2`; only those of the tree that began with `$3`, if it is not null. What a
+/// run that has ended waited for is forgotten. A queued run looks when it is claimed.
+const WAKE: &str = "
+    WITH waited AS MATERIALIZED (
+        SELECT waited.id FROM budgets AS given JOIN budgets AS waited
+            ON waited.project_id = given.project_id AND waited.resource = given.resource
+            AND waited.run_id IS NULL AND waited.circle_id IS NULL
+        WHERE given.id = ANY ($1)
+    ), forgotten AS (
+        DELETE FROM budget_reservations AS r USING runs
+        WHERE r.budget_id IN (SELECT id FROM waited) AND NOT r.is_granted AND runs.id = r.run_id
+            AND runs.ended_at IS NOT NULL
+    ), waiting AS MATERIALIZED (
+        SELECT runs.id, runs.state, runs.available_at FROM runs WHERE runs.id = ANY (ARRAY(
+            SELECT r.run_id FROM budget_reservations AS r JOIN runs AS waiter ON waiter.id = r.run_id
+                LEFT JOIN child_runs AS place ON place.run_id = r.run_id
+            WHERE r.budget_id IN (SELECT id FROM waited) AND NOT r.is_granted AND r.amount <= $2
+                AND ($3 IS NULL OR coalesce(place.root_run_id, r.run_id) = $3)
+                AND (waiter.state IN ('queued', 'running') OR waiter.waiting_for = 'budget_exceeded') IS TRUE
+            ORDER BY r.created_at LIMIT $4))
+        ORDER BY runs.id FOR NO KEY UPDATE
+    ), woken AS (
+        UPDATE runs SET available_at = now() FROM waiting
+        WHERE runs.id = waiting.id AND waiting.state IN ('running', 'waiting')
+            AND (waiting.available_at IS NULL OR waiting.available_at > now())
+    )
+    SELECT count(*) AS n_woken FROM waiting WHERE state IN ('queued', 'running', 'waiting')";
+
+#[derive(QueryableByName)]
+struct Woken {
+    #[diesel(sql_type = BigInt)]
+    n_woken: i64,
+}
+
+/// Marks those who wait, so that they are claimed or their drivers told once it is committed; answers how many there are.
+pub(super) async fn wake(
+    mut conn: &AsyncPgConnection,
+    ids: &[Uuid],
+    root: Option<Uuid>,
+    within: i64,
+    limit: i64,
+) -> QueryResult<i64> {
+    let woken: Woken = diesel::sql_query(WAKE)
+        .bind::<Array<SqlUuid>, _>(ids)
+        .bind::<BigInt, _>(within)
+        .bind::<Nullable<SqlUuid>, _>(root)
+        .bind::<BigInt, _>(limit)
+        .get_result(&mut conn)
+        .await?;
+    Ok(woken.n_woken)
+}
