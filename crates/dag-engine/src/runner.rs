@@ -299,7 +299,7 @@ impl Runner {
         if !self.holds_undriven.load(Ordering::Relaxed) {
             return true;
         }
-        let driven: Vec<RunId> = self.handle.with_driven(|driven| driven.keys().copied().collect());
+        let driven = self.handle.driven_ids();
         match self.engine.store().release_undriven(self.owner, &driven).await {
             Ok(n_runs) => {
                 self.holds_undriven.store(false, Ordering::Relaxed);
@@ -339,7 +339,8 @@ impl Runner {
         if self.handle.n_driven() == 0 {
             return;
         }
-        match self.engine.store().list_acted_on(self.owner).await {
+        let ids = self.handle.driven_ids();
+        match self.engine.store().list_acted_on(self.owner, &ids).await {
             Ok(acted_on) => self.handle.with_driven(|driven| {
                 for ActedOn { run, cancel_requested } in acted_on {
                     match driven.get(&run) {

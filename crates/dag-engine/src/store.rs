@@ -286,13 +286,13 @@ pub trait RunStore: Send + Sync + 'static {
     /// [`StoreError::Unavailable`].
     async fn next_available_in(&self) -> Result<Option<Duration>, StoreError>;
 
-    /// The runs of this owner on which somebody acted: whose end was asked for, or for which something came that a node
+    /// Those of the runs that this owner drives on which somebody acted: whose end was asked for, or for which something came that a node
     /// may wait for. A run stays in the list until it is released, and such a run is not parked but claimable at once,
     /// so nothing that comes meanwhile is missed.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    async fn list_acted_on(&self, owner: InstanceId) -> Result<Vec<ActedOn>, StoreError>;
+    async fn list_acted_on(&self, owner: InstanceId, driven: &[RunId]) -> Result<Vec<ActedOn>, StoreError>;
 
     /// Puts the runs that `owner` holds but does not drive back into the queue: those of a claim whose answer got lost.
     /// Only the owner itself may ask for it, while it is not claiming. Repeats: safe.

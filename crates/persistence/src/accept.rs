@@ -18,8 +18,8 @@ use crate::schema::runs;
 
 // Written so, and not as pieces of SQL, the statement is prepared once per connection.
 diesel::define_sql_function! {
-    /// The first of them that is not null.
-    fn coalesce(given: Nullable<Timestamptz>, default: Timestamptz) -> Timestamptz;
+    /// The later of the two; that which is not null, if one is.
+    fn greatest(one: Nullable<Timestamptz>, other: Nullable<Timestamptz>) -> Nullable<Timestamptz>;
 }
 diesel::define_sql_function! {
     /// The earlier of the two; that which is not null, if one is.
@@ -88,7 +88,8 @@ pub(crate) async fn insert(
         diesel::data_types::PgInterval::from_microseconds(i64::try_from(micros).unwrap_or(i64::MAX))
     });
     let deadline_at = || After::new(now.into_sql::<Timestamptz>(), timeout.into_sql::<Nullable<Interval>>());
-    let available_at = coalesce(run.available_at, now.into_sql::<Timestamptz>()).nullable();
+    // Not before now: claims look for what has become available since they looked.
+    let available_at = greatest(run.available_at, now.into_sql::<Timestamptz>().nullable());
     diesel::insert_into(runs::table)
         .values((
             (

@@ -8,12 +8,13 @@ mod floor;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use diesel::data_types::PgInterval;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
 use diesel::sql_types::{
-    Array, BigInt, Bool, Bytea, Double, Json, Nullable, Text, Timestamptz, Uuid as SqlUuid,
+    Array, BigInt, Bool, Bytea, Double, Interval, Json, Nullable, Text, Timestamptz, Uuid as SqlUuid,
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures::FutureExt;
@@ -80,27 +81,48 @@ pub(crate) const CLAIM: &str = "
         created_at, begun
     FROM claimed ORDER BY priority DESC, created_at, id";
 
+/// From when a look begins, as an expression of `window`.
+fn push_from<'b>(out: &mut AstPass<'_, 'b, Pg>, window: &'b Option<PgInterval>) -> QueryResult<()> {
+    out.push_sql("coalesce(now() - ");
+    out.push_bind_param::<Nullable<Interval>, _>(window)?;
+    out.push_sql("::interval, '-infinity')");
+    Ok(())
+}
+
 /// Claims from the queue. One ordered index range per priority: what waits for a later time is never looked at, nor what
-/// was available before `from`.
+/// was available before the window, but for what was claimed before.
 #[derive(QueryId)]
 struct ClaimBatch {
     owner: Uuid,
-    from: DateTime<Utc>,
+    window: Option<PgInterval>,
     limit: i64,
 }
 
 impl QueryFragment<Pg> for ClaimBatch {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         push_claimant(&mut out, &self.owner)?;
-        out.push_sql("candidates AS (SELECT picked.id FROM generate_series(10, 1, -1) AS level (priority)
-            CROSS JOIN LATERAL (
-                SELECT runs.id FROM runs
-                WHERE runs.state IN ('queued', 'waiting') AND runs.priority = level.priority AND runs.available_at <= now()
-                    AND runs.available_at >= ");
-        out.push_bind_param::<Timestamptz, _>(&self.from)?;
+        out.push_sql(
+            "returned AS (SELECT id FROM runs
+                WHERE state = 'queued' AND epoch > 0 AND available_at <= now() AND available_at < ",
+        );
+        push_from(&mut out, &self.window)?;
+        out.push_sql(" ORDER BY available_at LIMIT ");
+        out.push_bind_param::<BigInt, _>(&self.limit)?;
+        out.push_sql(
+            " FOR NO KEY UPDATE SKIP LOCKED), recent AS (
+                SELECT picked.id FROM generate_series(10, 1, -1) AS level (priority) CROSS JOIN LATERAL (
+                    SELECT runs.id FROM runs
+                    WHERE runs.state IN ('queued', 'waiting') AND runs.priority = level.priority
+                        AND runs.available_at <= now() AND runs.available_at >= ",
+        );
+        push_from(&mut out, &self.window)?;
         out.push_sql(" ORDER BY runs.available_at, runs.id LIMIT ");
         out.push_bind_param::<BigInt, _>(&self.limit)?;
-        out.push_sql(" FOR NO KEY UPDATE SKIP LOCKED) AS picked LIMIT ");
+        out.push_sql(
+            " FOR NO KEY UPDATE SKIP LOCKED) AS picked
+            ), candidates AS (
+                SELECT id FROM (SELECT id FROM returned UNION ALL SELECT id FROM recent) AS ready LIMIT ",
+        );
         out.push_bind_param::<BigInt, _>(&self.limit)?;
         out.push_sql("), ");
         out.push_sql(CLAIM);
@@ -112,10 +134,12 @@ impl Query for ClaimBatch {
     type SqlType = ClaimedSql;
 }
 
-/// Claims what has only its end before it. Each of the two kinds has a small index of its own, in whose order it is read.
+/// Claims what has only its end before it. Each of the two kinds has a small index of its own, in whose order it is read;
+/// deadlines before the window are not looked at.
 #[derive(QueryId)]
 struct ClaimEnding {
     owner: Uuid,
+    window: Option<PgInterval>,
     limit: i64,
 }
 
@@ -129,8 +153,10 @@ impl QueryFragment<Pg> for ClaimEnding {
         out.push_bind_param::<BigInt, _>(&self.limit)?;
         out.push_sql(
             " FOR NO KEY UPDATE SKIP LOCKED), overdue AS (SELECT id FROM runs
-                WHERE state IN ('queued', 'waiting') AND deadline_at <= now() ORDER BY deadline_at LIMIT ",
+                WHERE state IN ('queued', 'waiting') AND deadline_at <= now() AND deadline_at >= ",
         );
+        push_from(&mut out, &self.window)?;
+        out.push_sql(" ORDER BY deadline_at LIMIT ");
         out.push_bind_param::<BigInt, _>(&self.limit)?;
         out.push_sql(
             " FOR NO KEY UPDATE SKIP LOCKED), candidates AS (
@@ -176,18 +202,15 @@ pub(crate) async fn claim_batch(
     floor: &Floor,
     limit: usize,
 ) -> Result<Vec<ClaimedRun>, DatabaseError> {
-    let from = floor.next();
+    let look = floor.begin();
     let claimed = repeat_on_fresh_entries(owner, || {
         let mut conn = conn;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        ClaimBatch { owner: owner.as_uuid(), from, limit }.load::<ClaimedRow>(&mut conn).boxed()
+        let claim = ClaimBatch { owner: owner.as_uuid(), window: look.window(), limit };
+        async move { claim.load::<ClaimedRow>(&mut conn).await }.boxed()
     })
     .await?;
-    if claimed.len() < limit {
-        floor.note_end(&claimed);
-    } else if from == Floor::WHOLE_QUEUE {
-        floor.reset();
-    }
+    floor.note(&look, claimed.len() < limit);
     Ok(claimed)
 }
 
@@ -195,14 +218,19 @@ pub(crate) async fn claim_batch(
 pub(crate) async fn claim_ending(
     conn: &AsyncPgConnection,
     owner: InstanceId,
+    floor: &Floor,
     limit: usize,
 ) -> Result<Vec<ClaimedRun>, DatabaseError> {
-    repeat_on_fresh_entries(owner, || {
+    let look = floor.begin();
+    let claimed = repeat_on_fresh_entries(owner, || {
         let mut conn = conn;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        ClaimEnding { owner: owner.as_uuid(), limit }.load::<ClaimedRow>(&mut conn).boxed()
+        let claim = ClaimEnding { owner: owner.as_uuid(), window: look.window(), limit };
+        async move { claim.load::<ClaimedRow>(&mut conn).await }.boxed()
     })
-    .await
+    .await?;
+    floor.note(&look, claimed.len() < limit);
+    Ok(claimed)
 }
 
 /// Claims this run if it is queued or waiting.
@@ -220,17 +248,23 @@ pub(crate) async fn claim_one(
 
 /// When a run can be claimed next. One look at the head of each priority's range, instead of a scan for the minimum.
 #[derive(QueryId)]
-struct NextAvailable;
+struct NextAvailable {
+    window: Option<PgInterval>,
+}
 
 impl QueryFragment<Pg> for NextAvailable {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql(
-            "SELECT extract(epoch FROM min(head.available_at) - now())::double precision AS seconds
-             FROM generate_series(1, 10) AS level (priority) CROSS JOIN LATERAL (
-                 SELECT available_at FROM runs
-                 WHERE state IN ('queued', 'waiting') AND priority = level.priority AND available_at IS NOT NULL
-                 ORDER BY available_at LIMIT 1) AS head",
+            "SELECT extract(epoch FROM min(head.available_at) - now())::double precision AS seconds FROM (
+                 (SELECT available_at FROM runs WHERE state = 'queued' AND epoch > 0 AND available_at IS NOT NULL
+                  ORDER BY available_at LIMIT 1)
+                 UNION ALL SELECT head.available_at
+                 FROM generate_series(1, 10) AS level (priority) CROSS JOIN LATERAL (
+                     SELECT available_at FROM runs
+                     WHERE state IN ('queued', 'waiting') AND priority = level.priority AND available_at >= ",
         );
+        push_from(&mut out, &self.window)?;
+        out.push_sql(" ORDER BY available_at LIMIT 1) AS head) AS head");
         Ok(())
     }
 }
@@ -242,13 +276,21 @@ impl Query for NextAvailable {
 /// How long until a run can be claimed, by the database's clock; zero when one can be now.
 pub(crate) async fn next_available_in(
     mut conn: &AsyncPgConnection,
+    floor: &Floor,
 ) -> Result<Option<Duration>, DatabaseError> {
-    let seconds: Option<f64> = NextAvailable
+    let look = floor.begin();
+    let seconds: Option<f64> = NextAvailable { window: look.window() }
         .get_result(&mut conn)
         .await
         .map_err(|error| DatabaseError::query("looking for the next run", error))?;
+    floor.note(&look, false);
     // Below zero: since then.
-    Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO)))
+    let wait = seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO));
+    if look.window().is_none() && wait == Some(Duration::ZERO) {
+        // The claim that follows must see what this look saw.
+        floor.reset();
+    }
+    Ok(wait)
 }
 
 /// A former owner that has not noticed yet may append while we look for the last number. Then our `taken_over` meets a

@@ -31,6 +31,7 @@ mod maintenance;
 mod members;
 mod migrate;
 mod overdue;
+mod pace;
 mod pipelines;
 mod pool;
 mod projects;

@@ -1,6 +1,6 @@
 //! The engine's port on PostgreSQL: each method takes a connection and calls the function of its noun.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -12,8 +12,9 @@ use serde_json::Value;
 
 use crate::accept::{Acceptance, RunOrigin};
 use crate::overdue::end_overdue_instances;
+use crate::pace::Pace;
 use crate::pool::Pool;
-use crate::recover::{recover_dead_instances, release_undriven};
+use crate::recover::{look_for_dead, release_undriven};
 use crate::runs::Runs;
 use crate::wake::{Wake, WakeBus};
 use crate::{claim, commit, graphs, journal, runs};
@@ -23,25 +24,44 @@ use crate::{claim, commit, graphs, journal, runs};
 pub struct PgRunStore {
     pub(crate) pool: Pool,
     pub(crate) wakes: WakeBus,
-    floor: Arc<claim::Floor>,
+    looks: Arc<Looks>,
     stuck_limit: Duration,
-    /// When it was last asked who drives a run past its deadline.
-    overdue_asked_at: Arc<Mutex<Option<Instant>>>,
 }
 
-/// How often it is asked who drives a run past its deadline: it is rare, and costs a look at each run that is driven.
-const OVERDUE_INTERVAL: Duration = Duration::from_secs(10);
+/// What is asked again and again, and how far back or how often.
+#[derive(Debug)]
+struct Looks {
+    queue: claim::Floor,
+    deadlines: claim::Floor,
+    /// Whether any instance drives: if it is not asked, one may.
+    anyone_driving: Pace,
+    /// Who drives a run past its deadline: it is rare, and costs a look at each run that is driven.
+    overdue: Pace,
+}
+
+impl Default for Looks {
+    fn default() -> Self {
+        Self {
+            queue: claim::Floor::default(),
+            deadlines: claim::Floor::default(),
+            anyone_driving: Pace::new(Duration::ZERO),
+            overdue: Pace::new(Duration::from_secs(10)),
+        }
+    }
+}
+
+impl Looks {
+    /// Something was put back, so everything may have to be seen.
+    fn reset(&self) {
+        self.queue.reset();
+        self.deadlines.reset();
+    }
+}
 
 impl PgRunStore {
     /// Keeps runs where `pool` leads, and wakes through `wakes` whoever may claim.
     pub fn new(pool: Pool, wakes: WakeBus) -> Self {
-        Self {
-            pool,
-            wakes,
-            floor: Arc::default(),
-            stuck_limit: Self::STUCK_LIMIT,
-            overdue_asked_at: Arc::default(),
-        }
+        Self { pool, wakes, looks: Arc::default(), stuck_limit: Self::STUCK_LIMIT }
     }
 
     /// After how long without a heartbeat an instance that owns runs counts as stuck, unless told otherwise.
@@ -52,16 +72,6 @@ impl PgRunStore {
     #[must_use]
     pub fn with_stuck_limit(self, limit: Duration) -> Self {
         Self { stuck_limit: limit, ..self }
-    }
-
-    fn is_time_to_ask_for_overdue(&self) -> bool {
-        // A plain value, so a panic elsewhere cannot have left it half-changed.
-        let mut asked_at = self.overdue_asked_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_time = asked_at.is_none_or(|asked_at| asked_at.elapsed() >= OVERDUE_INTERVAL);
-        if is_time {
-            *asked_at = Some(Instant::now());
-        }
-        is_time
     }
 }
 
@@ -90,7 +100,7 @@ impl RunStore for PgRunStore {
     async fn claim(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
         let mut own = self.pool.get_for_claims().await?;
         let (conn, wire) = own.parts();
-        let claimed = wire.carry(claim::claim_batch(conn, owner, &self.floor, limit)).await?;
+        let claimed = wire.carry(claim::claim_batch(conn, owner, &self.looks.queue, limit)).await?;
         self.wakes.appended(claimed.iter().map(|claimed| claimed.claim.run));
         Ok(claimed)
     }
@@ -98,7 +108,7 @@ impl RunStore for PgRunStore {
     async fn claim_ending(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
         let mut own = self.pool.get_for_claims().await?;
         let (conn, wire) = own.parts();
-        Ok(wire.carry(claim::claim_ending(conn, owner, limit)).await?)
+        Ok(wire.carry(claim::claim_ending(conn, owner, &self.looks.deadlines, limit)).await?)
     }
 
     async fn claim_run(&self, owner: InstanceId, run: RunId) -> Result<Option<ClaimedRun>, StoreError> {
@@ -146,13 +156,13 @@ impl RunStore for PgRunStore {
     async fn next_available_in(&self) -> Result<Option<Duration>, StoreError> {
         let mut own = self.pool.get_for_claims().await?;
         let (conn, wire) = own.parts();
-        Ok(wire.carry(claim::next_available_in(conn)).await?)
+        Ok(wire.carry(claim::next_available_in(conn, &self.looks.queue)).await?)
     }
 
-    async fn list_acted_on(&self, owner: InstanceId) -> Result<Vec<ActedOn>, StoreError> {
+    async fn list_acted_on(&self, owner: InstanceId, driven: &[RunId]) -> Result<Vec<ActedOn>, StoreError> {
         let mut own = self.pool.get_for_claims().await?;
         let (conn, wire) = own.parts();
-        Ok(wire.carry(runs::list_acted_on(conn, owner)).await?)
+        Ok(wire.carry(runs::list_acted_on(conn, owner, driven)).await?)
     }
 
     async fn release_undriven(&self, owner: InstanceId, driven: &[RunId]) -> Result<usize, StoreError> {
@@ -160,16 +170,23 @@ impl RunStore for PgRunStore {
         let (conn, wire) = own.parts();
         let n_runs = wire.carry(release_undriven(conn, owner, driven)).await?;
         if n_runs > 0 {
-            self.floor.reset();
+            self.looks.reset();
             self.wakes.wake(Wake::Runs);
         }
         Ok(n_runs)
     }
 
     async fn recover_dead_instances(&self, max_recoveries: i32) -> Result<Recovered, StoreError> {
-        let mut found = recover_dead_instances(&self.pool, max_recoveries, self.stuck_limit).await?;
-        if found.is_anyone_driving && self.is_time_to_ask_for_overdue() {
+        let Looks { anyone_driving, overdue, .. } = &*self.looks;
+        let (began, is_asked) = (Instant::now(), anyone_driving.is_due());
+        let mut found = look_for_dead(&self.pool, max_recoveries, self.stuck_limit, is_asked).await?;
+        if is_asked {
+            anyone_driving.note(began);
+        }
+        if found.is_anyone_driving && overdue.is_due() {
+            let began = Instant::now();
             found.stuck.extend(end_overdue_instances(&self.pool, self.stuck_limit).await?);
+            overdue.note(began);
         }
         for stuck in &found.stuck {
             tracing::warn!(instance.id = %stuck, "instance {stuck} is stuck: its session was ended");
@@ -184,7 +201,7 @@ impl RunStore for PgRunStore {
             );
         }
         if !found.of.is_empty() {
-            self.floor.reset();
+            self.looks.reset();
             // Its runs are queued again, and nobody else knows when those that only wait come due.
             self.wakes.wake(Wake::Runs);
         }

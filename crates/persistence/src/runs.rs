@@ -271,9 +271,13 @@ fn newest_of_each_project(
 pub(crate) async fn list_acted_on(
     mut conn: &AsyncPgConnection,
     owner: InstanceId,
+    driven: &[RunId],
 ) -> Result<Vec<ActedOn>, DatabaseError> {
+    let ids: Vec<Uuid> = driven.iter().map(|run| run.as_uuid()).collect();
     let rows: Vec<(Uuid, bool)> = runs::table
-        .filter(runs::owner.eq(owner.as_uuid()))
+        .filter(runs::id.eq_any(ids))
+        // In a form that no index serves: that by owner has an entry for each run that it ever drove.
+        .filter(runs::owner.is_not_distinct_from(owner.as_uuid()))
         .filter(runs::cancel_requested_at.is_not_null().or(runs::available_at.is_not_null()))
         .order(runs::id)
         .select((runs::id, runs::cancel_requested_at.is_not_null()))

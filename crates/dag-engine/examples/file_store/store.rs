@@ -403,7 +403,7 @@ impl RunStore for FileStore {
     }
 
     /// Nobody can act on the runs of this store from outside.
-    async fn list_acted_on(&self, _owner: InstanceId) -> Result<Vec<ActedOn>, StoreError> {
+    async fn list_acted_on(&self, _owner: InstanceId, _driven: &[RunId]) -> Result<Vec<ActedOn>, StoreError> {
         Ok(Vec::new())
     }
 

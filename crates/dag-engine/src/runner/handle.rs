@@ -71,6 +71,10 @@ impl RunnerHandle {
         self.is_driving.send_if_modified(|told| std::mem::replace(told, is_driving) != is_driving);
     }
 
+    pub(super) fn driven_ids(&self) -> Vec<RunId> {
+        self.with_driven(|driven| driven.keys().copied().collect())
+    }
+
     pub(super) fn with_driven<T>(&self, act: impl FnOnce(&mut HashMap<RunId, Driven>) -> T) -> T {
         // The map holds plain handles, so a panic elsewhere cannot have left it half-changed.
         act(&mut self.driven.lock().unwrap_or_else(PoisonError::into_inner))

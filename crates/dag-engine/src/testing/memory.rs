@@ -285,9 +285,10 @@ impl RunStore for MemoryStore {
         .await
     }
 
-    async fn list_acted_on(&self, owner: InstanceId) -> Result<Vec<ActedOn>, StoreError> {
+    async fn list_acted_on(&self, owner: InstanceId, driven: &[RunId]) -> Result<Vec<ActedOn>, StoreError> {
         let listed = self.call(|shared| {
-            let own = shared.runs.values().filter(|run| run.owner == Some(owner));
+            let own =
+                driven.iter().filter_map(|id| shared.runs.get(id)).filter(|run| run.owner == Some(owner));
             Ok(own
                 .filter(|run| run.cancel_requested || run.acted)
                 .map(|run| ActedOn { run: run.new.id, cancel_requested: run.cancel_requested })

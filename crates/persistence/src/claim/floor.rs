@@ -1,63 +1,78 @@
-//! From where a claim looks at the queue.
+//! From where a look at the queue begins.
 //!
-//! What was claimed leaves dead entries at the head of the index, and as long as any transaction in the database is older
-//! than they are, say a report or a backup, nobody may clear them away: each claim would step over all of them. So once
-//! a claim has found the end of the queue, the next ones begin a little before that place. What comes into the queue
-//! behind it (a run that was handed back takes its place by age, a transaction that was slow commits) is found by a
-//! look at the whole queue, which is due every second, and at once when this instance itself put something back.
+//! Each look at the whole queue steps over what was claimed before and cannot be cleared away yet ([`crate::pace`]). So once
+//! a look has found the end of the queue, the next ones begin a little before the time of that look: what comes since is
+//! available since. What comes into the queue behind it is a run that was claimed before, which has an index of its own,
+//! or one whose transaction was slow to commit, which is found by a look at the whole queue now and then.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, TimeDelta, Utc};
-use gathering_dag_engine::ClaimedRun;
+use diesel::data_types::PgInterval;
+
+use crate::pace::Pace;
 
 /// How often the whole queue is looked at, if it is looked at.
 const WHOLE: Duration = Duration::from_secs(1);
 
-/// How far before the youngest run that was claimed the next look begins.
-const MARGIN: TimeDelta = TimeDelta::seconds(10);
+/// How far before the last end a look begins: longer than the commit of a run that is accepted takes.
+const MARGIN: Duration = Duration::from_secs(2);
 
-/// From where this instance's claims look at the queue.
-#[derive(Debug, Default)]
-pub(crate) struct Floor(Mutex<State>);
+/// From where this instance looks at a queue that is ordered by time.
+#[derive(Debug)]
+pub(crate) struct Floor {
+    /// When a look began that found the end.
+    found_end: Mutex<Option<Instant>>,
+    whole: Pace,
+}
 
-#[derive(Debug, Default)]
-struct State {
-    /// Nothing is known to be available before.
-    at: DateTime<Utc>,
-    last_whole: Option<Instant>,
+/// A look that begins now.
+#[derive(Debug)]
+pub(crate) struct LookBack {
+    began: Instant,
+    /// How far back it looks; everywhere if absent.
+    window: Option<Duration>,
+}
+
+impl Default for Floor {
+    fn default() -> Self {
+        Self { found_end: Mutex::default(), whole: Pace::new(WHOLE) }
+    }
+}
+
+impl LookBack {
+    /// How far back, for the database; null is everywhere.
+    pub(crate) fn window(&self) -> Option<PgInterval> {
+        let micros = self.window?.as_micros();
+        Some(PgInterval::from_microseconds(i64::try_from(micros).unwrap_or(i64::MAX)))
+    }
 }
 
 impl Floor {
-    /// Before everything.
-    pub(crate) const WHOLE_QUEUE: DateTime<Utc> = DateTime::UNIX_EPOCH;
-
-    /// Where the next claim begins; at the very beginning if a look at the whole queue is due.
-    pub(crate) fn next(&self) -> DateTime<Utc> {
-        let mut state = self.lock();
-        if state.last_whole.is_some_and(|last| last.elapsed() < WHOLE) {
-            return state.at;
-        }
-        state.last_whole = Some(Instant::now());
-        Self::WHOLE_QUEUE
+    /// Where a look begins now.
+    pub(crate) fn begin(&self) -> LookBack {
+        let (began, end) = (Instant::now(), *self.lock());
+        let end = end.filter(|_| !self.whole.is_due());
+        LookBack { began, window: end.map(|end| end.elapsed() + MARGIN) }
     }
 
-    /// Takes note of a claim that found the end of the queue.
-    pub(crate) fn note_end(&self, claimed: &[ClaimedRun]) {
-        if let Some(youngest) = claimed.iter().map(|run| run.created_at).max() {
-            let mut state = self.lock();
-            state.at = state.at.max(youngest - MARGIN);
+    /// Takes note of a look that was answered, and whether it took everything that there was.
+    pub(crate) fn note(&self, look: &LookBack, found_end: bool) {
+        if look.window.is_none() {
+            self.whole.note(look.began);
+        }
+        if found_end {
+            *self.lock() = Some(look.began);
         }
     }
 
-    /// Has the next claim look at the whole queue: something was put back, or the last such look left something there.
+    /// Has the next look see the whole queue.
     pub(crate) fn reset(&self) {
-        self.lock().last_whole = None;
+        self.whole.reset();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Plain values: a panic elsewhere cannot have left them half-changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        // A plain value: a panic elsewhere cannot have left it half-changed.
+        self.found_end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

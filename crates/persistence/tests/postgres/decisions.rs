@@ -71,7 +71,7 @@ async fn a_decision_reaches_a_run_that_is_driven_or_parked_and_none_that_ended()
     let node = |id: &str| -> NodeId { id.parse().unwrap() };
     assert_eq!(runs.decide(run, &node("a"), &yes).await.unwrap(), Decided::Recorded);
     assert!(acts.has_changed().unwrap());
-    let acted_on = world.store.list_acted_on(owner).await.unwrap();
+    let acted_on = world.store.list_acted_on(owner, &[run]).await.unwrap();
     assert_eq!(acted_on.iter().map(|acted| acted.run).collect::<Vec<_>>(), [run]);
     let park = Release::Park { waiting_for: WaitingFor::Approval, until: None };
     world.store.commit(&[letting_go(claim, park.clone())]).await.unwrap().remove(0).unwrap();

@@ -4,7 +4,7 @@
 
 use diesel_async::SimpleAsyncConnection as _;
 use gathering_auth::{AccountStore, AuditFilter, AuditKind, RoleAtCreation, SessionId, TokenId};
-use gathering_dag_engine::RunStore as _;
+use gathering_dag_engine::{Checkpoint, Release, RunStore as _};
 use gathering_domain::UserId;
 use gathering_persistence::testing::TestDb;
 use gathering_persistence::{
@@ -162,35 +162,62 @@ async fn a_look_for_dead_instances_reads_no_run_that_nobody_owns() {
 
 /// A reader of which nobody knows when it ends keeps PostgreSQL from clearing away what was claimed.
 #[tokio::test]
-async fn a_claim_does_not_read_what_was_claimed_long_before_it() {
+async fn who_claims_and_drives_does_not_read_what_was_claimed_long_before() {
     const N_DEAD: i64 = 2000;
-    const N_CLAIMS: i64 = 12;
+    const N_ROUNDS: i64 = 12;
     let world = World::new().await;
-    let graph = world.new_run().await.graph;
     let owner = world.begin_instance().await;
     let mut reader = world.db.connection().await;
     let snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM runs";
     reader.batch_execute(snapshot).await.unwrap();
-    let old = format!(
-        "INSERT INTO runs (id, project_id, graph_digest, kind, input, created_at, available_at)
-             SELECT gen_random_uuid(), '{}', decode('{graph}', 'hex'), 'pipeline', '{{}}', at, at
-             FROM generate_series(1, {N_DEAD}), LATERAL (SELECT now() - interval '1 minute' AS at) AS time",
-        world.project
-    );
-    world.db.execute(&old).await;
-    let ended = "UPDATE runs SET state = 'succeeded', ended_at = now(), available_at = NULL";
-    world.db.execute(ended).await;
+    fill_with_old(&world, N_DEAD).await;
+    let driven = format!("UPDATE runs SET state = 'running', owner = '{owner}', available_at = NULL");
+    let ended = "UPDATE runs SET state = 'succeeded', owner = NULL, ended_at = now()";
+    world.db.execute(&format!("{driven}; {ended}")).await;
     let n_rows = rows_read(&world.db, async |pool| {
         let store = PgRunStore::new(pool, WakeBus::new());
-        for _ in 0..N_CLAIMS {
-            world.accept().await;
+        for _ in 0..N_ROUNDS {
+            let run = world.accept().await;
             assert_eq!(store.claim(owner, 10).await.unwrap().len(), 1);
+            assert_eq!(store.next_available_in().await.unwrap(), None);
+            assert_eq!(store.claim_ending(owner, 10).await.unwrap(), []);
+            assert_eq!(store.list_acted_on(owner, &[run]).await.unwrap(), []);
         }
     })
     .await;
-    // A look at the whole queue is due every second, and this may take a few.
-    assert!(n_rows < N_CLAIMS * N_DEAD / 2, "{N_CLAIMS} claims read {n_rows}");
+    // A look at everything is due every second, at the queue and at the deadlines, and this may take a few.
+    assert!(n_rows < N_ROUNDS * N_DEAD / 2, "{N_ROUNDS} rounds read {n_rows}");
     reader.batch_execute("COMMIT").await.unwrap();
+}
+
+/// It is before where claims begin to look, and must not wait for the next look at the whole queue.
+#[tokio::test]
+async fn a_run_that_is_handed_back_is_claimed_at_once_whatever_its_age() {
+    let world = World::new().await;
+    let (here, there) = (world.begin_instance().await, world.begin_instance().await);
+    fill_with_old(&world, 1).await;
+    let claim = world.store.claim(there, 1).await.unwrap().remove(0).claim;
+    let store = PgRunStore::new(world.pool.clone(), WakeBus::new());
+    // The first finds the end, and was a look at the whole queue.
+    assert_eq!(store.claim(here, 10).await.unwrap(), []);
+    let back = Checkpoint { claim, first_seq: 2, records: vec![], release: Some(Release::HandBack) };
+    world.store.commit(&[back]).await.unwrap().remove(0).unwrap();
+    let wait = store.next_available_in().await.unwrap();
+    assert_eq!(wait, Some(std::time::Duration::ZERO));
+    let claimed = store.claim(here, 10).await.unwrap();
+    assert_eq!(claimed.iter().map(|run| run.claim.run).collect::<Vec<_>>(), [claim.run]);
+}
+
+/// Runs that were accepted a minute ago, and whose deadline has passed since.
+async fn fill_with_old(world: &World, n_runs: i64) {
+    let graph = world.new_run().await.graph;
+    let old = format!(
+        "INSERT INTO runs (id, project_id, graph_digest, kind, input, created_at, available_at, deadline_at)
+             SELECT gen_random_uuid(), '{}', decode('{graph}', 'hex'), 'pipeline', '{{}}', at, at, at + interval '5 s'
+             FROM generate_series(1, {n_runs}), LATERAL (SELECT now() - interval '1 minute' AS at) AS time",
+        world.project
+    );
+    world.db.execute(&old).await;
 }
 
 /// Every call of a model or a tool asks, and most projects bound nothing.

@@ -362,7 +362,10 @@ async fn a_cancel_request_reaches_the_owner_and_ends_what_nobody_drove() {
     let run = world.accept().await;
     claim_one(&world, owner).await;
     assert_eq!(runs(&world).request_cancel(run).await.unwrap(), CancelRequest::Requested);
-    assert_eq!(world.store.list_acted_on(owner).await.unwrap(), [ActedOn { run, cancel_requested: true }]);
+    assert_eq!(
+        world.store.list_acted_on(owner, &[run]).await.unwrap(),
+        [ActedOn { run, cancel_requested: true }]
+    );
     let queued = world.accept().await;
     assert_eq!(runs(&world).request_cancel(queued).await.unwrap(), CancelRequest::Requested);
     assert_eq!(runs(&world).find(queued).await.unwrap().unwrap().state, RunState::Cancelled);

@@ -100,6 +100,6 @@ pub(super) fn ids(claimed: &[ClaimedRun]) -> Vec<RunId> {
 
 /// What the owner is told of this run.
 pub(super) async fn told(fixture: &dyn PortsFixture, owner: InstanceId, run: RunId) -> Option<ActedOn> {
-    let acted_on = fixture.store().list_acted_on(owner).await.unwrap();
+    let acted_on = fixture.store().list_acted_on(owner, &[run]).await.unwrap();
     acted_on.into_iter().find(|acted| acted.run == run)
 }

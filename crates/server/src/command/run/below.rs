@@ -85,7 +85,8 @@ impl Tree<'_> {
     }
 
     async fn pass_on_acts(&self, driven: &HashMap<RunId, Signals>) {
-        match self.instance.store.list_acted_on(self.identity.id).await {
+        let ids: Vec<RunId> = driven.keys().copied().collect();
+        match self.instance.store.list_acted_on(self.identity.id, &ids).await {
             Ok(acted_on) => {
                 for ActedOn { run, cancel_requested } in acted_on {
                     match driven.get(&run) {
