@@ -13,6 +13,7 @@ mod maintenance;
 mod migrations;
 mod plans;
 mod projects;
+mod recovery;
 mod reruns;
 mod runs;
 mod sessions;

@@ -11,14 +11,12 @@ use gathering_dag_engine::{
 };
 use gathering_domain::{Digest, NodeId, RunEvent, RunId, RunState, WaitingFor};
 use gathering_persistence::{
-    Acceptance, CancelRequest, DatabaseError, PgRunStore, Recoveries, RunFilter, RunOrigin, Runs, WakeBus,
-    end_overdue_instances, recover_dead_instances,
+    Acceptance, CancelRequest, DatabaseError, PgRunStore, RunFilter, RunOrigin, Runs, WakeBus,
+    recover_dead_instances,
 };
 use serde_json::{Value, json};
 
-const STUCK: Duration = PgRunStore::STUCK_LIMIT;
-
-fn runs(world: &World) -> Runs {
+pub fn runs(world: &World) -> Runs {
     Runs::new(world.pool.clone(), WakeBus::new())
 }
 
@@ -51,7 +49,7 @@ async fn commit(world: &World, checkpoint: Checkpoint) -> Result<(), StoreError>
     world.store.commit(&[checkpoint]).await.unwrap().remove(0)
 }
 
-async fn claim_one(world: &World, owner: gathering_domain::InstanceId) -> ClaimedRun {
+pub async fn claim_one(world: &World, owner: gathering_domain::InstanceId) -> ClaimedRun {
     world.store.claim(owner, 1).await.unwrap().remove(0)
 }
 
@@ -95,7 +93,7 @@ async fn i2_an_instance_that_was_taken_for_dead_claims_nothing_more() {
     let (zombie, other) = (world.begin_instance().await, world.begin_instance().await);
     world.accept().await;
     world.cut_liveness(zombie).await;
-    let recovered = recover_dead_instances(&world.pool, 20, STUCK).await.unwrap();
+    let recovered = recover_dead_instances(&world.pool, 20, PgRunStore::STUCK_LIMIT).await.unwrap();
     assert_eq!(recovered.of.iter().map(|recovery| recovery.instance).collect::<Vec<_>>(), [zombie]);
     assert_eq!(world.store.claim(zombie, 10).await.unwrap(), []);
     assert_eq!(world.store.claim(other, 10).await.unwrap().len(), 1);
@@ -109,7 +107,7 @@ async fn i1_a_late_append_meets_a_number_that_is_taken() {
     let late = claim_one(&world, dead).await.claim;
     commit(&world, succeeded(late, 1, json!(1))).await.unwrap();
     world.cut_liveness(dead).await;
-    recover_dead_instances(&world.pool, 20, STUCK).await.unwrap();
+    recover_dead_instances(&world.pool, 20, PgRunStore::STUCK_LIMIT).await.unwrap();
     let refused = commit(&world, succeeded(late, 2, json!(2))).await;
     assert!(matches!(refused, Err(StoreError::ClaimLost { .. })), "{refused:?}");
     let mine = claim_one(&world, heir).await;
@@ -217,108 +215,6 @@ async fn i5_a_terminal_run_never_changes() {
     assert!(!runs(&world).make_available(run).await.unwrap());
     assert_eq!(world.store.claim_run(owner, run).await.unwrap(), None);
     assert_eq!(runs(&world).find(run).await.unwrap().unwrap(), before);
-}
-
-#[tokio::test]
-async fn i4_a_run_that_kills_its_owners_fails_as_poisonous_and_says_so() {
-    let world = World::new().await;
-    let run = world.accept().await;
-    for _ in 0..2 {
-        let owner = world.begin_instance().await;
-        claim_one(&world, owner).await;
-        world.cut_liveness(owner).await;
-        recover_dead_instances(&world.pool, 1, STUCK).await.unwrap();
-    }
-    let row = runs(&world).find(run).await.unwrap().unwrap();
-    assert_eq!((row.state, row.recoveries), (RunState::Failed, 2));
-    assert_eq!(row.error.unwrap().kind, "poisonous");
-    assert_eq!(world.count("SELECT count(*) FROM events WHERE type = 'run.failed'").await, 1);
-}
-
-#[tokio::test]
-async fn two_instances_recover_a_dead_one_once() {
-    let world = World::new().await;
-    let dead = world.begin_instance().await;
-    let run = world.accept().await;
-    claim_one(&world, dead).await;
-    world.cut_liveness(dead).await;
-    let other = world.db.pool().await;
-    let (one, two) = tokio::join!(
-        recover_dead_instances(&world.pool, 20, STUCK),
-        recover_dead_instances(&other, 20, STUCK)
-    );
-    assert_eq!(one.unwrap().of.len() + two.unwrap().of.len(), 1);
-    assert_eq!(runs(&world).find(run).await.unwrap().unwrap().recoveries, 1);
-}
-
-#[tokio::test]
-async fn an_instance_that_owns_runs_while_its_heart_stands_still_loses_its_session_and_they_go_on() {
-    let world = World::new().await;
-    let (stuck, idle, well) =
-        (world.begin_instance().await, world.begin_instance().await, world.begin_instance().await);
-    let run = world.accept().await;
-    claim_one(&world, stuck).await;
-    let sql = format!("UPDATE instances SET heartbeat_at = now() - interval '1 hour' WHERE id <> '{well}'");
-    world.db.execute(&sql).await;
-    let found = recover_dead_instances(&world.pool, 20, STUCK).await.unwrap();
-    assert_eq!((found.stuck, found.of, found.is_anyone_driving), (vec![stuck], vec![], true));
-    let instances = world.instances.lock().await;
-    tokio::time::timeout(Duration::from_secs(20), instances[&stuck].lost().cancelled()).await.unwrap();
-    wait_until("its run is queued again", async || {
-        recover_dead_instances(&world.pool, 20, STUCK).await.unwrap();
-        runs(&world).find(run).await.unwrap().unwrap().state == RunState::Queued
-    })
-    .await;
-    let found = recover_dead_instances(&world.pool, 20, STUCK).await.unwrap();
-    assert_eq!(found, Recoveries::default(), "who owns nothing may be silent for long");
-    assert!(!instances[&idle].lost().is_cancelled() && !instances[&well].lost().is_cancelled());
-}
-
-#[tokio::test]
-async fn an_instance_that_drives_a_run_long_past_its_deadline_loses_its_session_and_it_goes_on() {
-    let world = World::new().await;
-    let stuck = world.begin_instance().await;
-    let run = world.accept().await;
-    claim_one(&world, stuck).await;
-    let is_stuck = async || end_overdue_instances(&world.pool, STUCK).await.unwrap() == [stuck];
-    assert!(!is_stuck().await, "it has no deadline");
-    world.db.execute("UPDATE runs SET deadline_at = now() - interval '1 hour'").await;
-    assert!(!is_stuck().await, "it has just claimed it");
-    world.db.execute("UPDATE runs SET started_at = now() - interval '2 hours'").await;
-    world
-        .db
-        .execute(&format!(
-            "INSERT INTO run_journal (run_id, seq, kind, epoch) VALUES ('{run}', 99, 'taken_over', 1)"
-        ))
-        .await;
-    assert!(!is_stuck().await, "something happened just now");
-    world.db.execute("UPDATE run_journal SET at = now() - interval '1 hour'").await;
-    assert!(is_stuck().await);
-    wait_until("the run is queued again", async || {
-        recover_dead_instances(&world.pool, 20, STUCK).await.unwrap();
-        runs(&world).find(run).await.unwrap().unwrap().state == RunState::Queued
-    })
-    .await;
-}
-
-/// Its lock is held by whoever recovers it, in a transaction.
-#[tokio::test]
-async fn who_recovers_an_instance_whose_heart_stood_still_is_not_taken_for_it() {
-    let world = World::new().await;
-    let dead = world.begin_instance().await;
-    world.accept().await;
-    claim_one(&world, dead).await;
-    world.db.execute("UPDATE instances SET heartbeat_at = now() - interval '1 hour'").await;
-    world.cut_liveness(dead).await;
-    let mut recovering = world.db.connection().await;
-    recovering
-        .batch_execute("BEGIN; SELECT pg_try_advisory_xact_lock(lock_key) FROM instances")
-        .await
-        .unwrap();
-    let found = recover_dead_instances(&world.pool, 20, STUCK).await.unwrap();
-    assert_eq!((found.stuck, found.of), (vec![], vec![]));
-    recovering.batch_execute("COMMIT").await.unwrap();
-    assert_eq!(recover_dead_instances(&world.pool, 20, STUCK).await.unwrap().of.len(), 1);
 }
 
 #[tokio::test]
