@@ -192,7 +192,7 @@ const CANCEL: &str = "
             cancel_requested_at = coalesce(cancel_requested_at, now()),
             state = CASE WHEN epoch = 0 THEN 'cancelled' ELSE state END,
             ended_at = CASE WHEN epoch = 0 THEN now() END,
-            available_at = CASE WHEN epoch > 0 THEN now() END
+            available_at = CASE WHEN epoch > 0 THEN clock_timestamp() END
         WHERE state IN ('queued', 'running', 'waiting') AND id = ANY (ARRAY(
             SELECT child.id FROM runs AS child JOIN child_runs AS place ON place.run_id = child.id
             WHERE child.parent_run_id = $1 AND place.node_id = $2 AND place.round = $3

@@ -102,27 +102,25 @@ impl QueryFragment<Pg> for ClaimBatch {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         push_claimant(&mut out, &self.owner)?;
         out.push_sql(
-            "returned AS (SELECT id FROM runs
+            "returned AS (SELECT id, priority, available_at FROM runs
                 WHERE state = 'queued' AND epoch > 0 AND available_at <= now() AND available_at < ",
         );
         push_from(&mut out, &self.window)?;
         out.push_sql(" ORDER BY available_at LIMIT ");
         out.push_bind_param::<BigInt, _>(&self.limit)?;
         out.push_sql(
-            " FOR NO KEY UPDATE SKIP LOCKED), recent AS (
-                SELECT picked.id FROM generate_series(10, 1, -1) AS level (priority) CROSS JOIN LATERAL (
-                    SELECT runs.id FROM runs
-                    WHERE runs.state IN ('queued', 'waiting') AND runs.priority = level.priority
-                        AND runs.available_at <= now() AND runs.available_at >= ",
+            " FOR NO KEY UPDATE SKIP LOCKED), candidates AS (
+                SELECT ready.id FROM generate_series(10, 1, -1) AS level (priority) CROSS JOIN LATERAL (
+                    SELECT id FROM returned WHERE returned.priority = level.priority
+                    UNION ALL SELECT id FROM (
+                        SELECT runs.id FROM runs
+                        WHERE runs.state IN ('queued', 'waiting') AND runs.priority = level.priority
+                            AND runs.available_at <= now() AND runs.available_at >= ",
         );
         push_from(&mut out, &self.window)?;
         out.push_sql(" ORDER BY runs.available_at, runs.id LIMIT ");
         out.push_bind_param::<BigInt, _>(&self.limit)?;
-        out.push_sql(
-            " FOR NO KEY UPDATE SKIP LOCKED) AS picked
-            ), candidates AS (
-                SELECT id FROM (SELECT id FROM returned UNION ALL SELECT id FROM recent) AS ready LIMIT ",
-        );
+        out.push_sql(" FOR NO KEY UPDATE SKIP LOCKED) AS recent) AS ready LIMIT ");
         out.push_bind_param::<BigInt, _>(&self.limit)?;
         out.push_sql("), ");
         out.push_sql(CLAIM);
@@ -278,19 +276,14 @@ pub(crate) async fn next_available_in(
     mut conn: &AsyncPgConnection,
     floor: &Floor,
 ) -> Result<Option<Duration>, DatabaseError> {
-    let look = floor.begin();
+    let look = floor.begin_question();
     let seconds: Option<f64> = NextAvailable { window: look.window() }
         .get_result(&mut conn)
         .await
         .map_err(|error| DatabaseError::query("looking for the next run", error))?;
-    floor.note(&look, false);
     // Below zero: since then.
     let wait = seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO));
-    if look.window().is_none() && wait == Some(Duration::ZERO) {
-        // The claim that follows must see what this look saw.
-        floor.reset();
-    }
-    Ok(wait)
+    Ok(floor.answer(&look, wait))
 }
 
 /// A former owner that has not noticed yet may append while we look for the last number. Then our `taken_over` meets a

@@ -2,64 +2,77 @@
 //!
 //! What was claimed leaves dead entries in the indexes of the queue and of the owners. As long as any transaction in the
 //! database is older than they are, say a report or a backup, nobody may clear them away, and whoever reads such an index
-//! from its beginning steps over all of them. Such questions are asked less often the longer they take, so that together
-//! they never take more than a small part of the time.
+//! from its beginning steps over all of them. Such questions are asked less often once they take long, so that they take
+//! a small part of the time.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The part of the time that a question may take, as one in so many.
+/// The part of the time that a dear question may take, as one in so many.
 const SHARE: u32 = 100;
+
+/// The longest pause: what only this question finds must not wait for longer.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// What takes no longer is asked at its interval.
 const CHEAP: Duration = Duration::from_millis(20);
+
+/// A question is dear after so many answers in a row that took longer: one may only have met a busy machine.
+const PROOF: u32 = 3;
 
 /// Decides when a question is asked again.
 #[derive(Debug)]
 pub(crate) struct Pace {
     interval: Duration,
-    last: Mutex<Option<Asked>>,
+    asked: Mutex<Asked>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Asked {
-    at: Instant,
+    last: Option<Instant>,
     took: Duration,
+    n_dear: u32,
 }
 
 impl Pace {
     /// At most once in `interval`.
-    pub(crate) const fn new(interval: Duration) -> Self {
-        Self { interval, last: Mutex::new(None) }
+    pub(crate) fn new(interval: Duration) -> Self {
+        Self { interval, asked: Mutex::default() }
     }
 
-    /// Whether to ask now; who is told so asks and calls [`Pace::note`].
+    /// Whether to ask now; who is told so asks, and calls [`Pace::note`].
     pub(crate) fn is_due(&self) -> bool {
-        let mut last = self.lock();
-        let pause =
-            |took: Duration| if took > CHEAP { self.interval.max(took * SHARE) } else { self.interval };
-        let is_due = last.is_none_or(|last| last.at.elapsed() >= pause(last.took));
+        let is_due = self.due_in().is_zero();
         if is_due {
             // Others at the same time need not ask as well.
-            let took = last.map(|last| last.took).unwrap_or_default();
-            *last = Some(Asked { at: Instant::now(), took });
+            self.lock().last = Some(Instant::now());
         }
         is_due
     }
 
-    /// It was asked, and answered: it began then.
-    pub(crate) fn note(&self, began: Instant) {
-        *self.lock() = Some(Asked { at: Instant::now(), took: began.elapsed() });
+    /// How long until it is due; zero if it is.
+    pub(crate) fn due_in(&self) -> Duration {
+        let Asked { last, took, n_dear } = *self.lock();
+        let pause =
+            if n_dear >= PROOF { self.interval.max((took * SHARE).min(LONGEST)) } else { self.interval };
+        last.map_or(Duration::ZERO, |last| pause.saturating_sub(last.elapsed()))
+    }
+
+    /// It was asked, and answered after so long.
+    pub(crate) fn note(&self, took: Duration) {
+        let mut asked = self.lock();
+        let n_dear = if took > CHEAP { asked.n_dear.saturating_add(1) } else { 0 };
+        *asked = Asked { last: Some(Instant::now()), took, n_dear };
     }
 
     /// Asks again at once.
     pub(crate) fn reset(&self) {
-        *self.lock() = None;
+        self.lock().last = None;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Asked>> {
+    fn lock(&self) -> MutexGuard<'_, Asked> {
         // Plain values: a panic elsewhere cannot have left them half-changed.
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -68,14 +81,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_takes_long_is_asked_rarely_and_what_is_cheap_at_its_interval() {
-        let long_ago = |ago: u64| Instant::now().checked_sub(Duration::from_millis(ago)).unwrap();
+    fn what_takes_long_again_and_again_is_asked_rarely_and_all_else_at_its_interval() {
+        let (quick, slow) = (Duration::from_millis(1), Duration::from_secs(1));
         let pace = Pace::new(Duration::ZERO);
-        assert!(pace.is_due());
-        pace.note(Instant::now());
-        assert!(pace.is_due(), "it was cheap");
-        pace.note(long_ago(100));
-        assert!(!pace.is_due(), "a hundredth of the time is up in ten seconds");
+        for took in [quick, slow, slow, quick, slow, slow] {
+            assert!(pace.is_due());
+            pace.note(took);
+        }
+        assert!(pace.is_due(), "it was slow twice");
+        pace.note(slow);
+        assert!(!pace.is_due() && pace.due_in() > LONGEST / 2, "a hundredth of the time, but not for ever");
         pace.reset();
         assert!(pace.is_due());
         let pace = Pace::new(Duration::from_secs(3600));

@@ -2,7 +2,7 @@
 //!
 //! Reconciles: it reads what there is and moves it on, so that running it twice or on two instances is harmless.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use diesel::data_types::PgInterval;
 use diesel::pg::Pg;
@@ -14,6 +14,7 @@ use gathering_domain::{InstanceId, RunId, RunState};
 use uuid::Uuid;
 
 use crate::error::DatabaseError;
+use crate::pace::Pace;
 use crate::pool::Pool;
 use crate::schema::{instances, runs};
 
@@ -58,25 +59,29 @@ pub async fn recover_dead_instances(
     max_recoveries: i32,
     stuck_limit: Duration,
 ) -> Result<Recoveries, DatabaseError> {
-    look_for_dead(pool, max_recoveries, stuck_limit, true).await
+    look_for_dead(pool, max_recoveries, stuck_limit, None).await
 }
 
-/// The same; somebody is taken to drive if that is not to be asked.
+/// The same; somebody is taken to drive where `pace` says that it is not to be asked.
 pub(crate) async fn look_for_dead(
     pool: &Pool,
     max_recoveries: i32,
     stuck_limit: Duration,
-    asks_for_drivers: bool,
+    pace: Option<&Pace>,
 ) -> Result<Recoveries, DatabaseError> {
     let failed = |error| DatabaseError::query("recovering dead instances", error);
+    let (began, asks_for_drivers) = (Instant::now(), pace.is_none_or(Pace::is_due));
     let suspects = list_suspects(pool, Suspects::new(stuck_limit, asks_for_drivers)).await?;
-    let mut conn = pool.get().await?;
+    if let (Some(pace), true) = (pace, asks_for_drivers) {
+        pace.note(began.elapsed());
+    }
     let mut found = Recoveries::default();
     for (is_anyone_driving, suspect, lock_key, is_ended) in suspects {
         found.is_anyone_driving |= is_anyone_driving;
         match (suspect, lock_key) {
             (Some(stuck), _) if is_ended == Some(true) => found.stuck.push(stuck.into()),
             (Some(dead), Some(lock_key)) => {
+                let mut conn = pool.get().await?;
                 let recovered =
                     conn.transaction(async |conn| recover(conn, dead, lock_key, max_recoveries).await);
                 found.of.extend(recovered.await.map_err(failed)?);
@@ -211,11 +216,11 @@ async fn take_over(mut conn: &AsyncPgConnection, ids: &[Uuid], end: TakeOver) ->
                  ended_at = CASE WHEN $2 = 'failed' THEN now() END
              WHERE id = ANY ($1) RETURNING id, epoch, project_id, parent_run_id, state
          ), woken AS (
-             UPDATE runs SET available_at = now() FROM taken
+             UPDATE runs SET available_at = clock_timestamp() FROM taken
              WHERE runs.id = taken.parent_run_id AND taken.state = 'failed' AND runs.state IN ('running', 'waiting')
                  AND runs.id <> ALL ($1)
          ), abandoned AS (
-             UPDATE runs SET cancel_requested_at = coalesce(cancel_requested_at, now()), available_at = now()
+             UPDATE runs SET cancel_requested_at = coalesce(cancel_requested_at, now()), available_at = clock_timestamp()
              WHERE parent_run_id IN (SELECT id FROM taken WHERE state = 'failed')
                  AND runs.state IN ('queued', 'running', 'waiting') AND runs.id <> ALL ($1)
          ), announced AS (

@@ -178,15 +178,12 @@ impl RunStore for PgRunStore {
 
     async fn recover_dead_instances(&self, max_recoveries: i32) -> Result<Recovered, StoreError> {
         let Looks { anyone_driving, overdue, .. } = &*self.looks;
-        let (began, is_asked) = (Instant::now(), anyone_driving.is_due());
-        let mut found = look_for_dead(&self.pool, max_recoveries, self.stuck_limit, is_asked).await?;
-        if is_asked {
-            anyone_driving.note(began);
-        }
+        let mut found =
+            look_for_dead(&self.pool, max_recoveries, self.stuck_limit, Some(anyone_driving)).await?;
         if found.is_anyone_driving && overdue.is_due() {
             let began = Instant::now();
             found.stuck.extend(end_overdue_instances(&self.pool, self.stuck_limit).await?);
-            overdue.note(began);
+            overdue.note(began.elapsed());
         }
         for stuck in &found.stuck {
             tracing::warn!(instance.id = %stuck, "instance {stuck} is stuck: its session was ended");

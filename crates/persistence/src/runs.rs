@@ -159,11 +159,11 @@ const CANCEL: &str = "
             cancel_requested_at = coalesce(cancel_requested_at, now()),
             state = CASE WHEN epoch = 0 THEN 'cancelled' ELSE state END,
             ended_at = CASE WHEN epoch = 0 THEN now() END,
-            available_at = CASE WHEN epoch > 0 THEN now() END
+            available_at = CASE WHEN epoch > 0 THEN clock_timestamp() END
         WHERE id = $1 AND state IN ('queued', 'running', 'waiting')
         RETURNING id, project_id, parent_run_id, state
     ), woken AS (
-        UPDATE runs SET available_at = now() FROM cancelled
+        UPDATE runs SET available_at = clock_timestamp() FROM cancelled
         WHERE runs.id = cancelled.parent_run_id AND cancelled.state = 'cancelled'
             AND runs.state IN ('running', 'waiting')
     ), announced AS (

@@ -28,7 +28,7 @@ const WAKE: &str = "
             ORDER BY r.created_at LIMIT $4))
         ORDER BY runs.id FOR NO KEY UPDATE
     ), woken AS (
-        UPDATE runs SET available_at = now() FROM waiting
+        UPDATE runs SET available_at = clock_timestamp() FROM waiting
         WHERE runs.id = waiting.id AND waiting.state IN ('running', 'waiting')
             AND (waiting.available_at IS NULL OR waiting.available_at > now())
     )

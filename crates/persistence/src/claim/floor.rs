@@ -15,6 +15,9 @@ use crate::pace::Pace;
 /// How often the whole queue is looked at, if it is looked at.
 const WHOLE: Duration = Duration::from_secs(1);
 
+/// How often it is asked of the whole queue when the next run is due.
+const WHOLE_QUESTION: Duration = Duration::from_millis(200);
+
 /// How far before the last end a look begins: longer than the commit of a run that is accepted takes.
 const MARGIN: Duration = Duration::from_secs(2);
 
@@ -24,42 +27,70 @@ pub(crate) struct Floor {
     /// When a look began that found the end.
     found_end: Mutex<Option<Instant>>,
     whole: Pace,
+    whole_question: Pace,
 }
 
 /// A look that begins now.
 #[derive(Debug)]
 pub(crate) struct LookBack {
     began: Instant,
-    /// How far back it looks; everywhere if absent.
-    window: Option<Duration>,
+    /// The last end before it; it looks everywhere if absent.
+    end: Option<Instant>,
 }
 
 impl Default for Floor {
     fn default() -> Self {
-        Self { found_end: Mutex::default(), whole: Pace::new(WHOLE) }
+        Self {
+            found_end: Mutex::default(),
+            whole: Pace::new(WHOLE),
+            whole_question: Pace::new(WHOLE_QUESTION),
+        }
     }
 }
 
 impl LookBack {
-    /// How far back, for the database; null is everywhere.
+    /// How far back from now, for the database; null is everywhere. Each repetition looks back further.
     pub(crate) fn window(&self) -> Option<PgInterval> {
-        let micros = self.window?.as_micros();
+        let micros = (self.end?.elapsed() + MARGIN).as_micros();
         Some(PgInterval::from_microseconds(i64::try_from(micros).unwrap_or(i64::MAX)))
     }
 }
 
 impl Floor {
-    /// Where a look begins now.
+    /// Where a look begins now that takes what it finds.
     pub(crate) fn begin(&self) -> LookBack {
+        self.begin_by(&self.whole)
+    }
+
+    /// Where a look begins now that only asks when something will be there.
+    pub(crate) fn begin_question(&self) -> LookBack {
+        self.begin_by(&self.whole_question)
+    }
+
+    fn begin_by(&self, pace: &Pace) -> LookBack {
         let (began, end) = (Instant::now(), *self.lock());
-        let end = end.filter(|_| !self.whole.is_due());
-        LookBack { began, window: end.map(|end| end.elapsed() + MARGIN) }
+        let end = end.filter(|_| !pace.is_due());
+        LookBack { began, end }
+    }
+
+    /// What a question is answered with that found something in so long: one that did not see everything is to be put again
+    /// once it may. What is there already and was seen, the next look must see as well.
+    pub(crate) fn answer(&self, look: &LookBack, wait: Option<Duration>) -> Option<Duration> {
+        if look.end.is_some() {
+            let due_in = self.whole_question.due_in().max(Duration::from_millis(1));
+            return Some(wait.map_or(due_in, |wait| wait.min(due_in)));
+        }
+        self.whole_question.note(look.began.elapsed());
+        if wait == Some(Duration::ZERO) {
+            self.whole.reset();
+        }
+        wait
     }
 
     /// Takes note of a look that was answered, and whether it took everything that there was.
     pub(crate) fn note(&self, look: &LookBack, found_end: bool) {
-        if look.window.is_none() {
-            self.whole.note(look.began);
+        if look.end.is_none() {
+            self.whole.note(look.began.elapsed());
         }
         if found_end {
             *self.lock() = Some(look.began);

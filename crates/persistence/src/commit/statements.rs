@@ -259,7 +259,9 @@ const RELEASE: &str = "
                 WHEN r.state <> 'waiting' THEN NULL
                 WHEN runs.available_at IS NOT NULL OR EXISTS (
                     SELECT FROM release AS r2 JOIN runs AS child ON child.id = r2.run_id
-                    WHERE child.parent_run_id = runs.id AND r2.state NOT IN ('queued', 'waiting')) THEN now()
+                    WHERE child.parent_run_id = runs.id AND r2.state NOT IN ('queued', 'waiting')) THEN clock_timestamp()
+                -- Claims look for what has become available since they looked.
+                WHEN least(r.until, runs.deadline_at) < clock_timestamp() THEN clock_timestamp()
                 ELSE least(r.until, runs.deadline_at)
             END
         FROM release AS r
@@ -280,7 +282,7 @@ const APPEND: &str = ", appended AS (
             AND state IN ('running', 'waiting') AND id NOT IN (SELECT run_id FROM release)
         ORDER BY id FOR NO KEY UPDATE
     ), woken AS (
-        UPDATE runs SET available_at = now() FROM parent
+        UPDATE runs SET available_at = clock_timestamp() FROM parent
         -- Once is enough until it is claimed again: of many children only the first writes here. Whether it was claimed
         -- since this statement began, only the locked row tells.
         WHERE runs.id = parent.id AND (parent.available_at IS NULL OR parent.available_at > now())
@@ -291,7 +293,7 @@ const APPEND: &str = ", appended AS (
 
 /// Asks for the end of the children of runs that ended before them. Each passes it on to its own when it ends.
 const ABANDON: &str = ", abandoned AS (
-        UPDATE runs SET cancel_requested_at = coalesce(cancel_requested_at, now()), available_at = now()
+        UPDATE runs SET cancel_requested_at = coalesce(cancel_requested_at, now()), available_at = clock_timestamp()
         WHERE parent_run_id IN (SELECT id FROM released WHERE id = ANY (";
 
 const ABANDONED: &str = ")) AND state IN ('queued', 'running', 'waiting'))";
