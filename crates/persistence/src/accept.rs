@@ -12,6 +12,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::error::{DatabaseError, Refusal, violated};
+use crate::one_row::one_row;
 use crate::run_row::{Row, RunRow};
 use crate::runs::Runs;
 use crate::schema::runs;
@@ -118,8 +119,9 @@ pub(crate) async fn insert(
         ))
         .on_conflict_do_nothing()
         .returning(Row::as_returning())
-        .get_result(&mut conn)
+        .get_results(&mut conn)
         .await
+        .and_then(one_row)
         .optional()
 }
 

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::clock::interval;
 use crate::error::{DatabaseError, Refusal, violated};
+use crate::one_row::one_row;
 use crate::run_store::PgRunStore;
 use crate::schema::circuit_breakers;
 use crate::wake::Wake;
@@ -99,8 +100,9 @@ impl BreakerStore for PgRunStore {
             .bind::<SqlUuid, _>(run.as_uuid())
             .bind::<Integer, _>(i32::try_from(settings.failure_threshold).unwrap_or(i32::MAX))
             .bind::<Interval, _>(interval(settings.reset))
-            .get_result(&mut &*conn)
-            .await;
+            .get_results(&mut &*conn)
+            .await
+            .and_then(one_row);
         match noted {
             Ok(row) => {
                 self.wakes.wake(Wake::Breakers);
@@ -157,8 +159,9 @@ impl BreakerStore for PgRunStore {
                 circuit_breakers::updated_at.eq(now),
             ))
             .returning(Row::as_returning())
-            .get_result(&mut &*conn)
+            .get_results(&mut &*conn)
             .await
+            .and_then(one_row)
             .optional()
             .map_err(failed)?;
         if let Some(row) = won {

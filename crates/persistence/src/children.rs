@@ -22,6 +22,7 @@ use crate::accept::refused;
 use crate::claim::{CLAIM, ClaimedRow, ClaimedSql, push_claimant, repeat_on_fresh_entries};
 use crate::error::DatabaseError;
 use crate::graphs;
+use crate::one_row::one_row;
 use crate::run_store::PgRunStore;
 use crate::schema::{child_runs, runs};
 use crate::wake::Wake;
@@ -278,8 +279,9 @@ impl ChildRuns for PgRunStore {
     ) -> Result<(), StartChildrenError> {
         let conn = self.pool.get().await.map_err(StoreError::from)?;
         let depth: Option<i32> = Start::of(parent, bond, &children)
-            .get_result(&mut &*conn)
+            .get_results(&mut &*conn)
             .await
+            .and_then(one_row)
             .optional()
             .map_err(|error| StoreError::from(refused(error)))?;
         match depth {

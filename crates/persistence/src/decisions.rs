@@ -9,6 +9,7 @@ use gathering_dag_engine::{Decision, Decisions, StoreError};
 use gathering_domain::{NodeId, RunId, UserId};
 
 use crate::error::{DatabaseError, Refusal, violated};
+use crate::one_row::one_row;
 use crate::run_store::PgRunStore;
 use crate::runs::Runs;
 use crate::schema::node_decisions;
@@ -89,8 +90,9 @@ impl Runs {
             .bind::<Nullable<Text>, _>(&decision.comment)
             .bind::<SqlUuid, _>(decision.decided_by.as_uuid())
             .bind::<Text, _>(&decision.decided_as)
-            .get_result(&mut &*conn)
-            .await;
+            .get_results(&mut &*conn)
+            .await
+            .and_then(one_row);
         let answer = answer.map_err(|error| match violated(&error, Refusal::ForeignKey) {
             Some("node_decisions_decided_by_fkey") => DatabaseError::Missing { what: "the account" },
             _ => DatabaseError::query("recording a decision", error),

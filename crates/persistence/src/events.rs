@@ -10,6 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::error::DatabaseError;
+use crate::one_row::one_row;
 use crate::pool::Pool;
 use crate::schema::{events, project_members, projects};
 use crate::wake::{Wake, WakeBus};
@@ -81,8 +82,9 @@ impl Events {
                 events::data.eq(data),
             ))
             .returning(events::seq)
-            .get_result(&mut &*conn)
+            .get_results(&mut &*conn)
             .await
+            .and_then(one_row)
             .map_err(failed)?;
         self.wakes.wake(Wake::Events);
         Ok(seq)

@@ -30,6 +30,7 @@ mod local_runs;
 mod maintenance;
 mod members;
 mod migrate;
+mod one_row;
 mod overdue;
 mod pace;
 mod pipelines;

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::clock::clock_timestamp;
 use crate::error::DatabaseError;
+use crate::one_row::one_row;
 use crate::pool::Pool;
 use crate::schema::{login_throttles, refresh_tokens, revoked_tokens};
 
@@ -36,8 +37,9 @@ diesel::define_sql_function! {
 pub async fn ensure_journal_partitions(pool: &Pool, weeks: u8) -> Result<i32, DatabaseError> {
     let conn = pool.get().await?;
     diesel::select(run_journal_ensure_partitions(i32::from(weeks)))
-        .get_result(&mut &*conn)
+        .get_results(&mut &*conn)
         .await
+        .and_then(one_row)
         .map_err(|error| DatabaseError::query("making partitions of the journal", error))
 }
 
@@ -49,8 +51,9 @@ pub async fn ensure_journal_partitions(pool: &Pool, weeks: u8) -> Result<i32, Da
 pub async fn drop_journal_before(pool: &Pool, before: DateTime<Utc>) -> Result<i32, DatabaseError> {
     let conn = pool.get().await?;
     diesel::select(run_journal_drop_partitions(before))
-        .get_result(&mut &*conn)
+        .get_results(&mut &*conn)
         .await
+        .and_then(one_row)
         .map_err(|error| DatabaseError::query("dropping partitions of the journal", error))
 }
 

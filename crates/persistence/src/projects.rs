@@ -14,6 +14,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::error::{DatabaseError, Refusal, violated};
+use crate::one_row::one_row;
 use crate::pool::Pool;
 use crate::schema::{events, project_members, projects, runs};
 use crate::{audit, members};
@@ -281,8 +282,9 @@ impl Projects {
                 projects::updated_at.eq(diesel::dsl::now),
             ))
             .returning(Row::as_returning())
-            .get_result(&mut &*conn)
+            .get_results(&mut &*conn)
             .await
+            .and_then(one_row)
             .optional()
             .map_err(|error| DatabaseError::query("changing a project", error))?;
         row.map(Into::into).ok_or(DatabaseError::Missing { what: "the project" })
