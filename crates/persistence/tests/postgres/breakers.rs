@@ -11,7 +11,7 @@ use serde_json::json;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-async fn breaker(world: &World) -> BreakerKey {
+pub async fn breaker(world: &World) -> BreakerKey {
     let new = NewPipeline {
         name: "p".into(),
         description: String::new(),

@@ -8,12 +8,12 @@ use gathering_dag_engine::{Checkpoint, Claim, Decisions, Release, RunEnd, RunSto
 use gathering_domain::{NodeId, RunEvent, RunId, UserId, WaitingFor};
 use gathering_persistence::{Decided, NewDecision, PgAccountStore, Runs, WakeBus};
 
-async fn somebody(world: &World) -> UserId {
+pub async fn somebody(world: &World) -> UserId {
     let accounts = PgAccountStore::new(world.pool.clone());
     create_account(&accounts, "ada@example.org", RoleAtCreation::AdminIfFirst).await.unwrap().id
 }
 
-fn decision(by: UserId, approve: bool) -> NewDecision {
+pub fn decision(by: UserId, approve: bool) -> NewDecision {
     NewDecision {
         approve,
         comment: Some("looks good".into()),

@@ -5,6 +5,7 @@ mod accounts;
 mod breakers;
 mod budgets;
 mod children;
+mod committed;
 mod common;
 mod decisions;
 mod events;

@@ -1,0 +1,60 @@
+//! What is answered as done is committed. PostgreSQL makes the row of an answer before it commits, and may send it though
+//! the commit fails, or never comes because it is shut down at once.
+
+use std::time::Duration;
+
+use crate::breakers::breaker;
+use crate::common::World;
+use crate::decisions::{decision, somebody};
+use gathering_dag_engine::{Bond, BreakerStore, ChildRuns, NewChild, Parent, RunStore};
+use gathering_domain::{CircuitBreaker, RunId};
+use gathering_persistence::{Events, Projects, Runs, WakeBus};
+use serde_json::json;
+
+/// From now on no commit succeeds that has written to this table.
+async fn refuse_commits(world: &World, table: &str) {
+    let refuse = format!(
+        "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN RAISE EXCEPTION 'this commit fails'; END $$;
+         CREATE CONSTRAINT TRIGGER refuse AFTER INSERT OR UPDATE ON {table} DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION refuse()"
+    );
+    world.db.execute(&refuse).await;
+}
+
+#[tokio::test]
+async fn i7_a_run_or_a_start_of_runs_below_is_not_accepted_by_a_commit_that_fails() {
+    let world = World::new().await;
+    let owner = world.begin_instance().await;
+    let (new, parent) = (world.new_run().await, world.accept().await);
+    world.store.claim_run(owner, parent).await.unwrap().unwrap();
+    let graph = new.graph;
+    refuse_commits(&world, "runs").await;
+    assert!(world.store.enqueue(new).await.is_err());
+    let parent = Parent { run: parent, node: "each".parse().unwrap(), round: 0 };
+    let child = NewChild { item: 0, graph, input: json!({}), pipeline: None, deadline_at: None };
+    assert!(world.store.start(&parent, Bond::Item, vec![child]).await.is_err());
+    assert_eq!(world.count("SELECT count(*) FROM runs").await, 1);
+}
+
+#[tokio::test]
+async fn what_else_is_written_by_itself_is_not_answered_as_done_by_a_commit_that_fails() {
+    let world = World::new().await;
+    let (owner, run) = (world.begin_instance().await, world.accept().await);
+    let yes = decision(somebody(&world).await, true);
+    world.store.claim_run(owner, run).await.unwrap().unwrap();
+    let key = breaker(&world).await;
+    for table in ["events", "node_decisions", "projects", "circuit_breakers"] {
+        refuse_commits(&world, table).await;
+    }
+    let (pool, bus) = (world.pool.clone(), WakeBus::new());
+    let event = Events::new(pool.clone(), bus.clone()).append(None, "made.up", &json!({})).await;
+    assert!(event.is_err(), "{event:?}");
+    let decided = Runs::new(pool.clone(), bus).decide(run, &"a".parse().unwrap(), &yes).await;
+    assert!(decided.is_err(), "{decided:?}");
+    let renamed = Projects::new(pool).update(world.project, Some("another"), None).await;
+    assert!(renamed.is_err(), "{renamed:?}");
+    let settings = CircuitBreaker { failure_threshold: 1, reset: Duration::from_secs(1) };
+    let noted = world.store.note_failure(&key, RunId::new(), &settings).await;
+    assert!(noted.is_err(), "{noted:?}");
+}
