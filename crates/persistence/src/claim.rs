@@ -102,7 +102,7 @@ impl QueryFragment<Pg> for ClaimBatch {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         push_claimant(&mut out, &self.owner)?;
         out.push_sql(
-            "returned AS (SELECT id, priority, available_at FROM runs
+            "returned AS (SELECT id, priority FROM runs
                 WHERE state = 'queued' AND epoch > 0 AND available_at <= now() AND available_at < ",
         );
         push_from(&mut out, &self.window)?;

@@ -4,7 +4,7 @@
 
 use diesel_async::SimpleAsyncConnection as _;
 use gathering_auth::{AccountStore, AuditFilter, AuditKind, RoleAtCreation, SessionId, TokenId};
-use gathering_dag_engine::{Checkpoint, Release, RunStore as _};
+use gathering_dag_engine::{Checkpoint, NewRun, Release, RunStore as _};
 use gathering_domain::UserId;
 use gathering_persistence::testing::TestDb;
 use gathering_persistence::{
@@ -198,7 +198,7 @@ async fn who_claims_and_drives_does_not_read_what_was_claimed_long_before() {
 
 /// It is before where claims begin to look, and must not wait for the next look at the whole queue.
 #[tokio::test]
-async fn a_run_that_is_handed_back_is_claimed_at_once_whatever_its_age() {
+async fn a_run_that_is_handed_back_is_claimed_in_its_turn_whatever_its_age() {
     let world = World::new().await;
     let (here, there) = (world.begin_instance().await, world.begin_instance().await);
     fill_with_old(&world, 1).await;
@@ -208,10 +208,26 @@ async fn a_run_that_is_handed_back_is_claimed_at_once_whatever_its_age() {
     assert_eq!(store.claim(here, 10).await.unwrap(), []);
     let back = Checkpoint { claim, first_seq: 2, records: vec![], release: Some(Release::HandBack) };
     world.store.commit(&[back]).await.unwrap().remove(0).unwrap();
-    let wait = store.next_available_in().await.unwrap();
-    assert_eq!(wait, Some(std::time::Duration::ZERO));
-    let claimed = store.claim(here, 10).await.unwrap();
-    assert_eq!(claimed.iter().map(|run| run.claim.run).collect::<Vec<_>>(), [claim.run]);
+    let urgent = NewRun { priority: 10, ..world.new_run().await };
+    store.enqueue(urgent.clone()).await.unwrap();
+    let later = world.accept().await;
+    for run in [urgent.id, claim.run, later] {
+        let claimed = store.claim(here, 1).await.unwrap();
+        assert_eq!(claimed.iter().map(|run| run.claim.run).collect::<Vec<_>>(), [run]);
+    }
+}
+
+#[tokio::test]
+async fn who_asks_when_a_run_is_due_is_told_of_one_that_is_handed_back() {
+    let world = World::new().await;
+    let owner = world.begin_instance().await;
+    fill_with_old(&world, 1).await;
+    let claim = world.store.claim(owner, 10).await.unwrap().remove(0).claim;
+    let wait = world.store.next_available_in().await.unwrap();
+    assert!(wait.is_none_or(|wait| !wait.is_zero()), "{wait:?}");
+    let back = Checkpoint { claim, first_seq: 2, records: vec![], release: Some(Release::HandBack) };
+    world.store.commit(&[back]).await.unwrap().remove(0).unwrap();
+    assert_eq!(world.store.next_available_in().await.unwrap(), Some(std::time::Duration::ZERO));
 }
 
 /// Runs that were accepted a minute ago, and whose deadline has passed since.
