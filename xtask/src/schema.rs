@@ -10,7 +10,7 @@ use crate::process;
 use crate::table_macros;
 use crate::workspace::Workspace;
 
-const SCHEMA: &str = "crates/persistence/src/schema.rs";
+const SCHEMA: &str = "crates/persistence/src/db/schema.rs";
 const OPENAPI: &str = "docs/openapi.json";
 const DATABASE: &str = "gathering_schema";
 

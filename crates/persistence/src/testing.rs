@@ -8,10 +8,10 @@ use gathering_auth::testing::InspectAccounts;
 use gathering_auth::{AccountStore, AuditEvent, AuditFilter};
 use gathering_domain::{ExposeSecret, Secret};
 
-use crate::account_store::PgAccountStore;
-use crate::connect::ConnectOptions;
-use crate::migrate::Migrator;
-use crate::pool::{Pool, PoolSettings};
+use crate::accounts::store::PgAccountStore;
+use crate::db::connect::ConnectOptions;
+use crate::db::migrate::Migrator;
+use crate::db::pool::{Pool, PoolSettings};
 
 /// Names the cluster that tests make their schemas in.
 pub const TEST_DATABASE_URL: &str = "GATHERING_TEST_DATABASE_URL";

@@ -11,10 +11,10 @@ use gathering_tools::Network;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::metrics::Metrics;
-use super::outline::Outline;
-use super::problem::Problem;
-use super::stream::Streams;
+use crate::http::api::metrics::Metrics;
+use crate::http::api::outline::Outline;
+use crate::http::edge::problem::Problem;
+use crate::http::api::stream::Streams;
 use crate::instance::Identity;
 use crate::workspaces::Workspaces;
 

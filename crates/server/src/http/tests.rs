@@ -7,11 +7,11 @@ use actix_web::test::{TestRequest, init_service};
 use actix_web::{HttpResponse, web};
 use serde_json::Value;
 
-use super::body::{OpenBody, SMALL};
-use super::envelope::X_REQUEST_ID;
-use super::openapi::openapi_text;
-use super::problem::{PROBLEM_JSON, Problem};
-use super::server::application;
+use crate::http::edge::body::{OpenBody, SMALL};
+use crate::http::edge::envelope::X_REQUEST_ID;
+use crate::http::edge::openapi::openapi_text;
+use crate::http::edge::problem::{PROBLEM_JSON, Problem};
+use crate::http::server::application;
 
 /// Reads a small body, and tells what it read.
 async fn echo(body: OpenBody) -> Result<HttpResponse, Problem> {

@@ -1,0 +1,234 @@
+//! Being alive: one session of its own that holds an advisory lock for as long as the process lives.
+//!
+//! When a process dies, PostgreSQL ends its session and gives the lock back at once: whoever then gets it knows. Owns the
+//! `instances` rows. Never knows what the instance executes, only whether it executes anything.
+//!
+//! While it does, the session is asked for a sign of life every 2 seconds; while it does not, every 30: there is nothing
+//! to stop. That this is enough, although an instance may claim just when its session is gone:
+//!
+//! - The session ended and its end reached us: `lost` is cancelled at once, whatever the interval.
+//! - It ended without a word, as the host or the way to it vanished: our kernel asks more often than the server's and gives
+//!   up sooner (`PEER_PROBE`, `PEER_LIMIT`), so that `lost` is cancelled before the server gives the lock back.
+//! - Somebody took us for dead: the row is gone, and the claim, which goes through another connection, is refused by it.
+//! - Something between us and the server keeps our end open although the other is gone: the proof that comes with the
+//!   first run fails, at the latest after [`Liveness::SELF_FENCING_LIMIT`]. Until then two may execute the run, one of
+//!   which can write nothing, as after a process was only paused.
+//!
+//! A process that was stopped while it drove nothing owns nothing that could be taken over; it goes on where it was.
+
+mod keeper;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gathering_domain::InstanceId;
+use tokio::sync::watch;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Statement};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::db::connect::ConnectOptions;
+use crate::db::error::DatabaseError;
+use crate::db::keys::{LockOf, lock_key, wake_channel};
+use keeper::Proof;
+
+/// How often the kernel asks the database's for a sign of life of this session.
+const PEER_PROBE: Duration = Duration::from_secs(2);
+
+/// After how long without one it ends the session here.
+const PEER_LIMIT: Duration = Duration::from_secs(6);
+
+// The server counts from the last question that it heard, one `PEER_PROBE` at most before nothing came through any more;
+// ours may be found unanswered one `PEER_PROBE` late.
+const _: () = assert!(
+    PEER_LIMIT.as_secs() + 2 * PEER_PROBE.as_secs() < ConnectOptions::SILENT_PEER_LIMIT.as_secs(),
+    "the server would give the lock back before this instance knows"
+);
+
+/// What an instance tells about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceInfo {
+    /// The host that it runs on.
+    pub hostname: String,
+    /// Its process there.
+    pub pid: u32,
+    /// The program's version.
+    pub version: String,
+}
+
+/// The proof that this process is alive, and its identity for as long as the proof holds.
+///
+/// Dropping it ends the session, so that other instances take over at once; [`Liveness::close`] does so in order.
+#[derive(Debug)]
+pub struct Liveness {
+    instance: InstanceId,
+    channel: String,
+    client: Arc<Client>,
+    lost: CancellationToken,
+    is_driving: watch::Sender<bool>,
+    keeper: AbortOnDropHandle<()>,
+    driver: AbortOnDropHandle<()>,
+}
+
+impl Liveness {
+    /// From when on an instance that gets no answer takes itself for dead: sooner than the server does, because its
+    /// runs may be taken over from then on.
+    pub const SELF_FENCING_LIMIT: Duration =
+        ConnectOptions::SILENT_PEER_LIMIT.saturating_sub(Duration::from_secs(3));
+
+    /// How old the heartbeat of an instance that is well can be, as its row tells it: it is written every ten seconds
+    /// while runs are driven, else every thirty, and each time answered within [`Self::SELF_FENCING_LIMIT`].
+    pub const HEARTBEAT_LIMIT: Duration =
+        keeper::IDLE_PROOF_INTERVAL.saturating_add(Self::SELF_FENCING_LIMIT);
+
+    /// Opens the session (directly, not through a transaction pooler), takes the lock of a new identity and inserts
+    /// its row.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`] or [`DatabaseError::NoSchema`]; a row that may be left is recovered as dead.
+    pub async fn begin(options: &ConnectOptions, info: &InstanceInfo) -> Result<Self, DatabaseError> {
+        let (client, connection) = options.with_silent_peer_limit(PEER_PROBE, PEER_LIMIT).open().await?;
+        let lost = CancellationToken::new();
+        let ended = lost.clone();
+        let driver = AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::warn!(error = %error, "the liveness session ended");
+            }
+            ended.cancel();
+        }));
+        let instance = InstanceId::new();
+        let channel = register(&client, instance, info).await?;
+        let client = Arc::new(client);
+        let proofs = Proofs::prepare(&client)
+            .await
+            .map_err(|error| DatabaseError::session("registering this instance", error))?;
+        let asker = Asker { client: Arc::clone(&client), proofs, instance };
+        // Until somebody tells otherwise, runs may be driven that nobody told of.
+        let (is_driving, driving) = watch::channel(true);
+        let keeper = AbortOnDropHandle::new(tokio::spawn(keeper::keep(asker, driving, lost.clone())));
+        Ok(Self { instance, channel, client, lost, is_driving, keeper, driver })
+    }
+
+    /// The identity that the lock proves.
+    pub const fn instance(&self) -> InstanceId {
+        self.instance
+    }
+
+    /// Cancelled from the moment that the session ended or gave no sign of life for [`Self::SELF_FENCING_LIMIT`]:
+    /// everything that was claimed under this identity must stop.
+    pub fn lost(&self) -> CancellationToken {
+        self.lost.clone()
+    }
+
+    /// Says whether runs are driven under this identity: only then is its proof asked for all the time. Until told, it is
+    /// taken for granted.
+    pub fn set_driving(&self, is_driving: bool) {
+        self.is_driving.send_if_modified(|told| std::mem::replace(told, is_driving) != is_driving);
+    }
+
+    /// Says that this instance takes no more work.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`].
+    pub async fn announce_draining(&self) -> Result<(), DatabaseError> {
+        let sql = "UPDATE instances SET state = 'draining', heartbeat_at = now() WHERE id = $1";
+        self.execute(sql, "announcing that this instance drains").await
+    }
+
+    /// Ends the identity: deletes its row, unless runs still name it (they are then recovered by another instance),
+    /// and ends the session.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`]; the session is ended even so.
+    pub async fn close(self) -> Result<(), DatabaseError> {
+        let sql = "DELETE FROM instances WHERE id = $1 AND NOT EXISTS (SELECT FROM runs WHERE owner = $1)";
+        let deleted = self.execute(sql, "ending this instance").await;
+        // Nobody else knows when the runs that wait come due. Without it they look all the same, only later.
+        let parameters: [&(dyn ToSql + Sync); 1] = [&self.channel];
+        let notify = self.client.execute("SELECT pg_notify($1, 'r')", &parameters);
+        tokio::time::timeout(Self::SELF_FENCING_LIMIT, notify).await.ok();
+        self.keeper.abort();
+        let Self { client, keeper, driver, lost, .. } = self;
+        // Aborted just now: there is nothing to learn from how it ended.
+        keeper.await.ok();
+        drop(client);
+        driver.await.ok();
+        lost.cancel();
+        deleted
+    }
+
+    async fn execute(&self, sql: &'static str, doing: &'static str) -> Result<(), DatabaseError> {
+        let id = self.instance.as_uuid();
+        match tokio::time::timeout(Self::SELF_FENCING_LIMIT, self.client.execute(sql, &[&id])).await {
+            Ok(done) => done.map(|_| ()).map_err(|error| DatabaseError::session(doing, error)),
+            Err(elapsed) => Err(DatabaseError::session(doing, elapsed)),
+        }
+    }
+}
+
+/// Answers with the channel on which instances wake each other.
+async fn register(client: &Client, id: InstanceId, info: &InstanceInfo) -> Result<String, DatabaseError> {
+    let failed = |error| DatabaseError::session("registering this instance", error);
+    let schema: Option<String> =
+        client.query_one("SELECT current_schema()::text", &[]).await.map_err(failed)?.get(0);
+    let schema = schema.ok_or(DatabaseError::NoSchema)?;
+    let key = lock_key(&schema, LockOf::Instance(id));
+    // A host that vanishes says no farewell: the server is told to ask, as often as the client does.
+    let keepalives = "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; \
+                      SET statement_timeout = 0; SET idle_session_timeout = 0";
+    client.batch_execute(keepalives).await.map_err(failed)?;
+    // The lock before the row: nobody may see the row of an instance that looks dead.
+    client.execute("SELECT pg_advisory_lock($1)", &[&key]).await.map_err(failed)?;
+    client
+        .execute(
+            "INSERT INTO instances (id, lock_key, hostname, pid, version) VALUES ($1, $2, $3, $4, $5)",
+            &[
+                &id.as_uuid(),
+                &key,
+                &info.hostname,
+                &i32::try_from(info.pid).unwrap_or(i32::MAX),
+                &info.version,
+            ],
+        )
+        .await
+        .map_err(failed)?;
+    Ok(wake_channel(&schema))
+}
+
+/// The questions that are asked all the time, prepared: else each is three round trips.
+struct Proofs {
+    heartbeat: Statement,
+    is_there: Statement,
+}
+
+impl Proofs {
+    async fn prepare(client: &Client) -> Result<Self, tokio_postgres::Error> {
+        let heartbeat = client.prepare("UPDATE instances SET heartbeat_at = now() WHERE id = $1").await?;
+        let is_there = client.prepare("SELECT FROM instances WHERE id = $1").await?;
+        Ok(Self { heartbeat, is_there })
+    }
+}
+
+/// Asks on the session.
+struct Asker {
+    client: Arc<Client>,
+    proofs: Proofs,
+    instance: InstanceId,
+}
+
+impl keeper::Ask for Asker {
+    type Error = tokio_postgres::Error;
+
+    fn instance(&self) -> InstanceId {
+        self.instance
+    }
+
+    async fn ask(&self, proof: Proof) -> Result<bool, Self::Error> {
+        let statement = match proof {
+            Proof::IsThere => &self.proofs.is_there,
+            Proof::Heartbeat => &self.proofs.heartbeat,
+        };
+        Ok(self.client.execute(statement, &[&self.instance.as_uuid()]).await? == 1)
+    }
+}

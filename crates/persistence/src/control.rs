@@ -1,0 +1,6 @@
+//! What people make and change: projects and their members, pipelines, budgets.
+
+pub(crate) mod budgets;
+pub(crate) mod members;
+pub(crate) mod pipelines;
+pub(crate) mod projects;

@@ -1,0 +1,289 @@
+//! Pipelines and their versions.
+
+mod change;
+mod versions;
+
+use chrono::{DateTime, Utc};
+use diesel::dsl::not;
+use diesel::prelude::*;
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use gathering_auth::ProjectRole;
+use gathering_domain::{Digest, PipelineId, ProjectId, UserId};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::db::error::{DatabaseError, Refusal, violated};
+use crate::runs::graphs;
+use crate::db::pool::Pool;
+use crate::control::projects::{is_of_accounts, local_projects, parse_role};
+use crate::db::schema::{graphs as graphs_table, pipeline_versions, pipelines, project_members, projects};
+
+pub use change::{ExpectedPipeline, PipelineChange, PipelineDeletion, PipelineUpdate};
+pub use versions::{Definitions, PipelineVersion, VersionsPage};
+
+/// How much of a digest is in a revision: 64 bits, as nobody gains from making two of them equal.
+const REVISION_DIGITS: usize = 16;
+
+/// What a pipeline shall be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewPipeline {
+    /// What people call it.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// Whether it may start runs.
+    pub enabled: bool,
+    /// Its definition, checked, as its author wrote it; the digest is of this value.
+    pub definition: Value,
+}
+
+/// A pipeline as it stands, without its definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pipeline {
+    /// Which.
+    pub id: PipelineId,
+    /// Whose.
+    pub project: ProjectId,
+    /// What people call it.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// Whether it may start runs.
+    pub enabled: bool,
+    /// The latest version, from 1.
+    pub version: i32,
+    /// Since when, in UTC.
+    pub created_at: DateTime<Utc>,
+    /// When it was last changed, in UTC.
+    pub updated_at: DateTime<Utc>,
+}
+
+impl Pipeline {
+    /// What tells the pipeline as it stands from how it ever stood otherwise, its definition included: 18 or more visible
+    /// ASCII characters, the version first.
+    pub fn revision(&self) -> String {
+        let Self { id, project, name, description, enabled, version, created_at, updated_at } = self;
+        // A version's definition never changes, so its number stands for it.
+        let whole = json!([id, project, name, description, enabled, version, created_at, updated_at]);
+        let digest = Digest::of_json(&whole).to_string();
+        format!("{version}.{}", &digest[..REVISION_DIGITS])
+    }
+}
+
+/// A pipeline as one user finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PipelineSeen {
+    /// The pipeline.
+    pub pipeline: Pipeline,
+    /// The graph of its latest version.
+    pub graph: Digest,
+    /// The user's role in its project, if they are a member.
+    pub role: Option<ProjectRole>,
+}
+
+/// The pipelines. Cloning is cheap and shares the pool.
+#[derive(Debug, Clone)]
+pub struct Pipelines {
+    pool: Pool,
+}
+
+impl Pipelines {
+    /// The pipelines where `pool` leads.
+    pub const fn new(pool: Pool) -> Self {
+        Self { pool }
+    }
+
+    /// Creates a pipeline in its version 1.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Missing`] if there is no such project; nothing was created.
+    pub async fn create(
+        &self,
+        id: PipelineId,
+        project: ProjectId,
+        new: &NewPipeline,
+        author: Option<UserId>,
+    ) -> Result<Pipeline, DatabaseError> {
+        let mut conn = self.pool.get().await?;
+        let conn: &mut AsyncPgConnection = &mut conn;
+        let digest = Digest::of_json(&new.definition);
+        graphs::ensure(conn, digest, &new.definition).await?;
+        let created = conn.transaction(async |conn| {
+            let row = diesel::insert_into(pipelines::table)
+                .values((
+                    pipelines::id.eq(id.as_uuid()),
+                    pipelines::project_id.eq(project.as_uuid()),
+                    pipelines::name.eq(&new.name),
+                    pipelines::description.eq(&new.description),
+                    pipelines::enabled.eq(new.enabled),
+                    pipelines::version.eq(1),
+                ))
+                .returning(Row::as_returning())
+                .get_result::<Row>(conn)
+                .await?;
+            insert_version(conn, id, 1, digest, author).await?;
+            Ok(row)
+        });
+        created.await.map(Into::into).map_err(|error| match violated(&error, Refusal::ForeignKey) {
+            Some("pipelines_project_id_fkey") => DatabaseError::Missing { what: "the project" },
+            _ => DatabaseError::query("creating a pipeline", error),
+        })
+    }
+
+    /// The pipeline, if it is there.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`].
+    pub async fn find(&self, id: PipelineId) -> Result<Option<Pipeline>, DatabaseError> {
+        let conn = self.pool.get().await?;
+        let row: Option<Row> = pipelines::table
+            .find(id.as_uuid())
+            .select(Row::as_select())
+            .first(&mut &*conn)
+            .await
+            .optional()
+            .map_err(|error| DatabaseError::query("looking for a pipeline", error))?;
+        Ok(row.map(Into::into))
+    }
+
+    /// The pipeline as this user finds it, if it is there.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`] or [`DatabaseError::Corrupt`].
+    pub async fn find_for(
+        &self,
+        id: PipelineId,
+        user: UserId,
+    ) -> Result<Option<PipelineSeen>, DatabaseError> {
+        let conn = self.pool.get().await?;
+        let membership = project_members::project_id
+            .eq(pipelines::project_id)
+            .and(project_members::user_id.eq(user.as_uuid()));
+        let latest = pipeline_versions::pipeline_id
+            .eq(pipelines::id)
+            .and(pipeline_versions::version.eq(pipelines::version));
+        let row: Option<(Row, Vec<u8>, Option<String>)> = pipelines::table
+            .inner_join(pipeline_versions::table.on(latest))
+            .inner_join(projects::table)
+            .left_join(project_members::table.on(membership))
+            .filter(pipelines::id.eq(id.as_uuid()).and(is_of_accounts()))
+            .select((Row::as_select(), pipeline_versions::graph_digest, project_members::role.nullable()))
+            .first(&mut &*conn)
+            .await
+            .optional()
+            .map_err(|error| DatabaseError::query("looking for a pipeline", error))?;
+        row.map(|(row, digest, role)| {
+            let role = role.map(|role| parse_role(&role)).transpose()?;
+            Ok(PipelineSeen { pipeline: row.into(), graph: graph_digest(&digest)?, role })
+        })
+        .transpose()
+    }
+
+    /// The pipeline with the definition of its latest version, if it is there.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`].
+    pub async fn find_with_definition(
+        &self,
+        id: PipelineId,
+    ) -> Result<Option<(Pipeline, Value)>, DatabaseError> {
+        let conn = self.pool.get().await?;
+        let found: Option<(Row, Value)> = pipelines::table
+            .inner_join(pipeline_versions::table.inner_join(graphs_table::table))
+            .filter(pipelines::id.eq(id.as_uuid()).and(pipeline_versions::version.eq(pipelines::version)))
+            .select((Row::as_select(), graphs_table::definition))
+            .first(&mut &*conn)
+            .await
+            .optional()
+            .map_err(|error| DatabaseError::query("looking for a pipeline and its definition", error))?;
+        Ok(found.map(|(row, definition)| (row.into(), definition)))
+    }
+
+    /// At most `limit` pipelines, the newest first, of projects that the user is a member of (absent: all) and of this
+    /// project (absent: any). `before` is the last of the page before.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`].
+    pub async fn list(
+        &self,
+        visible_to: Option<UserId>,
+        project: Option<ProjectId>,
+        before: Option<PipelineId>,
+        limit: usize,
+    ) -> Result<Vec<Pipeline>, DatabaseError> {
+        let conn = self.pool.get().await?;
+        let mut query =
+            pipelines::table.filter(not(pipelines::project_id.eq_any(local_projects()))).into_boxed();
+        if let Some(user) = visible_to {
+            let own = project_members::table
+                .filter(project_members::user_id.eq(user.as_uuid()))
+                .select(project_members::project_id);
+            query = query.filter(pipelines::project_id.eq_any(own));
+        }
+        if let Some(project) = project {
+            query = query.filter(pipelines::project_id.eq(project.as_uuid()));
+        }
+        if let Some(before) = before {
+            query = query.filter(pipelines::id.lt(before.as_uuid()));
+        }
+        let rows: Vec<Row> = query
+            .order(pipelines::id.desc())
+            .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+            .select(Row::as_select())
+            .load(&mut &*conn)
+            .await
+            .map_err(|error| DatabaseError::query("listing pipelines", error))?;
+        Ok(rows.into_iter().map(Into::into).collect())
+    }
+}
+
+async fn insert_version(
+    mut conn: &AsyncPgConnection,
+    id: PipelineId,
+    version: i32,
+    digest: Digest,
+    author: Option<UserId>,
+) -> QueryResult<()> {
+    diesel::insert_into(pipeline_versions::table)
+        .values((
+            pipeline_versions::pipeline_id.eq(id.as_uuid()),
+            pipeline_versions::version.eq(version),
+            pipeline_versions::graph_digest.eq(digest.as_bytes().as_slice()),
+            pipeline_versions::created_by.eq(author.map(UserId::as_uuid)),
+        ))
+        .execute(&mut conn)
+        .await?;
+    Ok(())
+}
+
+fn graph_digest(stored: &[u8]) -> Result<Digest, DatabaseError> {
+    Digest::try_from(stored).map_err(|error| DatabaseError::corrupt("the graph of a pipeline", error))
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = pipelines)]
+struct Row {
+    id: Uuid,
+    project_id: Uuid,
+    name: String,
+    description: String,
+    enabled: bool,
+    version: i32,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl From<Row> for Pipeline {
+    fn from(row: Row) -> Self {
+        Self {
+            id: row.id.into(),
+            project: row.project_id.into(),
+            name: row.name,
+            description: row.description,
+            enabled: row.enabled,
+            version: row.version,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}

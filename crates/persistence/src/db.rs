@@ -1,0 +1,13 @@
+//! The ground: connections, migrations, errors and what every query needs.
+
+pub(crate) mod clock;
+pub(crate) mod connect;
+pub(crate) mod direct;
+pub(crate) mod error;
+pub(crate) mod keys;
+pub(crate) mod migrate;
+pub(crate) mod one_row;
+pub(crate) mod pace;
+pub(crate) mod pool;
+pub(crate) mod schema;
+pub(crate) mod stored_json;

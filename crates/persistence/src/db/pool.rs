@@ -1,0 +1,197 @@
+//! The bounded pool of connections for queries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool::managed::{self, Manager, Object, QueueMode};
+use diesel::OptionalExtension;
+use diesel_async::pooled_connection::deadpool::{Object as PoolObject, Pool as Deadpool};
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use futures::FutureExt;
+
+use crate::db::connect::ConnectOptions;
+use crate::db::direct::{DirectManager, PooledDirect, open_pool};
+use crate::db::error::DatabaseError;
+
+/// A connection that goes back to its pool when it is dropped. One that is dropped inside a transaction is closed.
+pub(crate) type PooledConnection = PoolObject<AsyncPgConnection>;
+
+diesel::define_sql_function! {
+    /// The schema in which an unqualified `CREATE` creates.
+    fn current_schema() -> diesel::sql_types::Nullable<diesel::sql_types::Text>;
+}
+
+/// The bounds of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolSettings {
+    /// The most connections at once; the engine has four of its own beside them.
+    pub max_size: usize,
+    /// How long a query waits for a free connection.
+    pub wait_timeout: Duration,
+    /// How long a single statement may take before the server ends it; zero is no limit.
+    pub statement_timeout: Duration,
+}
+
+impl Default for PoolSettings {
+    fn default() -> Self {
+        Self {
+            max_size: 16,
+            wait_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Connections for queries. Cloning is cheap and shares them.
+#[derive(Clone)]
+pub struct Pool {
+    inner: Deadpool<AsyncPgConnection>,
+    /// Opened when they are first used, for the few statements that the engine executes all the time.
+    commits: managed::Pool<DirectManager>,
+    claims: managed::Pool<DirectManager>,
+    schema: Arc<str>,
+    wait_timeout: Duration,
+}
+
+/// How busy a pool is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolStatus {
+    /// Connections that are open.
+    pub n_open: usize,
+    /// Of those, how many are free.
+    pub n_free: usize,
+    /// Tasks that wait for one.
+    pub n_waiting: usize,
+    /// The most that may be open.
+    pub max_size: usize,
+}
+
+impl Pool {
+    /// Makes a pool and one connection in it, to learn the schema.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`] or [`DatabaseError::NoSchema`]; no connection is left open.
+    pub async fn connect(options: ConnectOptions, settings: PoolSettings) -> Result<Self, DatabaseError> {
+        let inner = open(&options, settings)?;
+        let own = PoolSettings { max_size: 1, ..settings };
+        let mut pool = Self {
+            inner,
+            commits: open_pool(&options, PoolSettings { max_size: 3, ..own })?,
+            claims: open_pool(&options, own)?,
+            schema: "".into(),
+            wait_timeout: settings.wait_timeout,
+        };
+        pool.schema = pool.load_schema().await?.into();
+        Ok(pool)
+    }
+
+    async fn load_schema(&self) -> Result<String, DatabaseError> {
+        let conn = self.get().await?;
+        diesel::select(current_schema())
+            .get_result::<Option<String>>(&mut &*conn)
+            .await
+            .optional()
+            .map_err(|error| DatabaseError::query("asking for the schema", error))?
+            .flatten()
+            .ok_or(DatabaseError::NoSchema)
+    }
+
+    /// The name of the schema that holds the tables; lock keys and channels derive from it.
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// A free connection. Cancel: safe.
+    pub(crate) async fn get(&self) -> Result<PooledConnection, DatabaseError> {
+        self.get_from(&self.inner).await
+    }
+
+    /// One of the connections that checkpoints are written on, as many as are written at once: no request waits for it, and it waits for none. Cancel: safe.
+    pub(crate) async fn get_for_commits(&self) -> Result<PooledDirect, DatabaseError> {
+        self.get_from(&self.commits).await
+    }
+
+    /// The connection that the claim loop asks on. Cancel: safe.
+    pub(crate) async fn get_for_claims(&self) -> Result<PooledDirect, DatabaseError> {
+        self.get_from(&self.claims).await
+    }
+
+    async fn get_from<M>(&self, connections: &managed::Pool<M>) -> Result<Object<M>, DatabaseError>
+    where
+        M: Manager<Error: std::error::Error + Send + Sync + 'static>,
+    {
+        match tokio::time::timeout(self.wait_timeout, connections.get()).await {
+            Ok(Ok(conn)) => Ok(conn),
+            Ok(Err(error)) => Err(DatabaseError::session("getting a connection", error)),
+            Err(elapsed) => Err(DatabaseError::session("waiting for a free connection", elapsed)),
+        }
+    }
+
+    /// Asks the database for a sign of life.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unavailable`].
+    pub async fn ping(&self) -> Result<(), DatabaseError> {
+        let conn = self.get().await?;
+        diesel::select(diesel::dsl::sql::<diesel::sql_types::Integer>("1"))
+            .get_result::<i32>(&mut &*conn)
+            .await
+            .map(|_| ())
+            .map_err(|error| DatabaseError::query("asking for a sign of life", error))
+    }
+
+    /// How busy it is now, without the connections of the engine.
+    pub fn status(&self) -> PoolStatus {
+        let status = self.inner.status();
+        PoolStatus {
+            n_open: status.size,
+            n_free: status.available,
+            n_waiting: status.waiting,
+            max_size: status.max_size,
+        }
+    }
+
+    /// Closes the free connections now and the others when they are given back; who waits for one is refused.
+    pub fn close(&self) {
+        self.inner.close();
+        self.commits.close();
+        self.claims.close();
+    }
+}
+
+/// Makes a pool without a connection in it.
+fn open(
+    options: &ConnectOptions,
+    settings: PoolSettings,
+) -> Result<Deadpool<AsyncPgConnection>, DatabaseError> {
+    let mut config = ManagerConfig::default();
+    // A connection that was closed is noticed without a query; asking each time would double the round trips.
+    config.recycling_method = RecyclingMethod::Fast;
+    let options = options.clone();
+    config.custom_setup = Box::new(move |_url| {
+        let options = options.clone();
+        async move {
+            options.open_for_queries(settings.statement_timeout).await.map_err(|error| {
+                diesel::ConnectionError::CouldntSetupConfiguration(diesel::result::Error::QueryBuilderError(
+                    Box::new(error),
+                ))
+            })
+        }
+        .boxed()
+    });
+    let manager = AsyncDieselConnectionManager::new_with_config(String::new(), config);
+    Deadpool::builder(manager)
+        .max_size(settings.max_size.max(1))
+        // What was prepared, planned and read on a connection is used again at once; taking them in turn would spread the few
+        // statements of a quiet time over all of them, each of which would be slow at first.
+        .queue_mode(QueueMode::Lifo)
+        .build()
+        .map_err(|error| DatabaseError::session("making the connection pool", error))
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("schema", &self.schema).field("status", &self.status()).finish()
+    }
+}

@@ -1,0 +1,332 @@
+//! Taking runs from the queue.
+//!
+//! The statements here are written as SQL because the DSL has no lateral join, no data-modifying `WITH` and no
+//! `unnest`; as query types of their own they are prepared once per connection, which `sql_query` is not.
+
+mod floor;
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use diesel::data_types::PgInterval;
+use diesel::pg::Pg;
+use diesel::prelude::*;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::result::{DatabaseErrorKind, Error as QueryError};
+use diesel::sql_types::{
+    Array, BigInt, Bool, Bytea, Double, Interval, Json, Nullable, Text, Timestamptz, Uuid as SqlUuid,
+};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use gathering_dag_engine::{Claim, ClaimedRun};
+use gathering_domain::{Digest, InstanceId, InvalidId, RunId};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::db::error::DatabaseError;
+use crate::db::stored_json::StoredJson;
+pub(crate) use floor::Floor;
+
+/// How often a claim is repeated that met a journal entry written while it looked.
+const ATTEMPTS: usize = 5;
+
+pub(crate) type ClaimedRow = (
+    (Uuid, i64, Uuid, Vec<u8>, StoredJson, Option<Uuid>),
+    (Option<DateTime<Utc>>, bool, bool, bool, DateTime<Utc>, Option<Vec<String>>),
+);
+pub(crate) type ClaimedSql = (
+    (SqlUuid, BigInt, SqlUuid, Bytea, Json, Nullable<SqlUuid>),
+    (Nullable<Timestamptz>, Bool, Bool, Bool, Timestamptz, Nullable<Array<Text>>),
+);
+
+/// Who claims, as the first part of a `WITH`: nobody, if the instance was declared dead and its row is gone. The lock keeps
+/// the row there until the claim is committed, so that who declares the instance dead finds what it claimed.
+pub(crate) fn push_claimant<'b>(out: &mut AstPass<'_, 'b, Pg>, owner: &'b Uuid) -> QueryResult<()> {
+    out.push_sql("WITH args AS MATERIALIZED (SELECT id AS owner FROM instances WHERE id = ");
+    out.push_bind_param::<SqlUuid, _>(owner)?;
+    out.push_sql(" FOR KEY SHARE), ");
+    Ok(())
+}
+
+/// What every claim does with its candidates: the state is checked again (a candidate can be stale), the epoch rises,
+/// a run with an earlier owner gets its `taken_over` entry, and a first claim is an event and begins the run: it records the
+/// starts of the nodes that follow from nothing. `available_at` is null while
+/// a run is driven, so that who acts meanwhile can leave word there. `IS TRUE` hides the condition from the planner, so
+/// that rows are found by their ids.
+pub(crate) const CLAIM: &str = "
+    claimed AS (
+        UPDATE runs SET state = 'running', owner = args.owner, epoch = runs.epoch + 1, waiting_for = NULL,
+            available_at = NULL, started_at = coalesce(runs.started_at, now())
+        FROM args CROSS JOIN graphs
+        WHERE graphs.digest = runs.graph_digest AND runs.id = ANY (ARRAY(SELECT id FROM candidates ORDER BY id))
+            AND (runs.state IN ('queued', 'waiting')) IS TRUE
+        RETURNING runs.id, runs.epoch, runs.owner, runs.project_id, runs.graph_digest, runs.input, runs.pipeline_id,
+            runs.deadline_at, runs.cancel_requested_at IS NOT NULL AS is_cancel_requested,
+            runs.rerun_of IS NOT NULL AS is_rerun, runs.kind = 'item' AS is_item, runs.created_at, runs.priority,
+            CASE WHEN runs.epoch = 1 AND runs.rerun_of IS NULL AND runs.cancel_requested_at IS NULL
+                AND (runs.deadline_at IS NULL OR runs.deadline_at > now()) THEN graphs.first_nodes END AS begun
+    ), begun AS (
+        INSERT INTO run_journal (run_id, seq, node_id, attempt, kind, owner, epoch)
+        SELECT claimed.id, node.seq, node.id, 1, 'node_started', claimed.owner, claimed.epoch
+        FROM claimed CROSS JOIN LATERAL unnest(claimed.begun) WITH ORDINALITY AS node (id, seq)
+    ), taken_over AS (
+        INSERT INTO run_journal (run_id, seq, kind, owner, epoch)
+        SELECT id, coalesce((SELECT max(seq) FROM run_journal WHERE run_id = claimed.id), 0) + 1, 'taken_over', owner, epoch
+        FROM claimed WHERE epoch > 1 ORDER BY id
+    ), announced AS (
+        INSERT INTO events (project_id, type, subject) SELECT project_id, 'run.started', id FROM claimed WHERE epoch = 1
+    )
+    SELECT id, epoch, project_id, graph_digest, input, pipeline_id, deadline_at, is_cancel_requested, is_rerun, is_item,
+        created_at, begun
+    FROM claimed ORDER BY priority DESC, created_at, id";
+
+/// From when a look begins, as an expression of `window`.
+fn push_from<'b>(out: &mut AstPass<'_, 'b, Pg>, window: &'b Option<PgInterval>) -> QueryResult<()> {
+    out.push_sql("coalesce(now() - ");
+    out.push_bind_param::<Nullable<Interval>, _>(window)?;
+    out.push_sql("::interval, '-infinity')");
+    Ok(())
+}
+
+/// Claims from the queue. One ordered index range per priority: what waits for a later time is never looked at, nor what
+/// was available before the window, but for what was claimed before.
+#[derive(QueryId)]
+struct ClaimBatch {
+    owner: Uuid,
+    window: Option<PgInterval>,
+    limit: i64,
+}
+
+impl QueryFragment<Pg> for ClaimBatch {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        push_claimant(&mut out, &self.owner)?;
+        out.push_sql(
+            "returned AS (SELECT id, priority FROM runs
+                WHERE state = 'queued' AND epoch > 0 AND available_at <= now() AND available_at < ",
+        );
+        push_from(&mut out, &self.window)?;
+        out.push_sql(" ORDER BY available_at LIMIT ");
+        out.push_bind_param::<BigInt, _>(&self.limit)?;
+        out.push_sql(
+            " FOR NO KEY UPDATE SKIP LOCKED), candidates AS (
+                SELECT ready.id FROM generate_series(10, 1, -1) AS level (priority) CROSS JOIN LATERAL (
+                    SELECT id FROM returned WHERE returned.priority = level.priority
+                    UNION ALL SELECT id FROM (
+                        SELECT runs.id FROM runs
+                        WHERE runs.state IN ('queued', 'waiting') AND runs.priority = level.priority
+                            AND runs.available_at <= now() AND runs.available_at >= ",
+        );
+        push_from(&mut out, &self.window)?;
+        out.push_sql(" ORDER BY runs.available_at, runs.id LIMIT ");
+        out.push_bind_param::<BigInt, _>(&self.limit)?;
+        out.push_sql(" FOR NO KEY UPDATE SKIP LOCKED) AS recent) AS ready LIMIT ");
+        out.push_bind_param::<BigInt, _>(&self.limit)?;
+        out.push_sql("), ");
+        out.push_sql(CLAIM);
+        Ok(())
+    }
+}
+
+impl Query for ClaimBatch {
+    type SqlType = ClaimedSql;
+}
+
+/// Claims what has only its end before it. Each of the two kinds has a small index of its own, in whose order it is read;
+/// deadlines before the window are not looked at.
+#[derive(QueryId)]
+struct ClaimEnding {
+    owner: Uuid,
+    window: Option<PgInterval>,
+    limit: i64,
+}
+
+impl QueryFragment<Pg> for ClaimEnding {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        push_claimant(&mut out, &self.owner)?;
+        out.push_sql(
+            "cancelled AS (SELECT id FROM runs
+                WHERE state IN ('queued', 'waiting') AND cancel_requested_at IS NOT NULL ORDER BY id LIMIT ",
+        );
+        out.push_bind_param::<BigInt, _>(&self.limit)?;
+        out.push_sql(
+            " FOR NO KEY UPDATE SKIP LOCKED), overdue AS (SELECT id FROM runs
+                WHERE state IN ('queued', 'waiting') AND deadline_at <= now() AND deadline_at >= ",
+        );
+        push_from(&mut out, &self.window)?;
+        out.push_sql(" ORDER BY deadline_at LIMIT ");
+        out.push_bind_param::<BigInt, _>(&self.limit)?;
+        out.push_sql(
+            " FOR NO KEY UPDATE SKIP LOCKED), candidates AS (
+                SELECT id FROM (SELECT id FROM cancelled UNION SELECT id FROM overdue) AS ending LIMIT ",
+        );
+        out.push_bind_param::<BigInt, _>(&self.limit)?;
+        out.push_sql("), ");
+        out.push_sql(CLAIM);
+        Ok(())
+    }
+}
+
+impl Query for ClaimEnding {
+    type SqlType = ClaimedSql;
+}
+
+/// Claims one run, available or not.
+#[derive(QueryId)]
+struct ClaimOne {
+    owner: Uuid,
+    run: Uuid,
+}
+
+impl QueryFragment<Pg> for ClaimOne {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        push_claimant(&mut out, &self.owner)?;
+        out.push_sql("candidates AS (SELECT ");
+        out.push_bind_param::<SqlUuid, _>(&self.run)?;
+        out.push_sql("::uuid AS id), ");
+        out.push_sql(CLAIM);
+        Ok(())
+    }
+}
+
+impl Query for ClaimOne {
+    type SqlType = ClaimedSql;
+}
+
+/// Claims at most `limit` runs that are available, the most urgent first, then the oldest.
+pub(crate) async fn claim_batch(
+    conn: &AsyncPgConnection,
+    owner: InstanceId,
+    floor: &Floor,
+    limit: usize,
+) -> Result<Vec<ClaimedRun>, DatabaseError> {
+    let look = floor.begin();
+    let claimed = repeat_on_fresh_entries(owner, || {
+        let mut conn = conn;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let claim = ClaimBatch { owner: owner.as_uuid(), window: look.window(), limit };
+        async move { claim.load::<ClaimedRow>(&mut conn).await }.boxed()
+    })
+    .await?;
+    floor.note(&look, claimed.len() < limit);
+    Ok(claimed)
+}
+
+/// Claims at most `limit` runs that are to be cancelled or whose deadline has passed.
+pub(crate) async fn claim_ending(
+    conn: &AsyncPgConnection,
+    owner: InstanceId,
+    floor: &Floor,
+    limit: usize,
+) -> Result<Vec<ClaimedRun>, DatabaseError> {
+    let look = floor.begin();
+    let claimed = repeat_on_fresh_entries(owner, || {
+        let mut conn = conn;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let claim = ClaimEnding { owner: owner.as_uuid(), window: look.window(), limit };
+        async move { claim.load::<ClaimedRow>(&mut conn).await }.boxed()
+    })
+    .await?;
+    floor.note(&look, claimed.len() < limit);
+    Ok(claimed)
+}
+
+/// Claims this run if it is queued or waiting.
+pub(crate) async fn claim_one(
+    conn: &AsyncPgConnection,
+    owner: InstanceId,
+    run: RunId,
+) -> Result<Option<ClaimedRun>, DatabaseError> {
+    let claimed = repeat_on_fresh_entries(owner, || {
+        let mut conn = conn;
+        ClaimOne { owner: owner.as_uuid(), run: run.as_uuid() }.load::<ClaimedRow>(&mut conn).boxed()
+    });
+    Ok(claimed.await?.pop())
+}
+
+/// When a run can be claimed next. One look at the head of each priority's range, instead of a scan for the minimum.
+#[derive(QueryId)]
+struct NextAvailable {
+    window: Option<PgInterval>,
+}
+
+impl QueryFragment<Pg> for NextAvailable {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(
+            "SELECT extract(epoch FROM min(head.available_at) - now())::double precision AS seconds FROM (
+                 (SELECT available_at FROM runs WHERE state = 'queued' AND epoch > 0 AND available_at IS NOT NULL
+                  ORDER BY available_at LIMIT 1)
+                 UNION ALL SELECT head.available_at
+                 FROM generate_series(1, 10) AS level (priority) CROSS JOIN LATERAL (
+                     SELECT available_at FROM runs
+                     WHERE state IN ('queued', 'waiting') AND priority = level.priority AND available_at >= ",
+        );
+        push_from(&mut out, &self.window)?;
+        out.push_sql(" ORDER BY available_at LIMIT 1) AS head) AS head");
+        Ok(())
+    }
+}
+
+impl Query for NextAvailable {
+    type SqlType = Nullable<Double>;
+}
+
+/// How long until a run can be claimed, by the database's clock; zero when one can be now.
+pub(crate) async fn next_available_in(
+    mut conn: &AsyncPgConnection,
+    floor: &Floor,
+) -> Result<Option<Duration>, DatabaseError> {
+    let look = floor.begin_question();
+    let seconds: Option<f64> = NextAvailable { window: look.window() }
+        .get_result(&mut conn)
+        .await
+        .map_err(|error| DatabaseError::query("looking for the next run", error))?;
+    // Below zero: since then.
+    let wait = seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO));
+    Ok(floor.answer(&look, wait))
+}
+
+/// A former owner that has not noticed yet may append while we look for the last number. Then our `taken_over` meets a
+/// number that is taken, the whole claim is undone, and we look again.
+pub(crate) async fn repeat_on_fresh_entries<'a>(
+    owner: InstanceId,
+    claim: impl Fn() -> BoxFuture<'a, Result<Vec<ClaimedRow>, QueryError>>,
+) -> Result<Vec<ClaimedRun>, DatabaseError> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        match claim().await {
+            Err(QueryError::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) if attempts < ATTEMPTS => {}
+            rows => {
+                let rows = rows.map_err(|error| DatabaseError::query("claiming runs", error))?;
+                return rows.into_iter().map(|row| into_claimed(owner, row)).collect();
+            }
+        }
+    }
+}
+
+fn into_claimed(owner: InstanceId, row: ClaimedRow) -> Result<ClaimedRun, DatabaseError> {
+    let (
+        (run, epoch, project, graph, input, pipeline),
+        (deadline_at, cancel_requested, is_rerun, is_item, created_at, begun),
+    ) = row;
+    let begun = begun.into_iter().flatten().map(|node| node.parse());
+    let unreadable = input.0.as_ref().err().map(|error| format!("its input cannot be read: {error}"));
+    Ok(ClaimedRun {
+        claim: Claim { run: run.into(), owner, epoch },
+        project: project.into(),
+        graph: Digest::try_from(graph.as_slice())
+            .map_err(|error| DatabaseError::corrupt("the graph of a run", error))?,
+        input: input.0.unwrap_or(Value::Null),
+        unreadable,
+        deadline_at,
+        cancel_requested,
+        is_rerun,
+        pipeline: pipeline.map(Into::into),
+        is_item,
+        created_at,
+        begun: begun
+            .collect::<Result<_, InvalidId>>()
+            .map_err(|error| DatabaseError::corrupt("the first nodes of a graph", error))?,
+    })
+}

@@ -1,0 +1,136 @@
+//! What people decide about nodes that wait for them: the first decision about a node of a run stands.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel::sql_types::{Bool, Nullable, Text, Uuid as SqlUuid};
+use diesel_async::RunQueryDsl;
+use gathering_dag_engine::{Decision, Decisions, StoreError};
+use gathering_domain::{NodeId, RunId, UserId};
+
+use crate::db::error::{DatabaseError, Refusal, violated};
+use crate::db::one_row::one_row;
+use crate::runs::store::PgRunStore;
+use crate::runs::list::Runs;
+use crate::db::schema::node_decisions;
+use crate::cluster::wake::Wake;
+
+/// A decision that is to be recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewDecision {
+    /// Whether the node may go on.
+    pub approve: bool,
+    /// What they say to it; without NUL, which PostgreSQL cannot keep.
+    pub comment: Option<String>,
+    /// Who decides.
+    pub decided_by: UserId,
+    /// Who that is, as people know them; it outlives the account.
+    pub decided_as: String,
+}
+
+/// What became of a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decided {
+    /// It stands, and the run will look at it.
+    Recorded,
+    /// Somebody decided before, and that stands.
+    DecidedBefore,
+    /// The run has ended.
+    RunEnded,
+    /// There is no such run.
+    Missing,
+}
+
+/// The run is marked first, so that its end and a decision come one after the other. A queued run keeps its place in the
+/// queue: its nodes look when it is claimed.
+const DECIDE: &str = "
+    WITH woken AS (
+        UPDATE runs SET available_at = CASE WHEN state = 'queued' THEN available_at ELSE least(available_at, now()) END
+        WHERE id = $1 AND state IN ('queued', 'running', 'waiting')
+            AND NOT EXISTS (SELECT FROM node_decisions WHERE run_id = $1 AND node_id = $2)
+        RETURNING id
+    ), decided AS (
+        INSERT INTO node_decisions (run_id, node_id, approve, comment, decided_by, decided_as)
+        SELECT id, $2, $3, $4, $5, $6 FROM woken
+        ON CONFLICT DO NOTHING RETURNING run_id
+    )
+    SELECT EXISTS (SELECT FROM decided) AS is_recorded,
+        EXISTS (SELECT FROM woken) OR EXISTS (SELECT FROM node_decisions WHERE run_id = $1 AND node_id = $2)
+            AS is_decided,
+        EXISTS (SELECT FROM runs WHERE id = $1) AS is_there";
+
+#[derive(QueryableByName)]
+struct Answer {
+    #[diesel(sql_type = Bool)]
+    is_recorded: bool,
+    #[diesel(sql_type = Bool)]
+    is_decided: bool,
+    #[diesel(sql_type = Bool)]
+    is_there: bool,
+}
+
+impl Runs {
+    /// Records a decision about a node of a run that has not ended, and has the run look at it. Whether the node waits
+    /// for one, the caller knows.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Missing`] if the account is gone; nothing was recorded. [`DatabaseError::Unavailable`]: it may
+    /// or may not be recorded; a decision that was is then answered with [`Decided::DecidedBefore`].
+    pub async fn decide(
+        &self,
+        run: RunId,
+        node: &NodeId,
+        decision: &NewDecision,
+    ) -> Result<Decided, DatabaseError> {
+        let conn = self.pool.get().await?;
+        let answer: QueryResult<Answer> = diesel::sql_query(DECIDE)
+            .bind::<SqlUuid, _>(run.as_uuid())
+            .bind::<Text, _>(node.as_str())
+            .bind::<Bool, _>(decision.approve)
+            .bind::<Nullable<Text>, _>(&decision.comment)
+            .bind::<SqlUuid, _>(decision.decided_by.as_uuid())
+            .bind::<Text, _>(&decision.decided_as)
+            .get_results(&mut &*conn)
+            .await
+            .and_then(one_row);
+        let answer = answer.map_err(|error| match violated(&error, Refusal::ForeignKey) {
+            Some("node_decisions_decided_by_fkey") => DatabaseError::Missing { what: "the account" },
+            _ => DatabaseError::query("recording a decision", error),
+        })?;
+        if answer.is_recorded {
+            self.wakes.wake(Wake::Acts);
+            self.wakes.wake(Wake::Runs);
+        }
+        Ok(match answer {
+            Answer { is_recorded: true, .. } => Decided::Recorded,
+            Answer { is_decided: true, .. } => Decided::DecidedBefore,
+            Answer { is_there: true, .. } => Decided::RunEnded,
+            _ => Decided::Missing,
+        })
+    }
+}
+
+#[async_trait]
+impl Decisions for PgRunStore {
+    async fn find_decision(&self, run: RunId, node: &NodeId) -> Result<Option<Decision>, StoreError> {
+        let conn = self.pool.get().await?;
+        let row: Option<(bool, Option<String>, String, DateTime<Utc>)> = node_decisions::table
+            .find((run.as_uuid(), node.as_str()))
+            .select((
+                node_decisions::approve,
+                node_decisions::comment,
+                node_decisions::decided_as,
+                node_decisions::decided_at,
+            ))
+            .first(&mut &*conn)
+            .await
+            .optional()
+            .map_err(|error| DatabaseError::query("looking for a decision", error))?;
+        Ok(row.map(|(approve, comment, decided_by, decided_at)| Decision {
+            approve,
+            comment,
+            decided_by,
+            decided_at,
+        }))
+    }
+}

@@ -1,0 +1,128 @@
+//! A run as its row tells it.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use gathering_dag_engine::RunError;
+use gathering_domain::{Digest, PipelineId, ProjectId, RunId, RunState, ScheduleId, TaskId, WaitingFor};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::db::error::DatabaseError;
+use crate::db::schema::runs;
+use crate::db::stored_json::StoredJson;
+
+/// A run as it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunRow {
+    /// Which.
+    pub id: RunId,
+    /// Whose.
+    pub project: ProjectId,
+    /// Its definition.
+    pub graph: Digest,
+    /// A word for where it comes from.
+    pub kind: String,
+    /// What made it.
+    pub trigger: Value,
+    /// The pipeline and its version.
+    pub pipeline: Option<(PipelineId, i32)>,
+    /// The task that it works on.
+    pub task: Option<TaskId>,
+    /// The schedule that it belongs to.
+    pub schedule: Option<ScheduleId>,
+    /// The run that started it.
+    pub parent: Option<RunId>,
+    /// The run whose successes it reuses.
+    pub rerun_of: Option<RunId>,
+    /// Where it stands.
+    pub state: RunState,
+    /// What it waits for, while it waits.
+    pub waiting_for: Option<WaitingFor>,
+    /// What it was started with.
+    pub input: Value,
+    /// What it handed on.
+    pub output: Option<Value>,
+    /// Why it did not succeed.
+    pub error: Option<RunError>,
+    /// 1 to 10; the higher the sooner.
+    pub priority: i32,
+    /// How often its owner died.
+    pub recoveries: i32,
+    /// When it must have ended, in UTC.
+    pub deadline_at: Option<DateTime<Utc>>,
+    /// When somebody asked for its end, in UTC.
+    pub cancel_requested_at: Option<DateTime<Utc>>,
+    /// When it was accepted, in UTC.
+    pub created_at: DateTime<Utc>,
+    /// When it was first claimed, in UTC.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended, in UTC.
+    pub ended_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = runs)]
+pub(crate) struct Row {
+    id: Uuid,
+    project_id: Uuid,
+    graph_digest: Vec<u8>,
+    kind: String,
+    #[diesel(deserialize_as = StoredJson)]
+    trigger: Value,
+    pipeline_id: Option<Uuid>,
+    pipeline_version: Option<i32>,
+    task_id: Option<Uuid>,
+    schedule_id: Option<Uuid>,
+    parent_run_id: Option<Uuid>,
+    rerun_of: Option<Uuid>,
+    state: String,
+    waiting_for: Option<String>,
+    #[diesel(deserialize_as = StoredJson)]
+    input: Value,
+    output: Option<StoredJson>,
+    error: Option<Value>,
+    priority: i32,
+    recoveries: i32,
+    deadline_at: Option<DateTime<Utc>>,
+    cancel_requested_at: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
+    started_at: Option<DateTime<Utc>>,
+    ended_at: Option<DateTime<Utc>>,
+}
+
+impl TryFrom<Row> for RunRow {
+    type Error = DatabaseError;
+
+    fn try_from(row: Row) -> Result<Self, DatabaseError> {
+        let word = |error: String| DatabaseError::corrupt("the state of a run", error);
+        Ok(Self {
+            id: row.id.into(),
+            project: row.project_id.into(),
+            graph: Digest::try_from(row.graph_digest.as_slice())
+                .map_err(|error| DatabaseError::corrupt("the graph of a run", error))?,
+            kind: row.kind,
+            trigger: row.trigger,
+            pipeline: row.pipeline_id.map(PipelineId::from).zip(row.pipeline_version),
+            task: row.task_id.map(Into::into),
+            schedule: row.schedule_id.map(Into::into),
+            parent: row.parent_run_id.map(Into::into),
+            rerun_of: row.rerun_of.map(Into::into),
+            state: row.state.parse().map_err(word)?,
+            waiting_for: row.waiting_for.as_deref().map(str::parse).transpose().map_err(word)?,
+            input: row.input,
+            output: row.output.map(Value::from),
+            error: row
+                .error
+                .map(serde_json::from_value)
+                .transpose()
+                .map_err(|error| DatabaseError::corrupt("the error of a run", error))?,
+            priority: row.priority,
+            recoveries: row.recoveries,
+            deadline_at: row.deadline_at,
+            cancel_requested_at: row.cancel_requested_at,
+            created_at: row.created_at,
+            started_at: row.started_at,
+            ended_at: row.ended_at,
+        })
+    }
+}

@@ -1,0 +1,208 @@
+//! The engine's port on PostgreSQL: each method takes a connection and calls the function of its noun.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use gathering_dag_engine::{
+    ActedOn, Checkpoint, ClaimedRun, JournalEntry, NewRun, Recovered, RunStore, Seq, StoreError,
+};
+use gathering_domain::{Digest, InstanceId, RunId};
+use serde_json::Value;
+
+use crate::runs::accept::{Acceptance, RunOrigin};
+use crate::cluster::overdue::end_overdue_instances;
+use crate::db::pace::Pace;
+use crate::db::pool::Pool;
+use crate::runs::recover::{look_for_dead, release_undriven};
+use crate::runs::list::Runs;
+use crate::cluster::wake::{Wake, WakeBus};
+use crate::runs::{claim, commit, graphs, journal, list};
+
+/// [`RunStore`] on PostgreSQL. Cloning is cheap and shares the pool.
+#[derive(Debug, Clone)]
+pub struct PgRunStore {
+    pub(crate) pool: Pool,
+    pub(crate) wakes: WakeBus,
+    looks: Arc<Looks>,
+    stuck_limit: Duration,
+}
+
+/// What is asked again and again, and how far back or how often.
+#[derive(Debug)]
+struct Looks {
+    queue: claim::Floor,
+    deadlines: claim::Floor,
+    /// Whether any instance drives: if it is not asked, one may.
+    anyone_driving: Pace,
+    /// Who drives a run past its deadline: it is rare, and costs a look at each run that is driven.
+    overdue: Pace,
+}
+
+impl Default for Looks {
+    fn default() -> Self {
+        Self {
+            queue: claim::Floor::default(),
+            deadlines: claim::Floor::default(),
+            anyone_driving: Pace::new(Duration::ZERO),
+            overdue: Pace::new(Duration::from_secs(10)),
+        }
+    }
+}
+
+impl Looks {
+    /// Something was put back, so everything may have to be seen.
+    fn reset(&self) {
+        self.queue.reset();
+        self.deadlines.reset();
+    }
+}
+
+impl PgRunStore {
+    /// Keeps runs where `pool` leads, and wakes through `wakes` whoever may claim.
+    pub fn new(pool: Pool, wakes: WakeBus) -> Self {
+        Self { pool, wakes, looks: Arc::default(), stuck_limit: Self::STUCK_LIMIT }
+    }
+
+    /// After how long without a heartbeat an instance that owns runs counts as stuck, unless told otherwise.
+    pub const STUCK_LIMIT: Duration = Duration::from_secs(60);
+
+    /// Takes an instance that owns runs for stuck after `limit` without a heartbeat, or past the deadline of one: more than
+    /// [`Liveness::HEARTBEAT_LIMIT`](crate::Liveness::HEARTBEAT_LIMIT), or one that is well loses its session.
+    #[must_use]
+    pub fn with_stuck_limit(self, limit: Duration) -> Self {
+        Self { stuck_limit: limit, ..self }
+    }
+}
+
+#[async_trait]
+impl RunStore for PgRunStore {
+    async fn ensure_graph(&self, digest: Digest, definition: &Value) -> Result<(), StoreError> {
+        let conn = self.pool.get().await?;
+        Ok(graphs::ensure(&conn, digest, definition).await?)
+    }
+
+    async fn load_graph(&self, digest: Digest) -> Result<Value, StoreError> {
+        let conn = self.pool.get().await?;
+        Ok(graphs::load(&conn, digest).await?)
+    }
+
+    async fn enqueue(&self, run: NewRun) -> Result<(), StoreError> {
+        match Runs::new(self.pool.clone(), self.wakes.clone()).accept(&run, &RunOrigin::default()).await? {
+            Acceptance::Accepted(_) | Acceptance::AcceptedBefore(_) => Ok(()),
+            Acceptance::OtherRequest => Err(StoreError::Corrupt {
+                what: format!("run {}", run.id),
+                source: "a run without an idempotency key met one".into(),
+            }),
+        }
+    }
+
+    async fn claim(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
+        let mut own = self.pool.get_for_claims().await?;
+        let (conn, wire) = own.parts();
+        let claimed = wire.carry(claim::claim_batch(conn, owner, &self.looks.queue, limit)).await?;
+        self.wakes.appended(claimed.iter().map(|claimed| claimed.claim.run));
+        Ok(claimed)
+    }
+
+    async fn claim_ending(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
+        let mut own = self.pool.get_for_claims().await?;
+        let (conn, wire) = own.parts();
+        Ok(wire.carry(claim::claim_ending(conn, owner, &self.looks.deadlines, limit)).await?)
+    }
+
+    async fn claim_run(&self, owner: InstanceId, run: RunId) -> Result<Option<ClaimedRun>, StoreError> {
+        let mut own = self.pool.get_for_claims().await?;
+        let (conn, wire) = own.parts();
+        let claimed = wire.carry(claim::claim_one(conn, owner, run)).await?;
+        if claimed.is_some() {
+            self.wakes.appended(std::iter::once(run));
+            // Out of its turn, so nobody else knows that there is now somebody who may die with it.
+            self.wakes.wake(Wake::Runs);
+        }
+        Ok(claimed)
+    }
+
+    async fn load_journal(
+        &self,
+        run: RunId,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, StoreError> {
+        let conn = self.pool.get().await?;
+        Ok(journal::load(&conn, run, after, limit).await?)
+    }
+
+    async fn commit(&self, checkpoints: &[Checkpoint]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        if checkpoints.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut own = self.pool.get_for_commits().await?;
+        let (conn, wire) = own.parts();
+        let committed = wire.carry(commit::commit(conn, checkpoints)).await?;
+        self.wakes.appended(checkpoints.iter().map(|checkpoint| checkpoint.claim.run));
+        if committed.is_queue_changed {
+            self.wakes.wake(Wake::Runs);
+        }
+        if committed.is_acted {
+            self.wakes.wake(Wake::Acts);
+        }
+        if committed.is_run_ended {
+            self.wakes.wake(Wake::Events);
+        }
+        Ok(committed.answers)
+    }
+
+    async fn next_available_in(&self) -> Result<Option<Duration>, StoreError> {
+        let mut own = self.pool.get_for_claims().await?;
+        let (conn, wire) = own.parts();
+        Ok(wire.carry(claim::next_available_in(conn, &self.looks.queue)).await?)
+    }
+
+    async fn list_acted_on(&self, owner: InstanceId, driven: &[RunId]) -> Result<Vec<ActedOn>, StoreError> {
+        let mut own = self.pool.get_for_claims().await?;
+        let (conn, wire) = own.parts();
+        Ok(wire.carry(list::list_acted_on(conn, owner, driven)).await?)
+    }
+
+    async fn release_undriven(&self, owner: InstanceId, driven: &[RunId]) -> Result<usize, StoreError> {
+        let mut own = self.pool.get_for_claims().await?;
+        let (conn, wire) = own.parts();
+        let n_runs = wire.carry(release_undriven(conn, owner, driven)).await?;
+        if n_runs > 0 {
+            self.looks.reset();
+            self.wakes.wake(Wake::Runs);
+        }
+        Ok(n_runs)
+    }
+
+    async fn recover_dead_instances(&self, max_recoveries: i32) -> Result<Recovered, StoreError> {
+        let Looks { anyone_driving, overdue, .. } = &*self.looks;
+        let mut found =
+            look_for_dead(&self.pool, max_recoveries, self.stuck_limit, Some(anyone_driving)).await?;
+        if found.is_anyone_driving && overdue.is_due() {
+            let began = Instant::now();
+            found.stuck.extend(end_overdue_instances(&self.pool, self.stuck_limit).await?);
+            overdue.note(began.elapsed());
+        }
+        for stuck in &found.stuck {
+            tracing::warn!(instance.id = %stuck, "instance {stuck} is stuck: its session was ended");
+        }
+        for recovery in &found.of {
+            tracing::warn!(
+                instance.id = %recovery.instance,
+                n_requeued = recovery.requeued.len(),
+                n_failed = recovery.failed.len(),
+                "instance {} is dead: {} of its runs are queued again, {} failed",
+                recovery.instance, recovery.requeued.len(), recovery.failed.len(),
+            );
+        }
+        if !found.of.is_empty() {
+            self.looks.reset();
+            // Its runs are queued again, and nobody else knows when those that only wait come due.
+            self.wakes.wake(Wake::Runs);
+        }
+        let n_runs = found.of.iter().map(|recovery| recovery.requeued.len() + recovery.failed.len()).sum();
+        Ok(Recovered { n_runs, is_anyone_driving: found.is_anyone_driving })
+    }
+}

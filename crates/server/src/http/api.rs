@@ -1,0 +1,18 @@
+//! The nouns of the API: each file has its handlers and the views that they render.
+
+pub(crate) mod api_keys;
+pub(crate) mod audit;
+pub(crate) mod auth;
+pub(crate) mod budgets;
+pub(crate) mod files;
+pub(crate) mod health;
+pub(crate) mod members;
+pub(crate) mod metrics;
+pub(crate) mod outline;
+pub(crate) mod pipelines;
+pub(crate) mod projects;
+pub(crate) mod run_view;
+pub(crate) mod runs;
+pub(crate) mod stream;
+pub(crate) mod system;
+pub(crate) mod users;

@@ -1,0 +1,332 @@
+//! The files of a project's workspace: listed, read, written and removed.
+//!
+//! Owns the way from a request's path to a path in the workspace, and from the workspace's refusals to problems. A path
+//! is decoded once, here, from what stands on the wire; what it may be is for the workspace to say.
+
+mod download;
+mod upload;
+
+use std::io;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, ETag, EntityTag, Header as _, IfNoneMatch};
+use actix_web::{HttpRequest, HttpResponse, delete, get, put, web};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Utc};
+use gathering_auth::{Action, Caller};
+use gathering_domain::{Pointer, Problems};
+use gathering_tools::{
+    Entry, FileVersion, ListOptions, Precondition, Workspace, WorkspaceError, WorkspacePath,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::http::edge::caller::{Authenticated, authenticate};
+use crate::http::edge::conditions::Expected;
+use crate::http::edge::page::{self, Page};
+use crate::http::edge::problem::{Kind, Problem, ProblemView};
+use crate::http::edge::query::Query;
+use crate::http::state::AppState;
+use crate::workspaces::OpenWorkspaceError;
+use upload::Incoming;
+
+/// `/api/v1/projects/{id}/files/` has so many slashes; the file's path stands behind the last of them. Routing decodes
+/// none of them out of an escape, nor into one.
+const SLASHES_BEFORE_PATH: usize = 6;
+
+/// What a cursor of this list begins with.
+const CURSOR: &str = "files:";
+
+/// A file or a directory.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = File)]
+pub(crate) struct FileView {
+    /// From the workspace's root, with `/` between names.
+    #[schema(example = "reports/2026.md")]
+    path: String,
+    /// `file` or `directory`.
+    kind: &'static str,
+    /// In bytes; 0 for a directory.
+    size: u64,
+    modified_at: DateTime<Utc>,
+}
+
+impl FileView {
+    fn of(entry: Entry) -> Self {
+        let Entry { path, kind, size_bytes, modified_at, .. } = entry;
+        Self { path: path.to_string(), kind: kind.as_str(), size: size_bytes, modified_at }
+    }
+}
+
+/// Which files to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListFiles {
+    /// The directory; the root by default.
+    path: Option<String>,
+    /// `true` for what is in directories beneath, too; `false` by default.
+    recursive: Option<String>,
+    /// 1 to 200; 50 by default.
+    limit: Option<String>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// What is in a directory of the workspace, in the order of the names; a directory comes right before what is in it.
+#[utoipa::path(tag = "files", operation_id = "list_files", params(("id" = Uuid, Path), ListFiles), responses(
+    (status = 200, body = Page<FileView>),
+    (status = 403, description = "The path leads out", body = ProblemView, content_type = "application/problem+json"),
+    (status = 404, body = ProblemView, content_type = "application/problem+json"),
+    (status = 409, description = "It is no directory", body = ProblemView, content_type = "application/problem+json"),
+    (status = 422, body = ProblemView, content_type = "application/problem+json"),
+))]
+#[get("/projects/{id}/files")]
+pub(crate) async fn list(
+    state: web::Data<AppState>,
+    caller: Authenticated,
+    id: web::Path<String>,
+    query: Query<ListFiles>,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
+    let workspace = state.workspace(&caller.0, &id, Action::Read).await?;
+    let query = query.read()?;
+    let directory = directory_in(&query, &request)?;
+    let mut problems = Problems::new();
+    let limit = page::limit(query.limit.as_deref(), &mut problems);
+    let mut options = match query.recursive.as_deref() {
+        None | Some("false") => ListOptions::flat(),
+        Some("true") => ListOptions::recursive(),
+        Some(_) => {
+            problems.add(Pointer::root().join("recursive"), "must be `true` or `false`");
+            ListOptions::flat()
+        }
+    };
+    if let Some(text) = &query.cursor {
+        match cursor_of(text, &directory) {
+            Some(after) => options = options.after(after),
+            None => problems
+                .add(Pointer::root().join("cursor"), "must be the `next_cursor` of a page of this list"),
+        }
+    }
+    problems.into_result().map_err(Problem::invalid)?;
+    let listing = workspace.list(&directory, options.limit(limit)).await?;
+    let items = listing.items.into_iter().map(FileView::of).collect();
+    let next_cursor = listing.next.map(|after| URL_SAFE_NO_PAD.encode(format!("{CURSOR}{after}")));
+    Ok(HttpResponse::Ok().json(Page { items, next_cursor }))
+}
+
+/// A file's content. Ranges are answered one at a time; of several, the whole file.
+#[utoipa::path(tag = "files", operation_id = "read_file", params(
+    ("id" = Uuid, Path),
+    ("path" = String, Path, description = "From the workspace's root; may have `/` in it"),
+    ("Range" = Option<String>, Header, description = "`bytes=0-1023`, `bytes=1024-` or `bytes=-1024`"),
+    ("If-Range" = Option<String>, Header, description = "An `ETag`: the range only of this version, else the whole file"),
+    ("If-Match" = Option<String>, Header, description = "`ETag`s: only one of these versions"),
+    ("If-None-Match" = Option<String>, Header, description = "`ETag`s: only another version than these"),
+), responses(
+    (status = 200, body = Vec<u8>, content_type = "application/octet-stream", description = "The bytes, with `ETag`, `Last-Modified` and the type that the name suggests"),
+    (status = 206, body = Vec<u8>, content_type = "application/octet-stream", description = "The range that was asked for"),
+    (status = 304, description = "It is one of the versions in `If-None-Match`"),
+    (status = 403, description = "The path leads out", body = ProblemView, content_type = "application/problem+json"),
+    (status = 404, body = ProblemView, content_type = "application/problem+json"),
+    (status = 409, description = "It is a directory", body = ProblemView, content_type = "application/problem+json"),
+    (status = 412, body = ProblemView, content_type = "application/problem+json"),
+    (status = 416, body = ProblemView, content_type = "application/problem+json"),
+))]
+#[get("/projects/{id}/files/{path:.*}")]
+pub(crate) async fn show(
+    state: web::Data<AppState>,
+    caller: Authenticated,
+    id: web::Path<(String, String)>,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
+    let workspace = state.workspace(&caller.0, &id.0, Action::Read).await?;
+    let path = path_of(&request)?;
+    let file = workspace.open_file(&path).await?;
+    download::answer(&request, &path, file)
+}
+
+/// Writes a file, whole or not at all; what is missing of its directories is made. Who reads meanwhile gets the old
+/// content.
+#[utoipa::path(tag = "files", operation_id = "write_file", params(
+    ("id" = Uuid, Path),
+    ("path" = String, Path, description = "From the workspace's root; may have `/` in it"),
+    ("If-Match" = Option<String>, Header, description = "`ETag`s, or `*`: only in place of one of these versions, or of any"),
+    ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is no file yet"),
+), request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The bytes as they are"), responses(
+    (status = 201, description = "There was none; with its `ETag`"),
+    (status = 204, description = "It takes the place of another; with its `ETag`"),
+    (status = 403, description = "The path leads out", body = ProblemView, content_type = "application/problem+json"),
+    (status = 404, body = ProblemView, content_type = "application/problem+json"),
+    (status = 408, description = "Nothing came for 30 seconds, or too little on the whole", body = ProblemView, content_type = "application/problem+json"),
+    (status = 409, description = "There is a directory, or above it a file", body = ProblemView, content_type = "application/problem+json"),
+    (status = 412, body = ProblemView, content_type = "application/problem+json"),
+    (status = 413, body = ProblemView, content_type = "application/problem+json"),
+    (status = 415, description = "It has a content encoding", body = ProblemView, content_type = "application/problem+json"),
+    (status = 422, body = ProblemView, content_type = "application/problem+json"),
+))]
+#[put("/projects/{id}/files/{path:.*}")]
+pub(crate) async fn put(
+    state: web::Data<AppState>,
+    caller: Authenticated,
+    id: web::Path<(String, String)>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, Problem> {
+    let workspace = state.workspace(&caller.0, &id.0, Action::Write).await?;
+    let path = file_path_of(&request)?;
+    let precondition = precondition_of(&request)?;
+    let incoming = Incoming::of(&request, payload, state.max_file_bytes)?;
+    let upload = workspace.begin_write(&path, precondition, state.max_file_bytes).await?;
+    // What the caller may was looked at when the first bytes came, which may be hours ago.
+    let still_may = async || {
+        let caller = authenticate(&request).await?;
+        state.project(&caller, &id.0, Action::Write).await.map(drop)
+    };
+    let written = incoming.receive(upload, still_may).await?;
+    let mut response = if written.created { HttpResponse::Created() } else { HttpResponse::NoContent() };
+    Ok(response.insert_header(ETag(tag_of(&written.version))).finish())
+}
+
+/// Removes a file or an empty directory.
+#[utoipa::path(tag = "files", operation_id = "delete_file", params(
+    ("id" = Uuid, Path),
+    ("path" = String, Path, description = "From the workspace's root; may have `/` in it"),
+    ("If-Match" = Option<String>, Header, description = "`ETag`s: only one of these versions"),
+), responses(
+    (status = 204),
+    (status = 403, description = "The path leads out", body = ProblemView, content_type = "application/problem+json"),
+    (status = 404, body = ProblemView, content_type = "application/problem+json"),
+    (status = 409, description = "The directory is not empty", body = ProblemView, content_type = "application/problem+json"),
+    (status = 412, body = ProblemView, content_type = "application/problem+json"),
+    (status = 422, body = ProblemView, content_type = "application/problem+json"),
+))]
+#[delete("/projects/{id}/files/{path:.*}")]
+pub(crate) async fn delete(
+    state: web::Data<AppState>,
+    caller: Authenticated,
+    id: web::Path<(String, String)>,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
+    let workspace = state.workspace(&caller.0, &id.0, Action::Write).await?;
+    let path = path_of(&request)?;
+    workspace.remove_if(&path, precondition_of(&request)?).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+impl AppState {
+    /// The workspace of the project that this text names, if the caller may do `action` in it.
+    ///
+    /// # Errors
+    /// As [`AppState::project`].
+    async fn workspace(&self, caller: &Caller, id: &str, action: Action) -> Result<Workspace, Problem> {
+        let project = self.project(caller, id, action).await?;
+        Ok(self.workspaces.open(project).await?)
+    }
+}
+
+/// The path out of the request as it came: not out of what routing made of it, which is decoded in part.
+fn path_of(request: &HttpRequest) -> Result<WorkspacePath, Problem> {
+    Ok(WorkspacePath::from_percent_encoded(raw_path_of(request))?)
+}
+
+/// The same for a file that is to be: what ends like the path of a directory is none.
+fn file_path_of(request: &HttpRequest) -> Result<WorkspacePath, Problem> {
+    let path = path_of(request)?;
+    let raw = raw_path_of(request);
+    if raw.ends_with('/') || raw.to_ascii_lowercase().ends_with("%2f") {
+        return Err(Problem::invalid_field("path", "must be that of a file, without a `/` at its end"));
+    }
+    Ok(path)
+}
+
+fn raw_path_of(request: &HttpRequest) -> &str {
+    request.uri().path().splitn(SLASHES_BEFORE_PATH + 1, '/').nth(SLASHES_BEFORE_PATH).unwrap_or_default()
+}
+
+/// The directory out of the query, which has been decoded.
+fn directory_in(query: &ListFiles, request: &HttpRequest) -> Result<WorkspacePath, Problem> {
+    const REPLACEMENT: char = '\u{FFFD}';
+    let text = query.path.as_deref().unwrap_or_default();
+    // Decoding a query puts this in the place of bytes that are no UTF-8, unless somebody means it.
+    let is_meant = || request.query_string().to_ascii_uppercase().contains("%EF%BF%BD");
+    if text.contains(REPLACEMENT) && !is_meant() {
+        return Err(WorkspaceError::Escape.into());
+    }
+    Ok(text.parse::<WorkspacePath>()?)
+}
+
+/// Where a page of the list of `directory` ended.
+fn cursor_of(text: &str, directory: &WorkspacePath) -> Option<WorkspacePath> {
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+    let after: WorkspacePath = text.strip_prefix(CURSOR)?.parse().ok()?;
+    let is_beneath = match directory.as_str() {
+        "" => !after.is_root(),
+        above => after.as_str().strip_prefix(above).is_some_and(|rest| rest.starts_with('/')),
+    };
+    is_beneath.then_some(after)
+}
+
+fn tag_of(version: &FileVersion) -> EntityTag {
+    EntityTag::new_strong(version.as_str().to_owned())
+}
+
+/// What the file must be, for it to be changed.
+fn precondition_of(request: &HttpRequest) -> Result<Precondition, Problem> {
+    let malformed = |detail: &str| Err(Problem::new(Kind::Malformed, detail));
+    let has_none_match = request.headers().contains_key(header::IF_NONE_MATCH);
+    match Expected::of(request)? {
+        _ if has_none_match && request.headers().contains_key(header::IF_MATCH) => {
+            malformed("`If-Match` and `If-None-Match` cannot be combined")
+        }
+        Expected::Nothing if has_none_match => match IfNoneMatch::parse(request) {
+            Ok(IfNoneMatch::Any) => Ok(Precondition::Absent),
+            _ => malformed("`If-None-Match` must be `*` here"),
+        },
+        Expected::Nothing => Ok(Precondition::None),
+        Expected::Present => Ok(Precondition::Present),
+        Expected::OneOf(tags) => Ok(Precondition::Version(tags.into_iter().map(Into::into).collect())),
+    }
+}
+
+impl From<WorkspaceError> for Problem {
+    fn from(error: WorkspaceError) -> Self {
+        let detail = error.to_string();
+        match error {
+            WorkspaceError::Escape => Self::forbidden(detail),
+            WorkspaceError::InvalidPath { reason } => Self::invalid_field("path", reason),
+            WorkspaceError::NotFound { .. } => Self::new(Kind::NotFound, detail),
+            WorkspaceError::NotAFile { .. }
+            | WorkspaceError::NotADirectory { .. }
+            | WorkspaceError::NotEmpty { .. } => Self::conflict(detail),
+            WorkspaceError::PreconditionFailed { .. } => Self::new(Kind::PreconditionFailed, detail),
+            WorkspaceError::TooLarge { .. } => Self::new(Kind::TooLarge, detail),
+            WorkspaceError::Io { ref source, .. } => match source.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    Self::forbidden("the operating system does not let the server do this")
+                }
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::new(
+                    Kind::Other(StatusCode::INSUFFICIENT_STORAGE),
+                    "there is no room for this on the server",
+                ),
+                _ => Self::internal(error),
+            },
+            WorkspaceError::Panicked(_) => Self::internal(error),
+        }
+    }
+}
+
+impl From<OpenWorkspaceError> for Problem {
+    fn from(error: OpenWorkspaceError) -> Self {
+        match error {
+            OpenWorkspaceError::NoProject(_) => Self::not_found(),
+            OpenWorkspaceError::Database(error) => error.into(),
+            error @ OpenWorkspaceError::Workspace { .. } => Self::internal(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

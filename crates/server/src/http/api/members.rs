@@ -1,0 +1,152 @@
+//! Who is a member of a project: listed, added, given another role, removed.
+
+use actix_web::{HttpResponse, delete, get, put, web};
+use chrono::{DateTime, Utc};
+use gathering_auth::{Action, ProjectRole};
+use gathering_dag_engine::{Fields, Shape};
+use gathering_domain::{Problems, UserId};
+use gathering_persistence::Membership;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use crate::http::edge::body::{Body, FromFields, SMALL};
+use crate::http::edge::caller::Authenticated;
+use crate::http::edge::page::{self, List, Page};
+use crate::http::edge::problem::{Problem, ProblemView};
+use crate::http::edge::query::Query;
+use crate::http::state::{AppState, authorize_credential};
+
+/// A member of a project.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Member)]
+pub(crate) struct MemberView {
+    user_id: Uuid,
+    email: String,
+    name: String,
+    /// `owner`, `editor` or `viewer`.
+    role: &'static str,
+    /// Since when they are a member.
+    created_at: DateTime<Utc>,
+}
+
+impl From<Membership> for MemberView {
+    fn from(member: Membership) -> Self {
+        Self {
+            user_id: member.user.as_uuid(),
+            email: member.email.to_string(),
+            name: member.name,
+            role: member.role.as_str(),
+            created_at: member.created_at,
+        }
+    }
+}
+
+/// What somebody shall be in a project.
+#[derive(Debug, ToSchema)]
+pub(crate) struct PutMember {
+    /// `owner`, `editor` or `viewer`.
+    #[schema(value_type = String)]
+    role: ProjectRole,
+}
+
+impl FromFields for PutMember {
+    fn from_fields(fields: &mut Fields<'_>) -> Option<Self> {
+        let role = fields.required("role", Shape::Text).and_then(Value::as_str);
+        let role = page::id("role", role, fields.problems());
+        Some(Self { role: role? })
+    }
+}
+
+/// Which members to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListMembers {
+    /// 1 to 200; 50 by default.
+    limit: Option<String>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// The members of a project, in the order in which their accounts were made.
+#[utoipa::path(tag = "projects", operation_id = "list_members", params(("id" = Uuid, Path), ListMembers), responses(
+    (status = 200, body = Page<MemberView>),
+    (status = 404, body = ProblemView, content_type = "application/problem+json"),
+    (status = 422, body = ProblemView, content_type = "application/problem+json"),
+))]
+#[get("/projects/{id}/members")]
+pub(crate) async fn list(
+    state: web::Data<AppState>,
+    caller: Authenticated,
+    id: web::Path<String>,
+    query: Query<ListMembers>,
+) -> Result<HttpResponse, Problem> {
+    let project = state.project(&caller.0, &id, Action::Read).await?;
+    let query = query.read()?;
+    let mut problems = Problems::new();
+    let limit = page::limit(query.limit.as_deref(), &mut problems);
+    let after = page::cursor(List::Members, query.cursor.as_deref(), &mut problems);
+    problems.into_result().map_err(Problem::invalid)?;
+    let rows = state.projects.list_members(project, after.map(UserId::from), limit + 1).await?;
+    let key = |member: &Membership| member.user.as_uuid();
+    let page = Page::of(List::Members, rows, limit, key, MemberView::from);
+    Ok(HttpResponse::Ok().json(page))
+}
+
+/// Makes somebody a member, or gives a member another role.
+#[utoipa::path(tag = "projects", operation_id = "put_member", params(
+    ("id" = Uuid, Path, description = "The project"),
+    ("user_id" = Uuid, Path),
+), request_body = PutMember, responses(
+    (status = 204),
+    (status = 403, description = "For owners only", body = ProblemView, content_type = "application/problem+json"),
+    (status = 404, description = "No such project or account", body = ProblemView, content_type = "application/problem+json"),
+    (status = 409, description = "No owner would be left", body = ProblemView, content_type = "application/problem+json"),
+    (status = 422, body = ProblemView, content_type = "application/problem+json"),
+))]
+#[put("/projects/{id}/members/{user_id}")]
+pub(crate) async fn put(
+    state: web::Data<AppState>,
+    path: web::Path<(String, String)>,
+    body: Body,
+) -> Result<HttpResponse, Problem> {
+    let (caller, body) = body.receive(SMALL).await?;
+    let (project, user) = path.into_inner();
+    let project = state.project(&caller, &project, Action::Manage).await?;
+    let member: UserId = user.parse().map_err(|_| Problem::not_found())?;
+    let PutMember { role } = body.read().await?;
+    state.projects.put_member(project, member, role, &caller).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// Ends a membership. Owners end every one; everybody their own.
+#[utoipa::path(tag = "projects", operation_id = "remove_member", params(
+    ("id" = Uuid, Path, description = "The project"),
+    ("user_id" = Uuid, Path),
+), responses(
+    (status = 204),
+    (status = 403, body = ProblemView, content_type = "application/problem+json"),
+    (status = 404, description = "No such project or member", body = ProblemView, content_type = "application/problem+json"),
+    (status = 409, description = "No owner would be left", body = ProblemView, content_type = "application/problem+json"),
+))]
+#[delete("/projects/{id}/members/{user_id}")]
+pub(crate) async fn remove(
+    state: web::Data<AppState>,
+    caller: Authenticated,
+    path: web::Path<(String, String)>,
+) -> Result<HttpResponse, Problem> {
+    let (project, user) = path.into_inner();
+    let member: UserId = user.parse().map_err(|_| Problem::not_found())?;
+    let is_own = member == caller.0.user;
+    let project =
+        state.project(&caller.0, &project, if is_own { Action::Read } else { Action::Manage }).await?;
+    // Who leaves needs no role, but an API key that may only look ends nothing.
+    authorize_credential(&caller.0, Action::Manage)?;
+    if state.projects.remove_member(project, member, &caller.0).await? {
+        Ok(HttpResponse::NoContent().finish())
+    } else {
+        Err(Problem::not_found())
+    }
+}

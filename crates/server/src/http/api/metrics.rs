@@ -1,0 +1,182 @@
+//! The measures of this process: the recorder that all crates tell theirs, what is measured of requests, and the page
+//! for Prometheus.
+//!
+//! Owns the names of the server's own measures. Labels come from closed sets, so that no client can make measures.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use actix_web::http::{Method, StatusCode};
+use actix_web::{HttpResponse, get, web};
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+
+use crate::http::state::AppState;
+
+const REQUESTS: &str = "gathering_http_requests_total";
+const DURATION: &str = "gathering_http_request_duration_seconds";
+const RATE_LIMITED: &str = "gathering_rate_limited_total";
+const PASSWORDS: &str = "gathering_passwords_computed_total";
+const CONNECTIONS: &str = "gathering_db_connections";
+const WAITING: &str = "gathering_db_waiting";
+const RUNS_DRIVEN: &str = "gathering_runs_driven";
+
+/// The upper bounds of a histogram's buckets, in seconds.
+const BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// The recorder keeps every single duration until somebody sums them up, as each scrape does. Where nobody scrapes it
+/// is done after so many requests.
+const SUM_UP_AFTER: u64 = 4096;
+
+/// What was measured in this process. Cloning shares it.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    recorded: PrometheusHandle,
+    n_requests: Arc<AtomicU64>,
+}
+
+impl Metrics {
+    /// Begins to record what all crates measure. Whatever keeps its handles, such as a cache, must be made after this.
+    ///
+    /// # Errors
+    /// If the process has a recorder already.
+    pub(crate) fn install() -> anyhow::Result<Self> {
+        let (recorder, metrics) = Self::recorder()?;
+        metrics::set_global_recorder(recorder)?;
+        describe();
+        Ok(metrics)
+    }
+
+    fn recorder() -> Result<(PrometheusRecorder, Self), BuildError> {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Full(DURATION.to_owned()), &BUCKETS)?
+            .build_recorder();
+        let metrics = Self { recorded: recorder.handle(), n_requests: Arc::default() };
+        Ok((recorder, metrics))
+    }
+
+    /// Counts an answered request; the duration is that until the answer's head was ready.
+    pub(crate) fn count_request(&self, method: &Method, route: &str, status: StatusCode, took: Duration) {
+        let (method, route) = (method_label(method), route.to_owned());
+        let status = status.as_u16().to_string();
+        metrics::counter!(REQUESTS, "method" => method, "route" => route.clone(), "status" => status)
+            .increment(1);
+        metrics::histogram!(DURATION, "method" => method, "route" => route).record(took.as_secs_f64());
+        if self.n_requests.fetch_add(1, Ordering::Relaxed) % SUM_UP_AFTER == SUM_UP_AFTER - 1 {
+            self.recorded.run_upkeep();
+        }
+    }
+}
+
+/// A client may name its method as it likes.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// The measures of this instance, for Prometheus.
+#[utoipa::path(tag = "health", operation_id = "metrics", security(()), responses(
+    (status = 200, description = "Prometheus' text format", body = String, content_type = "text/plain"),
+))]
+#[get("/metrics")]
+pub(crate) async fn metrics_text(state: web::Data<AppState>) -> HttpResponse {
+    measure_state(&state);
+    HttpResponse::Ok()
+        .content_type("text/plain; version=0.0.4; charset=utf-8")
+        .body(state.metrics.recorded.render())
+}
+
+/// What is looked at instead of being counted.
+#[expect(clippy::cast_precision_loss, reason = "connections and runs are few")]
+fn measure_state(state: &AppState) {
+    let pool = state.pool.status();
+    let n_used = pool.n_open.saturating_sub(pool.n_free);
+    let n_unopened = pool.max_size.saturating_sub(pool.n_open);
+    for (label, n_connections) in [("used", n_used), ("free", pool.n_free), ("unopened", n_unopened)] {
+        metrics::gauge!(CONNECTIONS, "state" => label).set(n_connections as f64);
+    }
+    metrics::gauge!(WAITING).set(pool.n_waiting as f64);
+    metrics::counter!(PASSWORDS).absolute(state.auth.passwords().n_computed());
+    metrics::gauge!(RUNS_DRIVEN).set(state.identities.borrow().runner.n_driven() as f64);
+}
+
+fn describe() {
+    metrics::describe_counter!(REQUESTS, "Requests that were answered.");
+    metrics::describe_histogram!(
+        DURATION,
+        "How long requests took until the head of their answer was ready."
+    );
+    metrics::describe_counter!(RATE_LIMITED, "Requests that were refused because of a rate limit.");
+    metrics::describe_counter!(PASSWORDS, "Passwords that were hashed or verified.");
+    metrics::describe_gauge!(
+        CONNECTIONS,
+        "Database connections of the pool: used, free, and not opened yet."
+    );
+    metrics::describe_gauge!(WAITING, "Requests and services that wait for a database connection.");
+    metrics::describe_gauge!(RUNS_DRIVEN, "Runs that this instance drives.");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_counted_and_its_duration_falls_into_its_bucket() {
+        let (recorder, metrics) = Metrics::recorder().unwrap();
+        metrics::with_local_recorder(&recorder, || {
+            let count = |status: u16, millis| {
+                let status = StatusCode::from_u16(status).unwrap();
+                metrics.count_request(
+                    &Method::GET,
+                    "/api/v1/runs/{id}",
+                    status,
+                    Duration::from_millis(millis),
+                );
+            };
+            count(200, 3);
+            count(200, 30);
+            count(404, 20_000);
+        });
+        let text = metrics.recorded.render();
+        let labels = r#"method="GET",route="/api/v1/runs/{id}""#;
+        for line in [
+            format!(r#"{REQUESTS}{{{labels},status="200"}} 2"#),
+            format!(r#"{REQUESTS}{{{labels},status="404"}} 1"#),
+            format!(r#"{DURATION}_bucket{{{labels},le="0.0025"}} 0"#),
+            format!(r#"{DURATION}_bucket{{{labels},le="0.005"}} 1"#),
+            format!(r#"{DURATION}_bucket{{{labels},le="10"}} 2"#),
+            format!(r#"{DURATION}_bucket{{{labels},le="+Inf"}} 3"#),
+            format!("{DURATION}_count{{{labels}}} 3"),
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_client_cannot_make_labels() {
+        let (recorder, metrics) = Metrics::recorder().unwrap();
+        metrics::with_local_recorder(&recorder, || {
+            for name in ["BREW", "STEEP", "get"] {
+                let method = Method::from_bytes(name.as_bytes()).unwrap();
+                metrics.count_request(&method, "unknown", StatusCode::NOT_FOUND, Duration::ZERO);
+            }
+        });
+        let text = metrics.recorded.render();
+        assert!(
+            text.contains(&format!(r#"{REQUESTS}{{method="other",route="unknown",status="404"}} 3"#)),
+            "{text}"
+        );
+        assert!(!text.contains("BREW"), "{text}");
+    }
+}

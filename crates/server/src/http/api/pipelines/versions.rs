@@ -1,0 +1,93 @@
+//! The versions of a pipeline, listed.
+
+use actix_web::{HttpResponse, get, web};
+use chrono::{DateTime, Utc};
+use gathering_auth::Action;
+use gathering_domain::{Pointer, Problems};
+use gathering_persistence::{Definitions, PipelineVersion};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use crate::http::edge::caller::Authenticated;
+use crate::http::edge::page::{self, List, Page};
+use crate::http::edge::problem::{Problem, ProblemView};
+use crate::http::edge::query::Query;
+use crate::http::state::AppState;
+
+/// A version of a pipeline. It never changes.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PipelineVersion)]
+pub(crate) struct PipelineVersionView {
+    /// From 1.
+    version: i32,
+    created_at: DateTime<Utc>,
+    /// Who made it, if they still have an account.
+    created_by: Option<Uuid>,
+    /// As it was written; absent unless it is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Object, required = false)]
+    definition: Option<Value>,
+}
+
+impl From<PipelineVersion> for PipelineVersionView {
+    fn from(version: PipelineVersion) -> Self {
+        Self {
+            version: version.version,
+            created_at: version.created_at,
+            created_by: version.created_by.map(|user| user.as_uuid()),
+            definition: version.definition,
+        }
+    }
+}
+
+/// Which versions to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListVersions {
+    /// `true`: with their definitions; a page is shorter then when they are large. `false` by default.
+    definitions: Option<String>,
+    /// 1 to 200; 50 by default.
+    limit: Option<String>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// The versions of a pipeline, the latest first.
+#[utoipa::path(tag = "pipelines", operation_id = "list_pipeline_versions", params(("id" = Uuid, Path), ListVersions), responses(
+    (status = 200, body = Page<PipelineVersionView>),
+    (status = 404, body = ProblemView, content_type = "application/problem+json"),
+    (status = 422, body = ProblemView, content_type = "application/problem+json"),
+))]
+#[get("/pipelines/{id}/versions")]
+pub(crate) async fn list(
+    state: web::Data<AppState>,
+    caller: Authenticated,
+    id: web::Path<String>,
+    query: Query<ListVersions>,
+) -> Result<HttpResponse, Problem> {
+    let pipeline = state.pipeline(&caller.0, &id, Action::Read).await?.pipeline;
+    let query = query.read()?;
+    let mut problems = Problems::new();
+    let limit = page::limit(query.limit.as_deref(), &mut problems);
+    let before = page::cursor(List::Versions, query.cursor.as_deref(), &mut problems);
+    let definitions = match query.definitions.as_deref() {
+        None | Some("false") => Definitions::Omitted,
+        Some("true") => Definitions::Included,
+        Some(_) => {
+            problems.add(Pointer::root().join("definitions"), "must be `true` or `false`");
+            Definitions::Omitted
+        }
+    };
+    problems.into_result().map_err(Problem::invalid)?;
+    // One that is too large for a version leads to the latest.
+    let before = before.and_then(|key| i32::try_from(key.as_u128()).ok());
+    let page = state.pipelines.list_versions(pipeline.id, before, limit, definitions).await?;
+    let last = page.items.last().filter(|_| page.has_more);
+    let key = last.and_then(|last| u128::try_from(last.version).ok()).map(Uuid::from_u128);
+    let next_cursor = key.map(|key| page::encode(List::Versions, key));
+    let items: Vec<PipelineVersionView> = page.items.into_iter().map(Into::into).collect();
+    Ok(HttpResponse::Ok().json(Page { items, next_cursor }))
+}

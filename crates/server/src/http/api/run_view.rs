@@ -1,0 +1,264 @@
+//! A run and its nodes as they are shown.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use gathering_dag_engine::{IllegalRecord, JournalEntry, NodeFailure, NodeRun, NodeState, RunError};
+use gathering_domain::{NodeId, RunState, WaitingFor};
+use gathering_persistence::RunRow;
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::http::api::outline::Outline;
+
+/// One execution of a graph.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Run)]
+pub(crate) struct RunView {
+    pub(crate) id: Uuid,
+    /// A word for where it comes from, such as `pipeline`.
+    kind: String,
+    /// `queued`, `running`, `waiting`, `succeeded`, `failed`, `cancelled` or `timed_out`.
+    pub(crate) state: &'static str,
+    /// `timer`, `approval`, `child` or `budget_exceeded`, while it waits.
+    waiting_for: Option<&'static str>,
+    /// What made it.
+    #[schema(value_type = Object)]
+    trigger: Value,
+    project_id: Uuid,
+    pipeline_id: Option<Uuid>,
+    /// Of the pipeline.
+    version: Option<i32>,
+    schedule_id: Option<Uuid>,
+    parent_run_id: Option<Uuid>,
+    /// The run whose successes it reuses.
+    rerun_of: Option<Uuid>,
+    #[schema(value_type = Object)]
+    input: Value,
+    #[schema(value_type = Object)]
+    output: Option<Value>,
+    error: Option<RunErrorView>,
+    /// 1 to 10; the higher the sooner.
+    priority: i32,
+    created_at: DateTime<Utc>,
+    started_at: Option<DateTime<Utc>>,
+    ended_at: Option<DateTime<Utc>>,
+    /// When it must have ended.
+    deadline_at: Option<DateTime<Utc>>,
+    cancel_requested_at: Option<DateTime<Utc>>,
+    /// How often its instance died.
+    recoveries: i32,
+    /// What became of its nodes, in a topological order; absent in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    nodes: Option<Vec<NodeRunView>>,
+}
+
+/// Why a run did not succeed.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RunError)]
+pub(crate) struct RunErrorView {
+    /// A short stable word.
+    kind: String,
+    message: String,
+    /// The node that caused it, if one did.
+    node_id: Option<String>,
+}
+
+/// What became of one node of a run.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NodeRun)]
+pub(crate) struct NodeRunView {
+    node_id: String,
+    r#type: String,
+    /// `pending`, `running`, `retrying`, `waiting`, `succeeded`, `failed`, `skipped`, `cancelled` or `timed_out`.
+    state: &'static str,
+    /// The last attempt that began, from 1; 0 before the first.
+    attempt: i32,
+    #[schema(value_type = Object)]
+    output: Option<Value>,
+    error: Option<NodeErrorView>,
+    /// When the last attempt began.
+    started_at: Option<DateTime<Utc>>,
+    ended_at: Option<DateTime<Utc>>,
+    /// From the beginning of the last attempt to the end.
+    duration_ms: Option<i64>,
+}
+
+/// Why a node did not succeed.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NodeError)]
+pub(crate) struct NodeErrorView {
+    /// A short stable word.
+    kind: String,
+    message: String,
+    /// Whether trying again may help.
+    retryable: bool,
+}
+
+impl RunView {
+    /// A run without its nodes.
+    pub(crate) fn of(run: RunRow) -> Self {
+        Self {
+            id: run.id.as_uuid(),
+            kind: run.kind,
+            state: run.state.as_str(),
+            waiting_for: run.waiting_for.map(|waiting_for| waiting_for.as_str()),
+            trigger: run.trigger,
+            project_id: run.project.as_uuid(),
+            pipeline_id: run.pipeline.map(|(id, _)| id.as_uuid()),
+            version: run.pipeline.map(|(_, version)| version),
+            schedule_id: run.schedule.map(|id| id.as_uuid()),
+            parent_run_id: run.parent.map(|id| id.as_uuid()),
+            rerun_of: run.rerun_of.map(|id| id.as_uuid()),
+            input: run.input,
+            output: run.output,
+            error: run.error.map(RunErrorView::of),
+            priority: run.priority,
+            created_at: run.created_at,
+            started_at: run.started_at,
+            ended_at: run.ended_at,
+            deadline_at: run.deadline_at,
+            cancel_requested_at: run.cancel_requested_at,
+            recoveries: run.recoveries,
+            nodes: None,
+        }
+    }
+
+    /// A run with its nodes in the graph's order.
+    pub(crate) fn with_nodes(run: RunRow, outline: &Outline, mut folded: NodeRuns) -> Self {
+        let (state, ended_at) = (run.state, run.ended_at);
+        let nodes = outline.nodes.iter().map(|(id, node_type)| {
+            let node = id.parse::<NodeId>().ok().and_then(|id| folded.0.remove(&id)).unwrap_or_default();
+            NodeRunView::of(id, node_type, node, state, ended_at)
+        });
+        let nodes = nodes.collect();
+        Self { nodes: Some(nodes), ..Self::of(run) }
+    }
+}
+
+impl RunErrorView {
+    fn of(error: RunError) -> Self {
+        Self { kind: error.kind, message: error.message, node_id: error.node_id }
+    }
+}
+
+impl NodeRunView {
+    /// In a run that has ended nothing more happens: what was not resolved ended with it.
+    fn of(
+        id: &str,
+        node_type: &str,
+        node: NodeRun,
+        run: RunState,
+        run_ended_at: Option<DateTime<Utc>>,
+    ) -> Self {
+        let cut_off = run.is_terminal() && !node.state.is_resolved();
+        let state = if cut_off { NodeState::Cancelled } else { node.state };
+        let ended_at = node.ended_at.or(run_ended_at.filter(|_| cut_off && node.started_at.is_some()));
+        let duration = node.started_at.zip(ended_at).map(|(from, to)| (to - from).num_milliseconds().max(0));
+        Self {
+            node_id: id.to_owned(),
+            r#type: node_type.to_owned(),
+            state: state.as_str(),
+            attempt: node.attempt,
+            output: node.output,
+            error: node.failure.map(NodeErrorView::of),
+            started_at: node.started_at,
+            ended_at,
+            duration_ms: duration,
+        }
+    }
+}
+
+impl NodeErrorView {
+    fn of(failure: NodeFailure) -> Self {
+        Self { kind: failure.kind, message: failure.message, retryable: failure.retryable }
+    }
+}
+
+/// The nodes that a journal speaks of, folded page by page.
+#[derive(Debug, Default)]
+pub(crate) struct NodeRuns(HashMap<NodeId, NodeRun>);
+
+impl NodeRuns {
+    /// Takes in the next entries.
+    pub(crate) fn apply(&mut self, entries: &[JournalEntry]) -> Result<(), IllegalRecord> {
+        for entry in entries {
+            if let Some(node) = &entry.record.node {
+                let node = self.0.entry(node.clone()).or_default();
+                node.apply(&entry.record.event, entry.record.attempt, entry.at)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this node waits for a decision.
+    pub(crate) fn is_waiting_for_approval(&self, node: &NodeId) -> bool {
+        self.0.get(node).is_some_and(|node| {
+            node.state == NodeState::Waiting && node.waiting_for == Some(WaitingFor::Approval)
+        })
+    }
+}
+
+/// One entry of a run's journal.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = JournalEntry)]
+pub(crate) struct JournalEntryView {
+    /// Its place, from 1 without gaps.
+    seq: i64,
+    /// A word such as `node_started` or `effect_done`.
+    kind: &'static str,
+    /// The node; absent for what happened to the run as a whole.
+    node_id: Option<String>,
+    /// Which item of a `map`; 0 outside of one.
+    iteration: i32,
+    /// Which attempt, from 1; 0 where there is none.
+    attempt: i32,
+    /// What belongs to its kind.
+    #[schema(value_type = Object)]
+    payload: Option<Value>,
+    /// The instance that wrote it.
+    instance_id: Option<Uuid>,
+    /// The claim under which it was written.
+    epoch: i64,
+    at: DateTime<Utc>,
+}
+
+impl JournalEntryView {
+    pub(crate) fn of(entry: JournalEntry) -> Self {
+        Self {
+            seq: entry.seq,
+            kind: entry.record.event.kind(),
+            node_id: entry.record.node.map(String::from),
+            iteration: entry.record.iteration,
+            attempt: entry.record.attempt,
+            payload: entry.record.event.payload(),
+            instance_id: entry.owner.map(|owner| owner.as_uuid()),
+            epoch: entry.epoch,
+            at: entry.at,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(state: NodeState, run: RunState) -> &'static str {
+        let mut node = NodeRun::default();
+        node.state = state;
+        NodeRunView::of("a", "trigger", node, run, None).state
+    }
+
+    #[test]
+    fn in_a_run_that_has_ended_no_node_looks_alive() {
+        let unresolved = [NodeState::Pending, NodeState::Running, NodeState::Retrying, NodeState::Waiting];
+        for run in RunState::TERMINAL {
+            assert!(unresolved.iter().all(|state| shown(*state, run) == "cancelled"));
+            assert_eq!(shown(NodeState::Skipped, run), "skipped");
+        }
+        assert!(unresolved.iter().all(|state| shown(*state, RunState::Running) == state.as_str()));
+    }
+}

@@ -1,0 +1,192 @@
+//! Runs: accepted, listed, shown, asked to stop.
+
+mod accept;
+pub(crate) mod decide;
+pub(crate) mod rerun;
+pub(crate) mod start;
+pub(crate) mod top_up;
+
+use actix_web::{HttpResponse, get, post, web};
+use gathering_auth::{Action, Caller};
+use gathering_dag_engine::JournalEntry;
+use gathering_domain::{Problems, RunId, RunState};
+use gathering_persistence::{CancelRequest, RunFilter, RunRow};
+use serde::Deserialize;
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use crate::http::edge::caller::Authenticated;
+use crate::http::edge::page::{self, List, Page};
+use crate::http::edge::problem::{Problem, ProblemView};
+use crate::http::edge::query::Query;
+use crate::http::api::run_view::{JournalEntryView, NodeRuns, RunView};
+use crate::http::state::{AppState, visible_to};
+
+const JOURNAL_PAGE: usize = 5000;
+
+/// Which runs to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListRuns {
+    /// Only in this state.
+    state: Option<String>,
+    /// Only of this pipeline.
+    pipeline_id: Option<String>,
+    /// Only of this schedule.
+    schedule_id: Option<String>,
+    /// Only of this project.
+    project_id: Option<String>,
+    /// 1 to 200; 50 by default.
+    limit: Option<String>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// The runs that the caller may see, the newest first.
+#[utoipa::path(tag = "runs", operation_id = "list_runs", params(ListRuns), responses(
+    (status = 200, body = Page<RunView>),
+    (status = 422, body = ProblemView, content_type = "application/problem+json"),
+))]
+#[get("/runs")]
+pub(crate) async fn list(
+    state: web::Data<AppState>,
+    caller: Authenticated,
+    query: Query<ListRuns>,
+) -> Result<HttpResponse, Problem> {
+    let query = query.read()?;
+    let mut problems = Problems::new();
+    let limit = page::limit(query.limit.as_deref(), &mut problems);
+    let filter = RunFilter {
+        visible_to: visible_to(&caller.0)?,
+        project: page::id("project_id", query.project_id.as_deref(), &mut problems),
+        pipeline: page::id("pipeline_id", query.pipeline_id.as_deref(), &mut problems),
+        schedule: page::id("schedule_id", query.schedule_id.as_deref(), &mut problems),
+        state: page::id::<RunState>("state", query.state.as_deref(), &mut problems),
+        before: page::cursor(List::Runs, query.cursor.as_deref(), &mut problems).map(Into::into),
+    };
+    problems.into_result().map_err(Problem::invalid)?;
+    let rows = state.runs.list(&filter, limit + 1).await?;
+    let page = Page::of(List::Runs, rows, limit, |run| run.id.as_uuid(), RunView::of);
+    Ok(HttpResponse::Ok().json(page))
+}
+
+/// One run, with what became of its nodes.
+#[utoipa::path(tag = "runs", operation_id = "get_run", params(("id" = Uuid, Path)), responses(
+    (status = 200, body = RunView),
+    (status = 404, body = ProblemView, content_type = "application/problem+json"),
+))]
+#[get("/runs/{id}")]
+pub(crate) async fn show(
+    state: web::Data<AppState>,
+    caller: Authenticated,
+    id: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    // The run first: what its journal says is then at least as far.
+    let run = state.run(&caller.0, &id, Action::Read).await?;
+    let outline = state.outline(run.graph).await?;
+    let nodes = fold(&state, run.id).await?;
+    Ok(HttpResponse::Ok().json(RunView::with_nodes(run, &outline, nodes)))
+}
+
+async fn fold(state: &AppState, run: RunId) -> Result<NodeRuns, Problem> {
+    let (mut nodes, mut after) = (NodeRuns::default(), 0);
+    loop {
+        let entries = state.engine.store().load_journal(run, after, JOURNAL_PAGE).await?;
+        nodes.apply(&entries).map_err(Problem::internal)?;
+        match entries.last() {
+            Some(last) if entries.len() == JOURNAL_PAGE => after = last.seq,
+            _ => return Ok(nodes),
+        }
+    }
+}
+
+/// Asks for the end of a run. It reaches whoever drives the run; what is answered is recorded.
+#[utoipa::path(tag = "runs", operation_id = "cancel_run", params(("id" = Uuid, Path)), responses(
+    (status = 202, body = RunView),
+    (status = 404, body = ProblemView, content_type = "application/problem+json"),
+    (status = 409, description = "It has ended already", body = ProblemView, content_type = "application/problem+json"),
+))]
+#[post("/runs/{id}/cancel")]
+pub(crate) async fn cancel(
+    state: web::Data<AppState>,
+    caller: Authenticated,
+    id: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    let run = state.run(&caller.0, &id, Action::Run).await?.id;
+    match state.runs.request_cancel(run).await? {
+        CancelRequest::Requested => {
+            tracing::info!(run.id = %run, "the end of run {run} is asked for");
+            let run = state.runs.find(run).await?.ok_or_else(Problem::not_found)?;
+            Ok(HttpResponse::Accepted().json(RunView::of(run)))
+        }
+        CancelRequest::AlreadyEnded => Err(Problem::conflict("the run has ended already")),
+        CancelRequest::Missing => Err(Problem::not_found()),
+    }
+}
+
+/// From where to read a journal.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ReadJournal {
+    /// Only entries after this one; 0 by default.
+    after: Option<String>,
+    /// 1 to 200; 50 by default.
+    limit: Option<String>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// What happened inside a run, in order.
+#[utoipa::path(tag = "runs", operation_id = "read_run_journal", params(("id" = Uuid, Path), ReadJournal), responses(
+    (status = 200, body = Page<JournalEntryView>),
+    (status = 404, body = ProblemView, content_type = "application/problem+json"),
+))]
+#[get("/runs/{id}/journal")]
+pub(crate) async fn journal(
+    state: web::Data<AppState>,
+    caller: Authenticated,
+    id: web::Path<String>,
+    query: Query<ReadJournal>,
+) -> Result<HttpResponse, Problem> {
+    let run = state.run(&caller.0, &id, Action::Read).await?;
+    let query = query.read()?;
+    let mut problems = Problems::new();
+    let limit = page::limit(query.limit.as_deref(), &mut problems);
+    let after: i64 = page::id("after", query.after.as_deref(), &mut problems).unwrap_or(0);
+    let cursor = page::cursor(List::Journal, query.cursor.as_deref(), &mut problems);
+    problems.into_result().map_err(Problem::invalid)?;
+    let from_cursor = cursor.and_then(|cursor| i64::try_from(cursor.as_u128()).ok());
+    let entries = state.engine.store().load_journal(run.id, from_cursor.unwrap_or(after), limit + 1).await?;
+    let key = |entry: &JournalEntry| Uuid::from_u128(u128::try_from(entry.seq).unwrap_or_default());
+    let page = Page::of(List::Journal, entries, limit, key, JournalEntryView::of);
+    Ok(HttpResponse::Ok().json(page))
+}
+
+/// The whole journal of a run.
+async fn load_journal(state: &AppState, run: RunId) -> Result<Vec<JournalEntry>, Problem> {
+    let mut all: Vec<JournalEntry> = Vec::new();
+    loop {
+        let after = all.last().map_or(0, |last| last.seq);
+        let entries = state.engine.store().load_journal(run, after, JOURNAL_PAGE).await?;
+        let is_last = entries.len() < JOURNAL_PAGE;
+        all.extend(entries);
+        if is_last {
+            return Ok(all);
+        }
+    }
+}
+
+impl AppState {
+    /// The run with this id, if the caller may do `action` with it.
+    ///
+    /// # Errors
+    /// 404 for what is absent, invisible or no id at all; 403 for what the caller's role does not allow.
+    pub(crate) async fn run(&self, caller: &Caller, id: &str, action: Action) -> Result<RunRow, Problem> {
+        let id: RunId = id.parse().map_err(|_| Problem::not_found())?;
+        let run = self.runs.find(id).await?.ok_or_else(Problem::not_found)?;
+        self.authorize(caller, run.project, action).await?;
+        Ok(run)
+    }
+}

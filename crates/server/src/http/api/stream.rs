@@ -1,0 +1,212 @@
+//! A run as it happens: server-sent events out of its journal.
+//!
+//! Owns the bound on streams and the form of events. A stream is the body of its answer and nothing else: it reads when
+//! the client takes, and is gone with the connection. What was sent is in the journal, so a client that comes back with
+//! the last id it saw, on any instance, misses nothing.
+
+mod follow;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use actix_web::http::header::{HeaderMap, HeaderName};
+use actix_web::{HttpRequest, HttpResponse, get, web};
+use futures::stream::unfold;
+use gathering_auth::Action;
+use gathering_dag_engine::Seq;
+use gathering_domain::{RunId, Secret, UserId};
+use gathering_persistence::{Following, Wake, WakeBus};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::http::edge::caller::{Authenticated, bearer};
+use crate::http::edge::problem::{Kind, Problem, ProblemView};
+use crate::http::state::AppState;
+use follow::Follow;
+
+/// The most streams of one instance: each asks the database up to four times a second when another one drives its run.
+const MAX_STREAMS: usize = 256;
+
+/// The most of one account, so that nobody takes the streams of all others away.
+const MAX_STREAMS_OF_ONE: usize = 64;
+
+/// After how many seconds it is worth trying again when there are too many streams.
+const RETRY_AFTER_SECONDS: u32 = 5;
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Tells proxies that they must not wait for more before they pass on what there is.
+const UNBUFFERED: (&str, &str) = ("x-accel-buffering", "no");
+
+/// The room for streams, and what tells them that runs have ended.
+pub(crate) struct Streams {
+    room: Arc<Semaphore>,
+    taken: Arc<Mutex<HashMap<UserId, usize>>>,
+    wakes: WakeBus,
+}
+
+/// Room for one stream, until it is dropped.
+struct Room {
+    user: UserId,
+    taken: Arc<Mutex<HashMap<UserId, usize>>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Streams {
+    /// Room for all streams of an instance.
+    pub(crate) fn new(wakes: WakeBus) -> Self {
+        Self { room: Arc::new(Semaphore::new(MAX_STREAMS)), taken: Arc::default(), wakes }
+    }
+
+    /// Room for one more of this account.
+    ///
+    /// # Errors
+    /// 429 if the account has enough, 503 if the instance has.
+    fn enter(&self, user: UserId) -> Result<Room, Problem> {
+        let permit = Arc::clone(&self.room).try_acquire_owned().map_err(|_none_left| {
+            let detail = format!("this instance has {MAX_STREAMS} streams, which is the most");
+            Problem::new(Kind::Overloaded, detail).retry_after(RETRY_AFTER_SECONDS)
+        })?;
+        let mut taken = locked(&self.taken);
+        let n_taken = taken.entry(user).or_default();
+        if *n_taken >= MAX_STREAMS_OF_ONE {
+            let detail = format!("an account has at most {MAX_STREAMS_OF_ONE} streams at a time");
+            let retry_after = Duration::from_secs(RETRY_AFTER_SECONDS.into());
+            return Err(Problem::rate_limited(detail, retry_after));
+        }
+        *n_taken += 1;
+        Ok(Room { user, taken: Arc::clone(&self.taken), _permit: permit })
+    }
+
+    /// Follows what this instance writes about a run.
+    fn follow(&self, run: RunId) -> Following {
+        self.wakes.follow(run)
+    }
+
+    /// Changes when a run has ended somewhere.
+    fn ends(&self) -> watch::Receiver<u64> {
+        self.wakes.subscribe(Wake::Events)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let mut taken = locked(&self.taken);
+        if let Some(n_taken) = taken.get_mut(&self.user) {
+            *n_taken -= 1;
+            if *n_taken == 0 {
+                taken.remove(&self.user);
+            }
+        }
+    }
+}
+
+/// Nothing that panics happens under the lock, and a count is right at every moment.
+fn locked(taken: &Mutex<HashMap<UserId, usize>>) -> MutexGuard<'_, HashMap<UserId, usize>> {
+    taken.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A run as it happens, as server-sent events: one for each entry of its journal, from the first or after
+/// `Last-Event-ID`, with the entry's `seq` as `id`, its kind as `event` and the entry as `data`. When the run has ended
+/// and all of them were sent comes `run_ended` with the run, and the stream ends.
+///
+/// A comment every 15 seconds keeps the connection open. The stream also ends when the instance stops, or when the
+/// caller may not see the run any more: come back with `Last-Event-ID`.
+#[utoipa::path(tag = "runs", operation_id = "stream_run", params(
+    ("id" = Uuid, Path),
+    ("Last-Event-ID" = Option<i64>, Header, description = "Only what came after this entry"),
+), responses(
+    (status = 200, description = "Server-sent events", body = String, content_type = "text/event-stream"),
+    (status = 404, body = ProblemView, content_type = "application/problem+json"),
+    (status = 422, description = "`Last-Event-ID` is no number", body = ProblemView, content_type = "application/problem+json"),
+    (status = 429, description = "Too many streams of this account", body = ProblemView, content_type = "application/problem+json"),
+    (status = 503, description = "Too many streams, or the server is shutting down", body = ProblemView, content_type = "application/problem+json"),
+))]
+#[get("/runs/{id}/stream")]
+pub(crate) async fn stream(
+    state: web::Data<AppState>,
+    caller: Authenticated,
+    id: web::Path<String>,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
+    let run = state.run(&caller.0, &id, Action::Read).await?;
+    let after = last_event_id(request.headers())?;
+    if state.readiness.is_draining() {
+        let detail = "this instance is shutting down; another one will answer";
+        return Err(Problem::new(Kind::Draining, detail).retry_after(1));
+    }
+    let room = state.streams.enter(caller.0.user)?;
+    let token = Secret::from(bearer(request.headers()).unwrap_or_default());
+    let follow = Follow::new(state, run, after, token, caller.0.origin, room);
+    let body = unfold(follow, |mut follow| async move {
+        let bytes = follow.next().await?;
+        Some((Ok::<_, std::convert::Infallible>(bytes), follow))
+    });
+    let mut response = HttpResponse::Ok();
+    Ok(response.content_type("text/event-stream").insert_header(UNBUFFERED).streaming(Box::pin(body)))
+}
+
+/// The entry that the client saw last; 0 for none.
+fn last_event_id(headers: &HeaderMap) -> Result<Seq, Problem> {
+    let Some(value) = headers.get(LAST_EVENT_ID).filter(|value| !value.is_empty()) else { return Ok(0) };
+    let seq = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|seq: &Seq| *seq >= 0);
+    seq.ok_or_else(|| {
+        Problem::new(
+            Kind::Invalid,
+            "`Last-Event-ID` must be the id of an event of this stream: a whole number",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn the_last_event_is_a_number_of_the_journal_or_none() {
+        let read = |text: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(text) = text {
+                headers.insert(LAST_EVENT_ID, HeaderValue::from_static(text));
+            }
+            last_event_id(&headers).map_err(|problem| problem.status().as_u16())
+        };
+        assert_eq!(
+            (read(None), read(Some("")), read(Some("0")), read(Some("17"))),
+            (Ok(0), Ok(0), Ok(0), Ok(17))
+        );
+        for wrong in ["-1", "x", "1.5", "99999999999999999999", "1 2"] {
+            assert_eq!(read(Some(wrong)), Err(422), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_streams_and_again_for_one_when_one_ends() {
+        let streams = Streams::new(WakeBus::new());
+        let mut all = Vec::new();
+        while all.len() < MAX_STREAMS {
+            let user = UserId::new();
+            let n_left = (MAX_STREAMS - all.len()).min(MAX_STREAMS_OF_ONE);
+            all.extend((0..n_left).map(|_| streams.enter(user).unwrap()));
+        }
+        let refused = |user: UserId| streams.enter(user).err().map(|problem| problem.status().as_u16());
+        assert_eq!(refused(UserId::new()), Some(503));
+        all.pop();
+        assert_eq!(refused(UserId::new()), None);
+    }
+
+    #[test]
+    fn an_account_has_so_many_streams_and_leaves_the_rest_to_others() {
+        let streams = Streams::new(WakeBus::new());
+        let (one, other) = (UserId::new(), UserId::new());
+        let mut all: Vec<_> = (0..MAX_STREAMS_OF_ONE).map(|_| streams.enter(one).unwrap()).collect();
+        let refused = |user: UserId| streams.enter(user).err().map(|problem| problem.status().as_u16());
+        assert_eq!((refused(one), refused(other)), (Some(429), None));
+        all.pop();
+        assert_eq!(refused(one), None);
+        all.clear();
+        assert!(locked(&streams.taken).is_empty(), "who has none is not kept in mind");
+    }
+}

@@ -1,0 +1,361 @@
+//! Request bodies: JSON or YAML, bounded in size and time, read field by field so that every problem is named, in YAML
+//! with its place in the text.
+//!
+//! Owns the order of things: a body comes whole before anybody decides what its sender may. A sender can take as long as
+//! they like over the last byte, and what they may can be taken from them meanwhile.
+
+use std::future::{Ready, ready};
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+use actix_web::dev::Payload;
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use actix_web::{FromRequest, HttpRequest};
+use futures::StreamExt;
+use gathering_auth::Caller;
+use gathering_dag_engine::{Fields, Places, read_json};
+use gathering_domain::{Pointer, Problems};
+use serde_json::Value;
+
+use crate::http::edge::caller::authenticate;
+use crate::http::edge::envelope::current_request_id;
+use crate::http::edge::problem::{FieldError, Kind, Problem};
+
+/// Bodies that hold nothing large.
+pub(crate) const SMALL: usize = 64 * 1024;
+/// Bodies that hold a definition or a run's input.
+pub(crate) const LARGE: usize = 16 * 1024 * 1024;
+
+/// A body must have come whole after this long, so that a slow client holds nothing for ever.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The body of a request of somebody who is known, not yet read. A handler that takes one answers 401 to everybody else,
+/// before it waits for anything, and learns who asks together with the body.
+pub(crate) struct Body {
+    open: OpenBody,
+    /// As they stood when the request's head had come.
+    caller: Caller,
+    request: HttpRequest,
+}
+
+/// The body of a request that anybody may send, not yet read.
+pub(crate) struct OpenBody {
+    payload: Payload,
+    format: Result<Format, String>,
+    announced: Option<usize>,
+}
+
+/// A body that has come whole.
+pub(crate) struct Received {
+    bytes: Vec<u8>,
+    format: Format,
+}
+
+/// How a body is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Json,
+    Yaml,
+}
+
+/// The text of a body, for as long as something may be found wrong with what it says.
+pub(crate) enum Source {
+    /// Whoever sent it made it with a program, and finds the place by the pointer.
+    Json,
+    /// Somebody wrote it, and looks for a line.
+    Yaml(String),
+}
+
+/// What can be read out of an object's fields.
+pub(crate) trait FromFields: Sized {
+    /// Asks for every field that it knows; problems go to `fields`. `None` only when there was one.
+    fn from_fields(fields: &mut Fields<'_>) -> Option<Self>;
+}
+
+impl FromRequest for Body {
+    type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (open, request) = (OpenBody::of(request, payload), request.clone());
+        Box::pin(async move {
+            let caller = authenticate(&request).await?;
+            Ok(Self { open, caller, request })
+        })
+    }
+}
+
+impl FromRequest for OpenBody {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        ready(Ok(Self::of(request, payload)))
+    }
+}
+
+impl Body {
+    /// The body, once it has come whole, and who sent it, as they stand then: who had to be waited for is asked about
+    /// again. That a body was there at once costs nothing more.
+    ///
+    /// # Errors
+    /// As [`OpenBody::receive`]; 401 for who is nobody any more.
+    pub(crate) async fn receive(self, limit: usize) -> Result<(Caller, Received), Problem> {
+        let Self { open, caller, request } = self;
+        let (received, was_awaited) = open.receive(limit).await?;
+        let caller = if was_awaited { authenticate(&request).await? } else { caller };
+        Ok((caller, received))
+    }
+}
+
+impl OpenBody {
+    fn of(request: &HttpRequest, payload: &mut Payload) -> Self {
+        let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+        let announced = header(CONTENT_LENGTH).and_then(|length| length.parse().ok());
+        let format = match header(CONTENT_ENCODING) {
+            None | Some("identity") => format_of(header(CONTENT_TYPE)),
+            Some(encoding) => Err(format!("the content encoding `{encoding:.40}` is not supported")),
+        };
+        Self { payload: payload.take(), format, announced }
+    }
+
+    /// The whole body, and whether it had to be waited for.
+    ///
+    /// # Errors
+    /// 400, 408, 413 or 415 for what is not sent as it should be.
+    pub(super) async fn receive(self, limit: usize) -> Result<(Received, bool), Problem> {
+        let format = self.format.map_err(|detail| Problem::new(Kind::UnsupportedMediaType, detail))?;
+        let too_large =
+            || Problem::new(Kind::TooLarge, format!("the body may have at most {limit} bytes here"));
+        if self.announced.is_some_and(|length| length > limit) {
+            return Err(too_large());
+        }
+        let mut whole = pin!(collect(self.payload, limit));
+        let (collected, was_awaited) = if let Some(collected) = poll_twice(whole.as_mut()).await {
+            (collected, false)
+        } else {
+            tracing::debug!(request.id = %current_request_id(), "the rest of a body is awaited");
+            let collected = tokio::time::timeout(BODY_TIMEOUT, whole).await.map_err(|_elapsed| {
+                let detail = format!("the body must arrive within {} seconds", BODY_TIMEOUT.as_secs());
+                Problem::new(Kind::RequestTimeout, detail)
+            })?;
+            (collected, true)
+        };
+        let bytes = collected
+            .map_err(|error| Problem::new(Kind::Malformed, format!("the body did not arrive: {error}")))?;
+        Ok((Received { bytes: bytes.ok_or_else(too_large)?, format }, was_awaited))
+    }
+
+    /// The object that it holds.
+    pub(crate) async fn read<T: FromFields>(self, limit: usize) -> Result<T, Problem> {
+        self.receive(limit).await?.0.read().await
+    }
+}
+
+impl Received {
+    /// What it says, and the text that says so. An empty one is an empty object.
+    pub(crate) fn value(self) -> Result<(Value, Source), Problem> {
+        parse(self.format, self.bytes)
+    }
+
+    /// The object that it holds.
+    pub(crate) async fn read<T: FromFields>(self) -> Result<T, Problem> {
+        let (value, source) = self.value()?;
+        source.placing(async { read_object(&value) }).await
+    }
+}
+
+fn format_of(content_type: Option<&str>) -> Result<Format, String> {
+    // Many clients name no type, and mean JSON.
+    let Some(content_type) = content_type else { return Ok(Format::Json) };
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        "" | "application/json" => Ok(Format::Json),
+        "application/yaml" | "application/x-yaml" | "text/yaml" => Ok(Format::Yaml),
+        other if other.ends_with("+json") => Ok(Format::Json),
+        other => Err(format!("`{other:.80}` is not supported: send application/json or application/yaml")),
+    }
+}
+
+impl Source {
+    /// Whether it is written in YAML.
+    pub(crate) const fn is_yaml(&self) -> bool {
+        matches!(self, Source::Yaml(_))
+    }
+
+    /// Does `work` with what the text says. What is found wrong with it gets its place in the text; where nothing is, that
+    /// costs nothing.
+    ///
+    /// # Errors
+    /// As `work`.
+    pub(crate) async fn placing<T>(
+        self,
+        work: impl Future<Output = Result<T, Problem>>,
+    ) -> Result<T, Problem> {
+        match work.await {
+            Err(mut problem) => {
+                problem.errors = self.placed(problem.errors).await?;
+                Err(problem)
+            }
+            done => done,
+        }
+    }
+
+    /// What is wrong with the text, each with its place in it. On a thread of its own, since a large text takes a while.
+    ///
+    /// # Errors
+    /// A 500 only if the search panicked.
+    pub(crate) async fn placed(self, errors: Vec<FieldError>) -> Result<Vec<FieldError>, Problem> {
+        match self {
+            Source::Yaml(text) if !errors.is_empty() => {
+                let search = tokio::task::spawn_blocking(move || {
+                    let places = Places::of(&text);
+                    errors.into_iter().map(|error| error.placed(&places)).collect()
+                });
+                search.await.map_err(Problem::internal)
+            }
+            _ => Ok(errors),
+        }
+    }
+}
+
+/// What is there at once. A connection hands a body on after its handler's first turn, so a handler that asked nobody
+/// anything yet, or was answered without a wait, gives it one.
+async fn poll_twice<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+    if let Poll::Ready(output) = futures::poll!(future.as_mut()) {
+        return Some(output);
+    }
+    tokio::task::yield_now().await;
+    match futures::poll!(future) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
+
+/// The whole body, or `None` if it is larger than allowed.
+async fn collect(
+    mut payload: Payload,
+    limit: usize,
+) -> Result<Option<Vec<u8>>, actix_web::error::PayloadError> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk?;
+        if bytes.len() + chunk.len() > limit {
+            return Ok(None);
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(Some(bytes))
+}
+
+fn parse(format: Format, bytes: Vec<u8>) -> Result<(Value, Source), Problem> {
+    let malformed = |detail: String| Problem::new(Kind::Malformed, detail);
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok((Value::Object(serde_json::Map::new()), Source::Json));
+    }
+    match format {
+        Format::Json => {
+            let value = read_json(&bytes);
+            let value = value.map_err(|error| malformed(format!("the body is no JSON: {error}")))?;
+            Ok((value, Source::Json))
+        }
+        Format::Yaml => {
+            let text = String::from_utf8(bytes)
+                .map_err(|_| malformed("the body is no YAML: it is no text in UTF-8".to_owned()))?;
+            let value = serde_saphyr::from_str(&text).map_err(|error| {
+                // The first line says what and where; the rest shows the place for a terminal.
+                let message = error.to_string();
+                malformed(format!("the body is no YAML: {}", message.lines().next().unwrap_or_default()))
+            })?;
+            Ok((value, Source::Yaml(text)))
+        }
+    }
+}
+
+/// Reads an object, with everything wrong with it named; a field that nobody asked for is wrong.
+pub(crate) fn read_object<T: FromFields>(value: &Value) -> Result<T, Problem> {
+    let mut problems = Problems::new();
+    let mut read = None;
+    if let Some(mut fields) = Fields::of(value, Pointer::root(), &mut problems) {
+        read = T::from_fields(&mut fields);
+        fields.finish();
+    }
+    match read {
+        Some(read) if problems.is_empty() => Ok(read),
+        _ => Err(Problem::invalid(problems)),
+    }
+}
+
+/// A text of 1 to `most` characters on one line.
+pub(crate) fn line(
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    value: &Value,
+    most: usize,
+) -> Option<String> {
+    let text = value.as_str().map(str::trim).unwrap_or_default();
+    if text.is_empty() || text.chars().count() > most || text.chars().any(char::is_control) {
+        fields.problem(name, format!("must have 1 to {most} characters, none of them a control character"));
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// A text of at most `most` characters, line breaks allowed.
+pub(crate) fn prose(
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    value: &Value,
+    most: usize,
+) -> Option<String> {
+    match value.as_str() {
+        Some(text) if text.chars().count() <= most && !text.contains('\0') => Some(text.to_owned()),
+        _ => {
+            fields.problem(name, format!("must be a text of at most {most} characters"));
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(format: Format, text: &str) -> Option<u16> {
+        parse(format, text.into()).err().map(|problem| problem.status().as_u16())
+    }
+
+    #[test]
+    fn what_is_no_json_is_malformed_and_what_is_no_yaml_too() {
+        for (format, text) in
+            [(Format::Json, "{"), (Format::Json, "\u{1}"), (Format::Yaml, "a: [1"), (Format::Yaml, "a: b: c")]
+        {
+            assert_eq!(refusal(format, text), Some(400), "{text:?}");
+        }
+        let latin = parse(Format::Yaml, b"name: caf\xe9".to_vec());
+        assert_eq!(latin.err().map(|problem| problem.status().as_u16()), Some(400));
+    }
+
+    #[test]
+    fn yaml_and_json_say_the_same() {
+        let value = |format, text: &str| parse(format, text.into()).ok().unwrap().0;
+        let yaml = value(Format::Yaml, "name: a\nnodes:\n  - {id: x, on: 1}\n");
+        let json = value(Format::Json, r#"{"name": "a", "nodes": [{"id": "x", "on": 1}]}"#);
+        assert_eq!(yaml, json);
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_and_not_followed() {
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!((refusal(Format::Json, &deep), refusal(Format::Yaml, &deep)), (Some(400), Some(400)));
+    }
+
+    #[test]
+    fn a_media_type_that_is_neither_is_refused() {
+        assert_eq!(format_of(None), Ok(Format::Json));
+        assert_eq!(format_of(Some("application/json; charset=utf-8")), Ok(Format::Json));
+        assert_eq!(format_of(Some("Application/YAML")), Ok(Format::Yaml));
+        assert!(format_of(Some("application/x-www-form-urlencoded")).is_err());
+    }
+}

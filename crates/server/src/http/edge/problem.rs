@@ -1,0 +1,395 @@
+//! Every error as `application/problem+json` (RFC 9457): one table from what went wrong to what the caller is told.
+//!
+//! The words are for the caller; the cause goes to the log, under the request's id. What has no place in the table is
+//! a 500 that says nothing.
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::{HttpResponse, ResponseError};
+use gathering_auth::{AuthError, Denied};
+use gathering_dag_engine::{Places, StoreError};
+use gathering_domain::{Pointer, Problems};
+use gathering_persistence::{DatabaseError, ProjectError, ProjectRefusal};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::http::edge::envelope;
+
+/// The media type of every error.
+pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
+
+/// After how many seconds it is worth trying again when the database is away.
+const RETRY_AFTER_SECONDS: u32 = 2;
+
+/// What kinds of errors there are. The words of their types are stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Malformed,
+    NotAuthenticated,
+    Forbidden,
+    NotFound,
+    MethodNotAllowed,
+    RequestTimeout,
+    Conflict,
+    PreconditionFailed,
+    TooLarge,
+    UnsupportedMediaType,
+    RangeNotSatisfiable,
+    Invalid,
+    RateLimited,
+    Overloaded,
+    Draining,
+    Unavailable,
+    Internal,
+    /// Refused by the HTTP layer itself.
+    Other(StatusCode),
+}
+
+impl Kind {
+    /// The table: status, the last part of the type, title.
+    fn row(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Kind::Malformed => (StatusCode::BAD_REQUEST, "malformed", "The request cannot be read"),
+            Kind::NotAuthenticated => {
+                (StatusCode::UNAUTHORIZED, "not-authenticated", "Who asks is not known")
+            }
+            Kind::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "This is not allowed"),
+            Kind::NotFound => (StatusCode::NOT_FOUND, "not-found", "There is no such thing"),
+            Kind::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not supported here")
+            }
+            Kind::RequestTimeout => {
+                (StatusCode::REQUEST_TIMEOUT, "request-timeout", "The request came too slowly")
+            }
+            Kind::Conflict => (StatusCode::CONFLICT, "conflict", "The request conflicts with what is stored"),
+            Kind::PreconditionFailed => (
+                StatusCode::PRECONDITION_FAILED,
+                "precondition-failed",
+                "What is stored is not what the request expects",
+            ),
+            Kind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large"),
+            Kind::UnsupportedMediaType => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported-media-type",
+                "The media type is not supported",
+            ),
+            Kind::RangeNotSatisfiable => (
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                "range-not-satisfiable",
+                "The range is outside of what is stored",
+            ),
+            Kind::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "The request is invalid"),
+            Kind::RateLimited => {
+                (StatusCode::TOO_MANY_REQUESTS, "rate-limited", "There are too many requests")
+            }
+            Kind::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "The server is busy"),
+            Kind::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", "The server is shutting down"),
+            Kind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The database is away"),
+            Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong here"),
+            Kind::Other(status) => {
+                (status, "refused", status.canonical_reason().unwrap_or("The request was refused"))
+            }
+        }
+    }
+}
+
+/// An error on its way to the caller.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    kind: Kind,
+    detail: String,
+    /// Everything that is wrong with the input.
+    pub(super) errors: Vec<FieldError>,
+    headers: Vec<(HeaderName, String)>,
+    cause: Option<Box<dyn Error>>,
+}
+
+/// One thing that is wrong with an input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct FieldError {
+    /// Where, as a JSON pointer; empty for the whole input.
+    #[schema(example = "/nodes/3/config/expression")]
+    pub(crate) pointer: String,
+    /// What, and what would be right.
+    pub(crate) message: String,
+    /// Of input that was sent as YAML: the line where it stands in the text, or what is around it, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = u64, required = false, minimum = 1, example = 12)]
+    pub(crate) line: Option<u64>,
+    /// The column there, in characters, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = u64, required = false, minimum = 1, example = 17)]
+    pub(crate) column: Option<u64>,
+}
+
+impl FieldError {
+    fn new(pointer: String, message: String) -> Self {
+        Self { pointer, message, line: None, column: None }
+    }
+
+    /// The same, with its place.
+    pub(crate) fn placed(self, places: &Places) -> Self {
+        let place = places.find(&Pointer::from(self.pointer.clone()));
+        Self { line: place.map(|(line, _)| line), column: place.map(|(_, column)| column), ..self }
+    }
+}
+
+/// An error as it is answered (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct ProblemView {
+    /// What kind of error; stable.
+    #[schema(example = "/problems/invalid")]
+    r#type: String,
+    /// The kind in words.
+    title: &'static str,
+    /// The HTTP status.
+    #[schema(example = 422)]
+    status: u16,
+    /// What happened this time.
+    detail: String,
+    /// The id of the request, as in `x-request-id`.
+    instance: String,
+    /// Everything that is wrong with the input.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    errors: Vec<FieldError>,
+}
+
+impl Problem {
+    pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into(), errors: Vec::new(), headers: Vec::new(), cause: None }
+    }
+
+    pub(crate) fn not_found() -> Self {
+        Self::new(Kind::NotFound, "there is nothing here, or nothing that you may see")
+    }
+
+    pub(crate) fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(Kind::Forbidden, detail)
+    }
+
+    pub(crate) fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(Kind::Conflict, detail)
+    }
+
+    pub(crate) fn not_authenticated(detail: &str, challenge: &str) -> Self {
+        Self::new(Kind::NotAuthenticated, detail).with_header(WWW_AUTHENTICATE, challenge)
+    }
+
+    pub(crate) fn method_not_allowed(allowed: &str) -> Self {
+        Self::new(Kind::MethodNotAllowed, format!("here only {allowed} is answered"))
+            .with_header(ALLOW, allowed)
+    }
+
+    /// Too much was asked for; `retry_after` is rounded up to whole seconds, and at least one.
+    pub(crate) fn rate_limited(detail: impl Into<String>, retry_after: Duration) -> Self {
+        let seconds = retry_after.as_nanos().div_ceil(1_000_000_000).max(1);
+        Self::new(Kind::RateLimited, detail).retry_after(u32::try_from(seconds).unwrap_or(u32::MAX))
+    }
+
+    pub(crate) fn internal(cause: impl Into<Box<dyn Error>>) -> Self {
+        let mut problem = Self::new(Kind::Internal, "the log has more under the id of this request");
+        problem.cause = Some(cause.into());
+        problem
+    }
+
+    pub(crate) fn unavailable(cause: impl Into<Box<dyn Error>>) -> Self {
+        let detail = "the database does not answer; whether the request took effect may be unknown";
+        let mut problem = Self::new(Kind::Unavailable, detail).retry_after(RETRY_AFTER_SECONDS);
+        problem.cause = Some(cause.into());
+        problem
+    }
+
+    /// Adds `Retry-After`, in seconds.
+    #[must_use]
+    pub(crate) fn retry_after(self, seconds: u32) -> Self {
+        self.with_header(RETRY_AFTER, seconds.to_string())
+    }
+
+    /// Adds a header to the answer.
+    #[must_use]
+    pub(crate) fn with_header(mut self, name: HeaderName, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Everything that is wrong with an input.
+    pub(crate) fn invalid(problems: Problems) -> Self {
+        let mut problem = Self::new(Kind::Invalid, "");
+        problem.errors = field_errors(problems);
+        problem.detail = match problem.errors.as_slice() {
+            [one] => format!("{}: {}", if one.pointer.is_empty() { "/" } else { &one.pointer }, one.message),
+            many => format!("{} things are wrong", many.len()),
+        };
+        problem
+    }
+
+    pub(crate) fn invalid_field(name: &str, message: impl Into<String>) -> Self {
+        Self::invalid(Problems::one(Pointer::root().join(name), message))
+    }
+
+    /// The status that it is answered with.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.kind.row().0
+    }
+
+    /// Why, with every cause, for the log.
+    pub(crate) fn causes(&self) -> Option<String> {
+        let mut error: &dyn Error = self.cause.as_deref()?;
+        let mut chain = error.to_string();
+        while let Some(source) = error.source() {
+            chain.push_str(": ");
+            chain.push_str(&source.to_string());
+            error = source;
+        }
+        Some(chain)
+    }
+}
+
+/// The problems as they are shown, in the order in which they were found.
+pub(crate) fn field_errors(problems: Problems) -> Vec<FieldError> {
+    let shown = |problem: gathering_domain::Problem| {
+        FieldError::new(problem.pointer.as_str().to_owned(), problem.message)
+    };
+    problems.into_iter().map(shown).collect()
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        self.status()
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let (status, name, title) = self.kind.row();
+        let view = ProblemView {
+            r#type: format!("/problems/{name}"),
+            title,
+            status: status.as_u16(),
+            detail: self.detail.clone(),
+            instance: envelope::current_request_id(),
+            errors: self.errors.clone(),
+        };
+        let mut response = HttpResponse::build(status);
+        for (name, value) in &self.headers {
+            response.insert_header((name.clone(), value.as_str()));
+        }
+        let body = serde_json::to_string(&view).unwrap_or_default();
+        response.insert_header((CONTENT_TYPE, PROBLEM_JSON)).body(body)
+    }
+}
+
+impl From<DatabaseError> for Problem {
+    fn from(error: DatabaseError) -> Self {
+        match error {
+            unavailable @ DatabaseError::Unavailable { .. } => Self::unavailable(unavailable),
+            DatabaseError::Missing { .. } => Self::not_found(),
+            DatabaseError::Conflict { what } => {
+                Self::conflict(format!("{what} is not what the request expects"))
+            }
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<ProjectError> for Problem {
+    fn from(error: ProjectError) -> Self {
+        match error {
+            ProjectError::Refused(refusal) => refusal.into(),
+            ProjectError::Denied(denied) => denied.into(),
+            ProjectError::Revoked => AuthError::Revoked.into(),
+            ProjectError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<ProjectRefusal> for Problem {
+    fn from(refusal: ProjectRefusal) -> Self {
+        Self::conflict(match refusal {
+            ProjectRefusal::LastOwner => {
+                "a project keeps an owner: make somebody else owner first, or delete the project"
+            }
+            ProjectRefusal::DefaultProject => "an account's default project stays as long as the account",
+            ProjectRefusal::RunsActive => {
+                "the project has runs that have not ended: cancel them, or wait for them"
+            }
+        })
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            unavailable @ StoreError::Unavailable(_) => Self::unavailable(unavailable),
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Invisible => Self::not_found(),
+            Denied::Forbidden => {
+                Self::forbidden("your role, or the scopes of your API key, do not allow this")
+            }
+        }
+    }
+}
+
+impl From<AuthError> for Problem {
+    fn from(error: AuthError) -> Self {
+        const INVALID_TOKEN: &str = r#"Bearer realm="gathering", error="invalid_token""#;
+        const LOGIN: &str = r#"Bearer realm="gathering""#;
+        match error {
+            AuthError::Invalid(problems) => Self::invalid(problems),
+            AuthError::RegistrationClosed => {
+                Self::forbidden("registration is closed: ask the operator for an account")
+            }
+            AuthError::AccountExists => Self::conflict("this e-mail address has an account already"),
+            AuthError::LoginRefused => {
+                Self::not_authenticated("e-mail and password do not open an active account", LOGIN)
+            }
+            AuthError::RefreshRefused => {
+                Self::not_authenticated("the refresh token is not valid, or no longer: log in again", LOGIN)
+            }
+            AuthError::NotAuthenticated(_) | AuthError::Revoked => Self::not_authenticated(
+                "the access token or API key is not valid, or no longer: refresh it, or log in again",
+                INVALID_TOKEN,
+            ),
+            AuthError::Throttled { retry_after } => {
+                Self::rate_limited("too many attempts with a password: wait before the next one", retry_after)
+            }
+            AuthError::WrongPassword => Self::forbidden("the current password is another one"),
+            AuthError::Denied(denied) => denied.into(),
+            AuthError::SessionNeeded => {
+                Self::forbidden("this needs the access token of a login; an API key is not enough")
+            }
+            AuthError::NoAccount | AuthError::NoApiKey => Self::not_found(),
+            AuthError::LastAdmin => Self::conflict("the last active admin stays one: make another one first"),
+            AuthError::TooManyKeys => {
+                let most = gathering_auth::ApiKey::MAX_PER_ACCOUNT;
+                Self::conflict(format!("an account has at most {most} API keys: revoke one first"))
+            }
+            AuthError::Overloaded => Self::new(Kind::Overloaded, "too many logins at the same time")
+                .retry_after(RETRY_AFTER_SECONDS),
+            AuthError::Store(gathering_auth::StoreError::Unavailable(cause)) => {
+                Self::unavailable(cause as Box<dyn Error>)
+            }
+            other => Self::internal(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
