@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gathering_domain::{CircuitBreaker, NodeId, PipelineId, RunId};
 
-use crate::children::patiently;
+use crate::children::retry_while_unavailable;
 use crate::clock::Clock;
 use crate::journal::NodeFailure;
 use crate::store::StoreError;
@@ -176,7 +176,7 @@ impl Guard {
     /// `None` if this attempt is the probe, or none is needed any more; else until when not.
     async fn probe(&self) -> Result<Option<DateTime<Utc>>, NodeFailure> {
         let limit = self.timeout.unwrap_or(PROBE_LIMIT);
-        let stands = patiently(|| self.breakers.store.try_probe(&self.key, self.run, limit)).await?;
+        let stands = retry_while_unavailable(|| self.breakers.store.try_probe(&self.key, self.run, limit)).await?;
         self.breakers.set(&self.key, stands);
         Ok(match stands {
             Some(Breaker::HalfOpen { probe, .. }) if probe == self.run => None,

@@ -188,14 +188,14 @@ pub async fn look_at_only_child(
     children: &dyn ChildRuns,
     parent: &Parent,
 ) -> Result<Option<Value>, NodeFailure> {
-    let tally = patiently(|| children.tally(parent)).await?;
+    let tally = retry_while_unavailable(|| children.tally(parent)).await?;
     if let Some(unsuccessful) = &tally.unsuccessful {
         return Err(unsuccessful.failure());
     }
     if tally.n_started == 0 || tally.n_unfinished > 0 {
         return Ok(None);
     }
-    let outputs = patiently(|| children.load_outputs(parent, 0, 1)).await?;
+    let outputs = retry_while_unavailable(|| children.load_outputs(parent, 0, 1)).await?;
     Ok(outputs.into_iter().next().map(|(_, output)| output))
 }
 
@@ -209,7 +209,7 @@ pub async fn look_at_only_child(
 pub async fn end_earlier_round(children: &dyn ChildRuns, attempt: &Attempt) -> Result<(), NodeFailure> {
     let Some(round) = attempt.failures.checked_sub(1) else { return Ok(()) };
     let earlier = Parent { round, ..Parent::of(attempt) };
-    patiently(|| children.cancel(&earlier)).await
+    retry_while_unavailable(|| children.cancel(&earlier)).await
 }
 
 /// Asks the store until it answers: that it is away is no failure of a node.
@@ -218,7 +218,7 @@ pub async fn end_earlier_round(children: &dyn ChildRuns, attempt: &Attempt) -> R
 ///
 /// # Errors
 /// What the store holds makes no sense, or is not there.
-pub async fn patiently<T, Fut>(ask: impl Fn() -> Fut) -> Result<T, NodeFailure>
+pub async fn retry_while_unavailable<T, Fut>(ask: impl Fn() -> Fut) -> Result<T, NodeFailure>
 where
     Fut: Future<Output = Result<T, StoreError>>,
 {

@@ -149,7 +149,7 @@ impl Engine {
         let mut journal: Vec<JournalEntry> = Vec::new();
         loop {
             let after = journal.last().map_or(0, |entry| entry.seq);
-            let page = patiently(signals, || self.store.load_journal(run, after, JOURNAL_PAGE)).await?;
+            let page = retry_while_unavailable(signals, || self.store.load_journal(run, after, JOURNAL_PAGE)).await?;
             let complete = page.len() < JOURNAL_PAGE;
             journal.extend(page);
             if complete {
@@ -164,7 +164,7 @@ impl Engine {
     }
 
     async fn load_graph(&self, claimed: &ClaimedRun, signals: &Signals) -> Result<Arc<Graph>, LoadError> {
-        let definition = patiently(signals, || self.store.load_graph(claimed.graph)).await?;
+        let definition = retry_while_unavailable(signals, || self.store.load_graph(claimed.graph)).await?;
         let graph = if claimed.is_item {
             Graph::validate_item(&definition, &self.types)
         } else {
@@ -264,7 +264,7 @@ enum LoadError {
 }
 
 /// Asks the store until it answers, or the instance stops.
-async fn patiently<T, F, Fut>(signals: &Signals, ask: F) -> Result<T, LoadError>
+async fn retry_while_unavailable<T, F, Fut>(signals: &Signals, ask: F) -> Result<T, LoadError>
 where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<T, StoreError>>,

@@ -11,7 +11,7 @@ use gathering_domain::{Email, WaitingFor};
 use serde_json::{Value, json};
 
 use super::{Attempt, Look, NodeType, Outcome, Wait};
-use crate::children::patiently;
+use crate::children::retry_while_unavailable;
 use crate::decisions::{Decision, Decisions};
 use crate::fields::{Fields, Shape};
 use crate::journal::NodeFailure;
@@ -28,7 +28,7 @@ impl Approval {
     }
 
     async fn find(&self, attempt: &Attempt) -> Result<Option<Outcome>, NodeFailure> {
-        let found = patiently(|| self.decisions.find_decision(attempt.run, &attempt.node)).await?;
+        let found = retry_while_unavailable(|| self.decisions.find_decision(attempt.run, &attempt.node)).await?;
         found.map(outcome).transpose()
     }
 }

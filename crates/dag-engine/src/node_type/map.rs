@@ -12,7 +12,7 @@ use gathering_domain::{Digest, WaitingFor};
 use serde_json::{Value, json};
 
 use super::{Attempt, Look, NodeType, Outcome, Wait};
-use crate::children::{Bond, ChildRuns, NewChild, Parent, StartChildrenError, end_earlier_round, patiently};
+use crate::children::{Bond, ChildRuns, NewChild, Parent, StartChildrenError, end_earlier_round, retry_while_unavailable};
 use crate::fields::{Fields, Shape};
 use crate::journal::NodeFailure;
 use crate::store::StoreError;
@@ -42,9 +42,9 @@ impl MapNode {
     async fn advance(&self, attempt: &Attempt) -> Result<Option<Value>, NodeFailure> {
         let parent = Parent::of(attempt);
         let items = items_of(&attempt.config)?;
-        let tally = patiently(|| self.children.tally(&parent)).await?;
+        let tally = retry_while_unavailable(|| self.children.tally(&parent)).await?;
         if let Some(unsuccessful) = &tally.unsuccessful {
-            patiently(|| self.children.cancel(&parent)).await?;
+            retry_while_unavailable(|| self.children.cancel(&parent)).await?;
             return Err(unsuccessful.failure());
         }
         let n_items = u32::try_from(items.len()).unwrap_or(u32::MAX);
@@ -69,7 +69,7 @@ impl MapNode {
         let definition = &attempt.config["graph"];
         let graph = Digest::of_json(definition);
         if next.start == 0 {
-            patiently(|| self.children.ensure_graph(graph, definition)).await?;
+            retry_while_unavailable(|| self.children.ensure_graph(graph, definition)).await?;
         }
         // A graph that cannot read it spares every item a copy.
         let reads_input = definition.to_string().contains("input") || has_trigger(definition);
@@ -91,7 +91,7 @@ impl MapNode {
             match self.children.start(parent, Bond::Item, children.clone()).await {
                 Ok(()) => return Ok(()),
                 Err(StartChildrenError::Store(StoreError::Unavailable(_))) => {
-                    patiently(|| self.children.ensure_graph(graph, definition)).await?;
+                    retry_while_unavailable(|| self.children.ensure_graph(graph, definition)).await?;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -103,7 +103,7 @@ impl MapNode {
         let mut room = Room::default();
         while outputs.len() < n_items {
             let from = u32::try_from(outputs.len()).unwrap_or(u32::MAX);
-            let page = patiently(|| self.children.load_outputs(parent, from, PAGE)).await?;
+            let page = retry_while_unavailable(|| self.children.load_outputs(parent, from, PAGE)).await?;
             if page.is_empty() {
                 let message = format!("the output of item {from} is gone");
                 return Err(NodeFailure::permanent("store", message));
@@ -142,7 +142,7 @@ impl NodeType for MapNode {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         if attempt.woken {
             let parent = Parent::of(&attempt);
-            patiently(|| self.children.cancel(&parent)).await?;
+            retry_while_unavailable(|| self.children.cancel(&parent)).await?;
             return Err(NodeFailure::retryable(NodeFailure::TIMED_OUT, "its items took too long"));
         }
         end_earlier_round(&*self.children, &attempt).await?;

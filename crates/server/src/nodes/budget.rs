@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use gathering_agents::Usage;
 use gathering_dag_engine::{
-    ActFailed, Attempt, EffectClass, Effects, Look, NodeFailure, Outcome, StoreError, Wait, patiently,
+    ActFailed, Attempt, EffectClass, Effects, Look, NodeFailure, Outcome, StoreError, Wait, retry_while_unavailable,
 };
 use gathering_domain::{ProjectId, RunId, WaitingFor};
 use gathering_persistence::{Amounts, Budgets, Call, Grant, MAX_AMOUNT, Resource};
@@ -145,7 +145,7 @@ impl<'a> Account<'a> {
     async fn reserve(&self, key: &str, worst: &Amounts) -> Result<Option<Vec<Resource>>, Halt> {
         let Some(budgets) = self.budgets else { return Ok(None) };
         let call = self.call(key);
-        let grant = patiently(|| async move { Ok(budgets.reserve(call, worst).await?) });
+        let grant = retry_while_unavailable(|| async move { Ok(budgets.reserve(call, worst).await?) });
         match grant.await? {
             Grant::Unbounded => Ok(None),
             Grant::Reserved(resources) => Ok(Some(resources)),
@@ -159,7 +159,7 @@ impl<'a> Account<'a> {
     async fn find_open(&self, key: &str) -> Result<Option<Vec<Resource>>, Halt> {
         let Some(budgets) = self.budgets else { return Ok(None) };
         let ask = || async {
-            let listed = patiently(|| async { Ok::<_, StoreError>(budgets.list_open(self.run).await?) });
+            let listed = retry_while_unavailable(|| async { Ok::<_, StoreError>(budgets.list_open(self.run).await?) });
             listed.await.map(BTreeSet::from_iter)
         };
         let open = self.open.get_or_try_init(ask).await?;
@@ -169,7 +169,7 @@ impl<'a> Account<'a> {
     async fn settle(&self, key: &str, used: &Amounts) -> Result<(), NodeFailure> {
         let Some(budgets) = self.budgets else { return Ok(()) };
         let call = self.call(key);
-        patiently(|| async move { Ok(budgets.settle(call, used).await?) }).await
+        retry_while_unavailable(|| async move { Ok(budgets.settle(call, used).await?) }).await
     }
 
     const fn call<'k>(&self, key: &'k str) -> Call<'k> {
