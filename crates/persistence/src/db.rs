@@ -6,7 +6,7 @@ pub(crate) mod direct;
 pub(crate) mod error;
 pub(crate) mod keys;
 pub(crate) mod migrate;
-pub(crate) mod one_row;
+pub(crate) mod exactly_one;
 pub(crate) mod pace;
 pub(crate) mod pool;
 pub(crate) mod schema;

@@ -14,7 +14,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::db::error::{DatabaseError, Refusal, violated};
-use crate::db::one_row::one_row;
+use crate::db::exactly_one::exactly_one;
 use crate::db::pool::Pool;
 use crate::db::schema::{events, project_members, projects, runs};
 use crate::accounts::audit;
@@ -285,7 +285,7 @@ impl Projects {
             .returning(Row::as_returning())
             .get_results(&mut &*conn)
             .await
-            .and_then(one_row)
+            .and_then(exactly_one)
             .optional()
             .map_err(|error| DatabaseError::query("changing a project", error))?;
         row.map(Into::into).ok_or(DatabaseError::Missing { what: "the project" })

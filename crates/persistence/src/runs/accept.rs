@@ -12,7 +12,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::db::error::{DatabaseError, Refusal, violated};
-use crate::db::one_row::one_row;
+use crate::db::exactly_one::exactly_one;
 use crate::runs::row::{Row, RunRow};
 use crate::runs::list::Runs;
 use crate::db::schema::runs;
@@ -121,7 +121,7 @@ pub(crate) async fn insert(
         .returning(Row::as_returning())
         .get_results(&mut conn)
         .await
-        .and_then(one_row)
+        .and_then(exactly_one)
         .optional()
 }
 

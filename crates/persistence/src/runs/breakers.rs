@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::db::clock::interval;
 use crate::db::error::{DatabaseError, Refusal, violated};
-use crate::db::one_row::one_row;
+use crate::db::exactly_one::exactly_one;
 use crate::runs::store::PgRunStore;
 use crate::db::schema::circuit_breakers;
 use crate::cluster::wake::Wake;
@@ -102,7 +102,7 @@ impl BreakerStore for PgRunStore {
             .bind::<Interval, _>(interval(settings.reset))
             .get_results(&mut &*conn)
             .await
-            .and_then(one_row);
+            .and_then(exactly_one);
         match noted {
             Ok(row) => {
                 self.wakes.wake(Wake::Breakers);
@@ -161,7 +161,7 @@ impl BreakerStore for PgRunStore {
             .returning(Row::as_returning())
             .get_results(&mut &*conn)
             .await
-            .and_then(one_row)
+            .and_then(exactly_one)
             .optional()
             .map_err(failed)?;
         if let Some(row) = won {

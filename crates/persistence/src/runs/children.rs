@@ -22,7 +22,7 @@ use crate::runs::accept::refused;
 use crate::runs::claim::{CLAIM, ClaimedRow, ClaimedSql, push_claimant, repeat_on_fresh_entries};
 use crate::db::error::DatabaseError;
 use crate::runs::graphs;
-use crate::db::one_row::one_row;
+use crate::db::exactly_one::exactly_one;
 use crate::runs::store::PgRunStore;
 use crate::db::schema::{child_runs, runs};
 use crate::cluster::wake::Wake;
@@ -281,7 +281,7 @@ impl ChildRuns for PgRunStore {
         let depth: Option<i32> = Start::of(parent, bond, &children)
             .get_results(&mut &*conn)
             .await
-            .and_then(one_row)
+            .and_then(exactly_one)
             .optional()
             .map_err(|error| StoreError::from(refused(error)))?;
         match depth {

@@ -9,7 +9,7 @@ use gathering_dag_engine::{Decision, Decisions, StoreError};
 use gathering_domain::{NodeId, RunId, UserId};
 
 use crate::db::error::{DatabaseError, Refusal, violated};
-use crate::db::one_row::one_row;
+use crate::db::exactly_one::exactly_one;
 use crate::runs::store::PgRunStore;
 use crate::runs::list::Runs;
 use crate::db::schema::node_decisions;
@@ -92,7 +92,7 @@ impl Runs {
             .bind::<Text, _>(&decision.decided_as)
             .get_results(&mut &*conn)
             .await
-            .and_then(one_row);
+            .and_then(exactly_one);
         let answer = answer.map_err(|error| match violated(&error, Refusal::ForeignKey) {
             Some("node_decisions_decided_by_fkey") => DatabaseError::Missing { what: "the account" },
             _ => DatabaseError::query("recording a decision", error),

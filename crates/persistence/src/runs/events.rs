@@ -10,7 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::db::error::DatabaseError;
-use crate::db::one_row::one_row;
+use crate::db::exactly_one::exactly_one;
 use crate::db::pool::Pool;
 use crate::db::schema::{events, project_members, projects};
 use crate::cluster::wake::{Wake, WakeBus};
@@ -84,7 +84,7 @@ impl Events {
             .returning(events::seq)
             .get_results(&mut &*conn)
             .await
-            .and_then(one_row)
+            .and_then(exactly_one)
             .map_err(failed)?;
         self.wakes.wake(Wake::Events);
         Ok(seq)

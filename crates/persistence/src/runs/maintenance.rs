@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::db::clock::clock_timestamp;
 use crate::db::error::DatabaseError;
-use crate::db::one_row::one_row;
+use crate::db::exactly_one::exactly_one;
 use crate::db::pool::Pool;
 use crate::db::schema::{login_throttles, refresh_tokens, revoked_tokens};
 
@@ -39,7 +39,7 @@ pub async fn ensure_journal_partitions(pool: &Pool, weeks: u8) -> Result<i32, Da
     diesel::select(run_journal_ensure_partitions(i32::from(weeks)))
         .get_results(&mut &*conn)
         .await
-        .and_then(one_row)
+        .and_then(exactly_one)
         .map_err(|error| DatabaseError::query("making partitions of the journal", error))
 }
 
@@ -53,7 +53,7 @@ pub async fn drop_journal_before(pool: &Pool, before: DateTime<Utc>) -> Result<i
     diesel::select(run_journal_drop_partitions(before))
         .get_results(&mut &*conn)
         .await
-        .and_then(one_row)
+        .and_then(exactly_one)
         .map_err(|error| DatabaseError::query("dropping partitions of the journal", error))
 }
 
