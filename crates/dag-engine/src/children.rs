@@ -61,10 +61,10 @@ pub struct NewChild {
 
 /// What children are to their parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bond {
+pub enum ChildKind {
     /// A run of its own, which the parent waits for: each ends with the other.
     Awaited,
-    /// As [`Bond::Awaited`], and the child is an item of a list: its input is `{item, index, input}`.
+    /// As [`ChildKind::Awaited`], and the child is an item of a list: its input is `{item, index, input}`.
     Item,
     /// Started and let go: the parent's end and its deadline are nothing to it.
     Detached,
@@ -126,7 +126,7 @@ pub trait ChildRuns: Send + Sync + 'static {
     async fn start(
         &self,
         parent: &Parent,
-        bond: Bond,
+        kind: ChildKind,
         children: Vec<NewChild>,
     ) -> Result<(), StartChildrenError>;
 

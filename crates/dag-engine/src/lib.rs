@@ -27,7 +27,7 @@ mod values;
 
 pub use breaker::{Breaker, BreakerKey, BreakerStore, Breakers};
 pub use children::{
-    Bond, ChildRuns, MAX_DEPTH, NewChild, Parent, StartChildrenError, Tally, Unsuccessful, end_earlier_round,
+    ChildKind, ChildRuns, MAX_DEPTH, NewChild, Parent, StartChildrenError, Tally, Unsuccessful, end_earlier_round,
     look_at_only_child, retry_while_unavailable,
 };
 pub use clock::{Clock, SystemClock};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gathering_dag_engine::testing::{MemoryStore, StoredRun, VirtualClock};
 use gathering_dag_engine::{
-    Attempt, Bond, ChildRuns, Clock, DriveEnd, EffectClass, Engine, EngineSettings, Fields, JournalEvent,
+    Attempt, ChildKind, ChildRuns, Clock, DriveEnd, EffectClass, Engine, EngineSettings, Fields, JournalEvent,
     Look, NewChild, NewRun, NodeFailure, NodeRun, NodeState, NodeType, NodeTypes, Outcome, Parent, RunStore,
     Shape, Signals, Wait,
 };
@@ -464,7 +464,7 @@ impl NodeType for StartsAndHangs {
         let graph = Digest::of_json(&definition);
         ChildRuns::ensure_graph(&self.0, graph, &definition).await.unwrap();
         let child = NewChild { item: 0, graph, input: json!({}), pipeline: None, deadline_at: None };
-        self.0.start(&Parent::of(&attempt), Bond::Awaited, vec![child]).await.unwrap();
+        self.0.start(&Parent::of(&attempt), ChildKind::Awaited, vec![child]).await.unwrap();
         std::future::pending().await
     }
 }

@@ -12,7 +12,7 @@ use gathering_domain::{Digest, WaitingFor};
 use serde_json::{Value, json};
 
 use super::{Attempt, Look, NodeType, Outcome, Wait};
-use crate::children::{Bond, ChildRuns, NewChild, Parent, StartChildrenError, end_earlier_round, retry_while_unavailable};
+use crate::children::{ChildKind, ChildRuns, NewChild, Parent, StartChildrenError, end_earlier_round, retry_while_unavailable};
 use crate::fields::{Fields, Shape};
 use crate::journal::NodeFailure;
 use crate::store::StoreError;
@@ -88,7 +88,7 @@ impl MapNode {
             })
             .collect();
         loop {
-            match self.children.start(parent, Bond::Item, children.clone()).await {
+            match self.children.start(parent, ChildKind::Item, children.clone()).await {
                 Ok(()) => return Ok(()),
                 Err(StartChildrenError::Store(StoreError::Unavailable(_))) => {
                     retry_while_unavailable(|| self.children.ensure_graph(graph, definition)).await?;

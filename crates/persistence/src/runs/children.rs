@@ -11,7 +11,7 @@ use diesel::sql_types::{
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures::FutureExt;
 use gathering_dag_engine::{
-    Bond, ChildRuns, ClaimedRun, MAX_DEPTH, NewChild, Parent, StartChildrenError, StoreError, Tally,
+    ChildKind, ChildRuns, ClaimedRun, MAX_DEPTH, NewChild, Parent, StartChildrenError, StoreError, Tally,
     Unsuccessful,
 };
 use gathering_domain::{Digest, InstanceId, RunId, RunState};
@@ -48,14 +48,14 @@ struct Start {
 }
 
 impl Start {
-    fn of(parent: &Parent, bond: Bond, children: &[NewChild]) -> Self {
+    fn of(parent: &Parent, kind: ChildKind, children: &[NewChild]) -> Self {
         let each = || children.iter();
         Self {
             parent: parent.run.as_uuid(),
             node: parent.node.as_str().to_owned(),
             round: signed(parent.round),
-            kind: if bond == Bond::Item { "item" } else { "pipeline" },
-            is_awaited: bond != Bond::Detached,
+            kind: if kind == ChildKind::Item { "item" } else { "pipeline" },
+            is_awaited: kind != ChildKind::Detached,
             trigger: json!({ "type": "run", "run_id": parent.run, "node_id": parent.node }),
             id: each().map(|child| parent.child(child.item).as_uuid()).collect(),
             item: each().map(|child| signed(child.item)).collect(),
@@ -274,11 +274,11 @@ impl ChildRuns for PgRunStore {
     async fn start(
         &self,
         parent: &Parent,
-        bond: Bond,
+        kind: ChildKind,
         children: Vec<NewChild>,
     ) -> Result<(), StartChildrenError> {
         let conn = self.pool.get().await.map_err(StoreError::from)?;
-        let depth: Option<i32> = Start::of(parent, bond, &children)
+        let depth: Option<i32> = Start::of(parent, kind, &children)
             .get_results(&mut &*conn)
             .await
             .and_then(exactly_one)

@@ -7,7 +7,7 @@ use gathering_auth::{
     AccountStore as _, AuditFilter, AuditKind, Caller, Credential, Denied, Origin, Role, RoleAtCreation,
     SessionId, TokenId,
 };
-use gathering_dag_engine::{Bond, Checkpoint, ChildRuns, NewChild, Parent, Release, RunEnd, RunStore};
+use gathering_dag_engine::{ChildKind, Checkpoint, ChildRuns, NewChild, Parent, Release, RunEnd, RunStore};
 use gathering_domain::{InstanceId, RunEvent, RunId, WaitingFor};
 use gathering_persistence::{
     Amounts, Bounds, Budget, Budgets, Call, Grant, MAX_AMOUNT, Period, PgAccountStore, ProjectError,
@@ -224,7 +224,7 @@ async fn a_tree_of_runs_shares_its_allowance_and_nobody_else_has_it() {
     let parent = Parent { run: root, node: "call".parse().unwrap(), round: 0 };
     let graph = bench.world.new_run().await.graph;
     let child = NewChild { item: 0, graph, input: json!({}), pipeline: None, deadline_at: None };
-    bench.world.store.start(&parent, Bond::Awaited, vec![child]).await.unwrap();
+    bench.world.store.start(&parent, ChildKind::Awaited, vec![child]).await.unwrap();
     let child = parent.child(0);
     bench.world.store.claim_run(bench.owner, child).await.unwrap().unwrap();
     assert_eq!(bench.top_up(root, &[(CALLS, 2)]).await, TopUp::NobodyWaits);

@@ -7,7 +7,7 @@ use chrono::{TimeDelta, Utc};
 use diesel_async::SimpleAsyncConnection;
 use gathering_dag_engine::testing::{PortsFixture, child_run_cases};
 use gathering_dag_engine::{
-    Bond, Checkpoint, ChildRuns, Claim, MAX_DEPTH, NewChild, Parent, Release, RunEnd, RunError, RunStore,
+    ChildKind, Checkpoint, ChildRuns, Claim, MAX_DEPTH, NewChild, Parent, Release, RunEnd, RunError, RunStore,
     StartChildrenError, StoreError, Tally,
 };
 use gathering_domain::{Digest, InstanceId, RunEvent, RunId, RunState};
@@ -63,19 +63,19 @@ async fn children_are_started_once_however_often_and_by_however_many() {
     let (parent, _, graph) = driven(&world, owner).await;
     let other = gathering_persistence::PgRunStore::new(world.db.pool().await, WakeBus::new());
     let (one, two) = tokio::join!(
-        world.store.start(&parent, Bond::Item, children(graph, 0..20)),
-        other.start(&parent, Bond::Item, children(graph, 0..20)),
+        world.store.start(&parent, ChildKind::Item, children(graph, 0..20)),
+        other.start(&parent, ChildKind::Item, children(graph, 0..20)),
     );
     one.unwrap();
     two.unwrap();
-    world.store.start(&parent, Bond::Item, children(graph, 10..30)).await.unwrap();
+    world.store.start(&parent, ChildKind::Item, children(graph, 10..30)).await.unwrap();
     assert_eq!(world.count("SELECT count(*) FROM runs").await, 31);
     assert_eq!(world.count("SELECT count(*) FROM child_runs").await, 30);
     let tally = world.store.tally(&parent).await.unwrap();
     assert_eq!(tally, Tally { n_started: 30, n_unfinished: 30, unsuccessful: None });
     let next_round = Parent { round: 1, ..parent };
     assert_eq!(world.store.tally(&next_round).await.unwrap(), Tally::default());
-    world.store.start(&next_round, Bond::Item, children(graph, 0..1)).await.unwrap();
+    world.store.start(&next_round, ChildKind::Item, children(graph, 0..1)).await.unwrap();
     assert_eq!(world.count("SELECT count(*) FROM child_runs").await, 31, "a new round has its own");
 }
 
@@ -93,7 +93,7 @@ async fn a_child_inherits_what_binds_its_parent() {
     let sooner = Utc::now() + TimeDelta::minutes(1);
     two[0].deadline_at = Some(sooner);
     two[1].deadline_at = Some(Utc::now() + TimeDelta::days(1));
-    world.store.start(&parent, Bond::Item, two).await.unwrap();
+    world.store.start(&parent, ChildKind::Item, two).await.unwrap();
     let (first, second) = (find(&world, parent.child(0)).await, find(&world, parent.child(1)).await);
     assert_eq!(first.deadline_at.unwrap().timestamp_micros(), sooner.timestamp_micros());
     assert_eq!(second.deadline_at, claimed.deadline_at, "the parent's is earlier");
@@ -103,7 +103,7 @@ async fn a_child_inherits_what_binds_its_parent() {
     let claimed = world.store.claim_run(owner, first.id).await.unwrap().unwrap();
     assert!(claimed.is_item);
     let alone = Parent { node: "let_go".parse().unwrap(), ..parent };
-    world.store.start(&alone, Bond::Detached, children(new.graph, 0..1)).await.unwrap();
+    world.store.start(&alone, ChildKind::Detached, children(new.graph, 0..1)).await.unwrap();
     let let_go = find(&world, alone.child(0)).await;
     assert_eq!((let_go.parent, let_go.kind.as_str()), (None, "pipeline"));
     assert_eq!(world.store.tally(&alone).await.unwrap(), Tally::default(), "nobody waits for it");
@@ -114,7 +114,7 @@ async fn the_tally_and_the_outputs_follow_the_items() {
     let world = World::new().await;
     let owner = world.begin_instance().await;
     let (parent, _, graph) = driven(&world, owner).await;
-    world.store.start(&parent, Bond::Item, children(graph, 0..5)).await.unwrap();
+    world.store.start(&parent, ChildKind::Item, children(graph, 0..5)).await.unwrap();
     for (item, output) in [(4, Some(json!("a\0b"))), (0, None), (2, Some(json!([2])))] {
         let claim = claim_item(&world, owner, &parent, item).await;
         end(&world, claim, RunEvent::Succeeded, output).await;
@@ -138,9 +138,9 @@ async fn cancelled_children_end_at_once_or_hear_of_it() {
     let world = World::new().await;
     let owner = world.begin_instance().await;
     let (parent, _, graph) = driven(&world, owner).await;
-    world.store.start(&parent, Bond::Awaited, children(graph, 0..3)).await.unwrap();
+    world.store.start(&parent, ChildKind::Awaited, children(graph, 0..3)).await.unwrap();
     let other = Parent { node: "other".parse().unwrap(), ..parent.clone() };
-    world.store.start(&other, Bond::Awaited, children(graph, 0..1)).await.unwrap();
+    world.store.start(&other, ChildKind::Awaited, children(graph, 0..1)).await.unwrap();
     let done = claim_item(&world, owner, &parent, 0).await;
     end(&world, done, RunEvent::Succeeded, None).await;
     let driven = claim_item(&world, owner, &parent, 1).await;
@@ -162,19 +162,19 @@ async fn nothing_is_started_in_the_name_of_a_run_that_ended_or_is_too_deep() {
     let (parent, claim, graph) = driven(&world, owner).await;
     let mut above = parent.clone();
     for depth in 1..=MAX_DEPTH {
-        world.store.start(&above, Bond::Awaited, children(graph, 0..1)).await.unwrap();
+        world.store.start(&above, ChildKind::Awaited, children(graph, 0..1)).await.unwrap();
         above = Parent { run: above.child(0), ..above };
         claim_item_of(&world, owner, &above, depth).await;
     }
     let n_runs = world.count("SELECT count(*) FROM runs").await;
-    let refused = world.store.start(&above, Bond::Awaited, children(graph, 0..1)).await;
+    let refused = world.store.start(&above, ChildKind::Awaited, children(graph, 0..1)).await;
     assert!(matches!(refused, Err(StartChildrenError::TooDeep)), "{refused:?}");
     end(&world, claim, RunEvent::Succeeded, None).await;
-    let refused = world.store.start(&parent, Bond::Awaited, children(graph, 5..6)).await;
+    let refused = world.store.start(&parent, ChildKind::Awaited, children(graph, 5..6)).await;
     assert!(matches!(refused, Err(StartChildrenError::ParentEnded)), "{refused:?}");
     assert_eq!(world.count("SELECT count(*) FROM runs").await, n_runs);
     let (parent, ..) = driven(&world, owner).await;
-    let refused = world.store.start(&parent, Bond::Awaited, children(Digest::of(b"nowhere"), 0..1)).await;
+    let refused = world.store.start(&parent, ChildKind::Awaited, children(Digest::of(b"nowhere"), 0..1)).await;
     assert!(matches!(refused, Err(StartChildrenError::Store(StoreError::Missing { .. }))), "{refused:?}");
 }
 
@@ -201,7 +201,7 @@ async fn a_start_that_meets_the_end_of_the_parent_starts_nothing() {
     );
     ending.batch_execute(&sql).await.unwrap();
     let (store, place) = (world.store.clone(), parent.clone());
-    let starting = tokio::spawn(async move { store.start(&place, Bond::Item, children(graph, 0..3)).await });
+    let starting = tokio::spawn(async move { store.start(&place, ChildKind::Item, children(graph, 0..3)).await });
     wait_until("the start waits", async || world.count(N_WAITING).await > 0).await;
     ending.batch_execute("COMMIT").await.unwrap();
     let refused = starting.await.unwrap();
@@ -218,7 +218,7 @@ async fn children_that_the_end_of_the_parent_meets_are_cancelled_with_it() {
     let mut blocker = world.db.connection().await;
     blocker.batch_execute("BEGIN; SELECT FROM graphs FOR UPDATE").await.unwrap();
     let (store, place) = (world.store.clone(), parent.clone());
-    let starting = tokio::spawn(async move { store.start(&place, Bond::Item, children(graph, 0..3)).await });
+    let starting = tokio::spawn(async move { store.start(&place, ChildKind::Item, children(graph, 0..3)).await });
     let locked = format!(
         "SELECT count(*) FROM runs WHERE id = '{}' AND xmax <> 0", // `xmax`: who has locked it
         parent.run
@@ -242,12 +242,12 @@ async fn who_claims_below_a_run_gets_its_tree_and_nothing_else() {
     let owner = world.begin_instance().await;
     let (parent, _, graph) = driven(&world, owner).await;
     let stranger = world.accept().await;
-    world.store.start(&parent, Bond::Item, children(graph, 0..3)).await.unwrap();
+    world.store.start(&parent, ChildKind::Item, children(graph, 0..3)).await.unwrap();
     let below = Parent { run: parent.child(0), ..parent.clone() };
     let first = world.store.claim_children(owner, parent.run, 1).await.unwrap();
     assert_eq!(first.len(), 1);
     claim_the_rest(&world, owner, &parent).await;
-    world.store.start(&below, Bond::Awaited, children(graph, 0..1)).await.unwrap();
+    world.store.start(&below, ChildKind::Awaited, children(graph, 0..1)).await.unwrap();
     let deeper = world.store.claim_children(owner, parent.run, 10).await.unwrap();
     assert_eq!(deeper.iter().map(|run| run.claim.run).collect::<Vec<_>>(), [below.child(0)]);
     assert_eq!(find(&world, stranger).await.state, RunState::Queued);
@@ -266,7 +266,7 @@ async fn i4_the_end_of_a_child_is_told_to_a_parent_that_is_claimed_meanwhile() {
     let world = World::new().await;
     let owner = world.begin_instance().await;
     let (parent, claim, graph) = driven(&world, owner).await;
-    world.store.start(&parent, Bond::Item, children(graph, 0..2)).await.unwrap();
+    world.store.start(&parent, ChildKind::Item, children(graph, 0..2)).await.unwrap();
     let first = claim_item(&world, owner, &parent, 0).await;
     let second = claim_item(&world, owner, &parent, 1).await;
     let waiting_for = gathering_domain::WaitingFor::Child;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::breakers::breaker;
 use crate::common::World;
 use crate::decisions::{decision, somebody};
-use gathering_dag_engine::{Bond, BreakerStore, ChildRuns, NewChild, Parent, RunStore};
+use gathering_dag_engine::{ChildKind, BreakerStore, ChildRuns, NewChild, Parent, RunStore};
 use gathering_domain::{CircuitBreaker, RunId};
 use gathering_persistence::{Events, Projects, Runs, WakeBus};
 use serde_json::json;
@@ -33,7 +33,7 @@ async fn i7_a_run_or_a_start_of_runs_below_is_not_accepted_by_a_commit_that_fail
     assert!(world.store.enqueue(new).await.is_err());
     let parent = Parent { run: parent, node: "each".parse().unwrap(), round: 0 };
     let child = NewChild { item: 0, graph, input: json!({}), pipeline: None, deadline_at: None };
-    assert!(world.store.start(&parent, Bond::Item, vec![child]).await.is_err());
+    assert!(world.store.start(&parent, ChildKind::Item, vec![child]).await.is_err());
     assert_eq!(world.count("SELECT count(*) FROM runs").await, 1);
 }
 

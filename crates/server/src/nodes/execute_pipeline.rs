@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use gathering_dag_engine::{
-    Attempt, Bond, ChildRuns, Fields, NewChild, NodeFailure, Outcome, Parent, Shape, StartChildrenError,
+    Attempt, ChildKind, ChildRuns, Fields, NewChild, NodeFailure, Outcome, Parent, Shape, StartChildrenError,
     StoreError, Wait, check_value, end_earlier_round, look_at_only_child,
 };
 use gathering_domain::{PipelineId, WaitingFor};
@@ -48,7 +48,7 @@ impl ExecutePipeline {
         }
         end_earlier_round(&*self.children, attempt).await?;
         let waits = attempt.config["wait"].as_bool().unwrap_or(true);
-        self.start(&parent, attempt, if waits { Bond::Awaited } else { Bond::Detached }).await?;
+        self.start(&parent, attempt, if waits { ChildKind::Awaited } else { ChildKind::Detached }).await?;
         if !waits {
             return Ok(Outcome::Done(json!({ "run_id": parent.child(0) })));
         }
@@ -64,7 +64,7 @@ impl ExecutePipeline {
         Ok(output.map(|output| Outcome::Done(json!({ "run_id": parent.child(0), "output": output }))))
     }
 
-    async fn start(&self, parent: &Parent, attempt: &Attempt, bond: Bond) -> Result<(), NodeFailure> {
+    async fn start(&self, parent: &Parent, attempt: &Attempt, kind: ChildKind) -> Result<(), NodeFailure> {
         let id = attempt.config["pipeline_id"].as_str().unwrap_or_default();
         let id: PipelineId = id
             .parse()
@@ -84,7 +84,7 @@ impl ExecutePipeline {
             pipeline: Some((id, pipeline.version)),
             deadline_at: timeout.and_then(|timeout| attempt.now.checked_add_signed(timeout)),
         };
-        self.children.start(parent, bond, vec![child]).await.map_err(|error| match error {
+        self.children.start(parent, kind, vec![child]).await.map_err(|error| match error {
             StartChildrenError::Store(error @ StoreError::Unavailable(_)) => {
                 NodeFailure::retryable("unavailable", error.to_string())
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gathering_dag_engine::{
-    Bond, ChildRuns, Decision, Decisions, NewChild, NodeFailure, Parent, StartChildrenError, StoreError,
+    ChildKind, ChildRuns, Decision, Decisions, NewChild, NodeFailure, Parent, StartChildrenError, StoreError,
     Tally,
 };
 use gathering_domain::{Digest, NodeId, PipelineId, ProjectId, RunId};
@@ -101,7 +101,7 @@ impl ChildRuns for Nowhere {
         Err(Self::missing("the place for graphs"))
     }
 
-    async fn start(&self, _: &Parent, _: Bond, _: Vec<NewChild>) -> Result<(), StartChildrenError> {
+    async fn start(&self, _: &Parent, _: ChildKind, _: Vec<NewChild>) -> Result<(), StartChildrenError> {
         Err(Self::missing("the place for runs").into())
     }
 

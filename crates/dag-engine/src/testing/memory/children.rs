@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::runs::{Place, StoredRun};
 use super::{MemoryStore, Shared};
 use crate::children::{
-    Bond, ChildRuns, MAX_DEPTH, NewChild, Parent, StartChildrenError, Tally, Unsuccessful,
+    ChildKind, ChildRuns, MAX_DEPTH, NewChild, Parent, StartChildrenError, Tally, Unsuccessful,
 };
 use crate::store::{NewRun, RunStore, StoreError};
 
@@ -45,7 +45,7 @@ impl Shared {
     fn start(
         &mut self,
         parent: &Parent,
-        bond: Bond,
+        kind: ChildKind,
         children: Vec<NewChild>,
         now: DateTime<Utc>,
     ) -> Result<(), StartChildrenError> {
@@ -68,12 +68,12 @@ impl Shared {
             let NewChild { item, graph, input, pipeline, deadline_at: own_deadline_at } = child;
             let new = NewRun { id, project, graph, input, priority, available_at: None, timeout: None };
             let mut run = StoredRun::accepted(new, now);
-            let inherited = deadline_at.filter(|_| bond != Bond::Detached);
+            let inherited = deadline_at.filter(|_| kind != ChildKind::Detached);
             run.deadline_at = [inherited, own_deadline_at].into_iter().flatten().min();
             run.depth = depth;
             run.pipeline = pipeline.map(|(pipeline, _version)| pipeline);
-            if bond != Bond::Detached {
-                let is_item = bond == Bond::Item;
+            if kind != ChildKind::Detached {
+                let is_item = kind == ChildKind::Item;
                 run.place = Some(Place { parent: parent.clone(), item, is_item });
                 self.children.entry(parent.run).or_default().push(id);
             }
@@ -115,11 +115,11 @@ impl ChildRuns for MemoryStore {
     async fn start(
         &self,
         parent: &Parent,
-        bond: Bond,
+        kind: ChildKind,
         children: Vec<NewChild>,
     ) -> Result<(), StartChildrenError> {
         let now = self.clock.now();
-        self.call(|shared| shared.start(parent, bond, children, now)).await
+        self.call(|shared| shared.start(parent, kind, children, now)).await
     }
 
     async fn tally(&self, parent: &Parent) -> Result<Tally, StoreError> {

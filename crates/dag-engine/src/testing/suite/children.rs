@@ -10,7 +10,7 @@ use super::ports::{
     PortsFixture, claim_all, claim_child, driven, end, ids, must_commit, new_children, node, park, start,
     told,
 };
-use crate::children::{Bond, MAX_DEPTH, Parent, StartChildrenError, Tally};
+use crate::children::{ChildKind, MAX_DEPTH, Parent, StartChildrenError, Tally};
 use crate::store::StoreError;
 
 /// Every case that an implementation of [`crate::ChildRuns`] must pass, each on a fixture of its own.
@@ -66,16 +66,16 @@ async fn a_child_is_started_once_whatever_is_repeated(fixture: &dyn PortsFixture
     let (parent, of) = driven(fixture, owner).await;
     let (children, other) = (fixture.children(), fixture.children());
     let (one, two) = tokio::join!(
-        children.start(&parent, Bond::Item, new_children(&of, 0..4)),
-        other.start(&parent, Bond::Item, new_children(&of, 0..4)),
+        children.start(&parent, ChildKind::Item, new_children(&of, 0..4)),
+        other.start(&parent, ChildKind::Item, new_children(&of, 0..4)),
     );
     one.unwrap();
     two.unwrap();
-    children.start(&parent, Bond::Item, new_children(&of, 2..6)).await.unwrap();
+    children.start(&parent, ChildKind::Item, new_children(&of, 2..6)).await.unwrap();
     assert_eq!(counts(fixture, &parent).await, (6, 6));
     let next_round = Parent { round: 1, ..parent.clone() };
     assert_eq!(tally(fixture, &next_round).await, Tally::default());
-    children.start(&next_round, Bond::Item, new_children(&of, 0..1)).await.unwrap();
+    children.start(&next_round, ChildKind::Item, new_children(&of, 0..1)).await.unwrap();
     assert_eq!((counts(fixture, &parent).await, counts(fixture, &next_round).await), ((6, 6), (1, 1)));
     let mut expected: Vec<RunId> = (0..6).map(|item| parent.child(item)).collect();
     expected.push(next_round.child(0));
@@ -100,14 +100,14 @@ async fn a_child_inherits_what_binds_its_parent(fixture: &dyn PortsFixture) {
     let mut children = new_children(&of, 0..1);
     let sooner = of.created_at + TimeDelta::hours(2);
     children[0].deadline_at = Some(sooner);
-    fixture.children().start(&parent, Bond::Item, children).await.unwrap();
+    fixture.children().start(&parent, ChildKind::Item, children).await.unwrap();
     let child = claim_child(fixture, owner, &parent, 0).await;
     assert_eq!((child.project, child.graph, child.is_item), (of.project, of.graph, true));
     assert_eq!((&child.input, child.deadline_at), (&json!({ "n": 0 }), Some(sooner)));
     let below = Parent { run: parent.child(0), ..parent.clone() };
     let mut children = new_children(&of, 0..1);
     children[0].deadline_at = Some(sooner + TimeDelta::hours(1));
-    fixture.children().start(&below, Bond::Awaited, children).await.unwrap();
+    fixture.children().start(&below, ChildKind::Awaited, children).await.unwrap();
     let grandchild = claim_child(fixture, owner, &below, 0).await;
     assert_eq!(
         (grandchild.deadline_at, grandchild.is_item),
@@ -117,7 +117,7 @@ async fn a_child_inherits_what_binds_its_parent(fixture: &dyn PortsFixture) {
     let let_go = Parent { node: node("let_go"), ..below };
     let mut children = new_children(&of, 0..2);
     children[1].deadline_at = Some(sooner + TimeDelta::hours(1));
-    fixture.children().start(&let_go, Bond::Detached, children).await.unwrap();
+    fixture.children().start(&let_go, ChildKind::Detached, children).await.unwrap();
     assert_eq!(tally(fixture, &let_go).await, Tally::default(), "nobody waits for it");
     let [first, second] = [0, 1].map(|item| claim_child(fixture, owner, &let_go, item));
     let (first, second) = (first.await, second.await);
@@ -133,10 +133,10 @@ async fn nothing_is_started_in_the_name_of_a_run_that_is_not_driven(fixture: &dy
     let owner = fixture.instance().await;
     let (parent, of) = driven(fixture, owner).await;
     must_commit(fixture, end(of.claim, RunEvent::Succeeded, None)).await;
-    let refused = fixture.children().start(&parent, Bond::Awaited, new_children(&of, 0..2)).await;
+    let refused = fixture.children().start(&parent, ChildKind::Awaited, new_children(&of, 0..2)).await;
     assert!(matches!(refused, Err(StartChildrenError::ParentEnded)), "{refused:?}");
     let nowhere = Parent { run: RunId::new(), ..parent.clone() };
-    let refused = fixture.children().start(&nowhere, Bond::Awaited, new_children(&of, 0..1)).await;
+    let refused = fixture.children().start(&nowhere, ChildKind::Awaited, new_children(&of, 0..1)).await;
     assert!(matches!(refused, Err(StartChildrenError::ParentEnded)), "{refused:?}");
     assert_eq!(tally(fixture, &parent).await, Tally::default());
     assert_eq!(claim_all(fixture, owner).await, []);
@@ -147,18 +147,18 @@ async fn nothing_is_started_too_deep_or_without_its_graph(fixture: &dyn PortsFix
     let (parent, of) = driven(fixture, owner).await;
     let mut strange = new_children(&of, 0..2);
     strange[1].graph = Digest::of(b"nowhere");
-    let refused = fixture.children().start(&parent, Bond::Awaited, strange).await;
+    let refused = fixture.children().start(&parent, ChildKind::Awaited, strange).await;
     assert!(matches!(refused, Err(StartChildrenError::Store(StoreError::Missing { .. }))), "{refused:?}");
     assert_eq!(tally(fixture, &parent).await, Tally::default(), "all or none");
     let mut above = parent;
     for depth in 0..MAX_DEPTH {
         // Those that are let go as well, or they could start each other for ever.
-        let bond = if depth % 3 == 1 { Bond::Detached } else { Bond::Awaited };
-        fixture.children().start(&above, bond, new_children(&of, 0..1)).await.unwrap();
+        let kind = if depth % 3 == 1 { ChildKind::Detached } else { ChildKind::Awaited };
+        fixture.children().start(&above, kind, new_children(&of, 0..1)).await.unwrap();
         claim_child(fixture, owner, &above, 0).await;
         above = Parent { run: above.child(0), ..above };
     }
-    let refused = fixture.children().start(&above, Bond::Awaited, new_children(&of, 0..1)).await;
+    let refused = fixture.children().start(&above, ChildKind::Awaited, new_children(&of, 0..1)).await;
     assert!(matches!(refused, Err(StartChildrenError::TooDeep)), "{refused:?}");
     assert_eq!(tally(fixture, &above).await, Tally::default());
 }

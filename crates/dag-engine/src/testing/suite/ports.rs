@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{StoreFixture, accept, commit};
 use crate::breaker::BreakerStore;
-use crate::children::{Bond, ChildRuns, NewChild, Parent};
+use crate::children::{ChildKind, ChildRuns, NewChild, Parent};
 use crate::decisions::Decisions;
 use crate::store::{ActedOn, Checkpoint, Claim, ClaimedRun, Release, RunEnd, RunError};
 
@@ -52,7 +52,7 @@ pub(super) async fn start(
     of: &ClaimedRun,
     items: std::ops::Range<u32>,
 ) {
-    fixture.children().start(parent, Bond::Awaited, new_children(of, items)).await.unwrap();
+    fixture.children().start(parent, ChildKind::Awaited, new_children(of, items)).await.unwrap();
 }
 
 pub(super) async fn claim_child(

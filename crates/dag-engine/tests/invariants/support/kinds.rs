@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gathering_dag_engine::{
-    Approval, Attempt, Bond, ChildRuns, EffectClass, Fields, Look, MapNode, NewChild, NodeFailure, NodeType,
+    Approval, Attempt, ChildKind, ChildRuns, EffectClass, Fields, Look, MapNode, NewChild, NodeFailure, NodeType,
     Outcome, Parent, Shape, StartChildrenError, StoreError, Wait, end_earlier_round, look_at_only_child,
 };
 use gathering_domain::{Digest, WaitingFor};
@@ -200,7 +200,7 @@ impl Call {
         let fails = attempt.config["fails"].as_u64().expect("it is a number");
         let input = json!({"yes": true, "fails": u32::from(u64::from(attempt.failures) < fails)});
         let child = NewChild { item: 0, graph, input, pipeline: None, deadline_at: None };
-        until_it_answers(|| self.children.start(parent, Bond::Awaited, vec![child.clone()])).await
+        until_it_answers(|| self.children.start(parent, ChildKind::Awaited, vec![child.clone()])).await
     }
 }
 
