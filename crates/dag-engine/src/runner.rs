@@ -1,7 +1,7 @@
 //! The claim loop of one instance: takes runs from the queue while there is room, and drives them.
 
 mod handle;
-mod look;
+mod next_poll;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ use crate::engine::Engine;
 use crate::store::{ActedOn, ClaimedRun, Recovered, StoreError};
 use handle::Driven;
 pub use handle::RunnerHandle;
-use look::{Claimed, GATHER, Look, QUIET};
+use next_poll::{Claimed, GATHER, NextPoll, QUIET};
 
 /// How often is looked whether somebody acted on the runs that are driven when nobody says so.
 const ACTS: Duration = Duration::from_secs(5);
@@ -108,7 +108,7 @@ impl Runner {
         let mut next_acts = Instant::now() + ACTS;
         let mut last_endings = Instant::now();
         let mut next_endings = last_endings + ENDINGS;
-        let mut look = Look::Claim;
+        let mut next = NextPoll::Claim;
         loop {
             if !driving.is_empty() && Instant::now() >= next_endings {
                 self.claim_ending(&mut driving, &signals).await;
@@ -118,12 +118,12 @@ impl Runner {
             if Instant::now() >= next_recovery {
                 let recovered = self.recover().await;
                 if recovered.n_runs > 0 {
-                    look = Look::Claim;
+                    next = NextPoll::Claim;
                 }
                 next_recovery = self.next_recovery(recovered.is_anyone_driving);
             }
-            look = self.look(look, &mut driving, &signals).await;
-            let (at, then) = look.when_nothing_happens();
+            next = self.poll_queue(next, &mut driving, &signals).await;
+            let (at, then) = next.when_nothing_happens();
             tokio::select! {
                 biased;
                 () = fence.cancelled() => break,
@@ -133,18 +133,18 @@ impl Runner {
                     while let Some(ended) = driving.try_join_next() {
                         may_be_claimed |= self.note(ended);
                     }
-                    look = look.after_ends(may_be_claimed);
+                    next = next.after_ends(may_be_claimed);
                 }
                 () = self.handle.acted.notified() => self.pass_on_acts().await,
                 // What came during the look is kept for us until it is taken here.
                 () = self.handle.queue_changed.notified() => {
-                    look = Look::Claim;
+                    next = NextPoll::Claim;
                     next_recovery = next_recovery.min(self.next_recovery(true));
                     next_endings = next_endings.min(last_endings + ENDINGS_AFTER_WORD);
                 }
                 () = tokio::time::sleep_until(next_endings), if !driving.is_empty() => {}
                 () = tokio::time::sleep_until(at) => {
-                    look = then;
+                    next = then;
                     next_recovery = next_recovery.min(self.next_recovery(true));
                 }
                 () = tokio::time::sleep_until(next_acts), if !driving.is_empty() => {
@@ -197,25 +197,25 @@ impl Runner {
     }
 
     /// Looks at the queue, if it is time to; answers when to look again.
-    async fn look(&self, look: Look, driving: &mut JoinSet<(RunId, DriveEnd)>, signals: &Signals) -> Look {
+    async fn poll_queue(&self, next: NextPoll, driving: &mut JoinSet<(RunId, DriveEnd)>, signals: &Signals) -> NextPoll {
         let now = Instant::now();
-        match look {
-            Look::Claim => {}
-            Look::ClaimRest { by } if by <= now || self.has_room_for_a_batch(driving.len()) => {}
-            Look::Ask => return self.ask().await,
-            Look::ClaimRest { .. } | Look::ClaimAt(_) | Look::AskAt(_) | Look::Full => return look,
+        match next {
+            NextPoll::Claim => {}
+            NextPoll::ClaimRest { by } if by <= now || self.has_room_for_a_batch(driving.len()) => {}
+            NextPoll::Ask => return self.ask().await,
+            NextPoll::ClaimRest { .. } | NextPoll::ClaimAt(_) | NextPoll::AskAt(_) | NextPoll::Full => return next,
         }
         let room = self.settings.max_concurrent_runs.saturating_sub(driving.len());
         if room == 0 {
-            return Look::Full;
+            return NextPoll::Full;
         }
         match self.claim(room.min(self.settings.claim_batch), driving, signals).await {
             // Runs end in groups, as their checkpoints do: claims that wait for a group are fewer and larger.
-            Claimed::Batch => Look::ClaimRest { by: now + GATHER },
+            Claimed::Batch => NextPoll::ClaimRest { by: now + GATHER },
             // More may be coming: the question when is put when it is quiet.
-            Claimed::Some => Look::ClaimAt(now + QUIET),
+            Claimed::Some => NextPoll::ClaimAt(now + QUIET),
             Claimed::None => self.ask().await,
-            Claimed::Unknown => Look::ClaimAt(now + self.settings.safety_net.min(AFTER_ERROR)),
+            Claimed::Unknown => NextPoll::ClaimAt(now + self.settings.safety_net.min(AFTER_ERROR)),
         }
     }
 
@@ -278,18 +278,18 @@ impl Runner {
     }
 
     /// Asks when something can be claimed.
-    async fn ask(&self) -> Look {
-        let safety_net = Look::AskAt(Instant::now() + self.settings.safety_net);
+    async fn ask(&self) -> NextPoll {
+        let safety_net = NextPoll::AskAt(Instant::now() + self.settings.safety_net);
         match self.engine.store().next_available_in().await {
             // One that can be claimed now was not there at the last look, or another instance is just taking it: not in a
             // circle without a pause.
             Ok(Some(wait)) if wait < self.settings.safety_net => {
-                Look::ClaimAt(Instant::now() + wait.max(QUIET))
+                NextPoll::ClaimAt(Instant::now() + wait.max(QUIET))
             }
             Ok(_) => safety_net,
             Err(error) => {
                 log_store_error("the queue cannot be looked at", &error);
-                Look::AskAt(Instant::now() + self.settings.safety_net.min(AFTER_ERROR))
+                NextPoll::AskAt(Instant::now() + self.settings.safety_net.min(AFTER_ERROR))
             }
         }
     }

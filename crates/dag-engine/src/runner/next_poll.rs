@@ -14,7 +14,7 @@ pub(super) const QUIET: Duration = Duration::from_millis(20);
 
 /// When a runner looks at the queue next, and how.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Look {
+pub(super) enum NextPoll {
     /// Claims now: there may be something.
     Claim,
     /// The last claim did not find the end of the queue: claims once there is room for a batch, but not later than this.
@@ -41,25 +41,25 @@ pub(super) enum Claimed {
     Unknown,
 }
 
-impl Look {
+impl NextPoll {
     /// When to look if nothing happens before, and how.
-    pub(super) fn when_nothing_happens(self) -> (Instant, Look) {
+    pub(super) fn when_nothing_happens(self) -> (Instant, NextPoll) {
         match self {
-            Look::Claim | Look::Ask => (Instant::now(), self),
-            Look::ClaimRest { by } => (by, Look::Claim),
-            Look::ClaimAt(at) => (at, Look::Claim),
-            Look::AskAt(at) => (at, Look::Ask),
+            NextPoll::Claim | NextPoll::Ask => (Instant::now(), self),
+            NextPoll::ClaimRest { by } => (by, NextPoll::Claim),
+            NextPoll::ClaimAt(at) => (at, NextPoll::Claim),
+            NextPoll::AskAt(at) => (at, NextPoll::Ask),
             // The end of a run makes room, and changes how to look.
-            Look::Full => (Instant::now() + ACTS, Look::Full),
+            NextPoll::Full => (Instant::now() + ACTS, NextPoll::Full),
         }
     }
 
     /// As some runs have ended; whether one of them may be claimed again.
-    pub(super) fn after_ends(self, may_be_claimed: bool) -> Look {
+    pub(super) fn after_ends(self, may_be_claimed: bool) -> NextPoll {
         match self {
-            Look::Full => Look::ClaimRest { by: Instant::now() + GATHER },
-            look if !may_be_claimed => look,
-            _ => Look::Claim,
+            NextPoll::Full => NextPoll::ClaimRest { by: Instant::now() + GATHER },
+            next if !may_be_claimed => next,
+            _ => NextPoll::Claim,
         }
     }
 }
