@@ -184,7 +184,7 @@ impl From<StartChildrenError> for NodeFailure {
 ///
 /// # Errors
 /// [`NodeFailure`] if it ended otherwise than well.
-pub async fn look_at_only_child(
+pub async fn poll_only_child(
     children: &dyn ChildRuns,
     parent: &Parent,
 ) -> Result<Option<Value>, NodeFailure> {

@@ -31,7 +31,7 @@ mod attempt;
 mod ending;
 mod waiting;
 
-use self::waiting::Looks;
+use self::waiting::Polls;
 
 /// Records of effects that may wait for the driver; a node that records faster waits.
 const EFFECTS_BOUND: usize = 64;
@@ -100,7 +100,7 @@ pub(crate) struct Driver {
     /// Nodes whose attempt was recorded as begun and has not ended.
     n_active: usize,
     executing: FuturesUnordered<BoxFuture<'static, NodeEnd>>,
-    looks: Looks,
+    polls: Polls,
     /// Until when the run is held though its nodes only wait for somebody: what comes soon finds it here.
     lingers_until: Option<DateTime<Utc>>,
     effects_sender: mpsc::Sender<EffectRecord>,
@@ -139,7 +139,7 @@ impl Driver {
             timers: BTreeSet::new(),
             n_active: 0,
             executing: FuturesUnordered::new(),
-            looks: Looks::default(),
+            polls: Polls::default(),
             lingers_until: None,
             effects_sender,
             effects,
@@ -204,8 +204,8 @@ impl Driver {
                         self.note_end(node, result);
                     }
                 }
-                Some((node, found)) = self.looks.next(), if !ending => self.note_look(node, found),
-                () = signals.acted.notified(), if !ending => self.look_at_waiting_nodes(),
+                Some((node, found)) = self.polls.next(), if !ending => self.note_poll(node, found),
+                () = signals.acted.notified(), if !ending => self.poll_waiting_nodes(),
                 () = sleep_until(next_time, &*self.around.clock), if !ending => {}
                 () = signals.hand_back.cancelled(), if !ending => {
                     self.drop_what_executes();
@@ -242,7 +242,7 @@ impl Driver {
         }
         self.n_active += begun.len();
         self.launch(begun);
-        self.look_at_waiting_nodes();
+        self.poll_waiting_nodes();
         for node in interrupted {
             if self.graph.nodes[node].spec.idempotent {
                 self.ready.push_front(node);
@@ -285,7 +285,7 @@ impl Driver {
             self.wake_due();
             self.admit();
         }
-        if quiet && self.records.is_empty() && self.n_active == 0 && self.looks.is_empty() {
+        if quiet && self.records.is_empty() && self.n_active == 0 && self.polls.is_empty() {
             self.let_go();
         } else {
             self.lingers_until = None;
@@ -357,7 +357,7 @@ impl Driver {
         self.record(node, event);
         if waits_for_somebody {
             // What it waits for may have come before it began to.
-            self.look(node);
+            self.poll(node);
         }
     }
 

@@ -28,7 +28,7 @@ mod values;
 pub use breaker::{Breaker, BreakerKey, BreakerStore, Breakers};
 pub use children::{
     ChildKind, ChildRuns, MAX_DEPTH, NewChild, Parent, StartChildrenError, Tally, Unsuccessful, end_earlier_round,
-    look_at_only_child, retry_while_unavailable,
+    poll_only_child, retry_while_unavailable,
 };
 pub use clock::{Clock, SystemClock};
 pub use decisions::{Decision, Decisions};
@@ -47,7 +47,7 @@ pub use gathering_domain::EffectClass;
 pub use graph::Graph;
 pub use journal::{CorruptEntry, EffectStart, JournalEntry, JournalEvent, NodeFailure, Record, Seq};
 pub use node_run::{IllegalRecord, NodeRun, NodeState};
-pub use node_type::{Approval, Attempt, Look, MapNode, NodeType, NodeTypes, Outcome, Wait};
+pub use node_type::{Approval, Attempt, PollOutcome, MapNode, NodeType, NodeTypes, Outcome, Wait};
 pub use rerun::{RerunFrom, RerunRefused, records_that_stand};
 pub use runner::{Runner, RunnerHandle, RunnerSettings};
 pub use store::{

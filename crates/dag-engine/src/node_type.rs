@@ -66,8 +66,8 @@ pub trait NodeType: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`NodeFailure`]: what it waited for came to nothing.
-    async fn look(&self, _attempt: Attempt) -> Result<Look, NodeFailure> {
-        Ok(Look::Nothing)
+    async fn poll(&self, _attempt: Attempt) -> Result<PollOutcome, NodeFailure> {
+        Ok(PollOutcome::Pending)
     }
 
     /// Executes one attempt.
@@ -129,18 +129,18 @@ pub enum Outcome {
 
 /// What a waiting node finds when it looks.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Look {
+pub enum PollOutcome {
     /// What it waits for has not come: it waits on, and nothing is recorded.
-    Nothing,
+    Pending,
     /// It came, and with it the end of the attempt.
     Ended(Outcome),
     /// It came: the same attempt goes on, executed again as [`Attempt::woken`].
-    GoOn,
+    Resume,
 }
 
-impl From<Option<Outcome>> for Look {
+impl From<Option<Outcome>> for PollOutcome {
     fn from(outcome: Option<Outcome>) -> Self {
-        outcome.map_or(Self::Nothing, Self::Ended)
+        outcome.map_or(Self::Pending, Self::Ended)
     }
 }
 

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use gathering_dag_engine::testing::{MemoryStore, StoredRun, VirtualClock};
 use gathering_dag_engine::{
     Attempt, ChildKind, ChildRuns, Clock, DriveEnd, EffectClass, Engine, EngineSettings, Fields, JournalEvent,
-    Look, NewChild, NewRun, NodeFailure, NodeRun, NodeState, NodeType, NodeTypes, Outcome, Parent, RunStore,
+    PollOutcome, NewChild, NewRun, NodeFailure, NodeRun, NodeState, NodeType, NodeTypes, Outcome, Parent, RunStore,
     Shape, Signals, Wait,
 };
 use gathering_domain::{Digest, InstanceId, NodeId, ProjectId, RunEvent, RunId, RunState, WaitingFor};
@@ -439,7 +439,7 @@ impl NodeType for LooksSlowly {
         }
     }
 
-    async fn look(&self, attempt: Attempt) -> Result<Look, NodeFailure> {
+    async fn poll(&self, attempt: Attempt) -> Result<PollOutcome, NodeFailure> {
         tokio::time::sleep(Duration::from_secs(1)).await;
         Ok((attempt.failures == 0).then(|| Outcome::Done(json!("first"))).into())
     }

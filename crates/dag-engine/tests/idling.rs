@@ -164,7 +164,7 @@ async fn a_word_about_the_queue_is_never_lost_among_others() {
             if n == round % 20 {
                 bench.runner.wake();
             }
-            bench.runner.look_for_acts();
+            bench.runner.wake_up_driven();
             for _ in 0..round / 20 {
                 tokio::task::yield_now().await;
             }

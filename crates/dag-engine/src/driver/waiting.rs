@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::Driver;
 use crate::journal::{JournalEvent, NodeFailure};
 use crate::node_run::NodeState;
-use crate::node_type::{Look, Wait};
+use crate::node_type::{PollOutcome, Wait};
 
 /// How long a run is held whose nodes only wait for somebody, so that what comes soon needs no new claim.
 const LINGER: Duration = Duration::from_millis(500);
@@ -25,12 +25,12 @@ const LINGER: Duration = Duration::from_millis(500);
 /// What a look found, and for which attempt: the next one waits for something else.
 pub(super) struct Found {
     attempt: i32,
-    result: Result<Look, NodeFailure>,
+    result: Result<PollOutcome, NodeFailure>,
 }
 
 /// The looks of waiting nodes that are under way, at most one per node.
 #[derive(Default)]
-pub(super) struct Looks {
+pub(super) struct Polls {
     futures: FuturesUnordered<BoxFuture<'static, (usize, Found)>>,
     /// Whether something came after the look began, so that another must follow.
     stale: BTreeMap<usize, bool>,
@@ -39,7 +39,7 @@ pub(super) struct Looks {
     configs: BTreeMap<usize, Arc<Value>>,
 }
 
-impl Looks {
+impl Polls {
     /// The end of the next look; at once `None` if there is none under way.
     pub(super) async fn next(&mut self) -> Option<(usize, Found)> {
         self.futures.next().await
@@ -65,7 +65,7 @@ fn waited_too_long() -> NodeFailure {
 
 impl Driver {
     /// Lets every node that waits for somebody look.
-    pub(super) fn look_at_waiting_nodes(&mut self) {
+    pub(super) fn poll_waiting_nodes(&mut self) {
         let waiting: Vec<usize> = self
             .progress
             .nodes()
@@ -73,28 +73,28 @@ impl Driver {
             .filter(|&node| self.waits_for_somebody(node))
             .collect();
         for node in waiting {
-            self.look(node);
+            self.poll(node);
         }
     }
 
     /// Lets a waiting node look; if it does already, once more afterwards.
-    pub(super) fn look(&mut self, node: usize) {
-        if let Some(stale) = self.looks.stale.get_mut(&node) {
+    pub(super) fn poll(&mut self, node: usize) {
+        if let Some(stale) = self.polls.stale.get_mut(&node) {
             *stale = true;
             return;
         }
-        self.looks.stale.insert(node, false);
+        self.polls.stale.insert(node, false);
         let guard = self.guard_of(node);
         let number = self.progress.node(node).attempt;
-        let look = match self.attempt_of(node) {
+        let poll = match self.attempt_of(node) {
             Ok((node_type, attempt, stop)) => {
-                self.looks.configs.insert(node, Arc::clone(&attempt.config));
+                self.polls.configs.insert(node, Arc::clone(&attempt.config));
                 async move {
                     let _stopped_when_dropped = stop.drop_guard();
-                    let look = std::panic::AssertUnwindSafe(node_type.look(attempt)).catch_unwind().await;
+                    let poll = std::panic::AssertUnwindSafe(node_type.poll(attempt)).catch_unwind().await;
                     let panicked = |_| Err(NodeFailure::permanent("panic", "the node's code panicked"));
-                    let found = look.unwrap_or_else(panicked);
-                    if let (Some(guard), Ok(Look::Ended(_)) | Err(_)) = (&guard, &found) {
+                    let found = poll.unwrap_or_else(panicked);
+                    if let (Some(guard), Ok(PollOutcome::Ended(_)) | Err(_)) = (&guard, &found) {
                         guard.report(found.as_ref().err()).await;
                     }
                     (node, Found { attempt: number, result: found })
@@ -105,28 +105,28 @@ impl Driver {
                 std::future::ready((node, Found { attempt: number, result: Err(failure) })).boxed()
             }
         };
-        self.looks.futures.push(look);
+        self.polls.futures.push(poll);
     }
 
     /// Takes in what a look found.
-    pub(super) fn note_look(&mut self, node: usize, found: Found) {
-        let stale = self.looks.stale.remove(&node).unwrap_or(false);
+    pub(super) fn note_poll(&mut self, node: usize, found: Found) {
+        let stale = self.polls.stale.remove(&node).unwrap_or(false);
         // Its time may have come meanwhile, and then it executes.
         if !self.waits_for_somebody(node) {
             return;
         }
         let is_late = found.attempt != self.progress.node(node).attempt;
         let result = match found.result {
-            _ if is_late => return self.look(node),
-            Ok(Look::Ended(outcome)) => Some(Ok(outcome)),
-            Ok(Look::Nothing) if stale => return self.look(node),
+            _ if is_late => return self.poll(node),
+            Ok(PollOutcome::Ended(outcome)) => Some(Ok(outcome)),
+            Ok(PollOutcome::Pending) if stale => return self.poll(node),
             // While draining nothing is launched: who drives the run next lets it look again.
-            Ok(Look::GoOn) if self.draining => return,
-            Ok(Look::GoOn) => None,
-            Ok(Look::Nothing) => return,
+            Ok(PollOutcome::Resume) if self.draining => return,
+            Ok(PollOutcome::Resume) => None,
+            Ok(PollOutcome::Pending) => return,
             Err(failure) => Some(Err(failure)),
         };
-        self.looks.configs.remove(&node);
+        self.polls.configs.remove(&node);
         if let Some(until) = self.progress.node(node).until {
             self.timers.remove(&(until, node));
         }

@@ -10,7 +10,7 @@ use chrono::TimeDelta;
 use gathering_domain::{Email, WaitingFor};
 use serde_json::{Value, json};
 
-use super::{Attempt, Look, NodeType, Outcome, Wait};
+use super::{Attempt, PollOutcome, NodeType, Outcome, Wait};
 use crate::children::retry_while_unavailable;
 use crate::decisions::{Decision, Decisions};
 use crate::fields::{Fields, Shape};
@@ -81,7 +81,7 @@ impl NodeType for Approval {
         Ok(Outcome::Wait(Wait { on: WaitingFor::Approval, until }))
     }
 
-    async fn look(&self, attempt: Attempt) -> Result<Look, NodeFailure> {
+    async fn poll(&self, attempt: Attempt) -> Result<PollOutcome, NodeFailure> {
         Ok(self.find(&attempt).await?.into())
     }
 }

@@ -11,7 +11,7 @@ use chrono::TimeDelta;
 use gathering_domain::{Digest, WaitingFor};
 use serde_json::{Value, json};
 
-use super::{Attempt, Look, NodeType, Outcome, Wait};
+use super::{Attempt, PollOutcome, NodeType, Outcome, Wait};
 use crate::children::{ChildKind, ChildRuns, NewChild, Parent, StartChildrenError, end_earlier_round, retry_while_unavailable};
 use crate::fields::{Fields, Shape};
 use crate::journal::NodeFailure;
@@ -155,7 +155,7 @@ impl NodeType for MapNode {
         })
     }
 
-    async fn look(&self, attempt: Attempt) -> Result<Look, NodeFailure> {
+    async fn poll(&self, attempt: Attempt) -> Result<PollOutcome, NodeFailure> {
         Ok(self.advance(&attempt).await?.map(Outcome::Done).into())
     }
 }

@@ -31,7 +31,7 @@ impl RunnerHandle {
     }
 
     /// Somebody may have acted on a run that is driven here: asked for its end, or brought what it waits for.
-    pub fn look_for_acts(&self) {
+    pub fn wake_up_driven(&self) {
         self.acted.notify_one();
     }
 

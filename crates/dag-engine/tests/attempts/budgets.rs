@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gathering_dag_engine::{
-    Attempt, DriveEnd, EffectClass, Fields, Look, NodeFailure, NodeRun, NodeState, NodeType, Outcome,
+    Attempt, DriveEnd, EffectClass, Fields, PollOutcome, NodeFailure, NodeRun, NodeState, NodeType, Outcome,
     Signals, Wait,
 };
 use gathering_domain::{RunEvent, RunId, RunState, WaitingFor};
@@ -60,9 +60,9 @@ impl NodeType for Buys {
         Ok(Outcome::Done(json!("fed")))
     }
 
-    async fn look(&self, _attempt: Attempt) -> Result<Look, NodeFailure> {
+    async fn poll(&self, _attempt: Attempt) -> Result<PollOutcome, NodeFailure> {
         self.n_looks.fetch_add(1, Ordering::SeqCst);
-        Ok(if self.money.load(Ordering::SeqCst) > 0 { Look::GoOn } else { Look::Nothing })
+        Ok(if self.money.load(Ordering::SeqCst) > 0 { PollOutcome::Resume } else { PollOutcome::Pending })
     }
 }
 

@@ -149,7 +149,7 @@ async fn pass_on(wakes: &WakeBus, runner: &RunnerHandle) {
                 Err(_) => return std::future::pending().await,
             },
             changed = cancels.changed() => match changed {
-                Ok(()) => runner.look_for_acts(),
+                Ok(()) => runner.wake_up_driven(),
                 Err(_) => return std::future::pending().await,
             },
         }

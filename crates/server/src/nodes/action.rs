@@ -1,7 +1,7 @@
 //! `action {action, …}`: one thing done outside, chosen by the word in `action`.
 
 use async_trait::async_trait;
-use gathering_dag_engine::{Attempt, Fields, Look, NodeFailure, NodeType, Outcome, Shape};
+use gathering_dag_engine::{Attempt, Fields, PollOutcome, NodeFailure, NodeType, Outcome, Shape};
 use gathering_tools::{Outbound, Toolbox};
 use serde_json::Value;
 
@@ -71,10 +71,10 @@ impl NodeType for Action {
         }
     }
 
-    async fn look(&self, attempt: Attempt) -> Result<Look, NodeFailure> {
+    async fn poll(&self, attempt: Attempt) -> Result<PollOutcome, NodeFailure> {
         match attempt.config["action"].as_str() {
-            Some("execute_pipeline") => Ok(self.execute_pipeline.look(&attempt).await?.into()),
-            _ => Ok(Look::Nothing),
+            Some("execute_pipeline") => Ok(self.execute_pipeline.poll(&attempt).await?.into()),
+            _ => Ok(PollOutcome::Pending),
         }
     }
 

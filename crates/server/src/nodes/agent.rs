@@ -8,7 +8,7 @@ use gathering_agents::{
     StepKey, StepRunner, ToolCall, ToolDescription, ToolResult, Usage, run_agent,
 };
 use gathering_dag_engine::{
-    ActFailed, Attempt, EffectClass, Fields, Look, NodeFailure, NodeType, Outcome, Shape,
+    ActFailed, Attempt, EffectClass, Fields, PollOutcome, NodeFailure, NodeType, Outcome, Shape,
 };
 use gathering_persistence::{Amounts, Budgets, Resource};
 use gathering_tools::{ToolContext, Toolbox};
@@ -128,9 +128,9 @@ impl NodeType for Agent {
         walked.map(Outcome::Done).or_else(Halt::into_outcome)
     }
 
-    async fn look(&self, attempt: Attempt) -> Result<Look, NodeFailure> {
+    async fn poll(&self, attempt: Attempt) -> Result<PollOutcome, NodeFailure> {
         let account = Account::of(self.budgets.as_ref(), &attempt).only_looking();
-        account.look(self.walk(&attempt, &account).await.err())
+        account.poll(self.walk(&attempt, &account).await.err())
     }
 }
 

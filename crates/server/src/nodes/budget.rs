@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use gathering_agents::Usage;
 use gathering_dag_engine::{
-    ActFailed, Attempt, EffectClass, Effects, Look, NodeFailure, Outcome, StoreError, Wait, retry_while_unavailable,
+    ActFailed, Attempt, EffectClass, Effects, PollOutcome, NodeFailure, Outcome, StoreError, Wait, retry_while_unavailable,
 };
 use gathering_domain::{ProjectId, RunId, WaitingFor};
 use gathering_persistence::{Amounts, Budgets, Call, Grant, MAX_AMOUNT, Resource};
@@ -91,11 +91,11 @@ impl<'a> Account<'a> {
     }
 
     /// What a look came to that was halted like this.
-    pub(super) fn look(&self, halted: Option<Halt>) -> Result<Look, NodeFailure> {
+    pub(super) fn poll(&self, halted: Option<Halt>) -> Result<PollOutcome, NodeFailure> {
         match halted {
-            _ if self.has_more.load(Ordering::Relaxed) => Ok(Look::GoOn),
-            None => Ok(Look::GoOn),
-            Some(Halt::Waits { .. }) => Ok(Look::Nothing),
+            _ if self.has_more.load(Ordering::Relaxed) => Ok(PollOutcome::Resume),
+            None => Ok(PollOutcome::Resume),
+            Some(Halt::Waits { .. }) => Ok(PollOutcome::Pending),
             Some(Halt::Failed(failure)) => Err(failure),
         }
     }

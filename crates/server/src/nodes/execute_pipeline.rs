@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use gathering_dag_engine::{
     Attempt, ChildKind, ChildRuns, Fields, NewChild, NodeFailure, Outcome, Parent, Shape, StartChildrenError,
-    StoreError, Wait, check_value, end_earlier_round, look_at_only_child,
+    StoreError, Wait, check_value, end_earlier_round, poll_only_child,
 };
 use gathering_domain::{PipelineId, WaitingFor};
 use serde_json::{Value, json};
@@ -52,15 +52,15 @@ impl ExecutePipeline {
         if !waits {
             return Ok(Outcome::Done(json!({ "run_id": parent.child(0) })));
         }
-        Ok(match self.look(attempt).await? {
+        Ok(match self.poll(attempt).await? {
             Some(outcome) => outcome,
             None => Outcome::Wait(Wait { on: WaitingFor::Child, until: None }),
         })
     }
 
-    pub(super) async fn look(&self, attempt: &Attempt) -> Result<Option<Outcome>, NodeFailure> {
+    pub(super) async fn poll(&self, attempt: &Attempt) -> Result<Option<Outcome>, NodeFailure> {
         let parent = Parent::of(attempt);
-        let output = look_at_only_child(&*self.children, &parent).await?;
+        let output = poll_only_child(&*self.children, &parent).await?;
         Ok(output.map(|output| Outcome::Done(json!({ "run_id": parent.child(0), "output": output }))))
     }
 

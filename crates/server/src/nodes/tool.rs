@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use gathering_dag_engine::{Attempt, Fields, Look, NodeFailure, NodeType, Outcome, Shape};
+use gathering_dag_engine::{Attempt, Fields, PollOutcome, NodeFailure, NodeType, Outcome, Shape};
 use gathering_persistence::Budgets;
 use gathering_tools::{ToolError, Toolbox};
 use serde_json::{Map, Value, json};
@@ -70,9 +70,9 @@ impl NodeType for ToolNode {
         called.map(Outcome::Done).or_else(Halt::into_outcome)
     }
 
-    async fn look(&self, attempt: Attempt) -> Result<Look, NodeFailure> {
+    async fn poll(&self, attempt: Attempt) -> Result<PollOutcome, NodeFailure> {
         let account = Account::of(self.budgets.as_ref(), &attempt).only_looking();
-        account.look(self.call(&attempt, &account).await.err())
+        account.poll(self.call(&attempt, &account).await.err())
     }
 }
 

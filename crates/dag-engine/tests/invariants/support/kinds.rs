@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gathering_dag_engine::{
-    Approval, Attempt, ChildKind, ChildRuns, EffectClass, Fields, Look, MapNode, NewChild, NodeFailure, NodeType,
-    Outcome, Parent, Shape, StartChildrenError, StoreError, Wait, end_earlier_round, look_at_only_child,
+    Approval, Attempt, ChildKind, ChildRuns, EffectClass, Fields, PollOutcome, MapNode, NewChild, NodeFailure, NodeType,
+    Outcome, Parent, Shape, StartChildrenError, StoreError, Wait, end_earlier_round, poll_only_child,
 };
 use gathering_domain::{Digest, WaitingFor};
 use serde_json::{Value, json};
@@ -69,7 +69,7 @@ impl NodeType for Work {
         }
     }
 
-    async fn look(&self, attempt: Attempt) -> Result<Look, NodeFailure> {
+    async fn poll(&self, attempt: Attempt) -> Result<PollOutcome, NodeFailure> {
         let has_acted = self.people.have_acted(attempt.run, &attempt.node);
         Ok(has_acted.then(|| Outcome::Done(json!({"result": attempt.config["result"]}))).into())
     }
@@ -121,8 +121,8 @@ impl NodeType for Ask {
         self.approval.execute(attempt).await
     }
 
-    async fn look(&self, attempt: Attempt) -> Result<Look, NodeFailure> {
-        self.approval.look(attempt).await
+    async fn poll(&self, attempt: Attempt) -> Result<PollOutcome, NodeFailure> {
+        self.approval.poll(attempt).await
     }
 }
 
@@ -151,8 +151,8 @@ impl NodeType for Each {
         self.map.execute(attempt).await
     }
 
-    async fn look(&self, attempt: Attempt) -> Result<Look, NodeFailure> {
-        self.map.look(attempt).await
+    async fn poll(&self, attempt: Attempt) -> Result<PollOutcome, NodeFailure> {
+        self.map.poll(attempt).await
     }
 }
 
@@ -182,12 +182,12 @@ impl NodeType for Call {
         }
         end_earlier_round(&*self.children, &attempt).await?;
         self.start(&parent, &attempt).await?;
-        let output = look_at_only_child(&*self.children, &parent).await?;
+        let output = poll_only_child(&*self.children, &parent).await?;
         Ok(output.map_or(Outcome::Wait(Wait { on: WaitingFor::Child, until: None }), Outcome::Done))
     }
 
-    async fn look(&self, attempt: Attempt) -> Result<Look, NodeFailure> {
-        let output = look_at_only_child(&*self.children, &Parent::of(&attempt)).await?;
+    async fn poll(&self, attempt: Attempt) -> Result<PollOutcome, NodeFailure> {
+        let output = poll_only_child(&*self.children, &Parent::of(&attempt)).await?;
         Ok(output.map(Outcome::Done).into())
     }
 }

@@ -82,7 +82,7 @@ impl People {
                     .fold(false, |new, run| queued.insert((stands(run), run.available_at)) | new);
                 let told = told.lock().unwrap();
                 if is_acted {
-                    told.iter().for_each(RunnerHandle::look_for_acts);
+                    told.iter().for_each(RunnerHandle::wake_up_driven);
                 }
                 if is_changed {
                     told.iter().for_each(RunnerHandle::wake);
@@ -96,7 +96,7 @@ impl People {
         self.tasks.lock().unwrap().spawn(async move {
             tokio::time::sleep(time).await;
             act();
-            told.lock().unwrap().iter().for_each(RunnerHandle::look_for_acts);
+            told.lock().unwrap().iter().for_each(RunnerHandle::wake_up_driven);
         });
     }
 
