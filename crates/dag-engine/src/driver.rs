@@ -68,7 +68,7 @@ pub enum DriveEnd {
 
 /// What a driver needs of its engine.
 #[derive(Clone)]
-pub(crate) struct Surroundings {
+pub(crate) struct DriverContext {
     pub(crate) checkpointer: Checkpointer,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) breakers: Option<Breakers>,
@@ -83,7 +83,7 @@ pub(crate) struct Refused(pub(crate) Box<dyn std::error::Error + Send + Sync>);
 type NodeEnd = (usize, Result<Outcome, NodeFailure>);
 
 pub(crate) struct Driver {
-    around: Surroundings,
+    around: DriverContext,
     claimed: ClaimedRun,
     graph: Arc<Graph>,
     progress: Progress,
@@ -118,7 +118,7 @@ struct InFlight {
 
 impl Driver {
     pub(crate) fn new(
-        around: Surroundings,
+        around: DriverContext,
         claimed: ClaimedRun,
         graph: Arc<Graph>,
         progress: Progress,

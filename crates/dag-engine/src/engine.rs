@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::breaker::Breakers;
 use crate::checkpointer::{Checkpointer, CheckpointerService};
 use crate::clock::Clock;
-use crate::driver::{DriveEnd, Driver, Refused, Signals, Surroundings};
+use crate::driver::{DriveEnd, Driver, Refused, Signals, DriverContext};
 use crate::graph::Graph;
 use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
 use crate::node_run::NodeRun;
@@ -42,7 +42,7 @@ impl Default for EngineSettings {
 pub struct Engine {
     store: Arc<dyn RunStore>,
     types: NodeTypes,
-    around: Surroundings,
+    around: DriverContext,
     /// By digest, and whether `item` is in scope. Of many runs that need a graph at once the first loads it for all.
     graphs: Cache<(Digest, bool), Arc<OnceCell<Arc<Graph>>>>,
 }
@@ -66,7 +66,7 @@ impl Engine {
         settings: EngineSettings,
     ) -> (Self, EngineService) {
         let (checkpointer, service) = Checkpointer::new(Arc::clone(&store));
-        let around = Surroundings { checkpointer, clock, park_after: settings.park_after, breakers: None };
+        let around = DriverContext { checkpointer, clock, park_after: settings.park_after, breakers: None };
         let graphs = Cache::new(settings.graph_cache_entries);
         (Self { store, types, around, graphs }, EngineService(service))
     }
