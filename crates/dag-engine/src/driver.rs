@@ -42,7 +42,7 @@ pub struct Signals {
     /// Somebody asked for the run's end.
     pub cancel: CancellationToken,
     /// Somebody acted on the run: what a node waits for may have come.
-    pub acted: Arc<Notify>,
+    pub wake_up: Arc<Notify>,
     /// The instance is to stop: start nothing more, and hand the run back once nothing executes.
     pub drain: CancellationToken,
     /// The time for that is over: drop what executes and hand the run back now.
@@ -205,7 +205,7 @@ impl Driver {
                     }
                 }
                 Some((node, found)) = self.polls.next(), if !ending => self.note_poll(node, found),
-                () = signals.acted.notified(), if !ending => self.poll_waiting_nodes(),
+                () = signals.wake_up.notified(), if !ending => self.poll_waiting_nodes(),
                 () = sleep_until(next_time, &*self.around.clock), if !ending => {}
                 () = signals.hand_back.cancelled(), if !ending => {
                     self.drop_what_executes();

@@ -51,7 +51,7 @@ pub use node_type::{Approval, Attempt, PollOutcome, MapNode, NodeType, NodeTypes
 pub use rerun::{RerunFrom, RerunRefused, records_that_stand};
 pub use runner::{Runner, RunnerHandle, RunnerSettings};
 pub use store::{
-    ActedOn, Checkpoint, Claim, ClaimedRun, NewRun, Recovered, Release, RunEnd, RunError, RunStore,
+    SignalledRun, Checkpoint, Claim, ClaimedRun, NewRun, Recovered, Release, RunEnd, RunError, RunStore,
     StoreError,
 };
 pub use values::{MAX_VALUE_BYTES, MAX_VALUE_DEPTH, ValueLimit, check_value};

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::driver::{DriveEnd, Signals};
 use crate::engine::Engine;
-use crate::store::{ActedOn, ClaimedRun, Recovered, StoreError};
+use crate::store::{SignalledRun, ClaimedRun, Recovered, StoreError};
 use handle::Driven;
 pub use handle::RunnerHandle;
 use next_poll::{Claimed, GATHER, NextPoll, QUIET};
@@ -135,7 +135,7 @@ impl Runner {
                     }
                     next = next.after_ends(may_be_claimed);
                 }
-                () = self.handle.acted.notified() => self.pass_on_acts().await,
+                () = self.handle.wake_up.notified() => self.forward_signals().await,
                 // What came during the look is kept for us until it is taken here.
                 () = self.handle.queue_changed.notified() => {
                     next = NextPoll::Claim;
@@ -148,7 +148,7 @@ impl Runner {
                     next_recovery = next_recovery.min(self.next_recovery(true));
                 }
                 () = tokio::time::sleep_until(next_acts), if !driving.is_empty() => {
-                    self.pass_on_acts().await;
+                    self.forward_signals().await;
                     next_acts = Instant::now() + ACTS;
                 }
                 () = tokio::time::sleep_until(next_recovery) => {}
@@ -322,7 +322,7 @@ impl Runner {
         let run = claimed.claim.run;
         let reached = Driven::default();
         self.handle.begin(run, reached.clone());
-        let signals = Signals { cancel: reached.cancel, acted: reached.acted, ..signals.clone() };
+        let signals = Signals { cancel: reached.cancel, wake_up: reached.wake_up, ..signals.clone() };
         let engine = self.engine.clone();
         let claim = claimed.claim;
         driving.spawn(async move {
@@ -335,17 +335,17 @@ impl Runner {
         });
     }
 
-    async fn pass_on_acts(&self) {
+    async fn forward_signals(&self) {
         if self.handle.n_driven() == 0 {
             return;
         }
         let ids = self.handle.driven_ids();
-        match self.engine.store().list_acted_on(self.owner, &ids).await {
-            Ok(acted_on) => self.handle.with_driven(|driven| {
-                for ActedOn { run, cancel_requested } in acted_on {
+        match self.engine.store().list_signalled(self.owner, &ids).await {
+            Ok(signalled) => self.handle.with_driven(|driven| {
+                for SignalledRun { run, cancel_requested } in signalled {
                     match driven.get(&run) {
                         Some(run) if cancel_requested => run.cancel.cancel(),
-                        Some(run) => run.acted.notify_one(),
+                        Some(run) => run.wake_up.notify_one(),
                         None => {}
                     }
                 }

@@ -145,7 +145,7 @@ pub struct RunEnd {
 
 /// A run of an owner on which somebody acted while it was driven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ActedOn {
+pub struct SignalledRun {
     /// The run.
     pub run: RunId,
     /// Whether its end was asked for; else what a node of it waits for may have come.
@@ -292,7 +292,7 @@ pub trait RunStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    async fn list_acted_on(&self, owner: InstanceId, driven: &[RunId]) -> Result<Vec<ActedOn>, StoreError>;
+    async fn list_signalled(&self, owner: InstanceId, driven: &[RunId]) -> Result<Vec<SignalledRun>, StoreError>;
 
     /// Puts the runs that `owner` holds but does not drive back into the queue: those of a claim whose answer got lost.
     /// Only the owner itself may ask for it, while it is not claiming. Repeats: safe.

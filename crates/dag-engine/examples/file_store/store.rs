@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use gathering_dag_engine::{
-    ActedOn, Checkpoint, Claim, ClaimedRun, Clock, JournalEntry, JournalEvent, NewRun, Record, Recovered,
+    SignalledRun, Checkpoint, Claim, ClaimedRun, Clock, JournalEntry, JournalEvent, NewRun, Record, Recovered,
     Release, RunStore, Seq, StoreError,
 };
 use gathering_domain::{Digest, InstanceId, NodeId, ProjectId, RunEvent, RunId, RunState};
@@ -403,7 +403,7 @@ impl RunStore for FileStore {
     }
 
     /// Nobody can act on the runs of this store from outside.
-    async fn list_acted_on(&self, _owner: InstanceId, _driven: &[RunId]) -> Result<Vec<ActedOn>, StoreError> {
+    async fn list_signalled(&self, _owner: InstanceId, _driven: &[RunId]) -> Result<Vec<SignalledRun>, StoreError> {
         Ok(Vec::new())
     }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Clone, Default)]
 pub struct RunnerHandle {
     pub(super) queue_changed: Arc<Notify>,
-    pub(super) acted: Arc<Notify>,
+    pub(super) wake_up: Arc<Notify>,
     driven: Arc<Mutex<HashMap<RunId, Driven>>>,
     is_driving: Arc<watch::Sender<bool>>,
     pub(super) hand_back: CancellationToken,
@@ -21,7 +21,7 @@ pub struct RunnerHandle {
 #[derive(Clone, Default)]
 pub(super) struct Driven {
     pub(super) cancel: CancellationToken,
-    pub(super) acted: Arc<Notify>,
+    pub(super) wake_up: Arc<Notify>,
 }
 
 impl RunnerHandle {
@@ -32,7 +32,7 @@ impl RunnerHandle {
 
     /// Somebody may have acted on a run that is driven here: asked for its end, or brought what it waits for.
     pub fn wake_up_driven(&self) {
-        self.acted.notify_one();
+        self.wake_up.notify_one();
     }
 
     /// Ends a run if this instance drives it; answers whether it does.

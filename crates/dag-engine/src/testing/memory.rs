@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::decisions::Decision;
 use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
 use crate::store::{
-    ActedOn, Checkpoint, Claim, ClaimedRun, NewRun, Recovered, RunEnd, RunError, RunStore, StoreError,
+    SignalledRun, Checkpoint, Claim, ClaimedRun, NewRun, Recovered, RunEnd, RunError, RunStore, StoreError,
 };
 
 mod breakers;
@@ -285,23 +285,23 @@ impl RunStore for MemoryStore {
         .await
     }
 
-    async fn list_acted_on(&self, owner: InstanceId, driven: &[RunId]) -> Result<Vec<ActedOn>, StoreError> {
+    async fn list_signalled(&self, owner: InstanceId, driven: &[RunId]) -> Result<Vec<SignalledRun>, StoreError> {
         let listed = self.call(|shared| {
             let own =
                 driven.iter().filter_map(|id| shared.runs.get(id)).filter(|run| run.owner == Some(owner));
             Ok(own
-                .filter(|run| run.cancel_requested || run.acted)
-                .map(|run| ActedOn { run: run.new.id, cancel_requested: run.cancel_requested })
+                .filter(|run| run.cancel_requested || run.is_signalled)
+                .map(|run| SignalledRun { run: run.new.id, cancel_requested: run.cancel_requested })
                 .collect::<Vec<_>>())
         });
-        let acted_on: Vec<ActedOn> = listed.await?;
+        let signalled: Vec<SignalledRun> = listed.await?;
         let mut shared = self.lock();
-        for acted in acted_on.iter().filter(|acted| acted.cancel_requested) {
+        for acted in signalled.iter().filter(|acted| acted.cancel_requested) {
             if let Some(run) = shared.runs.get_mut(&acted.run).filter(|run| run.owner == Some(owner)) {
                 run.is_end_heard = true;
             }
         }
-        Ok(acted_on)
+        Ok(signalled)
     }
 
     async fn release_undriven(&self, owner: InstanceId, driven: &[RunId]) -> Result<usize, StoreError> {

@@ -29,7 +29,7 @@ pub enum Wake {
     /// A run can be claimed.
     Runs,
     /// Somebody acted on a run that may be driven just now: asked for its end, or brought what it waits for.
-    Acts,
+    Signals,
     /// A schedule was changed.
     Schedules,
     /// An event was written.
@@ -39,7 +39,7 @@ pub enum Wake {
 }
 
 impl Wake {
-    const ALL: [Wake; 5] = [Wake::Runs, Wake::Acts, Wake::Schedules, Wake::Events, Wake::Breakers];
+    const ALL: [Wake; 5] = [Wake::Runs, Wake::Signals, Wake::Schedules, Wake::Events, Wake::Breakers];
 
     const fn index(self) -> usize {
         self as usize
@@ -48,7 +48,7 @@ impl Wake {
     const fn letter(self) -> char {
         match self {
             Wake::Runs => 'r',
-            Wake::Acts => 'a',
+            Wake::Signals => 'a',
             Wake::Schedules => 's',
             Wake::Events => 'e',
             Wake::Breakers => 'b',

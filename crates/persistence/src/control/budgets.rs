@@ -149,7 +149,7 @@ impl Budgets {
     }
 
     fn wake(&self) {
-        self.wakes.wake(Wake::Acts);
+        self.wakes.wake(Wake::Signals);
         self.wakes.wake(Wake::Runs);
     }
 }

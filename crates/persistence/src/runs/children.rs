@@ -340,7 +340,7 @@ impl ChildRuns for PgRunStore {
             .await
             .map_err(|error| DatabaseError::query("asking for the end of child runs", error))?;
         if n_cancelled > 0 {
-            self.wakes.wake(Wake::Acts);
+            self.wakes.wake(Wake::Signals);
             self.wakes.wake(Wake::Runs);
             self.wakes.wake(Wake::Events);
         }

@@ -27,7 +27,7 @@ pub(crate) struct Committed {
     /// Whether a run can be claimed that could not be before.
     pub(crate) is_queue_changed: bool,
     /// Whether a run that may be driven somewhere was acted on: the parent or the child of one that ended.
-    pub(crate) is_acted: bool,
+    pub(crate) is_signalled: bool,
     /// Whether there is an event to read.
     pub(crate) is_run_ended: bool,
 }
@@ -62,7 +62,7 @@ impl Committed {
         let answer = match written {
             Written::Released(released) => {
                 self.is_queue_changed |= changes_queue(released, checkpoint);
-                self.is_acted |= acts_on_relatives(released, checkpoint);
+                self.is_signalled |= signals_relatives(released, checkpoint);
                 self.is_run_ended |=
                     matches!(checkpoint.release, Some(Release::End(_))) && is_among(released, checkpoint);
                 answer(conn, checkpoint, released).await?
@@ -78,14 +78,14 @@ impl Committed {
 fn changes_queue(released: &[(Uuid, bool)], checkpoint: &Checkpoint) -> bool {
     match checkpoint.release {
         Some(Release::HandBack) => is_among(released, checkpoint),
-        Some(Release::End(_)) => acts_on_relatives(released, checkpoint),
+        Some(Release::End(_)) => signals_relatives(released, checkpoint),
         // One on which somebody acted meanwhile is available at once, and its owner claims again when a drive ends.
         Some(Release::Park { .. }) | None => false,
     }
 }
 
 /// Whether a run ended that has a parent, or may have children that go on.
-fn acts_on_relatives(released: &[(Uuid, bool)], checkpoint: &Checkpoint) -> bool {
+fn signals_relatives(released: &[(Uuid, bool)], checkpoint: &Checkpoint) -> bool {
     let run = checkpoint.claim.run.as_uuid();
     let has_parent = released.contains(&(run, true));
     match &checkpoint.release {

@@ -98,7 +98,7 @@ impl Runs {
             _ => DatabaseError::query("recording a decision", error),
         })?;
         if answer.is_recorded {
-            self.wakes.wake(Wake::Acts);
+            self.wakes.wake(Wake::Signals);
             self.wakes.wake(Wake::Runs);
         }
         Ok(match answer {

@@ -5,7 +5,7 @@ use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use gathering_dag_engine::{ActedOn, NewRun};
+use gathering_dag_engine::{SignalledRun, NewRun};
 use gathering_domain::{InstanceId, PipelineId, ProjectId, RunId, RunState, ScheduleId, UserId};
 use uuid::Uuid;
 
@@ -124,7 +124,7 @@ impl Runs {
             .await
             .map_err(failed)?;
         if changed == 1 {
-            self.wakes.wake(Wake::Acts);
+            self.wakes.wake(Wake::Signals);
             self.wakes.wake(Wake::Runs);
             return Ok(CancelRequest::Requested);
         }
@@ -146,7 +146,7 @@ impl Runs {
             .execute(&mut &*conn)
             .await
             .map_err(|error| DatabaseError::query("waking a run", error))?;
-        self.wakes.wake(Wake::Acts);
+        self.wakes.wake(Wake::Signals);
         self.wakes.wake(Wake::Runs);
         Ok(changed == 1)
     }
@@ -268,11 +268,11 @@ fn newest_of_each_project(
 }
 
 /// The runs of this owner on which somebody acted: `available_at` is null while a run is driven, unless somebody did.
-pub(crate) async fn list_acted_on(
+pub(crate) async fn list_signalled(
     mut conn: &AsyncPgConnection,
     owner: InstanceId,
     driven: &[RunId],
-) -> Result<Vec<ActedOn>, DatabaseError> {
+) -> Result<Vec<SignalledRun>, DatabaseError> {
     let ids: Vec<Uuid> = driven.iter().map(|run| run.as_uuid()).collect();
     let rows: Vec<(Uuid, bool)> = runs::table
         .filter(runs::id.eq_any(ids))
@@ -284,6 +284,6 @@ pub(crate) async fn list_acted_on(
         .load(&mut conn)
         .await
         .map_err(|error| DatabaseError::query("looking for runs that somebody acted on", error))?;
-    let acted_on = |(run, cancel_requested): (Uuid, bool)| ActedOn { run: run.into(), cancel_requested };
-    Ok(rows.into_iter().map(acted_on).collect())
+    let signalled = |(run, cancel_requested): (Uuid, bool)| SignalledRun { run: run.into(), cancel_requested };
+    Ok(rows.into_iter().map(signalled).collect())
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use gathering_dag_engine::{
-    ActedOn, Checkpoint, ClaimedRun, JournalEntry, NewRun, Recovered, RunStore, Seq, StoreError,
+    SignalledRun, Checkpoint, ClaimedRun, JournalEntry, NewRun, Recovered, RunStore, Seq, StoreError,
 };
 use gathering_domain::{Digest, InstanceId, RunId};
 use serde_json::Value;
@@ -144,8 +144,8 @@ impl RunStore for PgRunStore {
         if committed.is_queue_changed {
             self.wakes.wake(Wake::Runs);
         }
-        if committed.is_acted {
-            self.wakes.wake(Wake::Acts);
+        if committed.is_signalled {
+            self.wakes.wake(Wake::Signals);
         }
         if committed.is_run_ended {
             self.wakes.wake(Wake::Events);
@@ -159,10 +159,10 @@ impl RunStore for PgRunStore {
         Ok(wire.carry(claim::next_available_in(conn, &self.looks.queue)).await?)
     }
 
-    async fn list_acted_on(&self, owner: InstanceId, driven: &[RunId]) -> Result<Vec<ActedOn>, StoreError> {
+    async fn list_signalled(&self, owner: InstanceId, driven: &[RunId]) -> Result<Vec<SignalledRun>, StoreError> {
         let mut own = self.pool.get_for_claims().await?;
         let (conn, wire) = own.parts();
-        Ok(wire.carry(list::list_acted_on(conn, owner, driven)).await?)
+        Ok(wire.carry(list::list_signalled(conn, owner, driven)).await?)
     }
 
     async fn release_undriven(&self, owner: InstanceId, driven: &[RunId]) -> Result<usize, StoreError> {

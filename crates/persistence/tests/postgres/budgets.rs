@@ -260,14 +260,14 @@ async fn who_waits_is_woken_by_what_may_pay_for_it_and_by_nothing_else() {
         bench.park(run).await;
     }
     assert_eq!(bench.claimed().await, []);
-    let acts = bench.wakes.subscribe(Wake::Acts);
+    let acts = bench.wakes.subscribe(Wake::Signals);
     bench.settle(rich, "a", &[(TOKENS, 70)]).await;
     assert!(acts.has_changed().unwrap());
     assert_eq!(bench.claimed().await, [small]);
     // While it is driven it is told, and not parked past that.
     bench.set(Period::Total, &[(TOKENS, 200)]).await;
-    let acted_on = bench.world.store.list_acted_on(bench.owner, &[small]).await.unwrap();
-    assert!(acted_on.iter().any(|acted| acted.run == small), "{acted_on:?}");
+    let signalled = bench.world.store.list_signalled(bench.owner, &[small]).await.unwrap();
+    assert!(signalled.iter().any(|acted| acted.run == small), "{signalled:?}");
     assert_eq!(bench.claimed().await, [large]);
     assert_eq!(bench.reserve(large, "a", &[(TOKENS, 90)]).await, Grant::Reserved(vec![TOKENS]));
     bench.park(small).await;

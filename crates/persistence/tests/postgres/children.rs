@@ -147,7 +147,7 @@ async fn cancelled_children_end_at_once_or_hear_of_it() {
     world.store.cancel(&parent).await.unwrap();
     world.store.cancel(&parent).await.unwrap();
     assert_eq!(find(&world, done.run).await.state, RunState::Succeeded);
-    let heard = world.store.list_acted_on(owner, &[driven.run]).await.unwrap();
+    let heard = world.store.list_signalled(owner, &[driven.run]).await.unwrap();
     assert!(heard.iter().any(|acted| acted.run == driven.run && acted.cancel_requested), "{heard:?}");
     assert_eq!(find(&world, parent.child(2)).await.state, RunState::Cancelled);
     assert_eq!(world.count("SELECT count(*) FROM events WHERE type = 'run.cancelled'").await, 1);
@@ -290,6 +290,6 @@ async fn i4_the_end_of_a_child_is_told_to_a_parent_that_is_claimed_meanwhile() {
     assert_eq!(world.store.tally(&parent).await.unwrap().n_unfinished, 1);
     holder.batch_execute("COMMIT").await.unwrap();
     ending.await.unwrap().unwrap();
-    let acted_on = world.store.list_acted_on(owner, &[again.claim.run]).await.unwrap();
-    assert!(acted_on.iter().any(|acted| acted.run == again.claim.run), "nobody is told: {acted_on:?}");
+    let signalled = world.store.list_signalled(owner, &[again.claim.run]).await.unwrap();
+    assert!(signalled.iter().any(|acted| acted.run == again.claim.run), "nobody is told: {signalled:?}");
 }

@@ -67,12 +67,12 @@ async fn a_decision_reaches_a_run_that_is_driven_or_parked_and_none_that_ended()
     let claim = world.store.claim_run(owner, run).await.unwrap().unwrap().claim;
     let (wakes, yes) = (WakeBus::new(), decision(ada, true));
     let runs = Runs::new(world.pool.clone(), wakes.clone());
-    let acts = wakes.subscribe(gathering_persistence::Wake::Acts);
+    let acts = wakes.subscribe(gathering_persistence::Wake::Signals);
     let node = |id: &str| -> NodeId { id.parse().unwrap() };
     assert_eq!(runs.decide(run, &node("a"), &yes).await.unwrap(), Decided::Recorded);
     assert!(acts.has_changed().unwrap());
-    let acted_on = world.store.list_acted_on(owner, &[run]).await.unwrap();
-    assert_eq!(acted_on.iter().map(|acted| acted.run).collect::<Vec<_>>(), [run]);
+    let signalled = world.store.list_signalled(owner, &[run]).await.unwrap();
+    assert_eq!(signalled.iter().map(|acted| acted.run).collect::<Vec<_>>(), [run]);
     let park = Release::Park { waiting_for: WaitingFor::Approval, until: None };
     world.store.commit(&[letting_go(claim, park.clone())]).await.unwrap().remove(0).unwrap();
     let claim = world.store.claim(owner, 1).await.unwrap().remove(0).claim;

@@ -183,7 +183,7 @@ async fn who_claims_and_drives_does_not_read_what_was_claimed_long_before() {
             let wait = store.next_available_in().await.unwrap();
             assert!(wait.is_none_or(|wait| !wait.is_zero()), "{wait:?}");
             assert_eq!(store.claim_ending(owner, 10).await.unwrap(), []);
-            assert_eq!(store.list_acted_on(owner, &[run]).await.unwrap(), []);
+            assert_eq!(store.list_signalled(owner, &[run]).await.unwrap(), []);
         }
     })
     .await;

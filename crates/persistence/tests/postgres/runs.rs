@@ -7,7 +7,7 @@ use crate::common::{World, wait_until};
 use diesel_async::SimpleAsyncConnection;
 use gathering_dag_engine::testing::{StoreFixture, store_cases};
 use gathering_dag_engine::{
-    ActedOn, Checkpoint, Claim, ClaimedRun, JournalEvent, Record, Release, RunEnd, RunStore, StoreError,
+    SignalledRun, Checkpoint, Claim, ClaimedRun, JournalEvent, Record, Release, RunEnd, RunStore, StoreError,
 };
 use gathering_domain::{Digest, NodeId, RunEvent, RunId, RunState, WaitingFor};
 use gathering_persistence::{
@@ -259,8 +259,8 @@ async fn a_cancel_request_reaches_the_owner_and_ends_what_nobody_drove() {
     claim_one(&world, owner).await;
     assert_eq!(runs(&world).request_cancel(run).await.unwrap(), CancelRequest::Requested);
     assert_eq!(
-        world.store.list_acted_on(owner, &[run]).await.unwrap(),
-        [ActedOn { run, cancel_requested: true }]
+        world.store.list_signalled(owner, &[run]).await.unwrap(),
+        [SignalledRun { run, cancel_requested: true }]
     );
     let queued = world.accept().await;
     assert_eq!(runs(&world).request_cancel(queued).await.unwrap(), CancelRequest::Requested);

@@ -187,5 +187,5 @@ async fn a_question_whose_session_ends_is_answered_and_the_next_finds_another_se
     assert!(store.next_available_in().now_or_never().is_none());
     holder.batch_execute("ROLLBACK").await.unwrap();
     wait_until("the engine's connection answers again", answers).await;
-    assert_eq!(store.list_acted_on(InstanceId::new(), &[]).await.unwrap(), []);
+    assert_eq!(store.list_signalled(InstanceId::new(), &[]).await.unwrap(), []);
 }

@@ -141,7 +141,7 @@ async fn tell_driving(liveness: &Liveness, runner: &RunnerHandle) {
 
 /// Wakes the claim loop when the queue changes or a cancel is asked for, on whichever instance. Never ends.
 async fn pass_on(wakes: &WakeBus, runner: &RunnerHandle) {
-    let (mut runs, mut cancels) = (wakes.subscribe(Wake::Runs), wakes.subscribe(Wake::Acts));
+    let (mut runs, mut cancels) = (wakes.subscribe(Wake::Runs), wakes.subscribe(Wake::Signals));
     loop {
         tokio::select! {
             changed = runs.changed() => match changed {

@@ -29,7 +29,7 @@ pub struct StoredRun {
     /// Whether who claimed it last has heard of that.
     pub is_end_heard: bool,
     /// Whether somebody acted on it since it was claimed.
-    pub acted: bool,
+    pub is_signalled: bool,
     /// When it was accepted.
     pub created_at: DateTime<Utc>,
     /// When it must have ended.
@@ -67,7 +67,7 @@ impl StoredRun {
             available_at: new.available_at.map(|at| deadline_at.map_or(at, |deadline| at.min(deadline))),
             cancel_requested: false,
             is_end_heard: false,
-            acted: false,
+            is_signalled: false,
             created_at: now,
             deadline_at,
             pipeline: None,
@@ -83,7 +83,7 @@ impl StoredRun {
     pub(super) fn act(&mut self, now: DateTime<Utc>) {
         match self.state {
             RunState::Waiting => self.available_at = Some(now),
-            RunState::Running => self.acted = true,
+            RunState::Running => self.is_signalled = true,
             _ => {}
         }
     }
@@ -139,7 +139,7 @@ impl Shared {
         run.owner = Some(owner);
         run.epoch += 1;
         run.available_at = None;
-        run.acted = false;
+        run.is_signalled = false;
         run.is_end_heard = run.cancel_requested;
         let mut claimed = ClaimedRun {
             claim: Claim { run: id, owner, epoch: run.epoch },
@@ -206,7 +206,7 @@ impl Shared {
                         run.end = Some(end.clone());
                         ended = Some(end);
                     }
-                    Release::Park { .. } if run.acted => run.available_at = Some(now),
+                    Release::Park { .. } if run.is_signalled => run.available_at = Some(now),
                     Release::Park { until, .. } => run.available_at = *until,
                     Release::HandBack => {}
                 }

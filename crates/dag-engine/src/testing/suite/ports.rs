@@ -10,7 +10,7 @@ use super::{StoreFixture, accept, commit};
 use crate::breaker::BreakerStore;
 use crate::children::{ChildKind, ChildRuns, NewChild, Parent};
 use crate::decisions::Decisions;
-use crate::store::{ActedOn, Checkpoint, Claim, ClaimedRun, Release, RunEnd, RunError};
+use crate::store::{SignalledRun, Checkpoint, Claim, ClaimedRun, Release, RunEnd, RunError};
 
 /// What the cases of the other ports need besides them. All are of the store of [`StoreFixture::store`].
 #[async_trait]
@@ -99,7 +99,7 @@ pub(super) fn ids(claimed: &[ClaimedRun]) -> Vec<RunId> {
 }
 
 /// What the owner is told of this run.
-pub(super) async fn told(fixture: &dyn PortsFixture, owner: InstanceId, run: RunId) -> Option<ActedOn> {
-    let acted_on = fixture.store().list_acted_on(owner, &[run]).await.unwrap();
-    acted_on.into_iter().find(|acted| acted.run == run)
+pub(super) async fn told(fixture: &dyn PortsFixture, owner: InstanceId, run: RunId) -> Option<SignalledRun> {
+    let signalled = fixture.store().list_signalled(owner, &[run]).await.unwrap();
+    signalled.into_iter().find(|acted| acted.run == run)
 }

@@ -71,17 +71,17 @@ impl People {
                     continue;
                 }
                 let runs = store.runs();
-                let acted_on = |run: &&StoredRun| run.owner.is_some() && (run.acted || run.cancel_requested);
+                let signalled = |run: &&StoredRun| run.owner.is_some() && (run.is_signalled || run.cancel_requested);
                 let stands = |run: &StoredRun| (run.new.id, run.epoch, run.cancel_requested);
-                let is_acted =
-                    runs.iter().filter(acted_on).fold(false, |new, run| acts.insert(stands(run)) | new);
+                let is_signalled =
+                    runs.iter().filter(signalled).fold(false, |new, run| acts.insert(stands(run)) | new);
                 let is_queued = |run: &&StoredRun| RunState::CLAIMABLE.contains(&run.state);
                 let is_changed = runs
                     .iter()
                     .filter(is_queued)
                     .fold(false, |new, run| queued.insert((stands(run), run.available_at)) | new);
                 let told = told.lock().unwrap();
-                if is_acted {
+                if is_signalled {
                     told.iter().for_each(RunnerHandle::wake_up_driven);
                 }
                 if is_changed {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use gathering_dag_engine::{ActedOn, ClaimedRun, RunStore as _, Signals};
+use gathering_dag_engine::{SignalledRun, ClaimedRun, RunStore as _, Signals};
 use gathering_domain::RunId;
 use gathering_persistence::Wake;
 
@@ -31,7 +31,7 @@ impl Tree<'_> {
     /// ends; dropped with the root's drive, when nothing below is left that it waits for.
     pub(super) async fn accompany(&self, root_signals: &Signals) {
         let (mut queue, mut acts) =
-            (self.instance.wakes.subscribe(Wake::Runs), self.instance.wakes.subscribe(Wake::Acts));
+            (self.instance.wakes.subscribe(Wake::Runs), self.instance.wakes.subscribe(Wake::Signals));
         let mut driven: HashMap<RunId, Signals> = HashMap::from([(self.root, root_signals.clone())]);
         let mut driving = FuturesUnordered::new();
         let mut may_hold_undriven = false;
@@ -59,8 +59,8 @@ impl Tree<'_> {
                     driven.remove(&run);
                 }
                 Ok(()) = queue.changed() => {}
-                Ok(()) = acts.changed() => self.pass_on_acts(&driven).await,
-                () = tokio::time::sleep(LOOK_INTERVAL) => self.pass_on_acts(&driven).await,
+                Ok(()) = acts.changed() => self.forward_signals(&driven).await,
+                () = tokio::time::sleep(LOOK_INTERVAL) => self.forward_signals(&driven).await,
             }
         }
     }
@@ -84,14 +84,14 @@ impl Tree<'_> {
         }
     }
 
-    async fn pass_on_acts(&self, driven: &HashMap<RunId, Signals>) {
+    async fn forward_signals(&self, driven: &HashMap<RunId, Signals>) {
         let ids: Vec<RunId> = driven.keys().copied().collect();
-        match self.instance.store.list_acted_on(self.identity.id, &ids).await {
-            Ok(acted_on) => {
-                for ActedOn { run, cancel_requested } in acted_on {
+        match self.instance.store.list_signalled(self.identity.id, &ids).await {
+            Ok(signalled) => {
+                for SignalledRun { run, cancel_requested } in signalled {
                     match driven.get(&run) {
                         Some(signals) if cancel_requested => signals.cancel.cancel(),
-                        Some(signals) => signals.acted.notify_one(),
+                        Some(signals) => signals.wake_up.notify_one(),
                         None => {}
                     }
                 }
