@@ -46,7 +46,7 @@ pub struct Signals {
     /// The instance is to stop: start nothing more, and hand the run back once nothing executes.
     pub drain: CancellationToken,
     /// The time for that is over: drop what executes and hand the run back now.
-    pub hand_back: CancellationToken,
+    pub release: CancellationToken,
     /// The instance may have lost its claims: drop everything and write nothing.
     pub fence: CancellationToken,
 }
@@ -59,7 +59,7 @@ pub enum DriveEnd {
     /// The run waits; nobody drives it.
     Parked,
     /// The run is queued again.
-    HandedBack,
+    Requeued,
     /// The run is somebody else's by now; nothing was written over.
     ClaimLost,
     /// The engine stopped, or had to, before the run was let go of; it will be recovered.
@@ -207,9 +207,9 @@ impl Driver {
                 Some((node, found)) = self.polls.next(), if !ending => self.note_poll(node, found),
                 () = signals.wake_up.notified(), if !ending => self.poll_waiting_nodes(),
                 () = sleep_until(next_time, &*self.around.clock), if !ending => {}
-                () = signals.hand_back.cancelled(), if !ending => {
+                () = signals.release.cancelled(), if !ending => {
                     self.drop_what_executes();
-                    self.release = Some(Release::HandBack);
+                    self.release = Some(Release::Requeue);
                 }
                 () = signals.drain.cancelled(), if !ending && !self.draining => self.draining = true,
             }
@@ -387,7 +387,7 @@ impl Driver {
         let end = release.as_ref().map(|release| match release {
             Release::End(end) => DriveEnd::Ended(end.event),
             Release::Park { .. } => DriveEnd::Parked,
-            Release::HandBack => DriveEnd::HandedBack,
+            Release::Requeue => DriveEnd::Requeued,
         });
         let checkpoint = Checkpoint { claim: self.claimed.claim, first_seq, records, release };
         let checkpointer = self.around.checkpointer.clone();

@@ -176,7 +176,7 @@ impl Engine {
     /// A run that cannot be driven fails, instead of being claimed again for ever.
     async fn give_up(&self, claimed: &ClaimedRun, last_seq: Seq, error: LoadError) -> DriveEnd {
         let cause = match error {
-            LoadError::Stopped => return self.hand_back(claimed, last_seq).await,
+            LoadError::Stopped => return self.requeue(claimed, last_seq).await,
             LoadError::Unusable(cause) => cause,
         };
         tracing::error!(run.id = %claimed.claim.run, error = %cause, "a run cannot be driven and fails");
@@ -229,8 +229,8 @@ impl Engine {
         }
     }
 
-    async fn hand_back(&self, claimed: &ClaimedRun, last_seq: Seq) -> DriveEnd {
-        self.release(claimed.claim, last_seq, Vec::new(), Release::HandBack, DriveEnd::HandedBack).await
+    async fn requeue(&self, claimed: &ClaimedRun, last_seq: Seq) -> DriveEnd {
+        self.release(claimed.claim, last_seq, Vec::new(), Release::Requeue, DriveEnd::Requeued).await
     }
 
     async fn release(

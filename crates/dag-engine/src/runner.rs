@@ -100,7 +100,7 @@ impl Runner {
         let signals = Signals {
             drain: stop.clone(),
             fence: fence.clone(),
-            hand_back: self.handle.hand_back.clone(),
+            release: self.handle.release.clone(),
             ..Signals::default()
         };
         let mut driving: JoinSet<(RunId, DriveEnd)> = JoinSet::new();
@@ -166,7 +166,7 @@ impl Runner {
                     Some(ended) => drop(self.note(ended)),
                     None => return,
                 },
-                () = &mut grace, if !signals.hand_back.is_cancelled() => signals.hand_back.cancel(),
+                () = &mut grace, if !signals.release.is_cancelled() => signals.release.cancel(),
             }
         }
     }

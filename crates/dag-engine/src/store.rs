@@ -116,7 +116,7 @@ pub enum Release {
         until: Option<DateTime<Utc>>,
     },
     /// Somebody else shall drive it, as this instance stops.
-    HandBack,
+    Requeue,
 }
 
 impl Release {
@@ -125,7 +125,7 @@ impl Release {
         match self {
             Release::End(end) => end.event,
             Release::Park { .. } => RunEvent::Parked,
-            Release::HandBack => RunEvent::HandedBack,
+            Release::Requeue => RunEvent::Requeued,
         }
     }
 }

@@ -266,7 +266,7 @@ async fn a_drained_run_finishes_its_nodes_and_is_handed_back() {
     let signals = Signals::default();
     signals.drain.cancel();
     // Stopped before it began: nothing executes, though the claim recorded a start.
-    assert_eq!(bench.drive(run, signals).await, DriveEnd::HandedBack);
+    assert_eq!(bench.drive(run, signals).await, DriveEnd::Requeued);
     assert_eq!(EXECUTED.load(Ordering::SeqCst), 0);
     let signals = Signals::default();
     let drain = signals.drain.clone();
@@ -275,7 +275,7 @@ async fn a_drained_run_finishes_its_nodes_and_is_handed_back() {
         drain.cancel();
     };
     let (end, ()) = tokio::join!(bench.drive(run, signals), stop);
-    assert_eq!(end, DriveEnd::HandedBack);
+    assert_eq!(end, DriveEnd::Requeued);
     assert_eq!(bench.node(run, "a").state, NodeState::Succeeded, "what executed was finished");
     assert_eq!(bench.node(run, "b").state, NodeState::Pending, "nothing new was started");
     assert_eq!(bench.drive(run, Signals::default()).await, DriveEnd::Ended(RunEvent::Succeeded));

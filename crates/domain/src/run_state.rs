@@ -28,7 +28,7 @@ pub enum RunEvent {
     /// An instance took it, raising the epoch.
     Claimed,
     /// Its owner gave it back, because it shuts down or lost its claim.
-    HandedBack,
+    Requeued,
     /// Its owner died; another instance put it back.
     OwnerDied,
     /// Nothing of it can go on now.
@@ -47,7 +47,7 @@ impl RunEvent {
     /// Every event.
     pub const ALL: [RunEvent; 8] = [
         RunEvent::Claimed,
-        RunEvent::HandedBack,
+        RunEvent::Requeued,
         RunEvent::OwnerDied,
         RunEvent::Parked,
         RunEvent::Succeeded,
@@ -93,7 +93,7 @@ impl RunState {
     pub const fn after(self, event: RunEvent) -> Result<RunState, IllegalRunEvent> {
         match (self, event) {
             (RunState::Queued | RunState::Waiting, RunEvent::Claimed) => Ok(RunState::Running),
-            (RunState::Running, RunEvent::HandedBack | RunEvent::OwnerDied) => Ok(RunState::Queued),
+            (RunState::Running, RunEvent::Requeued | RunEvent::OwnerDied) => Ok(RunState::Queued),
             (RunState::Running, RunEvent::Parked) => Ok(RunState::Waiting),
             (RunState::Running, RunEvent::Succeeded) => Ok(RunState::Succeeded),
             (RunState::Running, RunEvent::Failed) => Ok(RunState::Failed),
@@ -198,7 +198,7 @@ mod tests {
                 "queued --Claimed--> running",
                 "queued --Cancelled--> cancelled",
                 "queued --TimedOut--> timed_out",
-                "running --HandedBack--> queued",
+                "running --Requeued--> queued",
                 "running --OwnerDied--> queued",
                 "running --Parked--> waiting",
                 "running --Succeeded--> succeeded",

@@ -211,7 +211,7 @@ impl State {
                     released.error = end.error.as_ref().map(|error| json!(error));
                 }
                 Release::Park { until, .. } => released.available_at = *until,
-                Release::HandBack => {}
+                Release::Requeue => {}
             }
             changes.push(Change::Run(released));
         }

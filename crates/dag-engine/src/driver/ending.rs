@@ -13,7 +13,7 @@ impl Driver {
     /// Nothing executes and nothing can be started: the run needs no driver until its next timer.
     pub(super) fn let_go(&mut self) {
         if self.draining {
-            self.release = Some(Release::HandBack);
+            self.release = Some(Release::Requeue);
             return;
         }
         let until = self.timers.first().map(|&(until, _)| until);

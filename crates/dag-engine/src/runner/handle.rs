@@ -14,7 +14,7 @@ pub struct RunnerHandle {
     pub(super) wake_up: Arc<Notify>,
     driven: Arc<Mutex<HashMap<RunId, Driven>>>,
     is_driving: Arc<watch::Sender<bool>>,
-    pub(super) hand_back: CancellationToken,
+    pub(super) release: CancellationToken,
 }
 
 /// What reaches a run that is driven here.
@@ -41,8 +41,8 @@ impl RunnerHandle {
     }
 
     /// Ends the grace period of a runner that was stopped: what still executes is dropped and handed back now.
-    pub fn hand_back_now(&self) {
-        self.hand_back.cancel();
+    pub fn release_now(&self) {
+        self.release.cancel();
     }
 
     /// How many runs are driven now.

@@ -296,8 +296,8 @@ impl RunStore for MemoryStore {
         });
         let signalled: Vec<SignalledRun> = listed.await?;
         let mut shared = self.lock();
-        for acted in signalled.iter().filter(|acted| acted.cancel_requested) {
-            if let Some(run) = shared.runs.get_mut(&acted.run).filter(|run| run.owner == Some(owner)) {
+        for acted in signalled.iter().filter(|signalled| signalled.cancel_requested) {
+            if let Some(run) = shared.runs.get_mut(&signalled.run).filter(|run| run.owner == Some(owner)) {
                 run.is_end_heard = true;
             }
         }

@@ -172,8 +172,8 @@ async fn i1_a_repeated_checkpoint_is_written_once(fixture: &dyn StoreFixture) {
 async fn i5_a_released_run_is_closed_to_its_former_owner(fixture: &dyn StoreFixture) {
     let (one, other) = (fixture.instance().await, fixture.instance().await);
     let claim = accept_and_claim(fixture, one).await.claim;
-    let hand_back = Checkpoint { release: Some(Release::HandBack), ..started(claim, 1) };
-    commit(fixture, hand_back).await.unwrap();
+    let requeue = Checkpoint { release: Some(Release::Requeue), ..started(claim, 1) };
+    commit(fixture, requeue).await.unwrap();
     let next = fixture.store().claim(other, 1).await.unwrap().remove(0);
     assert_eq!(next.claim, Claim { run: claim.run, owner: other, epoch: 2 });
     assert!(next.was_claimed_before());
@@ -181,7 +181,7 @@ async fn i5_a_released_run_is_closed_to_its_former_owner(fixture: &dyn StoreFixt
     assert!(is_lost(&result), "{result:?}");
     let seq = fixture.store().load_journal(claim.run, 0, 10).await.unwrap().len() as i64 + 1;
     commit(fixture, ended(next.claim, seq, json!(2))).await.unwrap();
-    let again = Checkpoint { release: Some(Release::HandBack), ..started(next.claim, seq + 1) };
+    let again = Checkpoint { release: Some(Release::Requeue), ..started(next.claim, seq + 1) };
     let result = commit(fixture, again).await;
     assert!(is_lost(&result), "a terminal run never changes: {result:?}");
     assert_eq!(fixture.store().load_journal(claim.run, 0, 10).await.unwrap().len() as i64, seq);
@@ -280,13 +280,13 @@ async fn i3_what_a_claim_began_stands_in_the_journal(fixture: &dyn StoreFixture)
     assert_eq!(records, begun);
     assert!(journal.iter().all(|entry| (entry.owner, entry.epoch) == (Some(one), 1)), "{journal:?}");
     // A later claim begins nothing: the journal says how far the run is.
-    let hand_back = Checkpoint {
+    let requeue = Checkpoint {
         claim: claimed.claim,
         first_seq: begun.len() as Seq + 1,
         records: Vec::new(),
-        release: Some(Release::HandBack),
+        release: Some(Release::Requeue),
     };
-    commit(fixture, hand_back).await.unwrap();
+    commit(fixture, requeue).await.unwrap();
     let again = fixture.store().claim(other, 1).await.unwrap().remove(0);
     assert_eq!((again.claim.epoch, again.begun), (2, Vec::new()));
 }

@@ -151,7 +151,7 @@ async fn what_may_go_on_while_its_instance_stops_goes_on_with_the_next_one() {
     buys.earn(&bench, run);
     let stopping = Signals::default();
     stopping.drain.cancel();
-    assert_eq!(bench.drive(run, stopping).await, DriveEnd::HandedBack);
+    assert_eq!(bench.drive(run, stopping).await, DriveEnd::Requeued);
     assert_eq!((node(&bench, run).state, buys.n_bought()), (NodeState::Waiting, 0));
     assert_eq!(bench.drive(run, Signals::default()).await, DriveEnd::Parked);
     assert_eq!(buys.n_bought(), 1);

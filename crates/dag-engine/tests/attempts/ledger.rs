@@ -120,9 +120,9 @@ fn stopped_in_the_middle(signals: &Signals, stop: Stop) -> (Bench, Arc<AtomicUsi
 #[tokio::test(start_paused = true)]
 async fn an_effect_that_is_done_when_the_run_is_handed_back_is_not_repeated() {
     let signals = Signals::default();
-    let (bench, n_acts) = stopped_in_the_middle(&signals, |signals| &signals.hand_back);
+    let (bench, n_acts) = stopped_in_the_middle(&signals, |signals| &signals.release);
     let run = bench.accept(pipeline()).await;
-    assert_eq!(bench.drive(run, signals).await, DriveEnd::HandedBack);
+    assert_eq!(bench.drive(run, signals).await, DriveEnd::Requeued);
     assert_eq!(
         bench.kinds(run),
         ["node_started", "effect_started", "effect_done"],

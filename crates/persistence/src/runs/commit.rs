@@ -77,7 +77,7 @@ impl Committed {
 /// Whether somebody else may go on because of this checkpoint: with the run itself, or with its parent.
 fn changes_queue(released: &[(Uuid, bool)], checkpoint: &Checkpoint) -> bool {
     match checkpoint.release {
-        Some(Release::HandBack) => is_among(released, checkpoint),
+        Some(Release::Requeue) => is_among(released, checkpoint),
         Some(Release::End(_)) => signals_relatives(released, checkpoint),
         // One on which somebody acted meanwhile is available at once, and its owner claims again when a drive ends.
         Some(Release::Park { .. }) | None => false,

@@ -267,7 +267,7 @@ async fn who_waits_is_woken_by_what_may_pay_for_it_and_by_nothing_else() {
     // While it is driven it is told, and not parked past that.
     bench.set(Period::Total, &[(TOKENS, 200)]).await;
     let signalled = bench.world.store.list_signalled(bench.owner, &[small]).await.unwrap();
-    assert!(signalled.iter().any(|acted| acted.run == small), "{signalled:?}");
+    assert!(signalled.iter().any(|signalled| signalled.run == small), "{signalled:?}");
     assert_eq!(bench.claimed().await, [large]);
     assert_eq!(bench.reserve(large, "a", &[(TOKENS, 90)]).await, Grant::Reserved(vec![TOKENS]));
     bench.park(small).await;

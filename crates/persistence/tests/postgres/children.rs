@@ -148,7 +148,7 @@ async fn cancelled_children_end_at_once_or_hear_of_it() {
     world.store.cancel(&parent).await.unwrap();
     assert_eq!(find(&world, done.run).await.state, RunState::Succeeded);
     let heard = world.store.list_signalled(owner, &[driven.run]).await.unwrap();
-    assert!(heard.iter().any(|acted| acted.run == driven.run && acted.cancel_requested), "{heard:?}");
+    assert!(heard.iter().any(|signalled| signalled.run == driven.run && signalled.cancel_requested), "{heard:?}");
     assert_eq!(find(&world, parent.child(2)).await.state, RunState::Cancelled);
     assert_eq!(world.count("SELECT count(*) FROM events WHERE type = 'run.cancelled'").await, 1);
     assert_eq!(find(&world, other.child(0)).await.cancel_requested_at, None, "another node's");
@@ -291,5 +291,5 @@ async fn i4_the_end_of_a_child_is_told_to_a_parent_that_is_claimed_meanwhile() {
     holder.batch_execute("COMMIT").await.unwrap();
     ending.await.unwrap().unwrap();
     let signalled = world.store.list_signalled(owner, &[again.claim.run]).await.unwrap();
-    assert!(signalled.iter().any(|acted| acted.run == again.claim.run), "nobody is told: {signalled:?}");
+    assert!(signalled.iter().any(|signalled| signalled.run == again.claim.run), "nobody is told: {signalled:?}");
 }

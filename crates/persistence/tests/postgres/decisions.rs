@@ -72,7 +72,7 @@ async fn a_decision_reaches_a_run_that_is_driven_or_parked_and_none_that_ended()
     assert_eq!(runs.decide(run, &node("a"), &yes).await.unwrap(), Decided::Recorded);
     assert!(acts.has_changed().unwrap());
     let signalled = world.store.list_signalled(owner, &[run]).await.unwrap();
-    assert_eq!(signalled.iter().map(|acted| acted.run).collect::<Vec<_>>(), [run]);
+    assert_eq!(signalled.iter().map(|signalled| signalled.run).collect::<Vec<_>>(), [run]);
     let park = Release::Park { waiting_for: WaitingFor::Approval, until: None };
     world.store.commit(&[letting_go(claim, park.clone())]).await.unwrap().remove(0).unwrap();
     let claim = world.store.claim(owner, 1).await.unwrap().remove(0).claim;

@@ -206,7 +206,7 @@ async fn a_run_that_is_handed_back_is_claimed_in_its_turn_whatever_its_age() {
     let store = PgRunStore::new(world.pool.clone(), WakeBus::new());
     // The first finds the end, and was a look at the whole queue.
     assert_eq!(store.claim(here, 10).await.unwrap(), []);
-    let back = Checkpoint { claim, first_seq: 2, records: vec![], release: Some(Release::HandBack) };
+    let back = Checkpoint { claim, first_seq: 2, records: vec![], release: Some(Release::Requeue) };
     world.store.commit(&[back]).await.unwrap().remove(0).unwrap();
     let urgent = NewRun { priority: 10, ..world.new_run().await };
     store.enqueue(urgent.clone()).await.unwrap();
@@ -225,7 +225,7 @@ async fn who_asks_when_a_run_is_due_is_told_of_one_that_is_handed_back() {
     let claim = world.store.claim(owner, 10).await.unwrap().remove(0).claim;
     let wait = world.store.next_available_in().await.unwrap();
     assert!(wait.is_none_or(|wait| !wait.is_zero()), "{wait:?}");
-    let back = Checkpoint { claim, first_seq: 2, records: vec![], release: Some(Release::HandBack) };
+    let back = Checkpoint { claim, first_seq: 2, records: vec![], release: Some(Release::Requeue) };
     world.store.commit(&[back]).await.unwrap().remove(0).unwrap();
     assert_eq!(world.store.next_available_in().await.unwrap(), Some(std::time::Duration::ZERO));
 }

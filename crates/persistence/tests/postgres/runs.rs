@@ -125,8 +125,8 @@ async fn i1_a_former_owner_that_handed_the_run_back_appends_nothing() {
     let (former, heir) = (world.begin_instance().await, world.begin_instance().await);
     let run = world.accept().await;
     let late = claim_one(&world, former).await.claim;
-    let hand_back = Checkpoint { release: Some(Release::HandBack), ..succeeded(late, 1, json!(1)) };
-    commit(&world, hand_back).await.unwrap();
+    let requeue = Checkpoint { release: Some(Release::Requeue), ..succeeded(late, 1, json!(1)) };
+    commit(&world, requeue).await.unwrap();
     claim_one(&world, heir).await;
     let refused = commit(&world, succeeded(late, 2, json!(2))).await;
     assert!(matches!(refused, Err(StoreError::ClaimLost { .. })), "{refused:?}");
@@ -162,17 +162,17 @@ async fn i2_a_former_claim_lets_go_of_nothing() {
     let (former, heir) = (world.begin_instance().await, world.begin_instance().await);
     let run = world.accept().await;
     let late = claim_one(&world, former).await.claim;
-    let hand_back = Checkpoint { release: Some(Release::HandBack), ..end(late) };
-    commit(&world, hand_back.clone()).await.unwrap();
+    let requeue = Checkpoint { release: Some(Release::Requeue), ..end(late) };
+    commit(&world, requeue.clone()).await.unwrap();
     // The same instance again, under a later epoch; then another one.
     for owner in [former, heir] {
         let claim = claim_one(&world, owner).await.claim;
-        for release in [hand_back.clone(), end(late), park(late, WaitingFor::Approval)] {
+        for release in [requeue.clone(), end(late), park(late, WaitingFor::Approval)] {
             let refused = commit(&world, release).await;
             assert!(matches!(refused, Err(StoreError::ClaimLost { .. })), "{refused:?}");
         }
         assert_eq!(runs(&world).find(run).await.unwrap().unwrap().state, RunState::Running);
-        commit(&world, Checkpoint { claim, ..hand_back.clone() }).await.unwrap();
+        commit(&world, Checkpoint { claim, ..requeue.clone() }).await.unwrap();
     }
 }
 

@@ -121,7 +121,7 @@ async fn run_on(
         let (driven, ()) = tokio::join!(driving, follow(&**instance.engine.store(), id, progress, &done));
         match driven? {
             Driven::Ended(row) => Ok(report(&row, args.json)),
-            Driven::HandedBack => {
+            Driven::Requeued => {
                 tell(&format!(
                     "run {id} is not finished; finish it with: gathering run {} --resume",
                     args.file.display()

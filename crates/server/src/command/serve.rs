@@ -111,7 +111,7 @@ async fn stop(
         ended = &mut in_order => ended,
         name = signals.next() => {
             tracing::warn!(signal = name, "{name} again: what still runs is dropped and handed back now");
-            identity.runner.hand_back_now();
+            identity.runner.release_now();
             hurry.cancel();
             http.stop(false).await;
             in_order.await

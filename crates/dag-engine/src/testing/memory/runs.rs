@@ -208,7 +208,7 @@ impl Shared {
                     }
                     Release::Park { .. } if run.is_signalled => run.available_at = Some(now),
                     Release::Park { until, .. } => run.available_at = *until,
-                    Release::HandBack => {}
+                    Release::Requeue => {}
                 }
             } else if !(run.epoch == claim.epoch && released_as(run, release)) {
                 return Err(lost());

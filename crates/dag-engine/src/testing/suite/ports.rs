@@ -101,5 +101,5 @@ pub(super) fn ids(claimed: &[ClaimedRun]) -> Vec<RunId> {
 /// What the owner is told of this run.
 pub(super) async fn told(fixture: &dyn PortsFixture, owner: InstanceId, run: RunId) -> Option<SignalledRun> {
     let signalled = fixture.store().list_signalled(owner, &[run]).await.unwrap();
-    signalled.into_iter().find(|acted| acted.run == run)
+    signalled.into_iter().find(|signalled| signalled.run == run)
 }

@@ -78,7 +78,7 @@ impl Tree<'_> {
         let shared = self.signals.clone();
         Signals {
             drain: shared.drain,
-            hand_back: shared.hand_back,
+            release: shared.release,
             fence: shared.fence,
             ..Signals::default()
         }

@@ -17,7 +17,7 @@ const GRACE: Duration = Duration::from_secs(3);
 /// What the first signal asks for, and which it was.
 pub(super) struct Interrupt {
     drain: CancellationToken,
-    hand_back: CancellationToken,
+    release: CancellationToken,
     signal: Arc<AtomicU8>,
     _listener: AbortOnDropHandle<()>,
 }
@@ -27,12 +27,12 @@ impl Interrupt {
     pub(super) fn listen() -> anyhow::Result<Self> {
         let interrupts = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
         let terminations = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-        let (drain, hand_back) = (CancellationToken::new(), CancellationToken::new());
+        let (drain, release) = (CancellationToken::new(), CancellationToken::new());
         let received = Arc::new(AtomicU8::new(0));
         let listener =
-            listen(interrupts, terminations, drain.clone(), hand_back.clone(), Arc::clone(&received));
+            listen(interrupts, terminations, drain.clone(), release.clone(), Arc::clone(&received));
         let listener = AbortOnDropHandle::new(tokio::spawn(listener));
-        Ok(Self { drain, hand_back, signal: received, _listener: listener })
+        Ok(Self { drain, release, signal: received, _listener: listener })
     }
 
     /// Cancelled by the first signal.
@@ -41,8 +41,8 @@ impl Interrupt {
     }
 
     /// Cancelled a little later.
-    pub(super) const fn hand_back(&self) -> &CancellationToken {
-        &self.hand_back
+    pub(super) const fn release(&self) -> &CancellationToken {
+        &self.release
     }
 
     /// 128 and the number of the signal, as shells say it.
@@ -55,7 +55,7 @@ async fn listen(
     mut interrupts: Signal,
     mut terminations: Signal,
     drain: CancellationToken,
-    hand_back: CancellationToken,
+    release: CancellationToken,
     received: Arc<AtomicU8>,
 ) {
     received.store(next(&mut interrupts, &mut terminations).await, Ordering::Relaxed);
@@ -63,7 +63,7 @@ async fn listen(
     drain.cancel();
     tokio::select! {
         number = next(&mut interrupts, &mut terminations) => std::process::exit(i32::from(128 + number)),
-        () = tokio::time::sleep(GRACE) => hand_back.cancel(),
+        () = tokio::time::sleep(GRACE) => release.cancel(),
     }
     let number = next(&mut interrupts, &mut terminations).await;
     std::process::exit(i32::from(128 + number));

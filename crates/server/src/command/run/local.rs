@@ -41,7 +41,7 @@ pub(super) enum Driven {
     /// The run reached a terminal state.
     Ended(Box<RunRow>),
     /// A signal came; the run is queued again.
-    HandedBack,
+    Requeued,
 }
 
 /// Runs of one definition in one workspace.
@@ -129,8 +129,8 @@ impl<'a> LocalRun<'a> {
             let identity = self.instance.identity();
             if let Some(claimed) = self.claim(&identity, run).await {
                 waited = Duration::ZERO;
-                if self.drive_claimed(claimed, identity, interrupt).await == DriveEnd::HandedBack {
-                    return Ok(Driven::HandedBack);
+                if self.drive_claimed(claimed, identity, interrupt).await == DriveEnd::Requeued {
+                    return Ok(Driven::Requeued);
                 }
             }
             match self.instance.runs.find(run).await {
@@ -148,7 +148,7 @@ impl<'a> LocalRun<'a> {
                 ),
             }
             if interrupt.drain().is_cancelled() {
-                return Ok(Driven::HandedBack);
+                return Ok(Driven::Requeued);
             }
             if waited < WORTH_A_WORD && waited + LOOK_AGAIN >= WORTH_A_WORD {
                 tell(&format!("waiting for run {run}: another process drives it, or the database is away"));
@@ -195,7 +195,7 @@ impl<'a> LocalRun<'a> {
         let root = claimed.claim.run;
         let signals = Signals {
             drain: interrupt.drain().clone(),
-            hand_back: interrupt.hand_back().clone(),
+            release: interrupt.release().clone(),
             fence: identity.fence.clone(),
             ..Signals::default()
         };
