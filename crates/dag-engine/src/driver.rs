@@ -147,14 +147,14 @@ impl Driver {
         }
     }
 
-    /// Drives the run until it ends, waits, or a signal comes. The claim has `begun` these nodes.
+    /// Drives the run until it ends, waits, or a signal comes. The claim has recorded the start of these nodes.
     ///
     /// # Errors
     /// [`Refused`]: the run stays claimed, and what its journal says is what happened.
-    pub(crate) async fn drive(mut self, begun: Vec<usize>, signals: Signals) -> Result<DriveEnd, Refused> {
+    pub(crate) async fn drive(mut self, started: Vec<usize>, signals: Signals) -> Result<DriveEnd, Refused> {
         self.draining = signals.drain.is_cancelled();
         // While draining nothing is launched: who drives the run next takes them for interrupted, and begins them again.
-        self.take_up(if self.draining { Vec::new() } else { begun });
+        self.take_up(if self.draining { Vec::new() } else { started });
         if self.claimed.cancel_requested {
             self.end_early(RunEvent::Cancelled, "cancelled", "somebody asked for it");
         }
@@ -223,7 +223,7 @@ impl Driver {
     }
 
     /// Finds where the run stands after a replay, or begins it.
-    fn take_up(&mut self, begun: Vec<usize>) {
+    fn take_up(&mut self, started: Vec<usize>) {
         self.ready.extend(
             self.progress
                 .roots()
@@ -233,15 +233,15 @@ impl Driver {
         let mut interrupted = Vec::new();
         for (node, run) in self.progress.nodes() {
             match (run.state, run.until) {
-                (NodeState::Running, _) if !begun.contains(&node) => interrupted.push(node),
+                (NodeState::Running, _) if !started.contains(&node) => interrupted.push(node),
                 (NodeState::Retrying | NodeState::Waiting, Some(until)) => {
                     self.timers.insert((until, node));
                 }
                 _ => {}
             }
         }
-        self.n_active += begun.len();
-        self.launch(begun);
+        self.n_active += started.len();
+        self.launch(started);
         self.poll_waiting_nodes();
         for node in interrupted {
             if self.graph.nodes[node].spec.idempotent {

@@ -122,13 +122,13 @@ impl Engine {
             return self.give_up(&claimed, last_seq, LoadError::Unusable(error.into())).await;
         }
         drop(journal);
-        let begun = match progress.begin(&claimed.begun, self.around.clock.now()) {
-            Ok(begun) => begun,
+        let started = match progress.begin(&claimed.started_with_claim, self.around.clock.now()) {
+            Ok(started) => started,
             Err(error) => return self.give_up(&claimed, last_seq, LoadError::Unusable(error.into())).await,
         };
         let claim = claimed.claim;
         let driver = Driver::new(self.around.clone(), claimed, graph, progress, last_seq + 1);
-        match Box::pin(driver.drive(begun, signals.clone())).await {
+        match Box::pin(driver.drive(started, signals.clone())).await {
             Ok(end) => end,
             Err(refused) => self.end_refused(claim, &signals, refused).await,
         }

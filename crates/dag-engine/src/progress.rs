@@ -143,8 +143,8 @@ impl Progress {
     }
 
     /// Takes in the starts that the claim recorded, the first entries of the journal; answers with those nodes.
-    pub(crate) fn begin(&mut self, begun: &[NodeId], at: DateTime<Utc>) -> Result<Vec<usize>, ReplayError> {
-        let entries = (1..).zip(begun);
+    pub(crate) fn begin(&mut self, started: &[NodeId], at: DateTime<Utc>) -> Result<Vec<usize>, ReplayError> {
+        let entries = (1..).zip(started);
         entries.map(|(seq, id)| self.take_in(id, &JournalEvent::Started, 1, seq, at)).collect()
     }
 

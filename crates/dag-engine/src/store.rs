@@ -51,7 +51,7 @@ pub struct ClaimedRun {
     pub created_at: DateTime<Utc>,
     /// The nodes whose first attempts the claim recorded as started, at the first places of the journal; see
     /// [`RunStore::claim`].
-    pub begun: Vec<NodeId>,
+    pub started_with_claim: Vec<NodeId>,
 }
 
 impl ClaimedRun {
@@ -62,7 +62,7 @@ impl ClaimedRun {
 
     /// How many places of the journal the claim itself took.
     pub(crate) fn n_begun(&self) -> Seq {
-        Seq::try_from(self.begun.len()).unwrap_or(Seq::MAX)
+        Seq::try_from(self.started_with_claim.len()).unwrap_or(Seq::MAX)
     }
 
     /// Whether the journal may hold more than the claim says: then it must be read before driving.
@@ -239,7 +239,7 @@ pub trait RunStore: Send + Sync + 'static {
     /// claimed before gets [`crate::JournalEvent::TakenOver`] appended in the transaction that raises its epoch.
     ///
     /// The first claim of a run whose journal is empty may begin it: that transaction then also appends the starts of its
-    /// [`crate::first_nodes`], and says so in [`ClaimedRun::begun`]. That spares each run a checkpoint of its own before its
+    /// [`crate::first_nodes`], and says so in [`ClaimedRun::started_with_claim`]. That spares each run a checkpoint of its own before its
     /// first node. It must not where the run is to be cancelled, or its deadline has passed.
     ///
     /// # Errors

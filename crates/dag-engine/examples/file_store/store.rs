@@ -171,7 +171,7 @@ impl State {
             pipeline: None,
             is_item: false,
             created_at: run.created_at,
-            begun: Vec::new(),
+            started_with_claim: Vec::new(),
         };
         let mut changes = Vec::new();
         if claimed.was_claimed_before() {

@@ -272,23 +272,23 @@ async fn i3_what_a_claim_began_stands_in_the_journal(fixture: &dyn StoreFixture)
     let run = accept_graph(fixture, 5, definition).await;
     let claimed = fixture.store().claim(one, 1).await.unwrap().remove(0);
     let start = |node: &NodeId| Record::of_node(node.clone(), 1, JournalEvent::Started);
-    let begun: Vec<Record> = claimed.begun.iter().map(start).collect();
+    let started: Vec<Record> = claimed.started_with_claim.iter().map(start).collect();
     let first = ["b", "a"].map(|node| start(&node.parse().unwrap()));
-    assert!(begun.is_empty() || begun == first, "all of them, or none: {begun:?}");
+    assert!(started.is_empty() || started == first, "all of them, or none: {started:?}");
     let journal = fixture.store().load_journal(run, 0, 10).await.unwrap();
     let records: Vec<Record> = journal.iter().map(|entry| entry.record.clone()).collect();
-    assert_eq!(records, begun);
+    assert_eq!(records, started);
     assert!(journal.iter().all(|entry| (entry.owner, entry.epoch) == (Some(one), 1)), "{journal:?}");
     // A later claim begins nothing: the journal says how far the run is.
     let requeue = Checkpoint {
         claim: claimed.claim,
-        first_seq: begun.len() as Seq + 1,
+        first_seq: started.len() as Seq + 1,
         records: Vec::new(),
         release: Some(Release::Requeue),
     };
     commit(fixture, requeue).await.unwrap();
     let again = fixture.store().claim(other, 1).await.unwrap().remove(0);
-    assert_eq!((again.claim.epoch, again.begun), (2, Vec::new()));
+    assert_eq!((again.claim.epoch, again.started_with_claim), (2, Vec::new()));
 }
 
 async fn i4_what_is_overdue_is_claimed_though_it_is_not_available(fixture: &dyn StoreFixture) {
@@ -305,6 +305,6 @@ async fn i4_what_is_overdue_is_claimed_though_it_is_not_available(fixture: &dyn 
     assert_eq!(wait, Some(Duration::ZERO), "its end does not wait until it may begin");
     let claimed = fixture.store().claim_ending(owner, 10).await.unwrap();
     assert_eq!(claimed.iter().map(|claimed| claimed.claim.run).collect::<Vec<_>>(), [overdue.id]);
-    assert!(claimed[0].begun.is_empty(), "nothing of it is begun");
+    assert!(claimed[0].started_with_claim.is_empty(), "nothing of it is begun");
     assert_eq!(fixture.store().claim_ending(owner, 10).await.unwrap(), []);
 }

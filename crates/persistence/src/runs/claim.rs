@@ -65,11 +65,11 @@ pub(crate) const CLAIM: &str = "
             runs.deadline_at, runs.cancel_requested_at IS NOT NULL AS is_cancel_requested,
             runs.rerun_of IS NOT NULL AS is_rerun, runs.kind = 'item' AS is_item, runs.created_at, runs.priority,
             CASE WHEN runs.epoch = 1 AND runs.rerun_of IS NULL AND runs.cancel_requested_at IS NULL
-                AND (runs.deadline_at IS NULL OR runs.deadline_at > now()) THEN graphs.first_nodes END AS begun
-    ), begun AS (
+                AND (runs.deadline_at IS NULL OR runs.deadline_at > now()) THEN graphs.first_nodes END AS started_with_claim
+    ), started AS (
         INSERT INTO run_journal (run_id, seq, node_id, attempt, kind, owner, epoch)
         SELECT claimed.id, node.seq, node.id, 1, 'node_started', claimed.owner, claimed.epoch
-        FROM claimed CROSS JOIN LATERAL unnest(claimed.begun) WITH ORDINALITY AS node (id, seq)
+        FROM claimed CROSS JOIN LATERAL unnest(claimed.started_with_claim) WITH ORDINALITY AS node (id, seq)
     ), taken_over AS (
         INSERT INTO run_journal (run_id, seq, kind, owner, epoch)
         SELECT id, coalesce((SELECT max(seq) FROM run_journal WHERE run_id = claimed.id), 0) + 1, 'taken_over', owner, epoch
@@ -78,7 +78,7 @@ pub(crate) const CLAIM: &str = "
         INSERT INTO events (project_id, type, subject) SELECT project_id, 'run.started', id FROM claimed WHERE epoch = 1
     )
     SELECT id, epoch, project_id, graph_digest, input, pipeline_id, deadline_at, is_cancel_requested, is_rerun, is_item,
-        created_at, begun
+        created_at, started_with_claim
     FROM claimed ORDER BY priority DESC, created_at, id";
 
 /// From when a look begins, as an expression of `window`.
@@ -308,9 +308,9 @@ pub(crate) async fn repeat_on_fresh_entries<'a>(
 fn into_claimed(owner: InstanceId, row: ClaimedRow) -> Result<ClaimedRun, DatabaseError> {
     let (
         (run, epoch, project, graph, input, pipeline),
-        (deadline_at, cancel_requested, is_rerun, is_item, created_at, begun),
+        (deadline_at, cancel_requested, is_rerun, is_item, created_at, started),
     ) = row;
-    let begun = begun.into_iter().flatten().map(|node| node.parse());
+    let started = started.into_iter().flatten().map(|node| node.parse());
     let unreadable = input.0.as_ref().err().map(|error| format!("its input cannot be read: {error}"));
     Ok(ClaimedRun {
         claim: Claim { run: run.into(), owner, epoch },
@@ -325,7 +325,7 @@ fn into_claimed(owner: InstanceId, row: ClaimedRow) -> Result<ClaimedRun, Databa
         pipeline: pipeline.map(Into::into),
         is_item,
         created_at,
-        begun: begun
+        started_with_claim: started
             .collect::<Result<_, InvalidId>>()
             .map_err(|error| DatabaseError::corrupt("the first nodes of a graph", error))?,
     })

@@ -153,12 +153,12 @@ impl Shared {
             pipeline: run.pipeline,
             is_item: run.place.as_ref().is_some_and(|place| place.is_item),
             created_at: run.created_at,
-            begun: Vec::new(),
+            started_with_claim: Vec::new(),
         };
         if claimed.was_claimed_before() {
             self.append(claimed.claim, vec![Record::of_run(JournalEvent::TakenOver)], now);
         } else if !claimed.cancel_requested && claimed.deadline_at.is_none_or(|deadline| deadline > now) {
-            claimed.begun = self.begin(&claimed, now);
+            claimed.started_with_claim = self.begin(&claimed, now);
         }
         Some(claimed)
     }
@@ -167,10 +167,10 @@ impl Shared {
     fn begin(&mut self, claimed: &ClaimedRun, now: DateTime<Utc>) -> Vec<NodeId> {
         let definition = self.graphs.get(&claimed.graph);
         let first = definition.map(first_nodes).unwrap_or_default();
-        let begun: Vec<NodeId> = first.into_iter().filter_map(|node| node.parse().ok()).collect();
+        let started: Vec<NodeId> = first.into_iter().filter_map(|node| node.parse().ok()).collect();
         let start = |node: &NodeId| Record::of_node(node.clone(), 1, JournalEvent::Started);
-        self.append(claimed.claim, begun.iter().map(start).collect(), now);
-        begun
+        self.append(claimed.claim, started.iter().map(start).collect(), now);
+        started
     }
 
     pub(super) fn append(&mut self, claim: Claim, records: Vec<Record>, now: DateTime<Utc>) {
