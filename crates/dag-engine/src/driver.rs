@@ -154,7 +154,7 @@ impl Driver {
     pub(crate) async fn drive(mut self, started: Vec<usize>, signals: Signals) -> Result<DriveEnd, Refused> {
         self.draining = signals.drain.is_cancelled();
         // While draining nothing is launched: who drives the run next takes them for interrupted, and begins them again.
-        self.take_up(if self.draining { Vec::new() } else { started });
+        self.restore(if self.draining { Vec::new() } else { started });
         if self.claimed.cancel_requested {
             self.end_early(RunEvent::Cancelled, "cancelled", "somebody asked for it");
         }
@@ -223,7 +223,7 @@ impl Driver {
     }
 
     /// Finds where the run stands after a replay, or begins it.
-    fn take_up(&mut self, started: Vec<usize>) {
+    fn restore(&mut self, started: Vec<usize>) {
         self.ready.extend(
             self.progress
                 .roots()
