@@ -188,7 +188,7 @@ impl Engine {
     }
 
     /// Ends a run whose drive panicked.
-    pub(crate) async fn end_broken(&self, claim: Claim, signals: Signals) -> DriveEnd {
+    pub(crate) async fn fail_after_panic(&self, claim: Claim, signals: Signals) -> DriveEnd {
         tracing::error!(run.id = %claim.run, "the engine panicked while it drove a run, which fails");
         let message = "the engine broke off while it drove this run: the server's log says where".to_owned();
         let error = RunError { kind: "internal".to_owned(), message, node_id: None };

@@ -330,7 +330,7 @@ impl Runner {
             match drive.await {
                 Ok(end) => (run, end),
                 // It would panic again, whoever drove it next.
-                Err(_) => (run, engine.end_broken(claim, signals).await),
+                Err(_) => (run, engine.fail_after_panic(claim, signals).await),
             }
         });
     }
