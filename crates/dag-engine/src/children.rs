@@ -72,7 +72,7 @@ pub enum ChildKind {
 
 /// How the awaited children of one parent stand.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Tally {
+pub struct ChildSummary {
     /// How many were started. Items are started in their order.
     pub n_started: u32,
     /// How many of them have not ended.
@@ -134,7 +134,7 @@ pub trait ChildRuns: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn tally(&self, parent: &Parent) -> Result<Tally, StoreError>;
+    async fn summarize(&self, parent: &Parent) -> Result<ChildSummary, StoreError>;
 
     /// The outputs of the children that succeeded, from item `from` on, in their order, at most `limit`.
     ///
@@ -188,11 +188,11 @@ pub async fn poll_only_child(
     children: &dyn ChildRuns,
     parent: &Parent,
 ) -> Result<Option<Value>, NodeFailure> {
-    let tally = retry_while_unavailable(|| children.tally(parent)).await?;
-    if let Some(unsuccessful) = &tally.unsuccessful {
+    let summary = retry_while_unavailable(|| children.summarize(parent)).await?;
+    if let Some(unsuccessful) = &summary.unsuccessful {
         return Err(unsuccessful.failure());
     }
-    if tally.n_started == 0 || tally.n_unfinished > 0 {
+    if summary.n_started == 0 || summary.n_unfinished > 0 {
         return Ok(None);
     }
     let outputs = retry_while_unavailable(|| children.load_outputs(parent, 0, 1)).await?;

@@ -27,7 +27,7 @@ mod values;
 
 pub use breaker::{Breaker, BreakerKey, BreakerStore, Breakers};
 pub use children::{
-    ChildKind, ChildRuns, MAX_DEPTH, NewChild, Parent, StartChildrenError, Tally, Unsuccessful, end_earlier_round,
+    ChildKind, ChildRuns, MAX_DEPTH, NewChild, Parent, StartChildrenError, ChildSummary, Unsuccessful, end_earlier_round,
     poll_only_child, retry_while_unavailable,
 };
 pub use clock::{Clock, SystemClock};

@@ -42,17 +42,17 @@ impl MapNode {
     async fn advance(&self, attempt: &Attempt) -> Result<Option<Value>, NodeFailure> {
         let parent = Parent::of(attempt);
         let items = items_of(&attempt.config)?;
-        let tally = retry_while_unavailable(|| self.children.tally(&parent)).await?;
-        if let Some(unsuccessful) = &tally.unsuccessful {
+        let summary = retry_while_unavailable(|| self.children.summarize(&parent)).await?;
+        if let Some(unsuccessful) = &summary.unsuccessful {
             retry_while_unavailable(|| self.children.cancel(&parent)).await?;
             return Err(unsuccessful.failure());
         }
         let n_items = u32::try_from(items.len()).unwrap_or(u32::MAX);
-        if tally.n_started >= n_items && tally.n_unfinished == 0 {
+        if summary.n_started >= n_items && summary.n_unfinished == 0 {
             return self.outputs(&parent, items.len()).await.map(Some);
         }
-        let room = max_concurrency(&attempt.config).saturating_sub(tally.n_unfinished);
-        let next = tally.n_started..n_items.min(tally.n_started.saturating_add(room));
+        let room = max_concurrency(&attempt.config).saturating_sub(summary.n_unfinished);
+        let next = summary.n_started..n_items.min(summary.n_started.saturating_add(room));
         if !next.is_empty() {
             self.start(&parent, attempt, items, next).await?;
         }

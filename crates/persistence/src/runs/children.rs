@@ -11,7 +11,7 @@ use diesel::sql_types::{
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures::FutureExt;
 use gathering_dag_engine::{
-    ChildKind, ChildRuns, ClaimedRun, MAX_DEPTH, NewChild, Parent, StartChildrenError, StoreError, Tally,
+    ChildKind, ChildRuns, ClaimedRun, MAX_DEPTH, NewChild, Parent, StartChildrenError, StoreError, ChildSummary,
     Unsuccessful,
 };
 use gathering_domain::{Digest, InstanceId, RunId, RunState};
@@ -294,7 +294,7 @@ impl ChildRuns for PgRunStore {
         }
     }
 
-    async fn tally(&self, parent: &Parent) -> Result<Tally, StoreError> {
+    async fn summarize(&self, parent: &Parent) -> Result<ChildSummary, StoreError> {
         let conn = self.pool.get().await?;
         let counted: Counted = CountChildren {
             parent: parent.run.as_uuid(),
@@ -304,7 +304,7 @@ impl ChildRuns for PgRunStore {
         .get_result(&mut &*conn)
         .await
         .map_err(|error| DatabaseError::query("counting child runs", error))?;
-        Ok(into_tally(counted)?)
+        Ok(into_summary(counted)?)
     }
 
     async fn load_outputs(
@@ -348,7 +348,7 @@ impl ChildRuns for PgRunStore {
     }
 }
 
-fn into_tally(counted: Counted) -> Result<Tally, DatabaseError> {
+fn into_summary(counted: Counted) -> Result<ChildSummary, DatabaseError> {
     let (last_item, n_unfinished, run, item, state, error) = counted;
     let unsuccessful = match (run, item, state) {
         (Some(run), Some(item), Some(state)) => Some(Unsuccessful {
@@ -366,7 +366,7 @@ fn into_tally(counted: Counted) -> Result<Tally, DatabaseError> {
     };
     // Items are started in their order and none is left out, so that the last one says how many there are.
     let n_started = last_item.map_or(0, |item| unsigned(item).saturating_add(1));
-    Ok(Tally { n_started, n_unfinished: u32::try_from(n_unfinished).unwrap_or(u32::MAX), unsuccessful })
+    Ok(ChildSummary { n_started, n_unfinished: u32::try_from(n_unfinished).unwrap_or(u32::MAX), unsuccessful })
 }
 
 /// PostgreSQL has no unsigned numbers, and nothing counts so far.

@@ -8,7 +8,7 @@ use diesel_async::SimpleAsyncConnection;
 use gathering_dag_engine::testing::{PortsFixture, child_run_cases};
 use gathering_dag_engine::{
     ChildKind, Checkpoint, ChildRuns, Claim, MAX_DEPTH, NewChild, Parent, Release, RunEnd, RunError, RunStore,
-    StartChildrenError, StoreError, Tally,
+    StartChildrenError, StoreError, ChildSummary,
 };
 use gathering_domain::{Digest, InstanceId, RunEvent, RunId, RunState};
 use gathering_persistence::{CancelRequest, RunRow, Runs, WakeBus};
@@ -71,10 +71,10 @@ async fn children_are_started_once_however_often_and_by_however_many() {
     world.store.start(&parent, ChildKind::Item, children(graph, 10..30)).await.unwrap();
     assert_eq!(world.count("SELECT count(*) FROM runs").await, 31);
     assert_eq!(world.count("SELECT count(*) FROM child_runs").await, 30);
-    let tally = world.store.tally(&parent).await.unwrap();
-    assert_eq!(tally, Tally { n_started: 30, n_unfinished: 30, unsuccessful: None });
+    let summary = world.store.summarize(&parent).await.unwrap();
+    assert_eq!(summary, ChildSummary { n_started: 30, n_unfinished: 30, unsuccessful: None });
     let next_round = Parent { round: 1, ..parent };
-    assert_eq!(world.store.tally(&next_round).await.unwrap(), Tally::default());
+    assert_eq!(world.store.summarize(&next_round).await.unwrap(), ChildSummary::default());
     world.store.start(&next_round, ChildKind::Item, children(graph, 0..1)).await.unwrap();
     assert_eq!(world.count("SELECT count(*) FROM child_runs").await, 31, "a new round has its own");
 }
@@ -106,7 +106,7 @@ async fn a_child_inherits_what_binds_its_parent() {
     world.store.start(&alone, ChildKind::Detached, children(new.graph, 0..1)).await.unwrap();
     let let_go = find(&world, alone.child(0)).await;
     assert_eq!((let_go.parent, let_go.kind.as_str()), (None, "pipeline"));
-    assert_eq!(world.store.tally(&alone).await.unwrap(), Tally::default(), "nobody waits for it");
+    assert_eq!(world.store.summarize(&alone).await.unwrap(), ChildSummary::default(), "nobody waits for it");
 }
 
 #[tokio::test]
@@ -126,9 +126,9 @@ async fn the_tally_and_the_outputs_follow_the_items() {
         let claim = claim_item(&world, owner, &parent, item).await;
         end(&world, claim, event, None).await;
     }
-    let tally = world.store.tally(&parent).await.unwrap();
-    assert_eq!((tally.n_started, tally.n_unfinished), (5, 0));
-    let unsuccessful = tally.unsuccessful.unwrap();
+    let summary = world.store.summarize(&parent).await.unwrap();
+    assert_eq!((summary.n_started, summary.n_unfinished), (5, 0));
+    let unsuccessful = summary.unsuccessful.unwrap();
     assert_eq!((unsuccessful.item, unsuccessful.run), (1, parent.child(1)));
     assert_eq!((unsuccessful.state, unsuccessful.error.unwrap().kind.as_str()), (RunState::Failed, "test"));
 }
@@ -287,7 +287,7 @@ async fn i4_the_end_of_a_child_is_told_to_a_parent_that_is_claimed_meanwhile() {
                    WHERE NOT granted AND query LIKE '%released%' AND locktype = 'transactionid'";
     wait_until("the end of the second waits", async || world.count(blocked).await > 0).await;
     let again = world.store.claim_run(owner, parent.run).await.unwrap().unwrap();
-    assert_eq!(world.store.tally(&parent).await.unwrap().n_unfinished, 1);
+    assert_eq!(world.store.summarize(&parent).await.unwrap().n_unfinished, 1);
     holder.batch_execute("COMMIT").await.unwrap();
     ending.await.unwrap().unwrap();
     let signalled = world.store.list_signalled(owner, &[again.claim.run]).await.unwrap();

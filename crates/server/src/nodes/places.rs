@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gathering_dag_engine::{
     ChildKind, ChildRuns, Decision, Decisions, NewChild, NodeFailure, Parent, StartChildrenError, StoreError,
-    Tally,
+    ChildSummary,
 };
 use gathering_domain::{Digest, NodeId, PipelineId, ProjectId, RunId};
 use gathering_persistence::Budgets;
@@ -105,8 +105,8 @@ impl ChildRuns for Nowhere {
         Err(Self::missing("the place for runs").into())
     }
 
-    async fn tally(&self, _parent: &Parent) -> Result<Tally, StoreError> {
-        Ok(Tally::default())
+    async fn summarize(&self, _parent: &Parent) -> Result<ChildSummary, StoreError> {
+        Ok(ChildSummary::default())
     }
 
     async fn load_outputs(&self, _: &Parent, _: u32, _: usize) -> Result<Vec<(u32, Value)>, StoreError> {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::runs::{Place, StoredRun};
 use super::{MemoryStore, Shared};
 use crate::children::{
-    ChildKind, ChildRuns, MAX_DEPTH, NewChild, Parent, StartChildrenError, Tally, Unsuccessful,
+    ChildKind, ChildRuns, MAX_DEPTH, NewChild, Parent, StartChildrenError, ChildSummary, Unsuccessful,
 };
 use crate::store::{NewRun, RunStore, StoreError};
 
@@ -82,27 +82,27 @@ impl Shared {
         Ok(())
     }
 
-    fn tally(&self, parent: &Parent) -> Tally {
-        let mut tally = Tally::default();
+    fn summarize(&self, parent: &Parent) -> ChildSummary {
+        let mut summary = ChildSummary::default();
         let mut unsuccessful: Vec<(u32, &StoredRun)> = Vec::new();
         for (item, child) in self.children_of(parent) {
             // Items are started in their order and none is left out.
-            tally.n_started = tally.n_started.max(item + 1);
+            summary.n_started = summary.n_started.max(item + 1);
             match child.state {
                 RunState::Succeeded => {}
                 state if state.is_terminal() => unsuccessful.push((item, child)),
-                _ => tally.n_unfinished += 1,
+                _ => summary.n_unfinished += 1,
             }
         }
         let first =
             unsuccessful.into_iter().min_by_key(|(item, child)| (child.state == RunState::Cancelled, *item));
-        tally.unsuccessful = first.map(|(item, child)| Unsuccessful {
+        summary.unsuccessful = first.map(|(item, child)| Unsuccessful {
             run: child.new.id,
             item,
             state: child.state,
             error: child.end.as_ref().and_then(|end| end.error.clone()),
         });
-        tally
+        summary
     }
 }
 
@@ -122,8 +122,8 @@ impl ChildRuns for MemoryStore {
         self.call(|shared| shared.start(parent, kind, children, now)).await
     }
 
-    async fn tally(&self, parent: &Parent) -> Result<Tally, StoreError> {
-        self.call(|shared| Ok(shared.tally(parent))).await
+    async fn summarize(&self, parent: &Parent) -> Result<ChildSummary, StoreError> {
+        self.call(|shared| Ok(shared.summarize(parent))).await
     }
 
     async fn load_outputs(

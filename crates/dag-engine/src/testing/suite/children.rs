@@ -10,7 +10,7 @@ use super::ports::{
     PortsFixture, claim_all, claim_child, driven, end, ids, must_commit, new_children, node, park, start,
     told,
 };
-use crate::children::{ChildKind, MAX_DEPTH, Parent, StartChildrenError, Tally};
+use crate::children::{ChildKind, MAX_DEPTH, Parent, StartChildrenError, ChildSummary};
 use crate::store::StoreError;
 
 /// Every case that an implementation of [`crate::ChildRuns`] must pass, each on a fixture of its own.
@@ -39,14 +39,14 @@ where
     outputs_come_by_item_from_those_that_succeeded(&*make().await).await;
 }
 
-async fn tally(fixture: &dyn PortsFixture, parent: &Parent) -> Tally {
-    fixture.children().tally(parent).await.unwrap()
+async fn summarize(fixture: &dyn PortsFixture, parent: &Parent) -> ChildSummary {
+    fixture.children().summarize(parent).await.unwrap()
 }
 
 /// How many were started and are left.
 async fn counts(fixture: &dyn PortsFixture, parent: &Parent) -> (u32, u32) {
-    let tally = tally(fixture, parent).await;
-    (tally.n_started, tally.n_unfinished)
+    let summary = summarize(fixture, parent).await;
+    (summary.n_started, summary.n_unfinished)
 }
 
 async fn end_child(
@@ -74,7 +74,7 @@ async fn a_child_is_started_once_whatever_is_repeated(fixture: &dyn PortsFixture
     children.start(&parent, ChildKind::Item, new_children(&of, 2..6)).await.unwrap();
     assert_eq!(counts(fixture, &parent).await, (6, 6));
     let next_round = Parent { round: 1, ..parent.clone() };
-    assert_eq!(tally(fixture, &next_round).await, Tally::default());
+    assert_eq!(summarize(fixture, &next_round).await, ChildSummary::default());
     children.start(&next_round, ChildKind::Item, new_children(&of, 0..1)).await.unwrap();
     assert_eq!((counts(fixture, &parent).await, counts(fixture, &next_round).await), ((6, 6), (1, 1)));
     let mut expected: Vec<RunId> = (0..6).map(|item| parent.child(item)).collect();
@@ -118,7 +118,7 @@ async fn a_child_inherits_what_binds_its_parent(fixture: &dyn PortsFixture) {
     let mut children = new_children(&of, 0..2);
     children[1].deadline_at = Some(sooner + TimeDelta::hours(1));
     fixture.children().start(&let_go, ChildKind::Detached, children).await.unwrap();
-    assert_eq!(tally(fixture, &let_go).await, Tally::default(), "nobody waits for it");
+    assert_eq!(summarize(fixture, &let_go).await, ChildSummary::default(), "nobody waits for it");
     let [first, second] = [0, 1].map(|item| claim_child(fixture, owner, &let_go, item));
     let (first, second) = (first.await, second.await);
     assert!(!first.is_item && !second.is_item);
@@ -138,7 +138,7 @@ async fn nothing_is_started_in_the_name_of_a_run_that_is_not_driven(fixture: &dy
     let nowhere = Parent { run: RunId::new(), ..parent.clone() };
     let refused = fixture.children().start(&nowhere, ChildKind::Awaited, new_children(&of, 0..1)).await;
     assert!(matches!(refused, Err(StartChildrenError::ParentEnded)), "{refused:?}");
-    assert_eq!(tally(fixture, &parent).await, Tally::default());
+    assert_eq!(summarize(fixture, &parent).await, ChildSummary::default());
     assert_eq!(claim_all(fixture, owner).await, []);
 }
 
@@ -149,7 +149,7 @@ async fn nothing_is_started_too_deep_or_without_its_graph(fixture: &dyn PortsFix
     strange[1].graph = Digest::of(b"nowhere");
     let refused = fixture.children().start(&parent, ChildKind::Awaited, strange).await;
     assert!(matches!(refused, Err(StartChildrenError::Store(StoreError::Missing { .. }))), "{refused:?}");
-    assert_eq!(tally(fixture, &parent).await, Tally::default(), "all or none");
+    assert_eq!(summarize(fixture, &parent).await, ChildSummary::default(), "all or none");
     let mut above = parent;
     for depth in 0..MAX_DEPTH {
         // Those that are let go as well, or they could start each other for ever.
@@ -160,7 +160,7 @@ async fn nothing_is_started_too_deep_or_without_its_graph(fixture: &dyn PortsFix
     }
     let refused = fixture.children().start(&above, ChildKind::Awaited, new_children(&of, 0..1)).await;
     assert!(matches!(refused, Err(StartChildrenError::TooDeep)), "{refused:?}");
-    assert_eq!(tally(fixture, &above).await, Tally::default());
+    assert_eq!(summarize(fixture, &above).await, ChildSummary::default());
 }
 
 async fn the_end_of_a_child_makes_its_parked_parent_claimable(fixture: &dyn PortsFixture) {
@@ -222,7 +222,7 @@ async fn the_end_of_a_child_that_kills_its_owners_is_told_as_well(fixture: &dyn 
     fixture.kill(victim).await;
     fixture.store().recover_dead_instances(0).await.unwrap();
     assert!(told(fixture, owner, parent.run).await.is_some());
-    let unsuccessful = tally(fixture, &parent).await.unsuccessful.unwrap();
+    let unsuccessful = summarize(fixture, &parent).await.unsuccessful.unwrap();
     assert_eq!(unsuccessful.state, RunState::Failed);
     assert_eq!(unsuccessful.error.unwrap().kind, "poisonous");
 }
@@ -304,9 +304,9 @@ async fn a_tally_counts_what_was_started_and_what_is_left(fixture: &dyn PortsFix
     start(fixture, &parent, &of, 3..5).await;
     assert_eq!(counts(fixture, &parent).await, (5, 4));
     end_child(fixture, owner, &parent, 4, RunEvent::TimedOut, None).await;
-    let tally = tally(fixture, &parent).await;
-    assert_eq!((tally.n_started, tally.n_unfinished), (5, 3));
-    let unsuccessful = tally.unsuccessful.unwrap();
+    let summary = summarize(fixture, &parent).await;
+    assert_eq!((summary.n_started, summary.n_unfinished), (5, 3));
+    let unsuccessful = summary.unsuccessful.unwrap();
     assert_eq!((unsuccessful.run, unsuccessful.item), (parent.child(4), 4));
     assert_eq!(
         (unsuccessful.state, unsuccessful.error.unwrap().kind.as_str()),
@@ -318,7 +318,7 @@ async fn a_tally_names_the_first_that_failed_before_any_that_was_cancelled(fixtu
     let owner = fixture.instance().await;
     let (parent, of) = driven(fixture, owner).await;
     start(fixture, &parent, &of, 0..6).await;
-    let named = async || tally(fixture, &parent).await.unsuccessful.unwrap().item;
+    let named = async || summarize(fixture, &parent).await.unsuccessful.unwrap().item;
     // As a node does that found one failed: the others are cancelled, each before the node's own failure is recorded.
     end_child(fixture, owner, &parent, 2, RunEvent::Cancelled, None).await;
     assert_eq!(named().await, 2, "there is no better");
