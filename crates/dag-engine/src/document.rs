@@ -10,7 +10,7 @@ use crate::fields::{Fields, Shape};
 
 pub(crate) mod json;
 pub(crate) mod limits;
-pub(crate) mod places;
+pub(crate) mod source_map;
 
 /// The most characters that what people call a node may have.
 const MAX_NAME: usize = 200;

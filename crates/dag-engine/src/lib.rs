@@ -34,7 +34,7 @@ pub use clock::{Clock, SystemClock};
 pub use decisions::{Decision, Decisions};
 pub use document::json::read_json;
 pub use document::limits::{MAX_DOCUMENT_BYTES, MAX_EDGES, MAX_NESTING, MAX_NODES};
-pub use document::places::Places;
+pub use document::source_map::SourceMap;
 pub use driver::{DriveEnd, Signals};
 pub use effects::{ActFailed, Effects};
 pub use engine::{Engine, EngineService, EngineSettings};

@@ -2,7 +2,7 @@
 
 use gathering_dag_engine::testing::MemoryStore;
 use gathering_dag_engine::{
-    Approval, Graph, MAX_DOCUMENT_BYTES, MAX_EDGES, MAX_NESTING, MAX_NODES, MapNode, NodeTypes, Places,
+    Approval, Graph, MAX_DOCUMENT_BYTES, MAX_EDGES, MAX_NESTING, MAX_NODES, MapNode, NodeTypes, SourceMap,
     SystemClock,
 };
 use serde_json::{Value, json};
@@ -468,7 +468,7 @@ fn yaml_and_json_give_the_same_problems_and_each_has_its_place_in_the_text() {
     let json = serde_json::to_string_pretty(&document).unwrap();
     assert_eq!(problems(&document), problems(&serde_json::from_str(&json).unwrap()));
     let found = Graph::validate(&document, &NodeTypes::builtin()).unwrap_err();
-    let (in_yaml, in_json) = (Places::of(yaml), Places::of(&json));
+    let (in_yaml, in_json) = (SourceMap::of(yaml), SourceMap::of(&json));
     let places: Vec<_> =
         found.iter().map(|problem| (problem.pointer.as_str(), in_yaml.find(&problem.pointer))).collect();
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use gathering_dag_engine::{Graph, NodeTypes, Places, read_json};
+use gathering_dag_engine::{Graph, NodeTypes, SourceMap, read_json};
 use gathering_domain::Problem;
 use serde_json::Value;
 
@@ -34,9 +34,9 @@ impl DefinitionFile {
         match Graph::validate(&document, types) {
             Ok(graph) => Ok(Self { document, graph }),
             Err(problems) => {
-                let places = Places::of(&text);
+                let source = SourceMap::of(&text);
                 let line = |problem: Problem| {
-                    let place = places.find(&problem.pointer);
+                    let place = source.find(&problem.pointer);
                     let place = place.map(|(line, column)| format!(" (at line {line}, column {column})"));
                     format!("{name}: {problem}{}", place.unwrap_or_default())
                 };

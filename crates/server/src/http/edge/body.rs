@@ -14,7 +14,7 @@ use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use actix_web::{FromRequest, HttpRequest};
 use futures::StreamExt;
 use gathering_auth::Caller;
-use gathering_dag_engine::{Fields, Places, read_json};
+use gathering_dag_engine::{Fields, SourceMap, read_json};
 use gathering_domain::{Pointer, Problems};
 use serde_json::Value;
 
@@ -210,8 +210,8 @@ impl Source {
         match self {
             Source::Yaml(text) if !errors.is_empty() => {
                 let search = tokio::task::spawn_blocking(move || {
-                    let places = Places::of(&text);
-                    errors.into_iter().map(|error| error.placed(&places)).collect()
+                    let source = SourceMap::of(&text);
+                    errors.into_iter().map(|error| error.placed(&source)).collect()
                 });
                 search.await.map_err(Problem::internal)
             }

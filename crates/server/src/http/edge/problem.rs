@@ -11,7 +11,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
 use gathering_auth::{AuthError, Denied};
-use gathering_dag_engine::{Places, StoreError};
+use gathering_dag_engine::{SourceMap, StoreError};
 use gathering_domain::{Pointer, Problems};
 use gathering_persistence::{DatabaseError, ProjectError, ProjectRefusal};
 use serde::Serialize;
@@ -132,8 +132,8 @@ impl FieldError {
     }
 
     /// The same, with its place.
-    pub(crate) fn placed(self, places: &Places) -> Self {
-        let place = places.find(&Pointer::from(self.pointer.clone()));
+    pub(crate) fn placed(self, source: &SourceMap) -> Self {
+        let place = source.find(&Pointer::from(self.pointer.clone()));
         Self { line: place.map(|(line, _)| line), column: place.map(|(_, column)| column), ..self }
     }
 }

@@ -6,7 +6,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
 /// Where each value of a YAML or JSON document stands in its text; empty where nobody can tell.
-pub struct Places(Option<Spanned<Tree>>);
+pub struct SourceMap(Option<Spanned<Tree>>);
 
 enum Tree {
     Leaf,
@@ -14,7 +14,7 @@ enum Tree {
     Fields(Vec<(String, Spanned<Tree>)>),
 }
 
-impl Places {
+impl SourceMap {
     /// Reads a text again for its places. Linear in its size; worth it only once there is a problem.
     pub fn of(text: &str) -> Self {
         Self(serde_saphyr::from_str(text).ok())
@@ -42,9 +42,9 @@ impl Places {
     }
 }
 
-impl std::fmt::Debug for Places {
+impl std::fmt::Debug for SourceMap {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Places").field("are_known", &self.0.is_some()).finish()
+        f.debug_struct("SourceMap").field("are_known", &self.0.is_some()).finish()
     }
 }
 
@@ -124,7 +124,7 @@ mod tests {
     fn a_place_is_found_in_yaml_and_in_json() {
         let yaml = "nodes:\n  - id: a\n    config: {x/y: 1}\n";
         let json = "{\"nodes\": [\n  {\"id\": \"a\", \"config\": {\"x/y\": 1}}]}";
-        let at = |text: &str, pointer: &str| Places::of(text).find(&pointer.to_owned().into());
+        let at = |text: &str, pointer: &str| SourceMap::of(text).find(&pointer.to_owned().into());
         assert_eq!(at(yaml, "/nodes/0/config/x~1y"), Some((3, 19)));
         assert_eq!(at(json, "/nodes/0/config/x~1y"), Some((2, 33)));
         assert_eq!(
