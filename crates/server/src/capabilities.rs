@@ -8,7 +8,7 @@ use gathering_dag_engine::NodeTypes;
 use gathering_tools::{BlockingPool, Outbound, OutboundPolicy, Toolbox};
 
 use crate::config::Config;
-use crate::nodes::{Places, node_types};
+use crate::nodes::{NodeServices, node_types};
 
 /// Pieces of blocking work, such as file operations, that run at once.
 const MAX_BLOCKING: usize = 32;
@@ -40,13 +40,13 @@ impl Capabilities {
     }
 
     /// The node types that definitions may use, which find in `places` what is not theirs.
-    pub fn node_types(&self, places: &Places) -> NodeTypes {
-        node_types(&self.outbound, &self.tools, &self.providers, places)
+    pub fn node_types(&self, services: &NodeServices) -> NodeTypes {
+        node_types(&self.outbound, &self.tools, &self.providers, services)
     }
 
     /// The node types for validating only.
     pub fn node_types_for_validation(&self) -> NodeTypes {
-        self.node_types(&Places::none())
+        self.node_types(&NodeServices::none())
     }
 }
 

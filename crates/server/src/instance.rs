@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::capabilities::Capabilities;
 use crate::config::Config;
 use crate::database::Database;
-use crate::nodes::Places;
+use crate::nodes::NodeServices;
 use crate::workspaces::Workspaces;
 use life::Life;
 use task::Task;
@@ -99,14 +99,14 @@ impl Instance {
         let store =
             Arc::new(PgRunStore::new(db.pool.clone(), wakes.clone()).with_stuck_limit(config.stuck_instance));
         let budgets = Budgets::new(db.pool.clone(), wakes.clone());
-        let places = Places {
+        let services = NodeServices {
             files: Arc::new(workspaces.clone()),
             pipelines: Arc::new(Pipelines::new(db.pool.clone())),
             children: Arc::clone(&store) as _,
             decisions: Arc::clone(&store) as _,
             budgets: Some(budgets.clone()),
         };
-        let types = capabilities.node_types(&places);
+        let types = capabilities.node_types(&services);
         let breakers = Breakers::new(Arc::clone(&store) as _, Arc::new(SystemClock));
         let (engine, service) =
             Engine::new(Arc::clone(&store) as _, types, Arc::new(SystemClock), engine_settings(config, work));

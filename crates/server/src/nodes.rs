@@ -9,7 +9,7 @@ mod budget;
 mod call_api;
 mod execute_pipeline;
 mod notification;
-mod places;
+mod services;
 mod tool;
 
 use std::error::Error;
@@ -23,17 +23,17 @@ use serde_json::Value;
 
 pub use action::Action;
 pub use agent::Agent;
-pub use places::{PipelineToRun, Places, ProjectFiles, ProjectPipelines};
+pub use services::{PipelineToRun, NodeServices, ProjectFiles, ProjectPipelines};
 pub use tool::ToolNode;
 
 /// The engine's own node types, and those of this module.
-pub fn node_types(outbound: &Outbound, tools: &Toolbox, providers: &Providers, places: &Places) -> NodeTypes {
+pub fn node_types(outbound: &Outbound, tools: &Toolbox, providers: &Providers, services: &NodeServices) -> NodeTypes {
     NodeTypes::builtin()
-        .with("map", MapNode::new(Arc::clone(&places.children)))
-        .with("approval", Approval::new(Arc::clone(&places.decisions)))
-        .with("action", Action::new(outbound.clone(), tools.clone(), places))
-        .with("tool", ToolNode::new(tools.clone(), places))
-        .with("agent", Agent::new(providers.clone(), tools.clone(), places))
+        .with("map", MapNode::new(Arc::clone(&services.children)))
+        .with("approval", Approval::new(Arc::clone(&services.decisions)))
+        .with("action", Action::new(outbound.clone(), tools.clone(), services))
+        .with("tool", ToolNode::new(tools.clone(), services))
+        .with("agent", Agent::new(providers.clone(), tools.clone(), services))
 }
 
 /// Whether a text holds `${{ }}`, so that its value is not known before the node runs.
@@ -109,7 +109,7 @@ mod tests {
     pub(super) fn types() -> NodeTypes {
         let outbound = Outbound::new(OutboundPolicy::public_only()).unwrap();
         let tools = Toolbox::with_builtin(&outbound, BlockingPool::new(2)).unwrap();
-        node_types(&outbound, &tools, &Providers::with_scripted(), &Places::none())
+        node_types(&outbound, &tools, &Providers::with_scripted(), &NodeServices::none())
     }
 
     /// The problems of one node's config, without `/nodes/0/config`.

@@ -9,7 +9,7 @@ use super::call_api::CallApi;
 use super::execute_pipeline::ExecutePipeline;
 use super::is_computed_text;
 use super::notification::Notification;
-use super::places::Places;
+use super::services::NodeServices;
 
 /// The actions that there are.
 const ACTIONS: [&str; 3] = ["call_api", "execute_pipeline", "send_notification"];
@@ -23,10 +23,10 @@ pub struct Action {
 
 impl Action {
     /// Actions that reach out through `outbound` and `tools`, and find pipelines and runs in `places`.
-    pub fn new(outbound: Outbound, tools: Toolbox, places: &Places) -> Self {
+    pub fn new(outbound: Outbound, tools: Toolbox, services: &NodeServices) -> Self {
         Self {
             call_api: CallApi::new(outbound),
-            execute_pipeline: ExecutePipeline::new(places),
+            execute_pipeline: ExecutePipeline::new(services),
             notification: Notification::new(tools),
         }
     }

@@ -15,7 +15,7 @@ use gathering_tools::{ToolContext, Toolbox};
 use serde_json::{Value, json};
 
 use super::budget::{Account, Halt, cost_of_model_call, cost_of_tool_call};
-use super::{Places, ProjectFiles, add_problems_below, is_computed_text, tool_context, with_causes};
+use super::{NodeServices, ProjectFiles, add_problems_below, is_computed_text, tool_context, with_causes};
 
 /// The provider that stands for "a model if one is configured, else `scripted`".
 const AUTO: &str = "auto";
@@ -36,8 +36,8 @@ pub struct Agent {
 
 impl Agent {
     /// Agents that ask `providers` and may be given `tools`, with the files, and for the budget, of the run's project.
-    pub fn new(providers: Providers, tools: Toolbox, places: &Places) -> Self {
-        Self { providers, tools, files: Arc::clone(&places.files), budgets: places.budgets.clone() }
+    pub fn new(providers: Providers, tools: Toolbox, services: &NodeServices) -> Self {
+        Self { providers, tools, files: Arc::clone(&services.files), budgets: services.budgets.clone() }
     }
 
     /// What the schema of an agent cannot know: the tools and providers of this installation.
@@ -278,7 +278,7 @@ mod tests {
         let outbound =
             gathering_tools::Outbound::new(gathering_tools::OutboundPolicy::public_only()).unwrap();
         let tools = Toolbox::with_builtin(&outbound, gathering_tools::BlockingPool::new(1)).unwrap();
-        let node = Agent::new(Providers::with_scripted(), tools, &Places::none());
+        let node = Agent::new(Providers::with_scripted(), tools, &NodeServices::none());
         node.model_of(&AgentDefinition::parse(agent).unwrap()).map(|model| model.provider().to_owned())
     }
 
@@ -335,8 +335,8 @@ mod tests {
         let outbound = Outbound::new(OutboundPolicy::public_only()).unwrap();
         let tools = Toolbox::with_builtin(&outbound, BlockingPool::new(1)).unwrap();
         let files: Arc<dyn ProjectFiles> = Arc::new(InDirectory(directory.path().to_owned()));
-        let places = crate::nodes::Places { files, ..crate::nodes::Places::none() };
-        let types = super::super::node_types(&outbound, &tools, &providers, &places);
+        let services = crate::nodes::NodeServices { files, ..crate::nodes::NodeServices::none() };
+        let types = super::super::node_types(&outbound, &tools, &providers, &services);
         let memory = MemoryStore::new(Arc::new(SystemClock));
         let settings = EngineSettings::default();
         let (engine, service) = Engine::new(Arc::new(memory.clone()), types, Arc::new(SystemClock), settings);

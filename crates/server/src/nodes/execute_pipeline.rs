@@ -11,7 +11,7 @@ use gathering_domain::{PipelineId, WaitingFor};
 use serde_json::{Value, json};
 
 use super::is_computed_text;
-use super::places::{Places, ProjectPipelines};
+use super::services::{NodeServices, ProjectPipelines};
 
 /// `execute_pipeline {pipeline_id, input?, wait?}` -> `{run_id, output}`, or `{run_id}` where it does not wait.
 pub(super) struct ExecutePipeline {
@@ -20,8 +20,8 @@ pub(super) struct ExecutePipeline {
 }
 
 impl ExecutePipeline {
-    pub(super) fn new(places: &Places) -> Self {
-        Self { pipelines: Arc::clone(&places.pipelines), children: Arc::clone(&places.children) }
+    pub(super) fn new(services: &NodeServices) -> Self {
+        Self { pipelines: Arc::clone(&services.pipelines), children: Arc::clone(&services.children) }
     }
 
     pub(super) fn check(config: &mut Fields<'_>) {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::budget::{Account, Halt, cost_of_tool_call};
 use super::{
-    Places, ProjectFiles, act_failed, add_problems_below, failure_of_tool, is_computed_text, tool_context,
+    NodeServices, ProjectFiles, act_failed, add_problems_below, failure_of_tool, is_computed_text, tool_context,
 };
 
 /// The node type `tool`; its output is the tool's.
@@ -22,8 +22,8 @@ pub struct ToolNode {
 
 impl ToolNode {
     /// Calls `tools` with the files, and for the budget, of the run's project.
-    pub fn new(tools: Toolbox, places: &Places) -> Self {
-        Self { tools, files: Arc::clone(&places.files), budgets: places.budgets.clone() }
+    pub fn new(tools: Toolbox, services: &NodeServices) -> Self {
+        Self { tools, files: Arc::clone(&services.files), budgets: services.budgets.clone() }
     }
 
     async fn call(&self, attempt: &Attempt, account: &Account<'_>) -> Result<Value, Halt> {
@@ -92,7 +92,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::super::tests::problems;
-    use super::super::{Places, node_types};
+    use super::super::{NodeServices, node_types};
     use super::*;
 
     struct InDirectory(std::path::PathBuf);
@@ -111,8 +111,8 @@ mod tests {
         let policy = OutboundPolicy::allowing(["127.0.0.0/8".parse().unwrap()]);
         let outbound = Outbound::new(policy).unwrap();
         let tools = Toolbox::with_builtin(&outbound, BlockingPool::new(1)).unwrap();
-        let places = Places { files: Arc::new(InDirectory(directory.path().to_owned())), ..Places::none() };
-        let types = node_types(&outbound, &tools, &Providers::with_scripted(), &places);
+        let services = NodeServices { files: Arc::new(InDirectory(directory.path().to_owned())), ..NodeServices::none() };
+        let types = node_types(&outbound, &tools, &Providers::with_scripted(), &services);
         let memory = MemoryStore::new(Arc::new(SystemClock));
         let (engine, service) =
             Engine::new(Arc::new(memory.clone()), types, Arc::new(SystemClock), EngineSettings::default());

@@ -46,7 +46,7 @@ pub trait ProjectPipelines: Send + Sync {
 
 /// Everything that node types need of where they are executed. Cloning is cheap.
 #[derive(Clone)]
-pub struct Places {
+pub struct NodeServices {
     /// The projects' files.
     pub files: Arc<dyn ProjectFiles>,
     /// The projects' pipelines.
@@ -59,7 +59,7 @@ pub struct Places {
     pub budgets: Option<Budgets>,
 }
 
-impl Places {
+impl NodeServices {
     /// Nothing anywhere: for validating definitions where none are executed.
     pub fn none() -> Self {
         let nowhere = Arc::new(Nowhere);
