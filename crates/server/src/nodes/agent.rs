@@ -14,7 +14,7 @@ use gathering_persistence::{Amounts, Budgets, Resource};
 use gathering_tools::{ToolContext, Toolbox};
 use serde_json::{Value, json};
 
-use super::budget::{Account, Halt, cost_of_model_call, cost_of_tool_call};
+use super::budget::{Account, CallStop, cost_of_model_call, cost_of_tool_call};
 use super::{NodeServices, ProjectFiles, add_problems_below, is_computed_text, tool_context, with_causes};
 
 /// The provider that stands for "a model if one is configured, else `scripted`".
@@ -82,7 +82,7 @@ impl Agent {
     }
 
     /// Walks through the steps that are recorded, and does the others for as long as `account` can pay.
-    async fn walk(&self, attempt: &Attempt, account: &Account<'_>) -> Result<Value, Halt> {
+    async fn walk(&self, attempt: &Attempt, account: &Account<'_>) -> Result<Value, CallStop> {
         let agent = AgentDefinition::parse(&attempt.config["agent"]).map_err(|problems| {
             NodeFailure::permanent("config", format!("the agent is not usable: {problems}"))
         })?;
@@ -125,7 +125,7 @@ impl NodeType for Agent {
 
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         let walked = self.walk(&attempt, &Account::of(self.budgets.as_ref(), &attempt)).await;
-        walked.map(Outcome::Done).or_else(Halt::into_outcome)
+        walked.map(Outcome::Done).or_else(CallStop::into_outcome)
     }
 
     async fn poll(&self, attempt: Attempt) -> Result<PollOutcome, NodeFailure> {
@@ -134,10 +134,10 @@ impl NodeType for Agent {
     }
 }
 
-fn failure_of(error: AgentError<Halt>) -> Halt {
+fn failure_of(error: AgentError<CallStop>) -> CallStop {
     let failure = match error {
-        AgentError::Step { source: halted @ Halt::Waits { .. }, .. } => return halted,
-        AgentError::Step { key, source: Halt::Failed(failure) } => {
+        AgentError::Step { source: stopped @ CallStop::Waits { .. }, .. } => return stopped,
+        AgentError::Step { key, source: CallStop::Failed(failure) } => {
             NodeFailure { message: format!("step {key}: {}", failure.message), ..failure }
         }
         AgentError::Stopped { limit, .. } => {
@@ -159,9 +159,9 @@ struct Recorded<'a> {
 
 #[async_trait]
 impl StepRunner for Recorded<'_> {
-    type Error = Halt;
+    type Error = CallStop;
 
-    async fn call_model(&self, key: &StepKey, request: &ChatRequest) -> Result<ChatReply, Halt> {
+    async fn call_model(&self, key: &StepKey, request: &ChatRequest) -> Result<ChatReply, CallStop> {
         let asked = to_json(request)?;
         // Asking again changes nothing in the world, though it costs: so only what is not done is asked again.
         let ask = |bounded: Vec<Resource>| async move {
@@ -181,7 +181,7 @@ impl StepRunner for Recorded<'_> {
     }
 
     /// An unknown tool, bad parameters or a failure is what the model is told, so that it can do better.
-    async fn call_tool(&self, key: &StepKey, call: &ToolCall) -> Result<ToolResult, Halt> {
+    async fn call_tool(&self, key: &StepKey, call: &ToolCall) -> Result<ToolResult, CallStop> {
         let class = self.tools.class_of(&call.name, &call.arguments).unwrap_or(EffectClass::Pure);
         let mut context = self.context.clone();
         context.idempotency_key = Some(format!("{}/{key}", self.key));

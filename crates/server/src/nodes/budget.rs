@@ -48,7 +48,7 @@ pub(super) struct Account<'a> {
 
 /// Why an attempt does not go on.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Halt {
+pub(super) enum CallStop {
     /// It failed.
     #[error(transparent)]
     Failed(#[from] NodeFailure),
@@ -60,12 +60,12 @@ pub(super) enum Halt {
     },
 }
 
-impl Halt {
+impl CallStop {
     /// What becomes of the node.
     pub(super) fn into_outcome(self) -> Result<Outcome, NodeFailure> {
         match self {
-            Halt::Failed(failure) => Err(failure),
-            Halt::Waits { until } => Ok(Outcome::Wait(Wait { on: WaitingFor::BudgetExceeded, until })),
+            CallStop::Failed(failure) => Err(failure),
+            CallStop::Waits { until } => Ok(Outcome::Wait(Wait { on: WaitingFor::BudgetExceeded, until })),
         }
     }
 }
@@ -90,13 +90,13 @@ impl<'a> Account<'a> {
         Self { is_looking: true, ..self }
     }
 
-    /// What a look came to that was halted like this.
-    pub(super) fn poll(&self, halted: Option<Halt>) -> Result<PollOutcome, NodeFailure> {
-        match halted {
+    /// What a look came to that was stopped like this.
+    pub(super) fn poll(&self, stopped: Option<CallStop>) -> Result<PollOutcome, NodeFailure> {
+        match stopped {
             _ if self.has_more.load(Ordering::Relaxed) => Ok(PollOutcome::Resume),
             None => Ok(PollOutcome::Resume),
-            Some(Halt::Waits { .. }) => Ok(PollOutcome::Pending),
-            Some(Halt::Failed(failure)) => Err(failure),
+            Some(CallStop::Waits { .. }) => Ok(PollOutcome::Pending),
+            Some(CallStop::Failed(failure)) => Err(failure),
         }
     }
 
@@ -108,7 +108,7 @@ impl<'a> Account<'a> {
         worst: &Amounts,
         act: F,
         used: impl FnOnce(&Value) -> Amounts,
-    ) -> Result<Value, Halt>
+    ) -> Result<Value, CallStop>
     where
         F: FnOnce(Vec<Resource>) -> Fut + Send,
         Fut: Future<Output = Result<Value, ActFailed>> + Send,
@@ -119,7 +119,7 @@ impl<'a> Account<'a> {
             if is_done { self.find_open(&of_call).await? } else { self.reserve(&of_call, worst).await? };
         if self.is_looking && !is_done {
             self.has_more.store(true, Ordering::Relaxed);
-            return Err(Halt::Waits { until: None });
+            return Err(CallStop::Waits { until: None });
         }
         let never_began = AtomicBool::new(false);
         let (bounded, never) = (reserved.clone().unwrap_or_default(), &never_began);
@@ -142,7 +142,7 @@ impl<'a> Account<'a> {
     }
 
     /// What is reserved for a call from now on; `None` if nothing bounds it.
-    async fn reserve(&self, key: &str, worst: &Amounts) -> Result<Option<Vec<Resource>>, Halt> {
+    async fn reserve(&self, key: &str, worst: &Amounts) -> Result<Option<Vec<Resource>>, CallStop> {
         let Some(budgets) = self.budgets else { return Ok(None) };
         let call = self.call(key);
         let grant = retry_while_unavailable(|| async move { Ok(budgets.reserve(call, worst).await?) });
@@ -150,13 +150,13 @@ impl<'a> Account<'a> {
             Grant::Unbounded => Ok(None),
             Grant::Reserved(resources) => Ok(Some(resources)),
             Grant::Refused { resets_in } => {
-                Err(Halt::Waits { until: resets_in.map(|wait| Utc::now() + wait.max(SHORTEST_WAIT)) })
+                Err(CallStop::Waits { until: resets_in.map(|wait| Utc::now() + wait.max(SHORTEST_WAIT)) })
             }
         }
     }
 
     /// Whether something is still reserved for a call that is done: its instance died before it could settle it.
-    async fn find_open(&self, key: &str) -> Result<Option<Vec<Resource>>, Halt> {
+    async fn find_open(&self, key: &str) -> Result<Option<Vec<Resource>>, CallStop> {
         let Some(budgets) = self.budgets else { return Ok(None) };
         let ask = || async {
             let listed = retry_while_unavailable(|| async { Ok::<_, StoreError>(budgets.list_open(self.run).await?) });
