@@ -14,7 +14,7 @@ use gathering_persistence::{Amounts, Budgets, Resource};
 use gathering_tools::{ToolContext, Toolbox};
 use serde_json::{Value, json};
 
-use super::budget::{Account, CallStop, cost_of_model_call, cost_of_tool_call};
+use super::budget::{CallBudget, CallStop, cost_of_model_call, cost_of_tool_call};
 use super::{NodeServices, ProjectFiles, add_problems_below, is_computed_text, tool_context, with_causes};
 
 /// The provider that stands for "a model if one is configured, else `scripted`".
@@ -82,7 +82,7 @@ impl Agent {
     }
 
     /// Walks through the steps that are recorded, and does the others for as long as `account` can pay.
-    async fn walk(&self, attempt: &Attempt, account: &Account<'_>) -> Result<Value, CallStop> {
+    async fn walk(&self, attempt: &Attempt, budget: &CallBudget<'_>) -> Result<Value, CallStop> {
         let agent = AgentDefinition::parse(&attempt.config["agent"]).map_err(|problems| {
             NodeFailure::permanent("config", format!("the agent is not usable: {problems}"))
         })?;
@@ -101,7 +101,7 @@ impl Agent {
         } else {
             tool_context(self.files.open(attempt.project).await?, attempt.idempotency_key())
         };
-        let recorded = Recorded { account, model, tools, context, key: attempt.idempotency_key() };
+        let recorded = Recorded { budget, model, tools, context, key: attempt.idempotency_key() };
         let outcome = run_agent(Conversation::new(&agent, descriptions, prompt), &recorded).await;
         Ok(to_json(&outcome.map_err(failure_of)?)?)
     }
@@ -124,13 +124,13 @@ impl NodeType for Agent {
     }
 
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
-        let walked = self.walk(&attempt, &Account::of(self.budgets.as_ref(), &attempt)).await;
+        let walked = self.walk(&attempt, &CallBudget::of(self.budgets.as_ref(), &attempt)).await;
         walked.map(Outcome::Done).or_else(CallStop::into_outcome)
     }
 
     async fn poll(&self, attempt: Attempt) -> Result<PollOutcome, NodeFailure> {
-        let account = Account::of(self.budgets.as_ref(), &attempt).only_looking();
-        account.poll(self.walk(&attempt, &account).await.err())
+        let budget = CallBudget::of(self.budgets.as_ref(), &attempt).only_looking();
+        budget.poll(self.walk(&attempt, &budget).await.err())
     }
 }
 
@@ -150,7 +150,7 @@ fn failure_of(error: AgentError<CallStop>) -> CallStop {
 
 /// Does each step once per run: what the journal holds already is not done, or paid, again.
 struct Recorded<'a> {
-    account: &'a Account<'a>,
+    budget: &'a CallBudget<'a>,
     model: Arc<dyn ChatModel>,
     tools: Toolbox,
     context: ToolContext,
@@ -176,7 +176,7 @@ impl StepRunner for Recorded<'_> {
             // A provider that does not say what it used may have used everything.
             if usage == Usage::default() { worst.clone() } else { cost_of_model_call(usage) }
         };
-        let reply = self.account.once((key.as_str(), EffectClass::Pure, &asked), &worst, ask, used).await?;
+        let reply = self.budget.once((key.as_str(), EffectClass::Pure, &asked), &worst, ask, used).await?;
         Ok(from_json(reply)?)
     }
 
@@ -193,7 +193,7 @@ impl StepRunner for Recorded<'_> {
         };
         let cost = cost_of_tool_call();
         let used = |result: &Value| if was_called(result) { cost.clone() } else { Amounts::new() };
-        let result = self.account.once((key.as_str(), class, &asked), &cost, act, used).await?;
+        let result = self.budget.once((key.as_str(), class, &asked), &cost, act, used).await?;
         Ok(from_json(result)?)
     }
 }

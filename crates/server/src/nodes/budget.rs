@@ -32,7 +32,7 @@ pub(super) fn cost_of_tool_call() -> Amounts {
 }
 
 /// Pays for the calls of one attempt, or of one look of it.
-pub(super) struct Account<'a> {
+pub(super) struct CallBudget<'a> {
     budgets: Option<&'a Budgets>,
     effects: &'a Effects,
     project: ProjectId,
@@ -70,7 +70,7 @@ impl CallStop {
     }
 }
 
-impl<'a> Account<'a> {
+impl<'a> CallBudget<'a> {
     /// Pays with `budgets`; without them everything is free.
     pub(super) fn of(budgets: Option<&'a Budgets>, attempt: &'a Attempt) -> Self {
         Self {

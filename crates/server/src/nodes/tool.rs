@@ -8,7 +8,7 @@ use gathering_persistence::Budgets;
 use gathering_tools::{ToolError, Toolbox};
 use serde_json::{Map, Value, json};
 
-use super::budget::{Account, CallStop, cost_of_tool_call};
+use super::budget::{CallBudget, CallStop, cost_of_tool_call};
 use super::{
     NodeServices, ProjectFiles, act_failed, add_problems_below, failure_of_tool, is_computed_text, tool_context,
 };
@@ -26,7 +26,7 @@ impl ToolNode {
         Self { tools, files: Arc::clone(&services.files), budgets: services.budgets.clone() }
     }
 
-    async fn call(&self, attempt: &Attempt, account: &Account<'_>) -> Result<Value, CallStop> {
+    async fn call(&self, attempt: &Attempt, budget: &CallBudget<'_>) -> Result<Value, CallStop> {
         let tool = attempt.config["tool"].as_str().unwrap_or_default().to_owned();
         let params = match attempt.config.get("params") {
             None | Some(Value::Null) => Value::Object(Map::new()),
@@ -40,7 +40,7 @@ impl ToolNode {
         let call =
             |_| async { self.tools.call(&tool, params, &context).await.map_err(|error| act_failed(&error)) };
         let cost = cost_of_tool_call();
-        account.once(("tool", class, &request), &cost, call, |_| cost.clone()).await
+        budget.once(("tool", class, &request), &cost, call, |_| cost.clone()).await
     }
 }
 
@@ -66,13 +66,13 @@ impl NodeType for ToolNode {
     }
 
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
-        let called = self.call(&attempt, &Account::of(self.budgets.as_ref(), &attempt)).await;
+        let called = self.call(&attempt, &CallBudget::of(self.budgets.as_ref(), &attempt)).await;
         called.map(Outcome::Done).or_else(CallStop::into_outcome)
     }
 
     async fn poll(&self, attempt: Attempt) -> Result<PollOutcome, NodeFailure> {
-        let account = Account::of(self.budgets.as_ref(), &attempt).only_looking();
-        account.poll(self.call(&attempt, &account).await.err())
+        let budget = CallBudget::of(self.budgets.as_ref(), &attempt).only_looking();
+        budget.poll(self.call(&attempt, &budget).await.err())
     }
 }
 
