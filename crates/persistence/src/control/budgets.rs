@@ -169,14 +169,14 @@ struct Row {
 
 /// A budget whose row is locked, until it is [saved](save).
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Account {
+struct LockedBudget {
     id: Uuid,
     /// Whose allowance it is; the project's budget if it is no run's.
     root: Option<Uuid>,
     budget: Budget,
 }
 
-impl TryFrom<Row> for Account {
+impl TryFrom<Row> for LockedBudget {
     type Error = diesel::result::Error;
 
     fn try_from(row: Row) -> QueryResult<Self> {
@@ -216,12 +216,12 @@ fn of_project(project: ProjectId) -> _ {
 
 async fn standing(conn: &AsyncPgConnection, rows: Vec<Row>) -> QueryResult<Vec<Budget>> {
     let now = this_moment(conn).await?;
-    let accounts = rows.into_iter().map(Account::try_from).collect::<QueryResult<Vec<_>>>()?;
-    let turned = |mut account: Account| {
-        account.budget.turn(now);
-        account.budget
+    let budgets = rows.into_iter().map(LockedBudget::try_from).collect::<QueryResult<Vec<_>>>()?;
+    let turned = |mut budget: LockedBudget| {
+        budget.budget.turn(now);
+        budget.budget
     };
-    Ok(accounts.into_iter().map(turned).collect())
+    Ok(budgets.into_iter().map(turned).collect())
 }
 
 async fn this_moment(mut conn: &AsyncPgConnection) -> QueryResult<DateTime<Utc>> {
@@ -240,7 +240,7 @@ async fn lock(
     project: ProjectId,
     root: Uuid,
     resources: impl Iterator<Item = Resource>,
-) -> QueryResult<Vec<Account>> {
+) -> QueryResult<Vec<LockedBudget>> {
     let resources: Vec<&str> = resources.map(Resource::as_str).collect();
     let rows: Vec<Row> = budgets::table
         .filter(budgets::project_id.eq(project.as_uuid()))
@@ -252,14 +252,14 @@ async fn lock(
         .for_no_key_update()
         .load(&mut conn)
         .await?;
-    rows.into_iter().map(Account::try_from).collect()
+    rows.into_iter().map(LockedBudget::try_from).collect()
 }
 
 /// Writes those that are not as they were `before`.
-async fn save(mut conn: &AsyncPgConnection, before: &[Account], accounts: &[Account]) -> QueryResult<()> {
-    for (_, account) in before.iter().zip(accounts).filter(|(before, account)| before != account) {
-        let Budget { period, period_start, amount, spent, reserved, .. } = account.budget;
-        diesel::update(budgets::table.find(account.id))
+async fn save(mut conn: &AsyncPgConnection, before: &[LockedBudget], budgets: &[LockedBudget]) -> QueryResult<()> {
+    for (_, budget) in before.iter().zip(budgets).filter(|(before, budget)| before != budget) {
+        let Budget { period, period_start, amount, spent, reserved, .. } = budget.budget;
+        diesel::update(budgets::table.find(budget.id))
             .set((
                 budgets::period.eq(period.as_str()),
                 budgets::period_start.eq(period_start),
@@ -307,25 +307,25 @@ async fn set(
     }
     // No run has the nil id.
     let before = lock(conn, project, Uuid::nil(), Resource::ALL.into_iter()).await?;
-    let ids: Vec<Uuid> = before.iter().map(|account| account.id).collect();
+    let ids: Vec<Uuid> = before.iter().map(|budget| budget.id).collect();
     wake(conn, &ids, None, i64::MAX, i64::MAX).await?;
     let now = this_moment(conn).await?;
     let start = bounds.period.start(now).unwrap_or(now);
-    let mut accounts = before.clone();
-    for account in &mut accounts {
-        let budget = &mut account.budget;
+    let mut budgets = before.clone();
+    for budget in &mut budgets {
+        let budget = &mut budget.budget;
         budget.turn(now);
         if budget.period != bounds.period {
             (budget.period, budget.period_start, budget.spent) = (bounds.period, start, 0);
         }
         match bounds.amounts.get(&budget.resource) {
             Some(&amount) => budget.amount = amount,
-            None => drop(diesel::delete(budgets::table.find(account.id)).execute(&mut conn).await?),
+            None => drop(diesel::delete(budgets::table.find(budget.id)).execute(&mut conn).await?),
         }
     }
-    save(conn, &before, &accounts).await?;
+    save(conn, &before, &budgets).await?;
     for (&resource, &amount) in &bounds.amounts {
-        if !before.iter().any(|account| account.budget.resource == resource) {
+        if !before.iter().any(|budget| budget.budget.resource == resource) {
             insert(conn, project, None, (resource, amount), (bounds.period, start)).await?;
         }
     }
@@ -350,25 +350,25 @@ async fn top_up(
     }
     let root = find_root(conn, run).await?;
     let before = lock(conn, project, root, Resource::ALL.into_iter()).await?;
-    let of_project: Vec<&Account> = before.iter().filter(|account| account.root.is_none()).collect();
-    let mut accounts = before.clone();
+    let of_project: Vec<&LockedBudget> = before.iter().filter(|budget| budget.root.is_none()).collect();
+    let mut budgets = before.clone();
     let mut new = Vec::new();
     for (&resource, &amount) in add {
-        if !of_project.iter().any(|account| account.budget.resource == resource) {
+        if !of_project.iter().any(|budget| budget.budget.resource == resource) {
             return Ok(Ok(TopUp::Unbounded(resource)));
         }
-        let is_own = |account: &&mut Account| account.root.is_some() && account.budget.resource == resource;
-        match accounts.iter_mut().find(is_own) {
+        let is_own = |budget: &&mut LockedBudget| budget.root.is_some() && budget.budget.resource == resource;
+        match budgets.iter_mut().find(is_own) {
             Some(own) if own.budget.amount > MAX_AMOUNT - amount => return Ok(Ok(TopUp::TooMuch(resource))),
             Some(own) => own.budget.amount += amount,
             None => new.push((resource, amount)),
         }
     }
-    let ids: Vec<Uuid> = of_project.iter().map(|account| account.id).collect();
+    let ids: Vec<Uuid> = of_project.iter().map(|budget| budget.id).collect();
     if wake(conn, &ids, Some(root), i64::MAX, i64::MAX).await? == 0 {
         return Ok(Ok(TopUp::NobodyWaits));
     }
-    save(conn, &before, &accounts).await?;
+    save(conn, &before, &budgets).await?;
     let now = this_moment(conn).await?;
     for new in new {
         insert(conn, project, Some(root), new, (Period::Total, now)).await?;

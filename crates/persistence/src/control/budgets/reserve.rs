@@ -14,7 +14,7 @@ use gathering_domain::{ProjectId, RunId};
 use uuid::Uuid;
 
 use super::wake::wake;
-use super::{Account, Amounts, Budgets, Resource, Row, find_root, lock, of_project, save, this_moment};
+use super::{LockedBudget, Amounts, Budgets, Resource, Row, find_root, lock, of_project, save, this_moment};
 use crate::db::error::DatabaseError;
 use crate::db::schema::{budget_reservations, budgets};
 
@@ -109,22 +109,22 @@ async fn reserve(conn: &AsyncPgConnection, call: Call<'_>, worst: &Amounts) -> Q
     let root = find_root(conn, call.run).await?;
     let before = lock(conn, call.project, root, worst.keys().copied()).await?;
     let now = this_moment(conn).await?;
-    let mut accounts = before.clone();
-    fold_ended(conn, &mut accounts).await?;
-    for account in &mut accounts {
-        account.budget.turn(now);
+    let mut budgets = before.clone();
+    fold_ended(conn, &mut budgets).await?;
+    for budget in &mut budgets {
+        budget.budget.turn(now);
     }
     let own = list_own(conn, call).await?;
     let grant = if own.is_empty() {
-        match choose(&accounts, worst) {
-            Ok(chosen) => take(conn, call, &mut accounts, &chosen).await?,
-            Err(short) => refuse(conn, call, &accounts, &short, now).await?,
+        match choose(&budgets, worst) {
+            Ok(chosen) => take(conn, call, &mut budgets, &chosen).await?,
+            Err(short) => refuse(conn, call, &budgets, &short, now).await?,
         }
     } else {
-        let own = accounts.iter().filter(|account| own.contains(&account.id));
-        Grant::Reserved(own.map(|account| account.budget.resource).collect())
+        let own = budgets.iter().filter(|budget| own.contains(&budget.id));
+        Grant::Reserved(own.map(|budget| budget.budget.resource).collect())
     };
-    save(conn, &before, &accounts).await?;
+    save(conn, &before, &budgets).await?;
     Ok(grant)
 }
 
@@ -145,19 +145,19 @@ struct Folded {
     amount: i64,
 }
 
-async fn fold_ended(mut conn: &AsyncPgConnection, accounts: &mut [Account]) -> QueryResult<()> {
-    let ids: Vec<Uuid> = accounts.iter().map(|account| account.id).collect();
+async fn fold_ended(mut conn: &AsyncPgConnection, budgets: &mut [LockedBudget]) -> QueryResult<()> {
+    let ids: Vec<Uuid> = budgets.iter().map(|budget| budget.id).collect();
     let folded: Vec<Folded> = diesel::sql_query(FOLD).bind::<Array<SqlUuid>, _>(ids).load(&mut conn).await?;
     for Folded { budget_id, amount } in folded {
-        replace(accounts, budget_id, amount, |_| amount);
+        replace(budgets, budget_id, amount, |_| amount);
     }
     Ok(())
 }
 
 /// Replaces something reserved of a budget by what was used of it.
-fn replace(accounts: &mut [Account], id: Uuid, reserved: i64, used: impl FnOnce(Resource) -> i64) {
-    if let Some(account) = accounts.iter_mut().find(|account| account.id == id) {
-        let budget = &mut account.budget;
+fn replace(budgets: &mut [LockedBudget], id: Uuid, reserved: i64, used: impl FnOnce(Resource) -> i64) {
+    if let Some(budget) = budgets.iter_mut().find(|budget| budget.id == id) {
+        let budget = &mut budget.budget;
         budget.reserved = budget.reserved.saturating_sub(reserved).max(0);
         budget.spent = budget.spent.saturating_add(used(budget.resource).max(0));
     }
@@ -176,21 +176,21 @@ async fn list_own(mut conn: &AsyncPgConnection, call: Call<'_>) -> QueryResult<V
 /// So much of each budget.
 type Shares = Vec<(Uuid, i64)>;
 
-/// Which account pays how much; or which of the project's cannot pay.
-fn choose(accounts: &[Account], worst: &Amounts) -> Result<Shares, Shares> {
+/// Which budget pays how much; or which of the project's cannot pay.
+fn choose(budgets: &[LockedBudget], worst: &Amounts) -> Result<Shares, Shares> {
     let (mut chosen, mut short) = (Vec::new(), Vec::new());
     for (&resource, &amount) in worst {
         let of = |is_own: bool| {
-            let fits = move |account: &&Account| {
-                account.budget.resource == resource && account.root.is_some() == is_own
+            let fits = move |budget: &&LockedBudget| {
+                budget.budget.resource == resource && budget.root.is_some() == is_own
             };
-            accounts.iter().find(fits)
+            budgets.iter().find(fits)
         };
         // Without a bound of the project there is nothing to pay.
         let Some(project) = of(false) else { continue };
-        match [Some(project), of(true)].into_iter().flatten().find(|account| account.budget.free() >= amount)
+        match [Some(project), of(true)].into_iter().flatten().find(|budget| budget.budget.free() >= amount)
         {
-            Some(account) => chosen.push((account.id, amount)),
+            Some(budget) => chosen.push((budget.id, amount)),
             None => short.push((project.id, amount)),
         }
     }
@@ -200,16 +200,16 @@ fn choose(accounts: &[Account], worst: &Amounts) -> Result<Shares, Shares> {
 async fn take(
     conn: &AsyncPgConnection,
     call: Call<'_>,
-    accounts: &mut [Account],
+    budgets: &mut [LockedBudget],
     chosen: &[(Uuid, i64)],
 ) -> QueryResult<Grant> {
     forget_wait(conn, call).await?;
     insert(conn, call, chosen, true).await?;
     let mut resources = Vec::new();
-    for account in accounts {
-        if let Some((_, amount)) = chosen.iter().find(|(id, _)| *id == account.id) {
-            account.budget.reserved += amount;
-            resources.push(account.budget.resource);
+    for budget in budgets {
+        if let Some((_, amount)) = chosen.iter().find(|(id, _)| *id == budget.id) {
+            budget.budget.reserved += amount;
+            resources.push(budget.budget.resource);
         }
     }
     Ok(Grant::Reserved(resources))
@@ -219,14 +219,14 @@ async fn take(
 async fn refuse(
     conn: &AsyncPgConnection,
     call: Call<'_>,
-    accounts: &[Account],
+    budgets: &[LockedBudget],
     short: &[(Uuid, i64)],
     now: DateTime<Utc>,
 ) -> QueryResult<Grant> {
     forget_wait(conn, call).await?;
     insert(conn, call, short, false).await?;
-    let cannot_pay = accounts.iter().filter(|account| short.iter().any(|(id, _)| *id == account.id));
-    let ends: Option<Vec<DateTime<Utc>>> = cannot_pay.map(|account| account.budget.period.end(now)).collect();
+    let cannot_pay = budgets.iter().filter(|budget| short.iter().any(|(id, _)| *id == budget.id));
+    let ends: Option<Vec<DateTime<Utc>>> = cannot_pay.map(|budget| budget.budget.period.end(now)).collect();
     let last = ends.and_then(|ends| ends.into_iter().max());
     Ok(Grant::Refused { resets_in: last.map(|last| (last - now).to_std().unwrap_or_default()) })
 }
@@ -272,7 +272,7 @@ async fn settle(mut conn: &AsyncPgConnection, call: Call<'_>, used: &Amounts) ->
         .for_no_key_update()
         .load(&mut conn)
         .await?;
-    let before = rows.into_iter().map(Account::try_from).collect::<QueryResult<Vec<_>>>()?;
+    let before = rows.into_iter().map(LockedBudget::try_from).collect::<QueryResult<Vec<_>>>()?;
     // Whoever settles the same call at the same time finds nothing here, once it has the locks.
     let reservations = budget_reservations::table
         .filter(budget_reservations::run_id.eq(call.run.as_uuid()))
@@ -282,14 +282,14 @@ async fn settle(mut conn: &AsyncPgConnection, call: Call<'_>, used: &Amounts) ->
         .returning((budget_reservations::budget_id, budget_reservations::amount))
         .get_results(&mut conn)
         .await?;
-    let mut accounts = before.clone();
+    let mut budgets = before.clone();
     for (id, reserved) in gone {
-        replace(&mut accounts, id, reserved, |resource| used.get(&resource).copied().unwrap_or(0));
+        replace(&mut budgets, id, reserved, |resource| used.get(&resource).copied().unwrap_or(0));
     }
-    save(conn, &before, &accounts).await?;
+    save(conn, &before, &budgets).await?;
     let mut n_woken = 0;
-    for account in &accounts {
-        n_woken += wake(conn, &[account.id], account.root, account.budget.free(), WOKEN_AT_ONCE).await?;
+    for budget in &budgets {
+        n_woken += wake(conn, &[budget.id], budget.root, budget.budget.free(), WOKEN_AT_ONCE).await?;
     }
     Ok(n_woken)
 }
