@@ -63,7 +63,7 @@ async fn serve_on(
         metrics,
         workspaces: instance.workspaces.clone(),
         max_file_bytes: config.max_file_bytes,
-        outlines: BoundedCache::new("graphs", config.cache_graphs_entries),
+        graph_summaries: BoundedCache::new("graphs", config.cache_graphs_entries),
     });
     let settings = ServerSettings { bind: config.bind, grace: config.shutdown_grace };
     let mut server = match Server::start(state, limits, settings) {

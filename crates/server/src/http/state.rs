@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::http::api::metrics::Metrics;
-use crate::http::api::outline::Outline;
+use crate::http::api::graph_summary::GraphSummary;
 use crate::http::edge::problem::Problem;
 use crate::http::api::stream::Streams;
 use crate::instance::Identity;
@@ -37,7 +37,7 @@ pub(crate) struct AppState {
     /// The largest file that is taken, in bytes.
     pub(crate) max_file_bytes: u64,
     /// What is shown of graphs, by digest; a graph never changes.
-    pub(crate) outlines: BoundedCache<Digest, Arc<Outline>>,
+    pub(crate) graph_summaries: BoundedCache<Digest, Arc<GraphSummary>>,
 }
 
 /// Whether requests should be sent here. Cloning shares it.

@@ -134,11 +134,11 @@ pub(crate) struct ListPipelines {
 pub(crate) async fn validate(state: web::Data<AppState>, body: Body) -> Result<HttpResponse, Problem> {
     let (definition, source) = body.receive(LARGE).await?.1.value()?;
     let view = match state.check_definition(definition).await?.1 {
-        Ok(outline) => ValidationView {
+        Ok(summary) => ValidationView {
             valid: true,
             errors: Vec::new(),
-            order: outline.nodes.into_iter().map(|(id, _)| id).collect(),
-            levels: outline.levels,
+            order: summary.nodes.into_iter().map(|(id, _)| id).collect(),
+            levels: summary.levels,
         },
         Err(problems) => ValidationView {
             valid: false,

@@ -11,7 +11,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::http::api::outline::Outline;
+use crate::http::api::graph_summary::GraphSummary;
 
 /// One execution of a graph.
 #[derive(Debug, Serialize, ToSchema)]
@@ -128,9 +128,9 @@ impl RunView {
     }
 
     /// A run with its nodes in the graph's order.
-    pub(crate) fn with_nodes(run: RunRow, outline: &Outline, mut folded: NodeRuns) -> Self {
+    pub(crate) fn with_nodes(run: RunRow, summary: &GraphSummary, mut folded: NodeRuns) -> Self {
         let (state, ended_at) = (run.state, run.ended_at);
-        let nodes = outline.nodes.iter().map(|(id, node_type)| {
+        let nodes = summary.nodes.iter().map(|(id, node_type)| {
             let node = id.parse::<NodeId>().ok().and_then(|id| folded.0.remove(&id)).unwrap_or_default();
             NodeRunView::of(id, node_type, node, state, ended_at)
         });

@@ -84,9 +84,9 @@ pub(crate) async fn show(
 ) -> Result<HttpResponse, Problem> {
     // The run first: what its journal says is then at least as far.
     let run = state.run(&caller.0, &id, Action::Read).await?;
-    let outline = state.outline(run.graph).await?;
+    let summary = state.graph_summary(run.graph).await?;
     let nodes = fold(&state, run.id).await?;
-    Ok(HttpResponse::Ok().json(RunView::with_nodes(run, &outline, nodes)))
+    Ok(HttpResponse::Ok().json(RunView::with_nodes(run, &summary, nodes)))
 }
 
 async fn fold(state: &AppState, run: RunId) -> Result<NodeRuns, Problem> {

@@ -59,12 +59,12 @@ pub(crate) async fn decide(
     let (run, node) = path.into_inner();
     let run = state.run(&caller, &run, Action::Run).await?;
     let node: NodeId = node.parse().map_err(|_| Problem::not_found())?;
-    let outline = state.outline(run.graph).await?;
-    if !outline.has(&node) {
+    let summary = state.graph_summary(run.graph).await?;
+    if !summary.has(&node) {
         return Err(Problem::not_found());
     }
     let account = state.auth.me(&caller).await?;
-    if !outline.may_decide(&node, &account.email) {
+    if !summary.may_decide(&node, &account.email) {
         return Err(Problem::forbidden("the node names who may decide, and you are not among them"));
     }
     let Decide { approve, comment } = body.read().await?;

@@ -85,7 +85,7 @@ async fn plan(state: &AppState, old: RunRow, trigger: Value, wanted: Rerun) -> R
         input: wanted.input.unwrap_or(old.input),
         priority: old.priority,
         available_at: None,
-        timeout: state.outline(old.graph).await?.timeout,
+        timeout: state.graph_summary(old.graph).await?.timeout,
     };
     let origin = RunOrigin {
         kind: old.kind,

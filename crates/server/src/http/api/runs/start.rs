@@ -110,7 +110,7 @@ async fn plan(
         input: wanted.input,
         priority: wanted.priority,
         available_at: wanted.available_at,
-        timeout: state.outline(graph).await?.timeout,
+        timeout: state.graph_summary(graph).await?.timeout,
     };
     let origin = RunOrigin {
         kind: "pipeline".to_owned(),

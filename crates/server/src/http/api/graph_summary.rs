@@ -13,7 +13,7 @@ use crate::http::state::AppState;
 
 /// The nodes of a graph, in order.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Outline {
+pub(crate) struct GraphSummary {
     /// Ids and types, in a topological order.
     pub(crate) nodes: Vec<(String, String)>,
     /// The ids by depth.
@@ -24,13 +24,13 @@ pub(crate) struct Outline {
     approvers: HashMap<String, Vec<Email>>,
 }
 
-impl Outline {
-    /// The outline of a valid definition.
+impl GraphSummary {
+    /// The summary of a valid definition.
     fn read(definition: &Value, types: &NodeTypes) -> Result<Self, Problems> {
         Ok(Self::of(&Graph::validate(definition, types)?))
     }
 
-    /// The outline of a definition that was valid once, be it of a run or of an item of a list.
+    /// The summary of a definition that was valid once, be it of a run or of an item of a list.
     fn read_stored(definition: &Value, types: &NodeTypes) -> Result<Self, Problems> {
         let graph = Graph::validate(definition, types);
         Ok(Self::of(&graph.or_else(|_| Graph::validate_item(definition, types))?))
@@ -69,35 +69,35 @@ fn approvers(node: &Node) -> Option<Vec<Email>> {
 }
 
 impl AppState {
-    /// Checks a definition, on a thread of its own, since a large one takes a while. Gives it back with its outline.
+    /// Checks a definition, on a thread of its own, since a large one takes a while. Gives it back with its summary.
     ///
     /// # Errors
     /// A 500 only if the check panicked; what is wrong with the definition is the inner result.
     pub(crate) async fn check_definition(
         &self,
         definition: Value,
-    ) -> Result<(Value, Result<Outline, Problems>), Problem> {
+    ) -> Result<(Value, Result<GraphSummary, Problems>), Problem> {
         let types = self.engine.node_types().clone();
         let check = tokio::task::spawn_blocking(move || {
-            let outline = Outline::read(&definition, &types);
-            (definition, outline)
+            let summary = GraphSummary::read(&definition, &types);
+            (definition, summary)
         });
         check.await.map_err(Problem::internal)
     }
 
-    /// The outline of a stored graph.
+    /// The summary of a stored graph.
     ///
     /// # Errors
     /// 503 if the database is away, 500 if the graph is not there or no longer valid.
-    pub(crate) async fn outline(&self, graph: Digest) -> Result<Arc<Outline>, Problem> {
-        if let Some(outline) = self.outlines.get(&graph) {
-            return Ok(outline);
+    pub(crate) async fn graph_summary(&self, graph: Digest) -> Result<Arc<GraphSummary>, Problem> {
+        if let Some(summary) = self.graph_summaries.get(&graph) {
+            return Ok(summary);
         }
         let definition = self.engine.store().load_graph(graph).await?;
         let types = self.engine.node_types().clone();
-        let read = tokio::task::spawn_blocking(move || Outline::read_stored(&definition, &types));
-        let outline = Arc::new(read.await.map_err(Problem::internal)?.map_err(Problem::internal)?);
-        self.outlines.insert(graph, Arc::clone(&outline));
-        Ok(outline)
+        let read = tokio::task::spawn_blocking(move || GraphSummary::read_stored(&definition, &types));
+        let summary = Arc::new(read.await.map_err(Problem::internal)?.map_err(Problem::internal)?);
+        self.graph_summaries.insert(graph, Arc::clone(&summary));
+        Ok(summary)
     }
 }
