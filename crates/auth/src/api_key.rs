@@ -98,7 +98,7 @@ pub struct NewApiKey {
 
 /// How an API key and its account stand at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeyStanding {
+pub struct KeyStatus {
     /// The key.
     pub id: ApiKeyId,
     /// Whose.

@@ -27,7 +27,7 @@ pub use account::{
     Account, AccountChange, AccountRecord, NewAccount, NewProject, PasswordChange, PasswordHash,
     RoleAtCreation,
 };
-pub use api_key::{ApiKey, ApiKeySecret, KeyStanding, NewApiKey};
+pub use api_key::{ApiKey, ApiKeySecret, KeyStatus, NewApiKey};
 pub use audit::{AuditEvent, AuditFilter, AuditKind, AuditRecord, Origin};
 pub use caller::{Caller, Credential};
 pub use error::AuthError;
@@ -38,7 +38,7 @@ pub use refresh::RefreshToken;
 pub use scope::{Scope, Scopes};
 pub use service::{ApiKeyRequest, Auth, AuthSettings, Registration, RegistrationRequest, TokenPair};
 pub use sessions::{
-    NewSession, RefreshRefusal, RefreshRotation, RefreshTokenState, Rotation, SessionEnd, Standing,
+    NewSession, RefreshRefusal, RefreshRotation, RefreshTokenState, Rotation, SessionEnd, TokenStatus,
     TokenRevocation,
 };
 pub use store::{AccountStore, StoreError};

@@ -150,7 +150,7 @@ pub struct TokenRevocation {
 
 /// How an account and one of its access tokens stand at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct TokenStatus {
     /// The account's role.
     pub role: Role,
     /// Whether the account may log in and use what it was given.

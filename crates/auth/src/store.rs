@@ -7,8 +7,8 @@ use gathering_domain::{ApiKeyId, Digest, Email, UserId};
 
 use crate::{
     Account, AccountChange, AccountRecord, ApiKey, AuditEvent, AuditFilter, AuditRecord, Charge, Charged,
-    KeyStanding, NewAccount, NewApiKey, NewProject, NewSession, Origin, PasswordChange, PasswordHash,
-    RefreshRotation, Rotation, SessionEnd, SessionId, Standing, TokenId,
+    KeyStatus, NewAccount, NewApiKey, NewProject, NewSession, Origin, PasswordChange, PasswordHash,
+    RefreshRotation, Rotation, SessionEnd, SessionId, TokenStatus, TokenId,
 };
 
 /// Keeps accounts, sessions, API keys, revocations, login budgets and the audit record.
@@ -131,12 +131,12 @@ pub trait AccountStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError`] as its variants say.
-    async fn find_standing(
+    async fn find_token_status(
         &self,
         user: UserId,
         session: SessionId,
         token: TokenId,
-    ) -> Result<Option<Standing>, StoreError>;
+    ) -> Result<Option<TokenStatus>, StoreError>;
 
     /// Creates an API key and writes `audit`. An end of `key.session`, or of the account, comes before or after that.
     ///
@@ -169,7 +169,7 @@ pub trait AccountStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError`] as its variants say.
-    async fn find_key_standing(&self, secret: Digest) -> Result<Option<KeyStanding>, StoreError>;
+    async fn find_key_status(&self, secret: Digest) -> Result<Option<KeyStatus>, StoreError>;
 
     /// Writes an audit event that stands alone, such as a refused login.
     ///

@@ -78,8 +78,8 @@ impl Auth {
     pub(super) async fn authenticate_key(&self, text: &str, origin: Origin) -> Result<Caller, AuthError> {
         let secret =
             ApiKeySecret::parse(text).ok_or(AuthError::NotAuthenticated(InvalidToken::Malformed))?.digest();
-        let standing = self.store.find_key_standing(secret).await?;
-        let Some(key) = standing.filter(|key| key.is_active && !key.is_over) else {
+        let status = self.store.find_key_status(secret).await?;
+        let Some(key) = status.filter(|key| key.is_active && !key.is_over) else {
             // Who found an old key shall not spend its owner's budget.
             self.key_owners.remove(&secret);
             return Err(AuthError::Revoked);

@@ -130,18 +130,18 @@ impl Auth {
         if self.revoked.get(&token.id).is_some() {
             return Err(AuthError::Revoked);
         }
-        let Some(standing) = self.store.find_standing(token.user, token.session, token.id).await? else {
+        let Some(status) = self.store.find_token_status(token.user, token.session, token.id).await? else {
             return Err(AuthError::Revoked);
         };
-        if standing.is_revoked {
+        if status.is_revoked {
             self.revoked.insert(token.id, ());
         }
-        if standing.is_revoked || !standing.is_active {
+        if status.is_revoked || !status.is_active {
             return Err(AuthError::Revoked);
         }
         let credential =
             Credential::Session { session: token.session, token: token.id, expires_at: token.expires_at };
-        Ok(Caller { user: token.user, role: standing.role, credential, origin })
+        Ok(Caller { user: token.user, role: status.role, credential, origin })
     }
 
     /// Whose credential this probably is, found without the store: for a rate limiter's key, **never to decide about

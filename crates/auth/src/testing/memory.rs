@@ -11,8 +11,8 @@ use gathering_domain::{ApiKeyId, Digest, Email, UserId};
 use super::InspectAccounts;
 use crate::{
     Account, AccountChange, AccountRecord, AccountStore, ApiKey, AuditEvent, AuditFilter, AuditRecord,
-    Charge, Charged, KeyStanding, NewAccount, NewApiKey, NewProject, NewSession, Origin, PasswordChange,
-    PasswordHash, RefreshRotation, Role, RoleAtCreation, Rotation, SessionEnd, SessionId, Standing,
+    Charge, Charged, KeyStatus, NewAccount, NewApiKey, NewProject, NewSession, Origin, PasswordChange,
+    PasswordHash, RefreshRotation, Role, RoleAtCreation, Rotation, SessionEnd, SessionId, TokenStatus,
     StoreError, TokenId,
 };
 use state::{KeyRow, RefreshRow, State};
@@ -186,15 +186,15 @@ impl AccountStore for MemoryAccounts {
         Ok(())
     }
 
-    async fn find_standing(
+    async fn find_token_status(
         &self,
         user: UserId,
         session: SessionId,
         token: TokenId,
-    ) -> Result<Option<Standing>, StoreError> {
+    ) -> Result<Option<TokenStatus>, StoreError> {
         let state = self.locked();
         let is_revoked = state.is_revoked(session, token);
-        Ok(state.accounts.get(&user).map(|record| Standing {
+        Ok(state.accounts.get(&user).map(|record| TokenStatus {
             role: record.account.role,
             is_active: record.account.is_active,
             is_revoked,
@@ -238,14 +238,14 @@ impl AccountStore for MemoryAccounts {
         Ok(true)
     }
 
-    async fn find_key_standing(&self, secret: Digest) -> Result<Option<KeyStanding>, StoreError> {
+    async fn find_key_status(&self, secret: Digest) -> Result<Option<KeyStatus>, StoreError> {
         let mut state = self.locked();
         let now = Utc::now();
         let Some(row) = state.api_keys.get_mut(&secret) else { return Ok(None) };
         let is_over = row.is_revoked || row.key.expires_at.is_some_and(|expires_at| expires_at <= now);
         row.key.last_used_at = Some(now);
         let (id, user, scopes) = (row.key.id, row.user, row.key.scopes);
-        Ok(state.accounts.get(&user).map(|record| KeyStanding {
+        Ok(state.accounts.get(&user).map(|record| KeyStatus {
             id,
             user,
             role: record.account.role,

@@ -103,7 +103,7 @@ fn is_rotated(rotation: &Rotation) -> bool {
 }
 
 async fn is_revoked<S: InspectAccounts + ?Sized>(store: &S, user: UserId, session: SessionId) -> bool {
-    store.find_standing(user, session, TokenId::new()).await.unwrap().unwrap().is_revoked
+    store.find_token_status(user, session, TokenId::new()).await.unwrap().unwrap().is_revoked
 }
 
 fn end_of(user: UserId, session: SessionId) -> SessionEnd {

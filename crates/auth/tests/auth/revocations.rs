@@ -26,7 +26,7 @@ async fn a_revoked_token_costs_one_query_and_then_none() {
     store.calls();
     assert!(!is_believed(&auth, &pair).await);
     assert_eq!(store.calls(), Vec::<&str>::new(), "this instance revoked it itself");
-    for expected in [vec!["find_standing"], vec![], vec![]] {
+    for expected in [vec!["find_token_status"], vec![], vec![]] {
         assert!(!is_believed(&auth, &other).await, "another token of the session");
         assert_eq!(store.calls(), expected);
     }
@@ -62,7 +62,7 @@ async fn revocations_hold_when_only_one_is_remembered() {
             assert!(!is_believed(&auth, pair).await);
             assert_eq!(store.calls(), Vec::<&str>::new());
             assert!(is_believed(&auth, &valid).await);
-            assert_eq!(store.calls(), ["find_standing"], "who is believed is asked for each time");
+            assert_eq!(store.calls(), ["find_token_status"], "who is believed is asked for each time");
         }
     }
 }

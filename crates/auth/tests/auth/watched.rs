@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use gathering_auth::testing::{InspectAccounts, MemoryAccounts};
 use gathering_auth::{
     Account, AccountChange, AccountRecord, AccountStore, ApiKey, AuditEvent, AuditFilter, AuditRecord,
-    Charge, Charged, KeyStanding, NewAccount, NewApiKey, NewProject, NewSession, Origin, PasswordChange,
-    PasswordHash, RefreshRotation, Rotation, SessionEnd, SessionId, Standing, StoreError, TokenId,
+    Charge, Charged, KeyStatus, NewAccount, NewApiKey, NewProject, NewSession, Origin, PasswordChange,
+    PasswordHash, RefreshRotation, Rotation, SessionEnd, SessionId, TokenStatus, StoreError, TokenId,
 };
 use gathering_domain::{ApiKeyId, Digest, Email, UserId};
 
@@ -62,16 +62,16 @@ macro_rules! watch {
     ($($name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*) => {
         #[async_trait]
         impl AccountStore for Watched {
-            async fn find_standing(
+            async fn find_token_status(
                 &self,
                 user: UserId,
                 session: SessionId,
                 token: TokenId,
-            ) -> Result<Option<Standing>, StoreError> {
-                self.called("find_standing").await;
-                let standing = self.inner.find_standing(user, session, token).await?;
+            ) -> Result<Option<TokenStatus>, StoreError> {
+                self.called("find_token_status").await;
+                let status = self.inner.find_token_status(user, session, token).await?;
                 let is_disabled = self.next_is_disabled.swap(false, Ordering::Relaxed);
-                Ok(standing.map(|standing| Standing { is_active: !is_disabled, ..standing }))
+                Ok(status.map(|status| TokenStatus { is_active: !is_disabled, ..status }))
             }
         $(
             async fn $name(&self, $($argument: $type),*) -> Result<$answer, StoreError> {
@@ -97,7 +97,7 @@ watch! {
     create_api_key(key: NewApiKey, audit: AuditEvent) -> ApiKey;
     list_api_keys(user: UserId) -> Vec<ApiKey>;
     revoke_api_key(user: UserId, key: ApiKeyId, audit: AuditEvent) -> bool;
-    find_key_standing(secret: Digest) -> Option<KeyStanding>;
+    find_key_status(secret: Digest) -> Option<KeyStatus>;
     record_audit(audit: AuditEvent) -> ();
     list_audit_events(filter: &AuditFilter, limit: usize) -> Vec<AuditRecord>;
 }

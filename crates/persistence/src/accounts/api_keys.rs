@@ -5,7 +5,7 @@ use diesel::dsl::{IntervalDsl, now};
 use diesel::prelude::*;
 use diesel::sql_types::Timestamptz;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use gathering_auth::{ApiKey, AuditEvent, KeyStanding, NewApiKey, Role, Scope, Scopes, StoreError};
+use gathering_auth::{ApiKey, AuditEvent, KeyStatus, NewApiKey, Role, Scope, Scopes, StoreError};
 use gathering_domain::{ApiKeyId, Digest, UserId};
 use uuid::Uuid;
 
@@ -84,10 +84,10 @@ pub(crate) async fn revoke(
 type StandingRow = (Uuid, Uuid, String, bool, bool, Option<bool>, Vec<Option<String>>, Option<bool>);
 
 /// One query, as it is asked with every request; and at most once a minute a note that the key was used.
-pub(crate) async fn find_standing(
+pub(crate) async fn find_token_status(
     mut conn: &AsyncPgConnection,
     secret: Digest,
-) -> Result<Option<KeyStanding>, DatabaseError> {
+) -> Result<Option<KeyStatus>, DatabaseError> {
     let failed = |error| DatabaseError::query("asking how an API key stands", error);
     let row: Option<StandingRow> = api_keys::table
         .inner_join(users::table)
@@ -117,7 +117,7 @@ pub(crate) async fn find_standing(
         note_use(conn, id).await.map_err(failed)?;
     }
     let scopes = parse_scopes(scopes)?;
-    Ok(Some(KeyStanding { id: id.into(), user: user.into(), role, is_active, is_over, scopes }))
+    Ok(Some(KeyStatus { id: id.into(), user: user.into(), role, is_active, is_over, scopes }))
 }
 
 /// Of requests at the same time the first one writes; the others find it done.

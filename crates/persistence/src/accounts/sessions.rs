@@ -11,7 +11,7 @@ use diesel::sql_types::{Interval, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_auth::{
     Account, AuditEvent, Charge, NewSession, Origin, RefreshRefusal, RefreshRotation, RefreshTokenState,
-    Role, Rotation, SessionEnd, SessionId, Standing, TokenId,
+    Role, Rotation, SessionEnd, SessionId, TokenStatus, TokenId,
 };
 use gathering_domain::{Digest, UserId};
 use uuid::Uuid;
@@ -137,12 +137,12 @@ pub(crate) async fn is_revoked(
 }
 
 /// How an access token stands, in one query: it is asked with every request.
-pub(crate) async fn find_standing(
+pub(crate) async fn find_token_status(
     mut conn: &AsyncPgConnection,
     user: UserId,
     session: SessionId,
     token: TokenId,
-) -> Result<Option<Standing>, DatabaseError> {
+) -> Result<Option<TokenStatus>, DatabaseError> {
     let is_token_revoked = exists(revoked_tokens::table.find(token.as_uuid()));
     let row: Option<(String, bool, bool)> = users::table
         .find(user.as_uuid())
@@ -155,7 +155,7 @@ pub(crate) async fn find_standing(
         let role: Role = role.parse().map_err(|error: gathering_auth::UnknownRole| {
             DatabaseError::corrupt("the role of an account", error)
         })?;
-        Ok(Standing { role, is_active, is_revoked })
+        Ok(TokenStatus { role, is_active, is_revoked })
     })
     .transpose()
 }

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use diesel_async::{AsyncConnection, AsyncPgConnection};
 use gathering_auth::{
     Account, AccountChange, AccountRecord, AccountStore, ApiKey, AuditEvent, AuditFilter, AuditRecord,
-    Charge, Charged, KeyStanding, NewAccount, NewApiKey, NewProject, NewSession, Origin, PasswordChange,
-    PasswordHash, RefreshRotation, Rotation, SessionEnd, SessionId, Standing, StoreError, TokenId,
+    Charge, Charged, KeyStatus, NewAccount, NewApiKey, NewProject, NewSession, Origin, PasswordChange,
+    PasswordHash, RefreshRotation, Rotation, SessionEnd, SessionId, TokenStatus, StoreError, TokenId,
 };
 use gathering_domain::{ApiKeyId, Digest, Email, UserId};
 
@@ -132,14 +132,14 @@ impl AccountStore for PgAccountStore {
         Ok(ended.map_err(|error| DatabaseError::query("ending a session", error))?)
     }
 
-    async fn find_standing(
+    async fn find_token_status(
         &self,
         user: UserId,
         session: SessionId,
         token: TokenId,
-    ) -> Result<Option<Standing>, StoreError> {
+    ) -> Result<Option<TokenStatus>, StoreError> {
         let conn = self.pool.get().await?;
-        Ok(sessions::find_standing(&conn, user, session, token).await?)
+        Ok(sessions::find_token_status(&conn, user, session, token).await?)
     }
 
     async fn create_api_key(&self, key: NewApiKey, audit: AuditEvent) -> Result<ApiKey, StoreError> {
@@ -166,9 +166,9 @@ impl AccountStore for PgAccountStore {
         Ok(revoked.map_err(|error| DatabaseError::query("revoking an API key", error))?)
     }
 
-    async fn find_key_standing(&self, secret: Digest) -> Result<Option<KeyStanding>, StoreError> {
+    async fn find_key_status(&self, secret: Digest) -> Result<Option<KeyStatus>, StoreError> {
         let conn = self.pool.get().await?;
-        Ok(api_keys::find_standing(&conn, secret).await?)
+        Ok(api_keys::find_token_status(&conn, secret).await?)
     }
 
     async fn record_audit(&self, audit: AuditEvent) -> Result<(), StoreError> {

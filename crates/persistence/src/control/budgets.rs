@@ -105,7 +105,7 @@ impl Budgets {
         let conn = self.pool.get().await?;
         let failed = |error| DatabaseError::query("reading a budget", error);
         let rows = of_project(project).select(Row::as_select()).load(&mut &*conn).await.map_err(failed)?;
-        standing(&conn, rows).await.map_err(failed)
+        status(&conn, rows).await.map_err(failed)
     }
 
     /// Sets what a project may use up, records that, and wakes every run that waits for its budget. What was spent stays
@@ -214,7 +214,7 @@ fn of_project(project: ProjectId) -> _ {
         .order(budgets::id)
 }
 
-async fn standing(conn: &AsyncPgConnection, rows: Vec<Row>) -> QueryResult<Vec<Budget>> {
+async fn status(conn: &AsyncPgConnection, rows: Vec<Row>) -> QueryResult<Vec<Budget>> {
     let now = this_moment(conn).await?;
     let budgets = rows.into_iter().map(LockedBudget::try_from).collect::<QueryResult<Vec<_>>>()?;
     let turned = |mut budget: LockedBudget| {
@@ -335,7 +335,7 @@ async fn set(
     let event = AuditEvent::new(AuditKind::BudgetSet, Some(by.user), by.origin).with_detail(detail);
     audit::insert(conn, &event).await?;
     let rows = of_project(project).select(Row::as_select()).load(&mut conn).await?;
-    standing(conn, rows).await.map(Ok)
+    status(conn, rows).await.map(Ok)
 }
 
 async fn top_up(

@@ -237,8 +237,8 @@ async fn a_login_that_ended_while_its_account_was_disabled_does_not_come_to_life
     set(false).await;
     let session = begin(&fixture, bob.id, "late", LONG).await;
     set(true).await;
-    let standing = fixture.find_standing(bob.id, session, TokenId::new()).await.unwrap().unwrap();
-    assert!(standing.is_active && standing.is_revoked);
+    let status = fixture.find_token_status(bob.id, session, TokenId::new()).await.unwrap().unwrap();
+    assert!(status.is_active && status.is_revoked);
     assert!(matches!(rotate(&fixture, "late", "next").await, Rotation::Refused { .. }));
 }
 
@@ -258,8 +258,8 @@ async fn a_password_is_not_changed_without_its_record() {
     assert!(fixture.change_password(change, event(AuditKind::PasswordChanged)).await.is_err());
     let record = fixture.find_account(ada.id).await.unwrap().unwrap();
     assert_eq!(record.password_hash, hash("first"));
-    let standing = fixture.find_standing(ada.id, session, TokenId::new()).await.unwrap().unwrap();
-    assert!(!standing.is_revoked);
+    let status = fixture.find_token_status(ada.id, session, TokenId::new()).await.unwrap().unwrap();
+    assert!(!status.is_revoked);
 }
 
 fn new_key(user: UserId, secret: &str) -> NewApiKey {
@@ -302,16 +302,16 @@ async fn the_use_of_an_api_key_is_noted_once_a_minute() {
     fixture.create_api_key(new_key(ada.id, "s"), event(AuditKind::ApiKeyCreated)).await.unwrap();
     let last_use = async || fixture.list_api_keys(ada.id).await.unwrap()[0].last_used_at;
     assert_eq!(last_use().await, None);
-    let standing = fixture.find_key_standing(digest("s")).await.unwrap().unwrap();
-    assert_eq!(standing.scopes.iter().collect::<Vec<_>>(), [Scope::Read, Scope::Run]);
+    let status = fixture.find_key_status(digest("s")).await.unwrap().unwrap();
+    assert_eq!(status.scopes.iter().collect::<Vec<_>>(), [Scope::Read, Scope::Run]);
     let first = last_use().await.unwrap();
-    fixture.find_key_standing(digest("s")).await.unwrap().unwrap();
+    fixture.find_key_status(digest("s")).await.unwrap().unwrap();
     assert_eq!(last_use().await, Some(first));
     fixture.db.execute("UPDATE api_keys SET last_used_at = last_used_at - interval '61 s'").await;
-    fixture.find_key_standing(digest("s")).await.unwrap().unwrap();
+    fixture.find_key_status(digest("s")).await.unwrap().unwrap();
     assert!(last_use().await.unwrap() > first);
     fixture.db.execute("UPDATE api_keys SET last_used_at = NULL, revoked_at = now()").await;
-    assert!(fixture.find_key_standing(digest("s")).await.unwrap().unwrap().is_over);
+    assert!(fixture.find_key_status(digest("s")).await.unwrap().unwrap().is_over);
     assert_eq!(count(&fixture.db, "SELECT count(last_used_at) FROM api_keys").await, 0, "it was refused");
 }
 

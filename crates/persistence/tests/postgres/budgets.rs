@@ -286,10 +286,10 @@ async fn what_was_spent_stays_spent_unless_it_was_counted_in_another_period() {
     bench.reserve(run, "a", &[(CALLS, 1)]).await;
     bench.settle(run, "a", &[(CALLS, 1)]).await;
     let set = bench.set(Period::Total, &[(CALLS, 1), (TOKENS, 7)]).await;
-    let standing = |budget: &Budget| (budget.resource, budget.amount, budget.spent);
-    let mut standing: Vec<_> = set.iter().map(standing).collect();
-    standing.sort_unstable();
-    assert_eq!(standing, [(TOKENS, 7, 0), (CALLS, 1, 1)]);
+    let status = |budget: &Budget| (budget.resource, budget.amount, budget.spent);
+    let mut status: Vec<_> = set.iter().map(status).collect();
+    status.sort_unstable();
+    assert_eq!(status, [(TOKENS, 7, 0), (CALLS, 1, 1)]);
     assert!(is_refused(&bench.reserve(run, "b", &[(CALLS, 1)]).await));
     bench.set(Period::Month, &[(CALLS, 1)]).await;
     assert_eq!(bench.reserve(run, "b", &[(CALLS, 1)]).await, Grant::Reserved(vec![CALLS]));

@@ -51,7 +51,7 @@ async fn a_revocation_is_kept_while_an_access_token_of_it_may_live() {
     let end = SessionEnd { user: ada.id, session, token: revocation, refresh_token: None };
     fixture.end_session(end, event(AuditKind::LoggedOut)).await.unwrap();
     let is_revoked =
-        async || fixture.find_standing(ada.id, session, token).await.unwrap().unwrap().is_revoked;
+        async || fixture.find_token_status(ada.id, session, token).await.unwrap().unwrap().is_revoked;
     // Only the first of its tokens is long over.
     fixture.db.execute(&format!("{OLD} WHERE spent_at IS NOT NULL")).await;
     fixture.db.execute("UPDATE revoked_tokens SET expires_at = now() - interval '23 hours'").await;

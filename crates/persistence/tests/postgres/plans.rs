@@ -65,12 +65,12 @@ async fn what_is_asked_with_every_request_reads_a_handful_of_rows() {
     let session = SessionId::from(uuid_of(&fixture, "session0").await);
     let n_rows = rows_read(&fixture.db, async |pool| {
         let store = PgAccountStore::new(pool);
-        let standing = store.find_standing(user.into(), session, TokenId::new()).await.unwrap().unwrap();
-        assert!(standing.is_active && !standing.is_revoked);
+        let status = store.find_token_status(user.into(), session, TokenId::new()).await.unwrap().unwrap();
+        assert!(status.is_active && !status.is_revoked);
     })
     .await;
     // A few more than it needs: what was updated or deleted is read until it is cleaned up.
-    assert!((1..=10).contains(&n_rows), "find_standing reads {n_rows}");
+    assert!((1..=10).contains(&n_rows), "find_token_status reads {n_rows}");
     fixture
         .db
         .execute(&format!(
@@ -79,10 +79,10 @@ async fn what_is_asked_with_every_request_reads_a_handful_of_rows() {
         ))
         .await;
     let n_rows = rows_read(&fixture.db, async |pool| {
-        assert!(PgAccountStore::new(pool).find_key_standing(digest("k")).await.unwrap().is_some());
+        assert!(PgAccountStore::new(pool).find_key_status(digest("k")).await.unwrap().is_some());
     })
     .await;
-    assert!((2..=10).contains(&n_rows), "find_key_standing reads {n_rows}");
+    assert!((2..=10).contains(&n_rows), "find_key_status reads {n_rows}");
     let n_rows = rows_read(&fixture.db, async |pool| {
         let seen = Projects::new(pool).list(Viewer::Member(user.into()), None, 50).await.unwrap();
         assert_eq!(seen.len(), 1);

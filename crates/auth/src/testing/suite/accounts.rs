@@ -68,8 +68,8 @@ pub async fn nothing_is_found_where_nothing_is<S: InspectAccounts + ?Sized>(stor
     let email = "nobody@example.org".parse().unwrap();
     assert_eq!(store.find_account_by_email(&email).await.unwrap(), None);
     assert_eq!(store.find_account(UserId::new()).await.unwrap(), None);
-    let standing = store.find_standing(UserId::new(), SessionId::new(), TokenId::new()).await.unwrap();
-    assert_eq!(standing, None);
+    let status = store.find_token_status(UserId::new(), SessionId::new(), TokenId::new()).await.unwrap();
+    assert_eq!(status, None);
 }
 
 /// A page goes on where the one before ended.
@@ -118,12 +118,12 @@ pub async fn disabling_ends_every_session_for_good<S: InspectAccounts + ?Sized>(
     let adas = begin(store, ada.id, "ada's", LONG).await;
     let bobs = [begin(store, bob.id, "bob's", LONG).await, begin(store, bob.id, "bob's other", LONG).await];
     set_active(store, bob.id, ada.id, false).await.unwrap();
-    let standing = store.find_standing(bob.id, bobs[0], TokenId::new()).await.unwrap().unwrap();
-    assert_eq!((standing.is_active, standing.is_revoked), (false, true));
+    let status = store.find_token_status(bob.id, bobs[0], TokenId::new()).await.unwrap().unwrap();
+    assert_eq!((status.is_active, status.is_revoked), (false, true));
     assert!(!store.find_account_by_email(&bob.email).await.unwrap().unwrap().account.is_active);
     set_active(store, bob.id, ada.id, true).await.unwrap();
-    let standing = store.find_standing(bob.id, SessionId::new(), TokenId::new()).await.unwrap().unwrap();
-    assert_eq!((standing.is_active, standing.is_revoked), (true, false));
+    let status = store.find_token_status(bob.id, SessionId::new(), TokenId::new()).await.unwrap().unwrap();
+    assert_eq!((status.is_active, status.is_revoked), (true, false));
     assert!(is_revoked(store, bob.id, bobs[0]).await && is_revoked(store, bob.id, bobs[1]).await);
     assert_eq!(refusal(rotate(store, "bob's", "next").await), RefreshRefusal::Revoked);
     assert!(!is_revoked(store, ada.id, adas).await);

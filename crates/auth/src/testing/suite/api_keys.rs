@@ -9,7 +9,7 @@ use gathering_domain::{ApiKeyId, UserId};
 use super::{LONG, begin, create, digest, end_of, newest_event, origin, set_active, set_role};
 use crate::testing::InspectAccounts;
 use crate::{
-    ApiKey, AuditEvent, AuditKind, KeyStanding, NewApiKey, Role, Scope, Scopes, SessionId, StoreError,
+    ApiKey, AuditEvent, AuditKind, KeyStatus, NewApiKey, Role, Scope, Scopes, SessionId, StoreError,
     TokenId,
 };
 
@@ -43,8 +43,8 @@ async fn revoke<S: InspectAccounts + ?Sized>(store: &S, user: UserId, key: ApiKe
     store.revoke_api_key(user, key, revoked).await.unwrap()
 }
 
-async fn standing<S: InspectAccounts + ?Sized>(store: &S, secret: &str) -> Option<KeyStanding> {
-    store.find_key_standing(digest(secret)).await.unwrap()
+async fn status<S: InspectAccounts + ?Sized>(store: &S, secret: &str) -> Option<KeyStatus> {
+    store.find_key_status(digest(secret)).await.unwrap()
 }
 
 /// What was created is found again, by its secret only, and its use is noted.
@@ -56,8 +56,8 @@ pub async fn an_api_key_is_found_by_its_secret<S: InspectAccounts + ?Sized>(stor
     assert_eq!((key.id, &key.name, key.scopes), (new.id, &new.name, new.scopes));
     assert_eq!((key.expires_at, key.last_used_at), (Some(expires_at), None));
     assert_eq!(store.list_api_keys(ada.id).await.unwrap(), std::slice::from_ref(&key));
-    let found = standing(store, "secret").await;
-    let expected = KeyStanding {
+    let found = status(store, "secret").await;
+    let expected = KeyStatus {
         id: new.id,
         user: ada.id,
         role: Role::Admin,
@@ -66,7 +66,7 @@ pub async fn an_api_key_is_found_by_its_secret<S: InspectAccounts + ?Sized>(stor
         scopes: new.scopes,
     };
     assert_eq!(found, Some(expected));
-    assert_eq!(standing(store, "another secret").await, None);
+    assert_eq!(status(store, "another secret").await, None);
     let used = store.list_api_keys(ada.id).await.unwrap().remove(0);
     assert!(used.last_used_at.is_some());
     assert_eq!(ApiKey { last_used_at: None, ..used }, key);
@@ -94,11 +94,11 @@ pub async fn an_api_key_is_revoked_by_its_owner_once<S: InspectAccounts + ?Sized
     assert!(!revoke(store, bob.id, key.id).await);
     assert!(!revoke(store, ada.id, ApiKeyId::new()).await);
     assert_eq!(newest_event(store).await, before);
-    assert!(!standing(store, "secret").await.unwrap().is_over);
+    assert!(!status(store, "secret").await.unwrap().is_over);
 
     assert!(revoke(store, ada.id, key.id).await);
-    assert!(standing(store, "secret").await.unwrap().is_over);
-    assert!(!standing(store, "other").await.unwrap().is_over);
+    assert!(status(store, "secret").await.unwrap().is_over);
+    assert!(!status(store, "other").await.unwrap().is_over);
     let listed: Vec<ApiKeyId> =
         store.list_api_keys(ada.id).await.unwrap().into_iter().map(|key| key.id).collect();
     assert_eq!(listed, [other.id]);
@@ -115,7 +115,7 @@ pub async fn an_expired_api_key_is_over_and_listed<S: InspectAccounts + ?Sized>(
     let key = NewApiKey { expires_at: Some(soon), ..new_key(ada.id, "secret") };
     try_create_key(store, key).await.unwrap();
     let mut n_looks = 0;
-    while !standing(store, "secret").await.unwrap().is_over {
+    while !status(store, "secret").await.unwrap().is_over {
         n_looks += 1;
         assert!(n_looks < 1000, "it is not over yet at {}", Utc::now());
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -130,8 +130,8 @@ pub async fn an_api_key_stands_as_its_account_does<S: InspectAccounts + ?Sized>(
     let bob = create(store, "bob@example.org").await;
     create_key(store, bob.id, "secret").await;
     let role_and_activity = async || {
-        let standing = standing(store, "secret").await.unwrap();
-        (standing.role, standing.is_active, standing.is_over)
+        let status = status(store, "secret").await.unwrap();
+        (status.role, status.is_active, status.is_over)
     };
     assert_eq!(role_and_activity().await, (Role::Member, true, false));
     set_role(store, bob.id, ada.id, Role::Admin).await.unwrap();
@@ -160,7 +160,7 @@ pub async fn an_account_has_so_many_api_keys_and_no_more<S: InspectAccounts + ?S
     let before = newest_event(store).await;
     let refused = try_create_key(store, new_key(ada.id, "too many")).await;
     assert!(matches!(refused, Err(StoreError::TooManyKeys)), "{refused:?}");
-    assert_eq!((newest_event(store).await, standing(store, "too many").await), (before, None));
+    assert_eq!((newest_event(store).await, status(store, "too many").await), (before, None));
     assert_eq!(store.list_api_keys(ada.id).await.unwrap().len(), ApiKey::MAX_PER_ACCOUNT);
     create_key(store, bob.id, "bob's").await;
     assert!(revoke(store, ada.id, first.id).await);

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{LONG, audit, begin, create, digest, end_of, is_revoked, is_rotated, refusal, rotate};
 use crate::testing::InspectAccounts;
-use crate::{AuditKind, RefreshRefusal, Role, Rotation, SessionEnd, SessionId, Standing};
+use crate::{AuditKind, RefreshRefusal, Role, Rotation, SessionEnd, SessionId, TokenStatus};
 
 /// A token gives the next one of the same session, which gives the next.
 pub async fn a_refresh_token_is_spent_once<S: InspectAccounts + ?Sized>(store: &S) {
@@ -70,8 +70,8 @@ pub async fn a_logout_ends_its_session_and_may_be_repeated<S: InspectAccounts + 
     let end = end_of(ada.id, session);
     for _ in 0..2 {
         store.end_session(end.clone(), audit(AuditKind::LoggedOut)).await.unwrap();
-        let standing = store.find_standing(ada.id, session, end.token.id).await.unwrap();
-        assert_eq!(standing, Some(Standing { role: Role::Admin, is_active: true, is_revoked: true }));
+        let status = store.find_token_status(ada.id, session, end.token.id).await.unwrap();
+        assert_eq!(status, Some(TokenStatus { role: Role::Admin, is_active: true, is_revoked: true }));
         assert!(is_revoked(store, ada.id, session).await);
         assert_eq!(refusal(rotate(store, "first", "second").await), RefreshRefusal::Revoked);
     }
@@ -84,8 +84,8 @@ pub async fn a_logout_forgets_no_token_before_its_time<S: InspectAccounts + ?Siz
     let session = begin(store, ada.id, "first", LONG).await;
     let end = end_of(ada.id, session);
     store.end_session(end.clone(), audit(AuditKind::LoggedOut)).await.unwrap();
-    let standing = store.find_standing(ada.id, SessionId::new(), end.token.id).await.unwrap().unwrap();
-    assert!(standing.is_revoked);
+    let status = store.find_token_status(ada.id, SessionId::new(), end.token.id).await.unwrap().unwrap();
+    assert!(status.is_revoked);
 }
 
 /// The refresh token of another login of the same account ends that login too, and the record names both.
