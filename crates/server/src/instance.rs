@@ -3,7 +3,7 @@
 //! Owns the tasks, each with a name, and the order in which they stop. When the proof of life is lost, everything that
 //! executes under it is dropped first; then the process tries again under a new identity. Nobody exits.
 
-mod life;
+mod lifecycle;
 mod task;
 
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::database::Database;
 use crate::nodes::NodeServices;
 use crate::workspaces::Workspaces;
-use life::Life;
+use lifecycle::InstanceLifecycle;
 use task::Task;
 
 /// A run that is driven because somebody asked for it here is not let go of while it waits.
@@ -77,7 +77,7 @@ pub struct Instance {
     pub workspaces: Workspaces,
     identity: watch::Receiver<Identity>,
     stop: CancellationToken,
-    life: JoinHandle<Option<Liveness>>,
+    lifecycle: JoinHandle<Option<Liveness>>,
     checkpointer: Task,
     /// In the order in which they are stopped, after all the rest.
     services: Vec<Task>,
@@ -114,7 +114,7 @@ impl Instance {
         let checkpointer = Task::start("checkpointer", |stop| service.run(stop));
 
         let stop = CancellationToken::new();
-        let (life, identity) = Life::new(
+        let (lifecycle, identity) = InstanceLifecycle::new(
             engine.clone(),
             wakes.clone(),
             db.direct.clone(),
@@ -124,7 +124,7 @@ impl Instance {
             stop.clone(),
             &liveness,
         );
-        let life = tokio::spawn(life.run(liveness));
+        let lifecycle = tokio::spawn(lifecycle.run(liveness));
         let services = services(db, &wakes, breakers, work);
         let runs = Runs::new(db.pool.clone(), wakes.clone());
         Ok(Self {
@@ -136,7 +136,7 @@ impl Instance {
             workspaces,
             identity,
             stop,
-            life,
+            lifecycle,
             checkpointer,
             services,
         })
@@ -161,7 +161,7 @@ impl Instance {
     /// which those hand-backs go through; then the proof of life; then the rest.
     pub async fn stop(self) {
         self.stop.cancel();
-        let liveness = match self.life.await {
+        let liveness = match self.lifecycle.await {
             Ok(liveness) => liveness,
             Err(error) => {
                 tracing::error!(error = %error, "the task that drives runs ended abnormally");

@@ -12,7 +12,7 @@ use super::{Identity, Work};
 /// How long to wait between two tries to get an identity.
 const RETRY: Duration = Duration::from_secs(1);
 
-pub(super) struct Life {
+pub(super) struct InstanceLifecycle {
     engine: Engine,
     wakes: WakeBus,
     direct: ConnectOptions,
@@ -25,7 +25,7 @@ pub(super) struct Life {
     runner: Option<Runner>,
 }
 
-impl Life {
+impl InstanceLifecycle {
     #[expect(clippy::too_many_arguments, reason = "called once, with everything that an instance is made of")]
     pub(super) fn new(
         engine: Engine,
@@ -39,9 +39,9 @@ impl Life {
     ) -> (Self, watch::Receiver<Identity>) {
         let (runner, identity) = begin(&engine, &settings, first);
         let (published, identities) = watch::channel(identity);
-        let life =
+        let lifecycle =
             Self { engine, wakes, direct, info, work, settings, stop, published, runner: Some(runner) };
-        (life, identities)
+        (lifecycle, identities)
     }
 
     /// Works until the stop; answers with the identity that is then still held, for whoever ends it in order.
