@@ -7,7 +7,7 @@ pub(crate) mod error;
 pub(crate) mod keys;
 pub(crate) mod migrate;
 pub(crate) mod exactly_one;
-pub(crate) mod pace;
+pub(crate) mod query_backoff;
 pub(crate) mod pool;
 pub(crate) mod schema;
 pub(crate) mod stored_json;

@@ -3,7 +3,7 @@
 //! The statements here are written as SQL because the DSL has no lateral join, no data-modifying `WITH` and no
 //! `unnest`; as query types of their own they are prepared once per connection, which `sql_query` is not.
 
-mod floor;
+mod scan_window;
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 use crate::db::error::DatabaseError;
 use crate::db::stored_json::StoredJson;
-pub(crate) use floor::Floor;
+pub(crate) use scan_window::ScanWindow;
 
 /// How often a claim is repeated that met a journal entry written while it looked.
 const ATTEMPTS: usize = 5;
@@ -197,18 +197,18 @@ impl Query for ClaimOne {
 pub(crate) async fn claim_batch(
     conn: &AsyncPgConnection,
     owner: InstanceId,
-    floor: &Floor,
+    window: &ScanWindow,
     limit: usize,
 ) -> Result<Vec<ClaimedRun>, DatabaseError> {
-    let look = floor.begin();
+    let scan = window.begin();
     let claimed = repeat_on_fresh_entries(owner, || {
         let mut conn = conn;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let claim = ClaimBatch { owner: owner.as_uuid(), window: look.window(), limit };
+        let claim = ClaimBatch { owner: owner.as_uuid(), window: scan.window(), limit };
         async move { claim.load::<ClaimedRow>(&mut conn).await }.boxed()
     })
     .await?;
-    floor.note(&look, claimed.len() < limit);
+    window.note(&scan, claimed.len() < limit);
     Ok(claimed)
 }
 
@@ -216,18 +216,18 @@ pub(crate) async fn claim_batch(
 pub(crate) async fn claim_ending(
     conn: &AsyncPgConnection,
     owner: InstanceId,
-    floor: &Floor,
+    window: &ScanWindow,
     limit: usize,
 ) -> Result<Vec<ClaimedRun>, DatabaseError> {
-    let look = floor.begin();
+    let scan = window.begin();
     let claimed = repeat_on_fresh_entries(owner, || {
         let mut conn = conn;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let claim = ClaimEnding { owner: owner.as_uuid(), window: look.window(), limit };
+        let claim = ClaimEnding { owner: owner.as_uuid(), window: scan.window(), limit };
         async move { claim.load::<ClaimedRow>(&mut conn).await }.boxed()
     })
     .await?;
-    floor.note(&look, claimed.len() < limit);
+    window.note(&scan, claimed.len() < limit);
     Ok(claimed)
 }
 
@@ -274,16 +274,16 @@ impl Query for NextAvailable {
 /// How long until a run can be claimed, by the database's clock; zero when one can be now.
 pub(crate) async fn next_available_in(
     mut conn: &AsyncPgConnection,
-    floor: &Floor,
+    window: &ScanWindow,
 ) -> Result<Option<Duration>, DatabaseError> {
-    let look = floor.begin_question();
-    let seconds: Option<f64> = NextAvailable { window: look.window() }
+    let scan = window.begin_question();
+    let seconds: Option<f64> = NextAvailable { window: scan.window() }
         .get_result(&mut conn)
         .await
         .map_err(|error| DatabaseError::query("looking for the next run", error))?;
     // Below zero: since then.
     let wait = seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO));
-    Ok(floor.answer(&look, wait))
+    Ok(window.answer(&scan, wait))
 }
 
 /// A former owner that has not noticed yet may append while we look for the last number. Then our `taken_over` meets a

@@ -14,7 +14,7 @@ use gathering_domain::{InstanceId, RunId, RunState};
 use uuid::Uuid;
 
 use crate::db::error::DatabaseError;
-use crate::db::pace::Pace;
+use crate::db::query_backoff::QueryBackoff;
 use crate::db::pool::Pool;
 use crate::db::schema::{instances, runs};
 
@@ -67,13 +67,13 @@ pub(crate) async fn look_for_dead(
     pool: &Pool,
     max_recoveries: i32,
     stuck_limit: Duration,
-    pace: Option<&Pace>,
+    backoff: Option<&QueryBackoff>,
 ) -> Result<Recoveries, DatabaseError> {
     let failed = |error| DatabaseError::query("recovering dead instances", error);
-    let (began, asks_for_drivers) = (Instant::now(), pace.is_none_or(Pace::is_due));
+    let (began, asks_for_drivers) = (Instant::now(), backoff.is_none_or(QueryBackoff::is_due));
     let suspects = list_suspects(pool, Suspects::new(stuck_limit, asks_for_drivers)).await?;
-    if let (Some(pace), true) = (pace, asks_for_drivers) {
-        pace.note(began.elapsed());
+    if let (Some(backoff), true) = (backoff, asks_for_drivers) {
+        backoff.note(began.elapsed());
     }
     let mut found = Recoveries::default();
     for (is_anyone_driving, suspect, lock_key, is_ended) in suspects {

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::runs::accept::{Acceptance, RunOrigin};
 use crate::cluster::overdue::end_overdue_instances;
-use crate::db::pace::Pace;
+use crate::db::query_backoff::QueryBackoff;
 use crate::db::pool::Pool;
 use crate::runs::recover::{look_for_dead, release_undriven};
 use crate::runs::list::Runs;
@@ -24,33 +24,33 @@ use crate::runs::{claim, commit, graphs, journal, list};
 pub struct PgRunStore {
     pub(crate) pool: Pool,
     pub(crate) wakes: WakeBus,
-    looks: Arc<Looks>,
+    polls: Arc<PollSchedules>,
     stuck_limit: Duration,
 }
 
 /// What is asked again and again, and how far back or how often.
 #[derive(Debug)]
-struct Looks {
-    queue: claim::Floor,
-    deadlines: claim::Floor,
+struct PollSchedules {
+    queue: claim::ScanWindow,
+    deadlines: claim::ScanWindow,
     /// Whether any instance drives: if it is not asked, one may.
-    anyone_driving: Pace,
+    anyone_driving: QueryBackoff,
     /// Who drives a run past its deadline: it is rare, and costs a look at each run that is driven.
-    overdue: Pace,
+    overdue: QueryBackoff,
 }
 
-impl Default for Looks {
+impl Default for PollSchedules {
     fn default() -> Self {
         Self {
-            queue: claim::Floor::default(),
-            deadlines: claim::Floor::default(),
-            anyone_driving: Pace::new(Duration::ZERO),
-            overdue: Pace::new(Duration::from_secs(10)),
+            queue: claim::ScanWindow::default(),
+            deadlines: claim::ScanWindow::default(),
+            anyone_driving: QueryBackoff::new(Duration::ZERO),
+            overdue: QueryBackoff::new(Duration::from_secs(10)),
         }
     }
 }
 
-impl Looks {
+impl PollSchedules {
     /// Something was put back, so everything may have to be seen.
     fn reset(&self) {
         self.queue.reset();
@@ -61,7 +61,7 @@ impl Looks {
 impl PgRunStore {
     /// Keeps runs where `pool` leads, and wakes through `wakes` whoever may claim.
     pub fn new(pool: Pool, wakes: WakeBus) -> Self {
-        Self { pool, wakes, looks: Arc::default(), stuck_limit: Self::STUCK_LIMIT }
+        Self { pool, wakes, polls: Arc::default(), stuck_limit: Self::STUCK_LIMIT }
     }
 
     /// After how long without a heartbeat an instance that owns runs counts as stuck, unless told otherwise.
@@ -100,7 +100,7 @@ impl RunStore for PgRunStore {
     async fn claim(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
         let mut own = self.pool.get_for_claims().await?;
         let (conn, wire) = own.parts();
-        let claimed = wire.carry(claim::claim_batch(conn, owner, &self.looks.queue, limit)).await?;
+        let claimed = wire.carry(claim::claim_batch(conn, owner, &self.polls.queue, limit)).await?;
         self.wakes.appended(claimed.iter().map(|claimed| claimed.claim.run));
         Ok(claimed)
     }
@@ -108,7 +108,7 @@ impl RunStore for PgRunStore {
     async fn claim_ending(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
         let mut own = self.pool.get_for_claims().await?;
         let (conn, wire) = own.parts();
-        Ok(wire.carry(claim::claim_ending(conn, owner, &self.looks.deadlines, limit)).await?)
+        Ok(wire.carry(claim::claim_ending(conn, owner, &self.polls.deadlines, limit)).await?)
     }
 
     async fn claim_run(&self, owner: InstanceId, run: RunId) -> Result<Option<ClaimedRun>, StoreError> {
@@ -156,7 +156,7 @@ impl RunStore for PgRunStore {
     async fn next_available_in(&self) -> Result<Option<Duration>, StoreError> {
         let mut own = self.pool.get_for_claims().await?;
         let (conn, wire) = own.parts();
-        Ok(wire.carry(claim::next_available_in(conn, &self.looks.queue)).await?)
+        Ok(wire.carry(claim::next_available_in(conn, &self.polls.queue)).await?)
     }
 
     async fn list_signalled(&self, owner: InstanceId, driven: &[RunId]) -> Result<Vec<SignalledRun>, StoreError> {
@@ -170,14 +170,14 @@ impl RunStore for PgRunStore {
         let (conn, wire) = own.parts();
         let n_runs = wire.carry(release_undriven(conn, owner, driven)).await?;
         if n_runs > 0 {
-            self.looks.reset();
+            self.polls.reset();
             self.wakes.wake(Wake::Runs);
         }
         Ok(n_runs)
     }
 
     async fn recover_dead_instances(&self, max_recoveries: i32) -> Result<Recovered, StoreError> {
-        let Looks { anyone_driving, overdue, .. } = &*self.looks;
+        let PollSchedules { anyone_driving, overdue, .. } = &*self.polls;
         let mut found =
             look_for_dead(&self.pool, max_recoveries, self.stuck_limit, Some(anyone_driving)).await?;
         if found.is_anyone_driving && overdue.is_due() {
@@ -198,7 +198,7 @@ impl RunStore for PgRunStore {
             );
         }
         if !found.of.is_empty() {
-            self.looks.reset();
+            self.polls.reset();
             // Its runs are queued again, and nobody else knows when those that only wait come due.
             self.wakes.wake(Wake::Runs);
         }

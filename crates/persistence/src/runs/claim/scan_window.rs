@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use diesel::data_types::PgInterval;
 
-use crate::db::pace::Pace;
+use crate::db::query_backoff::QueryBackoff;
 
 /// How often the whole queue is looked at, if it is looked at.
 const WHOLE: Duration = Duration::from_secs(1);
@@ -23,32 +23,32 @@ const MARGIN: Duration = Duration::from_secs(2);
 
 /// From where this instance looks at a queue that is ordered by time.
 #[derive(Debug)]
-pub(crate) struct Floor {
+pub(crate) struct ScanWindow {
     /// When a look began that found the end.
     found_end: Mutex<Option<Instant>>,
-    whole: Pace,
-    whole_question: Pace,
+    whole: QueryBackoff,
+    whole_question: QueryBackoff,
 }
 
 /// A look that begins now.
 #[derive(Debug)]
-pub(crate) struct LookBack {
+pub(crate) struct Scan {
     began: Instant,
     /// The last end before it; it looks everywhere if absent.
     end: Option<Instant>,
 }
 
-impl Default for Floor {
+impl Default for ScanWindow {
     fn default() -> Self {
         Self {
             found_end: Mutex::default(),
-            whole: Pace::new(WHOLE),
-            whole_question: Pace::new(WHOLE_QUESTION),
+            whole: QueryBackoff::new(WHOLE),
+            whole_question: QueryBackoff::new(WHOLE_QUESTION),
         }
     }
 }
 
-impl LookBack {
+impl Scan {
     /// How far back from now, for the database; null is everywhere. Each repetition looks back further.
     pub(crate) fn window(&self) -> Option<PgInterval> {
         let micros = (self.end?.elapsed() + MARGIN).as_micros();
@@ -56,31 +56,31 @@ impl LookBack {
     }
 }
 
-impl Floor {
+impl ScanWindow {
     /// Where a look begins now that takes what it finds.
-    pub(crate) fn begin(&self) -> LookBack {
+    pub(crate) fn begin(&self) -> Scan {
         self.begin_by(&self.whole)
     }
 
     /// Where a look begins now that only asks when something will be there.
-    pub(crate) fn begin_question(&self) -> LookBack {
+    pub(crate) fn begin_question(&self) -> Scan {
         self.begin_by(&self.whole_question)
     }
 
-    fn begin_by(&self, pace: &Pace) -> LookBack {
+    fn begin_by(&self, backoff: &QueryBackoff) -> Scan {
         let (began, end) = (Instant::now(), *self.lock());
-        let end = end.filter(|_| !pace.is_due());
-        LookBack { began, end }
+        let end = end.filter(|_| !backoff.is_due());
+        Scan { began, end }
     }
 
     /// What a question is answered with that found something in so long: one that did not see everything is to be put again
     /// once it may. What is there already and was seen, the next look must see as well.
-    pub(crate) fn answer(&self, look: &LookBack, wait: Option<Duration>) -> Option<Duration> {
-        if look.end.is_some() {
+    pub(crate) fn answer(&self, scan: &Scan, wait: Option<Duration>) -> Option<Duration> {
+        if scan.end.is_some() {
             let due_in = self.whole_question.due_in().max(Duration::from_millis(1));
             return Some(wait.map_or(due_in, |wait| wait.min(due_in)));
         }
-        self.whole_question.note(look.began.elapsed());
+        self.whole_question.note(scan.began.elapsed());
         if wait == Some(Duration::ZERO) {
             self.whole.reset();
         }
@@ -88,12 +88,12 @@ impl Floor {
     }
 
     /// Takes note of a look that was answered, and whether it took everything that there was.
-    pub(crate) fn note(&self, look: &LookBack, found_end: bool) {
-        if look.end.is_none() {
-            self.whole.note(look.began.elapsed());
+    pub(crate) fn note(&self, scan: &Scan, found_end: bool) {
+        if scan.end.is_none() {
+            self.whole.note(scan.began.elapsed());
         }
         if found_end {
-            *self.lock() = Some(look.began);
+            *self.lock() = Some(scan.began);
         }
     }
 

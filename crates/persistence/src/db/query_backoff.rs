@@ -22,7 +22,7 @@ const PROOF: u32 = 3;
 
 /// Decides when a question is asked again.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct QueryBackoff {
     interval: Duration,
     asked: Mutex<Asked>,
 }
@@ -34,13 +34,13 @@ struct Asked {
     n_dear: u32,
 }
 
-impl Pace {
+impl QueryBackoff {
     /// At most once in `interval`.
     pub(crate) fn new(interval: Duration) -> Self {
         Self { interval, asked: Mutex::default() }
     }
 
-    /// Whether to ask now; who is told so asks, and calls [`Pace::note`].
+    /// Whether to ask now; who is told so asks, and calls [`QueryBackoff::note`].
     pub(crate) fn is_due(&self) -> bool {
         let is_due = self.due_in().is_zero();
         if is_due {
@@ -83,18 +83,18 @@ mod tests {
     #[test]
     fn what_takes_long_again_and_again_is_asked_rarely_and_all_else_at_its_interval() {
         let (quick, slow) = (Duration::from_millis(1), Duration::from_secs(1));
-        let pace = Pace::new(Duration::ZERO);
+        let backoff = QueryBackoff::new(Duration::ZERO);
         for took in [quick, slow, slow, quick, slow, slow] {
-            assert!(pace.is_due());
-            pace.note(took);
+            assert!(backoff.is_due());
+            backoff.note(took);
         }
-        assert!(pace.is_due(), "it was slow twice");
-        pace.note(slow);
-        assert!(!pace.is_due() && pace.due_in() > LONGEST / 2, "a hundredth of the time, but not for ever");
-        pace.reset();
-        assert!(pace.is_due());
-        let pace = Pace::new(Duration::from_secs(3600));
-        assert!(pace.is_due());
-        assert!(!pace.is_due(), "who asks now asks for all");
+        assert!(backoff.is_due(), "it was slow twice");
+        backoff.note(slow);
+        assert!(!backoff.is_due() && backoff.due_in() > LONGEST / 2, "a hundredth of the time, but not for ever");
+        backoff.reset();
+        assert!(backoff.is_due());
+        let backoff = QueryBackoff::new(Duration::from_secs(3600));
+        assert!(backoff.is_due());
+        assert!(!backoff.is_due(), "who asks now asks for all");
     }
 }
