@@ -38,8 +38,8 @@ pub use refresh::RefreshToken;
 pub use scope::{Scope, Scopes};
 pub use service::{ApiKeyRequest, Auth, AuthSettings, Registration, RegistrationRequest, TokenPair};
 pub use sessions::{
-    NewSession, RefreshRefusal, RefreshRotation, RefreshTokenState, Rotation, SessionEnd, TokenStatus,
-    TokenRevocation,
+    NewSession, RefreshRefusal, RefreshRotation, RefreshTokenState, Rotation, SessionEnd, TokenRevocation,
+    TokenStatus,
 };
 pub use store::{AccountStore, StoreError};
 pub use throttle::{Charge, Charged};

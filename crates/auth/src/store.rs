@@ -8,7 +8,7 @@ use gathering_domain::{ApiKeyId, Digest, Email, UserId};
 use crate::{
     Account, AccountChange, AccountRecord, ApiKey, AuditEvent, AuditFilter, AuditRecord, Charge, Charged,
     KeyStatus, NewAccount, NewApiKey, NewProject, NewSession, Origin, PasswordChange, PasswordHash,
-    RefreshRotation, Rotation, SessionEnd, SessionId, TokenStatus, TokenId,
+    RefreshRotation, Rotation, SessionEnd, SessionId, TokenId, TokenStatus,
 };
 
 /// Keeps accounts, sessions, API keys, revocations, login budgets and the audit record.

@@ -176,7 +176,8 @@ impl Guard {
     /// `None` if this attempt is the probe, or none is needed any more; else until when not.
     async fn probe(&self) -> Result<Option<DateTime<Utc>>, NodeFailure> {
         let limit = self.timeout.unwrap_or(PROBE_LIMIT);
-        let stands = retry_while_unavailable(|| self.breakers.store.try_probe(&self.key, self.run, limit)).await?;
+        let stands =
+            retry_while_unavailable(|| self.breakers.store.try_probe(&self.key, self.run, limit)).await?;
         self.breakers.set(&self.key, stands);
         Ok(match stands {
             Some(Breaker::HalfOpen { probe, .. }) if probe == self.run => None,

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::breaker::Breakers;
 use crate::checkpointer::{Checkpointer, CheckpointerService};
 use crate::clock::Clock;
-use crate::driver::{DriveEnd, Driver, Refused, Signals, DriverContext};
+use crate::driver::{DriveEnd, Driver, DriverContext, Refused, Signals};
 use crate::graph::Graph;
 use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
 use crate::node_run::NodeRun;
@@ -149,7 +149,8 @@ impl Engine {
         let mut journal: Vec<JournalEntry> = Vec::new();
         loop {
             let after = journal.last().map_or(0, |entry| entry.seq);
-            let page = retry_while_unavailable(signals, || self.store.load_journal(run, after, JOURNAL_PAGE)).await?;
+            let page = retry_while_unavailable(signals, || self.store.load_journal(run, after, JOURNAL_PAGE))
+                .await?;
             let complete = page.len() < JOURNAL_PAGE;
             journal.extend(page);
             if complete {

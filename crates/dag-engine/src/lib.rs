@@ -27,8 +27,8 @@ mod values;
 
 pub use breaker::{Breaker, BreakerKey, BreakerStore, Breakers};
 pub use children::{
-    ChildKind, ChildRuns, MAX_DEPTH, NewChild, Parent, StartChildrenError, ChildSummary, Unsuccessful, end_earlier_round,
-    poll_only_child, retry_while_unavailable,
+    ChildKind, ChildRuns, ChildSummary, MAX_DEPTH, NewChild, Parent, StartChildrenError, Unsuccessful,
+    end_earlier_round, poll_only_child, retry_while_unavailable,
 };
 pub use clock::{Clock, SystemClock};
 pub use decisions::{Decision, Decisions};
@@ -47,11 +47,11 @@ pub use gathering_domain::EffectClass;
 pub use graph::Graph;
 pub use journal::{CorruptEntry, EffectStart, JournalEntry, JournalEvent, NodeFailure, Record, Seq};
 pub use node_run::{IllegalRecord, NodeRun, NodeState};
-pub use node_type::{Approval, Attempt, PollOutcome, MapNode, NodeType, NodeTypes, Outcome, Wait};
+pub use node_type::{Approval, Attempt, MapNode, NodeType, NodeTypes, Outcome, PollOutcome, Wait};
 pub use rerun::{RerunFrom, RerunRefused, records_that_stand};
 pub use runner::{Runner, RunnerHandle, RunnerSettings};
 pub use store::{
-    SignalledRun, Checkpoint, Claim, ClaimedRun, NewRun, Recovered, Release, RunEnd, RunError, RunStore,
+    Checkpoint, Claim, ClaimedRun, NewRun, Recovered, Release, RunEnd, RunError, RunStore, SignalledRun,
     StoreError,
 };
 pub use values::{MAX_VALUE_BYTES, MAX_VALUE_DEPTH, ValueLimit, check_value};

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::driver::{DriveEnd, Signals};
 use crate::engine::Engine;
-use crate::store::{SignalledRun, ClaimedRun, Recovered, StoreError};
+use crate::store::{ClaimedRun, Recovered, SignalledRun, StoreError};
 use handle::Driven;
 pub use handle::RunnerHandle;
 use next_poll::{Claimed, GATHER, NextPoll, QUIET};
@@ -197,13 +197,20 @@ impl Runner {
     }
 
     /// Looks at the queue, if it is time to; answers when to look again.
-    async fn poll_queue(&self, next: NextPoll, driving: &mut JoinSet<(RunId, DriveEnd)>, signals: &Signals) -> NextPoll {
+    async fn poll_queue(
+        &self,
+        next: NextPoll,
+        driving: &mut JoinSet<(RunId, DriveEnd)>,
+        signals: &Signals,
+    ) -> NextPoll {
         let now = Instant::now();
         match next {
             NextPoll::Claim => {}
             NextPoll::ClaimRest { by } if by <= now || self.has_room_for_a_batch(driving.len()) => {}
             NextPoll::Ask => return self.ask().await,
-            NextPoll::ClaimRest { .. } | NextPoll::ClaimAt(_) | NextPoll::AskAt(_) | NextPoll::Full => return next,
+            NextPoll::ClaimRest { .. } | NextPoll::ClaimAt(_) | NextPoll::AskAt(_) | NextPoll::Full => {
+                return next;
+            }
         }
         let room = self.settings.max_concurrent_runs.saturating_sub(driving.len());
         if room == 0 {

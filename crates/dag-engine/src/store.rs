@@ -292,7 +292,11 @@ pub trait RunStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    async fn list_signalled(&self, owner: InstanceId, driven: &[RunId]) -> Result<Vec<SignalledRun>, StoreError>;
+    async fn list_signalled(
+        &self,
+        owner: InstanceId,
+        driven: &[RunId],
+    ) -> Result<Vec<SignalledRun>, StoreError>;
 
     /// Puts the runs that `owner` holds but does not drive back into the queue: those of a claim whose answer got lost.
     /// Only the owner itself may ask for it, while it is not claiming. Repeats: safe.

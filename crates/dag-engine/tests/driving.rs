@@ -9,9 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gathering_dag_engine::testing::{MemoryStore, StoredRun, VirtualClock};
 use gathering_dag_engine::{
-    Attempt, ChildKind, ChildRuns, Clock, DriveEnd, EffectClass, Engine, EngineSettings, Fields, JournalEvent,
-    PollOutcome, NewChild, NewRun, NodeFailure, NodeRun, NodeState, NodeType, NodeTypes, Outcome, Parent, RunStore,
-    Shape, Signals, Wait,
+    Attempt, ChildKind, ChildRuns, Clock, DriveEnd, EffectClass, Engine, EngineSettings, Fields,
+    JournalEvent, NewChild, NewRun, NodeFailure, NodeRun, NodeState, NodeType, NodeTypes, Outcome, Parent,
+    PollOutcome, RunStore, Shape, Signals, Wait,
 };
 use gathering_domain::{Digest, InstanceId, NodeId, ProjectId, RunEvent, RunId, RunState, WaitingFor};
 use serde_json::{Value, json};

@@ -6,4 +6,3 @@ pub(crate) mod audit;
 pub(crate) mod sessions;
 pub(crate) mod store;
 pub(crate) mod throttle;
-

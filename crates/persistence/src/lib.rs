@@ -11,33 +11,35 @@ mod runs;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use runs::accept::{Acceptance, RunOrigin};
 pub use accounts::store::PgAccountStore;
-pub use runs::appends::Following;
-pub use control::budgets::{Amounts, Bounds, Budget, Budgets, Call, Grant, MAX_AMOUNT, Period, Resource, TopUp};
-pub use db::connect::{ConnectOptions, InvalidDatabaseUrl};
-pub use runs::decisions::{Decided, NewDecision};
-pub use db::error::DatabaseError;
-pub use runs::events::{EventFilter, EventRow, Events};
 pub use cluster::instances::{InstanceRow, MAX_RUNS_LISTED, list_instances};
-pub use runs::journal_page::JournalPage;
 pub use cluster::liveness::{InstanceInfo, Liveness};
-pub use runs::local_runs::find_latest_local_run;
-pub use runs::maintenance::{Cleared, clear_expired, drop_journal_before, ensure_journal_partitions};
-pub use control::members::{MemberPut, Membership};
-pub use db::migrate::{MigrateError, Migrator};
 pub use cluster::overdue::end_overdue_instances;
+pub use cluster::wake::{Wake, WakeBus};
+pub use control::budgets::{
+    Amounts, Bounds, Budget, Budgets, Call, Grant, MAX_AMOUNT, Period, Resource, TopUp,
+};
+pub use control::members::{MemberPut, Membership};
 pub use control::pipelines::{
     Definitions, ExpectedPipeline, NewPipeline, Pipeline, PipelineChange, PipelineDeletion, PipelineSeen,
     PipelineUpdate, PipelineVersion, Pipelines, VersionsPage,
 };
-pub use db::pool::{Pool, PoolSettings, PoolStatus};
 pub use control::projects::{Project, ProjectError, ProjectRefusal, ProjectSeen, Projects, Viewer};
+pub use db::connect::{ConnectOptions, InvalidDatabaseUrl};
+pub use db::error::DatabaseError;
+pub use db::migrate::{MigrateError, Migrator};
+pub use db::pool::{Pool, PoolSettings, PoolStatus};
+pub use runs::accept::{Acceptance, RunOrigin};
+pub use runs::appends::Following;
+pub use runs::decisions::{Decided, NewDecision};
+pub use runs::events::{EventFilter, EventRow, Events};
+pub use runs::journal_page::JournalPage;
+pub use runs::list::{CancelRequest, RunFilter, Runs};
+pub use runs::local_runs::find_latest_local_run;
+pub use runs::maintenance::{Cleared, clear_expired, drop_journal_before, ensure_journal_partitions};
 pub use runs::recover::{Recoveries, Recovery, recover_dead_instances};
 pub use runs::row::RunRow;
 pub use runs::store::PgRunStore;
-pub use runs::list::{CancelRequest, RunFilter, Runs};
-pub use cluster::wake::{Wake, WakeBus};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -99,14 +99,14 @@ impl Instance {
         let store =
             Arc::new(PgRunStore::new(db.pool.clone(), wakes.clone()).with_stuck_limit(config.stuck_instance));
         let budgets = Budgets::new(db.pool.clone(), wakes.clone());
-        let services = NodeServices {
+        let node_services = NodeServices {
             files: Arc::new(workspaces.clone()),
             pipelines: Arc::new(Pipelines::new(db.pool.clone())),
             children: Arc::clone(&store) as _,
             decisions: Arc::clone(&store) as _,
             budgets: Some(budgets.clone()),
         };
-        let types = capabilities.node_types(&services);
+        let types = capabilities.node_types(&node_services);
         let breakers = Breakers::new(Arc::clone(&store) as _, Arc::new(SystemClock));
         let (engine, service) =
             Engine::new(Arc::clone(&store) as _, types, Arc::new(SystemClock), engine_settings(config, work));

@@ -23,11 +23,16 @@ use serde_json::Value;
 
 pub use action::Action;
 pub use agent::Agent;
-pub use services::{PipelineToRun, NodeServices, ProjectFiles, ProjectPipelines};
+pub use services::{NodeServices, PipelineToRun, ProjectFiles, ProjectPipelines};
 pub use tool::ToolNode;
 
 /// The engine's own node types, and those of this module.
-pub fn node_types(outbound: &Outbound, tools: &Toolbox, providers: &Providers, services: &NodeServices) -> NodeTypes {
+pub fn node_types(
+    outbound: &Outbound,
+    tools: &Toolbox,
+    providers: &Providers,
+    services: &NodeServices,
+) -> NodeTypes {
     NodeTypes::builtin()
         .with("map", MapNode::new(Arc::clone(&services.children)))
         .with("approval", Approval::new(Arc::clone(&services.decisions)))

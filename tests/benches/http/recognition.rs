@@ -44,7 +44,7 @@ fn shares(stand: &Stand, token: &str, n_rounds: usize, report: &mut Report) -> R
     }
     let (live, me) = (p50(&live)?, p50(&me)?);
     let tokens = Tokens::new(KeyRing::parse(&stand.token_keys()?)?, Duration::from_secs(900));
-    let (standing, select) = queries(stand, &tokens, token)?;
+    let (status, select) = queries(stand, &tokens, token)?;
     let whole = ("`GET /auth/me`, p50", me);
     report.add(
         "`GET /auth/me` on one connection, p50",
@@ -52,8 +52,8 @@ fn shares(stand: &Stand, token: &str, n_rounds: usize, report: &mut Report) -> R
         ("`GET /health/live`, which recognises nobody", live),
     );
     report.add("verifying an access token", p50(&verifications(&tokens, token)?)?, whole);
-    report.add("asking how its session stands", standing, whole);
-    report.add("asking how its session stands", standing, ("`SELECT 1`", select));
+    report.add("asking how its session stands", status, whole);
+    report.add("asking how its session stands", status, ("`SELECT 1`", select));
     Ok(())
 }
 
@@ -79,9 +79,9 @@ fn queries(stand: &Stand, tokens: &Tokens, token: &str) -> Result<(Figure, Figur
         let (mut standings, mut selects) = (Vec::new(), Vec::new());
         for _ in 0..N_QUERIES {
             let start = Instant::now();
-            let standing = store.find_standing(token.user, token.session, token.id).await?;
+            let status = store.find_token_status(token.user, token.session, token.id).await?;
             standings.push(start.elapsed());
-            ensure!(standing.is_some_and(|standing| !standing.is_revoked), "the session does not stand");
+            ensure!(status.is_some_and(|status| !status.is_revoked), "the session does not stand");
             let start = Instant::now();
             select.ask().await?;
             selects.push(start.elapsed());

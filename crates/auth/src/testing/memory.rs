@@ -12,8 +12,8 @@ use super::InspectAccounts;
 use crate::{
     Account, AccountChange, AccountRecord, AccountStore, ApiKey, AuditEvent, AuditFilter, AuditRecord,
     Charge, Charged, KeyStatus, NewAccount, NewApiKey, NewProject, NewSession, Origin, PasswordChange,
-    PasswordHash, RefreshRotation, Role, RoleAtCreation, Rotation, SessionEnd, SessionId, TokenStatus,
-    StoreError, TokenId,
+    PasswordHash, RefreshRotation, Role, RoleAtCreation, Rotation, SessionEnd, SessionId, StoreError,
+    TokenId, TokenStatus,
 };
 use state::{KeyRow, RefreshRow, State};
 

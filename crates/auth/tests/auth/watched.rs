@@ -10,7 +10,7 @@ use gathering_auth::testing::{InspectAccounts, MemoryAccounts};
 use gathering_auth::{
     Account, AccountChange, AccountRecord, AccountStore, ApiKey, AuditEvent, AuditFilter, AuditRecord,
     Charge, Charged, KeyStatus, NewAccount, NewApiKey, NewProject, NewSession, Origin, PasswordChange,
-    PasswordHash, RefreshRotation, Rotation, SessionEnd, SessionId, TokenStatus, StoreError, TokenId,
+    PasswordHash, RefreshRotation, Rotation, SessionEnd, SessionId, StoreError, TokenId, TokenStatus,
 };
 use gathering_domain::{ApiKeyId, Digest, Email, UserId};
 

@@ -13,8 +13,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use gathering_dag_engine::{
-    SignalledRun, Checkpoint, Claim, ClaimedRun, Clock, JournalEntry, JournalEvent, NewRun, Record, Recovered,
-    Release, RunStore, Seq, StoreError,
+    Checkpoint, Claim, ClaimedRun, Clock, JournalEntry, JournalEvent, NewRun, Record, Recovered, Release,
+    RunStore, Seq, SignalledRun, StoreError,
 };
 use gathering_domain::{Digest, InstanceId, NodeId, ProjectId, RunEvent, RunId, RunState};
 use serde::{Deserialize, Serialize};
@@ -403,7 +403,11 @@ impl RunStore for FileStore {
     }
 
     /// Nobody can act on the runs of this store from outside.
-    async fn list_signalled(&self, _owner: InstanceId, _driven: &[RunId]) -> Result<Vec<SignalledRun>, StoreError> {
+    async fn list_signalled(
+        &self,
+        _owner: InstanceId,
+        _driven: &[RunId],
+    ) -> Result<Vec<SignalledRun>, StoreError> {
         Ok(Vec::new())
     }
 

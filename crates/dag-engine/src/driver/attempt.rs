@@ -34,7 +34,7 @@ impl Driver {
     ) -> Result<(Arc<dyn NodeType>, Attempt, CancellationToken), NodeFailure> {
         let graph_node = &self.graph.nodes[node];
         let run = self.progress.node(node);
-        let config = match self.looks.config_of(node) {
+        let config = match self.polls.config_of(node) {
             Some(config) => config,
             None => Arc::new(graph_node.config.resolve(&self.progress)?),
         };

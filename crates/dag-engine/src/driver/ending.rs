@@ -70,7 +70,7 @@ impl Driver {
     /// Drops what executes and what looks. What it did until now is kept: whoever drives the run next must not repeat it.
     pub(super) fn drop_what_executes(&mut self) {
         self.executing.clear();
-        self.looks.clear();
+        self.polls.clear();
         while let Ok(effect) = self.effects.try_recv() {
             // Who waits for its announcement to be durable has not begun it, and now never will.
             if effect.durable.is_none() {

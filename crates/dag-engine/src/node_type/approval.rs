@@ -10,7 +10,7 @@ use chrono::TimeDelta;
 use gathering_domain::{Email, WaitingFor};
 use serde_json::{Value, json};
 
-use super::{Attempt, PollOutcome, NodeType, Outcome, Wait};
+use super::{Attempt, NodeType, Outcome, PollOutcome, Wait};
 use crate::children::retry_while_unavailable;
 use crate::decisions::{Decision, Decisions};
 use crate::fields::{Fields, Shape};
@@ -28,7 +28,8 @@ impl Approval {
     }
 
     async fn find(&self, attempt: &Attempt) -> Result<Option<Outcome>, NodeFailure> {
-        let found = retry_while_unavailable(|| self.decisions.find_decision(attempt.run, &attempt.node)).await?;
+        let found =
+            retry_while_unavailable(|| self.decisions.find_decision(attempt.run, &attempt.node)).await?;
         found.map(outcome).transpose()
     }
 }

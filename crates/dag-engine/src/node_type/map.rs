@@ -11,8 +11,10 @@ use chrono::TimeDelta;
 use gathering_domain::{Digest, WaitingFor};
 use serde_json::{Value, json};
 
-use super::{Attempt, PollOutcome, NodeType, Outcome, Wait};
-use crate::children::{ChildKind, ChildRuns, NewChild, Parent, StartChildrenError, end_earlier_round, retry_while_unavailable};
+use super::{Attempt, NodeType, Outcome, PollOutcome, Wait};
+use crate::children::{
+    ChildKind, ChildRuns, NewChild, Parent, StartChildrenError, end_earlier_round, retry_while_unavailable,
+};
 use crate::fields::{Fields, Shape};
 use crate::journal::NodeFailure;
 use crate::store::StoreError;

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::decisions::Decision;
 use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
 use crate::store::{
-    SignalledRun, Checkpoint, Claim, ClaimedRun, NewRun, Recovered, RunEnd, RunError, RunStore, StoreError,
+    Checkpoint, Claim, ClaimedRun, NewRun, Recovered, RunEnd, RunError, RunStore, SignalledRun, StoreError,
 };
 
 mod breakers;
@@ -285,7 +285,11 @@ impl RunStore for MemoryStore {
         .await
     }
 
-    async fn list_signalled(&self, owner: InstanceId, driven: &[RunId]) -> Result<Vec<SignalledRun>, StoreError> {
+    async fn list_signalled(
+        &self,
+        owner: InstanceId,
+        driven: &[RunId],
+    ) -> Result<Vec<SignalledRun>, StoreError> {
         let listed = self.call(|shared| {
             let own =
                 driven.iter().filter_map(|id| shared.runs.get(id)).filter(|run| run.owner == Some(owner));
@@ -296,8 +300,8 @@ impl RunStore for MemoryStore {
         });
         let signalled: Vec<SignalledRun> = listed.await?;
         let mut shared = self.lock();
-        for acted in signalled.iter().filter(|signalled| signalled.cancel_requested) {
-            if let Some(run) = shared.runs.get_mut(&signalled.run).filter(|run| run.owner == Some(owner)) {
+        for run in signalled.iter().filter(|run| run.cancel_requested) {
+            if let Some(run) = shared.runs.get_mut(&run.run).filter(|run| run.owner == Some(owner)) {
                 run.is_end_heard = true;
             }
         }

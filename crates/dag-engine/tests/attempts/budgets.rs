@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gathering_dag_engine::{
-    Attempt, DriveEnd, EffectClass, Fields, PollOutcome, NodeFailure, NodeRun, NodeState, NodeType, Outcome,
+    Attempt, DriveEnd, EffectClass, Fields, NodeFailure, NodeRun, NodeState, NodeType, Outcome, PollOutcome,
     Signals, Wait,
 };
 use gathering_domain::{RunEvent, RunId, RunState, WaitingFor};

@@ -11,11 +11,11 @@ use gathering_auth::{
 use gathering_domain::{Email, UserId};
 use uuid::Uuid;
 
+use crate::accounts::{audit, sessions, throttle};
+use crate::control::members;
 use crate::db::error::DatabaseError;
 use crate::db::keys::pg_advisory_xact_lock;
 use crate::db::schema::{projects, users};
-use crate::accounts::{audit, sessions, throttle};
-use crate::control::members;
 
 /// Creates an account, its default project and its membership.
 pub(crate) async fn create(

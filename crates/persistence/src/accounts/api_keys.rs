@@ -9,10 +9,10 @@ use gathering_auth::{ApiKey, AuditEvent, KeyStatus, NewApiKey, Role, Scope, Scop
 use gathering_domain::{ApiKeyId, Digest, UserId};
 use uuid::Uuid;
 
+use crate::accounts::{account, audit, sessions};
 use crate::db::clock::clock_timestamp;
 use crate::db::error::DatabaseError;
 use crate::db::schema::{api_keys, users};
-use crate::accounts::{audit, sessions, account};
 
 /// The limit is counted under the lock of the account's row, so that two at once do not pass it together; and who ends
 /// the session holds the same lock.

@@ -11,15 +11,15 @@ use diesel::sql_types::{Interval, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_auth::{
     Account, AuditEvent, Charge, NewSession, Origin, RefreshRefusal, RefreshRotation, RefreshTokenState,
-    Role, Rotation, SessionEnd, SessionId, TokenStatus, TokenId,
+    Role, Rotation, SessionEnd, SessionId, TokenId, TokenStatus,
 };
 use gathering_domain::{Digest, UserId};
 use uuid::Uuid;
 
+use crate::accounts::{account, audit, throttle};
 use crate::db::clock::{clock_timestamp, interval};
 use crate::db::error::DatabaseError;
 use crate::db::schema::{refresh_tokens, revoked_tokens, users};
-use crate::accounts::{audit, throttle, account};
 
 /// Begins a session with its first refresh token. Under the lock of the account's row, so that a change of its activity
 /// either meets the session or was there before.

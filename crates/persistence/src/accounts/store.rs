@@ -5,14 +5,14 @@ use diesel_async::{AsyncConnection, AsyncPgConnection};
 use gathering_auth::{
     Account, AccountChange, AccountRecord, AccountStore, ApiKey, AuditEvent, AuditFilter, AuditRecord,
     Charge, Charged, KeyStatus, NewAccount, NewApiKey, NewProject, NewSession, Origin, PasswordChange,
-    PasswordHash, RefreshRotation, Rotation, SessionEnd, SessionId, TokenStatus, StoreError, TokenId,
+    PasswordHash, RefreshRotation, Rotation, SessionEnd, SessionId, StoreError, TokenId, TokenStatus,
 };
 use gathering_domain::{ApiKeyId, Digest, Email, UserId};
 
+use crate::accounts::{account, api_keys, audit, sessions, throttle};
 use crate::db::error::{DatabaseError, Refusal, violated};
 use crate::db::keys::{LockOf, lock_key};
 use crate::db::pool::Pool;
-use crate::accounts::{api_keys, audit, sessions, throttle, account};
 
 /// [`AccountStore`] on PostgreSQL. Cloning is cheap and shares the pool.
 ///

@@ -12,10 +12,10 @@ use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::{AsyncMessage, Client, Connection, Socket};
 use tokio_util::sync::CancellationToken;
 
-use crate::runs::appends::{Appends, Following};
 use crate::db::connect::ConnectOptions;
 use crate::db::error::DatabaseError;
 use crate::db::keys::wake_channel;
+use crate::runs::appends::{Appends, Following};
 
 /// At most one `NOTIFY` in this time per instance: each takes a lock that serialises the commits of the whole cluster.
 const COALESCE: Duration = Duration::from_millis(20);

@@ -20,14 +20,14 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use crate::accounts::audit;
+use crate::cluster::wake::{Wake, WakeBus};
+use crate::control::members;
+use crate::control::projects::{ProjectError, missing_or};
 use crate::db::clock::clock_timestamp;
 use crate::db::error::DatabaseError;
 use crate::db::pool::Pool;
-use crate::control::projects::{ProjectError, missing_or};
 use crate::db::schema::{budgets, child_runs};
-use crate::cluster::wake::{Wake, WakeBus};
-use crate::accounts::audit;
-use crate::control::members;
 
 pub use period::{Period, Resource};
 pub use reserve::{Call, Grant};
@@ -256,7 +256,11 @@ async fn lock(
 }
 
 /// Writes those that are not as they were `before`.
-async fn save(mut conn: &AsyncPgConnection, before: &[LockedBudget], budgets: &[LockedBudget]) -> QueryResult<()> {
+async fn save(
+    mut conn: &AsyncPgConnection,
+    before: &[LockedBudget],
+    budgets: &[LockedBudget],
+) -> QueryResult<()> {
     for (_, budget) in before.iter().zip(budgets).filter(|(before, budget)| before != budget) {
         let Budget { period, period_start, amount, spent, reserved, .. } = budget.budget;
         diesel::update(budgets::table.find(budget.id))
@@ -312,15 +316,15 @@ async fn set(
     let now = this_moment(conn).await?;
     let start = bounds.period.start(now).unwrap_or(now);
     let mut budgets = before.clone();
-    for budget in &mut budgets {
-        let budget = &mut budget.budget;
+    for locked in &mut budgets {
+        let budget = &mut locked.budget;
         budget.turn(now);
         if budget.period != bounds.period {
             (budget.period, budget.period_start, budget.spent) = (bounds.period, start, 0);
         }
         match bounds.amounts.get(&budget.resource) {
             Some(&amount) => budget.amount = amount,
-            None => drop(diesel::delete(budgets::table.find(budget.id)).execute(&mut conn).await?),
+            None => drop(diesel::delete(budgets::table.find(locked.id)).execute(&mut conn).await?),
         }
     }
     save(conn, &before, &budgets).await?;

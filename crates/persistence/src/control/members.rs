@@ -9,10 +9,10 @@ use gathering_domain::{Email, ProjectId, UserId};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::db::error::DatabaseError;
+use crate::accounts::{account, audit};
 use crate::control::projects::{ProjectError, ProjectRefusal, Projects, missing_or, parse_role};
+use crate::db::error::DatabaseError;
 use crate::db::schema::{project_members, projects, users};
-use crate::accounts::{audit, account};
 
 /// A member of a project.
 #[derive(Debug, Clone, PartialEq, Eq)]

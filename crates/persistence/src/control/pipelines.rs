@@ -12,11 +12,11 @@ use gathering_domain::{Digest, PipelineId, ProjectId, UserId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::db::error::{DatabaseError, Refusal, violated};
-use crate::runs::graphs;
-use crate::db::pool::Pool;
 use crate::control::projects::{is_of_accounts, local_projects, parse_role};
+use crate::db::error::{DatabaseError, Refusal, violated};
+use crate::db::pool::Pool;
 use crate::db::schema::{graphs as graphs_table, pipeline_versions, pipelines, project_members, projects};
+use crate::runs::graphs;
 
 pub use change::{ExpectedPipeline, PipelineChange, PipelineDeletion, PipelineUpdate};
 pub use versions::{Definitions, PipelineVersion, VersionsPage};

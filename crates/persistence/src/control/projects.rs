@@ -13,12 +13,12 @@ use gathering_domain::{ProjectId, RunState, UserId};
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::accounts::audit;
+use crate::control::members;
 use crate::db::error::{DatabaseError, Refusal, violated};
 use crate::db::exactly_one::exactly_one;
 use crate::db::pool::Pool;
 use crate::db::schema::{events, project_members, projects, runs};
-use crate::accounts::audit;
-use crate::control::members;
 
 /// How many runs one statement deletes: with what refers to them that takes about a second.
 const RUNS_AT_ONCE: i64 = 5000;

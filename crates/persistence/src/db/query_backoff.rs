@@ -90,7 +90,10 @@ mod tests {
         }
         assert!(backoff.is_due(), "it was slow twice");
         backoff.note(slow);
-        assert!(!backoff.is_due() && backoff.due_in() > LONGEST / 2, "a hundredth of the time, but not for ever");
+        assert!(
+            !backoff.is_due() && backoff.due_in() > LONGEST / 2,
+            "a hundredth of the time, but not for ever"
+        );
         backoff.reset();
         assert!(backoff.is_due());
         let backoff = QueryBackoff::new(Duration::from_secs(3600));

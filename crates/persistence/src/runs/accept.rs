@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 use crate::db::error::{DatabaseError, Refusal, violated};
 use crate::db::exactly_one::exactly_one;
-use crate::runs::row::{Row, RunRow};
-use crate::runs::list::Runs;
 use crate::db::schema::runs;
+use crate::runs::list::Runs;
+use crate::runs::row::{Row, RunRow};
 
 // Written so, and not as pieces of SQL, the statement is prepared once per connection.
 diesel::define_sql_function! {

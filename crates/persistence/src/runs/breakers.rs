@@ -14,12 +14,12 @@ use gathering_dag_engine::{Breaker, BreakerKey, BreakerStore, StoreError};
 use gathering_domain::{CircuitBreaker, RunId};
 use uuid::Uuid;
 
+use crate::cluster::wake::Wake;
 use crate::db::clock::interval;
 use crate::db::error::{DatabaseError, Refusal, violated};
 use crate::db::exactly_one::exactly_one;
-use crate::runs::store::PgRunStore;
 use crate::db::schema::circuit_breakers;
-use crate::cluster::wake::Wake;
+use crate::runs::store::PgRunStore;
 
 /// As many breakers as an instance keeps in memory.
 const MAX_BREAKERS: i64 = 10_000;

@@ -11,21 +11,21 @@ use diesel::sql_types::{
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures::FutureExt;
 use gathering_dag_engine::{
-    ChildKind, ChildRuns, ClaimedRun, MAX_DEPTH, NewChild, Parent, StartChildrenError, StoreError, ChildSummary,
-    Unsuccessful,
+    ChildKind, ChildRuns, ChildSummary, ClaimedRun, MAX_DEPTH, NewChild, Parent, StartChildrenError,
+    StoreError, Unsuccessful,
 };
 use gathering_domain::{Digest, InstanceId, RunId, RunState};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::cluster::wake::Wake;
+use crate::db::error::DatabaseError;
+use crate::db::exactly_one::exactly_one;
+use crate::db::schema::{child_runs, runs};
 use crate::runs::accept::refused;
 use crate::runs::claim::{CLAIM, ClaimedRow, ClaimedSql, push_claimant, repeat_on_fresh_entries};
-use crate::db::error::DatabaseError;
 use crate::runs::graphs;
-use crate::db::exactly_one::exactly_one;
 use crate::runs::store::PgRunStore;
-use crate::db::schema::{child_runs, runs};
-use crate::cluster::wake::Wake;
 
 const MAX_DEPTH_SQL: i32 = MAX_DEPTH.cast_signed();
 
@@ -366,7 +366,11 @@ fn into_summary(counted: Counted) -> Result<ChildSummary, DatabaseError> {
     };
     // Items are started in their order and none is left out, so that the last one says how many there are.
     let n_started = last_item.map_or(0, |item| unsigned(item).saturating_add(1));
-    Ok(ChildSummary { n_started, n_unfinished: u32::try_from(n_unfinished).unwrap_or(u32::MAX), unsuccessful })
+    Ok(ChildSummary {
+        n_started,
+        n_unfinished: u32::try_from(n_unfinished).unwrap_or(u32::MAX),
+        unsuccessful,
+    })
 }
 
 /// PostgreSQL has no unsigned numbers, and nothing counts so far.

@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use self::statements::{Commit, append};
 use crate::db::error::DatabaseError;
-use crate::runs::journal;
 use crate::db::schema::runs;
+use crate::runs::journal;
 
 mod statements;
 

@@ -8,12 +8,12 @@ use diesel_async::RunQueryDsl;
 use gathering_dag_engine::{Decision, Decisions, StoreError};
 use gathering_domain::{NodeId, RunId, UserId};
 
+use crate::cluster::wake::Wake;
 use crate::db::error::{DatabaseError, Refusal, violated};
 use crate::db::exactly_one::exactly_one;
-use crate::runs::store::PgRunStore;
-use crate::runs::list::Runs;
 use crate::db::schema::node_decisions;
-use crate::cluster::wake::Wake;
+use crate::runs::list::Runs;
+use crate::runs::store::PgRunStore;
 
 /// A decision that is to be recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]

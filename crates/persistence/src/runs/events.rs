@@ -9,11 +9,11 @@ use gathering_domain::{ProjectId, UserId};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::cluster::wake::{Wake, WakeBus};
 use crate::db::error::DatabaseError;
 use crate::db::exactly_one::exactly_one;
 use crate::db::pool::Pool;
 use crate::db::schema::{events, project_members, projects};
-use crate::cluster::wake::{Wake, WakeBus};
 
 /// Which events to read; what is absent does not restrict.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use gathering_dag_engine::{JournalEntry, Seq};
 use gathering_domain::RunId;
 
 use crate::db::error::DatabaseError;
+use crate::db::schema::{blobs, run_journal};
 use crate::runs::journal::Row;
 use crate::runs::list::Runs;
-use crate::db::schema::{blobs, run_journal};
 
 /// Some entries of a journal, in order.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,17 +5,17 @@ use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use gathering_dag_engine::{SignalledRun, NewRun};
+use gathering_dag_engine::{NewRun, SignalledRun};
 use gathering_domain::{InstanceId, PipelineId, ProjectId, RunId, RunState, ScheduleId, UserId};
 use uuid::Uuid;
 
-use crate::runs::accept::{Acceptance, RunOrigin, accepted, find_accepted, insert, refused};
+use crate::cluster::wake::{Wake, WakeBus};
+use crate::control::projects::local_projects;
 use crate::db::error::DatabaseError;
 use crate::db::pool::Pool;
-use crate::control::projects::local_projects;
-use crate::runs::row::{Row, RunRow};
 use crate::db::schema::{project_members, runs};
-use crate::cluster::wake::{Wake, WakeBus};
+use crate::runs::accept::{Acceptance, RunOrigin, accepted, find_accepted, insert, refused};
+use crate::runs::row::{Row, RunRow};
 
 /// What became of a request to cancel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -284,6 +284,7 @@ pub(crate) async fn list_signalled(
         .load(&mut conn)
         .await
         .map_err(|error| DatabaseError::query("looking for runs that somebody acted on", error))?;
-    let signalled = |(run, cancel_requested): (Uuid, bool)| SignalledRun { run: run.into(), cancel_requested };
+    let signalled =
+        |(run, cancel_requested): (Uuid, bool)| SignalledRun { run: run.into(), cancel_requested };
     Ok(rows.into_iter().map(signalled).collect())
 }

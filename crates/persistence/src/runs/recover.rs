@@ -14,8 +14,8 @@ use gathering_domain::{InstanceId, RunId, RunState};
 use uuid::Uuid;
 
 use crate::db::error::DatabaseError;
-use crate::db::query_backoff::QueryBackoff;
 use crate::db::pool::Pool;
+use crate::db::query_backoff::QueryBackoff;
 use crate::db::schema::{instances, runs};
 
 diesel::define_sql_function! {

@@ -6,11 +6,11 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use gathering_dag_engine::{NewRun, Record};
 use gathering_domain::RunId;
 
-use crate::runs::accept::{Acceptance, RunOrigin, accepted, find_accepted, insert, refused};
+use crate::cluster::wake::Wake;
 use crate::db::error::DatabaseError;
+use crate::runs::accept::{Acceptance, RunOrigin, accepted, find_accepted, insert, refused};
 use crate::runs::journal::Columns;
 use crate::runs::list::Runs;
-use crate::cluster::wake::Wake;
 
 impl Runs {
     /// As [`Runs::accept`], and the journal of the run begins with these records, in one transaction: it is there

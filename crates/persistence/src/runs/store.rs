@@ -5,18 +5,18 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use gathering_dag_engine::{
-    SignalledRun, Checkpoint, ClaimedRun, JournalEntry, NewRun, Recovered, RunStore, Seq, StoreError,
+    Checkpoint, ClaimedRun, JournalEntry, NewRun, Recovered, RunStore, Seq, SignalledRun, StoreError,
 };
 use gathering_domain::{Digest, InstanceId, RunId};
 use serde_json::Value;
 
-use crate::runs::accept::{Acceptance, RunOrigin};
 use crate::cluster::overdue::end_overdue_instances;
-use crate::db::query_backoff::QueryBackoff;
-use crate::db::pool::Pool;
-use crate::runs::recover::{look_for_dead, release_undriven};
-use crate::runs::list::Runs;
 use crate::cluster::wake::{Wake, WakeBus};
+use crate::db::pool::Pool;
+use crate::db::query_backoff::QueryBackoff;
+use crate::runs::accept::{Acceptance, RunOrigin};
+use crate::runs::list::Runs;
+use crate::runs::recover::{look_for_dead, release_undriven};
 use crate::runs::{claim, commit, graphs, journal, list};
 
 /// [`RunStore`] on PostgreSQL. Cloning is cheap and shares the pool.
@@ -159,7 +159,11 @@ impl RunStore for PgRunStore {
         Ok(wire.carry(claim::next_available_in(conn, &self.polls.queue)).await?)
     }
 
-    async fn list_signalled(&self, owner: InstanceId, driven: &[RunId]) -> Result<Vec<SignalledRun>, StoreError> {
+    async fn list_signalled(
+        &self,
+        owner: InstanceId,
+        driven: &[RunId],
+    ) -> Result<Vec<SignalledRun>, StoreError> {
         let mut own = self.pool.get_for_claims().await?;
         let (conn, wire) = own.parts();
         Ok(wire.carry(list::list_signalled(conn, owner, driven)).await?)

@@ -7,7 +7,7 @@ use gathering_auth::{
     AccountStore as _, AuditFilter, AuditKind, Caller, Credential, Denied, Origin, Role, RoleAtCreation,
     SessionId, TokenId,
 };
-use gathering_dag_engine::{ChildKind, Checkpoint, ChildRuns, NewChild, Parent, Release, RunEnd, RunStore};
+use gathering_dag_engine::{Checkpoint, ChildKind, ChildRuns, NewChild, Parent, Release, RunEnd, RunStore};
 use gathering_domain::{InstanceId, RunEvent, RunId, WaitingFor};
 use gathering_persistence::{
     Amounts, Bounds, Budget, Budgets, Call, Grant, MAX_AMOUNT, Period, PgAccountStore, ProjectError,

@@ -7,8 +7,8 @@ use chrono::{TimeDelta, Utc};
 use diesel_async::SimpleAsyncConnection;
 use gathering_dag_engine::testing::{PortsFixture, child_run_cases};
 use gathering_dag_engine::{
-    ChildKind, Checkpoint, ChildRuns, Claim, MAX_DEPTH, NewChild, Parent, Release, RunEnd, RunError, RunStore,
-    StartChildrenError, StoreError, ChildSummary,
+    Checkpoint, ChildKind, ChildRuns, ChildSummary, Claim, MAX_DEPTH, NewChild, Parent, Release, RunEnd,
+    RunError, RunStore, StartChildrenError, StoreError,
 };
 use gathering_domain::{Digest, InstanceId, RunEvent, RunId, RunState};
 use gathering_persistence::{CancelRequest, RunRow, Runs, WakeBus};
@@ -148,7 +148,10 @@ async fn cancelled_children_end_at_once_or_hear_of_it() {
     world.store.cancel(&parent).await.unwrap();
     assert_eq!(find(&world, done.run).await.state, RunState::Succeeded);
     let heard = world.store.list_signalled(owner, &[driven.run]).await.unwrap();
-    assert!(heard.iter().any(|signalled| signalled.run == driven.run && signalled.cancel_requested), "{heard:?}");
+    assert!(
+        heard.iter().any(|signalled| signalled.run == driven.run && signalled.cancel_requested),
+        "{heard:?}"
+    );
     assert_eq!(find(&world, parent.child(2)).await.state, RunState::Cancelled);
     assert_eq!(world.count("SELECT count(*) FROM events WHERE type = 'run.cancelled'").await, 1);
     assert_eq!(find(&world, other.child(0)).await.cancel_requested_at, None, "another node's");
@@ -174,7 +177,8 @@ async fn nothing_is_started_in_the_name_of_a_run_that_ended_or_is_too_deep() {
     assert!(matches!(refused, Err(StartChildrenError::ParentEnded)), "{refused:?}");
     assert_eq!(world.count("SELECT count(*) FROM runs").await, n_runs);
     let (parent, ..) = driven(&world, owner).await;
-    let refused = world.store.start(&parent, ChildKind::Awaited, children(Digest::of(b"nowhere"), 0..1)).await;
+    let refused =
+        world.store.start(&parent, ChildKind::Awaited, children(Digest::of(b"nowhere"), 0..1)).await;
     assert!(matches!(refused, Err(StartChildrenError::Store(StoreError::Missing { .. }))), "{refused:?}");
 }
 
@@ -201,7 +205,8 @@ async fn a_start_that_meets_the_end_of_the_parent_starts_nothing() {
     );
     ending.batch_execute(&sql).await.unwrap();
     let (store, place) = (world.store.clone(), parent.clone());
-    let starting = tokio::spawn(async move { store.start(&place, ChildKind::Item, children(graph, 0..3)).await });
+    let starting =
+        tokio::spawn(async move { store.start(&place, ChildKind::Item, children(graph, 0..3)).await });
     wait_until("the start waits", async || world.count(N_WAITING).await > 0).await;
     ending.batch_execute("COMMIT").await.unwrap();
     let refused = starting.await.unwrap();
@@ -218,7 +223,8 @@ async fn children_that_the_end_of_the_parent_meets_are_cancelled_with_it() {
     let mut blocker = world.db.connection().await;
     blocker.batch_execute("BEGIN; SELECT FROM graphs FOR UPDATE").await.unwrap();
     let (store, place) = (world.store.clone(), parent.clone());
-    let starting = tokio::spawn(async move { store.start(&place, ChildKind::Item, children(graph, 0..3)).await });
+    let starting =
+        tokio::spawn(async move { store.start(&place, ChildKind::Item, children(graph, 0..3)).await });
     let locked = format!(
         "SELECT count(*) FROM runs WHERE id = '{}' AND xmax <> 0", // `xmax`: who has locked it
         parent.run
@@ -291,5 +297,8 @@ async fn i4_the_end_of_a_child_is_told_to_a_parent_that_is_claimed_meanwhile() {
     holder.batch_execute("COMMIT").await.unwrap();
     ending.await.unwrap().unwrap();
     let signalled = world.store.list_signalled(owner, &[again.claim.run]).await.unwrap();
-    assert!(signalled.iter().any(|signalled| signalled.run == again.claim.run), "nobody is told: {signalled:?}");
+    assert!(
+        signalled.iter().any(|signalled| signalled.run == again.claim.run),
+        "nobody is told: {signalled:?}"
+    );
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::breakers::breaker;
 use crate::common::World;
 use crate::decisions::{decision, somebody};
-use gathering_dag_engine::{ChildKind, BreakerStore, ChildRuns, NewChild, Parent, RunStore};
+use gathering_dag_engine::{BreakerStore, ChildKind, ChildRuns, NewChild, Parent, RunStore};
 use gathering_domain::{CircuitBreaker, RunId};
 use gathering_persistence::{Events, Projects, Runs, WakeBus};
 use serde_json::json;

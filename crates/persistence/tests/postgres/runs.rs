@@ -7,7 +7,7 @@ use crate::common::{World, wait_until};
 use diesel_async::SimpleAsyncConnection;
 use gathering_dag_engine::testing::{StoreFixture, store_cases};
 use gathering_dag_engine::{
-    SignalledRun, Checkpoint, Claim, ClaimedRun, JournalEvent, Record, Release, RunEnd, RunStore, StoreError,
+    Checkpoint, Claim, ClaimedRun, JournalEvent, Record, Release, RunEnd, RunStore, SignalledRun, StoreError,
 };
 use gathering_domain::{Digest, NodeId, RunEvent, RunId, RunState, WaitingFor};
 use gathering_persistence::{

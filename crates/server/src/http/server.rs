@@ -12,16 +12,16 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use utoipa_actix_web::AppExt as _;
 use utoipa_actix_web::service_config::ServiceConfig;
 
+use crate::http::api::{
+    api_keys, audit, auth, budgets, files, health, members, metrics, pipelines, projects, runs, stream,
+    system, users,
+};
 use crate::http::edge::connections::Connections;
 use crate::http::edge::envelope::envelope;
 use crate::http::edge::limits::{Limits, limit};
+use crate::http::edge::openapi;
 use crate::http::edge::problem::Problem;
 use crate::http::state::AppState;
-use crate::http::api::{
-    api_keys, audit, auth, budgets, files, health, members, metrics, pipelines, projects, runs, stream, system,
-    users,
-};
-use crate::http::edge::openapi;
 
 /// A client must have sent a request's head within this.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);

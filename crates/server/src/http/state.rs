@@ -11,10 +11,10 @@ use gathering_tools::Network;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::http::api::metrics::Metrics;
 use crate::http::api::graph_summary::GraphSummary;
-use crate::http::edge::problem::Problem;
+use crate::http::api::metrics::Metrics;
 use crate::http::api::stream::Streams;
+use crate::http::edge::problem::Problem;
 use crate::instance::Identity;
 use crate::workspaces::Workspaces;
 

@@ -1,7 +1,7 @@
 //! `action {action, …}`: one thing done outside, chosen by the word in `action`.
 
 use async_trait::async_trait;
-use gathering_dag_engine::{Attempt, Fields, PollOutcome, NodeFailure, NodeType, Outcome, Shape};
+use gathering_dag_engine::{Attempt, Fields, NodeFailure, NodeType, Outcome, PollOutcome, Shape};
 use gathering_tools::{Outbound, Toolbox};
 use serde_json::Value;
 

@@ -8,7 +8,7 @@ use gathering_agents::{
     StepKey, StepRunner, ToolCall, ToolDescription, ToolResult, Usage, run_agent,
 };
 use gathering_dag_engine::{
-    ActFailed, Attempt, EffectClass, Fields, PollOutcome, NodeFailure, NodeType, Outcome, Shape,
+    ActFailed, Attempt, EffectClass, Fields, NodeFailure, NodeType, Outcome, PollOutcome, Shape,
 };
 use gathering_persistence::{Amounts, Budgets, Resource};
 use gathering_tools::{ToolContext, Toolbox};

@@ -9,7 +9,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use gathering_agents::Usage;
 use gathering_dag_engine::{
-    ActFailed, Attempt, EffectClass, Effects, PollOutcome, NodeFailure, Outcome, StoreError, Wait, retry_while_unavailable,
+    ActFailed, Attempt, EffectClass, Effects, NodeFailure, Outcome, PollOutcome, StoreError, Wait,
+    retry_while_unavailable,
 };
 use gathering_domain::{ProjectId, RunId, WaitingFor};
 use gathering_persistence::{Amounts, Budgets, Call, Grant, MAX_AMOUNT, Resource};
@@ -159,7 +160,8 @@ impl<'a> CallBudget<'a> {
     async fn find_open(&self, key: &str) -> Result<Option<Vec<Resource>>, CallStop> {
         let Some(budgets) = self.budgets else { return Ok(None) };
         let ask = || async {
-            let listed = retry_while_unavailable(|| async { Ok::<_, StoreError>(budgets.list_open(self.run).await?) });
+            let listed =
+                retry_while_unavailable(|| async { Ok::<_, StoreError>(budgets.list_open(self.run).await?) });
             listed.await.map(BTreeSet::from_iter)
         };
         let open = self.open.get_or_try_init(ask).await?;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gathering_dag_engine::{
-    ChildKind, ChildRuns, Decision, Decisions, NewChild, NodeFailure, Parent, StartChildrenError, StoreError,
-    ChildSummary,
+    ChildKind, ChildRuns, ChildSummary, Decision, Decisions, NewChild, NodeFailure, Parent,
+    StartChildrenError, StoreError,
 };
 use gathering_domain::{Digest, NodeId, PipelineId, ProjectId, RunId};
 use gathering_persistence::Budgets;

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use gathering_dag_engine::{Attempt, Fields, PollOutcome, NodeFailure, NodeType, Outcome, Shape};
+use gathering_dag_engine::{Attempt, Fields, NodeFailure, NodeType, Outcome, PollOutcome, Shape};
 use gathering_persistence::Budgets;
 use gathering_tools::{ToolError, Toolbox};
 use serde_json::{Map, Value, json};
 
 use super::budget::{CallBudget, CallStop, cost_of_tool_call};
 use super::{
-    NodeServices, ProjectFiles, act_failed, add_problems_below, failure_of_tool, is_computed_text, tool_context,
+    NodeServices, ProjectFiles, act_failed, add_problems_below, failure_of_tool, is_computed_text,
+    tool_context,
 };
 
 /// The node type `tool`; its output is the tool's.
@@ -111,7 +112,10 @@ mod tests {
         let policy = OutboundPolicy::allowing(["127.0.0.0/8".parse().unwrap()]);
         let outbound = Outbound::new(policy).unwrap();
         let tools = Toolbox::with_builtin(&outbound, BlockingPool::new(1)).unwrap();
-        let services = NodeServices { files: Arc::new(InDirectory(directory.path().to_owned())), ..NodeServices::none() };
+        let services = NodeServices {
+            files: Arc::new(InDirectory(directory.path().to_owned())),
+            ..NodeServices::none()
+        };
         let types = node_types(&outbound, &tools, &Providers::with_scripted(), &services);
         let memory = MemoryStore::new(Arc::new(SystemClock));
         let (engine, service) =

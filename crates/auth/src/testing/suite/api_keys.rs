@@ -9,8 +9,7 @@ use gathering_domain::{ApiKeyId, UserId};
 use super::{LONG, begin, create, digest, end_of, newest_event, origin, set_active, set_role};
 use crate::testing::InspectAccounts;
 use crate::{
-    ApiKey, AuditEvent, AuditKind, KeyStatus, NewApiKey, Role, Scope, Scopes, SessionId, StoreError,
-    TokenId,
+    ApiKey, AuditEvent, AuditKind, KeyStatus, NewApiKey, Role, Scope, Scopes, SessionId, StoreError, TokenId,
 };
 
 fn new_key(user: UserId, secret: &str) -> NewApiKey {

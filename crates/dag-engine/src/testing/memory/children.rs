@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::runs::{Place, StoredRun};
 use super::{MemoryStore, Shared};
 use crate::children::{
-    ChildKind, ChildRuns, MAX_DEPTH, NewChild, Parent, StartChildrenError, ChildSummary, Unsuccessful,
+    ChildKind, ChildRuns, ChildSummary, MAX_DEPTH, NewChild, Parent, StartChildrenError, Unsuccessful,
 };
 use crate::store::{NewRun, RunStore, StoreError};
 

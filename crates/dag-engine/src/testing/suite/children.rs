@@ -10,7 +10,7 @@ use super::ports::{
     PortsFixture, claim_all, claim_child, driven, end, ids, must_commit, new_children, node, park, start,
     told,
 };
-use crate::children::{ChildKind, MAX_DEPTH, Parent, StartChildrenError, ChildSummary};
+use crate::children::{ChildKind, ChildSummary, MAX_DEPTH, Parent, StartChildrenError};
 use crate::store::StoreError;
 
 /// Every case that an implementation of [`crate::ChildRuns`] must pass, each on a fixture of its own.

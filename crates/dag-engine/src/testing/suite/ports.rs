@@ -10,7 +10,7 @@ use super::{StoreFixture, accept, commit};
 use crate::breaker::BreakerStore;
 use crate::children::{ChildKind, ChildRuns, NewChild, Parent};
 use crate::decisions::Decisions;
-use crate::store::{SignalledRun, Checkpoint, Claim, ClaimedRun, Release, RunEnd, RunError};
+use crate::store::{Checkpoint, Claim, ClaimedRun, Release, RunEnd, RunError, SignalledRun};
 
 /// What the cases of the other ports need besides them. All are of the store of [`StoreFixture::store`].
 #[async_trait]

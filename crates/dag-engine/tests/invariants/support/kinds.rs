@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gathering_dag_engine::{
-    Approval, Attempt, ChildKind, ChildRuns, EffectClass, Fields, PollOutcome, MapNode, NewChild, NodeFailure, NodeType,
-    Outcome, Parent, Shape, StartChildrenError, StoreError, Wait, end_earlier_round, poll_only_child,
+    Approval, Attempt, ChildKind, ChildRuns, EffectClass, Fields, MapNode, NewChild, NodeFailure, NodeType,
+    Outcome, Parent, PollOutcome, Shape, StartChildrenError, StoreError, Wait, end_earlier_round,
+    poll_only_child,
 };
 use gathering_domain::{Digest, WaitingFor};
 use serde_json::{Value, json};

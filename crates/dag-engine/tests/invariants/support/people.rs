@@ -71,7 +71,8 @@ impl People {
                     continue;
                 }
                 let runs = store.runs();
-                let signalled = |run: &&StoredRun| run.owner.is_some() && (run.is_signalled || run.cancel_requested);
+                let signalled =
+                    |run: &&StoredRun| run.owner.is_some() && (run.is_signalled || run.cancel_requested);
                 let stands = |run: &StoredRun| (run.new.id, run.epoch, run.cancel_requested);
                 let is_signalled =
                     runs.iter().filter(signalled).fold(false, |new, run| acts.insert(stands(run)) | new);

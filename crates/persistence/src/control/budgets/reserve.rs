@@ -14,7 +14,7 @@ use gathering_domain::{ProjectId, RunId};
 use uuid::Uuid;
 
 use super::wake::wake;
-use super::{LockedBudget, Amounts, Budgets, Resource, Row, find_root, lock, of_project, save, this_moment};
+use super::{Amounts, Budgets, LockedBudget, Resource, Row, find_root, lock, of_project, save, this_moment};
 use crate::db::error::DatabaseError;
 use crate::db::schema::{budget_reservations, budgets};
 
@@ -188,8 +188,7 @@ fn choose(budgets: &[LockedBudget], worst: &Amounts) -> Result<Shares, Shares> {
         };
         // Without a bound of the project there is nothing to pay.
         let Some(project) = of(false) else { continue };
-        match [Some(project), of(true)].into_iter().flatten().find(|budget| budget.budget.free() >= amount)
-        {
+        match [Some(project), of(true)].into_iter().flatten().find(|budget| budget.budget.free() >= amount) {
             Some(budget) => chosen.push((budget.id, amount)),
             None => short.push((project.id, amount)),
         }

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::{Pipeline, Pipelines, Row, insert_version};
 use crate::db::error::DatabaseError;
-use crate::runs::graphs;
 use crate::db::schema::{pipeline_versions, pipelines, runs};
+use crate::runs::graphs;
 
 /// How many ended runs let go of their pipeline in one statement, so that none is ended for taking too long.
 const RUNS_AT_ONCE: i64 = 10_000;

@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::{Pipelines, graph_digest};
 use crate::db::error::DatabaseError;
-use crate::runs::graphs;
 use crate::db::schema::pipeline_versions;
+use crate::runs::graphs;
 
 /// About how many bytes of definitions are read for one page: a definition may have many megabytes.
 const MAX_DEFINITION_BYTES: i64 = 8 * 1024 * 1024;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use gathering_dag_engine::{SignalledRun, ClaimedRun, RunStore as _, Signals};
+use gathering_dag_engine::{ClaimedRun, RunStore as _, SignalledRun, Signals};
 use gathering_domain::RunId;
 use gathering_persistence::Wake;
 
@@ -76,12 +76,7 @@ impl Tree<'_> {
 
     fn signals_of_its_own(&self) -> Signals {
         let shared = self.signals.clone();
-        Signals {
-            drain: shared.drain,
-            release: shared.release,
-            fence: shared.fence,
-            ..Signals::default()
-        }
+        Signals { drain: shared.drain, release: shared.release, fence: shared.fence, ..Signals::default() }
     }
 
     async fn forward_signals(&self, driven: &HashMap<RunId, Signals>) {

@@ -181,8 +181,8 @@ mod tests {
     use actix_web::body::to_bytes;
     use serde_json::json;
 
-    use crate::http::edge::body::read_object;
     use super::*;
+    use crate::http::edge::body::read_object;
 
     async fn pointers(body: &Value) -> Vec<String> {
         let response = read_object::<CreateApiKey>(body).unwrap_err().error_response();

@@ -142,8 +142,8 @@ pub(crate) async fn put(
 mod tests {
     use serde_json::json;
 
-    use crate::http::edge::body::read_object;
     use super::*;
+    use crate::http::edge::body::read_object;
 
     #[test]
     fn what_is_absent_or_null_has_no_bound() {

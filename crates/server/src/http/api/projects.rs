@@ -225,8 +225,8 @@ impl AppState {
 mod tests {
     use serde_json::json;
 
-    use crate::http::edge::body::read_object;
     use super::*;
+    use crate::http::edge::body::read_object;
 
     #[test]
     fn a_project_needs_a_name_on_one_line_and_no_description() {

@@ -15,11 +15,11 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
+use crate::http::api::run_view::{JournalEntryView, NodeRuns, RunView};
 use crate::http::edge::caller::Authenticated;
 use crate::http::edge::page::{self, List, Page};
 use crate::http::edge::problem::{Problem, ProblemView};
 use crate::http::edge::query::Query;
-use crate::http::api::run_view::{JournalEntryView, NodeRuns, RunView};
 use crate::http::state::{AppState, visible_to};
 
 const JOURNAL_PAGE: usize = 5000;

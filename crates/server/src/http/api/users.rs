@@ -97,8 +97,8 @@ pub(crate) async fn change(
 mod tests {
     use serde_json::json;
 
-    use crate::http::edge::body::read_object;
     use super::*;
+    use crate::http::edge::body::read_object;
 
     #[test]
     fn what_is_absent_of_a_change_stays() {

@@ -124,7 +124,7 @@ impl OpenBody {
     ///
     /// # Errors
     /// 400, 408, 413 or 415 for what is not sent as it should be.
-    pub(super) async fn receive(self, limit: usize) -> Result<(Received, bool), Problem> {
+    pub(crate) async fn receive(self, limit: usize) -> Result<(Received, bool), Problem> {
         let format = self.format.map_err(|detail| Problem::new(Kind::UnsupportedMediaType, detail))?;
         let too_large =
             || Problem::new(Kind::TooLarge, format!("the body may have at most {limit} bytes here"));

@@ -185,8 +185,8 @@ mod tests {
     use tokio::net::TcpStream as Client;
     use tokio::sync::watch;
 
-    use crate::http::edge::envelope::envelope;
     use super::*;
+    use crate::http::edge::envelope::envelope;
 
     const LIMIT: Duration = Duration::from_millis(300);
     /// More than anything here may take on a busy machine.

@@ -17,9 +17,9 @@ use actix_web::{Error, web};
 use gathering_auth::Auth;
 use gathering_tools::Network;
 
+use crate::config::RateLimits;
 use crate::http::edge::caller::{bearer, client_of};
 use crate::http::edge::problem::Problem;
-use crate::config::RateLimits;
 use limiters::{Decision, LimitKey, Limiters, Tier};
 
 /// draft-ietf-httpapi-ratelimit-headers: what one has, and what is left of it.

@@ -103,7 +103,7 @@ pub(crate) struct Problem {
     kind: Kind,
     detail: String,
     /// Everything that is wrong with the input.
-    pub(super) errors: Vec<FieldError>,
+    pub(crate) errors: Vec<FieldError>,
     headers: Vec<(HeaderName, String)>,
     cause: Option<Box<dyn Error>>,
 }
@@ -157,7 +157,7 @@ pub(crate) struct ProblemView {
     /// Everything that is wrong with the input.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
-    errors: Vec<FieldError>,
+    pub(crate) errors: Vec<FieldError>,
 }
 
 impl Problem {

@@ -12,9 +12,9 @@ use futures::Stream;
 use futures::stream::unfold;
 use gathering_tools::{OpenFile, WorkspaceError, WorkspacePath};
 
+use super::tag_of;
 use crate::http::edge::conditions::{is_known, matches};
 use crate::http::edge::problem::{Kind, Problem};
-use super::tag_of;
 
 /// How much of a file is in memory for each download: 256 KiB.
 const PIECE: usize = 256 * 1024;

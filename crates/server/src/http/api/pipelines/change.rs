@@ -9,12 +9,12 @@ use gathering_persistence::{ExpectedPipeline, PipelineChange, PipelineDeletion, 
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::{MAX_DESCRIPTION, MAX_NAME, PipelineView, body_of_pipeline, shown};
 use crate::http::edge::body::{Body, FromFields, LARGE, line, prose, read_object};
 use crate::http::edge::caller::Authenticated;
 use crate::http::edge::conditions::Expected;
 use crate::http::edge::problem::{Kind, Problem, ProblemView};
 use crate::http::state::AppState;
-use super::{MAX_DESCRIPTION, MAX_NAME, PipelineView, body_of_pipeline, shown};
 
 /// What to change of a pipeline; what is absent stays.
 #[derive(Debug, ToSchema)]

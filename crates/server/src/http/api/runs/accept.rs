@@ -7,9 +7,9 @@ use gathering_domain::{Digest, ProjectId, RunId};
 use gathering_persistence::{Acceptance, RunOrigin, RunRow};
 use serde_json::Value;
 
+use crate::http::api::run_view::RunView;
 use crate::http::edge::body::{FromFields, Received, read_object};
 use crate::http::edge::problem::{Kind, Problem};
-use crate::http::api::run_view::RunView;
 use crate::http::state::AppState;
 
 const MAX_KEY_LEN: usize = 255;

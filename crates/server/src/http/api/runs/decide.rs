@@ -8,11 +8,11 @@ use gathering_persistence::{Decided, NewDecision};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::fold;
+use crate::http::api::run_view::RunView;
 use crate::http::edge::body::{Body, FromFields, SMALL, prose};
 use crate::http::edge::problem::{Problem, ProblemView};
-use crate::http::api::run_view::RunView;
 use crate::http::state::AppState;
-use super::fold;
 
 const MAX_COMMENT: usize = 10_000;
 
@@ -91,8 +91,8 @@ pub(crate) async fn decide(
 mod tests {
     use serde_json::json;
 
-    use crate::http::edge::body::read_object;
     use super::*;
+    use crate::http::edge::body::read_object;
 
     #[test]
     fn a_decision_says_yes_or_no_and_maybe_why() {

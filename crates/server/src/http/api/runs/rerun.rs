@@ -8,13 +8,13 @@ use gathering_persistence::{RunOrigin, RunRow};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::http::edge::body::{Body, FromFields, LARGE};
-use crate::http::edge::problem::{Problem, ProblemView};
-use crate::http::api::run_view::RunView;
-use crate::http::state::AppState;
 use super::accept::{Planned, accept};
 use super::load_journal;
 use super::start::run_input;
+use crate::http::api::run_view::RunView;
+use crate::http::edge::body::{Body, FromFields, LARGE};
+use crate::http::edge::problem::{Problem, ProblemView};
+use crate::http::state::AppState;
 
 /// From where a run is taken up again.
 #[derive(ToSchema)]
@@ -133,8 +133,8 @@ async fn standing(state: &AppState, old: &RunRow, from: RerunFrom) -> Result<Vec
 
 #[cfg(test)]
 mod tests {
-    use crate::http::edge::body::read_object;
     use super::*;
+    use crate::http::edge::body::read_object;
 
     #[test]
     fn a_run_is_taken_up_at_its_start_at_what_failed_or_at_a_node() {

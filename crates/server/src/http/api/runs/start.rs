@@ -9,12 +9,12 @@ use gathering_persistence::{PipelineSeen, RunOrigin};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use super::accept::{Planned, accept};
+use crate::http::api::run_view::RunView;
 use crate::http::edge::body::{Body, FromFields, LARGE};
 use crate::http::edge::page;
 use crate::http::edge::problem::{Problem, ProblemView};
-use crate::http::api::run_view::RunView;
 use crate::http::state::AppState;
-use super::accept::{Planned, accept};
 
 const DEFAULT_PRIORITY: i32 = 5;
 
@@ -123,9 +123,9 @@ async fn plan(
 
 #[cfg(test)]
 mod tests {
-    use crate::http::edge::body::read_object;
     use super::super::rerun::Rerun;
     use super::*;
+    use crate::http::edge::body::read_object;
 
     #[test]
     fn an_input_that_could_not_be_read_again_is_refused_at_its_place() {

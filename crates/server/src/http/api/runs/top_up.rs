@@ -7,10 +7,10 @@ use gathering_domain::{Pointer, Problems};
 use gathering_persistence::{Amounts, Resource, TopUp};
 use utoipa::ToSchema;
 
-use crate::http::edge::body::{Body, FromFields, SMALL};
 use crate::http::api::budgets::amounts;
-use crate::http::edge::problem::{Problem, ProblemView};
 use crate::http::api::run_view::RunView;
+use crate::http::edge::body::{Body, FromFields, SMALL};
+use crate::http::edge::problem::{Problem, ProblemView};
 use crate::http::state::AppState;
 
 /// What to add to what a run and all runs of its tree may use up.
@@ -74,8 +74,8 @@ pub(crate) async fn top_up(
 mod tests {
     use serde_json::json;
 
-    use crate::http::edge::body::read_object;
     use super::*;
+    use crate::http::edge::body::read_object;
 
     #[test]
     fn something_is_added_and_nothing_is_taken_away() {

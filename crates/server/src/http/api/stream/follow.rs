@@ -14,10 +14,10 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::http::edge::problem::Problem;
-use crate::http::api::run_view::{JournalEntryView, RunView};
-use crate::http::state::AppState;
 use super::Room;
+use crate::http::api::run_view::{JournalEntryView, RunView};
+use crate::http::edge::problem::Problem;
+use crate::http::state::AppState;
 
 /// How many entries are read, and held, at a time.
 const PAGE: usize = 50;
