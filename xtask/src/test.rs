@@ -24,8 +24,8 @@ const FORGOTTEN: &[&str] = &[
 
 /// Runs `cargo test` with `arguments`, over the whole workspace unless they choose packages.
 ///
-/// The database is stopped and deleted however the tests end. The server is built in release first, as the end-to-end
-/// tests start it many times.
+/// The database is stopped and deleted however the tests end. The server is built first, without
+/// optimisation; with `GATHERING_TEST_RELEASE` in the environment as it is released.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     process::catch_interrupts()?;
     let mut phases = Phases::default();
@@ -47,7 +47,10 @@ fn build_and_test(
     phases: &mut Phases,
 ) -> Result<()> {
     if needs_server(arguments) {
-        let mut build = workspace.cargo(&["build", "--release", "--package", "gathering-server"]);
+        let mut build = workspace.cargo(&["build", "--package", "gathering-server"]);
+        if is_release() {
+            build.arg("--release");
+        }
         phases.time("build the server", || process::run(&mut build))?;
     }
     let selection: &[&str] =
@@ -58,8 +61,13 @@ fn build_and_test(
         tests.env_remove(variable);
     }
     tests.env("GATHERING_TEST_DATABASE_URL", cluster.url(DATABASE));
-    tests.env("GATHERING_TEST_BINARY", workspace.server("release"));
+    tests.env("GATHERING_TEST_BINARY", workspace.server(if is_release() { "release" } else { "debug" }));
     phases.time("build and run the tests", || process::run(&mut tests))
+}
+
+/// Whether the end-to-end tests start the server as it is released. Building that takes minutes.
+fn is_release() -> bool {
+    std::env::var_os("GATHERING_TEST_RELEASE").is_some()
 }
 
 /// The packages that cargo's arguments choose; empty for all.
