@@ -69,7 +69,7 @@ async fn uptime_check_tries_again_while_the_page_stumbles() -> Result<()> {
     let ended = run(&database, &[&example("uptime-check.yaml")?, "--input", &input.to_string()]).await?;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let output: Value = serde_json::from_str(&ended.stdout)?;
-    assert_eq!(output, json!({"up": true, "status": 200, "reason": "", "told": false}));
+    assert_eq!(output, json!({"up": true, "status": 200, "reason": "", "notified": false}));
     let keys: Vec<_> =
         peer.requests().iter().map(|request| request.idempotency_key().map(str::to_owned)).collect();
     assert_eq!(keys.len(), 3, "two failures, one success, and nobody told");
@@ -89,7 +89,7 @@ async fn uptime_check_tells_the_webhook_when_the_page_is_down() -> Result<()> {
     let ended = run(&database, &[&example("uptime-check.yaml")?, "--input", &input.to_string()]).await?;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let output: Value = serde_json::from_str(&ended.stdout)?;
-    assert_eq!((&output["up"], &output["told"]), (&json!(false), &json!(true)), "{output}");
+    assert_eq!((&output["up"], &output["notified"]), (&json!(false), &json!(true)), "{output}");
     assert!(output["reason"].as_str().is_some_and(|reason| reason.contains("404")), "{output}");
     assert_eq!(peer.requests_to("/page").len(), 1, "404 is an answer for good");
     let told = peer.requests_to("/hook");

@@ -101,7 +101,7 @@ async fn course(stand: &Stand, graph: Digest, pace: Pace, handle: &RunnerHandle)
         {
             reader.batch_execute("COMMIT").await?;
             course.n_read_beside = n_accepted;
-            eprintln!("{} s: the reader lets go of its snapshot", at.as_secs());
+            eprintln!("{} s: the reader ends its snapshot", at.as_secs());
         }
         if at >= next_look || at == whole {
             let is_told = at >= next_word;
@@ -217,6 +217,6 @@ fn tell(course: &Course, pace: Pace, report: &mut Report) -> Result<()> {
     report.add("a claim in the last third, p50", course.claim(whole * 2 / 3, whole)?, first);
     let before = course.claim(whole / 3, whole / 2)?;
     let first = ("in the first sixth", course.claim(zero, whole / 6)?);
-    report.add("a claim in the sixth before the reader lets go, p50", before, first);
+    report.add("a claim in the sixth before the reader ends, p50", before, first);
     Ok(())
 }

@@ -118,7 +118,7 @@ fn flood(stand: &Stand, report: &mut Report) -> Result<()> {
     for (name, q) in [("p50", 0.5), ("p99", 0.99)] {
         let at = |times: &[Duration]| quantile(times, q).map(Time).context("nothing was measured");
         let what = format!("`GET /auth/me` while {N_FLOOD} clients log in, {name}");
-        report.add(what, at(&during)?, ("the same while nobody does", at(&before)?));
+        report.add(what, at(&during)?, ("the same without logins", at(&before)?));
     }
     let n_succeeded: u32 = flooded.iter().map(|client| client.n_succeeded).sum();
     let n_refused: u32 = flooded.iter().map(|client| client.n_refused).sum();

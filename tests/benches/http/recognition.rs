@@ -49,11 +49,11 @@ fn shares(stand: &Stand, token: &str, n_rounds: usize, report: &mut Report) -> R
     report.add(
         "`GET /auth/me` on one connection, p50",
         me,
-        ("`GET /health/live`, which recognises nobody", live),
+        ("`GET /health/live`, which does not authenticate", live),
     );
     report.add("verifying an access token", p50(&verifications(&tokens, token)?)?, whole);
-    report.add("asking how its session stands", status, whole);
-    report.add("asking how its session stands", status, ("`SELECT 1`", select));
+    report.add("checking the token's session", status, whole);
+    report.add("checking the token's session", status, ("`SELECT 1`", select));
     Ok(())
 }
 
