@@ -8,7 +8,7 @@
 //! repeat work, so every iteration of one pays a step into [`MAX_STEPS`]; and what reads, copies or makes much pays its
 //! bytes into [`MAX_WORK`] before it does.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::sync::{Arc, LazyLock};
 
@@ -223,6 +223,9 @@ impl Expression {
             return Err(error(spent.to_owned()));
         }
         let value = value.map_err(|failure| error(describe(&failure)))?;
+        if let Some(key) = repeated_key(&value) {
+            return Err(error(format!("two keys of a map are both written `{key}` in JSON")));
+        }
         let mut json = value.json().map_err(|failure| error(failure.to_string()))?;
         // A map of the interpreter has no order of its own; sorted keys make equal values equal texts.
         json.sort_all_objects();
@@ -264,11 +267,51 @@ impl Scope for Nothing {
     }
 }
 
+/// A key that would stand twice in an object of JSON, whose keys are all text: one of the two values would be lost.
+fn repeated_key(value: &CelValue) -> Option<String> {
+    match value {
+        CelValue::List(items) => items.iter().find_map(repeated_key),
+        CelValue::Map(map) => {
+            let is_text = |key: &&Key| matches!(key, Key::String(_));
+            let others = map.map.keys().filter(|key| !is_text(key)).map(Key::to_string);
+            let texts: HashSet<String> = others.collect();
+            let mut repeated: Vec<String> = map
+                .map
+                .keys()
+                .filter(is_text)
+                .map(Key::to_string)
+                .filter(|key| texts.contains(key))
+                .collect();
+            repeated.sort_unstable();
+            repeated.into_iter().next().or_else(|| map.map.values().find_map(repeated_key))
+        }
+        _ => None,
+    }
+}
+
+/// The reason, without the values that some errors write out: they may be large, and maps have no order there.
 fn describe(error: &ExecutionError) -> String {
     match error {
         ExecutionError::NoSuchKey(key) => format!("there is no `{key}`"),
+        ExecutionError::UnsupportedKeyType(key) => {
+            format!("a value of type {} cannot be a key", key.type_of())
+        }
+        ExecutionError::ValuesNotComparable(left, right) => {
+            format!("values of types {} and {} cannot be compared", left.type_of(), right.type_of())
+        }
+        ExecutionError::UnsupportedBinaryOperator(operator, left, right) => {
+            format!("`{operator}` does not take {} and {}", left.type_of(), right.type_of())
+        }
+        ExecutionError::UnsupportedIndex(index, value) => {
+            format!("a value of type {} has no index of type {}", value.type_of(), index.type_of())
+        }
+        ExecutionError::UnsupportedTargetType { target } => {
+            format!("a value of type {} is not accepted", target.type_of())
+        }
+        ExecutionError::NotSupportedAsMethod { method, target } => {
+            format!("`{method}` is not a method of a value of type {}", target.type_of())
+        }
         other => {
-            // Some write out the values that they are about.
             let mut reason = Reason(String::new());
             if write!(reason, "{other}").is_err() {
                 reason.0.push('…');

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use cel::common::ast::{CallExpr, Expr, IdedExpr};
-use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelMap, CelOptional, CelString};
-use cel::common::value::CowVal;
+use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelOptional, CelString};
+use cel::common::value::{CowVal, Val};
 use cel::{Context, DeclarationError, ExecutionError, FunctionContext, Value as CelValue};
 
 use super::budget::Budget;
@@ -21,6 +21,8 @@ pub(super) const READ: &str = "@read";
 pub(super) const OPTIONAL: &str = "@optional";
 /// `@index(x)`: `x`, once it was paid for; a fraction is refused, or the interpreter's error would copy the list.
 pub(super) const INDEX: &str = "@index";
+/// `@keys(x)`: as [`READ`]; a map becomes the list of its keys, in the order of [`keys_in_order`].
+pub(super) const KEYS: &str = "@keys";
 /// `@container(x)`: `x`, once what looking through it costs was paid for.
 pub(super) const CONTAINER: &str = "@container";
 
@@ -98,6 +100,14 @@ fn payment(name: &str) -> for<'b, 'v> fn(Args<'b, 'v>, &Budget) -> Called<'b, 'v
             budget.read(value.as_ref())?;
             Ok(value)
         },
+        KEYS => |args, budget| {
+            let [value] = taken(args)?;
+            budget.read(value.as_ref())?;
+            Ok(match value.downcast_ref::<CelMap<'_>>() {
+                Some(map) => CowVal::owned(CelList::from(keys_in_order(map))),
+                None => value,
+            })
+        },
         CONTAINER => |args, budget| {
             let [value] = taken(args)?;
             // A key is found without looking at the others.
@@ -112,6 +122,20 @@ fn payment(name: &str) -> for<'b, 'v> fn(Args<'b, 'v>, &Budget) -> Called<'b, 'v
             Ok(value)
         },
     }
+}
+
+/// The keys of a map: numbers by their value, then `false` and `true`, then texts by their characters.
+///
+/// The interpreter's maps are hash maps. They iterate in another order each time, and do not know the order in which the
+/// document wrote their keys.
+fn keys_in_order<'v>(map: &CelMap<'v>) -> Vec<Box<dyn Val + 'v>> {
+    let mut keys: Vec<_> = map.inner().keys().collect();
+    keys.sort_unstable_by_key(|&key| match key {
+        CelMapKey::Int(number) => (i128::from(*number.inner()), key),
+        CelMapKey::UInt(number) => (i128::from(*number.inner()), key),
+        CelMapKey::Bool(_) | CelMapKey::String(_) => (i128::MAX, key),
+    });
+    keys.into_iter().map(|key| key.inner().clone_as_boxed()).collect()
 }
 
 fn taken<'b, 'v, const N: usize>(args: Args<'b, 'v>) -> Result<[CowVal<'b, 'v>; N], ExecutionError> {

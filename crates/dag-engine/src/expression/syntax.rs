@@ -8,7 +8,7 @@ use cel::common::ast::{
     CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SelectExpr, operators,
 };
 
-use super::metered::{CONTAINER, INDEX, OPTIONAL, READ, STEP, metered};
+use super::metered::{CONTAINER, INDEX, KEYS, OPTIONAL, READ, STEP, metered};
 use super::shape::{appended, count, is_comparison, is_plain, is_small};
 use super::{ENVIRONMENT, IN_SCOPE};
 
@@ -149,7 +149,8 @@ impl Walk {
                 {
                     self.pay(target, READ);
                 }
-                call.args.iter_mut().for_each(|argument| self.pay(argument, READ));
+                let read = if iterates(&full) { KEYS } else { READ };
+                call.args.iter_mut().for_each(|argument| self.pay(argument, read));
             }
         }
     }
@@ -157,8 +158,8 @@ impl Walk {
     fn comprehension(&mut self, comprehension: &mut ComprehensionExpr, local: &mut Vec<String>) {
         self.uses.repeats = true;
         self.visit(&mut comprehension.iter_range, local);
-        // Each pass over a list copies its elements.
-        self.pay(&mut comprehension.iter_range, READ);
+        // Each pass over a list copies its elements; one over a map is over its keys.
+        self.pay(&mut comprehension.iter_range, KEYS);
         self.visit(&mut comprehension.accu_init, local);
         self.pay(&mut comprehension.accu_init, READ);
         let outer = local.len();
@@ -267,6 +268,11 @@ impl Walk {
             self.problems.push(format!("there is no function `{name}`"));
         }
     }
+}
+
+/// Whether a function or operator goes through the keys of a map that it is given, where a list is usual.
+fn iterates(name: &str) -> bool {
+    matches!(name, operators::ADD | "math.greatest" | "math.least")
 }
 
 /// Whether it is the variable `run`.

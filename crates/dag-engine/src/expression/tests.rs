@@ -1,7 +1,10 @@
 //! What expressions give, and what they may not cost.
 
+mod maps;
+
 use super::*;
-use serde_json::json;
+use proptest::prelude::*;
+use serde_json::{Map, json};
 
 /// A scope out of literals.
 pub(crate) struct Fixed {

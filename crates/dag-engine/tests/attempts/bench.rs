@@ -46,9 +46,13 @@ impl Bench {
     }
 
     pub async fn accept(&self, definition: Value) -> RunId {
+        self.accept_with(definition, json!({})).await
+    }
+
+    pub async fn accept_with(&self, definition: Value, input: Value) -> RunId {
         let graph = Digest::of_json(&definition);
         RunStore::ensure_graph(&self.store, graph, &definition).await.unwrap();
-        let (id, project, input) = (RunId::new(), ProjectId::new(), json!({}));
+        let (id, project) = (RunId::new(), ProjectId::new());
         let new = NewRun { id, project, graph, input, priority: 5, available_at: None, timeout: None };
         self.store.enqueue(new).await.unwrap();
         id

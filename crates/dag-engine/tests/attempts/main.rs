@@ -7,4 +7,5 @@ mod budgets;
 mod fencing;
 mod ledger;
 mod limits;
+mod maps;
 mod reruns;

@@ -5,6 +5,9 @@ use std::collections::HashMap;
 use gathering_dag_engine::{EffectClass, NodeState};
 use serde_json::{Value, json};
 
+/// True of the input; it would be of every fourth evaluation only, if keys came in no order.
+const FIRST_KEY_IS_A: &str = "input.m.map(k, k)[0] == 'a'";
+
 /// One graph, how its nodes behave, and what people do meanwhile.
 #[derive(Debug, Clone)]
 pub struct Case {
@@ -199,7 +202,8 @@ impl Case {
                 let mut value =
                     json!({"from": format!("n{}", edge.from), "to": format!("n{}", edge.to), "on": edge.on});
                 if let Some(when) = edge.when {
-                    value["when"] = json!(if when { "input.yes" } else { "!input.yes" });
+                    value["when"] =
+                        json!(if when { FIRST_KEY_IS_A.to_owned() } else { format!("!({FIRST_KEY_IS_A})") });
                 }
                 value
             })
@@ -213,7 +217,7 @@ impl Case {
 
     /// What the runs are started with.
     pub fn input() -> Value {
-        json!({"yes": true})
+        json!({"yes": true, "m": {"d": 1, "c": 2, "b": 3, "a": 4}})
     }
 
     /// The state of every node if the run succeeds; absent if it must fail. `otherwise` are nodes that failed for good
@@ -270,10 +274,12 @@ impl CaseNode {
             }
             Kind::Call { depth } => ("call", self.call(depth, json!(self.fails))),
             Kind::Map { n_items, max_concurrency } => {
-                let fails = |item| u32::from(self.fails > 0 && item + 1 == n_items);
-                let items: Vec<u32> = (0..n_items).map(fails).collect();
+                // A map whose keys are not in their order; its values are in that of the keys.
+                let entry = |item| format!("'i{item}': {}", self.item(item));
+                let entries: Vec<String> = (0..n_items).rev().map(entry).collect();
+                let map = format!("{{{}}}", entries.join(", "));
                 let graph = self.child_graph("work", self.work(json!("${{ item }}"), true));
-                let items = format!("{items:?}");
+                let items = format!("{map}.map(k, {map}[k])");
                 ("each", json!({"items": items, "max_concurrency": max_concurrency, "graph": graph}))
             }
         };
@@ -296,6 +302,14 @@ impl CaseNode {
             node["circuit_breaker"] = json!({"failure_threshold": threshold, "reset_seconds": reset_seconds});
         }
         node
+    }
+
+    /// An item of its list: how often its run fails.
+    pub fn item(&self, item: u32) -> u32 {
+        match self.kind {
+            Kind::Map { n_items, .. } => u32::from(self.fails > 0 && item + 1 == n_items),
+            _ => 0,
+        }
     }
 
     fn work(&self, fails: Value, result: bool) -> Value {

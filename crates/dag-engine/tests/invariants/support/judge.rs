@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use gathering_dag_engine::testing::StoredRun;
 use gathering_dag_engine::{JournalEntry, JournalEvent, NodeRun, NodeState};
 use gathering_domain::{NodeId, RunId, RunState};
+use serde_json::json;
 
+use super::case::Kind;
 use super::witness::index_of;
 use super::world::World;
 
@@ -104,6 +106,11 @@ impl World {
             let n_items = items.len() as u32;
             assert_eq!(items, (0..n_items).collect::<Vec<_>>(), "{id}: each is started once, in order");
             assert!(n_items <= spec.n_children(), "{id} started {n_items}");
+            if matches!(spec.kind, Kind::Map { .. }) {
+                let given: Vec<_> = children.iter().map(|child| child.new.input["item"].clone()).collect();
+                let expected: Vec<_> = (0..n_items).map(|item| json!(spec.item(item))).collect();
+                assert_eq!(given, expected, "{id}: each item of the list once");
+            }
         }
         if node.state == NodeState::Succeeded {
             let last = rounds.remove(&node.failures).unwrap_or_default();
