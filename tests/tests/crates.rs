@@ -9,7 +9,7 @@ use gathering_e2e::workspace_root;
 use serde_json::Value;
 
 /// Those that build and pass their tests without a database and without a web server.
-const FREE: [&str; 8] = [
+const FREE: [&str; 9] = [
     "gathering-domain",
     "gathering-cache",
     "gathering-dag-engine",
@@ -18,19 +18,21 @@ const FREE: [&str; 8] = [
     "gathering-tools",
     "gathering-events",
     "gathering-agents",
+    "gathering-nodes",
 ];
 
 const HEAVY: [&str; 6] =
     ["diesel", "diesel-async", "diesel_migrations", "tokio-postgres", "actix-web", "gathering-postgres"];
 
 /// Which crates of the workspace a crate may depend on; what is not named here may depend on none.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("gathering-dag-engine", &["gathering-domain"]),
     ("gathering-scheduler", &["gathering-domain"]),
     ("gathering-auth", &["gathering-domain", "gathering-cache"]),
     ("gathering-tools", &["gathering-domain", "gathering-cache"]),
     ("gathering-events", &["gathering-domain"]),
     ("gathering-agents", &["gathering-domain", "gathering-tools"]),
+    ("gathering-nodes", &["gathering-domain", "gathering-dag-engine", "gathering-tools", "gathering-agents"]),
     (
         "gathering-persistence",
         &[
@@ -54,6 +56,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
             "gathering-tools",
             "gathering-events",
             "gathering-agents",
+            "gathering-nodes",
             "gathering-postgres",
             "gathering-persistence",
         ],

@@ -29,6 +29,7 @@ const FORBIDDEN_EDGES: &[(&str, &[&str])] = &[
     ("gathering-tools", WITHOUT_DATABASE),
     ("gathering-events", WITHOUT_DATABASE),
     ("gathering-agents", WITHOUT_DATABASE),
+    ("gathering-nodes", WITHOUT_DATABASE),
     ("gathering-persistence", &["actix-web"]),
     ("gathering-postgres", &["diesel", "tokio-postgres", "actix-web"]),
 ];

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod breaker;
+mod budget_ledger;
 mod checkpointer;
 mod children;
 mod clock;
@@ -26,6 +27,7 @@ pub mod testing;
 mod values;
 
 pub use breaker::{Breaker, BreakerKey, BreakerStore, Breakers};
+pub use budget_ledger::{BudgetLedger, Call, Grant};
 pub use children::{
     ChildKind, ChildRuns, ChildSummary, MAX_DEPTH, NewChild, Parent, StartChildrenError, Unsuccessful,
     end_earlier_round, poll_only_child, retry_while_unavailable,

@@ -1,20 +1,24 @@
 #![doc = include_str!("../README.md")]
 
+mod budget;
 mod definition;
 mod digest;
 mod effect;
 mod email;
+mod error_chain;
 mod ids;
 mod pointer;
 mod problem;
 mod run_state;
 
+pub use budget::{Amounts, MAX_AMOUNT, Period, Resource};
 pub use definition::{
     CircuitBreaker, DEFAULT_MAX_CONCURRENCY, Definition, Edge, EdgeOn, Join, Node, RetryPolicy,
 };
 pub use digest::Digest;
 pub use effect::EffectClass;
 pub use email::{Email, InvalidEmail};
+pub use error_chain::with_causes;
 pub use ids::{
     AgentId, ApiKeyId, AuditEventId, InstanceId, InvalidId, NodeId, PipelineId, ProjectId, RequestId, RunId,
     ScheduleId, SessionId, TaskId, TokenId, UserId,

@@ -16,9 +16,7 @@ pub use cluster::instances::{InstanceRow, MAX_RUNS_LISTED, list_instances};
 pub use cluster::liveness::{InstanceInfo, Liveness};
 pub use cluster::overdue::end_overdue_instances;
 pub use cluster::wake::{Wake, WakeBus};
-pub use control::budgets::{
-    Amounts, Bounds, Budget, Budgets, Call, Grant, MAX_AMOUNT, Period, Resource, TopUp,
-};
+pub use control::budgets::{Bounds, Budget, Budgets, TopUp};
 pub use control::members::{MemberPut, Membership};
 pub use control::pipelines::{
     Definitions, ExpectedPipeline, NewPipeline, Pipeline, PipelineChange, PipelineDeletion, PipelineSeen,

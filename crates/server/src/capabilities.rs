@@ -5,10 +5,10 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use gathering_agents::{OpenAiCompatible, Providers};
 use gathering_dag_engine::NodeTypes;
+use gathering_nodes::{NodeServices, node_types};
 use gathering_tools::{BlockingPool, Outbound, OutboundPolicy, Toolbox};
 
 use crate::config::Config;
-use crate::nodes::{NodeServices, node_types};
 
 /// Pieces of blocking work, such as file operations, that run at once.
 const MAX_BLOCKING: usize = 32;

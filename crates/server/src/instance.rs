@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use gathering_dag_engine::{Breakers, Engine, EngineSettings, RunnerHandle, RunnerSettings, SystemClock};
 use gathering_domain::InstanceId;
+use gathering_nodes::NodeServices;
 use gathering_persistence::{
     Budgets, InstanceInfo, Liveness, PgRunStore, Pipelines, Pool, Runs, Wake, WakeBus, clear_expired,
     ensure_journal_partitions,
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::capabilities::Capabilities;
 use crate::config::Config;
 use crate::database::Database;
-use crate::nodes::NodeServices;
+use crate::project_pipelines::StoredPipelines;
 use crate::workspaces::Workspaces;
 use lifecycle::InstanceLifecycle;
 use task::Task;
@@ -101,10 +102,10 @@ impl Instance {
         let budgets = Budgets::new(db.pool.clone(), wakes.clone());
         let node_services = NodeServices {
             files: Arc::new(workspaces.clone()),
-            pipelines: Arc::new(Pipelines::new(db.pool.clone())),
+            pipelines: Arc::new(StoredPipelines(Pipelines::new(db.pool.clone()))),
             children: Arc::clone(&store) as _,
             decisions: Arc::clone(&store) as _,
-            budgets: Some(budgets.clone()),
+            budgets: Some(Arc::new(budgets.clone())),
         };
         let types = capabilities.node_types(&node_services);
         let breakers = Breakers::new(Arc::clone(&store) as _, Arc::new(SystemClock));

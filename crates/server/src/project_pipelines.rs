@@ -4,25 +4,27 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gathering_dag_engine::NodeFailure;
-use gathering_domain::{PipelineId, ProjectId};
+use gathering_domain::{PipelineId, ProjectId, with_causes};
+use gathering_nodes::{PipelineToRun, ProjectPipelines};
 use gathering_persistence::{DatabaseError, Pipelines};
 
-use crate::nodes::{PipelineToRun, ProjectPipelines, with_causes};
+/// The stored pipelines as nodes find them.
+pub(crate) struct StoredPipelines(pub(crate) Pipelines);
 
 #[async_trait]
-impl ProjectPipelines for Pipelines {
+impl ProjectPipelines for StoredPipelines {
     async fn find(&self, project: ProjectId, pipeline: PipelineId) -> Result<PipelineToRun, NodeFailure> {
         let missing = || {
             let message = format!("there is no pipeline {pipeline} in this project");
             NodeFailure::permanent("no_pipeline", message)
         };
-        let found = Pipelines::find(self, pipeline).await.map_err(away)?;
+        let found = self.0.find(pipeline).await.map_err(away)?;
         let found = found.filter(|found| found.project == project).ok_or_else(missing)?;
         if !found.enabled {
             let message = format!("pipeline {pipeline} is disabled");
             return Err(NodeFailure::permanent("pipeline_disabled", message));
         }
-        let (graph, definition) = match self.load_definition(pipeline, found.version).await {
+        let (graph, definition) = match self.0.load_definition(pipeline, found.version).await {
             Ok(loaded) => loaded,
             // It was deleted meanwhile.
             Err(DatabaseError::Missing { .. }) => return Err(missing()),

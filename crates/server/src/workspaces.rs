@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use gathering_cache::BoundedCache;
 use gathering_dag_engine::NodeFailure;
-use gathering_domain::ProjectId;
+use gathering_domain::{ProjectId, with_causes};
+use gathering_nodes::ProjectFiles;
 use gathering_persistence::{DatabaseError, Pool, Projects};
 use gathering_tools::{BlockingPool, DirectoryCache, Workspace, WorkspaceError, WorkspacePath};
 
 use crate::config::Config;
-use crate::nodes::ProjectFiles;
 
 /// The workspaces of all projects. Cloning is cheap and shares the open ones.
 #[derive(Clone)]
@@ -130,7 +130,7 @@ async fn closed_part(root: &Path, data_dir: &Path) -> Option<WorkspacePath> {
 impl ProjectFiles for Workspaces {
     async fn open(&self, project: ProjectId) -> Result<Workspace, NodeFailure> {
         Workspaces::open(self, project).await.map_err(|error| {
-            let message = crate::nodes::with_causes(&error);
+            let message = with_causes(&error);
             match error {
                 OpenWorkspaceError::Database(_) => NodeFailure::retryable("unavailable", message),
                 OpenWorkspaceError::NoProject(_) | OpenWorkspaceError::Workspace { .. } => {

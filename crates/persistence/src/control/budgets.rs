@@ -4,18 +4,16 @@
 //! calls at the same time each sees what the others reserved, and what is spent and reserved together never exceeds the
 //! amount. [`reserve`] has what calls do to budgets; here is what people do.
 
-mod period;
 mod reserve;
 mod wake;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use gathering_auth::{Action, AuditEvent, AuditKind, Caller};
-use gathering_domain::{ProjectId, RunId};
+use gathering_domain::{Amounts, MAX_AMOUNT, Period, ProjectId, Resource, RunId};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
@@ -29,15 +27,7 @@ use crate::db::error::DatabaseError;
 use crate::db::pool::Pool;
 use crate::db::schema::{budgets, child_runs};
 
-pub use period::{Period, Resource};
-pub use reserve::{Call, Grant};
 use wake::wake;
-
-/// The largest amount of anything: exact in every JSON reader.
-pub const MAX_AMOUNT: i64 = 1_000_000_000_000_000;
-
-/// So much of each; what is absent is not meant.
-pub type Amounts = BTreeMap<Resource, i64>;
 
 /// What a project may use up.
 #[derive(Debug, Clone, PartialEq, Eq)]

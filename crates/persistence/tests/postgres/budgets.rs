@@ -7,12 +7,12 @@ use gathering_auth::{
     AccountStore as _, AuditFilter, AuditKind, Caller, Credential, Denied, Origin, Role, RoleAtCreation,
     SessionId, TokenId,
 };
-use gathering_dag_engine::{Checkpoint, ChildKind, ChildRuns, NewChild, Parent, Release, RunEnd, RunStore};
-use gathering_domain::{InstanceId, RunEvent, RunId, WaitingFor};
-use gathering_persistence::{
-    Amounts, Bounds, Budget, Budgets, Call, Grant, MAX_AMOUNT, Period, PgAccountStore, ProjectError,
-    Resource, TopUp, Wake, WakeBus,
+use gathering_dag_engine::{
+    BudgetLedger as _, Call, Checkpoint, ChildKind, ChildRuns, Grant, NewChild, Parent, Release, RunEnd,
+    RunStore,
 };
+use gathering_domain::{Amounts, InstanceId, MAX_AMOUNT, Period, Resource, RunEvent, RunId, WaitingFor};
+use gathering_persistence::{Bounds, Budget, Budgets, PgAccountStore, ProjectError, TopUp, Wake, WakeBus};
 use serde_json::json;
 use tokio::task::JoinSet;
 

@@ -4,12 +4,11 @@
 
 use diesel_async::SimpleAsyncConnection as _;
 use gathering_auth::{AccountStore, AuditFilter, AuditKind, RoleAtCreation, SessionId, TokenId};
-use gathering_dag_engine::{Checkpoint, NewRun, Release, RunStore as _};
-use gathering_domain::UserId;
+use gathering_dag_engine::{BudgetLedger as _, Call, Checkpoint, Grant, NewRun, Release, RunStore as _};
+use gathering_domain::{Amounts, Resource, UserId};
 use gathering_persistence::testing::TestDb;
 use gathering_persistence::{
-    Amounts, Budgets, Call, Grant, PgAccountStore, PgRunStore, Pool, Projects, Resource, Viewer, WakeBus,
-    recover_dead_instances,
+    Budgets, PgAccountStore, PgRunStore, Pool, Projects, Viewer, WakeBus, recover_dead_instances,
 };
 
 use crate::accounts::{Fixture, create_account, digest, empty_store};

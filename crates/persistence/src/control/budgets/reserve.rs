@@ -3,18 +3,18 @@
 //! A reservation is found again by the key of its call, so that a repeat after a crash takes nothing twice. One that is
 //! never settled, because nobody knows what became of the call, counts as spent once its run has ended.
 
-use std::time::Duration;
-
+use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use diesel::dsl::exists;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Uuid as SqlUuid};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
-use gathering_domain::{ProjectId, RunId};
+use gathering_dag_engine::{BudgetLedger, Call, Grant, StoreError};
+use gathering_domain::{Amounts, ProjectId, Resource, RunId};
 use uuid::Uuid;
 
 use super::wake::wake;
-use super::{Amounts, Budgets, LockedBudget, Resource, Row, find_root, lock, of_project, save, this_moment};
+use super::{Budgets, LockedBudget, Row, find_root, lock, of_project, save, this_moment};
 use crate::db::error::DatabaseError;
 use crate::db::schema::{budget_reservations, budgets};
 
@@ -22,38 +22,9 @@ use crate::db::schema::{budget_reservations, budgets};
 /// only one can have would keep them all busy.
 const WOKEN_AT_ONCE: i64 = 16;
 
-/// A call that costs something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Call<'a> {
-    /// Whose budget pays.
-    pub project: ProjectId,
-    /// Who calls.
-    pub run: RunId,
-    /// Names the call within its run; the same when it is repeated.
-    pub key: &'a str,
-}
-
-/// Whether a call may be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Grant {
-    /// Nothing that it costs is bounded, so nothing is reserved.
-    Unbounded,
-    /// Its worst case of these resources is reserved, now or before.
-    Reserved(Vec<Resource>),
-    /// A budget cannot pay: nothing is reserved, and the run is woken when that may have changed.
-    Refused {
-        /// How long until the budgets that cannot pay begin anew; never if absent.
-        resets_in: Option<Duration>,
-    },
-}
-
-impl Budgets {
-    /// Reserves the worst case of a call: of each resource that is bounded, from the project's budget or, where that
-    /// cannot pay, from the allowance of the run's tree. All of it or nothing. Repeats: safe, by the key.
-    ///
-    /// # Errors
-    /// [`DatabaseError::Unavailable`]: it may or may not be reserved; repeat. [`DatabaseError::Corrupt`].
-    pub async fn reserve(&self, call: Call<'_>, worst: &Amounts) -> Result<Grant, DatabaseError> {
+#[async_trait]
+impl BudgetLedger for Budgets {
+    async fn reserve(&self, call: Call<'_>, worst: &Amounts) -> Result<Grant, StoreError> {
         if !self.is_bounded(call.project, worst).await? {
             return Ok(Grant::Unbounded);
         }
@@ -61,15 +32,10 @@ impl Budgets {
         let mut conn = self.pool.get().await?;
         let conn: &mut AsyncPgConnection = &mut conn;
         let reserved = conn.transaction(async |conn| reserve(conn, call, worst).await).await;
-        reserved.map_err(|error| DatabaseError::query("reserving a budget", error))
+        Ok(reserved.map_err(|error| DatabaseError::query("reserving a budget", error))?)
     }
 
-    /// Replaces what a call has reserved by what it used; what is absent was not used at all. Wakes who waits for what that
-    /// leaves. Repeats: safe, as there is nothing reserved any more.
-    ///
-    /// # Errors
-    /// As [`Budgets::reserve`].
-    pub async fn settle(&self, call: Call<'_>, used: &Amounts) -> Result<(), DatabaseError> {
+    async fn settle(&self, call: Call<'_>, used: &Amounts) -> Result<(), StoreError> {
         let _slot = self.slots.acquire().await;
         let mut conn = self.pool.get().await?;
         let conn: &mut AsyncPgConnection = &mut conn;
@@ -80,28 +46,26 @@ impl Budgets {
         Ok(())
     }
 
+    async fn list_open(&self, run: RunId) -> Result<Vec<String>, StoreError> {
+        let conn = self.pool.get().await?;
+        let keys = budget_reservations::table
+            .filter(budget_reservations::run_id.eq(run.as_uuid()))
+            .filter(budget_reservations::is_granted)
+            .select(budget_reservations::effect_key)
+            .distinct()
+            .load(&mut &*conn)
+            .await;
+        Ok(keys.map_err(|error| DatabaseError::query("listing reservations", error))?)
+    }
+}
+
+impl Budgets {
     async fn is_bounded(&self, project: ProjectId, worst: &Amounts) -> Result<bool, DatabaseError> {
         let conn = self.pool.get().await?;
         let resources: Vec<&str> = worst.keys().map(|resource| resource.as_str()).collect();
         let bound = of_project(project).filter(budgets::resource.eq_any(resources));
         let found = diesel::select(exists(bound)).get_result(&mut &*conn).await;
         found.map_err(|error| DatabaseError::query("looking for a budget", error))
-    }
-
-    /// The keys of the calls of a run that have something reserved.
-    ///
-    /// # Errors
-    /// [`DatabaseError::Unavailable`].
-    pub async fn list_open(&self, run: RunId) -> Result<Vec<String>, DatabaseError> {
-        let conn = self.pool.get().await?;
-        budget_reservations::table
-            .filter(budget_reservations::run_id.eq(run.as_uuid()))
-            .filter(budget_reservations::is_granted)
-            .select(budget_reservations::effect_key)
-            .distinct()
-            .load(&mut &*conn)
-            .await
-            .map_err(|error| DatabaseError::query("listing reservations", error))
     }
 }
 

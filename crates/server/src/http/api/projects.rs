@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, delete, get, patch, post, web};
 use chrono::{DateTime, Utc};
 use gathering_auth::{Action, Caller, ProjectRole};
 use gathering_dag_engine::{Fields, Shape};
-use gathering_domain::{Problems, ProjectId};
+use gathering_domain::{Problems, ProjectId, with_causes};
 use gathering_persistence::{Project, ProjectSeen, Viewer};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -16,7 +16,6 @@ use crate::http::edge::page::{self, List, Page};
 use crate::http::edge::problem::{Problem, ProblemView};
 use crate::http::edge::query::Query;
 use crate::http::state::{AppState, authorize_credential, visible_to};
-use crate::nodes::with_causes;
 
 const MAX_NAME: usize = 200;
 const MAX_DESCRIPTION: usize = 20_000;

@@ -3,8 +3,8 @@
 use actix_web::{HttpResponse, post, web};
 use gathering_auth::Action;
 use gathering_dag_engine::{Fields, Shape};
-use gathering_domain::{Pointer, Problems};
-use gathering_persistence::{Amounts, Resource, TopUp};
+use gathering_domain::{Amounts, Pointer, Problems, Resource};
+use gathering_persistence::TopUp;
 use utoipa::ToSchema;
 
 use crate::http::api::budgets::amounts;

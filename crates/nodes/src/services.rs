@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gathering_dag_engine::{
-    ChildKind, ChildRuns, ChildSummary, Decision, Decisions, NewChild, NodeFailure, Parent,
+    BudgetLedger, ChildKind, ChildRuns, ChildSummary, Decision, Decisions, NewChild, NodeFailure, Parent,
     StartChildrenError, StoreError,
 };
 use gathering_domain::{Digest, NodeId, PipelineId, ProjectId, RunId};
-use gathering_persistence::Budgets;
 use gathering_tools::Workspace;
 use serde_json::Value;
 
@@ -56,7 +55,7 @@ pub struct NodeServices {
     /// What people decided.
     pub decisions: Arc<dyn Decisions>,
     /// What calls may use up; without them there is no bound.
-    pub budgets: Option<Budgets>,
+    pub budgets: Option<Arc<dyn BudgetLedger>>,
 }
 
 impl NodeServices {

@@ -10,21 +10,21 @@ use gathering_dag_engine::{
 use gathering_domain::{PipelineId, WaitingFor};
 use serde_json::{Value, json};
 
-use super::is_computed_text;
-use super::services::{NodeServices, ProjectPipelines};
+use crate::is_computed_text;
+use crate::services::{NodeServices, ProjectPipelines};
 
 /// `execute_pipeline {pipeline_id, input?, wait?}` -> `{run_id, output}`, or `{run_id}` where it does not wait.
-pub(super) struct ExecutePipeline {
+pub(crate) struct ExecutePipeline {
     pipelines: Arc<dyn ProjectPipelines>,
     children: Arc<dyn ChildRuns>,
 }
 
 impl ExecutePipeline {
-    pub(super) fn new(services: &NodeServices) -> Self {
+    pub(crate) fn new(services: &NodeServices) -> Self {
         Self { pipelines: Arc::clone(&services.pipelines), children: Arc::clone(&services.children) }
     }
 
-    pub(super) fn check(config: &mut Fields<'_>) {
+    pub(crate) fn check(config: &mut Fields<'_>) {
         let id = config.required("pipeline_id", Shape::Text).and_then(Value::as_str);
         if let Some(Err(error)) = id.filter(|id| !is_computed_text(id)).map(str::parse::<PipelineId>) {
             config.problem("pipeline_id", error.to_string());
@@ -34,13 +34,13 @@ impl ExecutePipeline {
     }
 
     /// Makes the fields known without judging them.
-    pub(super) fn know_fields(config: &mut Fields<'_>) {
+    pub(crate) fn know_fields(config: &mut Fields<'_>) {
         for name in ["pipeline_id", "input", "wait"] {
             config.optional(name, Shape::Any);
         }
     }
 
-    pub(super) async fn execute(&self, attempt: &Attempt) -> Result<Outcome, NodeFailure> {
+    pub(crate) async fn execute(&self, attempt: &Attempt) -> Result<Outcome, NodeFailure> {
         let parent = Parent::of(attempt);
         if attempt.woken {
             // Its own limit passed; with the run's the run would have ended.
@@ -58,7 +58,7 @@ impl ExecutePipeline {
         })
     }
 
-    pub(super) async fn poll(&self, attempt: &Attempt) -> Result<Option<Outcome>, NodeFailure> {
+    pub(crate) async fn poll(&self, attempt: &Attempt) -> Result<Option<Outcome>, NodeFailure> {
         let parent = Parent::of(attempt);
         let output = poll_only_child(&*self.children, &parent).await?;
         Ok(output.map(|output| Outcome::Done(json!({ "run_id": parent.child(0), "output": output }))))
@@ -104,7 +104,7 @@ impl ExecutePipeline {
 mod tests {
     use serde_json::json;
 
-    use super::super::tests::problems;
+    use crate::tests::problems;
 
     #[test]
     fn every_bad_field_is_named() {

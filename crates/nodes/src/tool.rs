@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use gathering_dag_engine::{Attempt, Fields, NodeFailure, NodeType, Outcome, PollOutcome, Shape};
-use gathering_persistence::Budgets;
+use gathering_dag_engine::{
+    Attempt, BudgetLedger, Fields, NodeFailure, NodeType, Outcome, PollOutcome, Shape,
+};
 use gathering_tools::{ToolError, Toolbox};
 use serde_json::{Map, Value, json};
 
-use super::budget::{CallBudget, CallStop, cost_of_tool_call};
-use super::{
+use crate::budget::{CallBudget, CallStop, cost_of_tool_call};
+use crate::{
     NodeServices, ProjectFiles, act_failed, add_problems_below, failure_of_tool, is_computed_text,
     tool_context,
 };
@@ -18,7 +19,7 @@ use super::{
 pub struct ToolNode {
     tools: Toolbox,
     files: Arc<dyn ProjectFiles>,
-    budgets: Option<Budgets>,
+    budgets: Option<Arc<dyn BudgetLedger>>,
 }
 
 impl ToolNode {
@@ -67,12 +68,12 @@ impl NodeType for ToolNode {
     }
 
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
-        let called = self.call(&attempt, &CallBudget::of(self.budgets.as_ref(), &attempt)).await;
+        let called = self.call(&attempt, &CallBudget::of(self.budgets.as_deref(), &attempt)).await;
         called.map(Outcome::Done).or_else(CallStop::into_outcome)
     }
 
     async fn poll(&self, attempt: Attempt) -> Result<PollOutcome, NodeFailure> {
-        let budget = CallBudget::of(self.budgets.as_ref(), &attempt).only_looking();
+        let budget = CallBudget::of(self.budgets.as_deref(), &attempt).only_looking();
         budget.poll(self.call(&attempt, &budget).await.err())
     }
 }
@@ -92,9 +93,9 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio_util::sync::CancellationToken;
 
-    use super::super::tests::problems;
-    use super::super::{NodeServices, node_types};
     use super::*;
+    use crate::tests::problems;
+    use crate::{NodeServices, node_types};
 
     struct InDirectory(std::path::PathBuf);
 

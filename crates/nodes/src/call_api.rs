@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use gathering_dag_engine::{Attempt, EffectClass, Fields, NodeFailure, Shape};
+use gathering_domain::with_causes;
 use gathering_tools::{Outbound, OutboundError, OutboundRequest};
 use serde_json::Value;
 
-use super::{is_computed_text, with_causes};
+use crate::is_computed_text;
 
 const METHODS: [&str; 7] = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"];
 
@@ -17,16 +18,16 @@ const EFFECT: &str = "call";
 const MAX_TIMEOUT_SECONDS: f64 = 600.0;
 
 /// `call_api {method, url, headers?, body?, expect_status?, timeout_seconds?}` -> `{status, headers, body}`.
-pub(super) struct CallApi {
+pub(crate) struct CallApi {
     outbound: Outbound,
 }
 
 impl CallApi {
-    pub(super) const fn new(outbound: Outbound) -> Self {
+    pub(crate) const fn new(outbound: Outbound) -> Self {
         Self { outbound }
     }
 
-    pub(super) fn check(config: &mut Fields<'_>) {
+    pub(crate) fn check(config: &mut Fields<'_>) {
         let method = config.optional("method", Shape::Text).and_then(Value::as_str);
         let is_known = |method: &str| METHODS.contains(&method.to_ascii_uppercase().as_str());
         if method.is_some_and(|method| !is_computed_text(method) && !is_known(method)) {
@@ -59,13 +60,13 @@ impl CallApi {
     }
 
     /// Makes the fields known without judging them.
-    pub(super) fn know_fields(config: &mut Fields<'_>) {
+    pub(crate) fn know_fields(config: &mut Fields<'_>) {
         for name in ["method", "url", "headers", "body", "expect_status", "timeout_seconds"] {
             config.optional(name, Shape::Any);
         }
     }
 
-    pub(super) async fn execute(&self, attempt: &Attempt) -> Result<Value, NodeFailure> {
+    pub(crate) async fn execute(&self, attempt: &Attempt) -> Result<Value, NodeFailure> {
         let call = Call::read(&attempt.config, &attempt.idempotency_key())?;
         let class = call.class();
         attempt.effects.once(EFFECT, class, &attempt.config, || async { Ok(self.send(call).await?) }).await
@@ -196,8 +197,8 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    use super::super::tests::problems;
     use super::*;
+    use crate::tests::problems;
 
     #[test]
     fn every_bad_field_is_named() {

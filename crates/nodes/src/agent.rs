@@ -8,14 +8,14 @@ use gathering_agents::{
     StepKey, StepRunner, ToolCall, ToolDescription, ToolResult, Usage, run_agent,
 };
 use gathering_dag_engine::{
-    ActFailed, Attempt, EffectClass, Fields, NodeFailure, NodeType, Outcome, PollOutcome, Shape,
+    ActFailed, Attempt, BudgetLedger, EffectClass, Fields, NodeFailure, NodeType, Outcome, PollOutcome, Shape,
 };
-use gathering_persistence::{Amounts, Budgets, Resource};
+use gathering_domain::{Amounts, Resource, with_causes};
 use gathering_tools::{ToolContext, Toolbox};
 use serde_json::{Value, json};
 
-use super::budget::{CallBudget, CallStop, cost_of_model_call, cost_of_tool_call};
-use super::{NodeServices, ProjectFiles, add_problems_below, is_computed_text, tool_context, with_causes};
+use crate::budget::{CallBudget, CallStop, cost_of_model_call, cost_of_tool_call};
+use crate::{NodeServices, ProjectFiles, add_problems_below, is_computed_text, tool_context};
 
 /// The provider that stands for "a model if one is configured, else `scripted`".
 const AUTO: &str = "auto";
@@ -31,7 +31,7 @@ pub struct Agent {
     providers: Providers,
     tools: Toolbox,
     files: Arc<dyn ProjectFiles>,
-    budgets: Option<Budgets>,
+    budgets: Option<Arc<dyn BudgetLedger>>,
 }
 
 impl Agent {
@@ -124,12 +124,12 @@ impl NodeType for Agent {
     }
 
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
-        let walked = self.walk(&attempt, &CallBudget::of(self.budgets.as_ref(), &attempt)).await;
+        let walked = self.walk(&attempt, &CallBudget::of(self.budgets.as_deref(), &attempt)).await;
         walked.map(Outcome::Done).or_else(CallStop::into_outcome)
     }
 
     async fn poll(&self, attempt: Attempt) -> Result<PollOutcome, NodeFailure> {
-        let budget = CallBudget::of(self.budgets.as_ref(), &attempt).only_looking();
+        let budget = CallBudget::of(self.budgets.as_deref(), &attempt).only_looking();
         budget.poll(self.walk(&attempt, &budget).await.err())
     }
 }
@@ -235,8 +235,8 @@ mod tests {
     use tokio::sync::Notify;
     use tokio_util::sync::CancellationToken;
 
-    use super::super::tests::problems;
     use super::*;
+    use crate::tests::problems;
 
     #[test]
     fn every_bad_field_is_named_at_its_place() {
@@ -335,8 +335,8 @@ mod tests {
         let outbound = Outbound::new(OutboundPolicy::public_only()).unwrap();
         let tools = Toolbox::with_builtin(&outbound, BlockingPool::new(1)).unwrap();
         let files: Arc<dyn ProjectFiles> = Arc::new(InDirectory(directory.path().to_owned()));
-        let services = crate::nodes::NodeServices { files, ..crate::nodes::NodeServices::none() };
-        let types = super::super::node_types(&outbound, &tools, &providers, &services);
+        let services = NodeServices { files, ..NodeServices::none() };
+        let types = crate::node_types(&outbound, &tools, &providers, &services);
         let memory = MemoryStore::new(Arc::new(SystemClock));
         let settings = EngineSettings::default();
         let (engine, service) = Engine::new(Arc::new(memory.clone()), types, Arc::new(SystemClock), settings);

@@ -1,7 +1,4 @@
-//! The node types that need the outside world: `action`, `tool` and `agent`.
-//!
-//! Owns how a config becomes a call, and how a call's failure becomes a node's. Never knows who drives the run or where
-//! it is stored: what a node does outside goes through its attempt's effect ledger.
+#![doc = include_str!("../README.md")]
 
 mod action;
 mod agent;
@@ -12,12 +9,11 @@ mod notification;
 mod services;
 mod tool;
 
-use std::error::Error;
 use std::sync::Arc;
 
 use gathering_agents::Providers;
 use gathering_dag_engine::{ActFailed, Approval, Fields, MapNode, NodeFailure, NodeTypes};
-use gathering_domain::{Pointer, Problems};
+use gathering_domain::{Pointer, Problems, with_causes};
 use gathering_tools::{Outbound, ToolContext, ToolError, Toolbox, Workspace};
 use serde_json::Value;
 
@@ -67,21 +63,6 @@ fn add_problems_below(config: &mut Fields<'_>, name: &str, value: &Value, found:
     }
 }
 
-/// An error with its causes, in one line.
-pub(crate) fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.contains(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = error.source();
-    }
-    text
-}
-
 fn failure_of_tool(error: &ToolError) -> NodeFailure {
     let message = with_causes(error);
     if error.is_retryable() {
@@ -111,14 +92,14 @@ mod tests {
 
     use super::*;
 
-    pub(super) fn types() -> NodeTypes {
+    pub(crate) fn types() -> NodeTypes {
         let outbound = Outbound::new(OutboundPolicy::public_only()).unwrap();
         let tools = Toolbox::with_builtin(&outbound, BlockingPool::new(2)).unwrap();
         node_types(&outbound, &tools, &Providers::with_scripted(), &NodeServices::none())
     }
 
     /// The problems of one node's config, without `/nodes/0/config`.
-    pub(super) fn problems(node_type: &str, config: &Value) -> Vec<String> {
+    pub(crate) fn problems(node_type: &str, config: &Value) -> Vec<String> {
         let document = json!({"nodes": [{"id": "n", "type": node_type, "config": config}]});
         match Graph::validate(&document, &types()) {
             Ok(_) => Vec::new(),
@@ -172,13 +153,5 @@ mod tests {
         assert!(!is_computed_text("a $${{ input.x }}"));
         assert!(is_computed(&json!({"a": [1, "${{ 2 }}"]})));
         assert!(!is_computed(&json!({"a": [1, "{{ 2 }}"]})));
-    }
-
-    #[test]
-    fn the_causes_of_an_error_are_told_once() {
-        let inner = std::io::Error::other("no route");
-        let error = gathering_domain::Problems::one(Pointer::root(), "x");
-        assert_eq!(with_causes(&error), "/: x");
-        assert_eq!(with_causes(&inner), "no route");
     }
 }

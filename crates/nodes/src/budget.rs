@@ -9,11 +9,10 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use gathering_agents::Usage;
 use gathering_dag_engine::{
-    ActFailed, Attempt, EffectClass, Effects, NodeFailure, Outcome, PollOutcome, StoreError, Wait,
-    retry_while_unavailable,
+    ActFailed, Attempt, BudgetLedger, Call, EffectClass, Effects, Grant, NodeFailure, Outcome, PollOutcome,
+    Wait, retry_while_unavailable,
 };
-use gathering_domain::{ProjectId, RunId, WaitingFor};
-use gathering_persistence::{Amounts, Budgets, Call, Grant, MAX_AMOUNT, Resource};
+use gathering_domain::{Amounts, MAX_AMOUNT, ProjectId, Resource, RunId, WaitingFor};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
@@ -22,19 +21,19 @@ use tokio::sync::OnceCell;
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What a call of a model costs that uses so many tokens.
-pub(super) fn cost_of_model_call(usage: Usage) -> Amounts {
+pub(crate) fn cost_of_model_call(usage: Usage) -> Amounts {
     let tokens = i64::try_from(usage.total()).unwrap_or(i64::MAX).min(MAX_AMOUNT);
     Amounts::from([(Resource::Tokens, tokens), (Resource::ModelCalls, 1)])
 }
 
 /// What a call of a tool costs.
-pub(super) fn cost_of_tool_call() -> Amounts {
+pub(crate) fn cost_of_tool_call() -> Amounts {
     Amounts::from([(Resource::ToolCalls, 1)])
 }
 
 /// Pays for the calls of one attempt, or of one look of it.
-pub(super) struct CallBudget<'a> {
-    budgets: Option<&'a Budgets>,
+pub(crate) struct CallBudget<'a> {
+    budgets: Option<&'a dyn BudgetLedger>,
     effects: &'a Effects,
     project: ProjectId,
     run: RunId,
@@ -49,7 +48,7 @@ pub(super) struct CallBudget<'a> {
 
 /// Why an attempt does not go on.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CallStop {
+pub(crate) enum CallStop {
     /// It failed.
     #[error(transparent)]
     Failed(#[from] NodeFailure),
@@ -63,7 +62,7 @@ pub(super) enum CallStop {
 
 impl CallStop {
     /// What becomes of the node.
-    pub(super) fn into_outcome(self) -> Result<Outcome, NodeFailure> {
+    pub(crate) fn into_outcome(self) -> Result<Outcome, NodeFailure> {
         match self {
             CallStop::Failed(failure) => Err(failure),
             CallStop::Waits { until } => Ok(Outcome::Wait(Wait { on: WaitingFor::BudgetExceeded, until })),
@@ -73,7 +72,7 @@ impl CallStop {
 
 impl<'a> CallBudget<'a> {
     /// Pays with `budgets`; without them everything is free.
-    pub(super) fn of(budgets: Option<&'a Budgets>, attempt: &'a Attempt) -> Self {
+    pub(crate) fn of(budgets: Option<&'a dyn BudgetLedger>, attempt: &'a Attempt) -> Self {
         Self {
             budgets,
             effects: &attempt.effects,
@@ -87,12 +86,12 @@ impl<'a> CallBudget<'a> {
     }
 
     /// Makes no call: stops at the first that is not made yet, having tried to reserve what it costs.
-    pub(super) fn only_looking(self) -> Self {
+    pub(crate) fn only_looking(self) -> Self {
         Self { is_looking: true, ..self }
     }
 
     /// What a look came to that was stopped like this.
-    pub(super) fn poll(&self, stopped: Option<CallStop>) -> Result<PollOutcome, NodeFailure> {
+    pub(crate) fn poll(&self, stopped: Option<CallStop>) -> Result<PollOutcome, NodeFailure> {
         match stopped {
             _ if self.has_more.load(Ordering::Relaxed) => Ok(PollOutcome::Resume),
             None => Ok(PollOutcome::Resume),
@@ -103,7 +102,7 @@ impl<'a> CallBudget<'a> {
 
     /// [`Effects::once`] for a call that costs `worst` at the worst, and then what `used` finds in its result. `act` is told
     /// of what there is a bound.
-    pub(super) async fn once<F, Fut>(
+    pub(crate) async fn once<F, Fut>(
         &self,
         (key, class, request): (&str, EffectClass, &Value),
         worst: &Amounts,
@@ -146,7 +145,7 @@ impl<'a> CallBudget<'a> {
     async fn reserve(&self, key: &str, worst: &Amounts) -> Result<Option<Vec<Resource>>, CallStop> {
         let Some(budgets) = self.budgets else { return Ok(None) };
         let call = self.call(key);
-        let grant = retry_while_unavailable(|| async move { Ok(budgets.reserve(call, worst).await?) });
+        let grant = retry_while_unavailable(|| budgets.reserve(call, worst));
         match grant.await? {
             Grant::Unbounded => Ok(None),
             Grant::Reserved(resources) => Ok(Some(resources)),
@@ -160,9 +159,7 @@ impl<'a> CallBudget<'a> {
     async fn find_open(&self, key: &str) -> Result<Option<Vec<Resource>>, CallStop> {
         let Some(budgets) = self.budgets else { return Ok(None) };
         let ask = || async {
-            let listed =
-                retry_while_unavailable(|| async { Ok::<_, StoreError>(budgets.list_open(self.run).await?) });
-            listed.await.map(BTreeSet::from_iter)
+            retry_while_unavailable(|| budgets.list_open(self.run)).await.map(BTreeSet::from_iter)
         };
         let open = self.open.get_or_try_init(ask).await?;
         Ok(open.contains(key).then(Vec::new))
@@ -171,7 +168,7 @@ impl<'a> CallBudget<'a> {
     async fn settle(&self, key: &str, used: &Amounts) -> Result<(), NodeFailure> {
         let Some(budgets) = self.budgets else { return Ok(()) };
         let call = self.call(key);
-        retry_while_unavailable(|| async move { Ok(budgets.settle(call, used).await?) }).await
+        retry_while_unavailable(|| budgets.settle(call, used)).await
     }
 
     const fn call<'k>(&self, key: &'k str) -> Call<'k> {

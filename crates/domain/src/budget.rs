@@ -1,13 +1,20 @@
-//! What a budget bounds, and for how long.
+//! What a budget bounds, how much of it, and for how long.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use chrono::{DateTime, Datelike, Days, Months, NaiveTime, Utc};
 
+/// The largest amount of any resource: every JSON reader holds it exactly.
+pub const MAX_AMOUNT: i64 = 1_000_000_000_000_000;
+
+/// An amount of each resource; a resource that is absent is not meant.
+pub type Amounts = BTreeMap<Resource, i64>;
+
 /// Something that calls use up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Resource {
-    /// Tokens that models read and write.
+    /// The tokens that models read and write.
     Tokens,
     /// Calls of models.
     ModelCalls,
@@ -16,10 +23,10 @@ pub enum Resource {
 }
 
 impl Resource {
-    /// Every resource that is accounted for.
+    /// Every resource.
     pub const ALL: [Resource; 3] = [Resource::Tokens, Resource::ModelCalls, Resource::ToolCalls];
 
-    /// The word for it in SQL and JSON.
+    /// Its name in SQL and JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Resource::Tokens => "tokens",
@@ -34,20 +41,20 @@ impl FromStr for Resource {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Resource::ALL.into_iter().find(|resource| resource.as_str() == text);
-        found.ok_or_else(|| format!("`{text}` is nothing that is accounted for"))
+        found.ok_or_else(|| format!("unknown budget resource `{text}`"))
     }
 }
 
-/// After what time a budget begins anew, in UTC.
+/// How long a budget lasts before it is reset. All limits are in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Period {
-    /// Never.
+    /// A budget that is never reset.
     Total,
-    /// With each day.
+    /// A day.
     Day,
-    /// With each ISO week, which begins on a Monday.
+    /// An ISO week, which starts on a Monday.
     Week,
-    /// With each month.
+    /// A calendar month.
     Month,
 }
 
@@ -55,7 +62,7 @@ impl Period {
     /// Every period.
     pub const ALL: [Period; 4] = [Period::Total, Period::Day, Period::Week, Period::Month];
 
-    /// The word for it in SQL and JSON.
+    /// Its name in SQL and JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Period::Total => "total",
@@ -65,7 +72,7 @@ impl Period {
         }
     }
 
-    /// When the period that `at` is in began; `None` for the one that has no end.
+    /// The start of the period that contains `at`; `None` for [`Period::Total`].
     pub fn start(self, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let day = at.date_naive();
         let first = match self {
@@ -77,7 +84,7 @@ impl Period {
         first.map(|first| first.and_time(NaiveTime::MIN).and_utc())
     }
 
-    /// When the next one begins.
+    /// The start of the next period; `None` for [`Period::Total`].
     pub fn end(self, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let start = self.start(at)?;
         match self {
@@ -94,7 +101,7 @@ impl FromStr for Period {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Period::ALL.into_iter().find(|period| period.as_str() == text);
-        found.ok_or_else(|| format!("`{text}` is no period"))
+        found.ok_or_else(|| format!("unknown budget period `{text}`"))
     }
 }
 
@@ -107,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn periods_begin_at_midnight_in_utc_and_weeks_on_mondays() {
+    fn periods_start_at_midnight_in_utc_and_weeks_on_mondays() {
         let now = at("2026-03-01T23:59:59.9Z"); // a Sunday
         for (period, start, end) in [
             (Period::Day, "2026-03-01T00:00:00Z", "2026-03-02T00:00:00Z"),
@@ -115,8 +122,8 @@ mod tests {
             (Period::Month, "2026-03-01T00:00:00Z", "2026-04-01T00:00:00Z"),
         ] {
             assert_eq!((period.start(now), period.end(now)), (Some(at(start)), Some(at(end))), "{period:?}");
-            assert_eq!(period.start(at(start)), Some(at(start)), "its first moment is in it");
-            assert_eq!(period.start(at(end)), Some(at(end)), "its last is not");
+            assert_eq!(period.start(at(start)), Some(at(start)), "a period includes its start");
+            assert_eq!(period.start(at(end)), Some(at(end)), "and excludes its end");
         }
         assert_eq!((Period::Total.start(now), Period::Total.end(now)), (None, None));
     }

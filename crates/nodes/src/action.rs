@@ -5,11 +5,11 @@ use gathering_dag_engine::{Attempt, Fields, NodeFailure, NodeType, Outcome, Poll
 use gathering_tools::{Outbound, Toolbox};
 use serde_json::Value;
 
-use super::call_api::CallApi;
-use super::execute_pipeline::ExecutePipeline;
-use super::is_computed_text;
-use super::notification::Notification;
-use super::services::NodeServices;
+use crate::call_api::CallApi;
+use crate::execute_pipeline::ExecutePipeline;
+use crate::is_computed_text;
+use crate::notification::Notification;
+use crate::services::NodeServices;
 
 /// The actions that there are.
 const ACTIONS: [&str; 3] = ["call_api", "execute_pipeline", "send_notification"];
@@ -98,7 +98,7 @@ impl NodeType for Action {
 mod tests {
     use serde_json::json;
 
-    use super::super::tests::problems;
+    use crate::tests::problems;
 
     #[test]
     fn an_unknown_action_is_a_problem_that_lists_the_known_ones() {

@@ -4,22 +4,22 @@ use gathering_dag_engine::{Attempt, Fields, NodeFailure, Shape};
 use gathering_tools::{OutboundRequest, ToolContext, Toolbox};
 use serde_json::Value;
 
-use super::{act_failed, failure_of_tool, is_computed_text};
+use crate::{act_failed, failure_of_tool, is_computed_text};
 
 const TOOL: &str = "send_notification";
 
 /// `send_notification {channel: webhook, url, message?, payload?, headers?}` -> `{delivered, status}`, by the tool of
 /// the same name.
-pub(super) struct Notification {
+pub(crate) struct Notification {
     tools: Toolbox,
 }
 
 impl Notification {
-    pub(super) const fn new(tools: Toolbox) -> Self {
+    pub(crate) const fn new(tools: Toolbox) -> Self {
         Self { tools }
     }
 
-    pub(super) fn check(config: &mut Fields<'_>) {
+    pub(crate) fn check(config: &mut Fields<'_>) {
         config.required("channel", Shape::OneOf(&["webhook"]));
         let url = config.required("url", Shape::Text).and_then(Value::as_str);
         if let Some(url) = url.filter(|url| !is_computed_text(url))
@@ -36,13 +36,13 @@ impl Notification {
     }
 
     /// Makes the fields known without judging them.
-    pub(super) fn know_fields(config: &mut Fields<'_>) {
+    pub(crate) fn know_fields(config: &mut Fields<'_>) {
         for name in ["channel", "url", "message", "payload", "headers"] {
             config.optional(name, Shape::Any);
         }
     }
 
-    pub(super) async fn execute(&self, attempt: &Attempt) -> Result<Value, NodeFailure> {
+    pub(crate) async fn execute(&self, attempt: &Attempt) -> Result<Value, NodeFailure> {
         let mut params = Value::clone(&attempt.config);
         if let Some(fields) = params.as_object_mut() {
             fields.shift_remove("action");
@@ -68,7 +68,7 @@ impl Notification {
 mod tests {
     use serde_json::json;
 
-    use super::super::tests::problems;
+    use crate::tests::problems;
 
     #[test]
     fn every_bad_field_is_named() {
