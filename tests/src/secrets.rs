@@ -30,7 +30,9 @@ const LEAST_LEN: usize = 8;
 /// Of a longer text its beginning is looked for.
 const MOST_LEN: usize = 512;
 /// More than any test process shows.
-const MOST_SECRETS: usize = 50_000;
+const MOST_SECRETS: usize = 200_000;
+/// The size of the filter in front of the search: with 50,000 secrets it stops nineteen of twenty look-ups.
+const FILTER_BITS: u32 = 20;
 
 static KNOWN: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
 
@@ -100,14 +102,14 @@ pub fn known_secrets() -> Vec<String> {
 pub fn find_secret<'a>(text: &str, secrets: &'a [String]) -> Option<&'a str> {
     // Each secret is known by eight bytes out of its middle, as tokens of one kind begin and end alike.
     let mut by_middle: HashMap<&[u8], Vec<&'a str>> = HashMap::new();
-    let mut is_possible = vec![false; 1 << 16];
+    let mut is_possible = vec![false; 1 << FILTER_BITS];
     for secret in secrets {
         let Some(middle) = secret.as_bytes().get(middle_of(secret)..).and_then(|rest| rest.get(..LEAST_LEN))
         else {
             continue;
         };
         by_middle.entry(middle).or_default().push(secret);
-        is_possible[pair(middle)] = true;
+        is_possible[slot(middle)] = true;
     }
     let text = text.as_bytes();
     let is_here = |secret: &str, at: usize| {
@@ -115,7 +117,7 @@ pub fn find_secret<'a>(text: &str, secrets: &'a [String]) -> Option<&'a str> {
         start.and_then(|start| text.get(start..)).is_some_and(|rest| rest.starts_with(secret.as_bytes()))
     };
     for (at, window) in text.windows(LEAST_LEN).enumerate() {
-        if is_possible[pair(window)] {
+        if is_possible[slot(window)] {
             let found = by_middle.get(window).into_iter().flatten().find(|secret| is_here(secret, at));
             if found.is_some() {
                 return found.copied();
@@ -130,9 +132,13 @@ fn middle_of(secret: &str) -> usize {
     secret.len().saturating_sub(LEAST_LEN) / 2
 }
 
-fn pair(window: &[u8]) -> usize {
+/// Where the filter keeps the first four bytes of a window, spread by Knuth's multiplicative hash.
+fn slot(window: &[u8]) -> usize {
     match window {
-        [first, second, ..] => usize::from(*first) << 8 | usize::from(*second),
+        [a, b, c, d, ..] => {
+            let spread = u32::from_le_bytes([*a, *b, *c, *d]).wrapping_mul(2_654_435_761);
+            (spread >> (u32::BITS - FILTER_BITS)) as usize
+        }
         _ => 0,
     }
 }

@@ -5,6 +5,7 @@ mod accounts;
 mod api_keys;
 mod keys;
 mod logins;
+mod memory_store;
 mod passwords;
 mod revocations;
 mod sessions;

@@ -1,0 +1,7 @@
+//! The agent loop and the model clients.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests are tests")]
+
+mod agent_loop;
+mod openai;
+mod support;

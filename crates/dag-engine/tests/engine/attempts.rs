@@ -1,0 +1,9 @@
+//! What an attempt may do, and for how long: claims, effects and their ledger, timeouts, maps. Under virtual time.
+
+mod bench;
+mod budgets;
+mod fencing;
+mod ledger;
+mod limits;
+mod maps;
+mod reruns;

@@ -1,0 +1,12 @@
+//! A small world: one store in memory, instances that come and die, and a witness that watches every execution.
+
+mod case;
+mod judge;
+mod kinds;
+mod people;
+pub mod shapes;
+mod witness;
+mod world;
+
+pub use case::{Case, CaseBreaker, CaseEdge, CaseNode, Failing, Kind, Meddling};
+pub use world::{Ending, Episode, ProcessPlan, check};

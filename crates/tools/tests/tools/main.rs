@@ -1,0 +1,8 @@
+//! Tools, outgoing requests and the workspace, against real files and a real server.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests are tests")]
+
+mod outbound;
+mod support;
+mod toolbox;
+mod workspace;

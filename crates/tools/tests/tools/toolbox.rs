@@ -1,0 +1,238 @@
+//! The toolbox and the tools in it, against real files and a real server.
+
+use crate::support::{Server, answer};
+use async_trait::async_trait;
+use gathering_tools::{
+    BlockingPool, BlockingTool, EffectClass, Outbound, OutboundPolicy, RegisterToolError, Tool, ToolContext,
+    ToolError, ToolSource, ToolSpec, Toolbox, Workspace,
+};
+use serde_json::{Value, json};
+
+fn toolbox() -> Toolbox {
+    let policy = OutboundPolicy::allowing(["127.0.0.0/8".parse().unwrap()]);
+    Toolbox::with_builtin(&Outbound::new(policy).unwrap(), BlockingPool::new(2)).unwrap()
+}
+
+async fn in_workspace() -> (tempfile::TempDir, ToolContext) {
+    let directory = tempfile::tempdir().unwrap();
+    let workspace = Workspace::open(directory.path(), BlockingPool::new(2)).await.unwrap();
+    (directory, ToolContext::new().with_workspace(workspace))
+}
+
+fn pointers(error: &ToolError) -> Vec<&str> {
+    match error {
+        ToolError::InvalidParameters(problems) => {
+            problems.iter().map(|problem| problem.pointer.as_str()).collect()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+struct Counting {
+    spec: ToolSpec,
+    calls: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl Counting {
+    fn new(name: &str, parameters: Value) -> Self {
+        let spec = ToolSpec {
+            name: name.to_owned(),
+            description: String::new(),
+            parameters,
+            class: EffectClass::Unsafe,
+            source: ToolSource::Mcp("test".to_owned()),
+        };
+        Self { spec, calls: std::sync::Arc::default() }
+    }
+}
+
+#[async_trait]
+impl Tool for Counting {
+    fn spec(&self) -> &ToolSpec {
+        &self.spec
+    }
+
+    async fn call(&self, _params: Value, _context: &ToolContext) -> Result<Value, ToolError> {
+        Ok(json!(self.calls.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1))
+    }
+}
+
+impl BlockingTool for Counting {
+    fn spec(&self) -> &ToolSpec {
+        &self.spec
+    }
+
+    fn call(&self, params: Value, _context: &ToolContext) -> Result<Value, ToolError> {
+        assert!(params["panic"].is_null(), "asked to");
+        Ok(json!(std::thread::current().name()))
+    }
+}
+
+#[tokio::test]
+async fn bad_parameters_are_all_named_and_nothing_is_executed() {
+    let mut tools = Toolbox::new(BlockingPool::new(1));
+    let schema = json!({
+        "type": "object", "additionalProperties": false, "required": ["a"],
+        "properties": {"a": {"type": "string"}, "b": {"type": "array", "items": {"type": "integer"}}}
+    });
+    let tool = Counting::new("count", schema);
+    let calls = std::sync::Arc::clone(&tool.calls);
+    tools.register(tool).unwrap();
+    let bad = json!({"b": [1, "x", 2.5], "c": 1});
+    let error = tools.call("count", bad.clone(), &ToolContext::new()).await.unwrap_err();
+    assert_eq!(pointers(&error), ["/a", "/b/1", "/b/2", "/c"]);
+    assert_eq!((error.kind(), error.is_retryable()), ("invalid_parameters", false));
+    assert_eq!(tools.validate("count", &bad).unwrap_err().iter().count(), 4);
+    assert_eq!(calls.load(std::sync::atomic::Ordering::SeqCst), 0);
+    assert_eq!(tools.call("count", json!({"a": "x"}), &ToolContext::new()).await.unwrap(), json!(1));
+}
+
+#[tokio::test]
+async fn names_are_unique_and_sorted_and_a_selection_has_no_others() {
+    let mut tools = toolbox();
+    let listed: Vec<&str> = tools.list().map(|spec| spec.name.as_str()).collect();
+    assert_eq!(listed, ["http_request", "list_files", "read_file", "send_notification", "write_file"]);
+    let again = tools.register(Counting::new("read_file", json!({})));
+    assert!(matches!(again, Err(RegisterToolError::NameTaken(_))), "{again:?}");
+    let odd = tools.register(Counting::new("a b", json!({})));
+    assert!(matches!(odd, Err(RegisterToolError::InvalidName(_))), "{odd:?}");
+    let schema = tools.register(Counting::new("c", json!({"type": 1})));
+    assert!(matches!(schema, Err(RegisterToolError::InvalidSchema { .. })), "{schema:?}");
+    let few = tools.select(["read_file"]).unwrap();
+    assert!(few.get("write_file").is_none() && few.get("read_file").is_some());
+    let error = few.call("write_file", json!({}), &ToolContext::new()).await.unwrap_err();
+    assert_eq!(error.to_string(), "no tool is named `write_file`; there are: read_file");
+    assert!(tools.select(["nothing"]).is_err());
+}
+
+#[tokio::test]
+async fn every_builtin_tool_refuses_unknown_parameters() {
+    let tools = toolbox();
+    for spec in tools.list() {
+        let problems = tools.validate(&spec.name, &json!({"surprise": 1})).unwrap_err();
+        assert!(problems.iter().any(|problem| problem.pointer.as_str() == "/surprise"), "{}", spec.name);
+        assert!(!spec.description.is_empty());
+        assert_eq!(spec.source.to_string(), "builtin");
+    }
+}
+
+#[tokio::test]
+async fn a_blocking_tool_runs_off_the_runtime_and_its_panic_is_an_error() {
+    let mut tools = Toolbox::new(BlockingPool::new(1));
+    tools.register_blocking(Counting::new("slow", json!({"type": "object"}))).unwrap();
+    let here = json!(std::thread::current().name());
+    assert_ne!(tools.call("slow", json!({}), &ToolContext::new()).await.unwrap(), here);
+    let error = tools.call("slow", json!({"panic": true}), &ToolContext::new()).await.unwrap_err();
+    assert_eq!((error.kind(), error.is_retryable()), ("panicked", false));
+}
+
+#[tokio::test]
+async fn files_are_written_read_and_listed() {
+    let tools = toolbox();
+    let (_directory, context) = in_workspace().await;
+    let written =
+        tools.call("write_file", json!({"path": "r/a.md", "content": "# A"}), &context).await.unwrap();
+    assert_eq!(written, json!({"path": "r/a.md", "size": 3, "created": true}));
+    let read = tools.call("read_file", json!({"path": "./r/a.md"}), &context).await.unwrap();
+    assert_eq!(read, json!({"path": "r/a.md", "content": "# A", "encoding": "utf-8", "size": 3}));
+    let binary = json!({"path": "b", "content": "/wA=", "encoding": "base64"});
+    tools.call("write_file", binary, &context).await.unwrap();
+    let read = tools.call("read_file", json!({"path": "b"}), &context).await.unwrap();
+    assert_eq!((&read["content"], &read["encoding"]), (&json!("/wA="), &json!("base64")));
+    let listed = json!({"recursive": true, "pattern": "*.md"});
+    let listed = tools.call("list_files", listed, &context).await.unwrap();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 1);
+    assert_eq!((&listed["items"][0]["path"], &listed["items"][0]["size"]), (&json!("r/a.md"), &json!(3)));
+    let error =
+        tools.call("write_file", json!({"path": "b", "content": "!", "encoding": "base64"}), &context).await;
+    assert_eq!(pointers(&error.unwrap_err()), ["/content"]);
+}
+
+#[tokio::test]
+async fn a_path_that_leaves_is_forbidden_and_says_nothing() {
+    let tools = toolbox();
+    let (_directory, context) = in_workspace().await;
+    for path in ["../x", "/etc/passwd", "a/%2e%2e/%2e%2e/x", "..\\x", "a\0"] {
+        let calls = [
+            ("read_file", json!({"path": path})),
+            ("write_file", json!({"path": path, "content": "x"})),
+            ("list_files", json!({"path": path})),
+        ];
+        for (tool, params) in calls {
+            let error = tools.call(tool, params, &context).await.unwrap_err();
+            assert_eq!((error.kind(), error.is_retryable()), ("forbidden", false), "{tool} {path}");
+            assert_eq!(error.to_string(), "the path is outside of the workspace");
+        }
+    }
+    let error = tools.call("read_file", json!({"path": "x"}), &ToolContext::new()).await.unwrap_err();
+    assert_eq!(error.kind(), "no_workspace");
+    let error = tools.call("read_file", json!({"path": "x"}), &context).await.unwrap_err();
+    assert_eq!(error.kind(), "not_found");
+}
+
+#[tokio::test]
+async fn http_request_sends_what_it_is_told_and_answers_with_values() {
+    let server = Server::start(|request| match request.contains("/json") {
+        true => answer(
+            "201 Created",
+            &[("Content-Type", "application/json"), ("X-A", "1"), ("X-A", "2")],
+            "{\"n\": 1}",
+        ),
+        false => answer("404 Not Found", &[("content-type", "application/json")], "no json"),
+    })
+    .await;
+    let tools = toolbox();
+    let context = ToolContext::new().with_idempotency_key("run/node");
+    let params =
+        json!({"method": "POST", "url": server.url("/json"), "headers": {"X-Key": "v"}, "body": {"a": [1]}});
+    let created = tools.call("http_request", params, &context).await.unwrap();
+    assert_eq!((&created["status"], &created["body"]), (&json!(201), &json!({"n": 1})));
+    assert_eq!(created["headers"]["x-a"], json!("1, 2"));
+    let missing = tools.call("http_request", json!({"url": server.url("/")}), &context).await.unwrap();
+    assert_eq!((&missing["status"], &missing["body"]), (&json!(404), &json!("no json")));
+    let sent = server.asked().remove(0);
+    let (head, body) = sent.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("POST /json "), "{head}");
+    for line in ["x-key: v", "idempotency-key: run/node", "content-type: application/json"] {
+        assert!(head.lines().any(|found| found.eq_ignore_ascii_case(line)), "{line} in {head}");
+    }
+    assert_eq!(body, "{\"a\":[1]}");
+}
+
+#[tokio::test]
+async fn the_class_of_a_request_follows_its_method() {
+    let tools = toolbox();
+    for (params, class) in [
+        (json!({"url": "x"}), EffectClass::Pure),
+        (json!({"url": "x", "method": "PUT"}), EffectClass::Idempotent),
+        (json!({"url": "x", "method": "POST"}), EffectClass::Unsafe),
+        (json!({"url": "x", "method": 1}), EffectClass::Unsafe),
+    ] {
+        assert_eq!(tools.class_of("http_request", &params).unwrap(), class, "{params}");
+    }
+}
+
+#[tokio::test]
+async fn a_notification_counts_only_when_it_is_taken() {
+    let server = Server::start(|request| match request {
+        r if r.contains("/busy") => answer("503 Service Unavailable", &[], ""),
+        r if r.contains("/gone") => answer("410 Gone", &[], ""),
+        _ => answer("202 Accepted", &[], "ok"),
+    })
+    .await;
+    let tools = toolbox();
+    let send = async |path: &str, rest: Value| {
+        let mut params = json!({"channel": "webhook", "url": server.url(path)});
+        params.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        tools.call("send_notification", params, &ToolContext::new().with_idempotency_key("k")).await
+    };
+    let sent = send("/hook", json!({"message": "done", "payload": {"run": 7}})).await.unwrap();
+    assert_eq!(sent, json!({"delivered": true, "status": 202}));
+    assert!(server.asked()[0].ends_with("{\"run\":7,\"message\":\"done\"}"), "{:?}", server.asked());
+    assert!(server.asked()[0].to_lowercase().contains("idempotency-key: k\r\n"));
+    let busy = send("/busy", json!({"message": ""})).await.unwrap_err();
+    assert_eq!((busy.kind(), busy.is_retryable()), ("http", true));
+    let gone = send("/gone", json!({"message": ""})).await.unwrap_err();
+    assert_eq!((gone.kind(), gone.is_retryable()), ("http", false));
+    assert!(send("/hook", json!({})).await.is_err());
+}

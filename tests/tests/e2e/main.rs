@@ -1,0 +1,33 @@
+//! The server as its users meet it, through its API and its command line.
+//!
+//! All these tests are one program: linking takes longer than most of them. They run beside each other, so none of them
+//! may change the environment, or need the machine for itself; those that do are in `load`.
+
+mod access;
+mod agents;
+mod approvals;
+mod audit;
+mod auth;
+mod breakers;
+mod budgets;
+mod children;
+mod contradictions;
+mod edge;
+mod embedded;
+mod ends;
+mod first_run;
+mod http;
+mod keys;
+mod migrations;
+mod pipeline_versions;
+mod pipelines;
+mod projects;
+mod readme;
+mod reruns;
+mod resume;
+mod runs;
+mod secrets;
+mod shutdown;
+mod statistics;
+mod stream;
+mod throttle;
