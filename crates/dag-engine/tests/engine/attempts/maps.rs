@@ -56,7 +56,7 @@ async fn a_map_node_over_the_keys_of_a_map_runs_each_key_once() {
     running.await.unwrap();
     let run = bench.store.run(run).unwrap();
     assert_eq!(run.state, RunState::Succeeded);
-    let done = crate::bench::output(&run)["each"].clone();
+    let done = super::bench::output(&run)["each"].clone();
     let names: BTreeSet<String> = servers().as_object().unwrap().keys().cloned().collect();
     assert_eq!(done, json!(names), "each once, and sorted");
 }
