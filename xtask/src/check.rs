@@ -11,7 +11,7 @@ use crate::{process, schema, tidy};
 /// One check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Step {
-    /// File lengths, module headers, READMEs, migrations, the direction of dependencies
+    /// The house rules: files, words and names, SQL, handlers, sleeps in tests, crates and their edges, migrations
     Tidy,
     /// rustfmt
     Format,
