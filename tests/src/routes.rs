@@ -1,6 +1,6 @@
-//! Every route of the server, with a request to it that would do its work.
+//! A sample request for every route of the server: one that does the work of the route.
 
-/// How a route is asked. What stands in braces is filled in by [`crate::Scene::fill`].
+/// A sample request for a route. [`crate::Scene::fill`] fills in what stands in braces.
 #[derive(Debug, Clone, Copy)]
 pub struct Route {
     /// Method and pattern, each parameter as `{}`.
@@ -18,7 +18,7 @@ impl Route {
     }
 }
 
-/// A pattern as names of routes have it: whatever its parameters are called.
+/// A pattern without the names of its parameters, as names of routes have it.
 pub fn without_parameter_names(pattern: &str) -> String {
     let mut parts = pattern.split('{');
     let mut plain = parts.next().unwrap_or_default().to_owned();
@@ -33,7 +33,7 @@ const fn route(name: &'static str, path: &'static str, body: &'static str) -> Ro
     Route { name, path, body }
 }
 
-/// Every route.
+/// A sample for every route; the access test compares them with the routes that the server declares.
 pub const ROUTES: [Route; 48] = [
     route("GET /health/live", "/health/live", ""),
     route("GET /health/ready", "/health/ready", ""),

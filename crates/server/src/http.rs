@@ -5,6 +5,7 @@
 
 mod api;
 mod edge;
+mod routes;
 mod server;
 mod state;
 #[cfg(test)]
@@ -12,7 +13,6 @@ mod tests;
 
 pub(crate) use api::metrics::Metrics;
 pub(crate) use api::stream::Streams;
-pub(crate) use edge::limits::Limits;
-pub(crate) use edge::openapi::openapi_text;
-pub(crate) use server::{Server, ServerSettings};
+pub(crate) use edge::gate::Gate;
+pub(crate) use server::{Server, ServerSettings, openapi_text};
 pub(crate) use state::{AppState, Readiness};

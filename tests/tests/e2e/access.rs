@@ -1,12 +1,12 @@
-//! Who may do what: every route, asked by everybody.
+//! Access: every route as the server declares it, asked by callers of every role.
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use gathering_e2e::{Client, Database, ROUTES, Reply, Scene, Server, without_parameter_names};
-use serde_json::json;
+use serde_json::{Value, json};
 
-/// Who asks, in the order of the columns of [`TABLE`].
+/// The callers, in the order of the columns of a row.
 const CALLERS: [&str; 8] = [
     "anonymous",
     "stranger",
@@ -18,90 +18,90 @@ const CALLERS: [&str; 8] = [
     "key of the admin without the scope admin",
 ];
 
-const OPEN: [u16; 8] = [200; 8];
-const ANYBODY: [u16; 8] = [401, 200, 200, 200, 200, 200, 200, 200];
-const ADMIN: [u16; 8] = [401, 403, 403, 403, 403, 200, 403, 403];
-const READ: [u16; 8] = [401, 404, 200, 200, 200, 200, 200, 404];
-
-/// What each caller gets. An editor writes and runs, an owner manages; who is no member is told that there is nothing.
-const TABLE: [(&str, [u16; 8]); 48] = [
-    ("GET /health/live", OPEN),
-    ("GET /health/ready", OPEN),
-    ("GET /health", OPEN),
-    ("GET /metrics", OPEN),
-    ("GET /api/openapi.json", OPEN),
-    ("POST /api/v1/auth/register", [201; 8]),
-    ("POST /api/v1/auth/login", OPEN),
-    ("POST /api/v1/auth/refresh", OPEN),
-    ("POST /api/v1/auth/logout", [401, 204, 204, 204, 204, 204, 403, 403]),
-    ("GET /api/v1/auth/me", ANYBODY),
-    ("PUT /api/v1/auth/password", [401, 204, 204, 204, 204, 204, 403, 403]),
-    ("GET /api/v1/auth/api-keys", ANYBODY),
-    ("POST /api/v1/auth/api-keys", [401, 201, 201, 201, 201, 201, 403, 403]),
-    ("DELETE /api/v1/auth/api-keys/{}", [401, 404, 404, 404, 204, 404, 403, 403]),
-    ("GET /api/v1/users", ADMIN),
-    ("PATCH /api/v1/users/{}", ADMIN),
-    ("GET /api/v1/audit/events", ADMIN),
-    ("GET /api/v1/projects", ANYBODY),
-    ("POST /api/v1/projects", [401, 201, 201, 201, 201, 201, 403, 201]),
-    ("GET /api/v1/projects/{}", READ),
-    ("PATCH /api/v1/projects/{}", [401, 404, 403, 403, 200, 200, 403, 404]),
-    ("DELETE /api/v1/projects/{}", [401, 404, 403, 403, 204, 204, 403, 404]),
-    ("GET /api/v1/projects/{}/members", READ),
-    ("PUT /api/v1/projects/{}/members/{}", [401, 404, 403, 403, 204, 204, 403, 404]),
-    ("DELETE /api/v1/projects/{}/members/{}", [401, 404, 403, 403, 204, 204, 403, 404]),
-    ("GET /api/v1/projects/{}/budget", READ),
-    ("PUT /api/v1/projects/{}/budget", [401, 404, 403, 403, 200, 200, 403, 404]),
-    ("GET /api/v1/projects/{}/files", READ),
-    ("GET /api/v1/projects/{}/files/{}", READ),
-    ("PUT /api/v1/projects/{}/files/{}", [401, 404, 403, 204, 204, 204, 403, 404]),
-    ("DELETE /api/v1/projects/{}/files/{}", [401, 404, 403, 204, 204, 204, 403, 404]),
-    ("POST /api/v1/pipelines/validate", ANYBODY),
-    ("GET /api/v1/pipelines", ANYBODY),
-    ("POST /api/v1/pipelines", [401, 404, 403, 201, 201, 201, 403, 404]),
-    ("GET /api/v1/pipelines/{}", READ),
-    ("PUT /api/v1/pipelines/{}", [401, 404, 403, 200, 200, 200, 403, 404]),
-    ("DELETE /api/v1/pipelines/{}", [401, 404, 403, 204, 204, 204, 403, 404]),
-    ("GET /api/v1/pipelines/{}/versions", READ),
-    ("POST /api/v1/pipelines/{}/runs", [401, 404, 403, 202, 202, 202, 403, 404]),
-    ("GET /api/v1/runs", ANYBODY),
-    ("GET /api/v1/runs/{}", READ),
-    // The run has ended, so whoever may cancel it hears 409.
-    ("POST /api/v1/runs/{}/cancel", [401, 404, 403, 409, 409, 409, 403, 404]),
-    ("GET /api/v1/runs/{}/journal", READ),
-    ("GET /api/v1/runs/{}/stream", READ),
-    ("POST /api/v1/runs/{}/rerun", [401, 404, 403, 202, 202, 202, 403, 404]),
-    // The run has ended, so nothing in it waits for a decision.
-    ("POST /api/v1/runs/{}/nodes/{}/decision", [401, 404, 403, 409, 409, 409, 403, 404]),
-    // The run has ended, so nothing in it waits for its budget.
-    ("POST /api/v1/runs/{}/budget", [401, 404, 403, 403, 409, 409, 403, 404]),
-    ("GET /api/v1/system/instances", ADMIN),
+/// Routes whose sample request meets something other than the first success that the document names.
+const OUTCOMES: [(&str, u16); 4] = [
+    // The sample replaces a file.
+    ("PUT /api/v1/projects/{}/files/{}", 204),
+    // The run of the samples has ended: nothing is left to cancel, to decide or to pay for.
+    ("POST /api/v1/runs/{}/cancel", 409),
+    ("POST /api/v1/runs/{}/nodes/{}/decision", 409),
+    ("POST /api/v1/runs/{}/budget", 409),
 ];
 
-/// What anybody may ask, as nothing in it is somebody's.
+/// Routes with a rule that the table of routes does not declare.
+const ROWS: [(&str, [u16; 8]); 1] =
+    // A key can be revoked by its owner alone.
+    [("DELETE /api/v1/auth/api-keys/{}", [401, 404, 404, 404, 204, 404, 403, 403])];
+
+/// The routes that need no login.
 const WITHOUT_LOGIN: [&str; 8] = [
+    "GET /api/openapi.json",
+    "GET /health",
     "GET /health/live",
     "GET /health/ready",
-    "GET /health",
     "GET /metrics",
-    "GET /api/openapi.json",
-    "POST /api/v1/auth/register",
     "POST /api/v1/auth/login",
     "POST /api/v1/auth/refresh",
+    "POST /api/v1/auth/register",
 ];
 
-/// Every route of the running server, as names of routes have it.
-async fn served(client: &Client) -> Result<BTreeSet<String>> {
+/// What the server declares about a route.
+struct Declared {
+    /// As names of routes have it.
+    name: String,
+    access: String,
+    scope: Option<String>,
+    /// The status of a request that does its work.
+    success: u16,
+}
+
+impl Declared {
+    fn of(name: String, operation: &Value) -> Result<Self> {
+        let declared = &operation["x-gathering"];
+        let documented = operation["responses"].as_object().context("no responses")?.keys();
+        let first =
+            documented.filter_map(|status| status.parse().ok()).find(|status| (200..300).contains(status));
+        let outcome = OUTCOMES.iter().find(|(route, _)| *route == name).map(|(_, status)| *status);
+        Ok(Self {
+            access: declared["access"].as_str().context("no access")?.to_owned(),
+            scope: declared["scope"].as_str().map(str::to_owned),
+            success: outcome.or(first).context("no success is documented")?,
+            name,
+        })
+    }
+
+    /// The statuses for the callers of the columns. An editor writes and runs, an owner manages; a caller without
+    /// membership is told that the resource does not exist.
+    fn expected(&self) -> Result<[u16; 8]> {
+        if let Some((_, row)) = ROWS.iter().find(|(name, _)| *name == self.name) {
+            return Ok(*row);
+        }
+        let s = self.success;
+        Ok(match (self.access.as_str(), self.scope.as_deref()) {
+            ("public", None) => [s; 8],
+            ("account", None) | ("own", Some("read")) => [401, s, s, s, s, s, s, s],
+            ("session", None) => [401, s, s, s, s, s, 403, 403],
+            ("own", Some(_)) => [401, s, s, s, s, s, 403, s],
+            ("project", Some("read")) => [401, 404, s, s, s, s, s, 404],
+            ("project", Some("write" | "run")) => [401, 404, 403, s, s, s, 403, 404],
+            ("project", Some("manage")) => [401, 404, 403, 403, s, s, 403, 404],
+            ("admin", Some("admin")) => [401, 403, 403, 403, 403, s, 403, 403],
+            other => bail!("{}: no rule for {other:?}", self.name),
+        })
+    }
+}
+
+/// Every route of the running server.
+async fn served(client: &Client) -> Result<Vec<Declared>> {
     let document = client.get("/api/openapi.json").await?.expect(200)?;
-    let mut names = BTreeSet::new();
+    let mut routes = Vec::new();
     for (pattern, methods) in document["paths"].as_object().context("no paths")? {
-        for method in methods.as_object().context("no methods")?.keys() {
-            if ["get", "put", "post", "patch", "delete", "head", "options"].contains(&method.as_str()) {
-                names.insert(format!("{} {}", method.to_uppercase(), without_parameter_names(pattern)));
-            }
+        for (method, operation) in methods.as_object().context("no methods")? {
+            let name = format!("{} {}", method.to_uppercase(), without_parameter_names(pattern));
+            routes.push(Declared::of(name, operation)?);
         }
     }
-    Ok(names)
+    Ok(routes)
 }
 
 /// The callers of the columns. A logout takes a session of its own, or the next row would meet nobody.
@@ -123,32 +123,29 @@ async fn callers(scene: &Scene, nobody: &Client, is_logout: bool) -> Result<Vec<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_route_answers_each_role_as_the_table_says() -> Result<()> {
+async fn every_route_answers_each_role_as_the_table_of_routes_declares() -> Result<()> {
     let database = Database::empty().await?;
     let server = Server::start(&database).await?;
-    let known: BTreeSet<String> = TABLE.iter().map(|(name, _)| (*name).to_owned()).collect();
     let served = served(server.client()).await?;
-    let missing: Vec<_> = served.difference(&known).collect();
-    assert!(missing.is_empty(), "routes without a row in the table of access: {missing:?}");
-    let surplus: Vec<_> = known.difference(&served).collect();
-    assert!(surplus.is_empty(), "rows without a route: {surplus:?}");
-    assert_eq!(ROUTES.map(|route| route.name.to_owned()).into_iter().collect::<BTreeSet<_>>(), known);
+    let names: BTreeSet<&str> = served.iter().map(|route| route.name.as_str()).collect();
+    let samples: BTreeSet<&str> = ROUTES.iter().map(|route| route.name).collect();
+    assert_eq!(samples, names, "every route has a sample request in tests/src/routes.rs");
+    let public = served.iter().filter(|route| route.access == "public").map(|route| route.name.as_str());
+    assert_eq!(public.collect::<BTreeSet<_>>(), WITHOUT_LOGIN.into_iter().collect());
 
     let scene = Scene::set(server.client()).await?;
     let reader = scene.owner.create_key(&["read"]).await?.0;
     let half_admin = scene.admin.create_key(&["read", "write", "run", "manage"]).await?.0;
     let mut wrong = Vec::new();
-    for (name, expected) in TABLE {
-        let route = ROUTES.iter().find(|route| route.name == name).context(name)?;
-        let mut all = callers(&scene, server.client(), name.ends_with("/logout")).await?;
+    for route in &ROUTES {
+        let declared = served.iter().find(|declared| declared.name == route.name).context(route.name)?;
+        let mut all = callers(&scene, server.client(), route.name.ends_with("/logout")).await?;
         all.extend([reader.clone(), half_admin.clone()]);
-        for ((client, caller), expected) in all.iter().zip(CALLERS).zip(expected) {
+        for ((client, caller), expected) in all.iter().zip(CALLERS).zip(declared.expected()?) {
             let reply = scene.ask(client, route).await?;
             if reply.status != expected {
-                wrong.push(format!(
-                    "{name} as {caller}: {} instead of {expected}: {}",
-                    reply.status, reply.text
-                ));
+                let Reply { status, text, .. } = reply;
+                wrong.push(format!("{} as {caller}: {status} instead of {expected}: {text}", route.name));
             }
         }
     }
@@ -156,14 +153,29 @@ async fn every_route_answers_each_role_as_the_table_says() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn what_needs_no_login_is_a_short_list() {
-    let open: Vec<&str> = TABLE.iter().filter(|(_, row)| row[0] != 401).map(|(name, _)| *name).collect();
-    assert_eq!(open, WITHOUT_LOGIN);
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_lacks_only_the_declared_scope_is_refused_by_every_route() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let scene = Scene::set(server.client()).await?;
+    let mut n_checked = 0;
+    for declared in served(server.client()).await? {
+        let Some(scope) = declared.scope.as_deref().filter(|scope| *scope != "read") else { continue };
+        let others: Vec<&str> =
+            ["read", "write", "run", "manage"].into_iter().filter(|other| *other != scope).collect();
+        let key = scene.admin.create_key(&others).await?;
+        let route = ROUTES.iter().find(|route| route.name == declared.name).context("no sample")?;
+        let reply = scene.ask(&key.0, route).await?;
+        assert_eq!(reply.status, 403, "{} without {scope}: {}", declared.name, reply.text);
+        scene.admin.delete(&format!("/api/v1/auth/api-keys/{}", key.1)).await?.expect(204)?;
+        n_checked += 1;
+    }
+    assert!(n_checked > 15, "only {n_checked} routes declare a scope");
+    Ok(())
 }
 
 /// Without what differs from request to request.
-fn shown(mut reply: Reply) -> (u16, serde_json::Value) {
+fn shown(mut reply: Reply) -> (u16, Value) {
     reply.body["instance"].take();
     (reply.status, reply.body)
 }

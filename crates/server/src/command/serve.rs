@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::database::Database;
-use crate::http::{AppState, Limits, Metrics, Readiness, Server, ServerSettings, Streams};
+use crate::http::{AppState, Gate, Metrics, Readiness, Server, ServerSettings, Streams};
 use crate::instance::{Instance, Work};
 use crate::token_key;
 
@@ -40,12 +40,12 @@ async fn serve_on(
     signals: &mut Signals,
 ) -> anyhow::Result<()> {
     let auth = Arc::new(auth(config, db).await?);
-    let limits = web::Data::new(Limits::new(
+    let gate = Gate::new(
+        Arc::clone(&auth),
         config.rate_limits,
         config.cache_limiters_entries,
-        Arc::clone(&auth),
         config.trusted_proxies.clone(),
-    ));
+    );
     let instance = Instance::start(config, db, Work::Queue).await?;
     let readiness = Readiness::default();
     let state = web::Data::new(AppState {
@@ -59,14 +59,13 @@ async fn serve_on(
         identities: instance.identities(),
         readiness: readiness.clone(),
         streams: Streams::new(instance.wakes.clone()),
-        trusted_proxies: config.trusted_proxies.clone(),
         metrics,
         workspaces: instance.workspaces.clone(),
         max_file_bytes: config.max_file_bytes,
         graph_summaries: BoundedCache::new("graphs", config.cache_graphs_entries),
     });
     let settings = ServerSettings { bind: config.bind, grace: config.shutdown_grace };
-    let mut server = match Server::start(state, limits, settings) {
+    let mut server = match Server::start(state, gate, settings) {
         Ok(server) => server,
         Err(error) => {
             instance.stop().await;

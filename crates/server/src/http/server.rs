@@ -6,21 +6,17 @@ use std::time::Duration;
 use actix_web::body::BoxBody;
 use actix_web::dev::{ServerHandle, ServiceFactory, ServiceRequest, ServiceResponse, fn_service};
 use actix_web::middleware::from_fn;
-use actix_web::{App, HttpServer, web};
+use actix_web::{App, HttpServer, guard, web};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use utoipa_actix_web::AppExt as _;
-use utoipa_actix_web::service_config::ServiceConfig;
 
-use crate::http::api::{
-    api_keys, audit, auth, budgets, files, health, members, metrics, pipelines, projects, runs, stream,
-    system, users,
-};
 use crate::http::edge::connections::Connections;
 use crate::http::edge::envelope::envelope;
-use crate::http::edge::limits::{Limits, limit};
-use crate::http::edge::openapi;
+use crate::http::edge::gate::{Gate, gate};
+use crate::http::edge::openapi::Document;
 use crate::http::edge::problem::Problem;
+use crate::http::edge::route::{Route, RouteIndex};
+use crate::http::routes::ROUTES;
 use crate::http::state::AppState;
 
 /// A client must have sent a request's head within this.
@@ -35,63 +31,10 @@ const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most connections of one worker.
 const MAX_CONNECTIONS: usize = 10_000;
 
-/// Every route. The OpenAPI document is made of the same list.
-pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
-    config
-        .service(health::live)
-        .service(health::ready)
-        .service(health::health)
-        .service(metrics::metrics_text)
-        .service(openapi::openapi_json);
-    let api = utoipa_actix_web::scope("/api/v1")
-        .service(auth::register)
-        .service(auth::login)
-        .service(auth::refresh)
-        .service(auth::logout)
-        .service(auth::me)
-        .service(auth::change_password)
-        .service(api_keys::create)
-        .service(api_keys::list)
-        .service(api_keys::revoke)
-        .service(users::list)
-        .service(users::change)
-        .service(audit::list)
-        .service(projects::create)
-        .service(projects::list)
-        .service(projects::show)
-        .service(projects::change)
-        .service(projects::delete)
-        .service(members::list)
-        .service(members::put)
-        .service(members::remove)
-        .service(budgets::show)
-        .service(budgets::put)
-        .service(files::list)
-        .service(files::show)
-        .service(files::put)
-        .service(files::delete)
-        .service(pipelines::validate)
-        .service(pipelines::create)
-        .service(pipelines::list)
-        .service(pipelines::show)
-        .service(pipelines::change::change)
-        .service(pipelines::change::delete)
-        .service(pipelines::versions::list)
-        .service(runs::start::start)
-        .service(runs::list)
-        .service(runs::show)
-        .service(runs::cancel)
-        .service(runs::journal)
-        .service(runs::rerun::rerun)
-        .service(runs::decide::decide)
-        .service(runs::top_up::top_up)
-        .service(stream::stream)
-        .service(system::instances);
-    config.service(api);
-}
-
-/// The application, but for its state and [`Limits`].
-pub(crate) fn application() -> App<
+/// The application with these routes, but without the services that the handlers use and without the [`Gate`].
+pub(crate) fn application(
+    routes: &'static [Route],
+) -> App<
     impl ServiceFactory<
         ServiceRequest,
         Config = (),
@@ -100,14 +43,35 @@ pub(crate) fn application() -> App<
         InitError = (),
     >,
 > {
-    App::new()
+    let app = App::new()
         .app_data(web::PathConfig::default().error_handler(|_, _| Problem::not_found().into()))
-        .wrap(from_fn(limit))
+        .app_data(web::Data::new(RouteIndex::of(routes)))
+        .wrap(from_fn(gate))
         .wrap(from_fn(envelope))
-        .into_utoipa_app()
-        .configure(routes)
-        .default_service(fn_service(openapi::nothing_here))
-        .into_app()
+        .default_service(fn_service(unmatched));
+    routes.iter().fold(app, |app, route| {
+        let resource = web::resource(route.path).guard(guard::Method(route.method.clone()));
+        app.service((route.handler)(resource))
+    })
+}
+
+/// Answers a request that matches no route: 405 where the path has other methods, else 404.
+async fn unmatched(request: ServiceRequest) -> Result<ServiceResponse, actix_web::Error> {
+    let index = request.app_data::<web::Data<RouteIndex>>();
+    let methods = index.map(|index| index.methods(&request)).unwrap_or_default();
+    let problem = match methods.as_slice() {
+        [] => Problem::not_found(),
+        methods => Problem::method_not_allowed(&methods.join(", ")),
+    };
+    Ok(request.error_response(problem))
+}
+
+/// The OpenAPI document of this version.
+///
+/// # Errors
+/// If a schema cannot be written as JSON.
+pub(crate) fn openapi_text() -> serde_json::Result<String> {
+    Document::of(ROUTES).map(Document::into_text)
 }
 
 /// What a server is told once.
@@ -135,12 +99,17 @@ impl Server {
     /// If the address cannot be bound; nothing is left running.
     pub(crate) fn start(
         state: web::Data<AppState>,
-        limits: web::Data<Limits>,
+        gate: Gate,
         settings: ServerSettings,
     ) -> std::io::Result<Self> {
         let connections = Connections::new(PAUSE);
         let registering = connections.clone();
-        let http = HttpServer::new(move || application().app_data(state.clone()).app_data(limits.clone()))
+        let gate = web::Data::new(gate);
+        let document = web::Data::new(Document::of(ROUTES).map_err(std::io::Error::other)?);
+        let services = move || {
+            application(ROUTES).app_data(state.clone()).app_data(gate.clone()).app_data(document.clone())
+        };
+        let http = HttpServer::new(services)
             .on_connect(move |connection, data| registering.register(connection, data))
             .disable_signals()
             .shutdown_timeout(settings.grace.as_secs())

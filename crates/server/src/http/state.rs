@@ -7,7 +7,6 @@ use gathering_cache::BoundedCache;
 use gathering_dag_engine::Engine;
 use gathering_domain::{Digest, ProjectId, UserId};
 use gathering_persistence::{Budgets, Pipelines, Pool, Projects, Runs};
-use gathering_tools::Network;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -31,7 +30,6 @@ pub(crate) struct AppState {
     pub(crate) identities: watch::Receiver<Identity>,
     pub(crate) readiness: Readiness,
     pub(crate) streams: Streams,
-    pub(crate) trusted_proxies: Vec<Network>,
     pub(crate) metrics: Metrics,
     pub(crate) workspaces: Workspaces,
     /// The largest file that is taken, in bytes.

@@ -1,26 +1,31 @@
 //! What holds for every answer, tried on the real application without a database behind it.
 
+use std::sync::LazyLock;
+
 use actix_web::body::MessageBody;
 use actix_web::dev::Service as _;
 use actix_web::http::Method;
 use actix_web::test::{TestRequest, init_service};
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpResponse, Resource, web};
 use serde_json::Value;
 
-use crate::http::edge::body::{OpenBody, SMALL};
+use crate::http::edge::body::OpenBody;
 use crate::http::edge::envelope::X_REQUEST_ID;
-use crate::http::edge::openapi::openapi_text;
+use crate::http::edge::limits::Tier;
+use crate::http::edge::openapi::{Document, documented_path};
 use crate::http::edge::problem::{PROBLEM_JSON, Problem};
-use crate::http::server::application;
+use crate::http::edge::route::{Access, BodyLimit, Description, Route};
+use crate::http::routes::ROUTES;
+use crate::http::server::{application, openapi_text};
 
 /// Reads a small body, and tells what it read.
 async fn echo(body: OpenBody) -> Result<HttpResponse, Problem> {
-    Ok(HttpResponse::Ok().json(body.receive(SMALL).await?.0.value()?.0))
+    Ok(HttpResponse::Ok().json(body.receive().await?.0.value()?.0))
 }
 
 /// Asks nobody anything before it reads, and tells whether it had to wait for the body.
 async fn wait(body: OpenBody) -> Result<String, Problem> {
-    Ok(format!("awaited: {}", body.receive(SMALL).await?.1))
+    Ok(format!("awaited: {}", body.receive().await?.1))
 }
 
 async fn explode() -> HttpResponse {
@@ -36,12 +41,31 @@ async fn page() -> HttpResponse {
         .body("<p>a page</p>")
 }
 
-/// The answer of the application, with three routes more.
+/// A public route of these tests, with a small body.
+fn route(method: Method, path: &'static str, handler: fn(Resource) -> Resource) -> Route {
+    let describe = || Description {
+        documented: (Vec::new(), String::new()),
+        operation: utoipa::openapi::path::Operation::new(),
+        schemas: Vec::new(),
+    };
+    let (access, tier, body) = (Access::Public, Tier::Read, BodyLimit::Small);
+    Route { method, path, access, tier, body, handler, describe }
+}
+
+static TEST_ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
+    let copy = |route: &Route| Route { method: route.method.clone(), ..*route };
+    let mut routes: Vec<Route> = ROUTES.iter().map(copy).collect();
+    routes.push(route(Method::POST, "/echo", |resource| resource.to(echo)));
+    routes.push(route(Method::POST, "/wait", |resource| resource.to(wait)));
+    routes.push(route(Method::GET, "/explode", |resource| resource.to(explode)));
+    routes.push(route(Method::GET, "/page", |resource| resource.to(page)));
+    routes
+});
+
+/// The answer of the application, with four routes more.
 async fn answer(request: TestRequest) -> HttpResponse {
-    let app = application()
-        .route("/echo", web::post().to(echo))
-        .route("/explode", web::get().to(explode))
-        .route("/page", web::get().to(page));
+    let document = web::Data::new(Document::of(ROUTES).unwrap());
+    let app = application(&TEST_ROUTES).app_data(document);
     match init_service(app).await.call(request.to_request()).await {
         Ok(answered) => answered.into_parts().1,
         // As the server does with what no layer turned into an answer.
@@ -76,7 +100,7 @@ async fn every_refusal_is_a_problem_that_names_its_request() {
     check_problem(TestRequest::delete().uri("/api/v1/runs"), 405, "method-not-allowed").await;
     check_problem(post("/health/live"), 405, "method-not-allowed").await;
     check_problem(post("/echo").set_payload("{"), 400, "malformed").await;
-    check_problem(post("/echo").set_payload(vec![b' '; SMALL + 1]), 413, "too-large").await;
+    check_problem(post("/echo").set_payload(vec![b' '; 64 * 1024 + 1]), 413, "too-large").await;
     let form = post("/echo").insert_header(("content-type", "application/x-www-form-urlencoded"));
     check_problem(form.set_payload("a=b"), 415, "unsupported-media-type").await;
     let packed = post("/echo").insert_header(("content-encoding", "gzip"));
@@ -182,85 +206,104 @@ async fn an_empty_body_is_an_empty_object() {
     assert_eq!((response.status().as_u16(), json(response).await), (200, serde_json::json!({})));
 }
 
-/// Everything in the document, as method and path.
-fn documented() -> Vec<(String, String, bool)> {
+/// The table as the document shows it: method, path, access, scope, tier and body limit.
+fn documented() -> Vec<String> {
     let document: Value = serde_json::from_str(&openapi_text().unwrap()).unwrap();
     let mut routes = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
-            let is_public = operation["security"] == serde_json::json!([{}]);
-            routes.push((method.to_uppercase(), path.clone(), is_public));
+            let declared = &operation["x-gathering"];
+            let word = |name: &str| declared[name].as_str().unwrap_or("-").to_owned();
+            let limit =
+                declared["body_limit_bytes"].as_u64().map_or("setting".to_owned(), |bytes| bytes.to_string());
+            let (access, scope, tier) = (word("access"), word("scope"), word("tier"));
+            assert_eq!(operation["security"] == serde_json::json!([]), access == "public", "{method} {path}");
+            assert_eq!(operation.get("requestBody").is_some(), limit != "0", "{method} {path}");
+            routes.push(format!("{} {path} {access} {scope} {tier} {limit}", method.to_uppercase()));
         }
     }
     routes.sort();
     routes
 }
 
-#[actix_web::test]
-async fn every_route_is_in_the_document_and_the_other_way_round() {
-    let routes = documented();
-    let listed: Vec<String> = routes
-        .iter()
-        .map(|(method, path, public)| format!("{method} {path}{}", if *public { " open" } else { "" }))
-        .collect();
+#[test]
+fn the_document_shows_what_the_table_declares() {
     assert_eq!(
-        listed,
+        documented(),
         [
-            "DELETE /api/v1/auth/api-keys/{id}",
-            "DELETE /api/v1/pipelines/{id}",
-            "DELETE /api/v1/projects/{id}",
-            "DELETE /api/v1/projects/{id}/files/{path}",
-            "DELETE /api/v1/projects/{id}/members/{user_id}",
-            "GET /api/openapi.json open",
-            "GET /api/v1/audit/events",
-            "GET /api/v1/auth/api-keys",
-            "GET /api/v1/auth/me",
-            "GET /api/v1/pipelines",
-            "GET /api/v1/pipelines/{id}",
-            "GET /api/v1/pipelines/{id}/versions",
-            "GET /api/v1/projects",
-            "GET /api/v1/projects/{id}",
-            "GET /api/v1/projects/{id}/budget",
-            "GET /api/v1/projects/{id}/files",
-            "GET /api/v1/projects/{id}/files/{path}",
-            "GET /api/v1/projects/{id}/members",
-            "GET /api/v1/runs",
-            "GET /api/v1/runs/{id}",
-            "GET /api/v1/runs/{id}/journal",
-            "GET /api/v1/runs/{id}/stream",
-            "GET /api/v1/system/instances",
-            "GET /api/v1/users",
-            "GET /health open",
-            "GET /health/live open",
-            "GET /health/ready open",
-            "GET /metrics open",
-            "PATCH /api/v1/projects/{id}",
-            "PATCH /api/v1/users/{id}",
-            "POST /api/v1/auth/api-keys",
-            "POST /api/v1/auth/login open",
-            "POST /api/v1/auth/logout",
-            "POST /api/v1/auth/refresh open",
-            "POST /api/v1/auth/register open",
-            "POST /api/v1/pipelines",
-            "POST /api/v1/pipelines/validate",
-            "POST /api/v1/pipelines/{id}/runs",
-            "POST /api/v1/projects",
-            "POST /api/v1/runs/{id}/budget",
-            "POST /api/v1/runs/{id}/cancel",
-            "POST /api/v1/runs/{id}/nodes/{node_id}/decision",
-            "POST /api/v1/runs/{id}/rerun",
-            "PUT /api/v1/auth/password",
-            "PUT /api/v1/pipelines/{id}",
-            "PUT /api/v1/projects/{id}/budget",
-            "PUT /api/v1/projects/{id}/files/{path}",
-            "PUT /api/v1/projects/{id}/members/{user_id}",
+            "DELETE /api/v1/auth/api-keys/{id} session - write 0",
+            "DELETE /api/v1/pipelines/{id} project write write 0",
+            "DELETE /api/v1/projects/{id} project manage write 0",
+            "DELETE /api/v1/projects/{id}/files/{path} project write write 0",
+            "DELETE /api/v1/projects/{id}/members/{user_id} project manage write 0",
+            "GET /api/openapi.json public - read 0",
+            "GET /api/v1/audit/events admin admin read 0",
+            "GET /api/v1/auth/api-keys account - read 0",
+            "GET /api/v1/auth/me account - read 0",
+            "GET /api/v1/pipelines own read read 0",
+            "GET /api/v1/pipelines/{id} project read read 0",
+            "GET /api/v1/pipelines/{id}/versions project read read 0",
+            "GET /api/v1/projects own read read 0",
+            "GET /api/v1/projects/{id} project read read 0",
+            "GET /api/v1/projects/{id}/budget project read read 0",
+            "GET /api/v1/projects/{id}/files project read read 0",
+            "GET /api/v1/projects/{id}/files/{path} project read read 0",
+            "GET /api/v1/projects/{id}/members project read read 0",
+            "GET /api/v1/runs own read read 0",
+            "GET /api/v1/runs/{id} project read read 0",
+            "GET /api/v1/runs/{id}/journal project read read 0",
+            "GET /api/v1/runs/{id}/stream project read read 0",
+            "GET /api/v1/system/instances admin admin read 0",
+            "GET /api/v1/users admin admin read 0",
+            "GET /health public - health 0",
+            "GET /health/live public - health 0",
+            "GET /health/ready public - health 0",
+            "GET /metrics public - health 0",
+            "PATCH /api/v1/projects/{id} project manage write 65536",
+            "PATCH /api/v1/users/{id} admin admin write 65536",
+            "POST /api/v1/auth/api-keys session - write 65536",
+            "POST /api/v1/auth/login public - auth 65536",
+            "POST /api/v1/auth/logout session - write 65536",
+            "POST /api/v1/auth/refresh public - auth 65536",
+            "POST /api/v1/auth/register public - auth 65536",
+            "POST /api/v1/pipelines project write write 16777216",
+            "POST /api/v1/pipelines/validate account - write 16777216",
+            "POST /api/v1/pipelines/{id}/runs project run write 16777216",
+            "POST /api/v1/projects own manage write 65536",
+            "POST /api/v1/runs/{id}/budget project manage write 65536",
+            "POST /api/v1/runs/{id}/cancel project run write 0",
+            "POST /api/v1/runs/{id}/nodes/{node_id}/decision project run write 65536",
+            "POST /api/v1/runs/{id}/rerun project run write 16777216",
+            "PUT /api/v1/auth/password session - auth 65536",
+            "PUT /api/v1/pipelines/{id} project write write 16777216",
+            "PUT /api/v1/projects/{id}/budget project manage write 65536",
+            "PUT /api/v1/projects/{id}/files/{path} project write write setting",
+            "PUT /api/v1/projects/{id}/members/{user_id} project manage write 65536",
         ]
     );
-    for (method, path, _) in routes {
-        let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let filled = path.replace("{id}", "x").replace("{user_id}", "y");
-        let status = answer(TestRequest::with_uri(&filled).method(method.clone())).await.status();
-        assert!(status != 404 && status != 405, "{method} {path} is documented and not served: {status}");
+}
+
+#[test]
+fn the_documentation_at_each_handler_names_the_method_and_path_of_its_row() {
+    for route in ROUTES {
+        let (methods, path) = (route.describe)().documented;
+        let method: utoipa::openapi::HttpMethod =
+            serde_json::from_value(route.method.as_str().to_ascii_lowercase().into()).unwrap();
+        assert!(
+            methods == [method] && path == documented_path(route.path),
+            "{} {}",
+            route.method,
+            route.path
+        );
+    }
+}
+
+#[actix_web::test]
+async fn every_route_of_the_table_is_served() {
+    for route in ROUTES {
+        let filled = documented_path(route.path).replace("{id}", "x").replace("{user_id}", "y");
+        let status = answer(TestRequest::with_uri(&filled).method(route.method.clone())).await.status();
+        assert!(status != 404 && status != 405, "{} {} is not served: {status}", route.method, route.path);
     }
 }
 
@@ -283,7 +326,7 @@ fn the_document_is_always_the_same_and_complete() {
 async fn a_body_that_comes_with_its_head_is_not_awaited() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    let server = actix_web::HttpServer::new(|| application().route("/wait", web::post().to(wait)));
+    let server = actix_web::HttpServer::new(|| application(&TEST_ROUTES));
     let server = server.workers(1).disable_signals().bind("127.0.0.1:0").unwrap();
     let address = server.addrs()[0];
     let running = server.run();

@@ -1,6 +1,6 @@
 //! API keys: long-lived secrets of programs, created, listed and revoked by their owner.
 
-use actix_web::{HttpResponse, delete, get, post, web};
+use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use gathering_auth::{ApiKey, ApiKeyRequest, Scope};
 use gathering_dag_engine::{Fields, Shape};
@@ -10,7 +10,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::http::edge::body::{Body, FromFields, SMALL, line};
+use crate::http::edge::body::{Body, FromFields, line};
 use crate::http::edge::caller::Authenticated;
 use crate::http::edge::page::{self, List, Page};
 use crate::http::edge::problem::{Problem, ProblemView};
@@ -119,15 +119,14 @@ pub(crate) struct ListApiKeys {
 }
 
 /// Creates an API key. Its secret is shown in this answer and never again.
-#[utoipa::path(tag = "auth", operation_id = "create_api_key", request_body = CreateApiKey, responses(
+#[utoipa::path(post, path = "/api/v1/auth/api-keys", tag = "auth", operation_id = "create_api_key", request_body = CreateApiKey, responses(
     (status = 201, body = CreatedApiKeyView),
     (status = 403, description = "An API key is not enough for this", body = ProblemView, content_type = "application/problem+json"),
     (status = 409, description = "The account has as many as it may", body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[post("/auth/api-keys")]
 pub(crate) async fn create(state: web::Data<AppState>, body: Body) -> Result<HttpResponse, Problem> {
-    let (caller, body) = body.receive(SMALL).await?;
+    let (caller, body) = body.receive().await?;
     let CreateApiKey { name, scopes, expires_at } = body.read().await?;
     let request = ApiKeyRequest { name, scopes, expires_at };
     let (key, secret) = state.auth.create_api_key(&caller, request).await?;
@@ -136,11 +135,10 @@ pub(crate) async fn create(state: web::Data<AppState>, body: Body) -> Result<Htt
 }
 
 /// The caller's API keys that are not revoked, expired ones too, the newest first.
-#[utoipa::path(tag = "auth", operation_id = "list_api_keys", params(ListApiKeys), responses(
+#[utoipa::path(get, path = "/api/v1/auth/api-keys", tag = "auth", operation_id = "list_api_keys", params(ListApiKeys), responses(
     (status = 200, body = Page<ApiKeyView>),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[get("/auth/api-keys")]
 pub(crate) async fn list(
     state: web::Data<AppState>,
     caller: Authenticated,
@@ -159,12 +157,11 @@ pub(crate) async fn list(
 }
 
 /// Revokes one of the caller's API keys, on every instance, from the answer on.
-#[utoipa::path(tag = "auth", operation_id = "revoke_api_key", params(("id" = Uuid, Path)), responses(
+#[utoipa::path(delete, path = "/api/v1/auth/api-keys/{id}", tag = "auth", operation_id = "revoke_api_key", params(("id" = Uuid, Path)), responses(
     (status = 204),
     (status = 403, description = "An API key is not enough for this", body = ProblemView, content_type = "application/problem+json"),
     (status = 404, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[delete("/auth/api-keys/{id}")]
 pub(crate) async fn revoke(
     state: web::Data<AppState>,
     caller: Authenticated,

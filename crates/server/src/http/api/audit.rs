@@ -1,6 +1,6 @@
 //! The audit record: what concerned security, for admins to read.
 
-use actix_web::{HttpResponse, get, web};
+use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use gathering_auth::{AuditFilter, AuditRecord, authorize_admin};
 use gathering_domain::Problems;
@@ -68,12 +68,11 @@ pub(crate) struct ListAuditEvents {
 }
 
 /// What concerned security, the newest first. For admins only.
-#[utoipa::path(tag = "audit", operation_id = "list_audit_events", params(ListAuditEvents), responses(
+#[utoipa::path(get, path = "/api/v1/audit/events", tag = "audit", operation_id = "list_audit_events", params(ListAuditEvents), responses(
     (status = 200, body = Page<AuditEventView>),
     (status = 403, body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[get("/audit/events")]
 pub(crate) async fn list(
     state: web::Data<AppState>,
     caller: Authenticated,

@@ -1,6 +1,6 @@
 //! Registering, logging in, refreshing, logging out, changing the password, and who one is.
 
-use actix_web::{HttpResponse, get, post, put, web};
+use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use gathering_auth::{Account, Passwords, RegistrationRequest, TokenPair};
 use gathering_dag_engine::{Fields, Shape};
@@ -10,7 +10,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::http::edge::body::{Body, FromFields, OpenBody, SMALL, line};
+use crate::http::edge::body::{Body, FromFields, OpenBody, line};
 use crate::http::edge::caller::{Authenticated, ClientOrigin};
 use crate::http::edge::problem::{Problem, ProblemView};
 use crate::http::state::AppState;
@@ -178,91 +178,85 @@ fn text(fields: &mut Fields<'_>, name: &'static str) -> Option<String> {
 }
 
 /// Creates an account with a default project; the first account of all is admin.
-#[utoipa::path(tag = "auth", operation_id = "register", security(()), request_body = Register, responses(
+#[utoipa::path(post, path = "/api/v1/auth/register", tag = "auth", operation_id = "register", request_body = Register, responses(
     (status = 201, body = UserView),
     (status = 403, description = "Registration is closed", body = ProblemView, content_type = "application/problem+json"),
     (status = 409, description = "The e-mail address has an account", body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[post("/auth/register")]
 pub(crate) async fn register(
     state: web::Data<AppState>,
     origin: ClientOrigin,
     body: OpenBody,
 ) -> Result<HttpResponse, Problem> {
-    let Register { email, name, password } = body.read(SMALL).await?;
+    let Register { email, name, password } = body.read().await?;
     let account = state.auth.register(RegistrationRequest { email, name, password }, origin.0).await?;
     Ok(HttpResponse::Created().json(UserView::from(account)))
 }
 
 /// Begins a session.
-#[utoipa::path(tag = "auth", operation_id = "login", security(()), request_body = Login, responses(
+#[utoipa::path(post, path = "/api/v1/auth/login", tag = "auth", operation_id = "login", request_body = Login, responses(
     (status = 200, body = TokensView),
     (status = 401, description = "The same for every cause", body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
     (status = 429, description = "Too many attempts", body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[post("/auth/login")]
 pub(crate) async fn login(
     state: web::Data<AppState>,
     origin: ClientOrigin,
     body: OpenBody,
 ) -> Result<HttpResponse, Problem> {
-    let Login { email, password } = body.read(SMALL).await?;
+    let Login { email, password } = body.read().await?;
     let pair = state.auth.login(&email, password, origin.0).await?;
     Ok(HttpResponse::Ok().json(TokensView::from(pair)))
 }
 
 /// Spends a refresh token for new tokens. Spent twice, it revokes its session.
-#[utoipa::path(tag = "auth", operation_id = "refresh", security(()), request_body = Refresh, responses(
+#[utoipa::path(post, path = "/api/v1/auth/refresh", tag = "auth", operation_id = "refresh", request_body = Refresh, responses(
     (status = 200, body = TokensView),
     (status = 401, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[post("/auth/refresh")]
 pub(crate) async fn refresh(
     state: web::Data<AppState>,
     origin: ClientOrigin,
     body: OpenBody,
 ) -> Result<HttpResponse, Problem> {
-    let Refresh { refresh_token } = body.read(SMALL).await?;
+    let Refresh { refresh_token } = body.read().await?;
     let pair = state.auth.refresh(&refresh_token, origin.0).await?;
     Ok(HttpResponse::Ok().json(TokensView::from(pair)))
 }
 
 /// Ends the session, on every instance, from the answer on.
-#[utoipa::path(tag = "auth", operation_id = "logout", request_body = Logout, responses(
+#[utoipa::path(post, path = "/api/v1/auth/logout", tag = "auth", operation_id = "logout", request_body = Logout, responses(
     (status = 204),
     (status = 401, body = ProblemView, content_type = "application/problem+json"),
     (status = 403, description = "An API key is not enough for this", body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[post("/auth/logout")]
 pub(crate) async fn logout(state: web::Data<AppState>, body: Body) -> Result<HttpResponse, Problem> {
-    let (caller, body) = body.receive(SMALL).await?;
+    let (caller, body) = body.receive().await?;
     let Logout { refresh_token } = body.read().await?;
     state.auth.logout(&caller, refresh_token.as_deref()).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
 /// The caller's account.
-#[utoipa::path(tag = "auth", operation_id = "me", responses(
+#[utoipa::path(get, path = "/api/v1/auth/me", tag = "auth", operation_id = "me", responses(
     (status = 200, body = UserView),
     (status = 401, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[get("/auth/me")]
 pub(crate) async fn me(state: web::Data<AppState>, caller: Authenticated) -> Result<HttpResponse, Problem> {
     Ok(HttpResponse::Ok().json(UserView::from(state.auth.me(&caller.0).await?)))
 }
 
 /// Replaces the password of the caller's account. Its other sessions end; the caller's own goes on.
-#[utoipa::path(tag = "auth", operation_id = "change_password", request_body = ChangePassword, responses(
+#[utoipa::path(put, path = "/api/v1/auth/password", tag = "auth", operation_id = "change_password", request_body = ChangePassword, responses(
     (status = 204),
     (status = 403, description = "The current password is another one, or an API key was shown", body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
     (status = 429, description = "Too many attempts", body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[put("/auth/password")]
 pub(crate) async fn change_password(state: web::Data<AppState>, body: Body) -> Result<HttpResponse, Problem> {
-    let (caller, body) = body.receive(SMALL).await?;
+    let (caller, body) = body.receive().await?;
     let ChangePassword { current_password, new_password } = body.read().await?;
     state.auth.change_password(&caller, current_password, new_password).await?;
     Ok(HttpResponse::NoContent().finish())

@@ -1,6 +1,6 @@
 //! What a project may use up: shown, and set.
 
-use actix_web::{HttpResponse, get, put, web};
+use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use gathering_auth::Action;
 use gathering_dag_engine::{Fields, Shape};
@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::http::edge::body::{Body, FromFields, SMALL};
+use crate::http::edge::body::{Body, FromFields};
 use crate::http::edge::caller::Authenticated;
 use crate::http::edge::problem::{Problem, ProblemView};
 use crate::http::state::AppState;
@@ -104,11 +104,10 @@ pub(super) fn amounts(fields: &mut Fields<'_>, least: u64) -> Amounts {
 }
 
 /// What a project may use up, and what of it is used.
-#[utoipa::path(tag = "projects", operation_id = "get_budget", params(("id" = Uuid, Path)), responses(
+#[utoipa::path(get, path = "/api/v1/projects/{id}/budget", tag = "projects", operation_id = "get_budget", params(("id" = Uuid, Path)), responses(
     (status = 200, body = BudgetView),
     (status = 404, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[get("/projects/{id}/budget")]
 pub(crate) async fn show(
     state: web::Data<AppState>,
     caller: Authenticated,
@@ -119,19 +118,18 @@ pub(crate) async fn show(
 }
 
 /// Sets what a project may use up; what was used in this period stays used. Runs that wait for their budget look again.
-#[utoipa::path(tag = "projects", operation_id = "put_budget", params(("id" = Uuid, Path)), request_body = PutBudget, responses(
+#[utoipa::path(put, path = "/api/v1/projects/{id}/budget", tag = "projects", operation_id = "put_budget", params(("id" = Uuid, Path)), request_body = PutBudget, responses(
     (status = 200, body = BudgetView),
     (status = 403, description = "For owners only", body = ProblemView, content_type = "application/problem+json"),
     (status = 404, body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[put("/projects/{id}/budget")]
 pub(crate) async fn put(
     state: web::Data<AppState>,
     id: web::Path<String>,
     body: Body,
 ) -> Result<HttpResponse, Problem> {
-    let (caller, body) = body.receive(SMALL).await?;
+    let (caller, body) = body.receive().await?;
     let project = state.project(&caller, &id, Action::Manage).await?;
     let bounds: Bounds = body.read().await?;
     let budgets = state.budgets.set(project, &bounds, &caller).await?;

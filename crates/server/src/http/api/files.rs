@@ -10,7 +10,7 @@ use std::io;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, ETag, EntityTag, Header as _, IfNoneMatch};
-use actix_web::{HttpRequest, HttpResponse, delete, get, put, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
@@ -75,14 +75,13 @@ pub(crate) struct ListFiles {
 }
 
 /// What is in a directory of the workspace, in the order of the names; a directory comes right before what is in it.
-#[utoipa::path(tag = "files", operation_id = "list_files", params(("id" = Uuid, Path), ListFiles), responses(
+#[utoipa::path(get, path = "/api/v1/projects/{id}/files", tag = "files", operation_id = "list_files", params(("id" = Uuid, Path), ListFiles), responses(
     (status = 200, body = Page<FileView>),
     (status = 403, description = "The path leads out", body = ProblemView, content_type = "application/problem+json"),
     (status = 404, body = ProblemView, content_type = "application/problem+json"),
     (status = 409, description = "It is no directory", body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[get("/projects/{id}/files")]
 pub(crate) async fn list(
     state: web::Data<AppState>,
     caller: Authenticated,
@@ -118,7 +117,7 @@ pub(crate) async fn list(
 }
 
 /// A file's content. Ranges are answered one at a time; of several, the whole file.
-#[utoipa::path(tag = "files", operation_id = "read_file", params(
+#[utoipa::path(get, path = "/api/v1/projects/{id}/files/{path}", tag = "files", operation_id = "read_file", params(
     ("id" = Uuid, Path),
     ("path" = String, Path, description = "From the workspace's root; may have `/` in it"),
     ("Range" = Option<String>, Header, description = "`bytes=0-1023`, `bytes=1024-` or `bytes=-1024`"),
@@ -135,7 +134,6 @@ pub(crate) async fn list(
     (status = 412, body = ProblemView, content_type = "application/problem+json"),
     (status = 416, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[get("/projects/{id}/files/{path:.*}")]
 pub(crate) async fn show(
     state: web::Data<AppState>,
     caller: Authenticated,
@@ -150,7 +148,7 @@ pub(crate) async fn show(
 
 /// Writes a file, whole or not at all; what is missing of its directories is made. Who reads meanwhile gets the old
 /// content.
-#[utoipa::path(tag = "files", operation_id = "write_file", params(
+#[utoipa::path(put, path = "/api/v1/projects/{id}/files/{path}", tag = "files", operation_id = "write_file", params(
     ("id" = Uuid, Path),
     ("path" = String, Path, description = "From the workspace's root; may have `/` in it"),
     ("If-Match" = Option<String>, Header, description = "`ETag`s, or `*`: only in place of one of these versions, or of any"),
@@ -167,7 +165,6 @@ pub(crate) async fn show(
     (status = 415, description = "It has a content encoding", body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[put("/projects/{id}/files/{path:.*}")]
 pub(crate) async fn put(
     state: web::Data<AppState>,
     caller: Authenticated,
@@ -191,7 +188,7 @@ pub(crate) async fn put(
 }
 
 /// Removes a file or an empty directory.
-#[utoipa::path(tag = "files", operation_id = "delete_file", params(
+#[utoipa::path(delete, path = "/api/v1/projects/{id}/files/{path}", tag = "files", operation_id = "delete_file", params(
     ("id" = Uuid, Path),
     ("path" = String, Path, description = "From the workspace's root; may have `/` in it"),
     ("If-Match" = Option<String>, Header, description = "`ETag`s: only one of these versions"),
@@ -203,7 +200,6 @@ pub(crate) async fn put(
     (status = 412, body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[delete("/projects/{id}/files/{path:.*}")]
 pub(crate) async fn delete(
     state: web::Data<AppState>,
     caller: Authenticated,

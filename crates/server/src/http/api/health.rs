@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use actix_web::{HttpResponse, get, web};
+use actix_web::{HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -65,18 +65,16 @@ pub(crate) struct DatabaseView {
 }
 
 /// Whether the process lives.
-#[utoipa::path(tag = "health", operation_id = "health_live", security(()), responses((status = 200, body = LiveView)))]
-#[get("/health/live")]
+#[utoipa::path(get, path = "/health/live", tag = "health", operation_id = "health_live", responses((status = 200, body = LiveView)))]
 pub(crate) async fn live() -> HttpResponse {
     HttpResponse::Ok().json(LiveView { status: "live" })
 }
 
 /// Whether requests should be sent here.
-#[utoipa::path(tag = "health", operation_id = "health_ready", security(()), responses(
+#[utoipa::path(get, path = "/health/ready", tag = "health", operation_id = "health_ready", responses(
     (status = 200, body = HealthView),
     (status = 503, description = "Draining, or the database is away", body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[get("/health/ready")]
 pub(crate) async fn ready(state: web::Data<AppState>) -> Result<HttpResponse, Problem> {
     // Said without asking anybody: a load balancer must learn it at once.
     if state.readiness.is_draining() {
@@ -90,11 +88,10 @@ pub(crate) async fn ready(state: web::Data<AppState>) -> Result<HttpResponse, Pr
 }
 
 /// How the server and its parts are.
-#[utoipa::path(tag = "health", operation_id = "health", security(()), responses(
+#[utoipa::path(get, path = "/health", tag = "health", operation_id = "health", responses(
     (status = 200, body = HealthView),
     (status = 503, description = "Draining, or the database is away", body = HealthView),
 ))]
-#[get("/health")]
 pub(crate) async fn health(state: web::Data<AppState>) -> HttpResponse {
     let (database, outcome) = database(&state).await;
     let status = match (&outcome, state.readiness.is_draining()) {

@@ -1,6 +1,6 @@
 //! Who is a member of a project: listed, added, given another role, removed.
 
-use actix_web::{HttpResponse, delete, get, put, web};
+use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use gathering_auth::{Action, ProjectRole};
 use gathering_dag_engine::{Fields, Shape};
@@ -11,7 +11,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::http::edge::body::{Body, FromFields, SMALL};
+use crate::http::edge::body::{Body, FromFields};
 use crate::http::edge::caller::Authenticated;
 use crate::http::edge::page::{self, List, Page};
 use crate::http::edge::problem::{Problem, ProblemView};
@@ -71,12 +71,11 @@ pub(crate) struct ListMembers {
 }
 
 /// The members of a project, in the order in which their accounts were made.
-#[utoipa::path(tag = "projects", operation_id = "list_members", params(("id" = Uuid, Path), ListMembers), responses(
+#[utoipa::path(get, path = "/api/v1/projects/{id}/members", tag = "projects", operation_id = "list_members", params(("id" = Uuid, Path), ListMembers), responses(
     (status = 200, body = Page<MemberView>),
     (status = 404, body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[get("/projects/{id}/members")]
 pub(crate) async fn list(
     state: web::Data<AppState>,
     caller: Authenticated,
@@ -96,7 +95,7 @@ pub(crate) async fn list(
 }
 
 /// Makes somebody a member, or gives a member another role.
-#[utoipa::path(tag = "projects", operation_id = "put_member", params(
+#[utoipa::path(put, path = "/api/v1/projects/{id}/members/{user_id}", tag = "projects", operation_id = "put_member", params(
     ("id" = Uuid, Path, description = "The project"),
     ("user_id" = Uuid, Path),
 ), request_body = PutMember, responses(
@@ -106,13 +105,12 @@ pub(crate) async fn list(
     (status = 409, description = "No owner would be left", body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[put("/projects/{id}/members/{user_id}")]
 pub(crate) async fn put(
     state: web::Data<AppState>,
     path: web::Path<(String, String)>,
     body: Body,
 ) -> Result<HttpResponse, Problem> {
-    let (caller, body) = body.receive(SMALL).await?;
+    let (caller, body) = body.receive().await?;
     let (project, user) = path.into_inner();
     let project = state.project(&caller, &project, Action::Manage).await?;
     let member: UserId = user.parse().map_err(|_| Problem::not_found())?;
@@ -122,7 +120,7 @@ pub(crate) async fn put(
 }
 
 /// Ends a membership. Owners end every one; everybody their own.
-#[utoipa::path(tag = "projects", operation_id = "remove_member", params(
+#[utoipa::path(delete, path = "/api/v1/projects/{id}/members/{user_id}", tag = "projects", operation_id = "remove_member", params(
     ("id" = Uuid, Path, description = "The project"),
     ("user_id" = Uuid, Path),
 ), responses(
@@ -131,7 +129,6 @@ pub(crate) async fn put(
     (status = 404, description = "No such project or member", body = ProblemView, content_type = "application/problem+json"),
     (status = 409, description = "No owner would be left", body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[delete("/projects/{id}/members/{user_id}")]
 pub(crate) async fn remove(
     state: web::Data<AppState>,
     caller: Authenticated,

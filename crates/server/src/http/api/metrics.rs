@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix_web::http::{Method, StatusCode};
-use actix_web::{HttpResponse, get, web};
+use actix_web::{HttpResponse, web};
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
@@ -86,10 +86,9 @@ fn method_label(method: &Method) -> &'static str {
 }
 
 /// The measures of this instance, for Prometheus.
-#[utoipa::path(tag = "health", operation_id = "metrics", security(()), responses(
+#[utoipa::path(get, path = "/metrics", tag = "health", operation_id = "metrics", responses(
     (status = 200, description = "Prometheus' text format", body = String, content_type = "text/plain"),
 ))]
-#[get("/metrics")]
 pub(crate) async fn metrics_text(state: web::Data<AppState>) -> HttpResponse {
     measure_state(&state);
     HttpResponse::Ok()

@@ -4,7 +4,7 @@ pub(crate) mod change;
 pub(crate) mod versions;
 
 use actix_web::http::header::{ETag, EntityTag};
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, get, post, web};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use chrono::{DateTime, Utc};
 use gathering_auth::{Action, Caller, authorize};
 use gathering_dag_engine::{Fields, Shape};
@@ -15,7 +15,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::http::edge::body::{Body, FromFields, LARGE, Source, line, prose, read_object};
+use crate::http::edge::body::{Body, FromFields, Source, line, prose, read_object};
 use crate::http::edge::caller::Authenticated;
 use crate::http::edge::conditions;
 use crate::http::edge::page::{self, List, Page};
@@ -124,15 +124,14 @@ pub(crate) struct ListPipelines {
 }
 
 /// Checks a definition without storing it.
-#[utoipa::path(tag = "pipelines", operation_id = "validate_definition", request_body(
+#[utoipa::path(post, path = "/api/v1/pipelines/validate", tag = "pipelines", operation_id = "validate_definition", request_body(
     content((Object = "application/json"), (Object = "application/yaml")), description = "A definition"
 ), responses(
     (status = 200, description = "What is wrong with it, or its order", body = ValidationView),
     (status = 400, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[post("/pipelines/validate")]
 pub(crate) async fn validate(state: web::Data<AppState>, body: Body) -> Result<HttpResponse, Problem> {
-    let (definition, source) = body.receive(LARGE).await?.1.value()?;
+    let (definition, source) = body.receive().await?.1.value()?;
     let view = match state.check_definition(definition).await?.1 {
         Ok(summary) => ValidationView {
             valid: true,
@@ -153,7 +152,7 @@ pub(crate) async fn validate(state: web::Data<AppState>, body: Body) -> Result<H
 /// Creates a pipeline. An invalid definition is refused with everything that is wrong with it, and nothing is stored.
 ///
 /// As YAML, the body may also be a definition alone, with its own `name`.
-#[utoipa::path(tag = "pipelines", operation_id = "create_pipeline", request_body(
+#[utoipa::path(post, path = "/api/v1/pipelines", tag = "pipelines", operation_id = "create_pipeline", request_body(
     content((CreatePipeline = "application/json"), (CreatePipeline = "application/yaml"))
 ), responses(
     (status = 201, description = "With its `ETag`", body = PipelineView),
@@ -161,9 +160,8 @@ pub(crate) async fn validate(state: web::Data<AppState>, body: Body) -> Result<H
     (status = 404, description = "No such project", body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[post("/pipelines")]
 pub(crate) async fn create(state: web::Data<AppState>, body: Body) -> Result<HttpResponse, Problem> {
-    let (caller, body) = body.receive(LARGE).await?;
+    let (caller, body) = body.receive().await?;
     let (value, source) = body.value()?;
     let (value, at) = body_of_pipeline(value, &source);
     let (project, new) = source.placing(checked(&state, &caller, &value, &at)).await?;
@@ -228,11 +226,10 @@ fn below(at: &Pointer, problems: Problems) -> Problems {
 }
 
 /// The pipelines that the caller may see, the newest first.
-#[utoipa::path(tag = "pipelines", operation_id = "list_pipelines", params(ListPipelines), responses(
+#[utoipa::path(get, path = "/api/v1/pipelines", tag = "pipelines", operation_id = "list_pipelines", params(ListPipelines), responses(
     (status = 200, body = Page<PipelineView>),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[get("/pipelines")]
 pub(crate) async fn list(
     state: web::Data<AppState>,
     caller: Authenticated,
@@ -252,7 +249,7 @@ pub(crate) async fn list(
 }
 
 /// One pipeline, with the definition of its latest version.
-#[utoipa::path(tag = "pipelines", operation_id = "get_pipeline", params(
+#[utoipa::path(get, path = "/api/v1/pipelines/{id}", tag = "pipelines", operation_id = "get_pipeline", params(
     ("id" = Uuid, Path),
     ("If-None-Match" = Option<String>, Header, description = "`ETag`s: only if the pipeline is another than these"),
 ), responses(
@@ -260,7 +257,6 @@ pub(crate) async fn list(
     (status = 304, description = "It is one of those in `If-None-Match`"),
     (status = 404, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[get("/pipelines/{id}")]
 pub(crate) async fn show(
     state: web::Data<AppState>,
     caller: Authenticated,

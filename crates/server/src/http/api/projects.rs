@@ -1,6 +1,6 @@
 //! Projects: created, listed, shown, changed, deleted with everything in them.
 
-use actix_web::{HttpResponse, delete, get, patch, post, web};
+use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use gathering_auth::{Action, Caller, ProjectRole};
 use gathering_dag_engine::{Fields, Shape};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::http::edge::body::{Body, FromFields, SMALL, line, prose};
+use crate::http::edge::body::{Body, FromFields, line, prose};
 use crate::http::edge::caller::Authenticated;
 use crate::http::edge::page::{self, List, Page};
 use crate::http::edge::problem::{Problem, ProblemView};
@@ -99,14 +99,13 @@ pub(crate) struct ListProjects {
 }
 
 /// Creates a project; the caller is its owner.
-#[utoipa::path(tag = "projects", operation_id = "create_project", request_body = CreateProject, responses(
+#[utoipa::path(post, path = "/api/v1/projects", tag = "projects", operation_id = "create_project", request_body = CreateProject, responses(
     (status = 201, body = ProjectView),
     (status = 403, description = "An API key without the scope `manage`", body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[post("/projects")]
 pub(crate) async fn create(state: web::Data<AppState>, body: Body) -> Result<HttpResponse, Problem> {
-    let (caller, body) = body.receive(SMALL).await?;
+    let (caller, body) = body.receive().await?;
     authorize_credential(&caller, Action::Manage)?;
     let new: CreateProject = body.read().await?;
     let Caller { user, origin, .. } = caller;
@@ -117,11 +116,10 @@ pub(crate) async fn create(state: web::Data<AppState>, body: Body) -> Result<Htt
 }
 
 /// The projects that the caller may see, the newest first: those that they are a member of; to an admin all.
-#[utoipa::path(tag = "projects", operation_id = "list_projects", params(ListProjects), responses(
+#[utoipa::path(get, path = "/api/v1/projects", tag = "projects", operation_id = "list_projects", params(ListProjects), responses(
     (status = 200, body = Page<ProjectView>),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[get("/projects")]
 pub(crate) async fn list(
     state: web::Data<AppState>,
     caller: Authenticated,
@@ -140,11 +138,10 @@ pub(crate) async fn list(
 }
 
 /// One project.
-#[utoipa::path(tag = "projects", operation_id = "get_project", params(("id" = Uuid, Path)), responses(
+#[utoipa::path(get, path = "/api/v1/projects/{id}", tag = "projects", operation_id = "get_project", params(("id" = Uuid, Path)), responses(
     (status = 200, body = ProjectView),
     (status = 404, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[get("/projects/{id}")]
 pub(crate) async fn show(
     state: web::Data<AppState>,
     caller: Authenticated,
@@ -156,19 +153,18 @@ pub(crate) async fn show(
 }
 
 /// Changes a project's name or description.
-#[utoipa::path(tag = "projects", operation_id = "change_project", params(("id" = Uuid, Path)), request_body = ChangeProject, responses(
+#[utoipa::path(patch, path = "/api/v1/projects/{id}", tag = "projects", operation_id = "change_project", params(("id" = Uuid, Path)), request_body = ChangeProject, responses(
     (status = 200, body = ProjectView),
     (status = 403, description = "For owners only", body = ProblemView, content_type = "application/problem+json"),
     (status = 404, body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[patch("/projects/{id}")]
 pub(crate) async fn change(
     state: web::Data<AppState>,
     id: web::Path<String>,
     body: Body,
 ) -> Result<HttpResponse, Problem> {
-    let (caller, body) = body.receive(SMALL).await?;
+    let (caller, body) = body.receive().await?;
     let id = state.project(&caller, &id, Action::Manage).await?;
     let change: ChangeProject = body.read().await?;
     let (name, description) = (change.name.as_deref(), change.description.as_deref());
@@ -178,13 +174,12 @@ pub(crate) async fn change(
 }
 
 /// Deletes a project with everything in it, its files too.
-#[utoipa::path(tag = "projects", operation_id = "delete_project", params(("id" = Uuid, Path)), responses(
+#[utoipa::path(delete, path = "/api/v1/projects/{id}", tag = "projects", operation_id = "delete_project", params(("id" = Uuid, Path)), responses(
     (status = 204),
     (status = 403, description = "For owners only", body = ProblemView, content_type = "application/problem+json"),
     (status = 404, body = ProblemView, content_type = "application/problem+json"),
     (status = 409, description = "It is somebody's default project, or has runs that have not ended", body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[delete("/projects/{id}")]
 pub(crate) async fn delete(
     state: web::Data<AppState>,
     caller: Authenticated,

@@ -6,7 +6,7 @@ pub(crate) mod rerun;
 pub(crate) mod start;
 pub(crate) mod top_up;
 
-use actix_web::{HttpResponse, get, post, web};
+use actix_web::{HttpResponse, web};
 use gathering_auth::{Action, Caller};
 use gathering_dag_engine::JournalEntry;
 use gathering_domain::{Problems, RunId, RunState};
@@ -44,11 +44,10 @@ pub(crate) struct ListRuns {
 }
 
 /// The runs that the caller may see, the newest first.
-#[utoipa::path(tag = "runs", operation_id = "list_runs", params(ListRuns), responses(
+#[utoipa::path(get, path = "/api/v1/runs", tag = "runs", operation_id = "list_runs", params(ListRuns), responses(
     (status = 200, body = Page<RunView>),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[get("/runs")]
 pub(crate) async fn list(
     state: web::Data<AppState>,
     caller: Authenticated,
@@ -72,11 +71,10 @@ pub(crate) async fn list(
 }
 
 /// One run, with what became of its nodes.
-#[utoipa::path(tag = "runs", operation_id = "get_run", params(("id" = Uuid, Path)), responses(
+#[utoipa::path(get, path = "/api/v1/runs/{id}", tag = "runs", operation_id = "get_run", params(("id" = Uuid, Path)), responses(
     (status = 200, body = RunView),
     (status = 404, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[get("/runs/{id}")]
 pub(crate) async fn show(
     state: web::Data<AppState>,
     caller: Authenticated,
@@ -102,12 +100,11 @@ async fn fold(state: &AppState, run: RunId) -> Result<NodeRuns, Problem> {
 }
 
 /// Asks for the end of a run. It reaches whoever drives the run; what is answered is recorded.
-#[utoipa::path(tag = "runs", operation_id = "cancel_run", params(("id" = Uuid, Path)), responses(
+#[utoipa::path(post, path = "/api/v1/runs/{id}/cancel", tag = "runs", operation_id = "cancel_run", params(("id" = Uuid, Path)), responses(
     (status = 202, body = RunView),
     (status = 404, body = ProblemView, content_type = "application/problem+json"),
     (status = 409, description = "It has ended already", body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[post("/runs/{id}/cancel")]
 pub(crate) async fn cancel(
     state: web::Data<AppState>,
     caller: Authenticated,
@@ -139,11 +136,10 @@ pub(crate) struct ReadJournal {
 }
 
 /// What happened inside a run, in order.
-#[utoipa::path(tag = "runs", operation_id = "read_run_journal", params(("id" = Uuid, Path), ReadJournal), responses(
+#[utoipa::path(get, path = "/api/v1/runs/{id}/journal", tag = "runs", operation_id = "read_run_journal", params(("id" = Uuid, Path), ReadJournal), responses(
     (status = 200, body = Page<JournalEntryView>),
     (status = 404, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[get("/runs/{id}/journal")]
 pub(crate) async fn journal(
     state: web::Data<AppState>,
     caller: Authenticated,

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use actix_web::http::header::{HeaderMap, HeaderName};
-use actix_web::{HttpRequest, HttpResponse, get, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use futures::stream::unfold;
 use gathering_auth::Action;
 use gathering_dag_engine::Seq;
@@ -112,7 +112,7 @@ fn locked(taken: &Mutex<HashMap<UserId, usize>>) -> MutexGuard<'_, HashMap<UserI
 ///
 /// A comment every 15 seconds keeps the connection open. The stream also ends when the instance stops, or when the
 /// caller may not see the run any more: come back with `Last-Event-ID`.
-#[utoipa::path(tag = "runs", operation_id = "stream_run", params(
+#[utoipa::path(get, path = "/api/v1/runs/{id}/stream", tag = "runs", operation_id = "stream_run", params(
     ("id" = Uuid, Path),
     ("Last-Event-ID" = Option<i64>, Header, description = "Only what came after this entry"),
 ), responses(
@@ -122,7 +122,6 @@ fn locked(taken: &Mutex<HashMap<UserId, usize>>) -> MutexGuard<'_, HashMap<UserI
     (status = 429, description = "Too many streams of this account", body = ProblemView, content_type = "application/problem+json"),
     (status = 503, description = "Too many streams, or the server is shutting down", body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[get("/runs/{id}/stream")]
 pub(crate) async fn stream(
     state: web::Data<AppState>,
     caller: Authenticated,

@@ -1,6 +1,6 @@
 //! The instances of this installation, for admins.
 
-use actix_web::{HttpResponse, get, web};
+use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use gathering_auth::authorize_admin;
 use gathering_domain::RunId;
@@ -45,11 +45,10 @@ impl From<InstanceRow> for InstanceView {
 }
 
 /// The instances that are alive, or died and are not yet recovered, the oldest first. For admins only.
-#[utoipa::path(tag = "system", operation_id = "list_instances", responses(
+#[utoipa::path(get, path = "/api/v1/system/instances", tag = "system", operation_id = "list_instances", responses(
     (status = 200, body = Page<InstanceView>),
     (status = 403, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[get("/system/instances")]
 pub(crate) async fn instances(
     state: web::Data<AppState>,
     caller: Authenticated,

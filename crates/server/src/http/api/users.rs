@@ -1,6 +1,6 @@
 //! Accounts as admins see and change them.
 
-use actix_web::{HttpResponse, get, patch, web};
+use actix_web::{HttpResponse, web};
 use gathering_auth::{Account, Role, authorize_admin};
 use gathering_dag_engine::{Fields, Shape};
 use gathering_domain::{Problems, UserId};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::http::api::auth::UserView;
-use crate::http::edge::body::{Body, FromFields, SMALL};
+use crate::http::edge::body::{Body, FromFields};
 use crate::http::edge::caller::Authenticated;
 use crate::http::edge::page::{self, List, Page};
 use crate::http::edge::problem::{Problem, ProblemView};
@@ -48,12 +48,11 @@ impl FromFields for ChangeUser {
 }
 
 /// Every account, the newest first. For admins only.
-#[utoipa::path(tag = "users", operation_id = "list_users", params(ListUsers), responses(
+#[utoipa::path(get, path = "/api/v1/users", tag = "users", operation_id = "list_users", params(ListUsers), responses(
     (status = 200, body = Page<UserView>),
     (status = 403, body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[get("/users")]
 pub(crate) async fn list(
     state: web::Data<AppState>,
     caller: Authenticated,
@@ -72,20 +71,19 @@ pub(crate) async fn list(
 }
 
 /// Changes an account's global role, or whether it may be used. For admins only.
-#[utoipa::path(tag = "users", operation_id = "change_user", params(("id" = Uuid, Path)), request_body = ChangeUser, responses(
+#[utoipa::path(patch, path = "/api/v1/users/{id}", tag = "users", operation_id = "change_user", params(("id" = Uuid, Path)), request_body = ChangeUser, responses(
     (status = 200, body = UserView),
     (status = 403, body = ProblemView, content_type = "application/problem+json"),
     (status = 404, body = ProblemView, content_type = "application/problem+json"),
     (status = 409, description = "No active admin would be left", body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[patch("/users/{id}")]
 pub(crate) async fn change(
     state: web::Data<AppState>,
     id: web::Path<String>,
     body: Body,
 ) -> Result<HttpResponse, Problem> {
-    let (caller, body) = body.receive(SMALL).await?;
+    let (caller, body) = body.receive().await?;
     authorize_admin(&caller)?;
     let id: UserId = id.parse().map_err(|_| Problem::not_found())?;
     let ChangeUser { role, is_active } = body.read().await?;

@@ -18,14 +18,10 @@ use gathering_dag_engine::{Fields, SourceMap, read_json};
 use gathering_domain::{Pointer, Problems};
 use serde_json::Value;
 
-use crate::http::edge::caller::authenticate;
+use crate::http::edge::caller::{authenticate, caller_of};
 use crate::http::edge::envelope::current_request_id;
 use crate::http::edge::problem::{FieldError, Kind, Problem};
-
-/// Bodies that hold nothing large.
-pub(crate) const SMALL: usize = 64 * 1024;
-/// Bodies that hold a definition or a run's input.
-pub(crate) const LARGE: usize = 16 * 1024 * 1024;
+use crate::http::edge::route::matched;
 
 /// A body must have come whole after this long, so that a slow client holds nothing for ever.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -44,6 +40,7 @@ pub(crate) struct OpenBody {
     payload: Payload,
     format: Result<Format, String>,
     announced: Option<usize>,
+    limit: usize,
 }
 
 /// A body that has come whole.
@@ -75,14 +72,12 @@ pub(crate) trait FromFields: Sized {
 
 impl FromRequest for Body {
     type Error = Problem;
-    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+    type Future = Ready<Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let (open, request) = (OpenBody::of(request, payload), request.clone());
-        Box::pin(async move {
-            let caller = authenticate(&request).await?;
-            Ok(Self { open, caller, request })
-        })
+        ready(caller_of(request).and_then(|caller| {
+            Ok(Self { open: OpenBody::of(request, payload)?, caller, request: request.clone() })
+        }))
     }
 }
 
@@ -91,41 +86,48 @@ impl FromRequest for OpenBody {
     type Future = Ready<Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        ready(Ok(Self::of(request, payload)))
+        ready(Self::of(request, payload))
     }
 }
 
 impl Body {
-    /// The body, once it has come whole, and who sent it, as they stand then: who had to be waited for is asked about
-    /// again. That a body was there at once costs nothing more.
+    /// Receives the whole body, and gives the caller as they stand then: if the body had to be waited for, the caller is
+    /// authenticated again.
     ///
     /// # Errors
-    /// As [`OpenBody::receive`]; 401 for who is nobody any more.
-    pub(crate) async fn receive(self, limit: usize) -> Result<(Caller, Received), Problem> {
+    /// As [`OpenBody::receive`]; 401 or 403 if the credential or the role was taken away meanwhile.
+    pub(crate) async fn receive(self) -> Result<(Caller, Received), Problem> {
         let Self { open, caller, request } = self;
-        let (received, was_awaited) = open.receive(limit).await?;
-        let caller = if was_awaited { authenticate(&request).await? } else { caller };
+        let (received, was_awaited) = open.receive().await?;
+        if !was_awaited {
+            return Ok((caller, received));
+        }
+        let caller = authenticate(&request).await?;
+        matched(&request)?.access.check(&caller)?;
         Ok((caller, received))
     }
 }
 
 impl OpenBody {
-    fn of(request: &HttpRequest, payload: &mut Payload) -> Self {
+    fn of(request: &HttpRequest, payload: &mut Payload) -> Result<Self, Problem> {
+        let limit = matched(request)?.body.bytes().unwrap_or_default();
         let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
         let announced = header(CONTENT_LENGTH).and_then(|length| length.parse().ok());
         let format = match header(CONTENT_ENCODING) {
             None | Some("identity") => format_of(header(CONTENT_TYPE)),
             Some(encoding) => Err(format!("the content encoding `{encoding:.40}` is not supported")),
         };
-        Self { payload: payload.take(), format, announced }
+        Ok(Self { payload: payload.take(), format, announced, limit })
     }
 
-    /// The whole body, and whether it had to be waited for.
+    /// Receives the whole body, and tells whether it had to be waited for.
     ///
     /// # Errors
-    /// 400, 408, 413 or 415 for what is not sent as it should be.
-    pub(crate) async fn receive(self, limit: usize) -> Result<(Received, bool), Problem> {
+    /// 400 for a body that breaks off, 408 for one that is too slow, 413 for one over the limit of its route, 415 for an
+    /// unsupported media type or encoding.
+    pub(crate) async fn receive(self) -> Result<(Received, bool), Problem> {
         let format = self.format.map_err(|detail| Problem::new(Kind::UnsupportedMediaType, detail))?;
+        let limit = self.limit;
         let too_large =
             || Problem::new(Kind::TooLarge, format!("the body may have at most {limit} bytes here"));
         if self.announced.is_some_and(|length| length > limit) {
@@ -135,7 +137,7 @@ impl OpenBody {
         let (collected, was_awaited) = if let Some(collected) = poll_twice(whole.as_mut()).await {
             (collected, false)
         } else {
-            tracing::debug!(request.id = %current_request_id(), "the rest of a body is awaited");
+            tracing::debug!(request.id = %current_request_id(), "waiting for the rest of a body");
             let collected = tokio::time::timeout(BODY_TIMEOUT, whole).await.map_err(|_elapsed| {
                 let detail = format!("the body must arrive within {} seconds", BODY_TIMEOUT.as_secs());
                 Problem::new(Kind::RequestTimeout, detail)
@@ -148,8 +150,8 @@ impl OpenBody {
     }
 
     /// The object that it holds.
-    pub(crate) async fn read<T: FromFields>(self, limit: usize) -> Result<T, Problem> {
-        self.receive(limit).await?.0.read().await
+    pub(crate) async fn read<T: FromFields>(self) -> Result<T, Problem> {
+        self.receive().await?.0.read().await
     }
 }
 

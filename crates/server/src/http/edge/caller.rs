@@ -1,8 +1,7 @@
-//! Who asks, out of the `Authorization` header, and from where.
+//! The caller of a request, from its `Authorization` header, and the address that it comes from.
 
-use std::future::Future;
+use std::future::{Ready, ready};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
 
 use actix_web::dev::Payload;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
@@ -11,81 +10,89 @@ use gathering_auth::{Caller, Origin};
 use gathering_tools::Network;
 
 use crate::http::edge::envelope::RequestIdentity;
+use crate::http::edge::gate::Gate;
 use crate::http::edge::problem::Problem;
-use crate::http::state::AppState;
 
 const CHALLENGE: &str = r#"Bearer realm="gathering""#;
 
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// More addresses than that no honest chain of proxies has.
+/// No honest chain of proxies has more addresses than this.
 const MAX_FORWARDED: usize = 32;
 
-/// Who asks, with a request that has no body; a handler that takes one answers 401 to everybody else. Where there is a
-/// body, [`Body`](crate::http::edge::body::Body) gives the caller.
+/// The caller of a request, whom the gate has authenticated. Where there is a body,
+/// [`Body`](crate::http::edge::body::Body) gives the caller.
 pub(crate) struct Authenticated(pub(crate) Caller);
 
-/// From where a request comes.
+/// Where a request comes from.
 pub(crate) struct ClientOrigin(pub(crate) Origin);
 
 impl FromRequest for Authenticated {
     type Error = Problem;
-    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+    type Future = Ready<Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
-        let request = request.clone();
-        Box::pin(async move { Ok(Self(authenticate(&request).await?)) })
+        ready(caller_of(request).map(Self))
     }
 }
 
 impl FromRequest for ClientOrigin {
     type Error = Problem;
-    type Future = std::future::Ready<Result<Self, Problem>>;
+    type Future = Ready<Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
-        std::future::ready(state_of(request).map(|state| Self(origin(request, state))))
+        ready(gate_of(request).map(|gate| Self(origin(request, gate))))
     }
 }
 
-/// Who sends this request, as they stand now.
+/// The caller whom the gate has authenticated.
 ///
 /// # Errors
-/// 401 for whoever shows nothing that holds; 503 if nobody can say.
+/// A 500 on a public route, which has no caller.
+pub(crate) fn caller_of(request: &HttpRequest) -> Result<Caller, Problem> {
+    let caller = request.extensions().get::<Caller>().cloned();
+    caller.ok_or_else(|| Problem::internal("a public route has no caller"))
+}
+
+/// The caller of this request, as their account and credential stand now.
+///
+/// # Errors
+/// 401 without a valid credential; 503 if the database is unavailable.
 pub(crate) async fn authenticate(request: &HttpRequest) -> Result<Caller, Problem> {
-    let state = state_of(request)?;
+    let gate = gate_of(request)?;
     let token = bearer(request.headers()).ok_or_else(|| {
         let detail = "send `Authorization: Bearer` with an access token or an API key";
         Problem::not_authenticated(detail, CHALLENGE)
     })?;
-    Ok(state.auth.authenticate(token, origin(request, state)).await?)
+    Ok(gate.auth.authenticate(token, origin(request, gate)).await?)
 }
 
-fn state_of(request: &HttpRequest) -> Result<&AppState, Problem> {
-    let state = request.app_data::<web::Data<AppState>>();
-    state.map(|state| state.get_ref()).ok_or_else(|| Problem::internal("the application has no state"))
+fn gate_of(request: &HttpRequest) -> Result<&Gate, Problem> {
+    let gate = request.app_data::<web::Data<Gate>>();
+    gate.map(|gate| gate.get_ref()).ok_or_else(|| Problem::internal("the application has no gate"))
 }
 
-/// The token that a request shows, whatever it is worth.
+/// The bearer token of a request, valid or not.
 pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// Where a request comes from, as far as trusted proxies tell; absent where its connection has no address.
+/// The client's address, as trusted proxies report it; absent where the connection has no address.
 pub(crate) fn client_of(request: &HttpRequest, trusted: &[Network]) -> Option<IpAddr> {
     let peer = request.peer_addr()?.ip().to_canonical();
     Some(client_address(peer, request.headers(), trusted))
 }
 
-fn origin(request: &HttpRequest, state: &AppState) -> Origin {
-    let address = client_of(request, &state.trusted_proxies);
+fn origin(request: &HttpRequest, gate: &Gate) -> Origin {
+    let address = client_of(request, &gate.trusted_proxies);
     let request_id = request.extensions().get::<RequestIdentity>().map(|identity| identity.id);
     Origin { address, request_id }
 }
 
-/// The client's address: of the chain that proxies report, the last one that is no trusted proxy itself. Read from its
-/// end, one entry at a time, as what stands before an entry that nobody trusts was written by the client.
+/// The client's address: the last entry of the reported chain that is no trusted proxy itself. The chain is read from its
+/// end, one entry at a time, because the client wrote whatever precedes an untrusted entry.
 fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut client = peer;

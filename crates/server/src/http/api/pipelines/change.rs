@@ -1,7 +1,7 @@
 //! Pipelines changed and deleted, where the caller says so only as they saw them.
 
 use actix_web::http::header;
-use actix_web::{HttpRequest, HttpResponse, delete, put, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use gathering_auth::Action;
 use gathering_dag_engine::{Fields, Shape};
 use gathering_domain::{PipelineId, Pointer};
@@ -10,7 +10,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{MAX_DESCRIPTION, MAX_NAME, PipelineView, body_of_pipeline, shown};
-use crate::http::edge::body::{Body, FromFields, LARGE, line, prose, read_object};
+use crate::http::edge::body::{Body, FromFields, line, prose, read_object};
 use crate::http::edge::caller::Authenticated;
 use crate::http::edge::conditions::Expected;
 use crate::http::edge::problem::{Kind, Problem, ProblemView};
@@ -49,7 +49,7 @@ impl FromFields for ChangePipeline {
 /// runs keep the one that they began with. Where everything is so already, nothing changes, not even the `ETag`.
 ///
 /// As YAML, the body may also be a definition alone, with its own `name`.
-#[utoipa::path(tag = "pipelines", operation_id = "change_pipeline", params(
+#[utoipa::path(put, path = "/api/v1/pipelines/{id}", tag = "pipelines", operation_id = "change_pipeline", params(
     ("id" = Uuid, Path),
     ("If-Match" = Option<String>, Header, description = "`ETag`s: only if the pipeline is still one of these"),
 ), request_body(
@@ -61,14 +61,13 @@ impl FromFields for ChangePipeline {
     (status = 412, description = "It was changed since", body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[put("/pipelines/{id}")]
 pub(crate) async fn change(
     state: web::Data<AppState>,
     id: web::Path<String>,
     request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, Problem> {
-    let (caller, body) = body.receive(LARGE).await?;
+    let (caller, body) = body.receive().await?;
     let id = state.pipeline(&caller, &id, Action::Write).await?.pipeline.id;
     let expected = expected_pipeline(&request)?;
     let (value, source) = body.value()?;
@@ -97,7 +96,7 @@ async fn checked(state: &AppState, body: &Value, at: &Pointer) -> Result<Pipelin
 }
 
 /// Deletes a pipeline with its versions. Its runs stay, and name no pipeline any more.
-#[utoipa::path(tag = "pipelines", operation_id = "delete_pipeline", params(
+#[utoipa::path(delete, path = "/api/v1/pipelines/{id}", tag = "pipelines", operation_id = "delete_pipeline", params(
     ("id" = Uuid, Path),
     ("If-Match" = Option<String>, Header, description = "`ETag`s: only if the pipeline is still one of these"),
 ), responses(
@@ -107,7 +106,6 @@ async fn checked(state: &AppState, body: &Value, at: &Pointer) -> Result<Pipelin
     (status = 409, description = "Runs of it have not ended", body = ProblemView, content_type = "application/problem+json"),
     (status = 412, description = "It was changed since", body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[delete("/pipelines/{id}")]
 pub(crate) async fn delete(
     state: web::Data<AppState>,
     caller: Authenticated,

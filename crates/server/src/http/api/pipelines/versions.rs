@@ -1,6 +1,6 @@
 //! The versions of a pipeline, listed.
 
-use actix_web::{HttpResponse, get, web};
+use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use gathering_auth::Action;
 use gathering_domain::{Pointer, Problems};
@@ -56,12 +56,11 @@ pub(crate) struct ListVersions {
 }
 
 /// The versions of a pipeline, the latest first.
-#[utoipa::path(tag = "pipelines", operation_id = "list_pipeline_versions", params(("id" = Uuid, Path), ListVersions), responses(
+#[utoipa::path(get, path = "/api/v1/pipelines/{id}/versions", tag = "pipelines", operation_id = "list_pipeline_versions", params(("id" = Uuid, Path), ListVersions), responses(
     (status = 200, body = Page<PipelineVersionView>),
     (status = 404, body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[get("/pipelines/{id}/versions")]
 pub(crate) async fn list(
     state: web::Data<AppState>,
     caller: Authenticated,

@@ -1,6 +1,6 @@
 //! What people decide about nodes that wait for them.
 
-use actix_web::{HttpResponse, post, web};
+use actix_web::{HttpResponse, web};
 use gathering_auth::Action;
 use gathering_dag_engine::{Fields, Shape};
 use gathering_domain::NodeId;
@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::fold;
 use crate::http::api::run_view::RunView;
-use crate::http::edge::body::{Body, FromFields, SMALL, prose};
+use crate::http::edge::body::{Body, FromFields, prose};
 use crate::http::edge::problem::{Problem, ProblemView};
 use crate::http::state::AppState;
 
@@ -39,7 +39,7 @@ impl FromFields for Decide {
 
 /// Decides about a node that waits for an approval: approved, it succeeds and the run goes on; denied, it fails. The
 /// first decision stands.
-#[utoipa::path(tag = "runs", operation_id = "decide_node", params(
+#[utoipa::path(post, path = "/api/v1/runs/{id}/nodes/{node_id}/decision", tag = "runs", operation_id = "decide_node", params(
     ("id" = Uuid, Path, description = "The run"),
     ("node_id" = String, Path),
 ), request_body = Decide, responses(
@@ -49,13 +49,12 @@ impl FromFields for Decide {
     (status = 409, description = "The node waits for no approval, or it is decided already", body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[post("/runs/{id}/nodes/{node_id}/decision")]
 pub(crate) async fn decide(
     state: web::Data<AppState>,
     path: web::Path<(String, String)>,
     body: Body,
 ) -> Result<HttpResponse, Problem> {
-    let (caller, body) = body.receive(SMALL).await?;
+    let (caller, body) = body.receive().await?;
     let (run, node) = path.into_inner();
     let run = state.run(&caller, &run, Action::Run).await?;
     let node: NodeId = node.parse().map_err(|_| Problem::not_found())?;

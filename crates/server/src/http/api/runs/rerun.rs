@@ -1,6 +1,6 @@
 //! Runs taken up again: as new runs, which begin with what stands of the old ones.
 
-use actix_web::{HttpRequest, HttpResponse, post, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use gathering_auth::Action;
 use gathering_dag_engine::{Fields, NewRun, Record, RerunFrom, RerunRefused, Shape, records_that_stand};
 use gathering_domain::RunId;
@@ -12,7 +12,7 @@ use super::accept::{Planned, accept};
 use super::load_journal;
 use super::start::run_input;
 use crate::http::api::run_view::RunView;
-use crate::http::edge::body::{Body, FromFields, LARGE};
+use crate::http::edge::body::{Body, FromFields};
 use crate::http::edge::problem::{Problem, ProblemView};
 use crate::http::state::AppState;
 
@@ -50,7 +50,7 @@ impl FromFields for Rerun {
 
 /// Takes up a run that has ended, as a new run that refers to it: what succeeded before the chosen point is not executed
 /// again.
-#[utoipa::path(tag = "runs", operation_id = "rerun", params(
+#[utoipa::path(post, path = "/api/v1/runs/{id}/rerun", tag = "runs", operation_id = "rerun", params(
     ("id" = Uuid, Path, description = "The run that has ended"),
     ("Idempotency-Key" = Option<String>, Header, description = "The same key and body answer the same run"),
 ), request_body = Rerun, responses(
@@ -59,14 +59,13 @@ impl FromFields for Rerun {
     (status = 409, description = "The run has not ended, nothing in it failed, another one started it, its pipeline is disabled, or the key was used for another request", body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[post("/runs/{id}/rerun")]
 pub(crate) async fn rerun(
     state: web::Data<AppState>,
     id: web::Path<String>,
     request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, Problem> {
-    let (caller, body) = body.receive(LARGE).await?;
+    let (caller, body) = body.receive().await?;
     let old = state.run(&caller, &id, Action::Run).await?;
     let about = json!({ "rerun_of": old.id });
     let trigger = json!({ "type": "rerun", "user_id": caller.user, "run_id": old.id });

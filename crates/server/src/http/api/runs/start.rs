@@ -1,6 +1,6 @@
 //! Runs of pipelines, started.
 
-use actix_web::{HttpRequest, HttpResponse, post, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Utc};
 use gathering_auth::Action;
 use gathering_dag_engine::{Fields, NewRun, Shape, check_value};
@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::accept::{Planned, accept};
 use crate::http::api::run_view::RunView;
-use crate::http::edge::body::{Body, FromFields, LARGE};
+use crate::http::edge::body::{Body, FromFields};
 use crate::http::edge::page;
 use crate::http::edge::problem::{Problem, ProblemView};
 use crate::http::state::AppState;
@@ -60,7 +60,7 @@ pub(super) fn run_input(fields: &mut Fields<'_>) -> Option<Value> {
 }
 
 /// Starts a run of a pipeline: once this is answered, the run will reach a terminal state.
-#[utoipa::path(tag = "runs", operation_id = "start_run", params(
+#[utoipa::path(post, path = "/api/v1/pipelines/{id}/runs", tag = "runs", operation_id = "start_run", params(
     ("id" = Uuid, Path, description = "The pipeline"),
     ("Idempotency-Key" = Option<String>, Header, description = "The same key and body answer the same run"),
 ), request_body = StartRun, responses(
@@ -69,14 +69,13 @@ pub(super) fn run_input(fields: &mut Fields<'_>) -> Option<Value> {
     (status = 409, description = "The key was used for another request, or the pipeline is disabled", body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[post("/pipelines/{id}/runs")]
 pub(crate) async fn start(
     state: web::Data<AppState>,
     id: web::Path<String>,
     request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, Problem> {
-    let (caller, body) = body.receive(LARGE).await?;
+    let (caller, body) = body.receive().await?;
     let seen = state.pipeline(&caller, &id, Action::Run).await?;
     let about = json!({ "pipeline_id": seen.pipeline.id });
     let trigger = json!({ "type": "api", "user_id": caller.user });

@@ -1,6 +1,6 @@
 //! What a run may use up beyond the budget of its project.
 
-use actix_web::{HttpResponse, post, web};
+use actix_web::{HttpResponse, web};
 use gathering_auth::Action;
 use gathering_dag_engine::{Fields, Shape};
 use gathering_domain::{Amounts, Pointer, Problems, Resource};
@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::http::api::budgets::amounts;
 use crate::http::api::run_view::RunView;
-use crate::http::edge::body::{Body, FromFields, SMALL};
+use crate::http::edge::body::{Body, FromFields};
 use crate::http::edge::problem::{Problem, ProblemView};
 use crate::http::state::AppState;
 
@@ -37,20 +37,19 @@ impl FromFields for AddToBudget {
 
 /// Allows the whole tree of a run to use up more than its project's budget pays, and resumes those of its runs that wait
 /// for that.
-#[utoipa::path(tag = "runs", operation_id = "top_up_run", params(("id" = Uuid, Path)), request_body = AddToBudget, responses(
+#[utoipa::path(post, path = "/api/v1/runs/{id}/budget", tag = "runs", operation_id = "top_up_run", params(("id" = Uuid, Path)), request_body = AddToBudget, responses(
     (status = 202, body = RunView),
     (status = 403, description = "For owners only", body = ProblemView, content_type = "application/problem+json"),
     (status = 404, body = ProblemView, content_type = "application/problem+json"),
     (status = 409, description = "No run of the tree waits as `budget_exceeded`", body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-#[post("/runs/{id}/budget")]
 pub(crate) async fn top_up(
     state: web::Data<AppState>,
     id: web::Path<String>,
     body: Body,
 ) -> Result<HttpResponse, Problem> {
-    let (caller, body) = body.receive(SMALL).await?;
+    let (caller, body) = body.receive().await?;
     let run = state.run(&caller, &id, Action::Manage).await?;
     let AddToBudget { add } = body.read().await?;
     let wrong = |resource: Resource, message: &str| {

@@ -1,0 +1,90 @@
+//! The table of all endpoints: method, path, access, rate-limit tier, body limit, handler.
+//!
+//! Routing, authentication, rate limits, body limits, the OpenAPI document and the access test are made of it. A row
+//! without one of the columns does not compile. The documentation of an endpoint stands at its handler.
+
+use actix_web::http::Method;
+use gathering_auth::Action::{Manage, Read, Run, Write};
+
+use crate::http::api::pipelines::{change, versions};
+use crate::http::api::runs::{decide, rerun, start, top_up};
+use crate::http::api::{
+    api_keys, audit, auth, budgets, files, health, members, metrics, pipelines, projects, runs, stream,
+    system, users,
+};
+use crate::http::edge::limits::Tier;
+use crate::http::edge::openapi;
+use crate::http::edge::route::Access::{Account, Admin, Own, Project, Public, Session};
+use crate::http::edge::route::{BodyLimit, Description, Route};
+
+/// One row: `route!(METHOD path, access, tier, body limit => module::handler)`.
+macro_rules! route {
+    ($method:ident $path:literal, $access:expr, $tier:ident, $body:ident => $module:ident::$handler:ident) => {
+        Route {
+            method: Method::$method,
+            path: $path,
+            access: $access,
+            tier: Tier::$tier,
+            body: BodyLimit::$body,
+            handler: |resource| resource.to($module::$handler),
+            describe: pastey::paste!(Description::of::<$module::[<__path_ $handler>]>),
+        }
+    };
+}
+
+/// Every endpoint.
+#[rustfmt::skip]
+pub(crate) static ROUTES: &[Route] = &[
+    route!(GET    "/health/live",                                Public,          Health, None  => health::live),
+    route!(GET    "/health/ready",                               Public,          Health, None  => health::ready),
+    route!(GET    "/health",                                     Public,          Health, None  => health::health),
+    route!(GET    "/metrics",                                    Public,          Health, None  => metrics::metrics_text),
+    route!(GET    "/api/openapi.json",                           Public,          Read,   None  => openapi::openapi_json),
+
+    route!(POST   "/api/v1/auth/register",                       Public,          Auth,   Small => auth::register),
+    route!(POST   "/api/v1/auth/login",                          Public,          Auth,   Small => auth::login),
+    route!(POST   "/api/v1/auth/refresh",                        Public,          Auth,   Small => auth::refresh),
+    route!(POST   "/api/v1/auth/logout",                         Session,         Write,  Small => auth::logout),
+    route!(GET    "/api/v1/auth/me",                             Account,         Read,   None  => auth::me),
+    route!(PUT    "/api/v1/auth/password",                       Session,         Auth,   Small => auth::change_password),
+    route!(POST   "/api/v1/auth/api-keys",                       Session,         Write,  Small => api_keys::create),
+    route!(GET    "/api/v1/auth/api-keys",                       Account,         Read,   None  => api_keys::list),
+    route!(DELETE "/api/v1/auth/api-keys/{id}",                  Session,         Write,  None  => api_keys::revoke),
+    route!(GET    "/api/v1/users",                               Admin,           Read,   None  => users::list),
+    route!(PATCH  "/api/v1/users/{id}",                          Admin,           Write,  Small => users::change),
+    route!(GET    "/api/v1/audit/events",                        Admin,           Read,   None  => audit::list),
+
+    route!(POST   "/api/v1/projects",                            Own(Manage),     Write,  Small => projects::create),
+    route!(GET    "/api/v1/projects",                            Own(Read),       Read,   None  => projects::list),
+    route!(GET    "/api/v1/projects/{id}",                       Project(Read),   Read,   None  => projects::show),
+    route!(PATCH  "/api/v1/projects/{id}",                       Project(Manage), Write,  Small => projects::change),
+    route!(DELETE "/api/v1/projects/{id}",                       Project(Manage), Write,  None  => projects::delete),
+    route!(GET    "/api/v1/projects/{id}/members",               Project(Read),   Read,   None  => members::list),
+    route!(PUT    "/api/v1/projects/{id}/members/{user_id}",     Project(Manage), Write,  Small => members::put),
+    route!(DELETE "/api/v1/projects/{id}/members/{user_id}",     Project(Manage), Write,  None  => members::remove),
+    route!(GET    "/api/v1/projects/{id}/budget",                Project(Read),   Read,   None  => budgets::show),
+    route!(PUT    "/api/v1/projects/{id}/budget",                Project(Manage), Write,  Small => budgets::put),
+    route!(GET    "/api/v1/projects/{id}/files",                 Project(Read),   Read,   None  => files::list),
+    route!(GET    "/api/v1/projects/{id}/files/{path:.*}",       Project(Read),   Read,   None  => files::show),
+    route!(PUT    "/api/v1/projects/{id}/files/{path:.*}",       Project(Write),  Write,  File  => files::put),
+    route!(DELETE "/api/v1/projects/{id}/files/{path:.*}",       Project(Write),  Write,  None  => files::delete),
+
+    route!(POST   "/api/v1/pipelines/validate",                  Account,         Write,  Large => pipelines::validate),
+    route!(POST   "/api/v1/pipelines",                           Project(Write),  Write,  Large => pipelines::create),
+    route!(GET    "/api/v1/pipelines",                           Own(Read),       Read,   None  => pipelines::list),
+    route!(GET    "/api/v1/pipelines/{id}",                      Project(Read),   Read,   None  => pipelines::show),
+    route!(PUT    "/api/v1/pipelines/{id}",                      Project(Write),  Write,  Large => change::change),
+    route!(DELETE "/api/v1/pipelines/{id}",                      Project(Write),  Write,  None  => change::delete),
+    route!(GET    "/api/v1/pipelines/{id}/versions",             Project(Read),   Read,   None  => versions::list),
+    route!(POST   "/api/v1/pipelines/{id}/runs",                 Project(Run),    Write,  Large => start::start),
+
+    route!(GET    "/api/v1/runs",                                Own(Read),       Read,   None  => runs::list),
+    route!(GET    "/api/v1/runs/{id}",                           Project(Read),   Read,   None  => runs::show),
+    route!(POST   "/api/v1/runs/{id}/cancel",                    Project(Run),    Write,  None  => runs::cancel),
+    route!(GET    "/api/v1/runs/{id}/journal",                   Project(Read),   Read,   None  => runs::journal),
+    route!(POST   "/api/v1/runs/{id}/rerun",                     Project(Run),    Write,  Large => rerun::rerun),
+    route!(POST   "/api/v1/runs/{id}/nodes/{node_id}/decision",  Project(Run),    Write,  Small => decide::decide),
+    route!(POST   "/api/v1/runs/{id}/budget",                    Project(Manage), Write,  Small => top_up::top_up),
+    route!(GET    "/api/v1/runs/{id}/stream",                    Project(Read),   Read,   None  => stream::stream),
+    route!(GET    "/api/v1/system/instances",                    Admin,           Read,   None  => system::instances),
+];
