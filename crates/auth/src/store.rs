@@ -210,8 +210,11 @@ pub enum StoreError {
     #[error("the account has {} API keys already", ApiKey::MAX_PER_ACCOUNT)]
     TooManyKeys,
     /// The store cannot be reached or is too busy now; later it may do.
-    #[error("the account store is not available")]
-    Unavailable(#[source] Box<dyn Error + Send + Sync>),
+    #[error("the account store is unavailable: {0}")]
+    Unavailable(Box<dyn Error + Send + Sync>),
+    /// The store answers, but failed in a way that it should not: an operator must act.
+    #[error("the account store failed: {0}")]
+    Fault(Box<dyn Error + Send + Sync>),
     /// What is stored makes no sense; a person must look.
     #[error("the account store holds something that makes no sense")]
     Corrupt(#[source] Box<dyn Error + Send + Sync>),

@@ -169,8 +169,8 @@ enum Committed {
     Stopped,
 }
 
-/// Repeats until the store has answered: a checkpoint of unknown fate must not be given up while the store is away. If it
-/// is not away but does not take these, after `tries` it never will.
+/// Repeats until the store has answered: a checkpoint whose fate is unknown must not be given up while the store is
+/// unavailable or slow. After `tries` other failures, with a store that answers, these checkpoints count as refused.
 async fn commit(
     store: &dyn RunStore,
     checkpoints: &[Checkpoint],
@@ -178,15 +178,15 @@ async fn commit(
     stop: &CancellationToken,
 ) -> Committed {
     let mut backoff = FIRST_BACKOFF;
-    let mut n_tries = 0;
+    let mut n_refusals = 0;
     loop {
-        n_tries += 1;
         match store.commit(checkpoints).await {
             Ok(results) => return Committed::Answered(results),
             Err(error) => {
-                tracing::warn!(error = %error, cause = ?std::error::Error::source(&error),
-                    n_checkpoints = checkpoints.len(), "checkpoints cannot be written, trying again");
-                if n_tries >= tries && store.next_available_in().await.is_ok() {
+                tracing::warn!(error = %error, n_checkpoints = checkpoints.len(),
+                    "cannot write checkpoints; retrying: {error}");
+                n_refusals += usize::from(!matches!(error, StoreError::Unavailable(_)));
+                if n_refusals >= tries && store.next_available_in().await.is_ok() {
                     return Committed::Refused(error);
                 }
             }

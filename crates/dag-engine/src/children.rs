@@ -4,8 +4,6 @@
 //! its id, derived from the node that starts it, so that starting it again after a crash starts nothing; and the end of
 //! its parent, which asks for its own.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gathering_domain::{Digest, NodeId, PipelineId, RunId, RunState};
@@ -14,12 +12,10 @@ use serde_json::Value;
 use crate::journal::NodeFailure;
 use crate::node_type::Attempt;
 use crate::store::{RunError, StoreError};
+use crate::store_retries::StoreRetries;
 
 /// How deep runs may start runs, those that are let go included.
 pub const MAX_DEPTH: u32 = 32;
-
-/// The pause before a store that is away is asked again.
-const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The node of a run that starts others, and its how many-eth round of doing so this is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -212,24 +208,26 @@ pub async fn end_earlier_round(children: &dyn ChildRuns, attempt: &Attempt) -> R
     retry_while_unavailable(|| children.cancel(&earlier)).await
 }
 
-/// Asks the store until it answers: that it is away is no failure of a node.
+/// Asks the store until it answers: an outage is no failure of a node. Warns once after five seconds.
+///
+/// It ends with the attempt: when the node times out, the run's deadline passes or a drain's grace period is over, the
+/// engine drops it.
 ///
 /// Cancellation: as safe as one question.
 ///
 /// # Errors
-/// What the store holds makes no sense, or is not there.
+/// What the store holds is corrupt or missing, or the store failed five times in a row.
 pub async fn retry_while_unavailable<T, Fut>(ask: impl Fn() -> Fut) -> Result<T, NodeFailure>
 where
     Fut: Future<Output = Result<T, StoreError>>,
 {
+    let mut retries = StoreRetries::of("a node waits for it");
     loop {
-        match ask().await {
+        let error = match ask().await {
             Ok(answer) => return Ok(answer),
-            Err(StoreError::Unavailable(error)) => {
-                tracing::debug!(error = %error, "the store is away, trying again");
-                tokio::time::sleep(PATIENCE).await;
-            }
-            Err(error) => return Err(NodeFailure::permanent("store", error.to_string())),
-        }
+            Err(error) => error,
+        };
+        let again = retries.pause(error).await;
+        again.map_err(|error| NodeFailure::permanent("store", error.to_string()))?;
     }
 }

@@ -18,9 +18,9 @@ use crate::node_run::NodeRun;
 use crate::node_type::NodeTypes;
 use crate::progress::Progress;
 use crate::store::{Checkpoint, Claim, ClaimedRun, Release, RunEnd, RunError, RunStore, StoreError};
+use crate::store_retries::StoreRetries;
 
 const JOURNAL_PAGE: usize = 10_000;
-const LOAD_BACKOFF: Duration = Duration::from_millis(200);
 
 /// What an engine is told once.
 #[derive(Debug, Clone)]
@@ -264,21 +264,21 @@ enum LoadError {
     Unusable(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Asks the store until it answers, or the instance stops.
+/// Asks the store until it answers or the instance drains. Warns once after five seconds without an answer.
 async fn retry_while_unavailable<T, F, Fut>(signals: &Signals, ask: F) -> Result<T, LoadError>
 where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<T, StoreError>>,
 {
+    let mut retries = StoreRetries::for_ever_of("loading a run");
     loop {
-        match ask().await {
+        let error = match ask().await {
             Ok(answer) => return Ok(answer),
-            Err(StoreError::Unavailable(_)) => {}
-            Err(error) => return Err(LoadError::Unusable(error.into())),
-        }
+            Err(error) => error,
+        };
         tokio::select! {
             () = signals.drain.cancelled() => return Err(LoadError::Stopped),
-            () = tokio::time::sleep(LOAD_BACKOFF) => {}
+            again = retries.pause(error) => again.map_err(|error| LoadError::Unusable(error.into()))?,
         }
     }
 }

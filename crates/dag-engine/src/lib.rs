@@ -21,6 +21,7 @@ mod progress;
 mod rerun;
 mod runner;
 mod store;
+mod store_retries;
 mod template;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -192,8 +192,11 @@ pub enum StoreError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The store cannot be reached, or it is unknown whether it did what was asked: try again later.
-    #[error("the run store is unavailable")]
-    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the run store is unavailable: {0}")]
+    Unavailable(Box<dyn std::error::Error + Send + Sync>),
+    /// The store answers, but failed in a way that it should not: an operator must act. Another attempt may succeed.
+    #[error("the run store failed: {0}")]
+    Fault(Box<dyn std::error::Error + Send + Sync>),
     /// Something stored makes no sense: a person has to look.
     #[error("{what} in the run store is corrupt")]
     Corrupt {

@@ -17,7 +17,6 @@ use crate::children::{
 };
 use crate::fields::{Fields, Shape};
 use crate::journal::NodeFailure;
-use crate::store::StoreError;
 use crate::values::{Room, ValueLimit};
 
 /// How many items may be under way when the config does not say.
@@ -89,15 +88,14 @@ impl MapNode {
                 deadline_at,
             })
             .collect();
-        loop {
+        // Only a store that failed is asked again; any other refusal is the answer.
+        let started = retry_while_unavailable(async || {
             match self.children.start(parent, ChildKind::Item, children.clone()).await {
-                Ok(()) => return Ok(()),
-                Err(StartChildrenError::Store(StoreError::Unavailable(_))) => {
-                    retry_while_unavailable(|| self.children.ensure_graph(graph, definition)).await?;
-                }
-                Err(error) => return Err(error.into()),
+                Err(StartChildrenError::Store(error)) => Err(error),
+                answered => Ok(answered),
             }
-        }
+        });
+        Ok(started.await??)
     }
 
     async fn outputs(&self, parent: &Parent, n_items: usize) -> Result<Value, NodeFailure> {

@@ -270,7 +270,7 @@ impl RunStore for MemoryStore {
     async fn commit(&self, checkpoints: &[Checkpoint]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         let now = self.clock.now();
         if checkpoints.iter().any(|checkpoint| self.faults.refuses(checkpoint)) {
-            return Err(StoreError::Unavailable("a checkpoint that cannot be written".into()));
+            return Err(StoreError::Fault("a checkpoint that cannot be written".into()));
         }
         self.call(|shared| Ok(checkpoints.iter().map(|checkpoint| shared.commit(checkpoint, now)).collect()))
             .await

@@ -162,7 +162,7 @@ impl Liveness {
         let id = self.instance.as_uuid();
         match tokio::time::timeout(Self::SELF_FENCING_LIMIT, self.client.execute(sql, &[&id])).await {
             Ok(done) => done.map(|_| ()).map_err(|error| DatabaseError::session(doing, error)),
-            Err(elapsed) => Err(DatabaseError::session(doing, elapsed)),
+            Err(elapsed) => Err(DatabaseError::timed_out(doing, elapsed)),
         }
     }
 }

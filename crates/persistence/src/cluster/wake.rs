@@ -162,7 +162,7 @@ impl WakeBus {
                 }
             }
         }
-        Err(DatabaseError::session("listening for wake-ups", "the database closed the session"))
+        Err(DatabaseError::connection("listening for wake-ups", "the database closed the session"))
     }
 
     async fn speak(&self, client: &Client) -> Result<(), DatabaseError> {

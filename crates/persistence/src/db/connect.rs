@@ -97,8 +97,8 @@ impl ConnectOptions {
     pub(crate) async fn open(&self) -> Result<(Client, Connection<Socket, NoTlsStream>), DatabaseError> {
         match tokio::time::timeout(CONNECT_TIMEOUT, self.config.connect(NoTls)).await {
             Ok(Ok(opened)) => Ok(opened),
-            Ok(Err(error)) => Err(DatabaseError::session("connecting", error)),
-            Err(elapsed) => Err(DatabaseError::session("connecting", elapsed)),
+            Ok(Err(error)) => Err(DatabaseError::connection("connecting", error)),
+            Err(elapsed) => Err(DatabaseError::connection("connecting", elapsed)),
         }
     }
 
@@ -114,6 +114,13 @@ impl ConnectOptions {
     }
 }
 
+/// Asks for messages in English, by which errors are classified; without the right to it the server's language stays.
+macro_rules! messages_in_english {
+    () => {
+        "CASE WHEN has_parameter_privilege('lc_messages', 'SET') THEN set_config('lc_messages', 'C', false) END"
+    };
+}
+
 /// Makes a session that is open and driven ready for statements, none of which may take longer than `statement_timeout`.
 pub(crate) async fn set_up(
     opened: ConnectionResult<AsyncPgConnection>,
@@ -123,16 +130,20 @@ pub(crate) async fn set_up(
     use diesel::sql_types::Text;
     use diesel_async::RunQueryDsl;
 
-    let conn = opened.map_err(|error| DatabaseError::session("setting up a connection", error))?;
+    let conn = opened.map_err(|error| DatabaseError::connection("setting up a connection", error))?;
     let setting = match plans {
-        Plans::OfEachValue => diesel::sql_query("SELECT set_config('statement_timeout', $1, false)"),
+        Plans::OfEachValue => diesel::sql_query(concat!(
+            "SELECT set_config('statement_timeout', $1, false), ",
+            messages_in_english!()
+        )),
         // By an index and in its order, whatever the statistics say at that moment: those of an empty table would make
         // it a plan that reads all of a full one.
-        Plans::Once => diesel::sql_query(
+        Plans::Once => diesel::sql_query(concat!(
             "SELECT set_config('statement_timeout', $1, false), set_config('plan_cache_mode', 'force_generic_plan', false),
                 set_config('enable_seqscan', 'off', false),
-                set_config('enable_sort', 'off', false), set_config('jit', 'off', false)",
-        ),
+                set_config('enable_sort', 'off', false), set_config('jit', 'off', false), ",
+            messages_in_english!()
+        )),
     };
     setting
         .bind::<Text, _>(format!("{}ms", statement_timeout.as_millis()))

@@ -167,5 +167,5 @@ pub(crate) fn open_pool(
         .max_size(settings.max_size.max(1))
         .queue_mode(deadpool::managed::QueueMode::Lifo)
         .build()
-        .map_err(|error| DatabaseError::session("making the connection pool", error))
+        .map_err(|error| DatabaseError::connection("making the connection pool", error))
 }

@@ -114,7 +114,7 @@ impl Migrator {
         load_pending_with(&client).await?;
         let conn = AsyncPgConnection::try_from(client)
             .await
-            .map_err(|error| DatabaseError::session("preparing to migrate", error))?;
+            .map_err(|error| DatabaseError::connection("preparing to migrate", error))?;
         // diesel's harness blocks its thread, so it gets one of its own; this one drives the connection.
         let done = tokio::task::spawn_blocking(move || work(&mut SyncConnection::from(conn))).await;
         drop(driver);

@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool::managed::{self, Manager, Object, QueueMode};
-use diesel::OptionalExtension;
+use diesel::result::Error as QueryError;
+use diesel::{ConnectionError, OptionalExtension};
 use diesel_async::pooled_connection::deadpool::{Object as PoolObject, Pool as Deadpool};
-use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
+use diesel_async::pooled_connection::{
+    AsyncDieselConnectionManager, ManagerConfig, PoolError, RecyclingMethod,
+};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures::FutureExt;
 
@@ -119,12 +122,16 @@ impl Pool {
 
     async fn get_from<M>(&self, connections: &managed::Pool<M>) -> Result<Object<M>, DatabaseError>
     where
-        M: Manager<Error: std::error::Error + Send + Sync + 'static>,
+        M: Manager<Error: Into<DatabaseError> + std::fmt::Display>,
     {
         match tokio::time::timeout(self.wait_timeout, connections.get()).await {
             Ok(Ok(conn)) => Ok(conn),
-            Ok(Err(error)) => Err(DatabaseError::session("getting a connection", error)),
-            Err(elapsed) => Err(DatabaseError::session("waiting for a free connection", elapsed)),
+            Ok(Err(managed::PoolError::Backend(error))) => Err(error.into()),
+            Ok(Err(error)) => Err(DatabaseError::connection("getting a connection", error.to_string())),
+            Err(elapsed) if is_exhausted(connections.status()) => {
+                Err(DatabaseError::timed_out("waiting for a free connection", elapsed))
+            }
+            Err(elapsed) => Err(DatabaseError::connection("connecting", elapsed)),
         }
     }
 
@@ -160,6 +167,29 @@ impl Pool {
     }
 }
 
+/// Whether every connection that a pool may have is open and in use.
+const fn is_exhausted(status: deadpool::Status) -> bool {
+    status.size >= status.max_size && status.available == 0
+}
+
+/// diesel-async wraps what [`open`]'s `custom_setup` answers twice, and its own error names no source: what was wrapped is
+/// unwrapped here, or the reason would be lost.
+impl From<PoolError> for DatabaseError {
+    fn from(error: PoolError) -> Self {
+        let doing = "connecting";
+        match error {
+            PoolError::ConnectionError(ConnectionError::CouldntSetupConfiguration(
+                QueryError::QueryBuilderError(cause),
+            )) => match cause.downcast::<Self>() {
+                Ok(own) => *own,
+                Err(cause) => Self::connection(doing, cause),
+            },
+            PoolError::ConnectionError(error) => Self::connection(doing, error),
+            PoolError::QueryError(error) => Self::query(doing, error),
+        }
+    }
+}
+
 /// Makes a pool without a connection in it.
 fn open(
     options: &ConnectOptions,
@@ -173,9 +203,7 @@ fn open(
         let options = options.clone();
         async move {
             options.open_for_queries(settings.statement_timeout).await.map_err(|error| {
-                diesel::ConnectionError::CouldntSetupConfiguration(diesel::result::Error::QueryBuilderError(
-                    Box::new(error),
-                ))
+                ConnectionError::CouldntSetupConfiguration(QueryError::QueryBuilderError(Box::new(error)))
             })
         }
         .boxed()
@@ -187,7 +215,7 @@ fn open(
         // statements of a quiet time over all of them, each of which would be slow at first.
         .queue_mode(QueueMode::Lifo)
         .build()
-        .map_err(|error| DatabaseError::session("making the connection pool", error))
+        .map_err(|error| DatabaseError::connection("making the connection pool", error))
 }
 
 impl std::fmt::Debug for Pool {

@@ -9,6 +9,7 @@ mod committed;
 mod common;
 mod decisions;
 mod events;
+mod failures;
 mod journal;
 mod maintenance;
 mod migrations;

@@ -131,14 +131,14 @@ async fn a_pool_forgets_the_connections_that_the_server_ended() {
 }
 
 #[tokio::test]
-async fn a_statement_that_takes_too_long_is_ended_by_the_server() {
+async fn a_statement_that_takes_too_long_is_ended_by_the_server_and_told_as_a_time_out() {
     let db = TestDb::new().await;
     let settings = PoolSettings { statement_timeout: Duration::from_millis(50), ..PoolSettings::default() };
     let pool = Pool::connect(db.options(), settings).await.unwrap();
     let mut blocker = db.connection().await;
     blocker.batch_execute("BEGIN; LOCK TABLE instances IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let refused = list_instances(&pool).await;
-    assert!(matches!(refused, Err(DatabaseError::Unavailable { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(DatabaseError::TimedOut { .. })), "{refused:?}");
     blocker.batch_execute("COMMIT").await.unwrap();
     assert_eq!(list_instances(&pool).await.unwrap(), []);
 }

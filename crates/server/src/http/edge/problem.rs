@@ -44,6 +44,7 @@ pub(crate) enum Kind {
     Overloaded,
     Draining,
     Unavailable,
+    TimedOut,
     Internal,
     /// Refused by the HTTP layer itself.
     Other(StatusCode),
@@ -89,6 +90,7 @@ impl Kind {
             Kind::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "The server is busy"),
             Kind::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", "The server is shutting down"),
             Kind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The database is away"),
+            Kind::TimedOut => (StatusCode::SERVICE_UNAVAILABLE, "timed-out", "The database took too long"),
             Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong here"),
             Kind::Other(status) => {
                 (status, "refused", status.canonical_reason().unwrap_or("The request was refused"))
@@ -205,6 +207,22 @@ impl Problem {
         problem
     }
 
+    /// A statement, or the wait for a connection or a lock, reached its limit.
+    pub(crate) fn timed_out(cause: impl Into<Box<dyn Error>>) -> Self {
+        let detail = "the database took too long; the request may have taken effect";
+        let mut problem = Self::new(Kind::TimedOut, detail).retry_after(RETRY_AFTER_SECONDS);
+        problem.cause = Some(cause.into());
+        problem
+    }
+
+    /// A port's store that may answer later.
+    fn transient(cause: Box<dyn Error + Send + Sync>) -> Self {
+        match cause.downcast_ref() {
+            Some(DatabaseError::TimedOut { .. }) => Self::timed_out(cause as Box<dyn Error>),
+            _ => Self::unavailable(cause as Box<dyn Error>),
+        }
+    }
+
     /// Adds `Retry-After`, in seconds.
     #[must_use]
     pub(crate) fn retry_after(self, seconds: u32) -> Self {
@@ -293,6 +311,7 @@ impl From<DatabaseError> for Problem {
     fn from(error: DatabaseError) -> Self {
         match error {
             unavailable @ DatabaseError::Unavailable { .. } => Self::unavailable(unavailable),
+            timed_out @ DatabaseError::TimedOut { .. } => Self::timed_out(timed_out),
             DatabaseError::Missing { .. } => Self::not_found(),
             DatabaseError::Conflict { what } => {
                 Self::conflict(format!("{what} is not what the request expects"))
@@ -330,7 +349,7 @@ impl From<ProjectRefusal> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
-            unavailable @ StoreError::Unavailable(_) => Self::unavailable(unavailable),
+            StoreError::Unavailable(cause) => Self::transient(cause),
             other => Self::internal(other),
         }
     }
@@ -383,9 +402,7 @@ impl From<AuthError> for Problem {
             }
             AuthError::Overloaded => Self::new(Kind::Overloaded, "too many logins at the same time")
                 .retry_after(RETRY_AFTER_SECONDS),
-            AuthError::Store(gathering_auth::StoreError::Unavailable(cause)) => {
-                Self::unavailable(cause as Box<dyn Error>)
-            }
+            AuthError::Store(gathering_auth::StoreError::Unavailable(cause)) => Self::transient(cause),
             other => Self::internal(other),
         }
     }

@@ -38,13 +38,32 @@ async fn an_unforeseen_error_says_nothing_to_the_caller_and_everything_to_the_lo
     assert!(!body.to_string().contains("secret"), "{body}");
 }
 
+/// Each failure of the database, from each of the ports that pass it on.
+fn from_every_port(error: impl Fn() -> DatabaseError) -> [Problem; 3] {
+    let of_runs = StoreError::from(error());
+    let of_accounts = AuthError::Store(gathering_auth::StoreError::from(error()));
+    [error().into(), of_runs.into(), of_accounts.into()]
+}
+
 #[actix_web::test]
-async fn a_database_that_is_away_is_no_fault_of_the_caller_and_says_when_to_try_again() {
-    let cause = std::io::Error::other("gone");
-    let error = DatabaseError::Unavailable { doing: "looking", source: cause.into() };
-    let (head, body) = answered(error.into()).await;
-    assert_eq!((head.status().as_u16(), body["status"].as_u64()), (503, Some(503)));
-    assert!(head.headers().contains_key(RETRY_AFTER));
+async fn an_outage_and_a_time_out_say_when_to_retry_and_a_fault_is_an_internal_error() {
+    let cause = || std::io::Error::other("the innermost cause").into();
+    let unavailable = from_every_port(|| DatabaseError::Unavailable { doing: "looking", cause: cause() });
+    let timed_out = from_every_port(|| DatabaseError::TimedOut { doing: "looking", cause: cause() });
+    let fault = from_every_port(|| DatabaseError::Fault { doing: "looking", cause: cause() });
+    for (problems, status, name) in
+        [(unavailable, 503, "unavailable"), (timed_out, 503, "timed-out"), (fault, 500, "internal")]
+    {
+        for problem in problems {
+            let causes = problem.causes().unwrap();
+            assert!(causes.contains("looking") && causes.ends_with("the innermost cause"), "{causes}");
+            let (head, body) = answered(problem).await;
+            assert_eq!((head.status().as_u16(), body["status"].as_u64()), (status, Some(status.into())));
+            assert_eq!(body["type"], format!("/problems/{name}"));
+            assert_eq!(head.headers().contains_key(RETRY_AFTER), status == 503, "{name}");
+            assert!(!body.to_string().contains("innermost"), "{body}");
+        }
+    }
 }
 
 #[actix_web::test]

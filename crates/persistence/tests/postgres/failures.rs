@@ -1,0 +1,96 @@
+//! What a failure of the real database is taken for.
+
+use diesel_async::SimpleAsyncConnection;
+use gathering_auth::Origin;
+use gathering_dag_engine::{RunStore, StoreError};
+use gathering_domain::{ExposeSecret, ProjectId, RunId, Secret, UserId};
+use gathering_persistence::testing::TestDb;
+use gathering_persistence::{ConnectOptions, DatabaseError, Pool, PoolSettings, Projects};
+
+use crate::common::{World, named_pool, wait_until};
+
+/// A request that reads one row.
+async fn find(pool: &Pool) -> Result<(), DatabaseError> {
+    Projects::new(pool.clone()).find(ProjectId::new()).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_schema_that_is_not_the_programs_is_a_fault_and_the_next_request_is_fine_once_it_is_repaired() {
+    let world = World::new().await;
+    let rename = async |from: &str, to: &str| {
+        world.db.execute(&format!("ALTER TABLE projects RENAME COLUMN {from} TO {to}")).await;
+    };
+    find(&world.pool).await.unwrap();
+    rename("description", "about").await;
+    let refused = find(&world.pool).await.unwrap_err();
+    assert!(matches!(refused, DatabaseError::Fault { .. }), "{refused:?}");
+    let text = refused.to_string();
+    assert!(text.contains("description") && text.contains("does not exist"), "the innermost cause: {text}");
+    rename("about", "description").await;
+    find(&world.pool).await.unwrap();
+
+    world.db.execute("ALTER TABLE run_journal RENAME TO hidden").await;
+    let refused = RunStore::load_journal(&world.store, RunId::new(), 0, 1).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Fault(_)), "the port says so, too: {refused:?}");
+    world.db.execute("ALTER TABLE hidden RENAME TO run_journal").await;
+    RunStore::load_journal(&world.store, RunId::new(), 0, 1).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_constraint_that_no_rule_expects_is_a_fault() {
+    let world = World::new().await;
+    world.db.execute("ALTER TABLE projects ADD CONSTRAINT no_more CHECK (name <> 'forbidden')").await;
+    let refused = Projects::new(world.pool.clone())
+        .create(ProjectId::new(), "forbidden", "", UserId::new(), Origin::default())
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, DatabaseError::Fault { .. }), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_wait_for_a_lock_that_reaches_its_limit_is_a_time_out() {
+    let world = World::new().await;
+    let url = format!("{}%20-c%20lock_timeout%3D50", world.db.url().expose_secret());
+    let options = ConnectOptions::parse(&Secret::from(url)).unwrap();
+    let pool = Pool::connect(options, PoolSettings::default()).await.unwrap();
+    let mut holder = world.db.connection().await;
+    holder.batch_execute("BEGIN; LOCK TABLE projects").await.unwrap();
+    let refused = find(&pool).await.unwrap_err();
+    assert!(matches!(refused, DatabaseError::TimedOut { .. }), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_session_that_an_operator_ended_is_an_outage_and_the_next_request_has_a_new_one() {
+    let world = World::new().await;
+    let pool = named_pool(&world.db, world.db.schema(), 1).await;
+    let mut holder = world.db.connection().await;
+    holder.batch_execute("BEGIN; LOCK TABLE projects").await.unwrap();
+    let end = async {
+        let session = format!("FROM pg_stat_activity WHERE application_name = '{}'", world.db.schema());
+        let waiting = format!("SELECT count(*) {session} AND wait_event_type = 'Lock'");
+        wait_until("the request waits for the lock", async || world.count(&waiting).await == 1).await;
+        world.db.execute(&format!("SELECT pg_terminate_backend(pid) {session}")).await;
+    };
+    let refused = tokio::join!(find(&pool), end).0.unwrap_err();
+    assert!(matches!(refused, DatabaseError::Unavailable { .. }), "{refused:?}");
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    find(&pool).await.unwrap();
+}
+
+/// Leads to the test cluster, but to no database.
+fn to_no_database(db: &TestDb) -> ConnectOptions {
+    ConnectOptions::parse(&Secret::from(format!("{}&dbname=not_there", db.url().expose_secret()))).unwrap()
+}
+
+#[tokio::test]
+async fn a_connection_that_is_refused_tells_the_innermost_cause_once() {
+    let db = TestDb::empty().await;
+    let refused = Pool::connect(to_no_database(&db), PoolSettings::default()).await.unwrap_err();
+    assert!(matches!(refused, DatabaseError::Unavailable { .. }), "{refused:?}");
+    let text = refused.to_string();
+    assert_eq!(text.matches("unavailable while").count(), 1, "{text}");
+    assert!(text.contains("\"not_there\" does not exist"), "{text}");
+    let closed = ConnectOptions::parse(&Secret::from("postgresql://ada@127.0.0.1:1/db")).unwrap();
+    let text = Pool::connect(closed, PoolSettings::default()).await.unwrap_err().to_string();
+    assert!(text.contains("Connection refused"), "{text}");
+}
