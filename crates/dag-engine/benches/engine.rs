@@ -21,8 +21,8 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gathering_dag_engine::testing::MemoryStore;
 use gathering_dag_engine::{
-    Engine, EngineSettings, Expression, Graph, NewRun, NodeRun, NodeTypes, RunStore, Scope, Signals,
-    SystemClock,
+    Engine, EngineSettings, Expression, Graph, NewRun, NodeRun, NodeSpecs, NodeTypes, RunStore, Scope,
+    Signals, SystemClock,
 };
 use gathering_domain::{Digest, InstanceId, ProjectId, RunId};
 use serde_json::{Value, json};
@@ -95,7 +95,7 @@ fn group<'a>(criterion: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, Wal
 
 fn validate(criterion: &mut Criterion) {
     let mut group = group(criterion, "validate");
-    let types = NodeTypes::builtin();
+    let specs = NodeSpecs::builtin();
     let shapes: [Shape; 4] =
         [("chain", chain), ("fan", fan), ("layers", layers), ("expressions", expressions)];
     for (name, shape) in shapes {
@@ -103,7 +103,7 @@ fn validate(criterion: &mut Criterion) {
             let document = shape(size);
             group.throughput(Throughput::Elements(size as u64));
             group.bench_with_input(BenchmarkId::new(name, size), &document, |bencher, document| {
-                bencher.iter(|| Graph::validate(black_box(document), &types).unwrap());
+                bencher.iter(|| Graph::validate(black_box(document), &specs).unwrap());
             });
         }
     }

@@ -1,4 +1,4 @@
-//! Embeds the engine alone: an own node type, the store in memory, one graph with a retry and a barrier.
+//! Embeds the engine alone: a node type of its own, the in-memory store, one graph with a retry and a barrier.
 //!
 //! Run it with `cargo run -p gathering-dag-engine --example own_node_type`.
 
@@ -9,22 +9,24 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use gathering_dag_engine::testing::MemoryStore;
 use gathering_dag_engine::{
-    Attempt, Engine, EngineSettings, Fields, NewRun, NodeFailure, NodeType, NodeTypes, Outcome, RunStore,
-    Shape, Signals, SystemClock,
+    Attempt, Engine, EngineSettings, Fields, NewRun, NodeExecutor, NodeFailure, NodeSpec, NodeTypes, Outcome,
+    RunStore, Shape, Signals, SystemClock,
 };
 use gathering_domain::{Digest, InstanceId, ProjectId, RunId};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-/// `shout {text}`: fails the first time, as the world outside does now and then.
+/// `shout {text}`: fails on its first attempt, then returns the text in capitals.
 struct Shout;
 
-#[async_trait]
-impl NodeType for Shout {
+impl NodeSpec for Shout {
     fn check(&self, config: &mut Fields<'_>) {
         config.required("text", Shape::Text);
     }
+}
 
+#[async_trait]
+impl NodeExecutor for Shout {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         if attempt.attempt == 1 {
             return Err(NodeFailure::retryable("hoarse", "the voice failed"));
@@ -46,7 +48,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         "output": "nodes.both.output.hello.text + ', ' + nodes.both.output.name.text",
     });
 
-    // What persists the runs: here memory, in the server PostgreSQL, in your service whatever implements `RunStore`.
+    // The store of the runs: memory here, PostgreSQL in the server, in your service anything that implements `RunStore`.
     let clock = Arc::new(SystemClock);
     let store = MemoryStore::new(clock.clone());
     let types = NodeTypes::builtin().with("shout", Shout);

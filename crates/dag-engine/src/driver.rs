@@ -23,7 +23,7 @@ use crate::effects::EffectRecord;
 use crate::graph::Graph;
 use crate::journal::{JournalEvent, NodeFailure, Record, Seq};
 use crate::node_run::NodeState;
-use crate::node_type::Outcome;
+use crate::node_type::{NodeTypes, Outcome};
 use crate::progress::Progress;
 use crate::store::{Checkpoint, ClaimedRun, Release, StoreError};
 
@@ -69,6 +69,7 @@ pub enum DriveEnd {
 /// What a driver needs of its engine.
 #[derive(Clone)]
 pub(crate) struct DriverContext {
+    pub(crate) types: Arc<NodeTypes>,
     pub(crate) checkpointer: Checkpointer,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) breakers: Option<Breakers>,

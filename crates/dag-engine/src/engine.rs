@@ -15,7 +15,7 @@ use crate::driver::{DriveEnd, Driver, DriverContext, Refused, Signals};
 use crate::graph::Graph;
 use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
 use crate::node_run::NodeRun;
-use crate::node_type::NodeTypes;
+use crate::node_type::{NodeSpecs, NodeTypes};
 use crate::progress::Progress;
 use crate::store::{Checkpoint, Claim, ClaimedRun, Release, RunEnd, RunError, RunStore, StoreError};
 use crate::store_retries::StoreRetries;
@@ -41,7 +41,6 @@ impl Default for EngineSettings {
 #[derive(Clone)]
 pub struct Engine {
     store: Arc<dyn RunStore>,
-    types: NodeTypes,
     around: DriverContext,
     /// By digest, and whether `item` is in scope. Of many runs that need a graph at once the first loads it for all.
     graphs: Cache<(Digest, bool), Arc<OnceCell<Arc<Graph>>>>,
@@ -66,9 +65,15 @@ impl Engine {
         settings: EngineSettings,
     ) -> (Self, EngineService) {
         let (checkpointer, service) = Checkpointer::new(Arc::clone(&store));
-        let around = DriverContext { checkpointer, clock, park_after: settings.park_after, breakers: None };
+        let around = DriverContext {
+            types: Arc::new(types),
+            checkpointer,
+            clock,
+            park_after: settings.park_after,
+            breakers: None,
+        };
         let graphs = Cache::new(settings.graph_cache_entries);
-        (Self { store, types, around, graphs }, EngineService(service))
+        (Self { store, around, graphs }, EngineService(service))
     }
 
     /// The same engine with circuit breakers; without, none ever opens.
@@ -78,9 +83,9 @@ impl Engine {
         self
     }
 
-    /// The node types that definitions may use here.
-    pub const fn node_types(&self) -> &NodeTypes {
-        &self.types
+    /// The node types that a definition may use here.
+    pub fn node_specs(&self) -> &NodeSpecs {
+        self.around.types.specs()
     }
 
     /// Where the runs live.
@@ -167,9 +172,9 @@ impl Engine {
     async fn load_graph(&self, claimed: &ClaimedRun, signals: &Signals) -> Result<Arc<Graph>, LoadError> {
         let definition = retry_while_unavailable(signals, || self.store.load_graph(claimed.graph)).await?;
         let graph = if claimed.is_item {
-            Graph::validate_item(&definition, &self.types)
+            Graph::validate_item(&definition, self.node_specs())
         } else {
-            Graph::validate(&definition, &self.types)
+            Graph::validate(&definition, self.node_specs())
         };
         graph.map(Arc::new).map_err(|problems| LoadError::Unusable(problems.into()))
     }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::document::{self, Document, limits};
 use crate::expression::{Expression, IN_SCOPE, IN_SCOPE_OF_ITEM};
 use crate::fields::Fields;
-use crate::node_type::{NodeType, NodeTypes};
+use crate::node_type::{NodeSpec, NodeSpecs};
 use crate::template::{self, SpecialFields, Template};
 
 mod ancestry;
@@ -35,7 +35,7 @@ pub struct Graph {
 /// A node with what its type made of its config. Nodes and edges are named by their index in the definition.
 pub(crate) struct GraphNode {
     pub(crate) spec: Node,
-    pub(crate) node_type: Arc<dyn NodeType>,
+    pub(crate) node_type: Arc<dyn NodeSpec>,
     pub(crate) config: Template,
     pub(crate) incoming: Vec<usize>,
     pub(crate) outgoing: Vec<usize>,
@@ -55,7 +55,7 @@ impl Graph {
     ///
     /// # Errors
     /// Everything that is wrong with it, each with its JSON pointer; nothing of it may be executed.
-    pub fn validate(document: &Value, types: &NodeTypes) -> Result<Self, Problems> {
+    pub fn validate(document: &Value, types: &NodeSpecs) -> Result<Self, Problems> {
         Self::validate_within(document, types, None)
     }
 
@@ -63,14 +63,14 @@ impl Graph {
     ///
     /// # Errors
     /// As [`Graph::validate`].
-    pub fn validate_item(document: &Value, types: &NodeTypes) -> Result<Self, Problems> {
+    pub fn validate_item(document: &Value, types: &NodeSpecs) -> Result<Self, Problems> {
         Self::validate_within(document, types, Some(&Pointer::root()))
     }
 
     /// `place` is where it stands in the whole definition, if it is that of a `map`.
     fn validate_within(
         document: &Value,
-        types: &NodeTypes,
+        types: &NodeSpecs,
         place: Option<&Pointer>,
     ) -> Result<Self, Problems> {
         let mut problems = Problems::new();
@@ -250,7 +250,7 @@ fn compile_nodes(
     definition: &Definition,
     places: &[Pointer],
     place: Option<&Pointer>,
-    types: &NodeTypes,
+    types: &NodeSpecs,
     problems: &mut Problems,
 ) -> Vec<GraphNode> {
     let place = place.map(Pointer::as_str).unwrap_or_default();
@@ -280,7 +280,7 @@ fn compile_nodes(
                     problems.add(at.join("type"), message);
                 }
                 let config = Template::compile(&node.config, SpecialFields::default(), &config_at, problems);
-                (NodeTypes::barrier(), config)
+                (NodeSpecs::stand_in(), config)
             }
         };
         nodes.push(GraphNode {
@@ -296,7 +296,7 @@ fn compile_nodes(
 
 /// What is wrong with the graph in a node's config at `at`; `place` is where the node's own graph stands in the whole
 /// definition.
-fn check_sub_graph(document: &Value, at: &Pointer, place: &str, types: &NodeTypes, problems: &mut Problems) {
+fn check_sub_graph(document: &Value, at: &Pointer, place: &str, types: &NodeSpecs, problems: &mut Problems) {
     if !document.is_object() {
         // Said already, as the config's own problem.
         return;

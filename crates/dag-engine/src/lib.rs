@@ -50,7 +50,10 @@ pub use gathering_domain::EffectClass;
 pub use graph::Graph;
 pub use journal::{CorruptEntry, EffectStart, JournalEntry, JournalEvent, NodeFailure, Record, Seq};
 pub use node_run::{IllegalRecord, NodeRun, NodeState};
-pub use node_type::{Approval, Attempt, MapNode, NodeType, NodeTypes, Outcome, PollOutcome, Wait};
+pub use node_type::{
+    Approval, ApprovalSpec, Attempt, MapNode, MapSpec, NodeExecutor, NodeSpec, NodeSpecs, NodeTypes, Outcome,
+    PollOutcome, Wait,
+};
 pub use rerun::{RerunFrom, RerunRefused, records_that_stand};
 pub use runner::{Runner, RunnerHandle, RunnerSettings};
 pub use store::{

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use gathering_agents::Providers;
 use gathering_dag_engine::{
-    Engine, EngineSettings, NewRun, NodeFailure, RunStore, RunnerSettings, Signals, StoreError, SystemClock,
+    Engine, EngineSettings, NewRun, NodeTypes, RunStore, RunnerSettings, Signals, StoreError, SystemClock,
 };
 use gathering_domain::{Digest, InstanceId, ProjectId, RunId};
-use gathering_nodes::{NodeServices, ProjectFiles, node_types};
+use gathering_nodes::{Agent, AgentSpec, OpenFilesError, ProjectFiles};
 use gathering_tools::{BlockingPool, Outbound, OutboundPolicy, Toolbox, Workspace};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -32,9 +32,9 @@ struct OneDirectory(PathBuf, BlockingPool);
 
 #[async_trait]
 impl ProjectFiles for OneDirectory {
-    async fn open(&self, _project: ProjectId) -> Result<Workspace, NodeFailure> {
+    async fn open(&self, _project: ProjectId) -> Result<Workspace, OpenFilesError> {
         let opened = Workspace::open(&self.0, self.1.clone()).await;
-        opened.map_err(|error| NodeFailure::permanent("no_workspace", error.to_string()))
+        opened.map_err(|error| OpenFilesError::NoWorkspace(error.into()))
     }
 }
 
@@ -78,8 +78,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let outbound = Outbound::new(OutboundPolicy::public_only())?;
     let tools = Toolbox::with_builtin(&outbound, blocking.clone())?;
     let files = Arc::new(OneDirectory(directory.join("files"), blocking));
-    let services = NodeServices { files, ..NodeServices::none() };
-    let types = node_types(&outbound, &tools, &Providers::with_scripted(), &services);
+    let providers = Providers::with_scripted();
+    let agent = Agent::new(providers.clone(), tools.clone(), files);
+    let types = NodeTypes::builtin().with_parts("agent", AgentSpec::new(providers, tools), agent);
     let (engine, service) = Engine::new(Arc::new(store.clone()), types, clock, EngineSettings::default());
     let stop = CancellationToken::new();
     let service = tokio::spawn(service.run(stop.clone()));

@@ -1,39 +1,27 @@
-//! `action {action, …}`: one thing done outside, chosen by the word in `action`.
+//! `action {action, ...}`: one call to the outside, chosen by the config field `action`.
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use gathering_dag_engine::{Attempt, Fields, NodeFailure, NodeType, Outcome, PollOutcome, Shape};
+use gathering_dag_engine::{
+    Attempt, ChildRuns, Fields, NodeExecutor, NodeFailure, NodeSpec, Outcome, PollOutcome, Shape,
+};
 use gathering_tools::{Outbound, Toolbox};
 use serde_json::Value;
 
 use crate::call_api::CallApi;
+use crate::child_pipelines::ChildPipelines;
+use crate::config::is_computed_text;
 use crate::execute_pipeline::ExecutePipeline;
-use crate::is_computed_text;
 use crate::notification::Notification;
-use crate::services::NodeServices;
 
-/// The actions that there are.
-const ACTIONS: [&str; 3] = ["call_api", "execute_pipeline", "send_notification"];
+/// All actions, as the messages list them.
+const ACTIONS: &str = "call_api, execute_pipeline, send_notification";
 
-/// The node type `action`.
-pub struct Action {
-    call_api: CallApi,
-    execute_pipeline: ExecutePipeline,
-    notification: Notification,
-}
+/// The spec of `action`.
+pub struct ActionSpec;
 
-impl Action {
-    /// Actions that reach out through `outbound` and `tools`, and find pipelines and runs in `places`.
-    pub fn new(outbound: Outbound, tools: Toolbox, services: &NodeServices) -> Self {
-        Self {
-            call_api: CallApi::new(outbound),
-            execute_pipeline: ExecutePipeline::new(services),
-            notification: Notification::new(tools),
-        }
-    }
-}
-
-#[async_trait]
-impl NodeType for Action {
+impl NodeSpec for ActionSpec {
     fn check(&self, config: &mut Fields<'_>) {
         let action = config.required("action", Shape::Text).and_then(Value::as_str);
         match action {
@@ -41,19 +29,19 @@ impl NodeType for Action {
             Some("execute_pipeline") => ExecutePipeline::check(config),
             Some("send_notification") => Notification::check(config),
             other => {
-                let known = ACTIONS.join(", ");
                 match other {
                     Some(text) if is_computed_text(text) => {
-                        config.problem("action", format!("must not be computed: it is one of {known}"));
+                        config.problem("action", format!("must not be computed: write one of {ACTIONS}"));
                     }
                     Some(text) => {
                         let text: String = text.chars().take(64).collect();
-                        config.problem("action", format!("there is no action `{text}`: there are {known}"));
+                        config
+                            .problem("action", format!("unknown action `{text}`: the actions are {ACTIONS}"));
                     }
-                    // Missing or no text, which was said already.
+                    // The field is missing or no text: `required` has reported it.
                     None => {}
                 }
-                // Its fields cannot be judged without knowing the action.
+                // The other fields depend on the action.
                 CallApi::know_fields(config);
                 ExecutePipeline::know_fields(config);
                 Notification::know_fields(config);
@@ -70,6 +58,43 @@ impl NodeType for Action {
             _ => None,
         }
     }
+}
+
+/// The executor of `action`.
+pub struct Action {
+    call_api: CallApi,
+    execute_pipeline: ExecutePipeline,
+    notification: Notification,
+}
+
+impl Action {
+    /// An executor that sends requests through `outbound` and notifications through `tools`, starts pipelines through
+    /// `pipelines` and waits for them in `children`.
+    pub fn new(
+        outbound: Outbound,
+        tools: Toolbox,
+        pipelines: Arc<dyn ChildPipelines>,
+        children: Arc<dyn ChildRuns>,
+    ) -> Self {
+        Self {
+            call_api: CallApi::new(outbound),
+            execute_pipeline: ExecutePipeline::new(pipelines, children),
+            notification: Notification::new(tools),
+        }
+    }
+}
+
+#[async_trait]
+impl NodeExecutor for Action {
+    async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
+        let output = match attempt.config["action"].as_str() {
+            Some("call_api") => self.call_api.execute(&attempt).await?,
+            Some("execute_pipeline") => return self.execute_pipeline.execute(&attempt).await,
+            Some("send_notification") => self.notification.execute(&attempt).await?,
+            _ => return Err(NodeFailure::permanent("config", format!("`action` must be one of {ACTIONS}"))),
+        };
+        Ok(Outcome::Done(output))
+    }
 
     async fn poll(&self, attempt: Attempt) -> Result<PollOutcome, NodeFailure> {
         match attempt.config["action"].as_str() {
@@ -77,28 +102,13 @@ impl NodeType for Action {
             _ => Ok(PollOutcome::Pending),
         }
     }
-
-    async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
-        let output = match attempt.config["action"].as_str() {
-            Some("call_api") => self.call_api.execute(&attempt).await?,
-            Some("execute_pipeline") => return self.execute_pipeline.execute(&attempt).await,
-            Some("send_notification") => self.notification.execute(&attempt).await?,
-            _ => {
-                return Err(NodeFailure::permanent(
-                    "config",
-                    format!("there are only {}", ACTIONS.join(", ")),
-                ));
-            }
-        };
-        Ok(Outcome::Done(output))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use crate::tests::problems;
+    use crate::testing::problems;
 
     #[test]
     fn an_unknown_action_is_a_problem_that_lists_the_known_ones() {
@@ -106,7 +116,7 @@ mod tests {
         assert_eq!(
             found,
             [
-                "/action: there is no action `run_task`: there are call_api, execute_pipeline, send_notification"
+                "/action: unknown action `run_task`: the actions are call_api, execute_pipeline, send_notification"
             ]
         );
         assert_eq!(
@@ -116,7 +126,7 @@ mod tests {
         let computed = problems("action", &json!({"action": "${{ input.action }}"}));
         assert_eq!(
             computed,
-            ["/action: must not be computed: it is one of call_api, execute_pipeline, send_notification"]
+            ["/action: must not be computed: write one of call_api, execute_pipeline, send_notification"]
         );
     }
 }

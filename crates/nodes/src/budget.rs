@@ -1,6 +1,6 @@
-//! The calls of an attempt as its budget sees them: paid before they are made, or not made.
+//! Calls within a budget: each reserves its worst case first and settles afterwards, or is not made.
 //!
-//! Owns when something is reserved, settled, or left as it is because nobody knows whether the call took place.
+//! Owns when a call reserves and settles, and when its reservation stays because it may have taken place.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,52 +16,52 @@ use gathering_domain::{Amounts, MAX_AMOUNT, ProjectId, Resource, RunId, WaitingF
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
-/// How long one that waits for the next period waits at least: the clocks of this host and of the database may disagree on
-/// when that begins.
+/// The shortest wait for a budget's reset: the clocks of this host and of the database may differ.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 
-/// What a call of a model costs that uses so many tokens.
+/// The cost of a model call with this usage.
 pub(crate) fn cost_of_model_call(usage: Usage) -> Amounts {
     let tokens = i64::try_from(usage.total()).unwrap_or(i64::MAX).min(MAX_AMOUNT);
     Amounts::from([(Resource::Tokens, tokens), (Resource::ModelCalls, 1)])
 }
 
-/// What a call of a tool costs.
+/// The cost of a tool call.
 pub(crate) fn cost_of_tool_call() -> Amounts {
     Amounts::from([(Resource::ToolCalls, 1)])
 }
 
-/// Pays for the calls of one attempt, or of one look of it.
+/// Reserves and settles for the calls of one attempt.
 pub(crate) struct CallBudget<'a> {
     budgets: Option<&'a dyn BudgetLedger>,
     effects: &'a Effects,
     project: ProjectId,
     run: RunId,
-    /// What the keys of its calls begin with: the node, and how many of its attempts failed. One that failed may have made
-    /// calls whose answer never came; what they reserved stays, and their repeats are paid like any other.
+    /// The start of every key: the node and its number of failed attempts. A failed attempt may have made calls that never
+    /// returned: their reservations stay, and a repeat of such a call reserves anew.
     prefix: String,
-    /// The keys that had something reserved when it was first asked.
+    /// The keys that held a reservation when the attempt first asked.
     open: OnceCell<BTreeSet<String>>,
-    is_looking: bool,
+    makes_calls: bool,
+    /// Whether the attempt came to a call that it did not make.
     has_more: AtomicBool,
 }
 
-/// Why an attempt does not go on.
+/// Why an attempt stops at a call.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallStop {
-    /// It failed.
+    /// The call failed.
     #[error(transparent)]
     Failed(#[from] NodeFailure),
-    /// A call cannot be paid, or was not to be made now.
+    /// The budget does not grant the call, or the attempt makes no calls.
     #[error("a call waits for its budget")]
     Waits {
-        /// When its budget begins anew.
+        /// The next reset of the budget, if it has one.
         until: Option<DateTime<Utc>>,
     },
 }
 
 impl CallStop {
-    /// What becomes of the node.
+    /// The result of an attempt that stopped here.
     pub(crate) fn into_outcome(self) -> Result<Outcome, NodeFailure> {
         match self {
             CallStop::Failed(failure) => Err(failure),
@@ -71,7 +71,7 @@ impl CallStop {
 }
 
 impl<'a> CallBudget<'a> {
-    /// Pays with `budgets`; without them everything is free.
+    /// The budget of this attempt's calls in `budgets`; without them nothing bounds the calls.
     pub(crate) fn of(budgets: Option<&'a dyn BudgetLedger>, attempt: &'a Attempt) -> Self {
         Self {
             budgets,
@@ -80,17 +80,17 @@ impl<'a> CallBudget<'a> {
             run: attempt.run,
             prefix: format!("{}/{}", attempt.node, attempt.failures),
             open: OnceCell::new(),
-            is_looking: false,
+            makes_calls: true,
             has_more: AtomicBool::new(false),
         }
     }
 
-    /// Makes no call: stops at the first that is not made yet, having tried to reserve what it costs.
-    pub(crate) fn only_looking(self) -> Self {
-        Self { is_looking: true, ..self }
+    /// The same budget for a poll: it stops at the first call that has no result yet, after it has tried to reserve for it.
+    pub(crate) fn without_calls(self) -> Self {
+        Self { makes_calls: false, ..self }
     }
 
-    /// What a look came to that was stopped like this.
+    /// The result of a poll that stopped like this.
     pub(crate) fn poll(&self, stopped: Option<CallStop>) -> Result<PollOutcome, NodeFailure> {
         match stopped {
             _ if self.has_more.load(Ordering::Relaxed) => Ok(PollOutcome::Resume),
@@ -100,8 +100,8 @@ impl<'a> CallBudget<'a> {
         }
     }
 
-    /// [`Effects::once`] for a call that costs `worst` at the worst, and then what `used` finds in its result. `act` is told
-    /// of what there is a bound.
+    /// [`Effects::once`] for a call that costs at most `worst`; `used` reads the real cost from its result. `act` gets the
+    /// bounded resources.
     pub(crate) async fn once<F, Fut>(
         &self,
         (key, class, request): (&str, EffectClass, &Value),
@@ -117,7 +117,7 @@ impl<'a> CallBudget<'a> {
         let is_done = self.effects.is_done(key);
         let reserved =
             if is_done { self.find_open(&of_call).await? } else { self.reserve(&of_call, worst).await? };
-        if self.is_looking && !is_done {
+        if !self.makes_calls && !is_done {
             self.has_more.store(true, Ordering::Relaxed);
             return Err(CallStop::Waits { until: None });
         }
@@ -135,13 +135,13 @@ impl<'a> CallBudget<'a> {
             Err(_) if reserved.is_some() && never_began.into_inner() => {
                 self.settle(&of_call, &Amounts::new()).await?;
             }
-            // Nothing was reserved, or it stays: nobody knows what the call used.
+            // Nothing is reserved, or the reservation stays because the call may have used it.
             _ => {}
         }
         Ok(result?)
     }
 
-    /// What is reserved for a call from now on; `None` if nothing bounds it.
+    /// Reserves for a call: the bounded resources, or `None` if no budget bounds it.
     async fn reserve(&self, key: &str, worst: &Amounts) -> Result<Option<Vec<Resource>>, CallStop> {
         let Some(budgets) = self.budgets else { return Ok(None) };
         let call = self.call(key);
@@ -155,7 +155,8 @@ impl<'a> CallBudget<'a> {
         }
     }
 
-    /// Whether something is still reserved for a call that is done: its instance died before it could settle it.
+    /// Whether a call that is done still holds a reservation, because its instance died before it settled. The bounded
+    /// resources no longer matter then.
     async fn find_open(&self, key: &str) -> Result<Option<Vec<Resource>>, CallStop> {
         let Some(budgets) = self.budgets else { return Ok(None) };
         let ask = || async {

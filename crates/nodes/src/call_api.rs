@@ -7,17 +7,18 @@ use gathering_domain::with_causes;
 use gathering_tools::{Outbound, OutboundError, OutboundRequest};
 use serde_json::Value;
 
-use crate::is_computed_text;
+use crate::config::is_computed_text;
 
 const METHODS: [&str; 7] = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"];
 
-/// The name of the node's only effect.
+/// The key of the node's only effect.
 const EFFECT: &str = "call";
 
-/// The longest that one exchange may take, in seconds.
+/// The longest time of one exchange, in seconds.
 const MAX_TIMEOUT_SECONDS: f64 = 600.0;
 
-/// `call_api {method, url, headers?, body?, expect_status?, timeout_seconds?}` -> `{status, headers, body}`.
+/// `call_api {method?, url, headers?, body?, expect_status?, timeout_seconds?}`; its output is
+/// `{status, headers, body, body_encoding}`.
 pub(crate) struct CallApi {
     outbound: Outbound,
 }
@@ -59,7 +60,7 @@ impl CallApi {
         config.optional("timeout_seconds", Shape::Number(0.001, MAX_TIMEOUT_SECONDS));
     }
 
-    /// Makes the fields known without judging them.
+    /// Reads all fields, so that none is reported as unknown.
     pub(crate) fn know_fields(config: &mut Fields<'_>) {
         for name in ["method", "url", "headers", "body", "expect_status", "timeout_seconds"] {
             config.optional(name, Shape::Any);
@@ -73,37 +74,37 @@ impl CallApi {
     }
 
     async fn send(&self, call: Call) -> Result<Value, NodeFailure> {
-        let answer = self.outbound.send(call.request).await.map_err(|error| failure_of(&error))?;
+        let response = self.outbound.send(call.request).await.map_err(|error| failure_of(&error))?;
         let expected = match &call.expected {
-            Some(statuses) => statuses.contains(&answer.status),
-            None => answer.is_success(),
+            Some(statuses) => statuses.contains(&response.status),
+            None => response.is_success(),
         };
         if expected {
-            return Ok(answer.to_value());
+            return Ok(response.to_value());
         }
         let wanted = match &call.expected {
             Some(statuses) => statuses.iter().map(u16::to_string).collect::<Vec<_>>().join(" or "),
             None => "200 to 299".to_owned(),
         };
-        let message = format!("`{}` answered with status {}, not {wanted}", call.host, answer.status);
-        Err(match answer.status {
+        let message = format!("`{}` answered with status {}, not {wanted}", call.host, response.status);
+        Err(match response.status {
             408 | 425 | 429 | 500.. => NodeFailure::retryable("http_status", message),
             _ => NodeFailure::permanent("http_status", message),
         })
     }
 }
 
-/// A request, ready to be sent.
+/// A request that is ready to be sent.
 struct Call {
     request: OutboundRequest,
     method: String,
     host: String,
-    /// Absent: any that says success.
+    /// The statuses that succeed; `None` for 200 to 299.
     expected: Option<Vec<u16>>,
 }
 
 impl Call {
-    /// Reads a computed config.
+    /// Reads an evaluated config.
     fn read(config: &Value, idempotency_key: &str) -> Result<Self, NodeFailure> {
         let wrong = |error: OutboundError| NodeFailure::permanent("config", reason_of(&error));
         let method = config["method"].as_str().unwrap_or("GET").to_ascii_uppercase();
@@ -133,7 +134,7 @@ impl Call {
         Ok(Self { request, method, host: host_of(url), expected })
     }
 
-    /// What may be repeated when nobody knows whether it took place: everything carries its key.
+    /// Every request has an idempotency key, so even a write may be repeated.
     fn class(&self) -> EffectClass {
         match self.method.as_str() {
             "GET" | "HEAD" | "OPTIONS" => EffectClass::Pure,
@@ -146,7 +147,7 @@ fn bad(field: &str, expected: &str) -> NodeFailure {
     NodeFailure::permanent("config", format!("`{field}` must be {expected}"))
 }
 
-/// Scheme, host and port of a URL: never its path or query, which may hold a secret.
+/// The scheme, host and port of a URL. Its path and query may hold a secret, so messages leave them out.
 fn host_of(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -198,7 +199,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::tests::problems;
+    use crate::testing::problems;
 
     #[test]
     fn every_bad_field_is_named() {
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_computed_passes() {
+    fn a_computed_field_passes_validation() {
         let config = json!({
             "action": "call_api", "method": "${{ input.method }}", "url": "${{ input.url }}/x",
             "headers": {"authorization": "Bearer ${{ input.key }}"}, "body": {"a": "${{ input.a }}"},
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn repeating_a_read_is_free_and_a_write_carries_its_key() {
+    fn a_read_is_pure_and_a_write_is_idempotent() {
         let class = |method: &str| {
             Call::read(&json!({"method": method, "url": "http://h/"}), "r/n")
                 .map(|call| call.class())
@@ -244,7 +245,7 @@ mod tests {
         assert_eq!(class("POST"), EffectClass::Idempotent);
     }
 
-    /// Answers one request with these bytes, and gives back what was asked.
+    /// Answers one request with these bytes, and returns the request.
     async fn serve_once(answer: &'static str) -> (String, tokio::task::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/secret-path?key=1", listener.local_addr().unwrap());
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_is_the_output_and_the_request_carries_its_key() {
+    async fn the_response_is_the_output_and_the_request_has_its_key() {
         let (url, served) = serve_once(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 8\r\nx-a: b\r\n\r\n{\"a\": 1}",
         )
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_says_by_type_whether_it_may_pass() {
+    async fn a_failure_says_whether_it_is_retryable() {
         let (url, _served) = serve_once("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n").await;
         let busy = call(&url, &json!({})).await.unwrap_err();
         assert!(busy.retryable && busy.kind == "http_status", "{busy:?}");
@@ -298,7 +299,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_nobody_allowed_is_refused_for_good() {
+    async fn an_address_that_the_operator_has_not_allowed_is_refused_permanently() {
         let calls = CallApi::new(Outbound::new(OutboundPolicy::public_only()).unwrap());
         let call = Call::read(&json!({"url": "http://127.0.0.1:9/"}), "r/n").unwrap();
         let refused = calls.send(call).await.unwrap_err();
@@ -306,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_connection_may_pass() {
+    async fn a_refused_connection_is_retryable() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         drop(listener);

@@ -1,27 +1,26 @@
-//! `action: execute_pipeline`: a pipeline of the same project as a run below this one.
+//! `action: execute_pipeline`: a pipeline of the same project as a child run.
 
 use std::sync::Arc;
 
-use chrono::TimeDelta;
 use gathering_dag_engine::{
-    Attempt, ChildKind, ChildRuns, Fields, NewChild, NodeFailure, Outcome, Parent, Shape, StartChildrenError,
-    StoreError, Wait, check_value, end_earlier_round, poll_only_child,
+    Attempt, ChildKind, ChildRuns, Fields, NodeFailure, Outcome, Parent, Shape, Wait, check_value,
+    end_earlier_round, poll_only_child,
 };
 use gathering_domain::{PipelineId, WaitingFor};
 use serde_json::{Value, json};
 
-use crate::is_computed_text;
-use crate::services::{NodeServices, ProjectPipelines};
+use crate::child_pipelines::{ChildPipeline, ChildPipelines};
+use crate::config::is_computed_text;
 
-/// `execute_pipeline {pipeline_id, input?, wait?}` -> `{run_id, output}`, or `{run_id}` where it does not wait.
+/// `execute_pipeline {pipeline_id, input?, wait?}`; its output is `{run_id, output}`, or `{run_id}` if it does not wait.
 pub(crate) struct ExecutePipeline {
-    pipelines: Arc<dyn ProjectPipelines>,
+    pipelines: Arc<dyn ChildPipelines>,
     children: Arc<dyn ChildRuns>,
 }
 
 impl ExecutePipeline {
-    pub(crate) fn new(services: &NodeServices) -> Self {
-        Self { pipelines: Arc::clone(&services.pipelines), children: Arc::clone(&services.children) }
+    pub(crate) fn new(pipelines: Arc<dyn ChildPipelines>, children: Arc<dyn ChildRuns>) -> Self {
+        Self { pipelines, children }
     }
 
     pub(crate) fn check(config: &mut Fields<'_>) {
@@ -33,7 +32,7 @@ impl ExecutePipeline {
         config.optional("wait", Shape::Bool);
     }
 
-    /// Makes the fields known without judging them.
+    /// Reads all fields, so that none is reported as unknown.
     pub(crate) fn know_fields(config: &mut Fields<'_>) {
         for name in ["pipeline_id", "input", "wait"] {
             config.optional(name, Shape::Any);
@@ -43,7 +42,7 @@ impl ExecutePipeline {
     pub(crate) async fn execute(&self, attempt: &Attempt) -> Result<Outcome, NodeFailure> {
         let parent = Parent::of(attempt);
         if attempt.woken {
-            // Its own limit passed; with the run's the run would have ended.
+            // The node's time is over; at the run's deadline the whole run would have ended.
             return self.give_up(&parent).await;
         }
         end_earlier_round(&*self.children, attempt).await?;
@@ -66,30 +65,17 @@ impl ExecutePipeline {
 
     async fn start(&self, parent: &Parent, attempt: &Attempt, kind: ChildKind) -> Result<(), NodeFailure> {
         let id = attempt.config["pipeline_id"].as_str().unwrap_or_default();
-        let id: PipelineId = id
+        let pipeline: PipelineId = id
             .parse()
             .map_err(|error| NodeFailure::permanent("config", format!("`pipeline_id`: {error}")))?;
-        let pipeline = self.pipelines.find(attempt.project, id).await?;
         let input = match &attempt.config["input"] {
             Value::Null => json!({}),
             input => input.clone(),
         };
         check_value(&input)
             .map_err(|limit| NodeFailure::permanent(limit.kind("input"), format!("`input` {limit}")))?;
-        let timeout = pipeline.timeout.and_then(|timeout| TimeDelta::from_std(timeout).ok());
-        let child = NewChild {
-            item: 0,
-            graph: pipeline.graph,
-            input,
-            pipeline: Some((id, pipeline.version)),
-            deadline_at: timeout.and_then(|timeout| attempt.now.checked_add_signed(timeout)),
-        };
-        self.children.start(parent, kind, vec![child]).await.map_err(|error| match error {
-            StartChildrenError::Store(error @ StoreError::Unavailable(_)) => {
-                NodeFailure::retryable("unavailable", error.to_string())
-            }
-            error => error.into(),
-        })
+        let (project, parent, now) = (attempt.project, parent.clone(), attempt.now);
+        Ok(self.pipelines.start(ChildPipeline { project, parent, kind, pipeline, input, now }).await?)
     }
 
     async fn give_up(&self, parent: &Parent) -> Result<Outcome, NodeFailure> {
@@ -104,7 +90,7 @@ impl ExecutePipeline {
 mod tests {
     use serde_json::json;
 
-    use crate::tests::problems;
+    use crate::testing::problems;
 
     #[test]
     fn every_bad_field_is_named() {

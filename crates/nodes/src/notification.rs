@@ -1,15 +1,16 @@
-//! `action: send_notification`: tells another system.
+//! `action: send_notification`: a message to another system.
 
 use gathering_dag_engine::{Attempt, Fields, NodeFailure, Shape};
 use gathering_tools::{OutboundRequest, ToolContext, Toolbox};
 use serde_json::Value;
 
-use crate::{act_failed, failure_of_tool, is_computed_text};
+use crate::config::is_computed_text;
+use crate::failure::{act_failed, failure_of_tool};
 
 const TOOL: &str = "send_notification";
 
-/// `send_notification {channel: webhook, url, message?, payload?, headers?}` -> `{delivered, status}`, by the tool of
-/// the same name.
+/// `send_notification {channel: webhook, url, message?, payload?, headers?}`, sent by the tool of the same name; its output
+/// is `{delivered, status}`.
 pub(crate) struct Notification {
     tools: Toolbox,
 }
@@ -35,7 +36,7 @@ impl Notification {
         }
     }
 
-    /// Makes the fields known without judging them.
+    /// Reads all fields, so that none is reported as unknown.
     pub(crate) fn know_fields(config: &mut Fields<'_>) {
         for name in ["channel", "url", "message", "payload", "headers"] {
             config.optional(name, Shape::Any);
@@ -68,7 +69,7 @@ impl Notification {
 mod tests {
     use serde_json::json;
 
-    use crate::tests::problems;
+    use crate::testing::problems;
 
     #[test]
     fn every_bad_field_is_named() {
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_computed_passes() {
+    fn a_computed_field_passes_validation() {
         let config = json!({
             "action": "send_notification", "channel": "webhook", "url": "${{ input.url }}", "message": "m ${{ input.m }}",
             "payload": "${{ input.payload }}", "headers": {"x": "${{ input.x }}"}

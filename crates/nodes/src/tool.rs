@@ -4,57 +4,36 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use gathering_dag_engine::{
-    Attempt, BudgetLedger, Fields, NodeFailure, NodeType, Outcome, PollOutcome, Shape,
+    Attempt, BudgetLedger, Fields, NodeExecutor, NodeFailure, NodeSpec, Outcome, PollOutcome, Shape,
 };
-use gathering_tools::{ToolError, Toolbox};
+use gathering_tools::{ToolContext, ToolError, Toolbox};
 use serde_json::{Map, Value, json};
 
 use crate::budget::{CallBudget, CallStop, cost_of_tool_call};
-use crate::{
-    NodeServices, ProjectFiles, act_failed, add_problems_below, failure_of_tool, is_computed_text,
-    tool_context,
-};
+use crate::config::{add_problems_below, is_computed_text};
+use crate::failure::{act_failed, failure_of_tool};
+use crate::files::ProjectFiles;
 
-/// The node type `tool`; its output is the tool's.
-pub struct ToolNode {
+/// The spec of `tool`.
+pub struct ToolSpec {
     tools: Toolbox,
-    files: Arc<dyn ProjectFiles>,
-    budgets: Option<Arc<dyn BudgetLedger>>,
 }
 
-impl ToolNode {
-    /// Calls `tools` with the files, and for the budget, of the run's project.
-    pub fn new(tools: Toolbox, services: &NodeServices) -> Self {
-        Self { tools, files: Arc::clone(&services.files), budgets: services.budgets.clone() }
-    }
-
-    async fn call(&self, attempt: &Attempt, budget: &CallBudget<'_>) -> Result<Value, CallStop> {
-        let tool = attempt.config["tool"].as_str().unwrap_or_default().to_owned();
-        let params = match attempt.config.get("params") {
-            None | Some(Value::Null) => Value::Object(Map::new()),
-            Some(params) => params.clone(),
-        };
-        let failed = |error: ToolError| failure_of_tool(&error);
-        self.tools.check(&tool, &params).map_err(failed)?;
-        let class = self.tools.class_of(&tool, &params).map_err(failed)?;
-        let context = tool_context(self.files.open(attempt.project).await?, attempt.idempotency_key());
-        let request = json!({"tool": tool, "params": params});
-        let call =
-            |_| async { self.tools.call(&tool, params, &context).await.map_err(|error| act_failed(&error)) };
-        let cost = cost_of_tool_call();
-        budget.once(("tool", class, &request), &cost, call, |_| cost.clone()).await
+impl ToolSpec {
+    /// A spec that accepts calls of `tools`.
+    pub const fn new(tools: Toolbox) -> Self {
+        Self { tools }
     }
 }
 
-#[async_trait]
-impl NodeType for ToolNode {
+impl NodeSpec for ToolSpec {
     fn check(&self, config: &mut Fields<'_>) {
         let tool = config.required("tool", Shape::Text).and_then(Value::as_str);
         let params = config.optional("params", Shape::Object);
         let Some(tool) = tool.filter(|tool| !is_computed_text(tool)) else { return };
         let none = Value::Object(Map::new());
         let params = match params {
-            // Computed as a whole, or not fitting, which was said already.
+            // All of it is computed, or it has the wrong type and `optional` has reported it.
             Some(Value::String(_)) => return,
             None if config.has("params") => return,
             Some(params) => params,
@@ -66,14 +45,56 @@ impl NodeType for ToolNode {
             Err(error) => config.problem("tool", error.to_string()),
         }
     }
+}
 
+/// The executor of `tool`; the node's output is the tool's.
+pub struct ToolNode {
+    tools: Toolbox,
+    files: Arc<dyn ProjectFiles>,
+    budgets: Option<Arc<dyn BudgetLedger>>,
+}
+
+impl ToolNode {
+    /// An executor that calls `tools` with the files of the run's project. No budget bounds its calls.
+    pub fn new(tools: Toolbox, files: Arc<dyn ProjectFiles>) -> Self {
+        Self { tools, files, budgets: None }
+    }
+
+    /// The same executor with calls bounded by `budgets`.
+    #[must_use]
+    pub fn with_budgets(self, budgets: Arc<dyn BudgetLedger>) -> Self {
+        Self { budgets: Some(budgets), ..self }
+    }
+
+    async fn call(&self, attempt: &Attempt, budget: &CallBudget<'_>) -> Result<Value, CallStop> {
+        let tool = attempt.config["tool"].as_str().unwrap_or_default().to_owned();
+        let params = match attempt.config.get("params") {
+            None | Some(Value::Null) => Value::Object(Map::new()),
+            Some(params) => params.clone(),
+        };
+        let failed = |error: ToolError| failure_of_tool(&error);
+        self.tools.check(&tool, &params).map_err(failed)?;
+        let class = self.tools.class_of(&tool, &params).map_err(failed)?;
+        let files = self.files.open(attempt.project).await.map_err(NodeFailure::from)?;
+        let context =
+            ToolContext::new().with_workspace(files).with_idempotency_key(attempt.idempotency_key());
+        let request = json!({"tool": tool, "params": params});
+        let call =
+            |_| async { self.tools.call(&tool, params, &context).await.map_err(|error| act_failed(&error)) };
+        let cost = cost_of_tool_call();
+        budget.once(("tool", class, &request), &cost, call, |_| cost.clone()).await
+    }
+}
+
+#[async_trait]
+impl NodeExecutor for ToolNode {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         let called = self.call(&attempt, &CallBudget::of(self.budgets.as_deref(), &attempt)).await;
         called.map(Outcome::Done).or_else(CallStop::into_outcome)
     }
 
     async fn poll(&self, attempt: Attempt) -> Result<PollOutcome, NodeFailure> {
-        let budget = CallBudget::of(self.budgets.as_deref(), &attempt).only_looking();
+        let budget = CallBudget::of(self.budgets.as_deref(), &attempt).without_calls();
         budget.poll(self.call(&attempt, &budget).await.err())
     }
 }
@@ -82,42 +103,29 @@ impl NodeType for ToolNode {
 mod tests {
     use std::time::Duration;
 
-    use gathering_agents::Providers;
     use gathering_dag_engine::testing::MemoryStore;
     use gathering_dag_engine::{
-        Engine, EngineSettings, JournalEvent, NewRun, RunStore as _, Signals, SystemClock,
+        Engine, EngineSettings, JournalEvent, NewRun, NodeTypes, RunStore as _, Signals, SystemClock,
     };
     use gathering_domain::{Digest, InstanceId, ProjectId, RunId};
-    use gathering_tools::{BlockingPool, Outbound, OutboundPolicy, Workspace};
+    use gathering_tools::{Outbound, OutboundPolicy};
     use serde_json::json;
     use tokio::net::TcpListener;
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::tests::problems;
-    use crate::{NodeServices, node_types};
+    use crate::testing::{OneDirectory, problems, tools};
 
-    struct InDirectory(std::path::PathBuf);
-
-    #[async_trait]
-    impl ProjectFiles for InDirectory {
-        async fn open(&self, _: ProjectId) -> Result<Workspace, NodeFailure> {
-            Ok(Workspace::open(&self.0, BlockingPool::new(1)).await.unwrap())
-        }
-    }
-
-    /// Drives a run whose only node posts to `url`, and may do so three times; answers with the kinds of failure and how
-    /// often it posted.
+    /// Drives a run whose only node posts to `url` in at most three attempts; returns the kinds of failure and the number
+    /// of posts.
     async fn post(url: &str) -> (Vec<String>, usize) {
         let directory = tempfile::tempdir().unwrap();
         let policy = OutboundPolicy::allowing(["127.0.0.0/8".parse().unwrap()]);
         let outbound = Outbound::new(policy).unwrap();
-        let tools = Toolbox::with_builtin(&outbound, BlockingPool::new(1)).unwrap();
-        let services = NodeServices {
-            files: Arc::new(InDirectory(directory.path().to_owned())),
-            ..NodeServices::none()
-        };
-        let types = node_types(&outbound, &tools, &Providers::with_scripted(), &services);
+        let tools = tools(&outbound);
+        let files = Arc::new(OneDirectory::new(directory.path()));
+        let tool = ToolNode::new(tools.clone(), files);
+        let types = NodeTypes::builtin().with_parts("tool", ToolSpec::new(tools), tool);
         let memory = MemoryStore::new(Arc::new(SystemClock));
         let (engine, service) =
             Engine::new(Arc::new(memory.clone()), types, Arc::new(SystemClock), EngineSettings::default());
@@ -152,7 +160,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_post_without_an_answer_is_not_sent_again() {
+    async fn a_post_without_an_answer_is_not_repeated() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let peer = tokio::spawn(async move {
@@ -167,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_post_that_found_no_connection_is_tried_again() {
+    async fn a_post_without_a_connection_is_retried() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         drop(listener);
@@ -175,13 +183,13 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_that_is_not_there_is_named_with_those_that_are() {
+    fn an_unknown_tool_is_a_problem_that_lists_the_known_ones() {
         let found = problems("tool", &json!({"tool": "fly", "params": {}}));
         assert!(found[0].starts_with("/tool: no tool is named `fly`; there are: http_request"), "{found:?}");
     }
 
     #[test]
-    fn parameters_that_do_not_fit_are_named_at_their_place() {
+    fn every_bad_parameter_is_named_at_its_place() {
         let config = json!({"tool": "write_file", "params": {"content": 1, "mode": "w"}, "extra": 1});
         assert_eq!(
             problems("tool", &config),
@@ -196,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_computed_is_judged_when_it_is_known() {
+    fn a_computed_parameter_passes_validation() {
         for params in
             [json!("${{ input }}"), json!({"path": "${{ input.path }}", "max_bytes": "${{ 1 + 1 }}"})]
         {

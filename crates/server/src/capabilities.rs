@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use gathering_agents::{OpenAiCompatible, Providers};
-use gathering_dag_engine::NodeTypes;
-use gathering_nodes::{NodeServices, node_types};
+use gathering_dag_engine::{NodeSpecs, NodeTypes};
+use gathering_nodes::{NodeServices, node_specs, node_types};
 use gathering_tools::{BlockingPool, Outbound, OutboundPolicy, Toolbox};
 
 use crate::config::Config;
@@ -39,14 +39,14 @@ impl Capabilities {
         Ok(Self { outbound, tools, providers: providers(config)?, blocking })
     }
 
-    /// The node types that definitions may use, which find in `places` what is not theirs.
+    /// The node types for the engine.
     pub fn node_types(&self, services: &NodeServices) -> NodeTypes {
         node_types(&self.outbound, &self.tools, &self.providers, services)
     }
 
-    /// The node types for validating only.
-    pub fn node_types_for_validation(&self) -> NodeTypes {
-        self.node_types(&NodeServices::none())
+    /// The node types for validation.
+    pub fn node_specs(&self) -> NodeSpecs {
+        node_specs(&self.tools, &self.providers)
     }
 }
 

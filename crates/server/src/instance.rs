@@ -102,7 +102,10 @@ impl Instance {
         let budgets = Budgets::new(db.pool.clone(), wakes.clone());
         let node_services = NodeServices {
             files: Arc::new(workspaces.clone()),
-            pipelines: Arc::new(StoredPipelines(Pipelines::new(db.pool.clone()))),
+            pipelines: Arc::new(StoredPipelines {
+                pipelines: Pipelines::new(db.pool.clone()),
+                children: Arc::clone(&store) as _,
+            }),
             children: Arc::clone(&store) as _,
             decisions: Arc::clone(&store) as _,
             budgets: Some(Arc::new(budgets.clone())),

@@ -1,41 +1,46 @@
-//! The pipelines that nodes may run: those of their own project, as they stand.
+//! The stored pipelines as nodes start them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gathering_dag_engine::NodeFailure;
-use gathering_domain::{PipelineId, ProjectId, with_causes};
-use gathering_nodes::{PipelineToRun, ProjectPipelines};
+use chrono::TimeDelta;
+use gathering_dag_engine::{ChildRuns, NewChild, StoreError};
+use gathering_nodes::{ChildPipeline, ChildPipelines, StartPipelineError};
 use gathering_persistence::{DatabaseError, Pipelines};
 
-/// The stored pipelines as nodes find them.
-pub(crate) struct StoredPipelines(pub(crate) Pipelines);
-
-#[async_trait]
-impl ProjectPipelines for StoredPipelines {
-    async fn find(&self, project: ProjectId, pipeline: PipelineId) -> Result<PipelineToRun, NodeFailure> {
-        let missing = || {
-            let message = format!("there is no pipeline {pipeline} in this project");
-            NodeFailure::permanent("no_pipeline", message)
-        };
-        let found = self.0.find(pipeline).await.map_err(away)?;
-        let found = found.filter(|found| found.project == project).ok_or_else(missing)?;
-        if !found.enabled {
-            let message = format!("pipeline {pipeline} is disabled");
-            return Err(NodeFailure::permanent("pipeline_disabled", message));
-        }
-        let (graph, definition) = match self.0.load_definition(pipeline, found.version).await {
-            Ok(loaded) => loaded,
-            // It was deleted meanwhile.
-            Err(DatabaseError::Missing { .. }) => return Err(missing()),
-            Err(error) => return Err(away(error)),
-        };
-        let timeout = definition["timeout_seconds"].as_f64();
-        let timeout = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        Ok(PipelineToRun { version: found.version, graph, timeout })
-    }
+/// Starts the current version of a stored pipeline as a child run.
+pub(crate) struct StoredPipelines {
+    pub(crate) pipelines: Pipelines,
+    pub(crate) children: Arc<dyn ChildRuns>,
 }
 
-fn away(error: DatabaseError) -> NodeFailure {
-    NodeFailure::retryable("unavailable", with_causes(&error))
+#[async_trait]
+impl ChildPipelines for StoredPipelines {
+    async fn start(&self, child: ChildPipeline) -> Result<(), StartPipelineError> {
+        let ChildPipeline { project, parent, kind, pipeline, input, now } = child;
+        let found = self.pipelines.find(pipeline).await.map_err(StoreError::from)?;
+        let found = found.filter(|found| found.project == project);
+        let found = found.ok_or(StartPipelineError::Missing(pipeline))?;
+        if !found.enabled {
+            return Err(StartPipelineError::Disabled(pipeline));
+        }
+        let loaded = self.pipelines.load_definition(pipeline, found.version).await;
+        let (graph, definition) = loaded.map_err(|error| match error {
+            // It was deleted in between.
+            DatabaseError::Missing { .. } => StartPipelineError::Missing(pipeline),
+            error => StoreError::from(error).into(),
+        })?;
+        let timeout = definition["timeout_seconds"].as_f64();
+        let timeout = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let timeout = timeout.and_then(|timeout| TimeDelta::from_std(timeout).ok());
+        let child = NewChild {
+            item: 0,
+            graph,
+            input,
+            pipeline: Some((pipeline, found.version)),
+            deadline_at: timeout.and_then(|timeout| now.checked_add_signed(timeout)),
+        };
+        Ok(self.children.start(&parent, kind, vec![child]).await?)
+    }
 }

@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use gathering_cache::BoundedCache;
-use gathering_dag_engine::NodeFailure;
-use gathering_domain::{ProjectId, with_causes};
-use gathering_nodes::ProjectFiles;
+use gathering_domain::ProjectId;
+use gathering_nodes::{OpenFilesError, ProjectFiles};
 use gathering_persistence::{DatabaseError, Pool, Projects};
 use gathering_tools::{BlockingPool, DirectoryCache, Workspace, WorkspaceError, WorkspacePath};
 
@@ -128,14 +127,11 @@ async fn closed_part(root: &Path, data_dir: &Path) -> Option<WorkspacePath> {
 
 #[async_trait]
 impl ProjectFiles for Workspaces {
-    async fn open(&self, project: ProjectId) -> Result<Workspace, NodeFailure> {
-        Workspaces::open(self, project).await.map_err(|error| {
-            let message = with_causes(&error);
-            match error {
-                OpenWorkspaceError::Database(_) => NodeFailure::retryable("unavailable", message),
-                OpenWorkspaceError::NoProject(_) | OpenWorkspaceError::Workspace { .. } => {
-                    NodeFailure::permanent("no_workspace", message)
-                }
+    async fn open(&self, project: ProjectId) -> Result<Workspace, OpenFilesError> {
+        Workspaces::open(self, project).await.map_err(|error| match error {
+            OpenWorkspaceError::Database(_) => OpenFilesError::Unavailable(error.into()),
+            OpenWorkspaceError::NoProject(_) | OpenWorkspaceError::Workspace { .. } => {
+                OpenFilesError::NoWorkspace(error.into())
             }
         })
     }

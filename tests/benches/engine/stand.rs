@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
 use gathering_dag_engine::{
-    Attempt, DriveEnd, Engine, EngineSettings, Fields, NewRun, NodeFailure, NodeType, NodeTypes, Outcome,
-    RunStore, Runner, RunnerSettings, Signals, SystemClock,
+    Attempt, DriveEnd, Engine, EngineSettings, NewRun, NodeExecutor, NodeFailure, NodeSpec, NodeTypes,
+    Outcome, RunStore, Runner, RunnerSettings, Signals, SystemClock,
 };
 use gathering_domain::{Digest, ProjectId, RunEvent, RunId, Secret};
 use gathering_e2e::Database;
@@ -53,10 +53,10 @@ pub(crate) struct Stand {
 /// A node that does nothing, and counts.
 struct Step(Arc<AtomicUsize>);
 
-#[async_trait]
-impl NodeType for Step {
-    fn check(&self, _config: &mut Fields<'_>) {}
+impl NodeSpec for Step {}
 
+#[async_trait]
+impl NodeExecutor for Step {
     async fn execute(&self, _attempt: Attempt) -> Result<Outcome, NodeFailure> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Ok(Outcome::Done(Value::Null))

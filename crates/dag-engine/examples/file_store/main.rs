@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gathering_dag_engine::{
-    Attempt, Engine, EngineSettings, Fields, NewRun, NodeFailure, NodeType, NodeTypes, Outcome, RunStore,
-    Runner, RunnerSettings, Shape, SystemClock,
+    Attempt, Engine, EngineSettings, Fields, NewRun, NodeExecutor, NodeFailure, NodeSpec, NodeTypes, Outcome,
+    RunStore, Runner, RunnerSettings, Shape, SystemClock,
 };
 use gathering_domain::{Digest, InstanceId, ProjectId, RunId};
 use serde_json::{Value, json};
@@ -27,12 +27,14 @@ mod store;
 /// `step {takes_seconds}`: work that takes its time.
 struct Step;
 
-#[async_trait]
-impl NodeType for Step {
+impl NodeSpec for Step {
     fn check(&self, config: &mut Fields<'_>) {
         config.required("takes_seconds", Shape::Number(0.0, 60.0));
     }
+}
 
+#[async_trait]
+impl NodeExecutor for Step {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         println!("{} begins {}, attempt {}", attempt.run, attempt.node, attempt.attempt);
         let seconds = attempt.config["takes_seconds"].as_f64().unwrap_or_default();

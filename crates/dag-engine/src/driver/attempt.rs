@@ -12,7 +12,7 @@ use super::{Driver, NodeEnd};
 use crate::breaker::{BreakerKey, Guard};
 use crate::effects::Effects;
 use crate::journal::NodeFailure;
-use crate::node_type::{Attempt, NodeType, Outcome};
+use crate::node_type::{Attempt, NodeExecutor, Outcome};
 use crate::values::{ValueLimit, check_value};
 
 impl Driver {
@@ -27,12 +27,16 @@ impl Driver {
         }
     }
 
-    /// What a node type is given of a node as it stands now, and what tells it to stop.
+    /// A node's executor, its attempt as the node stands now, and the token that stops it.
     pub(super) fn attempt_of(
         &self,
         node: usize,
-    ) -> Result<(Arc<dyn NodeType>, Attempt, CancellationToken), NodeFailure> {
+    ) -> Result<(Arc<dyn NodeExecutor>, Attempt, CancellationToken), NodeFailure> {
         let graph_node = &self.graph.nodes[node];
+        let name = &graph_node.spec.node_type;
+        let executor = self.around.types.executor(name).cloned().ok_or_else(|| {
+            NodeFailure::permanent("node_type", format!("this engine cannot execute the node type `{name}`"))
+        })?;
         let run = self.progress.node(node);
         let config = match self.polls.config_of(node) {
             Some(config) => config,
@@ -59,11 +63,11 @@ impl Driver {
             effects: Effects::new(node, run.effects.clone(), self.effects_sender.clone()),
             stop: stop.clone(),
         };
-        Ok((Arc::clone(&graph_node.node_type), attempt, stop))
+        Ok((executor, attempt, stop))
     }
 
     fn attempt(&self, node: usize) -> BoxFuture<'static, NodeEnd> {
-        let (node_type, attempt, stop) = match self.attempt_of(node) {
+        let (executor, attempt, stop) = match self.attempt_of(node) {
             Ok(attempt) => attempt,
             Err(failure) => return std::future::ready((node, Err(failure))).boxed(),
         };
@@ -76,7 +80,7 @@ impl Driver {
             if begins && let Some(Err(refused)) = on_guard(&guard, Guard::admit).await {
                 return (node, Err(refused));
             }
-            let result = execute(&*node_type, attempt, timeout).await;
+            let result = execute(&*executor, attempt, timeout).await;
             match &result {
                 Ok(Outcome::Done(_)) => on_guard(&guard, |guard| guard.report(None)).await,
                 // Whether it succeeds is told when its wait is over.
@@ -133,11 +137,11 @@ where
 
 /// Executes an attempt within its time, whatever its code does.
 async fn execute(
-    node_type: &dyn NodeType,
+    executor: &dyn NodeExecutor,
     attempt: Attempt,
     timeout: Option<Duration>,
 ) -> Result<Outcome, NodeFailure> {
-    let execution = AssertUnwindSafe(node_type.execute(attempt)).catch_unwind();
+    let execution = AssertUnwindSafe(executor.execute(attempt)).catch_unwind();
     let result = match timeout {
         None => execution.await,
         Some(limit) => match tokio::time::timeout(limit, execution).await {

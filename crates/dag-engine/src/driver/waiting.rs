@@ -87,11 +87,11 @@ impl Driver {
         let guard = self.guard_of(node);
         let number = self.progress.node(node).attempt;
         let poll = match self.attempt_of(node) {
-            Ok((node_type, attempt, stop)) => {
+            Ok((executor, attempt, stop)) => {
                 self.polls.configs.insert(node, Arc::clone(&attempt.config));
                 async move {
                     let _stopped_when_dropped = stop.drop_guard();
-                    let poll = std::panic::AssertUnwindSafe(node_type.poll(attempt)).catch_unwind().await;
+                    let poll = std::panic::AssertUnwindSafe(executor.poll(attempt)).catch_unwind().await;
                     let panicked = |_| Err(NodeFailure::permanent("panic", "the node's code panicked"));
                     let found = poll.unwrap_or_else(panicked);
                     if let (Some(guard), Ok(PollOutcome::Ended(_)) | Err(_)) = (&guard, &found) {

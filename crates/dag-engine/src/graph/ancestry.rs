@@ -113,7 +113,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::node_type::NodeTypes;
+    use crate::node_type::NodeSpecs;
 
     proptest! {
         #[test]
@@ -130,7 +130,7 @@ mod tests {
                         .map(|(from, to)| json!({"from": format!("n{from}"), "to": format!("n{to}")}))
                         .collect::<Vec<_>>(),
                 }),
-                &NodeTypes::builtin(),
+                &NodeSpecs::builtin(),
             ).unwrap();
             // Per node, all that are upstream of it; edges lead from lower numbers to higher ones.
             let mut upstream: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); n];

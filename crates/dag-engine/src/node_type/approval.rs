@@ -1,7 +1,7 @@
-//! `approval {message, approvers?, timeout_seconds?}`: waits, holding nothing, for a person's decision.
+//! `approval {message, approvers?, timeout_seconds?}`: waits for a person's decision and holds nothing while it does.
 //!
-//! Approved, its output is `{approved, comment, decided_by, decided_at}`; denied, it fails as `denied`; without a decision
-//! in time, as `timed_out`.
+//! An approved node's output is `{approved, comment, decided_by, decided_at}`. A denied node fails as `denied`, a node without
+//! a decision in time as `timed_out`.
 
 use std::sync::Arc;
 
@@ -10,19 +10,22 @@ use chrono::TimeDelta;
 use gathering_domain::{Email, WaitingFor};
 use serde_json::{Value, json};
 
-use super::{Attempt, NodeType, Outcome, PollOutcome, Wait};
+use super::{Attempt, NodeExecutor, NodeSpec, Outcome, PollOutcome, Wait};
 use crate::children::retry_while_unavailable;
 use crate::decisions::{Decision, Decisions};
 use crate::fields::{Fields, Shape};
 use crate::journal::NodeFailure;
 
-/// The node type `approval`.
+/// The spec of `approval`.
+pub struct ApprovalSpec;
+
+/// The executor of `approval`.
 pub struct Approval {
     decisions: Arc<dyn Decisions>,
 }
 
 impl Approval {
-    /// Waits for what is found in `decisions`.
+    /// An executor that finds decisions in `decisions`.
     pub fn new(decisions: Arc<dyn Decisions>) -> Self {
         Self { decisions }
     }
@@ -47,11 +50,10 @@ fn outcome(decision: Decision) -> Result<Outcome, NodeFailure> {
     Err(NodeFailure::permanent("denied", format!("denied by {}{comment}", decision.decided_by)))
 }
 
-#[async_trait]
-impl NodeType for Approval {
+impl NodeSpec for ApprovalSpec {
     fn check(&self, config: &mut Fields<'_>) {
         config.required("message", Shape::Text);
-        // Who may decide is checked when they do, so it must be known without running anything.
+        // A decision is checked against the list when it is made, so the list must not depend on the run.
         if let Some(approvers) = config.optional("approvers", Shape::Array) {
             let words = approvers.as_array().map(Vec::as_slice).unwrap_or_default();
             let is_address = |word: &Value| {
@@ -59,7 +61,7 @@ impl NodeType for Approval {
                 word.is_some_and(|word| word.parse::<Email>().is_ok())
             };
             if words.is_empty() || !words.iter().all(is_address) {
-                config.problem("approvers", "must be a list of e-mail addresses, and none of them computed");
+                config.problem("approvers", "must be a list of e-mail addresses without expressions");
             }
         }
         config.optional_seconds("timeout_seconds");
@@ -68,13 +70,16 @@ impl NodeType for Approval {
     fn output_fields(&self, _config: &Value) -> Option<&'static [&'static str]> {
         Some(&["approved", "comment", "decided_by", "decided_at"])
     }
+}
 
+#[async_trait]
+impl NodeExecutor for Approval {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         if let Some(outcome) = self.find(&attempt).await? {
             return Ok(outcome);
         }
         if attempt.woken {
-            return Err(NodeFailure::permanent(NodeFailure::TIMED_OUT, "nobody decided in time"));
+            return Err(NodeFailure::permanent(NodeFailure::TIMED_OUT, "no decision was made in time"));
         }
         let limit = attempt.config["timeout_seconds"].as_f64();
         #[expect(clippy::cast_possible_truncation, reason = "validation bounds it by ten years")]

@@ -1,34 +1,33 @@
-//! The node types that need nothing but the engine.
+//! The node types that need nothing but the engine: `trigger`, `condition`, `parallel` and `delay`.
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use super::{Attempt, NodeType, Outcome, Wait};
+use super::{Attempt, NodeExecutor, NodeSpec, Outcome, Wait};
 use crate::fields::{Fields, Shape};
 use crate::journal::NodeFailure;
 
-/// `trigger {}`: where a graph begins; its output is the run's input.
+/// `trigger {}`: the start of a graph; its output is the run's input.
 pub(super) struct Trigger;
 
-#[async_trait]
-impl NodeType for Trigger {
-    fn check(&self, _config: &mut Fields<'_>) {}
-
+impl NodeSpec for Trigger {
     fn can_fail(&self, _config: &Value) -> bool {
         false
     }
+}
 
+#[async_trait]
+impl NodeExecutor for Trigger {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         Ok(Outcome::Done((*attempt.input).clone()))
     }
 }
 
-/// `condition {expression}`: its output is `{"result": bool}`, by which the edges out of it are taken.
+/// `condition {expression}`: its output is `{"result": bool}`, which decides its outgoing edges.
 pub(super) struct Condition;
 
-#[async_trait]
-impl NodeType for Condition {
+impl NodeSpec for Condition {
     fn check(&self, config: &mut Fields<'_>) {
         config.required("expression", Shape::Text);
     }
@@ -44,25 +43,25 @@ impl NodeType for Condition {
     fn output_fields(&self, _config: &Value) -> Option<&'static [&'static str]> {
         Some(&["result"])
     }
+}
 
+#[async_trait]
+impl NodeExecutor for Condition {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         match &attempt.config["expression"] {
             Value::Bool(result) => Ok(Outcome::Done(json!({ "result": result }))),
             other => Err(NodeFailure::permanent(
                 "expression",
-                format!("a condition must be true or false, but its expression gave {}", kind_of(other)),
+                format!("the expression of a condition must be true or false, but is {}", kind_of(other)),
             )),
         }
     }
 }
 
-/// `parallel {}`: a fan-out or a barrier; its output holds those of its direct predecessors by id.
+/// `parallel {}`: a fan-out or a barrier; its output holds the outputs of its direct predecessors by id.
 pub(super) struct Parallel;
 
-#[async_trait]
-impl NodeType for Parallel {
-    fn check(&self, _config: &mut Fields<'_>) {}
-
+impl NodeSpec for Parallel {
     fn can_fail(&self, _config: &Value) -> bool {
         false
     }
@@ -70,24 +69,26 @@ impl NodeType for Parallel {
     fn collects_upstream(&self) -> bool {
         true
     }
+}
 
+#[async_trait]
+impl NodeExecutor for Parallel {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         Ok(Outcome::Done(Value::Object(attempt.upstream)))
     }
 }
 
-/// `delay {seconds | until}`: a durable timer that holds nothing while it waits; its output is `{}`.
+/// `delay {seconds | until}`: a durable timer, which holds nothing while it waits; its output is `{}`.
 pub(super) struct Delay;
 
-#[async_trait]
-impl NodeType for Delay {
+impl NodeSpec for Delay {
     fn check(&self, config: &mut Fields<'_>) {
         let seconds = config.optional("seconds", Shape::Number(0.0, 315_360_000.0)).is_some();
         let until = config.optional("until", Shape::Text);
         match (seconds, until) {
-            (true, Some(_)) => config.problem("until", "is one too many: give either `seconds` or `until`"),
+            (true, Some(_)) => config.problem("until", "cannot be combined with `seconds`"),
             (false, None) if !config.has("seconds") && !config.has("until") => {
-                config.problem("seconds", "is missing: give either `seconds` or `until`");
+                config.problem("seconds", "is missing: give `seconds` or `until`");
             }
             (false, Some(Value::String(text))) if !crate::template::is_computed(text) => {
                 if let Err(failure) = parse_time(text) {
@@ -101,7 +102,10 @@ impl NodeType for Delay {
     fn output_fields(&self, _config: &Value) -> Option<&'static [&'static str]> {
         Some(&[])
     }
+}
 
+#[async_trait]
+impl NodeExecutor for Delay {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         let until = match (&attempt.config["seconds"], &attempt.config["until"]) {
             (Value::Number(seconds), _) => after(attempt.now, seconds.as_f64().unwrap_or(0.0))?,
@@ -109,7 +113,7 @@ impl NodeType for Delay {
             (other, _) => {
                 return Err(NodeFailure::permanent(
                     "config",
-                    format!("`seconds` must be a number, but was {}", kind_of(other)),
+                    format!("`seconds` must be a number, but is {}", kind_of(other)),
                 ));
             }
         };

@@ -1,7 +1,7 @@
 //! `map {items, graph, max_concurrency?}`: a graph for each item of a list; its output is the list of their outputs.
 //!
-//! Each item is a child run, so the items spread over all instances and survive each of them. Only as many are started
-//! as may be unfinished at once; every look at those that ended starts the next ones. The node itself holds nothing.
+//! Each item is a child run, so the items spread over all instances and survive the end of any of them. At most
+//! `max_concurrency` items are unfinished at once; each poll starts the next ones. The node itself holds nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use chrono::TimeDelta;
 use gathering_domain::{Digest, WaitingFor};
 use serde_json::{Value, json};
 
-use super::{Attempt, NodeType, Outcome, PollOutcome, Wait};
+use super::{Attempt, NodeExecutor, NodeSpec, Outcome, PollOutcome, Wait};
 use crate::children::{
     ChildKind, ChildRuns, NewChild, Parent, StartChildrenError, end_earlier_round, retry_while_unavailable,
 };
@@ -19,27 +19,30 @@ use crate::fields::{Fields, Shape};
 use crate::journal::NodeFailure;
 use crate::values::{Room, ValueLimit};
 
-/// How many items may be under way when the config does not say.
+/// How many items may be unfinished at once if the config has no `max_concurrency`.
 const DEFAULT_MAX_CONCURRENCY: u32 = 16;
 
-/// The longest list.
+/// The largest number of items.
 const MAX_ITEMS: usize = 100_000;
 
-/// How many outputs are read at once.
+/// How many outputs one query reads.
 const PAGE: usize = 1000;
 
-/// The node type `map`.
+/// The spec of `map`.
+pub struct MapSpec;
+
+/// The executor of `map`.
 pub struct MapNode {
     children: Arc<dyn ChildRuns>,
 }
 
 impl MapNode {
-    /// Items become runs in `children`.
+    /// An executor that starts items as child runs in `children`.
     pub fn new(children: Arc<dyn ChildRuns>) -> Self {
         Self { children }
     }
 
-    /// Starts what may be started, and answers with the output once all have ended.
+    /// Starts the next items; returns the output once all items have ended.
     async fn advance(&self, attempt: &Attempt) -> Result<Option<Value>, NodeFailure> {
         let parent = Parent::of(attempt);
         let items = items_of(&attempt.config)?;
@@ -72,7 +75,7 @@ impl MapNode {
         if next.start == 0 {
             retry_while_unavailable(|| self.children.ensure_graph(graph, definition)).await?;
         }
-        // A graph that cannot read it spares every item a copy.
+        // An item whose graph cannot read the run's input gets no copy of it.
         let reads_input = definition.to_string().contains("input") || has_trigger(definition);
         let input = if reads_input { (*attempt.input).clone() } else { Value::Null };
         let timeout = definition["timeout_seconds"].as_f64();
@@ -105,7 +108,7 @@ impl MapNode {
             let from = u32::try_from(outputs.len()).unwrap_or(u32::MAX);
             let page = retry_while_unavailable(|| self.children.load_outputs(parent, from, PAGE)).await?;
             if page.is_empty() {
-                let message = format!("the output of item {from} is gone");
+                let message = format!("the output of item {from} is missing");
                 return Err(NodeFailure::permanent("store", message));
             }
             page.iter().try_for_each(|(_, output)| room.take(output)).map_err(ValueLimit::of_output)?;
@@ -115,18 +118,17 @@ impl MapNode {
     }
 }
 
-#[async_trait]
-impl NodeType for MapNode {
+impl NodeSpec for MapSpec {
     fn check(&self, config: &mut Fields<'_>) {
         config.required("items", Shape::Text);
         let graph = config.required("graph", Shape::Object);
         config.optional("max_concurrency", Shape::Whole(1, 1000));
-        // A breaker is one node's in all runs of a pipeline, and the items are runs of none.
+        // A breaker belongs to a node of a pipeline, and an item is not a run of a pipeline.
         let nodes = graph.and_then(|graph| graph["nodes"].as_array()).map(Vec::as_slice).unwrap_or_default();
         for (place, _) in nodes.iter().enumerate().filter(|(_, node)| !node["circuit_breaker"].is_null()) {
             let at = config.place("graph").join("nodes").join(place.to_string()).join("circuit_breaker");
             let message =
-                "is not for the nodes of a map's graph: let a pipeline do it for each item, or leave it out";
+                "is not supported in the graph of a map: use a pipeline for each item, or remove it";
             config.problems().add(at, message);
         }
     }
@@ -138,7 +140,10 @@ impl NodeType for MapNode {
     fn sub_graph(&self) -> Option<&'static str> {
         Some("graph")
     }
+}
 
+#[async_trait]
+impl NodeExecutor for MapNode {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         if attempt.woken {
             let parent = Parent::of(&attempt);
@@ -164,10 +169,10 @@ fn items_of(config: &Value) -> Result<&[Value], NodeFailure> {
     match &config["items"] {
         Value::Array(items) if items.len() <= MAX_ITEMS => Ok(items),
         Value::Array(items) => {
-            let message = format!("`items` has {} items, and may have {MAX_ITEMS}", items.len());
+            let message = format!("`items` has {} items; the limit is {MAX_ITEMS}", items.len());
             Err(NodeFailure::permanent("config", message))
         }
-        _ => Err(NodeFailure::permanent("expression", "`items` must give a list")),
+        _ => Err(NodeFailure::permanent("expression", "`items` must be a list")),
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gathering_dag_engine::testing::{MemoryStore, VirtualClock};
 use gathering_dag_engine::{
-    Attempt, Breaker, BreakerStore, Breakers, DriveEnd, Engine, EngineSettings, Fields, NewRun, NodeFailure,
-    NodeRun, NodeState, NodeType, NodeTypes, Outcome, RunStore, Shape, Signals, Wait,
+    Attempt, Breaker, BreakerStore, Breakers, DriveEnd, Engine, EngineSettings, Fields, NewRun, NodeExecutor,
+    NodeFailure, NodeRun, NodeSpec, NodeState, NodeTypes, Outcome, RunStore, Shape, Signals, Wait,
 };
 use gathering_domain::{Digest, InstanceId, NodeId, PipelineId, ProjectId, RunId};
 use serde_json::{Value, json};
@@ -24,13 +24,15 @@ impl Call {
     }
 }
 
-#[async_trait]
-impl NodeType for Call {
+impl NodeSpec for Call {
     fn check(&self, config: &mut Fields<'_>) {
         config.required("takes_ms", Shape::Any);
         config.required("fails", Shape::Any);
     }
+}
 
+#[async_trait]
+impl NodeExecutor for Call {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         if attempt.woken {
             return Ok(Outcome::Done(json!({})));

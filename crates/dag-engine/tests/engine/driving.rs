@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use gathering_dag_engine::testing::{MemoryStore, StoredRun, VirtualClock};
 use gathering_dag_engine::{
     Attempt, ChildKind, ChildRuns, Clock, DriveEnd, EffectClass, Engine, EngineSettings, Fields,
-    JournalEvent, NewChild, NewRun, NodeFailure, NodeRun, NodeState, NodeType, NodeTypes, Outcome, Parent,
-    PollOutcome, RunStore, Shape, Signals, Wait,
+    JournalEvent, NewChild, NewRun, NodeExecutor, NodeFailure, NodeRun, NodeSpec, NodeState, NodeTypes,
+    Outcome, Parent, PollOutcome, RunStore, Shape, Signals, Wait,
 };
 use gathering_domain::{Digest, InstanceId, NodeId, ProjectId, RunEvent, RunId, RunState, WaitingFor};
 use serde_json::{Value, json};
@@ -18,16 +18,18 @@ use tokio_util::sync::CancellationToken;
 /// A node type made of a function.
 struct Do<F>(F);
 
+impl<F: Send + Sync + 'static> NodeSpec for Do<F> {
+    fn check(&self, config: &mut Fields<'_>) {
+        config.optional("value", Shape::Any);
+    }
+}
+
 #[async_trait]
-impl<F, Fut> NodeType for Do<F>
+impl<F, Fut> NodeExecutor for Do<F>
 where
     F: Fn(Attempt) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Value, NodeFailure>> + Send,
 {
-    fn check(&self, config: &mut Fields<'_>) {
-        config.optional("value", Shape::Any);
-    }
-
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         (self.0)(attempt).await.map(Outcome::Done)
     }
@@ -422,10 +424,10 @@ async fn a_run_whose_definition_does_not_hold_any_more_fails_and_says_so() {
 /// Looks slowly, and finds something that came for its first attempt alone.
 struct LooksSlowly;
 
-#[async_trait]
-impl NodeType for LooksSlowly {
-    fn check(&self, _config: &mut Fields<'_>) {}
+impl NodeSpec for LooksSlowly {}
 
+#[async_trait]
+impl NodeExecutor for LooksSlowly {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         match (attempt.failures, attempt.woken) {
             (0, true) => Err(NodeFailure::retryable(NodeFailure::TIMED_OUT, "as planned")),
@@ -453,10 +455,10 @@ async fn what_an_attempt_finds_too_late_is_not_what_the_next_one_waits_for() {
 /// Starts a run below its own, and is not heard of again.
 struct StartsAndHangs(MemoryStore);
 
-#[async_trait]
-impl NodeType for StartsAndHangs {
-    fn check(&self, _config: &mut Fields<'_>) {}
+impl NodeSpec for StartsAndHangs {}
 
+#[async_trait]
+impl NodeExecutor for StartsAndHangs {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         let definition = json!({"nodes": [{"id": "a", "type": "trigger"}]});
         let graph = Digest::of_json(&definition);

@@ -7,9 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gathering_dag_engine::testing::{Faults, MemoryStore, VirtualClock};
 use gathering_dag_engine::{
-    Attempt, DriveEnd, Engine, EngineSettings, Fields, JournalEntry, JournalEvent, NewRun, NodeFailure,
-    NodeRun, NodeState, NodeType, NodeTypes, Outcome, RunStore, Runner, RunnerHandle, RunnerSettings, Shape,
-    Signals,
+    Attempt, DriveEnd, Engine, EngineSettings, Fields, JournalEntry, JournalEvent, NewRun, NodeExecutor,
+    NodeFailure, NodeRun, NodeSpec, NodeState, NodeTypes, Outcome, RunStore, Runner, RunnerHandle,
+    RunnerSettings, Shape, Signals,
 };
 use gathering_domain::{Digest, InstanceId, ProjectId, RunEvent, RunId, RunState};
 use serde_json::{Value, json};
@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 /// A node that counts.
 struct Count(Arc<AtomicUsize>);
 
-#[async_trait]
-impl NodeType for Count {
-    fn check(&self, _config: &mut Fields<'_>) {}
+impl NodeSpec for Count {}
 
+#[async_trait]
+impl NodeExecutor for Count {
     async fn execute(&self, _attempt: Attempt) -> Result<Outcome, NodeFailure> {
         self.0.fetch_add(1, Ordering::SeqCst);
         Ok(Outcome::Done(Value::Null))
@@ -32,10 +32,10 @@ impl NodeType for Count {
 /// A node that never ends by itself.
 struct Hang;
 
-#[async_trait]
-impl NodeType for Hang {
-    fn check(&self, _config: &mut Fields<'_>) {}
+impl NodeSpec for Hang {}
 
+#[async_trait]
+impl NodeExecutor for Hang {
     async fn execute(&self, _attempt: Attempt) -> Result<Outcome, NodeFailure> {
         std::future::pending().await
     }
@@ -160,12 +160,14 @@ async fn i5_a_run_that_is_driven_after_its_deadline_executes_nothing() {
 /// A node that waits for its turn and hands on the value of its config.
 struct Echo(Arc<Notify>);
 
-#[async_trait]
-impl NodeType for Echo {
+impl NodeSpec for Echo {
     fn check(&self, config: &mut Fields<'_>) {
         config.required("value", Shape::Any);
     }
+}
 
+#[async_trait]
+impl NodeExecutor for Echo {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         self.0.notified().await;
         Ok(Outcome::Done(attempt.config["value"].clone()))
@@ -210,10 +212,7 @@ struct Broken {
     give_up: CancellationToken,
 }
 
-#[async_trait]
-impl NodeType for Broken {
-    fn check(&self, _config: &mut Fields<'_>) {}
-
+impl NodeSpec for Broken {
     #[expect(clippy::panic, reason = "that is what it is for")]
     fn collects_upstream(&self) -> bool {
         if self.times.fetch_add(1, Ordering::SeqCst) > 1_000 {
@@ -221,7 +220,10 @@ impl NodeType for Broken {
         }
         panic!("as planned");
     }
+}
 
+#[async_trait]
+impl NodeExecutor for Broken {
     async fn execute(&self, _attempt: Attempt) -> Result<Outcome, NodeFailure> {
         Ok(Outcome::Done(Value::Null))
     }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gathering_dag_engine::testing::{StoreFixture, store_cases};
 use gathering_dag_engine::{
-    Attempt, Engine, EngineSettings, Fields, JournalEvent, NewRun, NodeFailure, NodeRun, NodeState, NodeType,
-    NodeTypes, Outcome, RunStore, Runner, RunnerSettings, SystemClock,
+    Attempt, Engine, EngineSettings, JournalEvent, NewRun, NodeExecutor, NodeFailure, NodeRun, NodeSpec,
+    NodeState, NodeTypes, Outcome, RunStore, Runner, RunnerSettings, SystemClock,
 };
 use gathering_domain::{Digest, InstanceId, ProjectId, RunId, RunState};
 use serde_json::{Value, json};
@@ -129,10 +129,10 @@ async fn a_line_that_was_cut_off_is_dropped_and_damage_elsewhere_is_named() {
 /// A node that writes down that it began.
 struct Note(PathBuf);
 
-#[async_trait]
-impl NodeType for Note {
-    fn check(&self, _config: &mut Fields<'_>) {}
+impl NodeSpec for Note {}
 
+#[async_trait]
+impl NodeExecutor for Note {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         let line = format!("{} {} {}\n", attempt.run, attempt.node, attempt.attempt);
         let mut file = std::fs::OpenOptions::new().append(true).create(true).open(&self.0).unwrap();

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use gathering_dag_engine::testing::{MemoryStore, StoredRun};
 use gathering_dag_engine::{
     Attempt, EffectClass, Engine, EngineSettings, Fields, JournalEvent, MAX_VALUE_BYTES, MAX_VALUE_DEPTH,
-    MapNode, NewRun, NodeFailure, NodeRun, NodeType, NodeTypes, Outcome, RunStore, Shape, Signals,
+    NewRun, NodeExecutor, NodeFailure, NodeRun, NodeSpec, NodeTypes, Outcome, RunStore, Shape, Signals,
     SystemClock,
 };
 use gathering_domain::{Digest, InstanceId, ProjectId, RunId, RunState};
@@ -22,15 +22,17 @@ fn made(config: &Value) -> Value {
     (0..levels).fold(json!("x".repeat(bytes)), |inner, _| json!([inner]))
 }
 
-#[async_trait]
-impl NodeType for Make {
+impl NodeSpec for Make {
     fn check(&self, config: &mut Fields<'_>) {
         config.optional("levels", Shape::Whole(0, 1000));
         config.optional("bytes", Shape::Whole(0, 1 << 30));
         config.optional("outside", Shape::Bool);
         config.optional("value", Shape::Any);
     }
+}
 
+#[async_trait]
+impl NodeExecutor for Make {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         if !attempt.config["value"].is_null() {
             return Ok(Outcome::Done(json!("it was handed on")));
@@ -45,7 +47,7 @@ impl NodeType for Make {
 }
 
 async fn run_on(store: &MemoryStore, definition: &Value, input: Value) -> StoredRun {
-    let types = NodeTypes::builtin().with("make", Make).with("map", MapNode::new(Arc::new(store.clone())));
+    let types = NodeTypes::builtin().with("make", Make).with_map(Arc::new(store.clone()));
     let clock = Arc::new(SystemClock);
     let (engine, service) = Engine::new(Arc::new(store.clone()), types, clock, EngineSettings::default());
     let stop = CancellationToken::new();

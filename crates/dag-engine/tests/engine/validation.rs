@@ -1,14 +1,12 @@
 //! A definition is refused with everything that is wrong with it, each at its place, before anything executes.
 
-use gathering_dag_engine::testing::MemoryStore;
 use gathering_dag_engine::{
-    Approval, Graph, MAX_DOCUMENT_BYTES, MAX_EDGES, MAX_NESTING, MAX_NODES, MapNode, NodeTypes, SourceMap,
-    SystemClock,
+    Graph, MAX_DOCUMENT_BYTES, MAX_EDGES, MAX_NESTING, MAX_NODES, NodeSpecs, SourceMap,
 };
 use serde_json::{Value, json};
 
 fn problems(definition: &Value) -> Vec<String> {
-    match Graph::validate(definition, &NodeTypes::builtin()) {
+    match Graph::validate(definition, &NodeSpecs::builtin()) {
         Ok(_) => Vec::new(),
         Err(problems) => problems.iter().map(ToString::to_string).collect(),
     }
@@ -115,8 +113,7 @@ fn a_condition_that_is_never_true_or_false_is_refused_as_an_edge_is() {
 
 #[test]
 fn what_is_wrong_in_the_graph_of_a_map_is_said_as_seen_from_the_whole() {
-    let store = std::sync::Arc::new(MemoryStore::new(std::sync::Arc::new(SystemClock)));
-    let types = NodeTypes::builtin().with("map", MapNode::new(store));
+    let specs = NodeSpecs::builtin();
     let inner = json!({
         "nodes": [
             {"id": "x", "type": "trigger"},
@@ -128,7 +125,7 @@ fn what_is_wrong_in_the_graph_of_a_map_is_said_as_seen_from_the_whole() {
         "nodes": [{"id": "outer", "type": "map", "config": {"items": "itme", "graph": graph}}],
     });
     let found: Vec<String> =
-        Graph::validate(&definition, &types).unwrap_err().iter().map(ToString::to_string).collect();
+        Graph::validate(&definition, &specs).unwrap_err().iter().map(ToString::to_string).collect();
     let place = "/nodes/0/config/graph/nodes/0/config/graph/nodes";
     assert_eq!(
         found,
@@ -145,12 +142,11 @@ fn what_is_wrong_in_the_graph_of_a_map_is_said_as_seen_from_the_whole() {
 
 #[test]
 fn who_may_approve_is_named_by_what_can_be_an_e_mail_address() {
-    let store = std::sync::Arc::new(MemoryStore::new(std::sync::Arc::new(SystemClock)));
-    let types = NodeTypes::builtin().with("approval", Approval::new(store));
+    let specs = NodeSpecs::builtin();
     let with = |approvers: Value| {
         let config = json!({"message": "may it?", "approvers": approvers});
         let definition = json!({"nodes": [{"id": "a", "type": "approval", "config": config}]});
-        Graph::validate(&definition, &types).map(drop).map_err(|problems| problems.to_string())
+        Graph::validate(&definition, &specs).map(drop).map_err(|problems| problems.to_string())
     };
     assert_eq!(with(json!(["ada@example.org", "Bob@Example.org"])), Ok(()));
     for wrong in [
@@ -177,10 +173,8 @@ fn null_is_no_value_of_a_required_field() {
         ],
         "edges": [{"from": "a", "to": "b"}],
     });
-    let store = std::sync::Arc::new(MemoryStore::new(std::sync::Arc::new(SystemClock)));
-    let types =
-        NodeTypes::builtin().with("map", MapNode::new(store.clone())).with("approval", Approval::new(store));
-    let problems = |definition: &Value| match Graph::validate(definition, &types) {
+    let specs = NodeSpecs::builtin();
+    let problems = |definition: &Value| match Graph::validate(definition, &specs) {
         Ok(_) => Vec::new(),
         Err(problems) => problems.iter().map(ToString::to_string).collect(),
     };
@@ -315,7 +309,7 @@ fn order_and_levels_follow_the_edges_and_then_the_text() {
             {"from": "left", "to": "join"}, {"from": "right", "to": "join"},
         ],
     });
-    let graph = Graph::validate(&definition, &NodeTypes::builtin()).unwrap();
+    let graph = Graph::validate(&definition, &NodeSpecs::builtin()).unwrap();
     assert_eq!(graph.order().collect::<Vec<_>>(), ["start", "left", "right", "join"]);
     assert_eq!(graph.levels(), [vec!["start"], vec!["left", "right"], vec!["join"]]);
 }
@@ -325,7 +319,7 @@ fn a_graph_of_100_000_nodes_is_validated() {
     let nodes: Vec<Value> = (0..100_000).map(|n| node(&format!("n{n}"))).collect();
     let edges: Vec<Value> =
         (1..100_000).map(|n| json!({"from": format!("n{}", n - 1), "to": format!("n{n}"), "when": format!("nodes.n{}.state == 'succeeded'", n - 1)})).take(2000).collect();
-    let graph = Graph::validate(&json!({"nodes": nodes, "edges": edges}), &NodeTypes::builtin()).unwrap();
+    let graph = Graph::validate(&json!({"nodes": nodes, "edges": edges}), &NodeSpecs::builtin()).unwrap();
     assert_eq!(graph.order().count(), 100_000);
 }
 
@@ -467,7 +461,7 @@ fn yaml_and_json_give_the_same_problems_and_each_has_its_place_in_the_text() {
     let document: Value = serde_saphyr::from_str(yaml).unwrap();
     let json = serde_json::to_string_pretty(&document).unwrap();
     assert_eq!(problems(&document), problems(&serde_json::from_str(&json).unwrap()));
-    let found = Graph::validate(&document, &NodeTypes::builtin()).unwrap_err();
+    let found = Graph::validate(&document, &NodeSpecs::builtin()).unwrap_err();
     let (in_yaml, in_json) = (SourceMap::of(yaml), SourceMap::of(&json));
     let places: Vec<_> =
         found.iter().map(|problem| (problem.pointer.as_str(), in_yaml.find(&problem.pointer))).collect();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use gathering_dag_engine::{Graph, NodeTypes, SourceMap, read_json};
+use gathering_dag_engine::{Graph, NodeSpecs, SourceMap, read_json};
 use gathering_domain::Problem;
 use serde_json::Value;
 
@@ -27,11 +27,11 @@ impl DefinitionFile {
     ///
     /// # Errors
     /// [`InvalidFile`] if it cannot be read, is neither YAML nor JSON, or is no valid definition.
-    pub(super) async fn read(path: &Path, types: &NodeTypes) -> Result<Self, InvalidFile> {
+    pub(super) async fn read(path: &Path, specs: &NodeSpecs) -> Result<Self, InvalidFile> {
         let name = path.display();
         let text = read_text(path).await.map_err(|reason| InvalidFile(vec![format!("{name}: {reason}")]))?;
         let document = parse(&text).map_err(|reason| InvalidFile(vec![format!("{name}: {reason}")]))?;
-        match Graph::validate(&document, types) {
+        match Graph::validate(&document, specs) {
             Ok(graph) => Ok(Self { document, graph }),
             Err(problems) => {
                 let source = SourceMap::of(&text);
@@ -81,7 +81,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("p.yaml");
         std::fs::write(&path, text).unwrap();
-        let read = DefinitionFile::read(&path, &NodeTypes::builtin()).await;
+        let read = DefinitionFile::read(&path, &NodeSpecs::builtin()).await;
         let prefix = format!("{}: ", path.display());
         match read {
             Ok(_) => Vec::new(),
@@ -116,8 +116,8 @@ mod tests {
             assert_eq!(found.len(), 1, "{text:?}: {found:?}");
             assert!(!found[0].contains('\n'), "{text:?}: {found:?}");
         }
-        let types = NodeTypes::builtin();
-        let missing = DefinitionFile::read(Path::new("/nonexistent/x.yaml"), &types).await;
+        let specs = NodeSpecs::builtin();
+        let missing = DefinitionFile::read(Path::new("/nonexistent/x.yaml"), &specs).await;
         assert!(missing.err().unwrap().to_string().starts_with("/nonexistent/x.yaml: cannot be read"));
     }
 }

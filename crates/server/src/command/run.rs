@@ -61,8 +61,8 @@ pub struct RunArgs {
 /// If the database cannot be opened or is lost for good.
 pub async fn run(config: &Config, args: &RunArgs) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::listen()?;
-    let types = Capabilities::new(config)?.node_types_for_validation();
-    let file = match DefinitionFile::read(&args.file, &types).await {
+    let specs = Capabilities::new(config)?.node_specs();
+    let file = match DefinitionFile::read(&args.file, &specs).await {
         Ok(file) => file,
         Err(invalid) => return Ok(refuse(&invalid.to_string())),
     };

@@ -25,8 +25,8 @@ pub struct ValidateArgs {
 /// # Errors
 /// If the node types cannot be set up.
 pub async fn validate(config: &Config, args: &ValidateArgs) -> anyhow::Result<ExitCode> {
-    let types = Capabilities::new(config)?.node_types_for_validation();
-    let file = match DefinitionFile::read(&args.file, &types).await {
+    let specs = Capabilities::new(config)?.node_specs();
+    let file = match DefinitionFile::read(&args.file, &specs).await {
         Ok(file) => file,
         Err(invalid) => {
             tell(&invalid.to_string());

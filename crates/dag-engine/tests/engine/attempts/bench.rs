@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use gathering_dag_engine::testing::{MemoryStore, StoredRun, VirtualClock};
 use gathering_dag_engine::{
-    Attempt, DriveEnd, Engine, EngineSettings, Fields, JournalEntry, NewRun, NodeFailure, NodeType,
+    Attempt, DriveEnd, Engine, EngineSettings, JournalEntry, NewRun, NodeExecutor, NodeFailure, NodeSpec,
     NodeTypes, Outcome, RunStore, Signals,
 };
 use gathering_domain::{Digest, InstanceId, ProjectId, RunId};
@@ -15,14 +15,14 @@ use tokio_util::sync::CancellationToken;
 /// A node type made of a function.
 pub struct Do<F>(pub F);
 
+impl<F: Send + Sync + 'static> NodeSpec for Do<F> {}
+
 #[async_trait]
-impl<F, Fut> NodeType for Do<F>
+impl<F, Fut> NodeExecutor for Do<F>
 where
     F: Fn(Attempt) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Value, NodeFailure>> + Send,
 {
-    fn check(&self, _config: &mut Fields<'_>) {}
-
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         (self.0)(attempt).await.map(Outcome::Done)
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gathering_dag_engine::{
-    Attempt, DriveEnd, EffectClass, Fields, NodeFailure, NodeRun, NodeState, NodeType, Outcome, PollOutcome,
-    Signals, Wait,
+    Attempt, DriveEnd, EffectClass, NodeExecutor, NodeFailure, NodeRun, NodeSpec, NodeState, Outcome,
+    PollOutcome, Signals, Wait,
 };
 use gathering_domain::{RunEvent, RunId, RunState, WaitingFor};
 use serde_json::{Value, json};
@@ -37,10 +37,10 @@ impl Buys {
     }
 }
 
-#[async_trait]
-impl NodeType for Buys {
-    fn check(&self, _config: &mut Fields<'_>) {}
+impl NodeSpec for Buys {}
 
+#[async_trait]
+impl NodeExecutor for Buys {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         for thing in ["bread", "salt", "wine"] {
             let pay = |money: usize| money.checked_sub(1);

@@ -3,10 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gathering_dag_engine::testing::MemoryStore;
-use gathering_dag_engine::{
-    Approval, DriveEnd, Graph, MapNode, NodeFailure, NodeRun, NodeTypes, Parent, Signals, SystemClock,
-};
+use gathering_dag_engine::{DriveEnd, Graph, NodeFailure, NodeRun, NodeSpecs, Parent, Signals};
 use gathering_domain::{RunEvent, RunId, RunState};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -15,7 +12,7 @@ use super::bench::{Bench, message};
 
 #[tokio::test(start_paused = true)]
 async fn an_item_of_a_map_that_takes_longer_than_its_graph_may_is_timed_out() {
-    let bench = Bench::new(|types, store| types.with("map", MapNode::new(Arc::new(store.clone()))));
+    let bench = Bench::new(|types, store| types.with_map(Arc::new(store.clone())));
     let graph = json!({
         "nodes": [{"id": "slow", "type": "delay", "config": {"seconds": 60}}], "timeout_seconds": 1.5
     });
@@ -77,7 +74,7 @@ async fn a_delay_is_timed_out_by_whoever_drives_its_run_then() {
 
 #[tokio::test(start_paused = true)]
 async fn an_approval_waits_no_longer_than_its_node_may() {
-    let bench = Bench::new(|types, store| types.with("approval", Approval::new(Arc::new(store.clone()))));
+    let bench = Bench::new(|types, store| types.with_approval(Arc::new(store.clone())));
     for config in [json!({"message": "May it?", "timeout_seconds": 100}), json!({"message": "May it?"})] {
         let node = json!({
             "id": "a", "type": "approval", "config": config, "timeout_seconds": 1,
@@ -102,10 +99,9 @@ async fn a_circuit_breaker_that_would_never_act_is_refused() {
     let graph =
         |breaker: &Value| json!({"nodes": [{"id": "a", "type": "trigger", "circuit_breaker": breaker}]});
     let map = |graph: Value| json!({"id": "each", "type": "map", "config": {"items": "[1]", "graph": graph}});
-    let store = MemoryStore::new(Arc::new(SystemClock));
-    let types = NodeTypes::builtin().with("map", MapNode::new(Arc::new(store)));
+    let specs = NodeSpecs::builtin();
     let problems = |node: Value| {
-        let found = Graph::validate(&json!({"nodes": [node]}), &types).err().into_iter().flatten();
+        let found = Graph::validate(&json!({"nodes": [node]}), &specs).err().into_iter().flatten();
         found.map(|problem| problem.pointer.to_string()).collect::<Vec<_>>()
     };
     let place = "/nodes/0/config/graph/nodes/0";

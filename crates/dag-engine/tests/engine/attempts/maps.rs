@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use gathering_dag_engine::{MapNode, NodeRun, NodeState, Runner, RunnerSettings};
+use gathering_dag_engine::{NodeRun, NodeState, Runner, RunnerSettings};
 use gathering_domain::{InstanceId, RunState};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -41,7 +41,7 @@ async fn of_a_condition_over_a_map_and_its_negation_exactly_one_is_taken() {
 
 #[tokio::test(start_paused = true)]
 async fn a_map_node_over_the_keys_of_a_map_runs_each_key_once() {
-    let bench = Bench::new(|types, store| types.with("map", MapNode::new(Arc::new(store.clone()))));
+    let bench = Bench::new(|types, store| types.with_map(Arc::new(store.clone())));
     let graph = json!({"nodes": [{"id": "n", "type": "delay", "config": {"seconds": 1}}], "output": "item"});
     let config = json!({"items": "input.servers.map(n, n)", "max_concurrency": 1, "graph": graph});
     let definition = json!({"nodes": [{"id": "each", "type": "map", "config": config}]});

@@ -1,7 +1,7 @@
 //! What a run keeps of the one that it takes up again.
 
 use gathering_dag_engine::{
-    Graph, JournalEvent, NodeTypes, Record, RerunFrom, RerunRefused, records_that_stand,
+    Graph, JournalEvent, NodeSpecs, Record, RerunFrom, RerunRefused, records_that_stand,
 };
 use gathering_domain::RunState;
 use serde_json::json;
@@ -18,7 +18,7 @@ async fn a_run_that_failed_in_its_output_alone_keeps_every_node() {
     let bench = Bench::new(|types, _| types);
     let failed = bench.run(definition.clone()).await;
     assert_eq!(failed.state, RunState::Failed);
-    let graph = Graph::validate(&definition, &NodeTypes::builtin()).unwrap();
+    let graph = Graph::validate(&definition, &NodeSpecs::builtin()).unwrap();
     let journal = bench.store.journal(failed.new.id);
     let kept = |ended| records_that_stand(&graph, &journal, ended, &RerunFrom::Failed);
     let is_success = |record: &&Record| matches!(record.event, JournalEvent::Succeeded { .. });

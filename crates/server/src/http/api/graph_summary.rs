@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gathering_dag_engine::{Graph, NodeTypes};
+use gathering_dag_engine::{Graph, NodeSpecs};
 use gathering_domain::{Digest, Email, Node, NodeId, Problems};
 use serde_json::Value;
 
@@ -26,14 +26,14 @@ pub(crate) struct GraphSummary {
 
 impl GraphSummary {
     /// The summary of a valid definition.
-    fn read(definition: &Value, types: &NodeTypes) -> Result<Self, Problems> {
-        Ok(Self::of(&Graph::validate(definition, types)?))
+    fn read(definition: &Value, specs: &NodeSpecs) -> Result<Self, Problems> {
+        Ok(Self::of(&Graph::validate(definition, specs)?))
     }
 
     /// The summary of a definition that was valid once, be it of a run or of an item of a list.
-    fn read_stored(definition: &Value, types: &NodeTypes) -> Result<Self, Problems> {
-        let graph = Graph::validate(definition, types);
-        Ok(Self::of(&graph.or_else(|_| Graph::validate_item(definition, types))?))
+    fn read_stored(definition: &Value, specs: &NodeSpecs) -> Result<Self, Problems> {
+        let graph = Graph::validate(definition, specs);
+        Ok(Self::of(&graph.or_else(|_| Graph::validate_item(definition, specs))?))
     }
 
     fn of(graph: &Graph) -> Self {
@@ -77,9 +77,9 @@ impl AppState {
         &self,
         definition: Value,
     ) -> Result<(Value, Result<GraphSummary, Problems>), Problem> {
-        let types = self.engine.node_types().clone();
+        let specs = self.engine.node_specs().clone();
         let check = tokio::task::spawn_blocking(move || {
-            let summary = GraphSummary::read(&definition, &types);
+            let summary = GraphSummary::read(&definition, &specs);
             (definition, summary)
         });
         check.await.map_err(Problem::internal)
@@ -94,8 +94,8 @@ impl AppState {
             return Ok(summary);
         }
         let definition = self.engine.store().load_graph(graph).await?;
-        let types = self.engine.node_types().clone();
-        let read = tokio::task::spawn_blocking(move || GraphSummary::read_stored(&definition, &types));
+        let specs = self.engine.node_specs().clone();
+        let read = tokio::task::spawn_blocking(move || GraphSummary::read_stored(&definition, &specs));
         let summary = Arc::new(read.await.map_err(Problem::internal)?.map_err(Problem::internal)?);
         self.graph_summaries.insert(graph, Arc::clone(&summary));
         Ok(summary)

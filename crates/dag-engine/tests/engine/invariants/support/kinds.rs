@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gathering_dag_engine::{
-    Approval, Attempt, ChildKind, ChildRuns, EffectClass, Fields, MapNode, NewChild, NodeFailure, NodeType,
-    Outcome, Parent, PollOutcome, Shape, StartChildrenError, StoreError, Wait, end_earlier_round,
-    poll_only_child,
+    Approval, Attempt, ChildKind, ChildRuns, EffectClass, Fields, MapNode, NewChild, NodeExecutor,
+    NodeFailure, NodeSpec, Outcome, Parent, PollOutcome, Shape, StartChildrenError, StoreError, Wait,
+    end_earlier_round, poll_only_child,
 };
 use gathering_domain::{Digest, WaitingFor};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::case::Kind;
 use super::people::People;
@@ -23,8 +23,7 @@ pub struct Work {
     pub decides: bool,
 }
 
-#[async_trait]
-impl NodeType for Work {
+impl NodeSpec for Work {
     fn check(&self, config: &mut Fields<'_>) {
         for field in ["fails", "takes_ms", "waits_ms", "acts_ms"] {
             config.required(field, Shape::Whole(0, 1_000_000));
@@ -37,7 +36,10 @@ impl NodeType for Work {
     fn decides_edges(&self) -> bool {
         self.decides
     }
+}
 
+#[async_trait]
+impl NodeExecutor for Work {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         let _active = self.eyes.enter(&attempt);
         let number = |field: &str| attempt.config[field].as_u64().unwrap();
@@ -103,15 +105,7 @@ pub struct Ask {
 }
 
 #[async_trait]
-impl NodeType for Ask {
-    fn check(&self, config: &mut Fields<'_>) {
-        self.approval.check(config);
-    }
-
-    fn output_fields(&self, config: &Value) -> Option<&'static [&'static str]> {
-        self.approval.output_fields(config)
-    }
-
+impl NodeExecutor for Ask {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         let _active = self.eyes.enter(&attempt);
         let node = &self.eyes.case.nodes[index_of(&attempt.node).expect("it is a node of the case")];
@@ -134,19 +128,7 @@ pub struct Each {
 }
 
 #[async_trait]
-impl NodeType for Each {
-    fn check(&self, config: &mut Fields<'_>) {
-        self.map.check(config);
-    }
-
-    fn expressions(&self) -> &'static [&'static str] {
-        self.map.expressions()
-    }
-
-    fn sub_graph(&self) -> Option<&'static str> {
-        self.map.sub_graph()
-    }
-
+impl NodeExecutor for Each {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         let _active = self.eyes.enter(&attempt);
         self.map.execute(attempt).await
@@ -163,8 +145,7 @@ pub struct Call {
     pub children: Arc<dyn ChildRuns>,
 }
 
-#[async_trait]
-impl NodeType for Call {
+impl NodeSpec for Call {
     fn check(&self, config: &mut Fields<'_>) {
         config.required("fails", Shape::Whole(0, 1000));
         config.required("graph", Shape::Object);
@@ -173,7 +154,10 @@ impl NodeType for Call {
     fn sub_graph(&self) -> Option<&'static str> {
         Some("graph")
     }
+}
 
+#[async_trait]
+impl NodeExecutor for Call {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         let _active = self.eyes.enter(&attempt);
         let parent = Parent::of(&attempt);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use gathering_dag_engine::testing::{Fault, Faults, MemoryStore, VirtualClock};
 use gathering_dag_engine::{
-    Approval, Breakers, Engine, EngineSettings, MapNode, NewRun, NodeTypes, RunStore, Runner, RunnerHandle,
-    RunnerSettings,
+    Approval, ApprovalSpec, Breakers, Engine, EngineSettings, MapNode, MapSpec, NewRun, NodeTypes, RunStore,
+    Runner, RunnerHandle, RunnerSettings,
 };
 use gathering_domain::{Digest, InstanceId, PipelineId, ProjectId, RunId, RunState};
 use tokio::task::JoinSet;
@@ -194,8 +194,8 @@ impl World {
         NodeTypes::builtin()
             .with("work", work(false))
             .with("decide", work(true))
-            .with("ask", Ask { eyes: eyes.clone(), people, approval })
-            .with("each", Each { eyes: eyes.clone(), map: MapNode::new(store.clone()) })
+            .with_parts("ask", ApprovalSpec, Ask { eyes: eyes.clone(), people, approval })
+            .with_parts("each", MapSpec, Each { eyes: eyes.clone(), map: MapNode::new(store.clone()) })
             .with("call", Call { eyes: eyes.clone(), children: store.clone() })
     }
 

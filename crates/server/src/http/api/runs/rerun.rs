@@ -117,9 +117,9 @@ async fn check_repeatable(state: &AppState, old: &RunRow) -> Result<(), Problem>
 async fn standing(state: &AppState, old: &RunRow, from: RerunFrom) -> Result<Vec<Record>, Problem> {
     let definition = state.engine.store().load_graph(old.graph).await?;
     let journal = if from == RerunFrom::Start { Vec::new() } else { load_journal(state, old.id).await? };
-    let (types, ended) = (state.engine.node_types().clone(), old.state);
+    let (specs, ended) = (state.engine.node_specs().clone(), old.state);
     let computed = tokio::task::spawn_blocking(move || {
-        let graph = gathering_dag_engine::Graph::validate(&definition, &types);
+        let graph = gathering_dag_engine::Graph::validate(&definition, &specs);
         graph.map(|graph| records_that_stand(&graph, &journal, ended, &from))
     });
     let computed = computed.await.map_err(Problem::internal)?;

@@ -1,0 +1,66 @@
+//! The config of an agent node.
+
+use gathering_agents::{AgentDefinition, Providers};
+use gathering_dag_engine::{Fields, NodeSpec, Shape};
+use gathering_tools::Toolbox;
+use serde_json::Value;
+
+use super::{AUTO, OPENAI};
+use crate::config::{add_problems_below, is_computed_text};
+
+/// The spec of `agent`.
+pub struct AgentSpec {
+    providers: Providers,
+    tools: Toolbox,
+}
+
+impl AgentSpec {
+    /// A spec that accepts agents of these `providers` with any of these `tools`.
+    pub const fn new(providers: Providers, tools: Toolbox) -> Self {
+        Self { providers, tools }
+    }
+
+    /// Checks the names of tools and providers, which differ between installations.
+    fn check_names(&self, agent: &Value, config: &mut Fields<'_>) {
+        let at = config.place("agent");
+        let names = agent["tools"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for (index, name) in names.iter().enumerate() {
+            let Some(name) = name.as_str().filter(|name| !is_computed_text(name)) else { continue };
+            if let Err(error) = self.tools.select([name]) {
+                config.problems().add(at.join("tools").join(index), error.to_string());
+            }
+        }
+        let known =
+            |name: &str| name == AUTO || name == OPENAI || self.providers.names().any(|known| known == name);
+        match agent["provider"].as_str() {
+            Some(name) if !is_computed_text(name) && !known(name) => {
+                let mut names: Vec<&str> = self.providers.names().chain([AUTO, OPENAI]).collect();
+                names.sort_unstable();
+                names.dedup();
+                let name: String = name.chars().take(64).collect();
+                let message = format!("unknown provider `{name}`: the providers are {}", names.join(", "));
+                config.problems().add(at.join("provider"), message);
+            }
+            Some(OPENAI) if agent["model"].as_str().is_none_or(|model| model.trim().is_empty()) => {
+                config.problems().add(at.join("model"), "is missing: `openai` needs the name of a model");
+            }
+            _ => {}
+        }
+    }
+}
+
+impl NodeSpec for AgentSpec {
+    fn check(&self, config: &mut Fields<'_>) {
+        if let Some(agent) = config.required("agent", Shape::Object).filter(|agent| agent.is_object()) {
+            if let Err(found) = AgentDefinition::parse(agent) {
+                add_problems_below(config, "agent", agent, found);
+            }
+            self.check_names(agent, config);
+        }
+        config.required("prompt", Shape::Text);
+    }
+
+    fn output_fields(&self, _config: &Value) -> Option<&'static [&'static str]> {
+        Some(&["content", "steps", "usage", "provider", "model", "finish_reason"])
+    }
+}

@@ -1,0 +1,159 @@
+//! Agent nodes: their configs, and their steps across a take-over.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use gathering_agents::{ChatReply, ChatRequest, ModelError, Scripted};
+use gathering_dag_engine::testing::MemoryStore;
+use gathering_dag_engine::{
+    DriveEnd, Engine, EngineSettings, JournalEvent, NewRun, NodeTypes, RunStore, Signals, SystemClock,
+};
+use gathering_domain::{Digest, InstanceId, ProjectId, RunEvent, RunId};
+use gathering_tools::{Outbound, OutboundPolicy};
+use serde_json::json;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::testing::{OneDirectory, problems, tools};
+
+#[test]
+fn every_bad_field_is_named_at_its_place() {
+    let config = json!({
+        "agent": {"provider": "oracle", "temperature": 3, "tools": ["read_file", "fly"], "limits": {"max_steps": 0}},
+        "promt": "x"
+    });
+    let found = problems("agent", &config);
+    let places: Vec<&str> = found.iter().filter_map(|problem| problem.split(": ").next()).collect();
+    assert_eq!(
+        places,
+        [
+            "/agent/limits/max_steps",
+            "/agent/temperature",
+            "/agent/tools/1",
+            "/agent/provider",
+            "/prompt",
+            "/promt"
+        ]
+    );
+}
+
+#[test]
+fn a_known_provider_needs_no_configuration_to_be_valid() {
+    for agent in [
+        json!({"provider": "openai", "model": "m"}),
+        json!({"provider": "scripted"}),
+        json!({"provider": "auto", "temperature": "${{ input.t }}", "tools": "${{ input.tools }}"}),
+        json!({"provider": "${{ input.provider }}", "model": "${{ input.model }}"}),
+    ] {
+        let found = problems("agent", &json!({"agent": agent, "prompt": "${{ input.prompt }}"}));
+        assert!(found.is_empty(), "{found:?}");
+    }
+    let found = problems("agent", &json!({"agent": {"provider": "openai"}, "prompt": "x"}));
+    assert_eq!(found, ["/agent/model: is missing: `openai` needs the name of a model"]);
+}
+
+fn provider_of(agent: &Value) -> Result<String, NodeFailure> {
+    let tools = tools(&Outbound::new(OutboundPolicy::public_only()).unwrap());
+    let node = Agent::new(Providers::with_scripted(), tools, Arc::new(OneDirectory::new("/nonexistent")));
+    node.model_of(&AgentDefinition::parse(agent).unwrap()).map(|model| model.provider().to_owned())
+}
+
+#[test]
+fn only_auto_falls_back_to_scripted() {
+    assert_eq!(provider_of(&json!({"provider": "auto"})).unwrap(), "scripted");
+    let failure = provider_of(&json!({"provider": "openai", "model": "m"})).unwrap_err();
+    assert!(!failure.retryable && failure.message.contains("OPENAI_BASE_URL"), "{failure:?}");
+}
+
+/// A scripted model that counts its calls. The call of the number `lost` never returns.
+struct Counted {
+    script: Scripted,
+    n_calls: AtomicUsize,
+    lost: usize,
+    reached_it: Notify,
+}
+
+#[async_trait]
+impl ChatModel for Counted {
+    fn provider(&self) -> &str {
+        "scripted"
+    }
+
+    async fn complete(&self, request: &ChatRequest) -> Result<ChatReply, ModelError> {
+        if self.n_calls.fetch_add(1, Ordering::SeqCst) + 1 == self.lost {
+            self.reached_it.notify_one();
+            std::future::pending::<()>().await;
+        }
+        self.script.complete(request).await
+    }
+}
+
+#[tokio::test]
+async fn no_step_is_paid_twice_when_an_agent_is_taken_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = Scripted::from_prompt();
+    let model =
+        Arc::new(Counted { script, n_calls: AtomicUsize::new(0), lost: 2, reached_it: Notify::new() });
+    let mut providers = Providers::new();
+    providers.register(Arc::clone(&model) as Arc<dyn ChatModel>);
+    let outbound = Outbound::new(OutboundPolicy::public_only()).unwrap();
+    let tools = tools(&outbound);
+    let agent = Agent::new(providers.clone(), tools.clone(), Arc::new(OneDirectory::new(directory.path())));
+    let types = NodeTypes::builtin().with_parts("agent", AgentSpec::new(providers, tools), agent);
+    let memory = MemoryStore::new(Arc::new(SystemClock));
+    let settings = EngineSettings::default();
+    let (engine, service) = Engine::new(Arc::new(memory.clone()), types, Arc::new(SystemClock), settings);
+    let stop = CancellationToken::new();
+    let service = tokio::spawn(service.run(stop.clone()));
+
+    let instructions = "scripted: call write_file {\"path\": \"a.md\", \"content\": \"x\"}";
+    let agent = json!({"provider": "scripted", "instructions": instructions, "tools": ["write_file"]});
+    let config = json!({"agent": agent, "prompt": "One sentence. Another one."});
+    let definition = json!({"nodes": [{"id": "writer", "type": "agent", "config": config}]});
+    let run = start(&memory, &definition).await;
+
+    let (first, second) = (InstanceId::new(), InstanceId::new());
+    let claimed = memory.claim_run(first, run).await.unwrap().unwrap();
+    let signals = Signals::default();
+    let fence = signals.fence.clone();
+    let crash = async {
+        model.reached_it.notified().await;
+        // The tool's result may become durable only after the second call of the model starts.
+        while !memory.journal(run).iter().any(|entry| is_done(&entry.record.event, "tool/1/0")) {
+            tokio::task::yield_now().await;
+        }
+        fence.cancel();
+    };
+    tokio::join!(engine.drive(claimed, signals), crash);
+    std::fs::remove_file(directory.path().join("a.md")).unwrap();
+    memory.kill(first);
+    memory.recover_dead_instances(20).await.unwrap();
+    let claimed = memory.claim_run(second, run).await.unwrap().unwrap();
+    let end = engine.drive(claimed, Signals::default()).await;
+    stop.cancel();
+    service.await.unwrap();
+
+    assert_eq!(end, DriveEnd::Ended(RunEvent::Succeeded));
+    assert_eq!(model.n_calls.load(Ordering::SeqCst), 3, "the first call once, the lost one twice");
+    assert!(!directory.path().join("a.md").exists(), "the tool was called twice");
+}
+
+fn is_done(event: &JournalEvent, effect: &str) -> bool {
+    matches!(event, JournalEvent::EffectDone { key, .. } if key == effect)
+}
+
+async fn start(store: &MemoryStore, definition: &Value) -> RunId {
+    let (id, graph) = (RunId::new(), Digest::of_json(definition));
+    store.ensure_graph(graph, definition).await.unwrap();
+    let run = NewRun {
+        id,
+        project: ProjectId::new(),
+        graph,
+        input: json!({}),
+        priority: 5,
+        available_at: None,
+        timeout: None,
+    };
+    store.enqueue(run).await.unwrap();
+    id
+}

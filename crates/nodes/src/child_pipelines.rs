@@ -1,0 +1,91 @@
+//! The port that starts a pipeline as a child run.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use gathering_dag_engine::{ChildKind, MAX_DEPTH, NodeFailure, Parent, StartChildrenError, StoreError};
+use gathering_domain::{PipelineId, ProjectId, with_causes};
+use serde_json::Value;
+
+/// A request to run a pipeline as a child.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChildPipeline {
+    /// The project of the parent; the pipeline must belong to it.
+    pub project: ProjectId,
+    /// The attempt that starts the child. The child is [`Parent::child`] 0.
+    pub parent: Parent,
+    /// Whether the parent waits for the child.
+    pub kind: ChildKind,
+    /// The pipeline.
+    pub pipeline: PipelineId,
+    /// The child's input.
+    pub input: Value,
+    /// The start of the call, by the engine's clock: the pipeline's time limit counts from here.
+    pub now: DateTime<Utc>,
+}
+
+/// Starts pipelines as child runs. It decides whether a pipeline may run, in which version, and for how long.
+#[async_trait]
+pub trait ChildPipelines: Send + Sync + 'static {
+    /// Accepts the child. Repeats: safe, because the child's id follows from its parent; a child that exists stays as it
+    /// is.
+    ///
+    /// # Errors
+    /// [`StartPipelineError`]; no run was started, except that [`StartPipelineError::Unavailable`] leaves it unknown.
+    async fn start(&self, child: ChildPipeline) -> Result<(), StartPipelineError>;
+}
+
+/// Why a pipeline was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartPipelineError {
+    /// The project has no such pipeline.
+    #[error("this project has no pipeline {0}")]
+    Missing(PipelineId),
+    /// The pipeline is disabled.
+    #[error("pipeline {0} is disabled")]
+    Disabled(PipelineId),
+    /// The parent is as deep as a run may be.
+    #[error("runs start runs at most {MAX_DEPTH} deep")]
+    TooDeep,
+    /// The parent has lost its claim or has ended, so nothing may start in its name.
+    #[error("the run that starts the pipeline has ended")]
+    ParentEnded,
+    /// The store is unavailable; the run may or may not be started.
+    #[error("pipelines are unavailable")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The store holds something that is no pipeline.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+impl From<StoreError> for StartPipelineError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(source) => Self::Unavailable(source),
+            error => Self::Store(error),
+        }
+    }
+}
+
+impl From<StartChildrenError> for StartPipelineError {
+    fn from(error: StartChildrenError) -> Self {
+        match error {
+            StartChildrenError::TooDeep => Self::TooDeep,
+            StartChildrenError::ParentEnded => Self::ParentEnded,
+            StartChildrenError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<StartPipelineError> for NodeFailure {
+    fn from(error: StartPipelineError) -> Self {
+        let message = with_causes(&error);
+        match error {
+            StartPipelineError::Missing(_) => NodeFailure::permanent("no_pipeline", message),
+            StartPipelineError::Disabled(_) => NodeFailure::permanent("pipeline_disabled", message),
+            StartPipelineError::TooDeep => NodeFailure::permanent("too_deep", message),
+            StartPipelineError::ParentEnded => NodeFailure::permanent("interrupted", message),
+            StartPipelineError::Unavailable(_) => NodeFailure::retryable("unavailable", message),
+            StartPipelineError::Store(_) => NodeFailure::permanent("store", message),
+        }
+    }
+}
