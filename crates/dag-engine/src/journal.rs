@@ -32,8 +32,6 @@ pub struct JournalEntry {
 pub struct Record {
     /// The node.
     pub node: Option<NodeId>,
-    /// Which item of a `map`; 0 outside of one.
-    pub iteration: i32,
     /// Which attempt, from 1; 0 where there is none.
     pub attempt: i32,
     /// What.
@@ -43,12 +41,12 @@ pub struct Record {
 impl Record {
     /// Something that happened to an attempt of a node.
     pub const fn of_node(node: NodeId, attempt: i32, event: JournalEvent) -> Self {
-        Self { node: Some(node), iteration: 0, attempt, event }
+        Self { node: Some(node), attempt, event }
     }
 
     /// Something that happened to the run as a whole.
     pub const fn of_run(event: JournalEvent) -> Self {
-        Self { node: None, iteration: 0, attempt: 0, event }
+        Self { node: None, attempt: 0, event }
     }
 }
 

@@ -9,6 +9,7 @@ mod error_chain;
 mod ids;
 mod pointer;
 mod problem;
+mod run_kind;
 mod run_state;
 
 pub use budget::{Amounts, MAX_AMOUNT, Period, Resource};
@@ -25,5 +26,6 @@ pub use ids::{
 };
 pub use pointer::Pointer;
 pub use problem::{Problem, Problems};
+pub use run_kind::RunKind;
 pub use run_state::{IllegalRunEvent, RunEvent, RunState, WaitingFor};
 pub use secrecy::{ExposeSecret, SecretString as Secret};

@@ -83,8 +83,14 @@ impl RunState {
     pub const TERMINAL: [RunState; 4] =
         [RunState::Succeeded, RunState::Failed, RunState::Cancelled, RunState::TimedOut];
 
+    /// The states of a run that has not ended.
+    pub const ACTIVE: [RunState; 3] = [RunState::Queued, RunState::Running, RunState::Waiting];
+
     /// The states from which an instance may claim a run, once it is available.
     pub const CLAIMABLE: [RunState; 2] = [RunState::Queued, RunState::Waiting];
+
+    /// The states in which a wake-up changes when a run goes on. A queued run reads everything when it is claimed.
+    pub const WAKEABLE: [RunState; 2] = [RunState::Running, RunState::Waiting];
 
     /// The state after `event`.
     ///
@@ -220,6 +226,15 @@ mod tests {
                 assert!(state.after(event).is_err(), "{state} {event:?}");
             }
         }
+    }
+
+    #[test]
+    fn every_state_is_either_active_or_terminal() {
+        for state in RunState::ALL {
+            assert_eq!(RunState::ACTIVE.contains(&state), !state.is_terminal(), "{state}");
+        }
+        assert!(RunState::CLAIMABLE.iter().all(|state| state.after(RunEvent::Claimed).is_ok()));
+        assert!(RunState::WAKEABLE.iter().all(|state| !state.is_terminal()));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The ground: connections, migrations, errors and what every query needs.
 
+pub(crate) mod bind;
 pub(crate) mod clock;
 pub(crate) mod connect;
 pub(crate) mod direct;

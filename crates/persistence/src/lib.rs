@@ -29,13 +29,13 @@ pub use db::migrate::{MigrateError, Migrator};
 pub use db::pool::{Pool, PoolSettings, PoolStatus};
 pub use runs::accept::{Acceptance, RunOrigin};
 pub use runs::appends::Following;
+pub use runs::dead_instances::{Recoveries, Recovery, recover_dead_instances};
 pub use runs::decisions::{Decided, NewDecision};
 pub use runs::events::{EventFilter, EventRow, Events};
 pub use runs::journal_page::JournalPage;
 pub use runs::list::{CancelRequest, RunFilter, Runs};
 pub use runs::local_runs::find_latest_local_run;
 pub use runs::maintenance::{Cleared, clear_expired, drop_journal_before, ensure_journal_partitions};
-pub use runs::recover::{Recoveries, Recovery, recover_dead_instances};
 pub use runs::row::RunRow;
 pub use runs::store::PgRunStore;
 

@@ -54,7 +54,6 @@ struct Row {
 struct Entry {
     seq: Seq,
     node: Option<NodeId>,
-    iteration: i32,
     attempt: i32,
     kind: String,
     payload: Option<Value>,
@@ -266,15 +265,15 @@ impl Row {
 impl Entry {
     fn of(record: &Record, seq: Seq, claim: Claim, at: DateTime<Utc>) -> Self {
         let (kind, payload) = (record.event.kind().to_owned(), record.event.payload());
-        let Record { node, iteration, attempt, .. } = record.clone();
-        Self { seq, node, iteration, attempt, kind, payload, owner: claim.owner, epoch: claim.epoch, at }
+        let Record { node, attempt, .. } = record.clone();
+        Self { seq, node, attempt, kind, payload, owner: claim.owner, epoch: claim.epoch, at }
     }
 
     fn record(&self) -> Result<Record, StoreError> {
         let corrupt = |source| StoreError::Corrupt { what: format!("journal entry {}", self.seq), source };
         let event = JournalEvent::from_stored(&self.kind, self.payload.clone());
         let event = event.map_err(|error| corrupt(Box::new(error) as _))?;
-        Ok(Record { node: self.node.clone(), iteration: self.iteration, attempt: self.attempt, event })
+        Ok(Record { node: self.node.clone(), attempt: self.attempt, event })
     }
 }
 

@@ -199,7 +199,6 @@ fn of_project(project: ProjectId) -> _ {
     let project: Uuid = project.as_uuid();
     budgets::table
         .filter(budgets::project_id.eq(project))
-        .filter(budgets::circle_id.is_null())
         .filter(budgets::run_id.is_null())
         .order(budgets::id)
 }
@@ -234,7 +233,6 @@ async fn lock(
     let resources: Vec<&str> = resources.map(Resource::as_str).collect();
     let rows: Vec<Row> = budgets::table
         .filter(budgets::project_id.eq(project.as_uuid()))
-        .filter(budgets::circle_id.is_null())
         .filter(budgets::run_id.is_null().nullable().or(budgets::run_id.eq(root)))
         .filter(budgets::resource.eq_any(resources))
         .order(budgets::id)

@@ -41,6 +41,16 @@ pub enum MigrateError {
         /// The versions that this program does not carry.
         unknown_versions: Vec<String>,
     },
+    /// The database was made before the first migration of this program; nothing was changed.
+    #[error(
+        "the database was made by a pre-release of gathering, whose migrations this version does not have ({}): start with \
+         an empty database or schema",
+        unknown_versions.join(", ")
+    )]
+    OlderSchema {
+        /// The versions that this program does not carry.
+        unknown_versions: Vec<String>,
+    },
     /// Another instance has held the migration lock for five minutes; nothing was changed.
     #[error(
         "another instance has been migrating the database for five minutes: look at its log, then start again"
@@ -133,8 +143,13 @@ async fn load_pending_with(client: &Client) -> Result<Vec<String>, MigrateError>
     let applied = load_applied(client).await?;
     let unknown_versions: Vec<String> =
         applied.iter().filter(|version| !known.contains(version)).cloned().collect();
-    if !unknown_versions.is_empty() {
-        return Err(MigrateError::NewerSchema { unknown_versions });
+    if let Some(oldest) = unknown_versions.first() {
+        let is_older = known.first().is_some_and(|first| oldest < first);
+        return Err(if is_older {
+            MigrateError::OlderSchema { unknown_versions }
+        } else {
+            MigrateError::NewerSchema { unknown_versions }
+        });
     }
     Ok(known.into_iter().filter(|version| !applied.contains(version)).collect())
 }

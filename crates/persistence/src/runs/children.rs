@@ -1,4 +1,6 @@
-//! Runs that nodes of other runs start: their place below their parents, how they stand, and what they hand on.
+//! Runs that nodes of other runs start: their places below their parents, their summary, and their outputs.
+
+use std::sync::LazyLock;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -8,13 +10,12 @@ use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{
     Array, BigInt, Bool, Bytea, Integer, Json, Nullable, Text, Timestamptz, Uuid as SqlUuid,
 };
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use futures::FutureExt;
+use diesel_async::RunQueryDsl;
 use gathering_dag_engine::{
     ChildKind, ChildRuns, ChildSummary, ClaimedRun, MAX_DEPTH, NewChild, Parent, StartChildrenError,
     StoreError, Unsuccessful,
 };
-use gathering_domain::{Digest, InstanceId, RunId, RunState};
+use gathering_domain::{Digest, InstanceId, RunId, RunKind, RunState};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -23,9 +24,12 @@ use crate::db::error::DatabaseError;
 use crate::db::exactly_one::exactly_one;
 use crate::db::schema::{child_runs, runs};
 use crate::runs::accept::refused;
-use crate::runs::claim::{CLAIM, ClaimedRow, ClaimedSql, push_claimant, repeat_on_fresh_entries};
 use crate::runs::graphs;
+use crate::runs::states::{ACTIVE, TERMINAL, WAKEABLE};
 use crate::runs::store::PgRunStore;
+use crate::runs::transitions::cancel::cancel_children;
+use crate::runs::transitions::claim::claim_below;
+use crate::runs::transitions::insert::{COLUMNS, push_insert};
 
 const MAX_DEPTH_SQL: i32 = MAX_DEPTH.cast_signed();
 
@@ -54,7 +58,7 @@ impl Start {
             parent: parent.run.as_uuid(),
             node: parent.node.as_str().to_owned(),
             round: signed(parent.round),
-            kind: if kind == ChildKind::Item { "item" } else { "pipeline" },
+            kind: if kind == ChildKind::Item { RunKind::Item } else { RunKind::Pipeline }.as_str(),
             is_awaited: kind != ChildKind::Detached,
             trigger: json!({ "type": "run", "run_id": parent.run, "node_id": parent.node }),
             id: each().map(|child| parent.child(child.item).as_uuid()).collect(),
@@ -108,42 +112,44 @@ impl QueryFragment<Pg> for Start {
         out.push_sql(", ");
         out.push_bind_param::<Array<Nullable<Timestamptz>>, _>(&self.deadline_at)?;
         out.push_sql(") AS c (id, item, graph, input, pipeline_id, pipeline_version, deadline_at)), ");
-        out.push_sql(START);
+        out.push_sql(&PARENT);
+        push_insert(&mut out);
+        out.push_sql(PLACES);
         Ok(())
     }
 }
 
-/// Starts what is not there yet. The parent's row is locked, so that children and the end of their parent come one
-/// after the other.
-const START: &str = "
-    parent AS MATERIALIZED (
-        SELECT runs.id, runs.project_id, runs.priority, runs.deadline_at,
-            coalesce(place.root_run_id, runs.id) AS root_run_id,
-            -- One that was let go is in nobody's tree, but its trigger tells how deep it is.
-            coalesce(place.depth, (runs.trigger ->> 'depth')::integer, 0) + 1 AS depth
-        FROM args JOIN runs ON runs.id = args.parent LEFT JOIN child_runs AS place ON place.run_id = runs.id
-        WHERE runs.state IN ('running', 'waiting')
-        FOR NO KEY UPDATE OF runs
-    ), started AS (
-        INSERT INTO runs (id, project_id, graph_digest, kind, trigger, pipeline_id, pipeline_version, parent_run_id,
-            parent_node_id, input, priority, deadline_at)
-        SELECT child.id, parent.project_id, child.graph, args.kind,
-            (args.trigger::jsonb || jsonb_build_object('depth', parent.depth))::json, child.pipeline_id,
-            child.pipeline_version, CASE WHEN args.is_awaited THEN parent.id END,
-            CASE WHEN args.is_awaited THEN args.node END, child.input::json, parent.priority,
-            least(CASE WHEN args.is_awaited THEN parent.deadline_at END, child.deadline_at)
-        FROM child CROSS JOIN parent CROSS JOIN args
-        WHERE parent.depth <= args.max_depth ORDER BY child.item
-        ON CONFLICT DO NOTHING RETURNING id
-    ), placed AS (
-        INSERT INTO child_runs (run_id, parent_run_id, node_id, round, item, root_run_id, depth)
-        SELECT started.id, parent.id, args.node, args.round, child.item, parent.root_run_id, parent.depth
-        FROM started JOIN child ON child.id = started.id CROSS JOIN parent CROSS JOIN args WHERE args.is_awaited
+/// Locks the parent's row, so that children and the end of their parent come one after the other.
+static PARENT: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "parent AS MATERIALIZED (
+            SELECT runs.id, runs.project_id, runs.priority, runs.deadline_at, runs.depth + 1 AS depth,
+                coalesce(place.root_run_id, runs.id) AS root_run_id
+            FROM args JOIN runs ON runs.id = args.parent LEFT JOIN child_runs AS place ON place.run_id = runs.id
+            WHERE runs.state IN {wakeable}
+            FOR NO KEY UPDATE OF runs
+        ), new_run ({COLUMNS}) AS (
+            SELECT child.id, parent.project_id, child.graph, args.kind, parent.depth, args.trigger, child.pipeline_id,
+                child.pipeline_version, NULL::uuid, CASE WHEN args.is_awaited THEN parent.id END,
+                CASE WHEN args.is_awaited THEN args.node END, NULL::uuid, NULL::text, NULL::bytea, child.input::json,
+                parent.priority, now(), least(CASE WHEN args.is_awaited THEN parent.deadline_at END, child.deadline_at)
+            FROM child CROSS JOIN parent CROSS JOIN args
+            WHERE parent.depth <= args.max_depth ORDER BY child.item
+        ), ",
+        wakeable = *WAKEABLE,
+    )
+});
+
+/// A detached run has no place: it is in no tree.
+const PLACES: &str = ", placed AS (
+        INSERT INTO child_runs (run_id, parent_run_id, node_id, round, item, root_run_id)
+        SELECT inserted.id, parent.id, args.node, args.round, child.item, parent.root_run_id
+        FROM inserted JOIN child ON child.id = inserted.id CROSS JOIN parent CROSS JOIN args WHERE args.is_awaited
         ON CONFLICT DO NOTHING
     )
     SELECT depth FROM parent";
 
-/// How the children of a node stand: one row, with the first of those that did not succeed.
+/// The summary of a node's children: one row, with the first child that did not succeed.
 #[derive(QueryId)]
 struct CountChildren {
     parent: Uuid,
@@ -160,7 +166,7 @@ impl Query for CountChildren {
 
 impl QueryFragment<Pg> for CountChildren {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        // The parent's id stands in each place as a constant of its own, so that the indexes are used.
+        // The parent's id is a constant in each place, so that the indexes are used.
         out.push_sql("WITH unfinished AS MATERIALIZED (
             SELECT runs.id, runs.state, runs.error, place.item FROM runs JOIN child_runs AS place ON place.run_id = runs.id
             WHERE runs.state <> 'succeeded' AND runs.parent_run_id = ");
@@ -175,74 +181,23 @@ impl QueryFragment<Pg> for CountChildren {
         out.push_bind_param::<Text, _>(&self.node)?;
         out.push_sql(" AND round = ");
         out.push_bind_param::<Integer, _>(&self.round)?;
-        out.push_sql("), (SELECT count(*) FROM unfinished WHERE state IN ('queued', 'running', 'waiting')),
-            first.id, first.item, first.state, first.error
+        out.push_sql("), (SELECT count(*) FROM unfinished WHERE state IN ");
+        out.push_sql(&ACTIVE);
+        out.push_sql(
+            "), first.id, first.item, first.state, first.error
             FROM (SELECT) AS one LEFT JOIN (
-                SELECT id, item, state, error FROM unfinished WHERE state NOT IN ('queued', 'running', 'waiting')
-                -- One that was cancelled may have been so because another failed.
-                ORDER BY state = 'cancelled', item LIMIT 1) AS first ON true");
-        Ok(())
-    }
-}
-
-/// Ends the children that were never claimed, and leaves word for the drivers of the others. The parent is not woken: it
-/// is who asks.
-const CANCEL: &str = "
-    WITH cancelled AS (
-        UPDATE runs SET
-            cancel_requested_at = coalesce(cancel_requested_at, now()),
-            state = CASE WHEN epoch = 0 THEN 'cancelled' ELSE state END,
-            ended_at = CASE WHEN epoch = 0 THEN now() END,
-            available_at = CASE WHEN epoch > 0 THEN clock_timestamp() END
-        WHERE state IN ('queued', 'running', 'waiting') AND id = ANY (ARRAY(
-            SELECT child.id FROM runs AS child JOIN child_runs AS place ON place.run_id = child.id
-            WHERE child.parent_run_id = $1 AND place.node_id = $2 AND place.round = $3
-                AND child.state IN ('queued', 'running', 'waiting')
-            ORDER BY child.id))
-        RETURNING id, project_id, state
-    ), announced AS (
-        INSERT INTO events (project_id, type, subject)
-        SELECT project_id, 'run.cancelled', id FROM cancelled WHERE state = 'cancelled'
-    )
-    SELECT id FROM cancelled";
-
-/// Claims from the tree below one run. It looks through the queue for those of the tree, which the planner is kept from
-/// seeing otherwise: of a large tree most have ended or wait for their turn.
-#[derive(QueryId)]
-struct ClaimBelow {
-    owner: Uuid,
-    root: Uuid,
-    limit: i64,
-}
-
-impl Query for ClaimBelow {
-    type SqlType = ClaimedSql;
-}
-
-impl QueryFragment<Pg> for ClaimBelow {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        push_claimant(&mut out, &self.owner)?;
-        out.push_sql(
-            "candidates AS (
-            SELECT runs.id FROM runs
-            WHERE runs.state IN ('queued', 'waiting') AND runs.available_at <= now()
-                AND EXISTS (SELECT FROM child_runs WHERE run_id = runs.id AND (root_run_id = ",
+                SELECT id, item, state, error FROM unfinished WHERE state IN ",
         );
-        out.push_bind_param::<SqlUuid, _>(&self.root)?;
-        out.push_sql(
-            ") IS TRUE)
-            ORDER BY runs.available_at, runs.id LIMIT ",
-        );
-        out.push_bind_param::<BigInt, _>(&self.limit)?;
-        out.push_sql(" FOR NO KEY UPDATE OF runs SKIP LOCKED), ");
-        out.push_sql(CLAIM);
+        out.push_sql(&TERMINAL);
+        // A child may have been cancelled because another failed.
+        out.push_sql(" ORDER BY state = 'cancelled', item LIMIT 1) AS first ON true");
         Ok(())
     }
 }
 
 impl PgRunStore {
-    /// Claims at most `limit` available runs of the tree below `root`, the oldest first, and nothing else. Runs that were
-    /// started and let go are in nobody's tree.
+    /// Claims at most `limit` available runs of the tree below `root`, the oldest first, and nothing else. A detached run
+    /// is in no tree.
     ///
     /// # Errors
     /// As [`gathering_dag_engine::RunStore::claim`].
@@ -253,14 +208,9 @@ impl PgRunStore {
         limit: usize,
     ) -> Result<Vec<ClaimedRun>, StoreError> {
         let conn = self.pool.get().await?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let claimed = repeat_on_fresh_entries(owner, || {
-            let mut conn: &AsyncPgConnection = &conn;
-            ClaimBelow { owner: owner.as_uuid(), root: root.as_uuid(), limit }
-                .load::<ClaimedRow>(&mut conn)
-                .boxed()
-        });
-        Ok(claimed.await?)
+        let claimed = claim_below(&conn, owner, root, limit).await?;
+        self.wakes.appended(claimed.iter().map(|claimed| claimed.claim.run));
+        Ok(claimed)
     }
 }
 
@@ -332,18 +282,11 @@ impl ChildRuns for PgRunStore {
 
     async fn cancel(&self, parent: &Parent) -> Result<(), StoreError> {
         let conn = self.pool.get().await?;
-        let n_cancelled = diesel::sql_query(CANCEL)
-            .bind::<SqlUuid, _>(parent.run.as_uuid())
-            .bind::<Text, _>(parent.node.as_str())
-            .bind::<Integer, _>(signed(parent.round))
-            .execute(&mut &*conn)
-            .await
-            .map_err(|error| DatabaseError::query("asking for the end of child runs", error))?;
-        if n_cancelled > 0 {
-            self.wakes.wake(Wake::Signals);
-            self.wakes.wake(Wake::Runs);
-            self.wakes.wake(Wake::Events);
-        }
+        let wake_ups =
+            cancel_children(&conn, parent.run, parent.node.as_str(), signed(parent.round))
+                .await
+                .map_err(|error| DatabaseError::query("requesting the cancellation of child runs", error))?;
+        wake_ups.send(&self.wakes);
         Ok(())
     }
 }
@@ -364,7 +307,7 @@ fn into_summary(counted: Counted) -> Result<ChildSummary, DatabaseError> {
         }),
         _ => None,
     };
-    // Items are started in their order and none is left out, so that the last one says how many there are.
+    // Items are started in order, without gaps: the last one tells how many there are.
     let n_started = last_item.map_or(0, |item| unsigned(item).saturating_add(1));
     Ok(ChildSummary {
         n_started,
@@ -373,7 +316,7 @@ fn into_summary(counted: Counted) -> Result<ChildSummary, DatabaseError> {
     })
 }
 
-/// PostgreSQL has no unsigned numbers, and nothing counts so far.
+/// PostgreSQL has no unsigned numbers, and no count here comes near the limit.
 fn signed(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }

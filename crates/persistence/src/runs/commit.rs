@@ -1,9 +1,8 @@
 //! Writing checkpoints: many runs, one statement, fenced.
 //!
-//! One statement is one transaction, so nothing of a batch stands unless all of it does. What a claim may no longer do
-//! shows in two ways: its release finds no row with its owner and epoch (then its records are left out by the same
-//! statement), or its records meet a number that is taken (then the whole statement fails and the batch is repeated run
-//! by run, so that a lost claim refuses only itself).
+//! One statement is one transaction, so it stands as a whole or not at all. A lost claim shows in two ways. Its release
+//! finds no row with its owner and epoch: the same statement then leaves out its records. Or its records meet a number
+//! that is taken: the whole statement fails and is repeated run by run, so that a lost claim refuses only itself.
 
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
@@ -12,110 +11,86 @@ use gathering_dag_engine::{Checkpoint, Release, StoreError};
 use gathering_domain::RunState;
 use uuid::Uuid;
 
-use self::statements::{Commit, append};
 use crate::db::error::DatabaseError;
 use crate::db::schema::runs;
 use crate::runs::journal;
+use crate::runs::journal::insert::{Entries, append};
+use crate::runs::transitions::release::Commit;
+use crate::runs::transitions::wake_ups::WakeUps;
 
-mod statements;
-
-/// What became of a batch.
+/// The outcome of a batch.
 #[derive(Debug, Default)]
 pub(crate) struct Committed {
     /// One answer for each checkpoint, in their order.
     pub(crate) answers: Vec<Result<(), StoreError>>,
-    /// Whether a run can be claimed that could not be before.
-    pub(crate) is_queue_changed: bool,
-    /// Whether a run that may be driven somewhere was acted on: the parent or the child of one that ended.
-    pub(crate) is_signalled: bool,
-    /// Whether there is an event to read.
-    pub(crate) is_run_ended: bool,
+    /// What the batch owes.
+    pub(crate) wake_ups: WakeUps,
 }
 
+/// A checkpoint and its place in the batch.
+type Placed<'a> = (usize, &'a Checkpoint);
+
 /// Writes the checkpoints.
+///
+/// Ends that leave children behind come last, with a statement of their own: a child that the same batch parks or requeues
+/// must be told, and one statement cannot change its row twice.
 pub(crate) async fn commit(
     conn: &mut AsyncPgConnection,
     checkpoints: &[Checkpoint],
 ) -> Result<Committed, DatabaseError> {
-    let all: Vec<&Checkpoint> = checkpoints.iter().collect();
-    let mut committed = Committed::default();
+    let (last, first): (Vec<Placed<'_>>, Vec<Placed<'_>>) =
+        checkpoints.iter().enumerate().partition(|(_, checkpoint)| abandons_children(checkpoint));
+    let mut wake_ups = WakeUps::default();
+    let mut answers = Vec::with_capacity(checkpoints.len());
+    for group in [first, last] {
+        write_group(conn, &group, &mut answers, &mut wake_ups).await?;
+    }
+    answers.sort_unstable_by_key(|(place, _)| *place);
+    Ok(Committed { answers: answers.into_iter().map(|(_, answer)| answer).collect(), wake_ups })
+}
+
+async fn write_group(
+    conn: &mut AsyncPgConnection,
+    group: &[Placed<'_>],
+    answers: &mut Vec<(usize, Result<(), StoreError>)>,
+    wake_ups: &mut WakeUps,
+) -> Result<(), DatabaseError> {
+    if group.is_empty() {
+        return Ok(());
+    }
+    let all: Vec<&Checkpoint> = group.iter().map(|(_, checkpoint)| *checkpoint).collect();
     let written = write(conn, &all).await?;
-    let one_by_one = matches!(written, Written::NumberTaken) && checkpoints.len() > 1;
-    for checkpoint in checkpoints {
-        if one_by_one {
+    let one_by_one = matches!(written, Written::NumberTaken) && group.len() > 1;
+    for (place, checkpoint) in group {
+        let answer = if one_by_one {
             let written = write(conn, &[checkpoint]).await?;
-            committed.add(conn, checkpoint, &written).await?;
+            answer(conn, checkpoint, &written, wake_ups).await?
         } else {
-            committed.add(conn, checkpoint, &written).await?;
-        }
-    }
-    Ok(committed)
-}
-
-impl Committed {
-    async fn add(
-        &mut self,
-        conn: &AsyncPgConnection,
-        checkpoint: &Checkpoint,
-        written: &Written,
-    ) -> Result<(), DatabaseError> {
-        let answer = match written {
-            Written::Released(released) => {
-                self.is_queue_changed |= changes_queue(released, checkpoint);
-                self.is_signalled |= signals_relatives(released, checkpoint);
-                self.is_run_ended |=
-                    matches!(checkpoint.release, Some(Release::End(_))) && is_among(released, checkpoint);
-                answer(conn, checkpoint, released).await?
-            }
-            Written::NumberTaken => answer_taken(conn, checkpoint).await?,
+            answer(conn, checkpoint, &written, wake_ups).await?
         };
-        self.answers.push(answer);
-        Ok(())
+        answers.push((*place, answer));
     }
-}
-
-/// Whether somebody else may go on because of this checkpoint: with the run itself, or with its parent.
-fn changes_queue(released: &[(Uuid, bool)], checkpoint: &Checkpoint) -> bool {
-    match checkpoint.release {
-        Some(Release::Requeue) => is_among(released, checkpoint),
-        Some(Release::End(_)) => signals_relatives(released, checkpoint),
-        // One on which somebody acted meanwhile is available at once, and its owner claims again when a drive ends.
-        Some(Release::Park { .. }) | None => false,
-    }
-}
-
-/// Whether a run ended that has a parent, or may have children that go on.
-fn signals_relatives(released: &[(Uuid, bool)], checkpoint: &Checkpoint) -> bool {
-    let run = checkpoint.claim.run.as_uuid();
-    let has_parent = released.contains(&(run, true));
-    match &checkpoint.release {
-        Some(Release::End(end)) => has_parent || (end.abandons_children && is_among(released, checkpoint)),
-        _ => false,
-    }
+    Ok(())
 }
 
 fn abandons_children(checkpoint: &Checkpoint) -> bool {
     matches!(&checkpoint.release, Some(Release::End(end)) if end.abandons_children)
 }
 
-fn is_among(released: &[(Uuid, bool)], checkpoint: &Checkpoint) -> bool {
-    released.iter().any(|(run, _)| *run == checkpoint.claim.run.as_uuid())
-}
-
 enum Written {
-    /// It stands; these runs were let go.
+    /// It stands; these runs were released. Each says whether it has a parent.
     Released(Vec<(Uuid, bool)>),
     /// Nothing was written: a record met a number that is taken.
     NumberTaken,
 }
 
 async fn write(conn: &mut AsyncPgConnection, checkpoints: &[&Checkpoint]) -> Result<Written, DatabaseError> {
-    // Rows are locked in one order by everybody: by run.
+    // Every statement locks rows in one order: by run.
     let mut ordered = checkpoints.to_vec();
     ordered.sort_unstable_by_key(|checkpoint| checkpoint.claim.run);
     let written = if ordered.iter().any(|checkpoint| abandons_children(checkpoint)) {
         let commit = Commit::<true>::of(&ordered)?;
-        // The lock first: the statement then sees the children that were being started until it was given.
+        // The lock first: the statement then sees the children that were started until the lock was given.
         conn.transaction(async |conn| {
             lock_released(conn, commit.released()).await?;
             commit.load::<(Uuid, bool)>(conn).await
@@ -124,7 +99,7 @@ async fn write(conn: &mut AsyncPgConnection, checkpoints: &[&Checkpoint]) -> Res
     } else if ordered.iter().any(|checkpoint| checkpoint.release.is_some()) {
         Commit::<false>::of(&ordered)?.load::<(Uuid, bool)>(conn).await
     } else {
-        append(conn, &ordered).await.map(|()| Vec::new())
+        append(conn, Entries::of_checkpoints(&ordered)).await.map(|()| Vec::new())
     };
     match written {
         Ok(released) => Ok(Written::Released(released)),
@@ -138,32 +113,47 @@ async fn lock_released(mut conn: &AsyncPgConnection, ids: &[Uuid]) -> QueryResul
     rows.load::<Uuid>(&mut conn).await.map(|_| ())
 }
 
-/// What became of a checkpoint whose statement succeeded.
+/// The answer to a checkpoint, and what it owes.
 async fn answer(
     conn: &AsyncPgConnection,
     checkpoint: &Checkpoint,
-    released: &[(Uuid, bool)],
+    written: &Written,
+    wake_ups: &mut WakeUps,
 ) -> Result<Result<(), StoreError>, DatabaseError> {
-    if checkpoint.release.is_none() || is_among(released, checkpoint) {
-        return Ok(Ok(()));
+    let run = checkpoint.claim.run;
+    if let Written::Released(released) = written {
+        let released = released.iter().find(|(id, _)| *id == run.as_uuid());
+        if checkpoint.release.is_none() || released.is_some() {
+            let has_parent = released.is_some_and(|(_, has_parent)| *has_parent);
+            owe(checkpoint, has_parent || abandons_children(checkpoint), wake_ups);
+            return Ok(Ok(()));
+        }
     }
-    answer_taken(conn, checkpoint).await
-}
-
-/// What became of a checkpoint that was not written now: perhaps it stands already, and only its answer got lost.
-async fn answer_taken(
-    conn: &AsyncPgConnection,
-    checkpoint: &Checkpoint,
-) -> Result<Result<(), StoreError>, DatabaseError> {
+    // It was not written now. Perhaps it stands already and its answer was lost, and with it what it owed.
     let stands = if checkpoint.records.is_empty() {
         release_stands(conn, checkpoint).await?
     } else {
         journal::stands(conn, checkpoint).await?
     };
-    Ok(if stands { Ok(()) } else { Err(StoreError::ClaimLost { run: checkpoint.claim.run }) })
+    if !stands {
+        return Ok(Err(StoreError::ClaimLost { run }));
+    }
+    owe(checkpoint, true, wake_ups);
+    Ok(Ok(()))
 }
 
-/// Whether the run was let go as this checkpoint says and nobody has claimed it since.
+fn owe(checkpoint: &Checkpoint, has_relatives: bool, wake_ups: &mut WakeUps) {
+    let run = checkpoint.claim.run;
+    wake_ups.add_entries(run);
+    match checkpoint.release {
+        Some(Release::End(_)) => wake_ups.add_end(run, has_relatives),
+        Some(Release::Requeue) => wake_ups.add_claimable(),
+        // A parked run that was woken meanwhile is available at once, and its owner claims again when a drive ends.
+        Some(Release::Park { .. }) | None => {}
+    }
+}
+
+/// Whether the run was released as this checkpoint says and nobody has claimed it since.
 async fn release_stands(
     mut conn: &AsyncPgConnection,
     checkpoint: &Checkpoint,
@@ -179,5 +169,5 @@ async fn release_stands(
     ))
     .get_result(&mut conn)
     .await
-    .map_err(|error| DatabaseError::query("looking for a release", error))
+    .map_err(|error| DatabaseError::query("looking up a release", error))
 }

@@ -1,5 +1,7 @@
 //! What people decide about nodes that wait for them: the first decision about a node of a run stands.
 
+use std::sync::LazyLock;
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
@@ -13,6 +15,7 @@ use crate::db::error::{DatabaseError, Refusal, violated};
 use crate::db::exactly_one::exactly_one;
 use crate::db::schema::node_decisions;
 use crate::runs::list::Runs;
+use crate::runs::states::ACTIVE;
 use crate::runs::store::PgRunStore;
 
 /// A decision that is to be recorded.
@@ -41,12 +44,13 @@ pub enum Decided {
     Missing,
 }
 
-/// The run is marked first, so that its end and a decision come one after the other. A queued run keeps its place in the
-/// queue: its nodes look when it is claimed.
-const DECIDE: &str = "
+/// The run is changed first, so that its end and a decision come one after the other. A queued run keeps its place in the
+/// queue: its nodes look up the decision when it is claimed.
+static DECIDE: LazyLock<String> = LazyLock::new(|| {
+    format!("
     WITH woken AS (
         UPDATE runs SET available_at = CASE WHEN state = 'queued' THEN available_at ELSE least(available_at, now()) END
-        WHERE id = $1 AND state IN ('queued', 'running', 'waiting')
+        WHERE id = $1 AND state IN {active}
             AND NOT EXISTS (SELECT FROM node_decisions WHERE run_id = $1 AND node_id = $2)
         RETURNING id
     ), decided AS (
@@ -57,7 +61,10 @@ const DECIDE: &str = "
     SELECT EXISTS (SELECT FROM decided) AS is_recorded,
         EXISTS (SELECT FROM woken) OR EXISTS (SELECT FROM node_decisions WHERE run_id = $1 AND node_id = $2)
             AS is_decided,
-        EXISTS (SELECT FROM runs WHERE id = $1) AS is_there";
+        EXISTS (SELECT FROM runs WHERE id = $1) AS is_there",
+    active = *ACTIVE,
+)
+});
 
 #[derive(QueryableByName)]
 struct Answer {
@@ -83,7 +90,7 @@ impl Runs {
         decision: &NewDecision,
     ) -> Result<Decided, DatabaseError> {
         let conn = self.pool.get().await?;
-        let answer: QueryResult<Answer> = diesel::sql_query(DECIDE)
+        let answer: QueryResult<Answer> = diesel::sql_query(DECIDE.as_str())
             .bind::<SqlUuid, _>(run.as_uuid())
             .bind::<Text, _>(node.as_str())
             .bind::<Bool, _>(decision.approve)

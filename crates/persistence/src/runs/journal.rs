@@ -1,90 +1,23 @@
-//! The journal as rows: what is written with a checkpoint, and how it is read back.
+//! The journal as rows: [`insert`] writes them, this reads them back.
 
-use std::collections::BTreeMap;
+pub(crate) mod insert;
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use gathering_dag_engine::{Checkpoint, Claim, JournalEntry, JournalEvent, Record, Seq};
-use gathering_domain::{Digest, InstanceId, RunId};
+use gathering_dag_engine::{Checkpoint, JournalEntry, JournalEvent, Record, Seq};
+use gathering_domain::RunId;
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::db::error::DatabaseError;
 use crate::db::schema::{blobs, run_journal};
 
-/// Payloads over this many bytes of JSON go to the `blobs` table: the journal stays quick to read and to vacuum.
-const LARGE_PAYLOAD_BYTES: usize = 64 * 1024;
-
-/// The records of some checkpoints, column by column: one parameter per column however many rows.
-#[derive(Debug, Default)]
-pub(crate) struct Columns {
-    pub(crate) run_id: Vec<Uuid>,
-    pub(crate) seq: Vec<i64>,
-    pub(crate) node_id: Vec<Option<String>>,
-    pub(crate) iteration: Vec<i32>,
-    pub(crate) attempt: Vec<i32>,
-    pub(crate) kind: Vec<&'static str>,
-    pub(crate) payload: Vec<Option<String>>,
-    pub(crate) blob: Vec<Option<Vec<u8>>>,
-    pub(crate) owner: Vec<Uuid>,
-    pub(crate) epoch: Vec<i64>,
-    /// Sorted, as everybody who stores blobs takes their locks in this order.
-    pub(crate) blobs: BTreeMap<[u8; 32], Vec<u8>>,
-}
-
-impl Columns {
-    pub(crate) fn of<'a>(checkpoints: impl Iterator<Item = &'a Checkpoint>) -> Self {
-        let mut columns = Self::default();
-        for checkpoint in checkpoints {
-            for (seq, record) in (checkpoint.first_seq..).zip(&checkpoint.records) {
-                columns.push(checkpoint.claim, seq, record);
-            }
-        }
-        columns
-    }
-
-    /// What a run begins with that nobody has claimed yet. The owners are nobody: they are not to be stored.
-    pub(crate) fn of_beginning(run: RunId, records: &[Record]) -> Self {
-        let mut columns = Self::default();
-        let unclaimed = Claim { run, owner: InstanceId::from(Uuid::nil()), epoch: 0 };
-        for (seq, record) in (1..).zip(records) {
-            columns.push(unclaimed, seq, record);
-        }
-        columns
-    }
-
-    fn push(&mut self, claim: Claim, seq: Seq, record: &Record) {
-        self.run_id.push(claim.run.as_uuid());
-        self.seq.push(seq);
-        self.node_id.push(record.node.as_ref().map(|node| node.as_str().to_owned()));
-        self.iteration.push(record.iteration);
-        self.attempt.push(record.attempt);
-        self.kind.push(record.event.kind());
-        self.owner.push(claim.owner.as_uuid());
-        self.epoch.push(claim.epoch);
-        let payload = record.event.payload().map(|payload| payload.to_string());
-        match payload {
-            Some(text) if text.len() > LARGE_PAYLOAD_BYTES => {
-                let digest = *Digest::of(text.as_bytes()).as_bytes();
-                self.blobs.insert(digest, text.into_bytes());
-                self.blob.push(Some(digest.to_vec()));
-                self.payload.push(None);
-            }
-            small => {
-                self.blob.push(None);
-                self.payload.push(small);
-            }
-        }
-    }
-}
-
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = run_journal)]
 pub(crate) struct Row {
     seq: i64,
     node_id: Option<String>,
-    iteration: i32,
     attempt: i32,
     kind: String,
     payload: Option<Value>,
@@ -106,7 +39,6 @@ impl Row {
         let node = self.node_id.map(|node| node.parse()).transpose();
         let record = Record {
             node: node.map_err(|error: gathering_domain::InvalidId| corrupt(error.into()))?,
-            iteration: self.iteration,
             attempt: self.attempt,
             event,
         };

@@ -1,11 +1,11 @@
-//! Runs as a whole: accepted, listed, asked to stop. Driving them is the engine's.
+//! Runs as a whole: found, listed, cancelled, woken. The engine drives them.
 
 use diesel::dsl::{not, now, sql};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use gathering_dag_engine::{NewRun, SignalledRun};
+use gathering_dag_engine::SignalledRun;
 use gathering_domain::{InstanceId, PipelineId, ProjectId, RunId, RunState, ScheduleId, UserId};
 use uuid::Uuid;
 
@@ -14,21 +14,22 @@ use crate::control::projects::local_projects;
 use crate::db::error::DatabaseError;
 use crate::db::pool::Pool;
 use crate::db::schema::{project_members, runs};
-use crate::runs::accept::{Acceptance, RunOrigin, accepted, find_accepted, insert, refused};
 use crate::runs::row::{Row, RunRow};
+use crate::runs::states::CLAIMABLE;
+use crate::runs::transitions::cancel::cancel_run;
 
-/// What became of a request to cancel.
+/// The answer to a request to cancel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CancelRequest {
-    /// It is recorded and will reach whoever drives the run.
+    /// It is recorded and will reach the run's driver, or the run has ended at once.
     Requested,
     /// The run has ended.
     AlreadyEnded,
-    /// There is no such run.
+    /// No such run.
     Missing,
 }
 
-/// Which runs to list; what is absent does not restrict.
+/// Which runs to list; an absent field does not restrict.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunFilter {
     /// Of projects that this user is a member of.
@@ -53,31 +54,12 @@ pub struct Runs {
 }
 
 impl Runs {
-    /// The runs where `pool` leads; `wakes` tells those who claim.
+    /// The runs in the database of `pool`; `wakes` wakes those that claim and drive them.
     pub const fn new(pool: Pool, wakes: WakeBus) -> Self {
         Self { pool, wakes }
     }
 
-    /// Accepts a run whose graph is stored: once this returns, it will reach a terminal state (I4).
-    ///
-    /// Repeats: safe; the same id, or the same idempotency key with the same digest, is answered with the run that was
-    /// accepted before.
-    ///
-    /// # Errors
-    /// [`DatabaseError::Missing`] if the project, graph, pipeline version or another thing it refers to is not there:
-    /// nothing was accepted. [`DatabaseError::Unavailable`]: it may or may not be accepted; repeat with the same id.
-    pub async fn accept(&self, run: &NewRun, origin: &RunOrigin) -> Result<Acceptance, DatabaseError> {
-        let conn = self.pool.get().await?;
-        match insert(&conn, run, origin).await.map_err(refused)? {
-            Some(row) => {
-                self.wakes.wake(Wake::Runs);
-                accepted(row)
-            }
-            None => find_accepted(&conn, run, origin).await,
-        }
-    }
-
-    /// The run, if it is there.
+    /// The run, if it exists.
     ///
     /// # Errors
     /// [`DatabaseError::Unavailable`] or [`DatabaseError::Corrupt`].
@@ -89,11 +71,12 @@ impl Runs {
             .first(&mut &*conn)
             .await
             .optional()
-            .map_err(|error| DatabaseError::query("looking for a run", error))?;
+            .map_err(|error| DatabaseError::query("looking up a run", error))?;
         row.map(RunRow::try_from).transpose()
     }
 
-    /// At most `limit` runs, the newest first, but for those of the local command line. The id of the last is the next page's `before`.
+    /// At most `limit` runs, the newest first, without those of the local command line. The id of the last is the next
+    /// page's `before`.
     ///
     /// # Errors
     /// [`DatabaseError::Unavailable`] or [`DatabaseError::Corrupt`].
@@ -110,38 +93,32 @@ impl Runs {
         rows.into_iter().map(RunRow::try_from).collect()
     }
 
-    /// Asks for the end of a run. A run that was never claimed ends here and now; else the request reaches the owner
-    /// wherever it is, and a run that nobody drives becomes available at once, so that somebody ends it. Repeats: safe.
+    /// Requests the cancellation of a run. A run that was never claimed ends at once. Otherwise its owner is told, wherever
+    /// it is; a run without an owner becomes available, so that an instance ends it. Repeats: safe.
     ///
     /// # Errors
-    /// [`DatabaseError::Unavailable`]; whether it is recorded is unknown.
+    /// [`DatabaseError::Unavailable`]: the request may or may not be recorded.
     pub async fn request_cancel(&self, run: RunId) -> Result<CancelRequest, DatabaseError> {
         let conn = self.pool.get().await?;
-        let failed = |error| DatabaseError::query("asking for the end of a run", error);
-        let changed = diesel::sql_query(CANCEL)
-            .bind::<diesel::sql_types::Uuid, _>(run.as_uuid())
-            .execute(&mut &*conn)
-            .await
-            .map_err(failed)?;
-        if changed == 1 {
-            self.wakes.wake(Wake::Signals);
-            self.wakes.wake(Wake::Runs);
+        let failed = |error| DatabaseError::query("requesting the cancellation of a run", error);
+        if let Some(wake_ups) = cancel_run(&conn, run).await.map_err(failed)? {
+            wake_ups.send(&self.wakes);
             return Ok(CancelRequest::Requested);
         }
-        let is_there = diesel::select(diesel::dsl::exists(runs::table.find(run.as_uuid())));
-        let is_there: bool = is_there.get_result(&mut &*conn).await.map_err(failed)?;
-        Ok(if is_there { CancelRequest::AlreadyEnded } else { CancelRequest::Missing })
+        let exists = diesel::select(diesel::dsl::exists(runs::table.find(run.as_uuid())));
+        let exists: bool = exists.get_result(&mut &*conn).await.map_err(failed)?;
+        Ok(if exists { CancelRequest::AlreadyEnded } else { CancelRequest::Missing })
     }
 
-    /// Makes a run that waits available at once, because what it waits for came. A run that is just being driven is
-    /// not parked then, so that the wake-up is not lost. Answers whether there is such a run that has not ended.
+    /// Makes a run available at once, because something that it waits for has come. A run that is being driven is then not
+    /// parked, so that the wake-up is not lost. Answers whether there is such a run that has not ended.
     ///
     /// # Errors
-    /// [`DatabaseError::Unavailable`]; whether it is woken is unknown. Repeats: safe.
+    /// [`DatabaseError::Unavailable`]: the run may or may not be woken. Repeats: safe.
     pub async fn make_available(&self, run: RunId) -> Result<bool, DatabaseError> {
         let conn = self.pool.get().await?;
         let changed = diesel::update(runs::table.find(run.as_uuid()))
-            .filter(runs::state.ne_all(TERMINAL))
+            .filter(runs::state.eq_any(RunState::ACTIVE.map(RunState::as_str)))
             .set(runs::available_at.eq(now.into_sql::<Timestamptz>().nullable()))
             .execute(&mut &*conn)
             .await
@@ -151,33 +128,6 @@ impl Runs {
         Ok(changed == 1)
     }
 }
-
-/// Ends a run that no node of was ever started, or leaves word for its driver.
-const CANCEL: &str = "
-    WITH cancelled AS (
-        UPDATE runs SET
-            cancel_requested_at = coalesce(cancel_requested_at, now()),
-            state = CASE WHEN epoch = 0 THEN 'cancelled' ELSE state END,
-            ended_at = CASE WHEN epoch = 0 THEN now() END,
-            available_at = CASE WHEN epoch > 0 THEN clock_timestamp() END
-        WHERE id = $1 AND state IN ('queued', 'running', 'waiting')
-        RETURNING id, project_id, parent_run_id, state
-    ), woken AS (
-        UPDATE runs SET available_at = clock_timestamp() FROM cancelled
-        WHERE runs.id = cancelled.parent_run_id AND cancelled.state = 'cancelled'
-            AND runs.state IN ('running', 'waiting')
-    ), announced AS (
-        INSERT INTO events (project_id, type, subject)
-        SELECT project_id, 'run.cancelled', id FROM cancelled WHERE state = 'cancelled'
-    )
-    SELECT id FROM cancelled";
-
-const TERMINAL: [&str; 4] = [
-    RunState::TERMINAL[0].as_str(),
-    RunState::TERMINAL[1].as_str(),
-    RunState::TERMINAL[2].as_str(),
-    RunState::TERMINAL[3].as_str(),
-];
 
 type Filtered<'a> = runs::BoxedQuery<'a, Pg>;
 
@@ -205,11 +155,10 @@ fn filtered(filter: &RunFilter, limit: i64) -> Filtered<'static> {
         query = query.filter(runs::schedule_id.eq(schedule.as_uuid()));
     }
     if let Some(state) = filter.state {
-        // What the state implies leads the planner to the index that holds such runs and few others, also in a plan for
-        // any state of them.
+        // What the state implies leads the planner to the index of such runs, also in a generic plan.
         query = match state {
             RunState::Queued | RunState::Waiting => {
-                query.filter(sql::<Bool>("runs.state IN ('queued', 'waiting')"))
+                query.filter(sql::<Bool>(&format!("runs.state IN {}", *CLAIMABLE)))
             }
             RunState::Running => query.filter(runs::owner.is_not_null()),
             RunState::Succeeded => query.filter(runs::ended_at.is_not_null()),
@@ -226,7 +175,7 @@ fn filtered(filter: &RunFilter, limit: i64) -> Filtered<'static> {
 }
 
 impl RunFilter {
-    /// Whether most runs of the projects that the user sees are on some page: nothing else leads to an index of few.
+    /// Whether no filter but the visibility leads to an index of few runs.
     fn is_all_but_visibility_open(&self) -> bool {
         self.project.is_none()
             && self.pipeline.is_none()
@@ -235,9 +184,8 @@ impl RunFilter {
     }
 }
 
-/// The newest runs of every project that the user sees, as many of each as the page is long. The planner expects the runs
-/// of a user all over the table and would read it from its end; those of a project that nobody uses any more are all at
-/// its beginning.
+/// The newest runs of every project that the user sees, as many of each as the page is long. The planner expects a user's
+/// runs all over the table and would read it from its end; but the runs of an unused project are all at its beginning.
 fn newest_of_each_project(
     user: UserId,
     filter: &RunFilter,
@@ -267,7 +215,7 @@ fn newest_of_each_project(
     Box::new(newest)
 }
 
-/// The runs of this owner on which somebody acted: `available_at` is null while a run is driven, unless somebody did.
+/// The signalled runs of this owner: `available_at` is null while a run is driven, until a wake-up sets it.
 pub(crate) async fn list_signalled(
     mut conn: &AsyncPgConnection,
     owner: InstanceId,
@@ -276,14 +224,14 @@ pub(crate) async fn list_signalled(
     let ids: Vec<Uuid> = driven.iter().map(|run| run.as_uuid()).collect();
     let rows: Vec<(Uuid, bool)> = runs::table
         .filter(runs::id.eq_any(ids))
-        // In a form that no index serves: that by owner has an entry for each run that it ever drove.
+        // In a form that no index serves: the index by owner has an entry for each run that the owner ever drove.
         .filter(runs::owner.is_not_distinct_from(owner.as_uuid()))
         .filter(runs::cancel_requested_at.is_not_null().or(runs::available_at.is_not_null()))
         .order(runs::id)
         .select((runs::id, runs::cancel_requested_at.is_not_null()))
         .load(&mut conn)
         .await
-        .map_err(|error| DatabaseError::query("looking for runs that somebody acted on", error))?;
+        .map_err(|error| DatabaseError::query("listing signalled runs", error))?;
     let signalled =
         |(run, cancel_requested): (Uuid, bool)| SignalledRun { run: run.into(), cancel_requested };
     Ok(rows.into_iter().map(signalled).collect())

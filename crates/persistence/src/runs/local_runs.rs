@@ -1,10 +1,10 @@
-//! Runs that the local command line made: found again by what they execute.
+//! Runs of the local command line, found again by what they execute.
 
 use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::{Bool, Jsonb};
 use diesel_async::RunQueryDsl;
-use gathering_domain::{Digest, ProjectId, RunId};
+use gathering_domain::{Digest, ProjectId, RunId, RunKind};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -26,7 +26,7 @@ pub async fn find_latest_local_run(
     let mut query = runs::table
         .filter(runs::project_id.eq(project.as_uuid()))
         .filter(runs::graph_digest.eq(graph.as_bytes().as_slice().to_vec()))
-        .filter(runs::kind.eq("local"))
+        .filter(runs::kind.eq(RunKind::Local.as_str()))
         .order(runs::id.desc())
         .select(runs::id)
         .into_boxed();
@@ -38,6 +38,6 @@ pub async fn find_latest_local_run(
         .first(&mut &*conn)
         .await
         .optional()
-        .map_err(|error| DatabaseError::query("looking for a local run", error))?;
+        .map_err(|error| DatabaseError::query("looking up a local run", error))?;
     Ok(id.map(Into::into))
 }

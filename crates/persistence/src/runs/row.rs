@@ -1,9 +1,9 @@
-//! A run as its row tells it.
+//! A run as its row has it.
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use gathering_dag_engine::RunError;
-use gathering_domain::{Digest, PipelineId, ProjectId, RunId, RunState, ScheduleId, TaskId, WaitingFor};
+use gathering_domain::{Digest, PipelineId, ProjectId, RunId, RunKind, RunState, ScheduleId, WaitingFor};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -11,46 +11,44 @@ use crate::db::error::DatabaseError;
 use crate::db::schema::runs;
 use crate::db::stored_json::StoredJson;
 
-/// A run as it stands.
+/// A run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunRow {
-    /// Which.
+    /// Its id.
     pub id: RunId,
-    /// Whose.
+    /// Its project.
     pub project: ProjectId,
     /// Its definition.
     pub graph: Digest,
-    /// A word for where it comes from.
-    pub kind: String,
+    /// What it is one execution of.
+    pub kind: RunKind,
     /// What made it.
     pub trigger: Value,
     /// The pipeline and its version.
     pub pipeline: Option<(PipelineId, i32)>,
-    /// The task that it works on.
-    pub task: Option<TaskId>,
     /// The schedule that it belongs to.
     pub schedule: Option<ScheduleId>,
     /// The run that started it.
     pub parent: Option<RunId>,
     /// The run whose successes it reuses.
     pub rerun_of: Option<RunId>,
-    /// Where it stands.
+    /// Its state.
     pub state: RunState,
-    /// What it waits for, while it waits.
+    /// Its wait reason, while it waits.
     pub waiting_for: Option<WaitingFor>,
-    /// What it was started with.
+    /// Its input.
     pub input: Value,
-    /// What it handed on.
+    /// Its output, once it has succeeded.
     pub output: Option<Value>,
     /// Why it did not succeed.
     pub error: Option<RunError>,
     /// 1 to 10; the higher the sooner.
     pub priority: i32,
-    /// How often its owner died.
+    /// How often it was recovered from a dead owner.
     pub recoveries: i32,
     /// When it must have ended, in UTC.
     pub deadline_at: Option<DateTime<Utc>>,
-    /// When somebody asked for its end, in UTC.
+    /// When its cancellation was requested, in UTC.
     pub cancel_requested_at: Option<DateTime<Utc>>,
     /// When it was accepted, in UTC.
     pub created_at: DateTime<Utc>,
@@ -71,7 +69,6 @@ pub(crate) struct Row {
     trigger: Value,
     pipeline_id: Option<Uuid>,
     pipeline_version: Option<i32>,
-    task_id: Option<Uuid>,
     schedule_id: Option<Uuid>,
     parent_run_id: Option<Uuid>,
     rerun_of: Option<Uuid>,
@@ -100,10 +97,12 @@ impl TryFrom<Row> for RunRow {
             project: row.project_id.into(),
             graph: Digest::try_from(row.graph_digest.as_slice())
                 .map_err(|error| DatabaseError::corrupt("the graph of a run", error))?,
-            kind: row.kind,
+            kind: row
+                .kind
+                .parse()
+                .map_err(|error: String| DatabaseError::corrupt("the kind of a run", error))?,
             trigger: row.trigger,
             pipeline: row.pipeline_id.map(PipelineId::from).zip(row.pipeline_version),
-            task: row.task_id.map(Into::into),
             schedule: row.schedule_id.map(Into::into),
             parent: row.parent_run_id.map(Into::into),
             rerun_of: row.rerun_of.map(Into::into),

@@ -1,4 +1,4 @@
-//! The engine's port on PostgreSQL: each method takes a connection and calls the function of its noun.
+//! The engine's port on PostgreSQL: each method takes a connection, calls the function of its noun and sends the wake-ups.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,12 +12,17 @@ use serde_json::Value;
 
 use crate::cluster::overdue::end_overdue_instances;
 use crate::cluster::wake::{Wake, WakeBus};
+use crate::db::error::DatabaseError;
 use crate::db::pool::Pool;
 use crate::db::query_backoff::QueryBackoff;
 use crate::runs::accept::{Acceptance, RunOrigin};
+use crate::runs::dead_instances::search_dead;
 use crate::runs::list::Runs;
-use crate::runs::recover::{look_for_dead, release_undriven};
-use crate::runs::{claim, commit, graphs, journal, list};
+use crate::runs::next_available::next_available_in;
+use crate::runs::scan_window::ScanWindow;
+use crate::runs::transitions::claim;
+use crate::runs::transitions::recover::release_undriven;
+use crate::runs::{commit, graphs, journal, list};
 
 /// [`RunStore`] on PostgreSQL. Cloning is cheap and shares the pool.
 #[derive(Debug, Clone)]
@@ -28,22 +33,22 @@ pub struct PgRunStore {
     stuck_limit: Duration,
 }
 
-/// What is asked again and again, and how far back or how often.
+/// When each repeated query is due, and how far back it reads.
 #[derive(Debug)]
 struct PollSchedules {
-    queue: claim::ScanWindow,
-    deadlines: claim::ScanWindow,
-    /// Whether any instance drives: if it is not asked, one may.
+    queue: ScanWindow,
+    deadlines: ScanWindow,
+    /// Whether any instance drives. Between two queries the answer is yes.
     anyone_driving: QueryBackoff,
-    /// Who drives a run past its deadline: it is rare, and costs a look at each run that is driven.
+    /// Which instances drive a run past its deadline. That is rare, and the query reads every run that is driven.
     overdue: QueryBackoff,
 }
 
 impl Default for PollSchedules {
     fn default() -> Self {
         Self {
-            queue: claim::ScanWindow::default(),
-            deadlines: claim::ScanWindow::default(),
+            queue: ScanWindow::default(),
+            deadlines: ScanWindow::default(),
             anyone_driving: QueryBackoff::new(Duration::ZERO),
             overdue: QueryBackoff::new(Duration::from_secs(10)),
         }
@@ -51,7 +56,7 @@ impl Default for PollSchedules {
 }
 
 impl PollSchedules {
-    /// Something was put back, so everything may have to be seen.
+    /// Runs were put back into the queue, perhaps before the scan windows.
     fn reset(&self) {
         self.queue.reset();
         self.deadlines.reset();
@@ -59,16 +64,17 @@ impl PollSchedules {
 }
 
 impl PgRunStore {
-    /// Keeps runs where `pool` leads, and wakes through `wakes` whoever may claim.
+    /// Keeps runs in the database of `pool`, and wakes those that claim and drive through `wakes`.
     pub fn new(pool: Pool, wakes: WakeBus) -> Self {
         Self { pool, wakes, polls: Arc::default(), stuck_limit: Self::STUCK_LIMIT }
     }
 
-    /// After how long without a heartbeat an instance that owns runs counts as stuck, unless told otherwise.
+    /// After how long without a heartbeat an instance that owns runs counts as stuck, by default.
     pub const STUCK_LIMIT: Duration = Duration::from_secs(60);
 
-    /// Takes an instance that owns runs for stuck after `limit` without a heartbeat, or past the deadline of one: more than
-    /// [`Liveness::HEARTBEAT_LIMIT`](crate::Liveness::HEARTBEAT_LIMIT), or one that is well loses its session.
+    /// An instance that owns runs counts as stuck `limit` after its last heartbeat, or `limit` after the deadline of one of
+    /// its runs. It must be more than [`Liveness::HEARTBEAT_LIMIT`](crate::Liveness::HEARTBEAT_LIMIT), or healthy instances
+    /// lose their sessions.
     #[must_use]
     pub fn with_stuck_limit(self, limit: Duration) -> Self {
         Self { stuck_limit: limit, ..self }
@@ -108,7 +114,9 @@ impl RunStore for PgRunStore {
     async fn claim_ending(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
         let mut own = self.pool.get_for_claims().await?;
         let (conn, wire) = own.parts();
-        Ok(wire.carry(claim::claim_ending(conn, owner, &self.polls.deadlines, limit)).await?)
+        let claimed = wire.carry(claim::claim_ending(conn, owner, &self.polls.deadlines, limit)).await?;
+        self.wakes.appended(claimed.iter().map(|claimed| claimed.claim.run));
+        Ok(claimed)
     }
 
     async fn claim_run(&self, owner: InstanceId, run: RunId) -> Result<Option<ClaimedRun>, StoreError> {
@@ -117,7 +125,7 @@ impl RunStore for PgRunStore {
         let claimed = wire.carry(claim::claim_one(conn, owner, run)).await?;
         if claimed.is_some() {
             self.wakes.appended(std::iter::once(run));
-            // Out of its turn, so nobody else knows that there is now somebody who may die with it.
+            // It was out of turn, so the other instances do not know yet that an owner may die.
             self.wakes.wake(Wake::Runs);
         }
         Ok(claimed)
@@ -140,23 +148,14 @@ impl RunStore for PgRunStore {
         let mut own = self.pool.get_for_commits().await?;
         let (conn, wire) = own.parts();
         let committed = wire.carry(commit::commit(conn, checkpoints)).await?;
-        self.wakes.appended(checkpoints.iter().map(|checkpoint| checkpoint.claim.run));
-        if committed.is_queue_changed {
-            self.wakes.wake(Wake::Runs);
-        }
-        if committed.is_signalled {
-            self.wakes.wake(Wake::Signals);
-        }
-        if committed.is_run_ended {
-            self.wakes.wake(Wake::Events);
-        }
+        committed.wake_ups.send(&self.wakes);
         Ok(committed.answers)
     }
 
     async fn next_available_in(&self) -> Result<Option<Duration>, StoreError> {
         let mut own = self.pool.get_for_claims().await?;
         let (conn, wire) = own.parts();
-        Ok(wire.carry(claim::next_available_in(conn, &self.polls.queue)).await?)
+        Ok(wire.carry(next_available_in(conn, &self.polls.queue)).await?)
     }
 
     async fn list_signalled(
@@ -172,7 +171,8 @@ impl RunStore for PgRunStore {
     async fn release_undriven(&self, owner: InstanceId, driven: &[RunId]) -> Result<usize, StoreError> {
         let mut own = self.pool.get_for_claims().await?;
         let (conn, wire) = own.parts();
-        let n_runs = wire.carry(release_undriven(conn, owner, driven)).await?;
+        let released = wire.carry(release_undriven(conn, owner, driven)).await;
+        let n_runs = released.map_err(|error| DatabaseError::query("releasing undriven runs", error))?;
         if n_runs > 0 {
             self.polls.reset();
             self.wakes.wake(Wake::Runs);
@@ -182,8 +182,14 @@ impl RunStore for PgRunStore {
 
     async fn recover_dead_instances(&self, max_recoveries: i32) -> Result<Recovered, StoreError> {
         let PollSchedules { anyone_driving, overdue, .. } = &*self.polls;
-        let mut found =
-            look_for_dead(&self.pool, max_recoveries, self.stuck_limit, Some(anyone_driving)).await?;
+        let limit = self.stuck_limit;
+        let searched =
+            search_dead(&self.pool, &self.wakes, max_recoveries, limit, Some(anyone_driving)).await;
+        // Also after an error: instances may have been recovered before it.
+        if searched.as_ref().map_or(true, |found| !found.of.is_empty()) {
+            self.polls.reset();
+        }
+        let mut found = searched?;
         if found.is_anyone_driving && overdue.is_due() {
             let began = Instant::now();
             found.stuck.extend(end_overdue_instances(&self.pool, self.stuck_limit).await?);
@@ -200,11 +206,6 @@ impl RunStore for PgRunStore {
                 "instance {} is dead: {} of its runs are queued again, {} failed",
                 recovery.instance, recovery.requeued.len(), recovery.failed.len(),
             );
-        }
-        if !found.of.is_empty() {
-            self.polls.reset();
-            // Its runs are queued again, and nobody else knows when those that only wait come due.
-            self.wakes.wake(Wake::Runs);
         }
         let n_runs = found.of.iter().map(|recovery| recovery.requeued.len() + recovery.failed.len()).sum();
         Ok(Recovered { n_runs, is_anyone_driving: found.is_anyone_driving })

@@ -10,7 +10,7 @@ use gathering_dag_engine::{
     Checkpoint, ChildKind, ChildRuns, ChildSummary, Claim, MAX_DEPTH, NewChild, Parent, Release, RunEnd,
     RunError, RunStore, StartChildrenError, StoreError,
 };
-use gathering_domain::{Digest, InstanceId, RunEvent, RunId, RunState};
+use gathering_domain::{Digest, InstanceId, RunEvent, RunId, RunKind, RunState};
 use gathering_persistence::{CancelRequest, RunRow, Runs, WakeBus};
 use serde_json::{Value, json};
 
@@ -97,15 +97,15 @@ async fn a_child_inherits_what_binds_its_parent() {
     let (first, second) = (find(&world, parent.child(0)).await, find(&world, parent.child(1)).await);
     assert_eq!(first.deadline_at.unwrap().timestamp_micros(), sooner.timestamp_micros());
     assert_eq!(second.deadline_at, claimed.deadline_at, "the parent's is earlier");
-    assert_eq!((first.project, first.priority, first.kind.as_str()), (world.project, 9, "item"));
+    assert_eq!((first.project, first.priority, first.kind), (world.project, 9, RunKind::Item));
     assert_eq!((first.parent, first.input), (Some(parent.run), json!({ "n": 0 })));
-    assert_eq!(first.trigger, json!({ "type": "run", "depth": 1, "run_id": parent.run, "node_id": "call" }));
+    assert_eq!(first.trigger, json!({ "type": "run", "run_id": parent.run, "node_id": "call" }));
     let claimed = world.store.claim_run(owner, first.id).await.unwrap().unwrap();
     assert!(claimed.is_item);
-    let alone = Parent { node: "let_go".parse().unwrap(), ..parent };
+    let alone = Parent { node: "detached".parse().unwrap(), ..parent };
     world.store.start(&alone, ChildKind::Detached, children(new.graph, 0..1)).await.unwrap();
-    let let_go = find(&world, alone.child(0)).await;
-    assert_eq!((let_go.parent, let_go.kind.as_str()), (None, "pipeline"));
+    let detached = find(&world, alone.child(0)).await;
+    assert_eq!((detached.parent, detached.kind), (None, RunKind::Pipeline));
     assert_eq!(world.store.summarize(&alone).await.unwrap(), ChildSummary::default(), "nobody waits for it");
 }
 
@@ -184,7 +184,7 @@ async fn nothing_is_started_in_the_name_of_a_run_that_ended_or_is_too_deep() {
 
 async fn claim_item_of(world: &World, owner: InstanceId, child: &Parent, depth: u32) {
     world.store.claim_run(owner, child.run).await.unwrap().unwrap();
-    let stored = format!("SELECT depth FROM child_runs WHERE run_id = '{}'", child.run);
+    let stored = format!("SELECT depth FROM runs WHERE id = '{}'", child.run);
     assert_eq!(world.count(&stored).await, i64::from(depth));
 }
 
@@ -301,4 +301,45 @@ async fn i4_the_end_of_a_child_is_told_to_a_parent_that_is_claimed_meanwhile() {
         signalled.iter().any(|signalled| signalled.run == again.claim.run),
         "nobody is told: {signalled:?}"
     );
+}
+
+/// The limit stands in a column of the run: no JSON that the API shows or takes can carry it away.
+#[tokio::test]
+async fn detached_runs_count_towards_the_depth_like_all_others() {
+    let world = World::new().await;
+    let owner = world.begin_instance().await;
+    let (parent, _, graph) = driven(&world, owner).await;
+    let mut above = parent;
+    for _ in 0..MAX_DEPTH {
+        world.store.start(&above, ChildKind::Detached, children(graph, 0..1)).await.unwrap();
+        above = Parent { run: above.child(0), ..above };
+        world.store.claim_run(owner, above.run).await.unwrap().unwrap();
+    }
+    world.db.execute("UPDATE runs SET trigger = '{}'").await;
+    let refused = world.store.start(&above, ChildKind::Detached, children(graph, 0..1)).await;
+    assert!(matches!(refused, Err(StartChildrenError::TooDeep)), "{refused:?}");
+    assert_eq!(world.count("SELECT max(depth) FROM runs").await, i64::from(MAX_DEPTH));
+}
+
+/// One statement cannot change a row twice: the end of the parent must not meet the release of its child.
+#[tokio::test]
+async fn i4_a_child_that_is_released_in_the_batch_that_ends_its_parent_is_told() {
+    let world = World::new().await;
+    let owner = world.begin_instance().await;
+    let park = Release::Park { waiting_for: gathering_domain::WaitingFor::Approval, until: None };
+    for release in [park, Release::Requeue] {
+        let (parent, claim, graph) = driven(&world, owner).await;
+        world.store.start(&parent, ChildKind::Item, children(graph, 0..1)).await.unwrap();
+        let child = claim_item(&world, owner, &parent, 0).await;
+        let failed = RunEnd { event: RunEvent::Failed, output: None, error: None, abandons_children: true };
+        let batch = [
+            Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(failed)) },
+            Checkpoint { claim: child, first_seq: 1, records: vec![], release: Some(release) },
+        ];
+        assert!(world.store.commit(&batch).await.unwrap().iter().all(Result::is_ok));
+        let told = find(&world, child.run).await.cancel_requested_at;
+        assert!(told.is_some(), "the child goes on without its parent");
+        let ending = world.store.claim_ending(owner, 10).await.unwrap();
+        assert_eq!(ending.iter().map(|run| run.claim.run).collect::<Vec<_>>(), [child.run]);
+    }
 }

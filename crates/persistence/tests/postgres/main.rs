@@ -19,3 +19,5 @@ mod recovery;
 mod reruns;
 mod runs;
 mod sessions;
+mod transitions;
+mod wake_ups;

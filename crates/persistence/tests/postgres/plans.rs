@@ -146,7 +146,10 @@ async fn a_look_for_dead_instances_reads_no_run_that_nobody_owns() {
     world.db.execute("TRUNCATE runs CASCADE").await;
     fill("succeeded", "NULL", "now()").await;
     let is_anyone_driving = async |pool: Pool| {
-        recover_dead_instances(&pool, 20, PgRunStore::STUCK_LIMIT).await.unwrap().is_anyone_driving
+        recover_dead_instances(&pool, &WakeBus::new(), 20, PgRunStore::STUCK_LIMIT)
+            .await
+            .unwrap()
+            .is_anyone_driving
     };
     for statistics in ["SELECT 1", "ANALYZE"] {
         world.db.execute(statistics).await;

@@ -6,7 +6,7 @@ use crate::common::{World, wait_until};
 use crate::runs::{claim_one, runs};
 use diesel_async::SimpleAsyncConnection;
 use gathering_domain::RunState;
-use gathering_persistence::{PgRunStore, Recoveries, end_overdue_instances, recover_dead_instances};
+use gathering_persistence::{PgRunStore, Recoveries, WakeBus, end_overdue_instances, recover_dead_instances};
 
 const STUCK: Duration = PgRunStore::STUCK_LIMIT;
 
@@ -18,7 +18,7 @@ async fn i4_a_run_that_kills_its_owners_fails_as_poisonous_and_says_so() {
         let owner = world.begin_instance().await;
         claim_one(&world, owner).await;
         world.cut_liveness(owner).await;
-        recover_dead_instances(&world.pool, 1, STUCK).await.unwrap();
+        recover_dead_instances(&world.pool, &WakeBus::new(), 1, STUCK).await.unwrap();
     }
     let row = runs(&world).find(run).await.unwrap().unwrap();
     assert_eq!((row.state, row.recoveries), (RunState::Failed, 2));
@@ -34,9 +34,10 @@ async fn two_instances_recover_a_dead_one_once() {
     claim_one(&world, dead).await;
     world.cut_liveness(dead).await;
     let other = world.db.pool().await;
+    let wakes = WakeBus::new();
     let (one, two) = tokio::join!(
-        recover_dead_instances(&world.pool, 20, STUCK),
-        recover_dead_instances(&other, 20, STUCK)
+        recover_dead_instances(&world.pool, &wakes, 20, STUCK),
+        recover_dead_instances(&other, &wakes, 20, STUCK)
     );
     assert_eq!(one.unwrap().of.len() + two.unwrap().of.len(), 1);
     assert_eq!(runs(&world).find(run).await.unwrap().unwrap().recoveries, 1);
@@ -51,16 +52,16 @@ async fn an_instance_that_owns_runs_while_its_heart_stands_still_loses_its_sessi
     claim_one(&world, stuck).await;
     let sql = format!("UPDATE instances SET heartbeat_at = now() - interval '1 hour' WHERE id <> '{well}'");
     world.db.execute(&sql).await;
-    let found = recover_dead_instances(&world.pool, 20, STUCK).await.unwrap();
+    let found = recover_dead_instances(&world.pool, &WakeBus::new(), 20, STUCK).await.unwrap();
     assert_eq!((found.stuck, found.of, found.is_anyone_driving), (vec![stuck], vec![], true));
     let instances = world.instances.lock().await;
     tokio::time::timeout(Duration::from_secs(20), instances[&stuck].lost().cancelled()).await.unwrap();
     wait_until("its run is queued again", async || {
-        recover_dead_instances(&world.pool, 20, STUCK).await.unwrap();
+        recover_dead_instances(&world.pool, &WakeBus::new(), 20, STUCK).await.unwrap();
         runs(&world).find(run).await.unwrap().unwrap().state == RunState::Queued
     })
     .await;
-    let found = recover_dead_instances(&world.pool, 20, STUCK).await.unwrap();
+    let found = recover_dead_instances(&world.pool, &WakeBus::new(), 20, STUCK).await.unwrap();
     assert_eq!(found, Recoveries::default(), "who owns nothing may be silent for long");
     assert!(!instances[&idle].lost().is_cancelled() && !instances[&well].lost().is_cancelled());
 }
@@ -86,7 +87,7 @@ async fn an_instance_that_drives_a_run_long_past_its_deadline_loses_its_session_
     world.db.execute("UPDATE run_journal SET at = now() - interval '1 hour'").await;
     assert!(is_stuck().await);
     wait_until("the run is queued again", async || {
-        recover_dead_instances(&world.pool, 20, STUCK).await.unwrap();
+        recover_dead_instances(&world.pool, &WakeBus::new(), 20, STUCK).await.unwrap();
         runs(&world).find(run).await.unwrap().unwrap().state == RunState::Queued
     })
     .await;
@@ -106,8 +107,8 @@ async fn who_recovers_an_instance_whose_heart_stood_still_is_not_taken_for_it() 
         .batch_execute("BEGIN; SELECT pg_try_advisory_xact_lock(lock_key) FROM instances")
         .await
         .unwrap();
-    let found = recover_dead_instances(&world.pool, 20, STUCK).await.unwrap();
+    let found = recover_dead_instances(&world.pool, &WakeBus::new(), 20, STUCK).await.unwrap();
     assert_eq!((found.stuck, found.of), (vec![], vec![]));
     recovering.batch_execute("COMMIT").await.unwrap();
-    assert_eq!(recover_dead_instances(&world.pool, 20, STUCK).await.unwrap().of.len(), 1);
+    assert_eq!(recover_dead_instances(&world.pool, &WakeBus::new(), 20, STUCK).await.unwrap().of.len(), 1);
 }

@@ -7,7 +7,8 @@ use crate::common::{World, wait_until};
 use diesel_async::SimpleAsyncConnection;
 use gathering_dag_engine::testing::{StoreFixture, store_cases};
 use gathering_dag_engine::{
-    Checkpoint, Claim, ClaimedRun, JournalEvent, Record, Release, RunEnd, RunStore, SignalledRun, StoreError,
+    Checkpoint, ChildKind, ChildRuns, Claim, ClaimedRun, JournalEvent, NewChild, Parent, Record, Release,
+    RunEnd, RunStore, SignalledRun, StoreError,
 };
 use gathering_domain::{Digest, NodeId, RunEvent, RunId, RunState, WaitingFor};
 use gathering_persistence::{
@@ -93,7 +94,8 @@ async fn i2_an_instance_that_was_taken_for_dead_claims_nothing_more() {
     let (zombie, other) = (world.begin_instance().await, world.begin_instance().await);
     world.accept().await;
     world.cut_liveness(zombie).await;
-    let recovered = recover_dead_instances(&world.pool, 20, PgRunStore::STUCK_LIMIT).await.unwrap();
+    let recovered =
+        recover_dead_instances(&world.pool, &WakeBus::new(), 20, PgRunStore::STUCK_LIMIT).await.unwrap();
     assert_eq!(recovered.of.iter().map(|recovery| recovery.instance).collect::<Vec<_>>(), [zombie]);
     assert_eq!(world.store.claim(zombie, 10).await.unwrap(), []);
     assert_eq!(world.store.claim(other, 10).await.unwrap().len(), 1);
@@ -107,7 +109,7 @@ async fn i1_a_late_append_meets_a_number_that_is_taken() {
     let late = claim_one(&world, dead).await.claim;
     commit(&world, succeeded(late, 1, json!(1))).await.unwrap();
     world.cut_liveness(dead).await;
-    recover_dead_instances(&world.pool, 20, PgRunStore::STUCK_LIMIT).await.unwrap();
+    recover_dead_instances(&world.pool, &WakeBus::new(), 20, PgRunStore::STUCK_LIMIT).await.unwrap();
     let refused = commit(&world, succeeded(late, 2, json!(2))).await;
     assert!(matches!(refused, Err(StoreError::ClaimLost { .. })), "{refused:?}");
     let mine = claim_one(&world, heir).await;
@@ -286,9 +288,10 @@ async fn the_end_of_a_child_wakes_its_parent_even_in_the_same_batch() {
     for same_batch in [false, true] {
         let parent = world.accept().await;
         let parent_claim = claim_one(&world, owner).await.claim;
-        let child = world.new_run().await;
-        let origin = RunOrigin { parent: Some((parent, "a".parse().unwrap())), ..RunOrigin::default() };
-        runs(&world).accept(&child, &origin).await.unwrap();
+        let place = Parent { run: parent, node: "a".parse().unwrap(), round: 0 };
+        let graph = world.new_run().await.graph;
+        let child = NewChild { item: 0, graph, input: json!({}), pipeline: None, deadline_at: None };
+        world.store.start(&place, ChildKind::Awaited, vec![child]).await.unwrap();
         let child_claim = claim_one(&world, owner).await.claim;
         let both = [park(parent_claim, WaitingFor::Child), end(child_claim)];
         if same_batch {

@@ -212,7 +212,6 @@ fn entry_json(run: RunId, entry: &JournalEntry) -> Value {
         "run_id": run,
         "seq": entry.seq,
         "node_id": entry.record.node,
-        "iteration": entry.record.iteration,
         "attempt": entry.record.attempt,
         "kind": entry.record.event.kind(),
         "payload": entry.record.event.payload(),

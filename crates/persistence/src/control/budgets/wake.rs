@@ -1,18 +1,24 @@
 //! Who waits for a budget, and is woken when that may pay.
 
+use std::sync::LazyLock;
+
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Nullable, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
+use crate::runs::states::{ACTIVE, WAKEABLE};
+
 /// `$1` are budgets: of those who wait for them, or for the project's budget of the same resource, at most `$4`, the first
 /// come first, are woken that need at most `$2`; only those of the tree that began with `$3`, if it is not null. What a
 /// run that has ended waited for is forgotten. A queued run looks when it is claimed.
-const WAKE: &str = "
+static WAKE: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "
     WITH waited AS MATERIALIZED (
         SELECT waited.id FROM budgets AS given JOIN budgets AS waited
             ON waited.project_id = given.project_id AND waited.resource = given.resource
-            AND waited.run_id IS NULL AND waited.circle_id IS NULL
+            AND waited.run_id IS NULL
         WHERE given.id = ANY ($1)
     ), forgotten AS (
         DELETE FROM budget_reservations AS r USING runs
@@ -29,10 +35,14 @@ const WAKE: &str = "
         ORDER BY runs.id FOR NO KEY UPDATE
     ), woken AS (
         UPDATE runs SET available_at = clock_timestamp() FROM waiting
-        WHERE runs.id = waiting.id AND waiting.state IN ('running', 'waiting')
+        WHERE runs.id = waiting.id AND waiting.state IN {wakeable}
             AND (waiting.available_at IS NULL OR waiting.available_at > now())
     )
-    SELECT count(*) AS n_woken FROM waiting WHERE state IN ('queued', 'running', 'waiting')";
+    SELECT count(*) AS n_woken FROM waiting WHERE state IN {active}",
+        wakeable = *WAKEABLE,
+        active = *ACTIVE,
+    )
+});
 
 #[derive(QueryableByName)]
 struct Woken {
@@ -48,7 +58,7 @@ pub(super) async fn wake(
     within: i64,
     limit: i64,
 ) -> QueryResult<i64> {
-    let woken: Woken = diesel::sql_query(WAKE)
+    let woken: Woken = diesel::sql_query(WAKE.as_str())
         .bind::<Array<SqlUuid>, _>(ids)
         .bind::<BigInt, _>(within)
         .bind::<Nullable<SqlUuid>, _>(root)

@@ -18,8 +18,8 @@ use crate::http::api::graph_summary::GraphSummary;
 #[schema(as = Run)]
 pub(crate) struct RunView {
     pub(crate) id: Uuid,
-    /// A word for where it comes from, such as `pipeline`.
-    kind: String,
+    /// `pipeline`, `item` (of a `map`) or `local`.
+    kind: &'static str,
     /// `queued`, `running`, `waiting`, `succeeded`, `failed`, `cancelled` or `timed_out`.
     pub(crate) state: &'static str,
     /// `timer`, `approval`, `child` or `budget_exceeded`, while it waits.
@@ -103,7 +103,7 @@ impl RunView {
     pub(crate) fn of(run: RunRow) -> Self {
         Self {
             id: run.id.as_uuid(),
-            kind: run.kind,
+            kind: run.kind.as_str(),
             state: run.state.as_str(),
             waiting_for: run.waiting_for.map(|waiting_for| waiting_for.as_str()),
             trigger: run.trigger,
@@ -212,8 +212,6 @@ pub(crate) struct JournalEntryView {
     kind: &'static str,
     /// The node; absent for what happened to the run as a whole.
     node_id: Option<String>,
-    /// Which item of a `map`; 0 outside of one.
-    iteration: i32,
     /// Which attempt, from 1; 0 where there is none.
     attempt: i32,
     /// What belongs to its kind.
@@ -232,7 +230,6 @@ impl JournalEntryView {
             seq: entry.seq,
             kind: entry.record.event.kind(),
             node_id: entry.record.node.map(String::from),
-            iteration: entry.record.iteration,
             attempt: entry.record.attempt,
             payload: entry.record.event.payload(),
             instance_id: entry.owner.map(|owner| owner.as_uuid()),

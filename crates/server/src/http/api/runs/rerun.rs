@@ -90,7 +90,6 @@ async fn plan(state: &AppState, old: RunRow, trigger: Value, wanted: Rerun) -> R
         kind: old.kind,
         trigger,
         pipeline: old.pipeline,
-        task: old.task,
         rerun_of: Some(old.id),
         ..RunOrigin::default()
     };

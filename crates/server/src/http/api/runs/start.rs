@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Utc};
 use gathering_auth::Action;
 use gathering_dag_engine::{Fields, NewRun, Shape, check_value};
-use gathering_domain::RunId;
+use gathering_domain::{RunId, RunKind};
 use gathering_persistence::{PipelineSeen, RunOrigin};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -112,7 +112,7 @@ async fn plan(
         timeout: state.graph_summary(graph).await?.timeout,
     };
     let origin = RunOrigin {
-        kind: "pipeline".to_owned(),
+        kind: RunKind::Pipeline,
         trigger,
         pipeline: Some((pipeline.id, version)),
         ..RunOrigin::default()

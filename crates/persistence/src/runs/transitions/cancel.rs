@@ -1,0 +1,93 @@
+//! Requests to cancel: a run that was never claimed ends at once, any other run is signalled.
+
+use std::sync::LazyLock;
+
+use diesel::prelude::*;
+use diesel::sql_types::{Bool, Integer, Text, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use gathering_domain::RunId;
+use uuid::Uuid;
+
+use crate::runs::states::{ACTIVE, TERMINAL};
+use crate::runs::transitions::end::announce_and_wake_parents;
+use crate::runs::transitions::wake_ups::WakeUps;
+
+/// Cancels the run `$1`.
+static CANCEL_RUN: LazyLock<String> = LazyLock::new(|| cancel_sql("id = $1", "parent_run_id"));
+
+/// Cancels the children of the run `$1` that its node `$2` started in round `$3`. The parent is not woken: it asks for
+/// this itself.
+static CANCEL_CHILDREN: LazyLock<String> = LazyLock::new(|| {
+    let which = format!(
+        "id = ANY (ARRAY(
+            SELECT child.id FROM runs AS child JOIN child_runs AS place ON place.run_id = child.id
+            WHERE child.parent_run_id = $1 AND place.node_id = $2 AND place.round = $3 AND child.state IN {active}
+            ORDER BY child.id))",
+        active = *ACTIVE,
+    );
+    cancel_sql(&which, "NULL::uuid")
+});
+
+/// A run that was never claimed has no children, so none are told of its end.
+fn cancel_sql(which: &str, parent: &str) -> String {
+    format!(
+        "WITH cancelled AS (
+            UPDATE runs SET
+                cancel_requested_at = coalesce(cancel_requested_at, now()),
+                state = CASE WHEN epoch = 0 THEN 'cancelled' ELSE state END,
+                ended_at = CASE WHEN epoch = 0 THEN now() END,
+                available_at = CASE WHEN epoch > 0 THEN clock_timestamp() END
+            WHERE state IN {active} AND {which}
+            RETURNING id, project_id, {parent} AS parent_run_id, state
+        ), {ends}
+        SELECT id, state IN {terminal} AS is_ended, parent_run_id IS NOT NULL AS has_parent FROM cancelled",
+        active = *ACTIVE,
+        terminal = *TERMINAL,
+        ends = announce_and_wake_parents("cancelled"),
+    )
+}
+
+#[derive(QueryableByName)]
+struct Cancelled {
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+    #[diesel(sql_type = Bool)]
+    is_ended: bool,
+    #[diesel(sql_type = Bool)]
+    has_parent: bool,
+}
+
+/// Cancels a run that has not ended. `None` if there is no such run.
+pub(crate) async fn cancel_run(mut conn: &AsyncPgConnection, run: RunId) -> QueryResult<Option<WakeUps>> {
+    let cancelled: Vec<Cancelled> =
+        diesel::sql_query(CANCEL_RUN.as_str()).bind::<SqlUuid, _>(run.as_uuid()).load(&mut conn).await?;
+    Ok((!cancelled.is_empty()).then(|| wake_ups(cancelled)))
+}
+
+/// Cancels the children of one round of a node that have not ended.
+pub(crate) async fn cancel_children(
+    mut conn: &AsyncPgConnection,
+    parent: RunId,
+    node: &str,
+    round: i32,
+) -> QueryResult<WakeUps> {
+    let cancelled = diesel::sql_query(CANCEL_CHILDREN.as_str())
+        .bind::<SqlUuid, _>(parent.as_uuid())
+        .bind::<Text, _>(node)
+        .bind::<Integer, _>(round)
+        .load(&mut conn)
+        .await?;
+    Ok(wake_ups(cancelled))
+}
+
+fn wake_ups(cancelled: Vec<Cancelled>) -> WakeUps {
+    let mut wake_ups = WakeUps::default();
+    for Cancelled { id, is_ended, has_parent } in cancelled {
+        if is_ended {
+            wake_ups.add_end(id.into(), has_parent);
+        } else {
+            wake_ups.add_signal();
+        }
+    }
+    wake_ups
+}

@@ -1,0 +1,44 @@
+//! What every end of a run brings about in the database: its event, a wake-up of its parent, and the cancel requests of
+//! its children.
+//!
+//! The functions give parts of a `WITH`. `source` is an earlier part of the same `WITH`, with the columns `id`,
+//! `project_id`, `parent_run_id` and `state` of the runs that the statement has changed; those of them whose state is
+//! terminal have ended. A statement must not change a row twice, so nothing here touches a run of `source`.
+
+use crate::runs::states::{ACTIVE, TERMINAL, WAKEABLE};
+
+/// Writes the events of the ends, and makes the parents available.
+pub(crate) fn announce_and_wake_parents(source: &str) -> String {
+    format!(
+        "parent AS MATERIALIZED (
+            SELECT id, available_at FROM runs
+            WHERE id = ANY (ARRAY(SELECT parent_run_id FROM {source}
+                                  WHERE parent_run_id IS NOT NULL AND state IN {terminal}))
+                AND state IN {wakeable} AND id NOT IN (SELECT id FROM {source})
+            ORDER BY id FOR NO KEY UPDATE
+        ), woken AS (
+            UPDATE runs SET available_at = clock_timestamp() FROM parent
+            -- One wake-up is enough until the next claim: of many children only the first writes here. Only the locked
+            -- row tells whether a claim came since this statement began.
+            WHERE runs.id = parent.id AND (parent.available_at IS NULL OR parent.available_at > now())
+        ), announced AS (
+            INSERT INTO events (project_id, type, subject)
+            SELECT project_id, 'run.' || state, id FROM {source} WHERE state IN {terminal}
+        )",
+        terminal = *TERMINAL,
+        wakeable = *WAKEABLE,
+    )
+}
+
+/// Requests the cancellation of the children. Each tells its own children when it ends.
+pub(crate) fn cancel_children(source: &str) -> String {
+    format!(
+        "abandoned AS (
+            UPDATE runs SET cancel_requested_at = coalesce(cancel_requested_at, now()), available_at = clock_timestamp()
+            WHERE parent_run_id IN (SELECT id FROM {source} WHERE state IN {terminal})
+                AND state IN {active} AND id NOT IN (SELECT id FROM {source})
+        )",
+        terminal = *TERMINAL,
+        active = *ACTIVE,
+    )
+}

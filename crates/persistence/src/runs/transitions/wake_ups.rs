@@ -1,0 +1,53 @@
+//! The wake-ups that a change of runs owes once it is committed.
+
+use gathering_domain::RunId;
+
+use crate::cluster::wake::{Wake, WakeBus};
+
+/// Wake-ups that are owed. They are sent after the commit: a reader that is woken before it sees nothing new.
+#[derive(Debug, Default)]
+#[must_use = "send them after the commit"]
+pub(crate) struct WakeUps {
+    runs: bool,
+    signals: bool,
+    events: bool,
+    /// The runs whose followers in this process are told.
+    followed: Vec<RunId>,
+}
+
+impl WakeUps {
+    /// What the end of `run` owes: to the readers of events, to those that follow the run, and to its relatives.
+    /// `has_relatives` says whether it has a parent that is woken, or may have children that are told.
+    pub(crate) fn add_end(&mut self, run: RunId, has_relatives: bool) {
+        self.events = true;
+        self.add_entries(run);
+        if has_relatives {
+            self.add_signal();
+        }
+    }
+
+    /// What a run owes that may be claimed now.
+    pub(crate) fn add_claimable(&mut self) {
+        self.runs = true;
+    }
+
+    /// What a run owes that was acted on: its driver, if one drives it, and those that claim, if none does.
+    pub(crate) fn add_signal(&mut self) {
+        self.signals = true;
+        self.runs = true;
+    }
+
+    /// What new journal entries of `run` owe.
+    pub(crate) fn add_entries(&mut self, run: RunId) {
+        self.followed.push(run);
+    }
+
+    /// Sends them.
+    pub(crate) fn send(self, wakes: &WakeBus) {
+        wakes.appended(self.followed.into_iter());
+        let owed = [(self.runs, Wake::Runs), (self.signals, Wake::Signals), (self.events, Wake::Events)];
+        for (_, what) in owed.into_iter().filter(|(is_owed, _)| *is_owed) {
+            wakes.wake(what);
+        }
+    }
+}

@@ -1,6 +1,0 @@
-DROP TABLE audit_events;
-DROP FUNCTION audit_events_refuse_change();
-DROP TABLE api_keys;
-DROP TABLE revoked_tokens;
-DROP TABLE refresh_tokens;
-DROP TABLE users;

@@ -1,4 +1,0 @@
-DROP TABLE tasks;
-DROP TABLE circle_members;
-DROP TABLE circles;
-DROP TABLE agents;

@@ -1,3 +1,0 @@
-DROP TABLE pipeline_versions;
-DROP TABLE pipelines;
-DROP TABLE graphs;

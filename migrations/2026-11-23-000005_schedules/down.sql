@@ -1,2 +1,0 @@
-DROP TABLE schedule_fires;
-DROP TABLE schedules;

@@ -1,2 +1,0 @@
-ALTER TABLE tasks DROP COLUMN run_id;
-DROP TABLE runs;

@@ -1,1 +1,0 @@
-ALTER TABLE graphs DROP COLUMN first_nodes;

@@ -1,2 +1,0 @@
-DROP INDEX runs_overdue;
-DROP INDEX runs_cancelling;

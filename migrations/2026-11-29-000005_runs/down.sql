@@ -1,0 +1,3 @@
+DROP TABLE node_decisions;
+DROP TABLE child_runs;
+DROP TABLE runs;
