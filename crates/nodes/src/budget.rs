@@ -176,3 +176,76 @@ impl<'a> CallBudget<'a> {
         Call { project: self.project, run: self.run, key }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use async_trait::async_trait;
+    use gathering_dag_engine::{JournalEvent, NodeTypes, StoreError};
+    use gathering_tools::{Outbound, OutboundPolicy};
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{OneDirectory, drive, tools};
+    use crate::{ToolNode, ToolSpec};
+
+    /// A ledger that gives every call the same answer, and records what it is asked.
+    struct Ledger(Grant, Mutex<Vec<String>>);
+
+    #[async_trait]
+    impl BudgetLedger for Ledger {
+        async fn reserve(&self, call: Call<'_>, worst: &Amounts) -> Result<Grant, StoreError> {
+            self.1.lock().unwrap().push(format!("reserve {} {worst:?}", call.key));
+            Ok(self.0.clone())
+        }
+
+        async fn settle(&self, call: Call<'_>, used: &Amounts) -> Result<(), StoreError> {
+            self.1.lock().unwrap().push(format!("settle {} {used:?}", call.key));
+            Ok(())
+        }
+
+        async fn list_open(&self, _run: RunId) -> Result<Vec<String>, StoreError> {
+            Ok(Vec::new())
+        }
+    }
+
+    /// Drives a run of one call of a tool; returns its events and the requests to the ledger.
+    async fn call_a_tool(grant: Grant) -> (Vec<JournalEvent>, Vec<String>) {
+        let directory = tempfile::tempdir().unwrap();
+        let tools = tools(&Outbound::new(OutboundPolicy::public_only()).unwrap());
+        let ledger = Arc::new(Ledger(grant, Mutex::default()));
+        let files = Arc::new(OneDirectory::new(directory.path()));
+        let tool = ToolNode::new(tools.clone(), files).with_budgets(ledger.clone());
+        let types = NodeTypes::builtin().with_parts("tool", ToolSpec::new(tools), tool);
+        let config = json!({"tool": "list_files", "params": {}});
+        let events = drive(types, &json!({"nodes": [{"id": "n", "type": "tool", "config": config}]})).await;
+        let asked = ledger.1.lock().unwrap().clone();
+        (events, asked)
+    }
+
+    #[tokio::test]
+    async fn a_granted_call_is_made_and_then_settled() {
+        let (events, asked) = call_a_tool(Grant::Reserved(vec![Resource::ToolCalls])).await;
+        assert!(events.iter().any(|event| matches!(event, JournalEvent::EffectDone { .. })), "{events:?}");
+        assert_eq!(asked, ["reserve n/0/tool {ToolCalls: 1}", "settle n/0/tool {ToolCalls: 1}"]);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_no_budget_bounds_is_made_and_not_settled() {
+        let (events, asked) = call_a_tool(Grant::Unbounded).await;
+        assert!(events.iter().any(|event| matches!(event, JournalEvent::EffectDone { .. })), "{events:?}");
+        assert_eq!(asked, ["reserve n/0/tool {ToolCalls: 1}"]);
+    }
+
+    #[tokio::test]
+    async fn a_refused_call_is_not_made_and_its_node_waits_for_the_budget() {
+        let (events, asked) = call_a_tool(Grant::Refused { resets_in: None }).await;
+        let waits = |event: &JournalEvent| {
+            matches!(event, JournalEvent::Waiting { on: WaitingFor::BudgetExceeded, until: None, .. })
+        };
+        assert!(events.iter().any(waits), "{events:?}");
+        assert!(!events.iter().any(|event| matches!(event, JournalEvent::EffectStarted(_))), "{events:?}");
+        assert!(asked.iter().all(|asked| asked.starts_with("reserve n/0/tool ")), "{asked:?}");
+    }
+}

@@ -89,3 +89,31 @@ impl From<StartPipelineError> for NodeFailure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_a_kind_of_its_own_and_only_an_unavailable_store_is_retryable() {
+        let id = PipelineId::new();
+        let refusals = [
+            StartPipelineError::Missing(id),
+            StartPipelineError::Disabled(id),
+            StartPipelineError::TooDeep,
+            StartPipelineError::ParentEnded,
+            StoreError::Unavailable("no connection".into()).into(),
+            StoreError::Missing { what: "a graph".to_owned() }.into(),
+        ];
+        let failures = refusals.map(NodeFailure::from).map(|failure| (failure.kind, failure.retryable));
+        let expected = [
+            ("no_pipeline", false),
+            ("pipeline_disabled", false),
+            ("too_deep", false),
+            ("interrupted", false),
+            ("unavailable", true),
+            ("store", false),
+        ];
+        assert_eq!(failures, expected.map(|(kind, retryable)| (kind.to_owned(), retryable)));
+    }
+}

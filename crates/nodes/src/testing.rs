@@ -1,13 +1,18 @@
 //! What the tests of several node types share.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use gathering_agents::Providers;
-use gathering_dag_engine::Graph;
-use gathering_domain::ProjectId;
+use gathering_dag_engine::testing::MemoryStore;
+use gathering_dag_engine::{
+    Engine, EngineSettings, Graph, JournalEvent, NewRun, NodeTypes, RunStore as _, Signals, SystemClock,
+};
+use gathering_domain::{Digest, InstanceId, ProjectId, RunId};
 use gathering_tools::{BlockingPool, Outbound, OutboundPolicy, Toolbox, Workspace};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::{ChildPipeline, ChildPipelines, OpenFilesError, ProjectFiles, StartPipelineError, node_specs};
 
@@ -26,6 +31,25 @@ pub(crate) fn problems(node_type: &str, config: &Value) -> Vec<String> {
             .map(|problem| problem.to_string().replacen("/nodes/0/config", "", 1))
             .collect(),
     }
+}
+
+/// Drives one run of a definition until its instance releases it; returns the events of its journal.
+pub(crate) async fn drive(types: NodeTypes, definition: &Value) -> Vec<JournalEvent> {
+    let memory = MemoryStore::new(Arc::new(SystemClock));
+    let (engine, service) =
+        Engine::new(Arc::new(memory.clone()), types, Arc::new(SystemClock), EngineSettings::default());
+    let stop = CancellationToken::new();
+    let service = tokio::spawn(service.run(stop.clone()));
+    let (id, graph, project) = (RunId::new(), Digest::of_json(definition), ProjectId::new());
+    memory.ensure_graph(graph, definition).await.unwrap();
+    let input = json!({});
+    let new = NewRun { id, project, graph, input, priority: 5, available_at: None, timeout: None };
+    memory.enqueue(new).await.unwrap();
+    let claimed = memory.claim_run(InstanceId::new(), id).await.unwrap().unwrap();
+    engine.drive(claimed, Signals::default()).await;
+    stop.cancel();
+    service.await.unwrap();
+    memory.journal(id).into_iter().map(|entry| entry.record.event).collect()
 }
 
 /// One directory for all projects.

@@ -103,18 +103,13 @@ impl NodeExecutor for ToolNode {
 mod tests {
     use std::time::Duration;
 
-    use gathering_dag_engine::testing::MemoryStore;
-    use gathering_dag_engine::{
-        Engine, EngineSettings, JournalEvent, NewRun, NodeTypes, RunStore as _, Signals, SystemClock,
-    };
-    use gathering_domain::{Digest, InstanceId, ProjectId, RunId};
+    use gathering_dag_engine::{JournalEvent, NodeTypes};
     use gathering_tools::{Outbound, OutboundPolicy};
     use serde_json::json;
     use tokio::net::TcpListener;
-    use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::testing::{OneDirectory, problems, tools};
+    use crate::testing::{OneDirectory, drive, problems, tools};
 
     /// Drives a run whose only node posts to `url` in at most three attempts; returns the kinds of failure and the number
     /// of posts.
@@ -126,29 +121,15 @@ mod tests {
         let files = Arc::new(OneDirectory::new(directory.path()));
         let tool = ToolNode::new(tools.clone(), files);
         let types = NodeTypes::builtin().with_parts("tool", ToolSpec::new(tools), tool);
-        let memory = MemoryStore::new(Arc::new(SystemClock));
-        let (engine, service) =
-            Engine::new(Arc::new(memory.clone()), types, Arc::new(SystemClock), EngineSettings::default());
-        let stop = CancellationToken::new();
-        let service = tokio::spawn(service.run(stop.clone()));
         let params = json!({"method": "POST", "url": url, "timeout_seconds": 0.3});
         let definition = json!({"nodes": [{
             "id": "post", "type": "tool", "config": {"tool": "http_request", "params": params},
             "retry": {"max_attempts": 3, "initial_backoff_ms": 1},
         }]});
-        let (id, graph, project) = (RunId::new(), Digest::of_json(&definition), ProjectId::new());
-        memory.ensure_graph(graph, &definition).await.unwrap();
-        let input = json!({});
-        let new = NewRun { id, project, graph, input, priority: 5, available_at: None, timeout: None };
-        memory.enqueue(new).await.unwrap();
-        let claimed = memory.claim_run(InstanceId::new(), id).await.unwrap().unwrap();
-        engine.drive(claimed, Signals::default()).await;
-        stop.cancel();
-        service.await.unwrap();
         let mut failures = Vec::new();
         let mut n_posts = 0;
-        for entry in memory.journal(id) {
-            match entry.record.event {
+        for event in drive(types, &definition).await {
+            match event {
                 JournalEvent::EffectStarted(_) => n_posts += 1,
                 JournalEvent::Failed(failure) | JournalEvent::Retrying { failure, .. } => {
                     failures.push(failure.kind);
