@@ -26,11 +26,11 @@ pub fn workspace_root() -> Result<&'static Path> {
 pub fn binary() -> Result<PathBuf> {
     let path = match std::env::var_os(BINARY) {
         Some(path) => PathBuf::from(path),
-        None => workspace_root()?.join("target/release/gathering"),
+        None => workspace_root()?.join("target/debug/gathering"),
     };
     ensure!(
         path.is_file(),
-        "there is no program {}: run `cargo xtask test`, or build it with `cargo build --release`",
+        "there is no program {}: run `cargo xtask test`, or build it with `cargo build`",
         path.display()
     );
     Ok(path)

@@ -2,21 +2,57 @@
 //!
 //! A block of `sh` that follows the line `<!-- tested: NAME -->` is executed as it stands.
 
-use std::fs;
-use std::path::Path;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use gathering_e2e::{Database, Ended, Process, Server, workspace_root};
+use gathering_e2e::{Database, Ended, Process, Server, binary, workspace_root};
+use serde_json::{Value, json};
 
-/// Enough for a build, should the program not be up to date.
-const LIMIT: Duration = Duration::from_secs(600);
+/// Enough for a session, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(120);
 
-/// What the tests' own surroundings would change in a command: settings, and what cargo tells the package it runs, on
-/// which build scripts of dependencies depend.
-const FORGOTTEN: [&str; 6] =
-    ["GATHERING_", "DATABASE_", "OPENAI_", "CARGO_PKG_", "CARGO_MANIFEST_", "LD_LIBRARY_PATH"];
+/// Stands in for cargo: README's command runs the program under test, which is built already. Any other command fails.
+const CARGO: &str = r#"#!/bin/sh
+case "$1 $2 $3" in
+    "run --release --") shift 3; exec "$PROGRAM_UNDER_TEST" "$@" ;;
+    *) echo "README.md has another command: cargo $*" >&2; exit 97 ;;
+esac
+"#;
+
+/// A directory with a program named cargo that is [`CARGO`].
+fn stand_in_for_cargo(parent: &Path) -> Result<PathBuf> {
+    let directory = parent.join("bin");
+    fs::create_dir(&directory)?;
+    let file = directory.join("cargo");
+    fs::write(&file, CARGO)?;
+    fs::set_permissions(file, Permissions::from_mode(0o755))?;
+    Ok(directory)
+}
+
+/// What `cargo run` starts in the root of the workspace.
+fn default_program() -> Result<String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
+        .current_dir(workspace_root()?)
+        .output()?;
+    let metadata: Value = serde_json::from_slice(&output.stdout)?;
+    let defaults = metadata["workspace_default_members"].as_array().context("no default members")?;
+    let packages = metadata["packages"].as_array().context("no packages")?;
+    let targets = packages.iter().filter(|package| defaults.contains(&package["id"]));
+    let targets = targets.flat_map(|package| package["targets"].as_array().into_iter().flatten());
+    let programs = targets.filter(|target| target["kind"] == json!(["bin"]));
+    let names: Vec<&str> = programs.filter_map(|program| program["name"].as_str()).collect();
+    ensure!(names.len() == 1, "`cargo run` has a choice: {names:?}");
+    Ok(names.concat())
+}
+
+/// Settings of the tests' own environment, which README's reader does not have.
+const FORGOTTEN: [&str; 4] = ["GATHERING_", "DATABASE_", "OPENAI_", "ANTHROPIC_"];
 
 /// The blocks of this name, in their order.
 fn blocks(readme: &str, name: &str) -> Result<Vec<String>> {
@@ -49,17 +85,20 @@ async fn bash(script: &str, directory: &Path, configure: impl FnOnce(&mut Comman
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_run_of_the_readme_works() -> Result<()> {
+    assert_eq!(default_program()?, "gathering");
     let database = Database::embedded()?;
-    let root = workspace_root()?;
+    let directories = std::env::var("PATH")?;
+    let directories = format!("{}:{directories}", stand_in_for_cargo(database.directory())?.display());
+    let program = binary()?;
     for block in blocks(&readme()?, "first-run")? {
-        let ended = bash(&block, root, |command| {
+        let ended = bash(&block, workspace_root()?, |command| {
             for (name, _) in std::env::vars_os() {
                 let name = name.to_string_lossy().into_owned();
                 if FORGOTTEN.iter().any(|start| name.starts_with(start)) {
                     command.env_remove(name);
                 }
             }
-            command.env("CARGO_NET_OFFLINE", "true");
+            command.env("PATH", &directories).env("PROGRAM_UNDER_TEST", &program);
             database.configure(command);
         })
         .await?;

@@ -11,6 +11,8 @@ use gathering_e2e::{
 };
 use serde_json::{Value, json};
 
+use crate::MACHINE;
+
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// One of so many kills meets a server that is just starting.
@@ -61,6 +63,7 @@ fn report(n_kills: usize, n_runs: usize, recoveries: i64, peer: &Peer) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i1_i4_i7_a_server_killed_at_random_moments_loses_nothing_and_repeats_nothing() -> Result<()> {
+    let _machine = MACHINE.read().await;
     let n_kills = soak(12, 200);
     let mut random = Random::printed()?;
     let database = Database::empty().await?;

@@ -4,3 +4,8 @@ mod kills;
 mod several;
 mod soak;
 mod takeover;
+
+use tokio::sync::RwLock;
+
+/// The machine: to be written by a test that measures a time, and so has it alone; to be read by all others.
+static MACHINE: RwLock<()> = RwLock::const_new(());

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use tokio::task::{JoinSet, LocalSet};
 use tokio_postgres::Client as Session;
 
+use crate::MACHINE;
+
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// How the server's database sessions are told from those of others.
@@ -119,6 +121,7 @@ const MOST_BYTES_OF_A_MAP: u64 = 200 * 1024 * 1024;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_map_over_10_000_items_needs_bounded_memory_and_gives_their_outputs_in_order() -> Result<()> {
     const N_ITEMS: usize = 10_000;
+    let _machine = MACHINE.read().await;
     let database = Database::empty().await?;
     let server = Server::start(&database).await?;
     let ada = server.client().join("ada@example.org").await?;
@@ -159,6 +162,7 @@ async fn a_map_over_10_000_items_needs_bounded_memory_and_gives_their_outputs_in
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i5_runs_that_ended_in_every_way_leave_nothing_behind() -> Result<()> {
+    let _machine = MACHINE.read().await;
     let (n_warm_up, n_runs) = soak((120, 240), (600, 2000));
     let database = Database::empty().await?;
     let url = database.url()?;

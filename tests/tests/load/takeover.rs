@@ -8,6 +8,8 @@ use gathering_e2e::{
 };
 use serde_json::json;
 
+use crate::MACHINE;
+
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// Runs, each with three calls, and how often a server is killed under them.
@@ -16,6 +18,7 @@ const N_KILLS: usize = 6;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn i1_i2_i4_every_accepted_run_ends_though_servers_are_killed_all_the_time() -> Result<()> {
+    let _machine = MACHINE.read().await;
     let mut random = Random::printed()?;
     let database = Database::empty().await?;
     let peer = Peer::start(|_| Answer::slow(Duration::from_millis(100), json!({}))).await?;

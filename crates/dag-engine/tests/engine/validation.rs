@@ -12,6 +12,13 @@ fn problems(definition: &Value) -> Vec<String> {
     }
 }
 
+/// A problem without the words of the parser, which belong to its library: the kind of problem and the place stay.
+fn without_the_parsers_words(problem: String) -> String {
+    let Some((start, said)) = problem.split_once("not an expression: ") else { return problem };
+    let place = said.rfind("(line ").map_or("", |at| &said[at..]);
+    format!("{start}not an expression: … {place}")
+}
+
 fn node(id: &str) -> Value {
     json!({"id": id, "type": "parallel"})
 }
@@ -34,8 +41,9 @@ fn every_problem_is_listed_with_its_pointer() {
         "max_concurrency": 0,
         "outputs": "1",
     });
+    let found: Vec<String> = problems(&definition).into_iter().map(without_the_parsers_words).collect();
     assert_eq!(
-        problems(&definition),
+        found,
         [
             "/max_concurrency: must be a whole number from 1 to 10000",
             "/outputs: is not known here: the fields are nodes, edges, timeout_seconds, max_concurrency, output, name, description",
@@ -46,7 +54,7 @@ fn every_problem_is_listed_with_its_pointer() {
             "/nodes/4/retry/backoff: is not known here: the fields are max_attempts, initial_backoff_ms, max_backoff_ms, multiplier, jitter",
             "/nodes/5: must be an object",
             "/edges/1/on: must be one of success, failure, always",
-            "/nodes/0/config/expression: not an expression: Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER} (line 1, column 10)",
+            "/nodes/0/config/expression: not an expression: … (line 1, column 10)",
             "/nodes/1/type: there is no node type `teleport`: the types are condition, delay, parallel, trigger",
             "/nodes/2/config/seconds: must be a number from 0 to 315360000",
             "/nodes/3/config/seconds: is missing: give either `seconds` or `until`",
