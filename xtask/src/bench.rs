@@ -13,9 +13,9 @@ const DATABASE: &str = "gathering_bench";
 /// What can be measured. Each is the `[[bench]]` of this name in the end-to-end crate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Benchmark {
-    /// Runs: how quickly they are driven, drained and begun, against bare commits
+    /// Runs: how fast they start, execute and drain, beside bare commits
     Engine,
-    /// Logins, what it costs to recognise a caller, requests a second, and whether times tell secrets
+    /// Logins, the cost of authentication, requests a second, and whether response times leak secrets
     Http,
 }
 
@@ -30,11 +30,11 @@ impl Benchmark {
 
 /// Runs the chosen benchmarks, or all, with `arguments`. Their tables go to standard output.
 ///
-/// The database is stopped and deleted however they end.
+/// Stops and deletes the database however they end.
 pub(crate) fn run(workspace: &Workspace, chosen: &[Benchmark], arguments: &[String]) -> Result<()> {
     process::catch_interrupts()?;
     process::run(&mut workspace.cargo(&["build", "--release", "--package", "gathering-server"]))?;
-    // Not a temporary cluster: those force nothing to the disk, and what they answer at once takes a real one time.
+    // Not a temporary cluster: those never flush to the disk, so their commits are too fast.
     let cluster = Cluster::start(&Settings::new(workspace.root().join(".gathering/bench")))?;
     let measured = cluster.ensure_database(DATABASE).map_err(Into::into).and_then(|()| {
         let all = Benchmark::value_variants();

@@ -1,4 +1,4 @@
-//! The development database: a cluster in .gathering/dev that stays up until it is told to go down.
+//! The development database: a cluster in .gathering/dev that runs until `db down`.
 
 use std::os::unix::process::CommandExt;
 
@@ -18,11 +18,11 @@ pub(crate) enum Command {
     Up,
     /// Stops it; the data stays
     Down,
-    /// Deletes it with all data, and makes it anew with all migrations
+    /// Deletes it with all data, creates it again and applies all migrations
     Reset,
-    /// Brings it to the schema of this checkout
+    /// Applies the migrations of this checkout
     Migrate,
-    /// Opens psql on it, starting it first where needed
+    /// Opens psql on it; starts it first if necessary
     Psql {
         /// Arguments for psql
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

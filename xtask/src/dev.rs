@@ -1,6 +1,6 @@
 //! The server with reload.
 //!
-//! Files are looked at once a second; no notification from the system is needed for a tree of this size.
+//! Polls the files once a second: a tree of this size needs no notifications from the system.
 
 use std::fs;
 use std::path::Path;
@@ -69,7 +69,7 @@ struct Server {
 }
 
 impl Server {
-    /// Tells, once, that the server ended by itself.
+    /// Reports, once, that the server ended by itself.
     fn report_end(&mut self) {
         if let Ok(Some(status)) = self.child.try_wait()
             && !self.is_reported
@@ -102,7 +102,7 @@ impl Drop for Server {
     }
 }
 
-/// Waits until `ended`, at most `limit`; whether it did.
+/// Waits until `ended` holds, for at most `limit`; returns whether it held.
 fn wait(limit: Duration, mut ended: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     while start.elapsed() < limit {

@@ -29,14 +29,14 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Runs all tests against a private database made for this run; further arguments go to `cargo test`
+    /// Runs all tests on a private database; passes further arguments to `cargo test`
     Test {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
     /// Measures the release build against the limits of this machine, on a private database; prints Markdown tables
     Bench {
-        /// Only these; all without a name
+        /// Only these benchmarks [default: all]
         #[arg(value_enum)]
         only: Vec<bench::Benchmark>,
         /// Arguments for the benchmarks, such as `-- --help`
@@ -47,7 +47,7 @@ enum Task {
     Ci,
     /// Runs the checks without the tests: tidiness, format, generated files, lints, documentation
     Check {
-        /// Only these, in the order of the full run
+        /// Only these checks, in the order of the full run [default: all]
         #[arg(value_enum)]
         only: Vec<check::Step>,
     },
@@ -65,7 +65,7 @@ enum Task {
         /// Fail when the committed files differ instead of writing them
         #[arg(long)]
         check: bool,
-        /// Leave out openapi.json, which needs the built server
+        /// Skip docs/openapi.json, which needs a built server
         #[arg(long)]
         database_only: bool,
     },

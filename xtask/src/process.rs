@@ -1,4 +1,4 @@
-//! Running programs so that nothing of them is left behind.
+//! Runs programs and leaves none of them behind.
 //!
 //! Owns the signals of this process: an interrupt ends the program that is running, with all of its children, and
 //! then this process the ordinary way, so that databases are stopped and directories deleted.
@@ -16,10 +16,10 @@ use nix::unistd::Pid;
 /// The process group of the program that is running; 0 when there is none.
 static RUNNING: AtomicI32 = AtomicI32::new(0);
 
-/// The signal that asked us to end; 0 when there was none.
+/// The signal that interrupted this process; 0 when there was none.
 static INTERRUPTED: AtomicI32 = AtomicI32::new(0);
 
-/// From now on interrupts go through this module. To be called before other threads are started; may be repeated.
+/// Routes interrupts through this module. Call it before any thread is started; repeating it is harmless.
 pub(crate) fn catch_interrupts() -> Result<()> {
     static ONCE: AtomicBool = AtomicBool::new(false);
     if ONCE.swap(true, Ordering::SeqCst) {
@@ -56,13 +56,13 @@ pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
     child.with_context(|| format!("cannot run `{what}`"))
 }
 
-/// The exit code that tells the caller of an interrupt, if there was one.
+/// The exit code after an interrupt, if there was one.
 pub(crate) fn exit_code_after_interrupt() -> Option<u8> {
     let signal = INTERRUPTED.load(Ordering::SeqCst);
     (signal != 0).then(|| u8::try_from(128 + signal).unwrap_or(u8::MAX))
 }
 
-/// Whether somebody asked this process to end.
+/// Whether this process was interrupted.
 pub(crate) fn is_interrupted() -> bool {
     INTERRUPTED.load(Ordering::SeqCst) != 0
 }
@@ -98,7 +98,7 @@ fn complete(command: &mut Command) -> Result<Vec<u8>> {
     Ok(ended.stdout)
 }
 
-/// Asks a child to end in its own way.
+/// Sends a child SIGTERM, so that it can clean up.
 pub(crate) fn terminate(child: &Child) -> Result<()> {
     kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM).context("signal a child")
 }

@@ -31,7 +31,7 @@ pub(crate) fn diesel_schema(workspace: &Workspace, check: bool) -> Result<()> {
 
 /// The OpenAPI document, from the server that the tests use.
 pub(crate) fn openapi(workspace: &Workspace, check: bool) -> Result<()> {
-    process::run(&mut workspace.cargo(&["build", "--package", "gathering-server"]))?;
+    process::run(&mut workspace.build_for_tests())?;
     let mut server = std::process::Command::new(workspace.server("debug"));
     let mut document = process::output(server.arg("openapi").current_dir(workspace.root()))?;
     if !document.ends_with('\n') {

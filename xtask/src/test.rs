@@ -11,7 +11,7 @@ use crate::workspace::Workspace;
 /// The empty database that tests make their schemas in.
 const DATABASE: &str = "gathering_test";
 
-/// What would lead a test to a developer's own database or to a provider that costs money.
+/// Settings that would make a test use a developer's own database, or a provider that costs money.
 const FORGOTTEN: &[&str] = &[
     "DATABASE_URL",
     "DATABASE_DIRECT_URL",
@@ -24,8 +24,8 @@ const FORGOTTEN: &[&str] = &[
 
 /// Runs `cargo test` with `arguments`, over the whole workspace unless they choose packages.
 ///
-/// The database is stopped and deleted however the tests end. The server is built first, without
-/// optimisation; with `GATHERING_TEST_RELEASE` in the environment as it is released.
+/// Stops and deletes the database however the tests end. Builds the server first: without optimisation, or as it is
+/// released where `GATHERING_TEST_RELEASE` is in the environment.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     process::catch_interrupts()?;
     let mut phases = Phases::default();
@@ -47,11 +47,12 @@ fn build_and_test(
     phases: &mut Phases,
 ) -> Result<()> {
     if needs_server(arguments) {
-        let mut build = workspace.cargo(&["build", "--package", "gathering-server"]);
-        if is_release() {
-            build.arg("--release");
-        }
-        phases.time("build the server", || process::run(&mut build))?;
+        let mut build = if is_release() {
+            workspace.cargo(&["build", "--release", "--package", "gathering-server"])
+        } else {
+            workspace.build_for_tests()
+        };
+        phases.time("build the server and the tests", || process::run(&mut build))?;
     }
     let selection: &[&str] =
         if chosen_packages(arguments).is_empty() { &["test", "--workspace"] } else { &["test"] };
@@ -62,7 +63,7 @@ fn build_and_test(
     }
     tests.env("GATHERING_TEST_DATABASE_URL", cluster.url(DATABASE));
     tests.env("GATHERING_TEST_BINARY", workspace.server(if is_release() { "release" } else { "debug" }));
-    phases.time("build and run the tests", || process::run(&mut tests))
+    phases.time("run the tests", || process::run(&mut tests))
 }
 
 /// Whether the end-to-end tests start the server as it is released. Building that takes minutes.
@@ -90,7 +91,7 @@ fn needs_server(arguments: &[String]) -> bool {
     chosen.is_empty() || chosen.contains(&"gathering-e2e") || chosen.contains(&"gathering-server")
 }
 
-/// What took how long.
+/// The durations of the phases, for a summary.
 #[derive(Default)]
 struct Phases {
     durations: Vec<(&'static str, Duration)>,
@@ -107,7 +108,7 @@ impl Phases {
     fn print(&self) {
         let total: Duration = self.durations.iter().map(|(_, duration)| *duration).sum();
         for (name, duration) in self.durations.iter().chain([&("total", total)]) {
-            eprintln!("{name:<24} {:>8.1} s", duration.as_secs_f64());
+            eprintln!("{name:<32} {:>8.1} s", duration.as_secs_f64());
         }
     }
 }

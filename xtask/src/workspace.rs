@@ -30,7 +30,7 @@ impl Package {
 }
 
 impl Workspace {
-    /// Asks cargo.
+    /// Reads the metadata of cargo.
     pub(crate) fn find() -> Result<Workspace> {
         let mut command = cargo();
         command.args(["metadata", "--format-version=1", "--no-deps"]);
@@ -61,6 +61,14 @@ impl Workspace {
         self.target_directory.join(profile).join("gathering")
     }
 
+    /// Builds the server together with the tests.
+    ///
+    /// Cargo unites the features of all that it builds at once. Alone, the server would have other features than with the
+    /// tests, and most of its dependencies would be built twice.
+    pub(crate) fn build_for_tests(&self) -> Command {
+        self.cargo(&["build", "--workspace", "--bins", "--tests", "--examples"])
+    }
+
     /// A cargo command at the top of the checkout.
     pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = cargo();
@@ -71,8 +79,8 @@ impl Workspace {
 
 fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // What cargo tells the package that it runs is none of the next cargo's business; build scripts of dependencies look
-    // at it, and would be built again for each change between here and a plain `cargo build`.
+    // Cargo sets variables for the package that it runs. The next cargo must not inherit them: some build scripts depend on
+    // them, and would run again at each change between `cargo xtask` and a plain `cargo build`.
     for (name, _) in std::env::vars_os() {
         let told = name.to_str().is_some_and(|name| {
             ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "LD_LIBRARY_PATH"]
