@@ -11,6 +11,7 @@ use super::sources::Sources;
 const SHARED: &[(&str, &str)] = &[
     ("Action", "what a caller may do; the node type `action`"),
     ("Scope", "what an API key may do; the names in an expression"),
+    ("ToolSpec", "the spec of the node type `tool`; what a tool says of itself"),
     ("StoreError", "each port has the error of its store"),
 ];
 

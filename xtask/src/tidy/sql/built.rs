@@ -19,8 +19,8 @@ const ALWAYS_SQL: &[&str] = &["sql_query", "sql", "batch_execute", "simple_query
 /// Methods whose first argument is SQL where the receiver is a database.
 const METHODS: &[&str] = &["execute", "query", "query_one", "query_opt", "query_raw"];
 
-/// Macros that make one string of others.
-const BUILDERS: &[&str] = &["format", "concat", "write"];
+/// Macros that make one string of values. `concat!` is none of them: it takes literals only.
+const BUILDERS: &[&str] = &["format", "write"];
 
 /// The lines of a file where SQL is not a literal or a constant. `has_sql`: whether calls such as `execute` are of a
 /// database here.
@@ -64,6 +64,13 @@ impl Bindings {
                         || (is_alone && !always_sql && name.starts_with("conn"))
                 })
             }
+            // A static that is computed once, out of constants.
+            Some(Expr::MethodCall(call)) if call.method == "as_str" => match &*call.receiver {
+                Expr::Path(path) => {
+                    path.path.segments.last().is_some_and(|last| is_constant(&last.ident.to_string()))
+                }
+                _ => false,
+            },
             Some(expression) => is_literal(expression),
         }
     }
@@ -102,6 +109,7 @@ fn is_literal(expression: &Expr) -> bool {
     };
     match expression {
         Expr::Lit(literal) => matches!(literal.lit, Lit::Str(_)),
+        Expr::Macro(called) => called.mac.path.is_ident("concat"),
         Expr::If(choice) => {
             is_one(&choice.then_branch)
                 && choice.else_branch.as_ref().is_some_and(|(_, otherwise)| is_literal(otherwise))
@@ -188,6 +196,9 @@ fn called(before: &[TokenTree]) -> Option<(syn::Ident, bool)> {
 }
 
 impl<'ast> Visit<'ast> for Search {
+    /// No caller's value can be in a static.
+    fn visit_item_static(&mut self, _: &'ast syn::ItemStatic) {}
+
     fn visit_expr_call(&mut self, call: &'ast syn::ExprCall) {
         if let Expr::Path(path) = &*call.func
             && let Some(last) = path.path.segments.last()
@@ -248,7 +259,7 @@ mod tests {
             r#"for text in texts { client.query(text, &[]) }"#,
             r#"let run = |text| client.query(text, &[]);"#,
             "fn run(client: &Client, text: &str) { client.query(text, &[]) }",
-            r#"client.simple_query(concat!("SELECT ", "1"))"#,
+            r#"client.simple_query(text.as_str())"#,
             r#"let text = format!("SELECT {x}"); client.query(text, &[])"#,
             r#"client.execute(["SELECT ", x].concat().as_str(), &[])"#,
             "client.query_one(\n    r#\"SELECT\"#.to_string() + x,\n    &[])",
@@ -271,6 +282,9 @@ mod tests {
             "fn run(client: &Client, text: &'static str) { client.query(text, &[]) }",
             "diesel::sql_query(CANCEL)",
             "sql_query(queries::CANCEL_ALL)",
+            "sql_query(CANCEL.as_str())",
+            r#"static CANCEL: LazyLock<String> = LazyLock::new(|| format!("UPDATE runs SET state = {STATE}"));"#,
+            r#"client.simple_query(concat!("SELECT ", "1"))"#,
             r#"sql::<Timestamptz>("now() + ").bind::<Interval, _>(lifetime)"#,
             r#"client.execute("SELECT 1", &[&format!("{x}")])"#,
             "statement.execute(&mut conn)",
