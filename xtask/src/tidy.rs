@@ -11,6 +11,7 @@ mod names;
 mod sleeps;
 mod sources;
 mod sql;
+mod transitions;
 mod words;
 
 use anyhow::{Result, bail};
@@ -26,6 +27,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         files::check(workspace.root(), &sources),
         words::check(&sources),
         sql::check(&sources)?,
+        transitions::check(&sources)?,
         handlers::check(&sources)?,
         names::check(&sources),
         sleeps::check(&sources),

@@ -1,0 +1,100 @@
+//! Every statement that changes the state of a run stands in one place of `persistence`.
+
+use anyhow::{Result, ensure};
+use syn::visit::{self, Visit};
+
+use super::sources::{Sources, each_string};
+
+/// Where the rule applies.
+const PERSISTENCE: &str = "crates/persistence/src/";
+
+/// The place: this file, and the folder of the same name.
+const TRANSITIONS: &str = "crates/persistence/src/runs/transitions";
+
+/// Checks the statements and the calls of diesel.
+pub(super) fn check(sources: &Sources) -> Result<Vec<String>> {
+    let mut breaches = Vec::new();
+    let mut n_in_place = 0;
+    for (source, syntax) in sources.rust().filter(|(source, _)| source.path.starts_with(PERSISTENCE)) {
+        let lines = changes(syntax);
+        if source.path.starts_with(TRANSITIONS) {
+            n_in_place += lines.len();
+        } else {
+            let path = &source.path;
+            breaches.extend(
+                lines
+                    .iter()
+                    .map(|line| format!("{path}:{line}: changes `runs.state`; only `runs/transitions` does")),
+            );
+        }
+    }
+    ensure!(n_in_place >= 4, "the check of transitions finds only {n_in_place} in `runs/transitions`");
+    Ok(breaches)
+}
+
+/// The lines at which a run's state is changed.
+fn changes(syntax: &syn::File) -> Vec<usize> {
+    let mut lines = Vec::new();
+    each_string(syntax, |text, line| {
+        let mut updates = text.split("UPDATE runs SET").skip(1);
+        if updates.any(|after| assigns_state(after)) {
+            lines.push(line);
+        }
+    });
+    let mut calls = Calls { is_set: false, lines };
+    calls.visit_file(syntax);
+    calls.lines
+}
+
+/// Whether the assignments behind `SET` name the state.
+fn assigns_state(after: &str) -> bool {
+    let assignments = after.split("WHERE").next().unwrap_or_default();
+    let assignments = assignments.split(" FROM ").next().unwrap_or_default();
+    assignments.split(',').any(|part| part.split_whitespace().next() == Some("state"))
+}
+
+/// Calls of `set` with the column `runs::state`.
+struct Calls {
+    is_set: bool,
+    lines: Vec<usize>,
+}
+
+impl<'ast> Visit<'ast> for Calls {
+    fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
+        self.visit_expr(&call.receiver);
+        let outside = self.is_set;
+        self.is_set |= call.method == "set";
+        call.args.iter().for_each(|argument| self.visit_expr(argument));
+        self.is_set = outside;
+    }
+
+    fn visit_expr_path(&mut self, path: &'ast syn::ExprPath) {
+        let parts: Vec<String> = path.path.segments.iter().map(|part| part.ident.to_string()).collect();
+        if self.is_set
+            && let [.., table, column] = parts.as_slice()
+            && (table.as_str(), column.as_str()) == ("runs", "state")
+        {
+            self.lines.extend(path.path.segments.last().map(|last| last.ident.span().start().line));
+        }
+        visit::visit_expr_path(self, path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_the_state_is_found_in_sql_and_in_diesel_and_a_condition_is_none() -> Result<()> {
+        let text = r#"
+            const A: &str = "UPDATE runs SET owner = NULL, state = 'queued' WHERE id = $1";
+            const B: &str = "UPDATE runs SET available_at = now() WHERE state = 'waiting'";
+            fn f() {
+                diesel::update(runs::table).set((runs::owner.eq(None), runs::state.eq("queued")));
+                diesel::update(runs::table.filter(runs::state.eq("queued"))).set(runs::owner.eq(None));
+            }
+        "#;
+        assert_eq!(changes(&syn::parse_file(text)?), [2, 5]);
+        Ok(())
+    }
+}
