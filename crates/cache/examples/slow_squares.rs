@@ -1,6 +1,6 @@
-//! Keeps the results of a slow computation, and tells how well that went.
+//! Caches the results of a slow computation and prints the hits and misses.
 //!
-//! `cargo run -p gathering-cache --example slow_squares -- 3 1 2 3 1 2 4 1`: the size, then what to compute.
+//! `cargo run -p gathering-cache --example slow_squares -- 3 1 2 3 1 2 4 1`: the size, then the numbers to square.
 
 use gathering_cache::BoundedCache;
 
@@ -29,7 +29,7 @@ fn slow_square(number: u64) -> u128 {
     u128::from(number) * u128::from(number)
 }
 
-#[expect(clippy::print_stdout, reason = "an example talks to the terminal")]
+#[expect(clippy::print_stdout, reason = "an example prints its result")]
 fn say(line: &str) {
     println!("{line}");
 }

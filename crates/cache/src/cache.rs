@@ -1,4 +1,4 @@
-//! The cache itself.
+//! The bounded LRU cache.
 
 use std::fmt;
 use std::hash::Hash;
@@ -10,18 +10,19 @@ use moka::sync::Cache;
 use crate::CacheStatistics;
 use crate::measures::Measures;
 
-/// A map that keeps at most so many entries; what was used least recently leaves first. Cloning is cheap and shares it.
+/// A map with a maximum number of entries that evicts the least recently used one. Clones are cheap and share the map.
 ///
-/// The bound holds after every insertion: while `n` threads insert at the same moment there may be up to `n` entries
-/// more, each for as long as its own insertion takes. The memory of what left is given back in batches of some thousand
-/// entries, or less. It is right at every size, 1 included. Which entry was used least
-/// recently is known exactly to one thread; among several that hammer it, some uses may go unnoticed.
+/// The bound holds after every insertion. While `n` threads insert concurrently, there can be up to `n` extra entries,
+/// each for the duration of its insertion. The memory of evicted entries is freed in batches of at most a few thousand.
+/// Every size works, including 1. The order of use is exact for one thread. Under heavy concurrent use, some uses may
+/// be missed.
 ///
-/// Nothing blocks but for short locks, so it may be used from asynchronous code; the function given to
-/// [`get_or_insert_with`](Self::get_or_insert_with) must not wait either.
+/// Only short locks block, so asynchronous code can use the cache. The function given to
+/// [`get_or_insert_with`](Self::get_or_insert_with) must not block either.
 ///
-/// Its measures have the label `cache` with its name, and go to the recorder that the process installed before the cache was made
-/// (`gathering_cache_hits_total`, `_misses_total`, `_evictions_total`, `gathering_cache_entries`, `_capacity`).
+/// The metrics have the cache's name as their label `cache`. They go to the recorder that was installed before the
+/// cache was created (`gathering_cache_hits_total`, `_misses_total`, `_evictions_total`, `gathering_cache_entries`,
+/// `_capacity`).
 pub struct BoundedCache<K, V> {
     entries: Cache<K, V>,
     measures: Arc<Measures>,
@@ -46,22 +47,22 @@ where
         Self { entries, measures }
     }
 
-    /// The value of a key, which counts as a use.
+    /// Returns the value of a key. Counts as a use.
     pub fn get(&self, key: &K) -> Option<V> {
         let found = self.entries.get(key);
         self.measures.looked_up(found.is_some());
         found
     }
 
-    /// Keeps a value, in place of an older one of the same key.
+    /// Inserts a value and replaces an earlier one of the same key.
     pub fn insert(&self, key: K, value: V) {
         self.measures.entering();
         self.entries.insert(key, value);
         self.keep_the_books();
     }
 
-    /// The value of a key, made by `make` if there is none. Of several threads that ask for one key at once, one makes
-    /// the value and the others wait for it. Where `make` panics nothing is kept, and the next one tries.
+    /// Returns the value of a key, or creates it with `make`. When several threads request one key at once, one creates
+    /// the value and the others wait for it. If `make` panics, nothing is stored, and the next caller tries again.
     pub fn get_or_insert_with(&self, key: &K, make: impl FnOnce() -> V) -> V
     where
         K: Clone,
@@ -78,18 +79,19 @@ where
         entry.into_value()
     }
 
-    /// Forgets a key; answers what was kept for it.
+    /// Removes a key and returns its value.
     pub fn remove(&self, key: &K) -> Option<V> {
         self.entries.remove(key)
     }
 
-    /// What it did so far, and how full it is.
+    /// The counts so far and the current size.
     pub fn statistics(&self) -> CacheStatistics {
         self.measures.statistics()
     }
 
-    /// The map below puts its book-keeping off: evictions until a few hundred have gathered, and a use is lost where the
-    /// entry itself is not in the books yet. Done at once it costs an insertion some microseconds, and a look-up nothing.
+    /// The underlying map postpones maintenance: it collects a few hundred evictions, and it misses a use of an entry
+    /// that it has not registered yet. Immediate maintenance costs an insertion a few microseconds and a lookup
+    /// nothing.
     fn keep_the_books(&self) {
         self.entries.run_pending_tasks();
     }

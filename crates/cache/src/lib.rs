@@ -1,7 +1,7 @@
-//! A cache that is bounded, forgets what was used least recently, and counts what it does.
+//! A bounded LRU cache with hit and miss metrics.
 //!
-//! Owns the bound, the order of forgetting and the counts. Never knows what is kept: what must not be lost or must not
-//! be stale has no place in it.
+//! Owns the bound, the eviction order and the counts. Never knows the values: do not keep anything here that must not
+//! be lost or become stale.
 
 mod cache;
 mod measures;

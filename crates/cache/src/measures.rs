@@ -1,27 +1,27 @@
-//! What a cache did: counted here, and told to the process's recorder of measures.
+//! The counts of a cache, kept here and reported to the metrics recorder of the process.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use metrics::{Counter, Gauge};
 
-/// What a cache did since it was made, and how full it is.
+/// The counts of a cache since its creation, and its current size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheStatistics {
-    /// The cache's name, which is the label `cache` of its measures.
+    /// The cache's name, which is the label `cache` of its metrics.
     pub name: &'static str,
-    /// Look-ups that found a value, or that waited while another thread made it.
+    /// Lookups that found a value, or waited while another thread created it.
     pub hits: u64,
-    /// Look-ups that did not.
+    /// Lookups that found nothing.
     pub misses: u64,
-    /// Entries that had to leave for newer ones.
+    /// Entries evicted in favour of newer ones.
     pub evictions: u64,
-    /// Entries that are kept now.
+    /// Current entries.
     pub n_entries: u64,
-    /// The most entries that are kept.
+    /// The maximum number of entries.
     pub capacity: u64,
 }
 
-/// The counts of one cache. The handles are made once: telling a measure costs an atomic addition and no allocation.
+/// The counts of one cache. The handles are created once, so an update costs an atomic addition and no allocation.
 pub(crate) struct Measures {
     name: &'static str,
     capacity: u64,
@@ -41,10 +41,7 @@ struct Told {
 }
 
 impl Measures {
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "a capacity beyond 2^53 is not one that a process can fill"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "no process can fill a capacity beyond 2^53")]
     pub(crate) fn new(name: &'static str, capacity: u64) -> Self {
         describe();
         let told = Told {
@@ -54,7 +51,7 @@ impl Measures {
             entries: metrics::gauge!("gathering_cache_entries", "cache" => name),
             capacity: metrics::gauge!("gathering_cache_capacity", "cache" => name),
         };
-        // Added, not set: caches with one name share their measures.
+        // Added, not set: caches with the same name share their metrics.
         told.capacity.increment(capacity as f64);
         Self {
             name,
@@ -74,7 +71,7 @@ impl Measures {
         told.increment(1);
     }
 
-    /// Before an entry is there, so that its leaving is never counted first.
+    /// Counts an entry before it is inserted, so that its removal is never counted first.
     pub(crate) fn entering(&self) {
         self.n_entries.fetch_add(1, Ordering::AcqRel);
         self.told.entries.increment(1.0);
@@ -102,8 +99,8 @@ impl Measures {
 }
 
 impl Drop for Measures {
-    /// A cache that is gone keeps nothing.
-    #[expect(clippy::cast_precision_loss, reason = "as when it was made")]
+    /// A dropped cache has no entries.
+    #[expect(clippy::cast_precision_loss, reason = "as at creation")]
     fn drop(&mut self) {
         self.told.entries.decrement(*self.n_entries.get_mut() as f64);
         self.told.capacity.decrement(self.capacity as f64);
@@ -111,12 +108,9 @@ impl Drop for Measures {
 }
 
 fn describe() {
-    metrics::describe_counter!("gathering_cache_hits_total", "Look-ups in a cache that found something.");
-    metrics::describe_counter!("gathering_cache_misses_total", "Look-ups in a cache that found nothing.");
-    metrics::describe_counter!(
-        "gathering_cache_evictions_total",
-        "Entries that left a cache for newer ones."
-    );
-    metrics::describe_gauge!("gathering_cache_entries", "Entries that a cache keeps.");
-    metrics::describe_gauge!("gathering_cache_capacity", "The most entries that a cache keeps.");
+    metrics::describe_counter!("gathering_cache_hits_total", "Cache lookups that found a value.");
+    metrics::describe_counter!("gathering_cache_misses_total", "Cache lookups that found no value.");
+    metrics::describe_counter!("gathering_cache_evictions_total", "Entries evicted in favour of newer ones.");
+    metrics::describe_gauge!("gathering_cache_entries", "Current entries of a cache.");
+    metrics::describe_gauge!("gathering_cache_capacity", "The maximum number of entries of a cache.");
 }

@@ -1,4 +1,4 @@
-//! The promises of the cache: its bound, its order of forgetting, its counts.
+//! The guarantees of the cache: its bound, its eviction order and its counts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
@@ -6,11 +6,11 @@ use std::thread;
 
 use gathering_cache::BoundedCache;
 
-/// So many values may have left and still be in memory: measured were 1,200.
+/// The evicted values that may still be in memory; 1,200 were measured.
 const FREED_LATER: u64 = 4_000;
 
 #[test]
-fn at_size_one_the_newest_is_kept_and_everything_else_is_a_miss() {
+fn at_size_one_only_the_newest_entry_remains() {
     let cache = BoundedCache::new("one", 1);
     for key in 0..1000_u32 {
         assert_eq!(cache.get(&key), None);
@@ -26,7 +26,7 @@ fn at_size_one_the_newest_is_kept_and_everything_else_is_a_miss() {
 }
 
 #[test]
-fn a_replaced_value_takes_no_second_place() {
+fn replacing_a_value_adds_no_entry() {
     let cache = BoundedCache::new("replaced", 2);
     for value in 0..1000 {
         cache.insert("a", value);
@@ -37,7 +37,7 @@ fn a_replaced_value_takes_no_second_place() {
     assert_eq!((statistics.n_entries, statistics.evictions), (2, 0));
 }
 
-/// Counts its living copies, and the most there ever were.
+/// Counts its living copies and their maximum.
 struct Witness {
     living: Arc<AtomicU64>,
 }
@@ -57,7 +57,7 @@ impl Drop for Witness {
 }
 
 #[test]
-fn a_million_keys_never_go_past_the_bound() {
+fn a_million_keys_never_exceed_the_bound() {
     let cache = BoundedCache::new("million", 1000);
     for key in 0..1_000_000_u64 {
         cache.insert(key, key);
@@ -68,7 +68,7 @@ fn a_million_keys_never_go_past_the_bound() {
 }
 
 #[test]
-fn while_threads_insert_there_is_at_most_one_entry_more_for_each() {
+fn concurrent_insertions_exceed_the_bound_by_at_most_one_each() {
     const N_THREADS: u64 = 4;
     const N_KEYS: u64 = 25_000;
     let cache = BoundedCache::new("crowd", 1000);
@@ -91,7 +91,7 @@ fn while_threads_insert_there_is_at_most_one_entry_more_for_each() {
 }
 
 #[test]
-fn the_memory_of_what_left_is_given_back_meanwhile() {
+fn the_memory_of_evicted_entries_is_freed() {
     let (living, most) = (Arc::new(AtomicU64::new(0)), AtomicU64::new(0));
     let cache = BoundedCache::new("memory", 10);
     for key in 0..100_000_u64 {
@@ -101,7 +101,7 @@ fn the_memory_of_what_left_is_given_back_meanwhile() {
 }
 
 #[test]
-fn what_was_used_least_recently_leaves_first() {
+fn the_least_recently_used_entry_is_evicted() {
     let cache = BoundedCache::new("order", 3);
     for key in ["a", "b", "c"] {
         cache.insert(key, key);
@@ -109,14 +109,14 @@ fn what_was_used_least_recently_leaves_first() {
     assert!(cache.get(&"a").is_some());
     cache.get_or_insert_with(&"b", || "again");
     cache.insert("d", "d");
-    assert_eq!(cache.get(&"c"), None, "the one that nobody used");
+    assert_eq!(cache.get(&"c"), None, "`c` was never used");
     cache.insert("e", "e");
-    assert_eq!(cache.get(&"a"), None, "used before the others");
+    assert_eq!(cache.get(&"a"), None, "`a` was used before the others");
     assert!(["b", "d", "e"].iter().all(|key| cache.get(key).is_some()));
 }
 
 #[test]
-fn a_value_that_many_threads_ask_for_is_made_once() {
+fn concurrent_requests_for_one_key_create_its_value_once() {
     const N_ASKING: u64 = 16;
     let cache = BoundedCache::new("coalesced", 10);
     let n_made = AtomicU64::new(0);
@@ -138,7 +138,7 @@ fn a_value_that_many_threads_ask_for_is_made_once() {
 }
 
 #[test]
-fn a_value_that_could_not_be_made_is_not_kept() {
+fn a_value_whose_creation_panicked_is_not_stored() {
     let cache: BoundedCache<u8, u8> = BoundedCache::new("panics", 10);
     let asking = cache.clone();
     let asked = thread::spawn(move || asking.get_or_insert_with(&1, || panic!("no value")));
@@ -163,7 +163,7 @@ fn hits_misses_and_evictions_are_counted() {
 }
 
 #[test]
-fn the_recorder_of_the_process_is_told() {
+fn the_metrics_recorder_of_the_process_gets_the_counts() {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     let rendered = recorder.handle();
     metrics::with_local_recorder(&recorder, || {

@@ -1,6 +1,6 @@
-//! Prints every state of a run and what may happen in it.
+//! Prints every state of a run and the events that are legal in it.
 
-#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+#![expect(clippy::print_stdout, reason = "an example prints its result")]
 
 use gathering_domain::{RunEvent, RunState};
 

@@ -1,6 +1,6 @@
-//! The definition of a graph as its author writes it: nodes, edges, and what holds for the whole.
+//! The definition of a graph as its author writes it.
 //!
-//! These are the checked shapes; reading them from a document, with every problem named, is the engine's.
+//! These types hold a validated definition. The engine reads them from a document and reports every problem.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::NodeId;
 
-/// How many nodes of one run may execute at once when its definition does not say.
+/// The nodes of one run that may execute at once, unless its definition sets another number.
 pub const DEFAULT_MAX_CONCURRENCY: usize = 32;
 
 /// A directed graph of nodes.
@@ -18,84 +18,84 @@ pub struct Definition {
     pub nodes: Vec<Node>,
     /// The edges, in the order in which they were written.
     pub edges: Vec<Edge>,
-    /// How long a run may take from its acceptance.
+    /// The longest time from accepting a run to its end.
     pub timeout: Option<Duration>,
-    /// How many of its nodes may execute at once.
+    /// The most nodes of a run that execute at once.
     pub max_concurrency: usize,
-    /// The expression that makes the run's output; by default an object of the outputs of the last nodes.
+    /// The expression for the run's output. The default is an object of the outputs of the last nodes.
     pub output: Option<String>,
 }
 
 /// A vertex of a graph.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    /// Its name in the graph.
+    /// Its id in the graph.
     pub id: NodeId,
-    /// What it does: the name of a registered node type.
+    /// The name of a registered node type.
     pub node_type: String,
-    /// What people call it.
+    /// A name for people.
     pub name: Option<String>,
-    /// What its type needs to know; strings may hold `${{ expression }}`.
+    /// The settings of its type; strings may contain `${{ expression }}`.
     pub config: Value,
-    /// When several edges lead here.
+    /// The condition on its incoming edges.
     pub join: Join,
-    /// How long one attempt may take.
+    /// The longest time of one attempt.
     pub timeout: Option<Duration>,
-    /// What happens after a retryable failure.
+    /// The retry policy for retryable failures.
     pub retry: RetryPolicy,
-    /// When to stop trying for all runs.
+    /// The circuit breaker, shared by all runs.
     pub circuit_breaker: Option<CircuitBreaker>,
-    /// `false` when an attempt that was interrupted must not be repeated.
+    /// `false` if an interrupted attempt must not be repeated.
     pub idempotent: bool,
 }
 
-/// When a node with several incoming edges runs, once all of them are resolved.
+/// The condition on which a node runs, once all its incoming edges are resolved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Join {
-    /// At least one was taken.
+    /// At least one edge was taken.
     #[default]
     Any,
-    /// All were taken.
+    /// All edges were taken.
     All,
 }
 
 /// An edge of a graph.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Edge {
-    /// Where it begins.
+    /// The source node.
     pub from: NodeId,
-    /// Where it leads.
+    /// The target node.
     pub to: NodeId,
-    /// The end of its source on which it is taken.
+    /// The result of the source on which the edge is taken.
     pub on: EdgeOn,
-    /// An expression that must hold as well.
+    /// An expression that must also be true.
     pub when: Option<String>,
 }
 
-/// The end of an edge's source on which the edge is taken.
+/// The result of an edge's source on which the edge is taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum EdgeOn {
-    /// It succeeded.
+    /// The source succeeded.
     #[default]
     Success,
-    /// It failed or timed out.
+    /// The source failed or timed out.
     Failure,
-    /// It ended, either way.
+    /// The source ended, with any result.
     Always,
 }
 
-/// How often a node is tried, and how long the back-off between two attempts is.
+/// How many attempts a node has, and the back-off between them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetryPolicy {
-    /// Attempts in all, the first among them; 1 means no retry.
+    /// Total attempts, including the first; 1 means no retry.
     pub max_attempts: u32,
     /// The back-off after the first failed attempt.
     pub initial_backoff: Duration,
-    /// By what the back-off grows each time.
+    /// The factor between one back-off and the next.
     pub multiplier: f64,
-    /// The back-off never exceeds this.
+    /// The longest back-off.
     pub max_backoff: Duration,
-    /// The share of the back-off, 0 to 1, that is drawn at random, so that many failures do not return at once.
+    /// The random share of the back-off, 0 to 1. It keeps many failures from retrying at the same moment.
     pub jitter: f64,
 }
 
@@ -112,8 +112,8 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// The back-off after the `failures`-th failed attempt (1-based): `initial * multiplier^(failures-1)`, bounded, with
-    /// its share of `jitter` scaled by `draw`, which is 0 to 1.
+    /// The back-off after the `failures`-th failed attempt (1-based): `initial * multiplier^(failures-1)`, at most the
+    /// longest back-off, shortened by `jitter` times `draw`, which is 0 to 1.
     pub fn backoff_after(&self, failures: u32, draw: f64) -> Duration {
         let max = self.max_backoff.as_secs_f64();
         let exponent = i32::try_from(failures.saturating_sub(1)).unwrap_or(i32::MAX);
@@ -123,12 +123,12 @@ impl RetryPolicy {
     }
 }
 
-/// When a node that keeps failing is no longer tried by any run.
+/// When repeated failures of a node stop all runs from attempting it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CircuitBreaker {
-    /// Failures in a row that open it.
+    /// Consecutive failures that open the breaker.
     pub failure_threshold: u32,
-    /// How long it stays open before one probe.
+    /// How long the breaker stays open before one probe.
     pub reset: Duration,
 }
 

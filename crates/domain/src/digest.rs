@@ -1,26 +1,26 @@
-//! Content addresses.
+//! Digests that address content.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The BLAKE3 digest of some content: equal content, equal digest.
+/// The BLAKE3 digest of some content. Equal content has equal digests.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// The digest of these bytes.
+    /// Digests these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
-    /// The digest of a JSON value, whatever the order of its keys.
+    /// Digests a JSON value. The order of its keys does not matter.
     pub fn of_json(value: &serde_json::Value) -> Self {
         let mut canonical = value.clone();
         canonical.sort_all_objects();
         Self::of(canonical.to_string().as_bytes())
     }
 
-    /// The digest as it is stored.
+    /// The digest as the database stores it.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -66,7 +66,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_order_of_keys_does_not_matter() {
+    fn the_order_of_keys_does_not_change_the_digest() {
         let one = Digest::of_json(&json!({"a": {"x": 1, "y": 2}, "b": [1, 2]}));
         let other = Digest::of_json(&json!({"b": [1, 2], "a": {"y": 2, "x": 1}}));
         assert_eq!(one, other);
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn text_and_back() {
+    fn a_digest_survives_its_text_form() {
         let digest = Digest::of(b"gathering");
         assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
     }

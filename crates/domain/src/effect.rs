@@ -1,15 +1,15 @@
-//! What repeating something outside does.
+//! Effect classes.
 
 use serde::{Deserialize, Serialize};
 
-/// What repeating a side effect does, which decides what becomes of one whose end got lost in a crash.
+/// What repeating an effect may do. The class decides what happens to an effect whose result was lost in a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EffectClass {
-    /// It changes nothing; repeating it is free.
+    /// It changes nothing, so repeating it is harmless.
     Pure,
-    /// Repeating it with the same key leaves the world as doing it once does.
+    /// Repeating it with the same key has the same result as doing it once.
     Idempotent,
-    /// It may do the thing twice, so it must not be repeated silently.
+    /// Repeating it may act twice, so it must not be repeated silently.
     Unsafe,
 }

@@ -5,15 +5,15 @@ use std::str::FromStr;
 
 use unicode_normalization::UnicodeNormalization as _;
 
-/// An address, normalised: surrounding blanks gone, lower case throughout, composed (Unicode's form NFC), so that one
-/// mailbox is one account however it was typed.
+/// A normalised address: trimmed, in lower case, and composed (Unicode form NFC), so that one mailbox is one account
+/// however its address was typed.
 ///
-/// The check is deliberately loose (something, `@`, a domain with no blanks, nothing that cannot be seen, at most 254
-/// bytes: RFC 5321 4.5.3.1); only a message that arrives proves an address.
+/// The check is deliberately loose: something, `@`, a domain without blanks, no invisible characters, at most 254 bytes
+/// (RFC 5321 4.5.3.1). Only a delivered message proves an address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Email(String);
 
-/// A text that is no e-mail address.
+/// A text that is not an e-mail address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be an e-mail address such as `name@example.org`, of at most 254 bytes")]
 pub struct InvalidEmail;
@@ -24,14 +24,14 @@ impl Email {
         &self.0
     }
 
-    /// An address that was accepted once, maybe by rules that were looser. It is kept as it is.
+    /// An address that was accepted earlier, perhaps by looser rules. It is kept unchanged.
     pub const fn accepted_before(text: String) -> Self {
         Self(text)
     }
 
-    /// What was typed in the form of an address, whether it is one or not.
+    /// Normalises a typed address, valid or not.
     pub fn normalised(text: &str) -> String {
-        // Lower case may take a composed letter apart, and letters that are composed only then have another one.
+        // Lower case may decompose a letter, and a letter composed only then may have another lower case.
         let lower = text.trim().nfc().collect::<String>().to_lowercase();
         lower.nfc().collect()
     }
@@ -41,7 +41,7 @@ impl FromStr for Email {
     type Err = InvalidEmail;
 
     fn from_str(text: &str) -> Result<Self, InvalidEmail> {
-        // Measured in the form that is kept: it may be longer.
+        // The normalised form is measured, because it may be longer.
         let text = Self::normalised(text);
         let (local, domain) = text.rsplit_once('@').ok_or(InvalidEmail)?;
         let clean = !text.chars().any(|char| char.is_whitespace() || char.is_control() || is_unseen(char));
@@ -53,9 +53,8 @@ impl FromStr for Email {
     }
 }
 
-/// Whether a character is one of those that Unicode lets disappear (`Default_Ignorable_Code_Point`: of no width, turning
-/// the direction of writing, choosing a variant) or of the category `Cf`, formats: two addresses that differ in one of
-/// them look the same.
+/// Whether a character is invisible: of Unicode's property `Default_Ignorable_Code_Point` (no width, writing direction,
+/// variant selectors) or of its category `Cf` (formats). Two addresses that differ only in one of these look the same.
 const fn is_unseen(char: char) -> bool {
     matches!(char,
         '\u{AD}' | '\u{34F}' | '\u{600}'..='\u{605}' | '\u{61C}' | '\u{6DD}' | '\u{70F}' | '\u{890}'..='\u{891}'
@@ -82,13 +81,13 @@ mod tests {
     }
 
     #[test]
-    fn one_mailbox_is_one_account_however_its_letters_are_put_together() {
+    fn one_mailbox_is_one_account_in_every_unicode_form() {
         let composed: Email = "jos\u{e9}@example.org".parse().unwrap();
         for typed in ["jose\u{301}@example.org", "JOSE\u{301}@example.org", " JOS\u{c9}@Example.org"] {
             assert_eq!(typed.parse::<Email>().unwrap(), composed, "{typed:?}");
             assert_eq!(Email::normalised(typed), composed.as_str());
         }
-        // A letter whose lower case is two, of which the second belongs before another mark.
+        // A letter whose lower case is two, the second of which sorts before another mark.
         for typed in ["\u{130}\u{323}@x", "\u{212b}\u{323}@x", "\u{3a3}@x"] {
             let email: Email = typed.parse().unwrap();
             assert_eq!(email.as_str().parse::<Email>().unwrap(), email, "{typed:?} settles at once");
@@ -96,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_seen_is_in_no_address() {
+    fn an_address_with_invisible_characters_is_rejected() {
         for unseen in [
             '\u{0}',
             '\u{7f}',
@@ -123,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn text_that_is_not_an_address_is_rejected() {
         for bad in ["", "ada", "@x", "ada@", "a b@x", "a@b@c", "a\0@x", &format!("{}@x", "a".repeat(254))] {
             assert!(bad.parse::<Email>().is_err(), "{bad:?}");
         }

@@ -1,4 +1,4 @@
-//! Every id is its own type: UUIDv7 behind a newtype, so that a run's id cannot be passed for a project's.
+//! Typed ids. Each id is a UUIDv7 in a type of its own, so a run's id cannot be passed for a project's.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::Digest;
 
-/// A text that is no id of the kind that was asked for.
+/// A text that is not a valid id of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a {kind} id: it must be {expected}")]
 pub struct InvalidId {
@@ -25,13 +25,13 @@ macro_rules! uuid_ids {
         pub struct $name(Uuid);
 
         impl $name {
-            /// A new id, greater than every one that this process made before (UUIDv7, RFC 9562).
+            /// A new id, greater than every earlier one of this process (UUIDv7, RFC 9562).
             #[expect(clippy::new_without_default, reason = "a default id would be a different one each time")]
             pub fn new() -> Self {
                 Self(Uuid::now_v7())
             }
 
-            /// The id as it is stored.
+            /// The id as the database stores it.
             pub const fn as_uuid(self) -> Uuid {
                 self.0
             }
@@ -66,23 +66,23 @@ macro_rules! uuid_ids {
 uuid_ids! {
     /// A person or program with an account.
     UserId, "user";
-    /// A project: what owns agents, pipelines, runs and files, and what membership is of.
+    /// A project: it owns agents, pipelines, runs and files, and has members.
     ProjectId, "project";
     /// An agent: instructions, a model and tools.
     AgentId, "agent";
     /// A piece of work given to a circle.
     TaskId, "task";
-    /// A named pipeline; its definition comes in versions.
+    /// A named pipeline with versions of its definition.
     PipelineId, "pipeline";
     /// One execution of a graph.
     RunId, "run";
-    /// A rule for when something fires.
+    /// A rule for when to start runs.
     ScheduleId, "schedule";
     /// A server process; a restarted server is another instance.
     InstanceId, "instance";
-    /// A long-lived key of a program.
+    /// A long-lived credential of a program.
     ApiKeyId, "API key";
-    /// What one login began: a family of refresh tokens and the access tokens issued beside them.
+    /// A login session: a family of refresh tokens and the access tokens issued with them.
     SessionId, "session";
     /// One access token.
     TokenId, "token";
@@ -93,8 +93,8 @@ uuid_ids! {
 }
 
 impl RunId {
-    /// The id of a run that this one causes: always the same for the same name, and sorted beside this one, since its
-    /// time is this one's. The rest is a digest, so it is as unlikely to meet another id as a random one.
+    /// The id of something that this run causes. The same name always gives the same id. The id has this run's time, so
+    /// both sort together; the rest is a digest, so a collision is as unlikely as with a random id.
     #[must_use]
     pub fn derived(self, name: &str) -> Self {
         let mut bytes = *self.0.as_bytes();
@@ -106,16 +106,16 @@ impl RunId {
     }
 }
 
-/// A node's name, unique within its graph: 1 to 64 characters of `a-z A-Z 0-9 _ -`, beginning with a letter.
+/// A node's id, unique within its graph: 1 to 64 characters of `a-z A-Z 0-9 _ -`, beginning with a letter.
 ///
-/// The narrow alphabet keeps `nodes.<id>` a valid expression and the id safe in paths, logs and keys. An id with
-/// `-` is read in an expression as `nodes["<id>"]`.
+/// The narrow alphabet keeps `nodes.<id>` a valid expression and makes the id safe in paths, logs and keys. An
+/// expression reads an id with `-` as `nodes["<id>"]`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NodeId(std::sync::Arc<str>);
 
 impl NodeId {
-    /// The most characters that a node id may have.
+    /// The longest node id, in characters.
     pub const MAX_LEN: usize = 64;
 
     /// The id as text.
@@ -169,14 +169,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_sort_by_the_time_they_were_made() {
+    fn ids_sort_by_creation_time() {
         let first = RunId::new();
         let second = RunId::new();
         assert!(first < second);
     }
 
     #[test]
-    fn a_derived_id_is_a_uuid_v7_of_the_same_time_and_always_the_same() {
+    fn a_derived_id_is_deterministic_and_a_uuid_v7_of_the_same_time() {
         let parent = RunId::new();
         let child = parent.derived("a/0/1");
         assert_eq!(child, parent.derived("a/0/1"));
@@ -188,13 +188,13 @@ mod tests {
     }
 
     #[test]
-    fn an_id_of_text_that_is_none_names_its_kind() {
+    fn an_invalid_id_names_its_kind() {
         let error = "x".parse::<RunId>().unwrap_err();
         assert_eq!(error.to_string(), "`x` is not a run id: it must be a UUID");
     }
 
     #[test]
-    fn node_ids_are_narrow() {
+    fn node_ids_use_a_narrow_alphabet() {
         for good in ["a", "fetch_2", "A-b", &"x".repeat(64)] {
             assert!(good.parse::<NodeId>().is_ok(), "{good}");
         }

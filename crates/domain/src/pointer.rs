@@ -1,8 +1,8 @@
-//! JSON pointers (RFC 6901): the place of a problem in a document.
+//! JSON pointers (RFC 6901), which locate a problem in a document.
 
 use std::fmt;
 
-/// A place in a JSON document, such as `/nodes/3/config/url`. The empty pointer is the whole document.
+/// A location in a JSON document, such as `/nodes/3/config/url`. The empty pointer is the whole document.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pointer(String);
 
@@ -12,7 +12,7 @@ impl Pointer {
         Self(String::new())
     }
 
-    /// The place `token` below this one; `~` and `/` in it are escaped.
+    /// The location of `token` below this one; escapes `~` and `/` in it.
     #[must_use]
     pub fn join(&self, token: impl fmt::Display) -> Self {
         let token = token.to_string();
@@ -29,7 +29,7 @@ impl Pointer {
         Self(text)
     }
 
-    /// The pointer as RFC 6901 writes it.
+    /// The pointer in the notation of RFC 6901.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,15 +1,15 @@
-//! What is wrong with an input, all of it at once, each with its place.
+//! The problems of an input, all at once, each with its location.
 
 use std::fmt;
 
 use crate::Pointer;
 
-/// One thing that is wrong with an input, in words for the one who wrote it.
+/// One problem of an input, in words for its author.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// Where.
+    /// The location.
     pub pointer: Pointer,
-    /// What, and what would be right.
+    /// The problem, and how to fix it.
     pub message: String,
 }
 
@@ -20,32 +20,32 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Collects every problem of an input, so that its author mends them in one go.
+/// Collects every problem of an input, so that its author can fix all of them at once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    /// None yet.
+    /// No problems.
     pub const fn new() -> Self {
         Self(Vec::new())
     }
 
-    /// Exactly one.
+    /// Exactly one problem.
     pub fn one(pointer: Pointer, message: impl Into<String>) -> Self {
         Self(vec![Problem { pointer, message: message.into() }])
     }
 
-    /// Adds one.
+    /// Adds a problem.
     pub fn add(&mut self, pointer: Pointer, message: impl Into<String>) {
         self.0.push(Problem { pointer, message: message.into() });
     }
 
-    /// Adds those of another look at the same input.
+    /// Adds the problems of another check of the same input.
     pub fn extend(&mut self, other: Problems) {
         self.0.extend(other.0);
     }
 
-    /// Whether there is none.
+    /// Whether there are no problems.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -55,7 +55,7 @@ impl Problems {
         self.0.iter()
     }
 
-    /// `Ok` when there is no problem.
+    /// `Ok` if there are no problems.
     ///
     /// # Errors
     /// The problems themselves, if there are any.

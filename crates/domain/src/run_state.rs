@@ -1,43 +1,43 @@
-//! The states of a run and the only ways between them.
+//! The states of a run and the legal transitions between them.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Where a run stands. A terminal state is final (I5).
+/// The state of a run. A terminal state is final (I5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RunState {
-    /// Accepted; nobody drives it yet, or its owner died or handed it back.
+    /// Accepted, and available to be claimed at its time. No instance drives it.
     Queued,
-    /// One instance drives it.
+    /// An instance drives it.
     Running,
-    /// Nobody drives it until a time comes or somebody acts ([`WaitingFor`] says which).
+    /// No instance drives it until a time, a decision, a child run or a budget allows it ([`WaitingFor`] says which).
     Waiting,
-    /// Every node that had to run did.
+    /// Every node that had to run succeeded.
     Succeeded,
-    /// A node failed and no edge caught it.
+    /// A node failed and no edge handled the failure.
     Failed,
-    /// Somebody asked for its end.
+    /// Cancelled on request.
     Cancelled,
     /// Its deadline passed.
     TimedOut,
 }
 
-/// What happens to a run as a whole.
+/// An event that changes the state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RunEvent {
-    /// An instance took it, raising the epoch.
+    /// An instance claimed it and raised the epoch.
     Claimed,
-    /// Its owner gave it back, because it shuts down or lost its claim.
+    /// Its owner released it before its end, for example because it shuts down.
     Requeued,
-    /// Its owner died; another instance put it back.
+    /// Its owner died; another instance requeued it.
     OwnerDied,
-    /// Nothing of it can go on now.
+    /// Its owner parked it: all its nodes only wait.
     Parked,
-    /// It ended well.
+    /// All nodes that had to run succeeded.
     Succeeded,
-    /// It ended badly.
+    /// A node failed, and no edge handled the failure.
     Failed,
-    /// It was cancelled.
+    /// It was cancelled on request.
     Cancelled,
     /// Its deadline passed.
     TimedOut,
@@ -57,18 +57,18 @@ impl RunEvent {
     ];
 }
 
-/// An event that cannot happen to a run in this state.
+/// An event that is illegal for a run in this state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a run that is {state} cannot be changed by {event:?}")]
 pub struct IllegalRunEvent {
-    /// The state that it was in.
+    /// The current state.
     pub state: RunState,
-    /// What was to happen.
+    /// The rejected event.
     pub event: RunEvent,
 }
 
 impl RunState {
-    /// Every state, in the order in which a run may pass them.
+    /// Every state, in the order in which a run can pass through them.
     pub const ALL: [RunState; 7] = [
         RunState::Queued,
         RunState::Running,
@@ -79,23 +79,23 @@ impl RunState {
         RunState::TimedOut,
     ];
 
-    /// The states that never change again.
+    /// The states that never change.
     pub const TERMINAL: [RunState; 4] =
         [RunState::Succeeded, RunState::Failed, RunState::Cancelled, RunState::TimedOut];
 
     /// The states of a run that has not ended.
     pub const ACTIVE: [RunState; 3] = [RunState::Queued, RunState::Running, RunState::Waiting];
 
-    /// The states from which an instance may claim a run, once it is available.
+    /// The states from which an instance can claim a run once it is available.
     pub const CLAIMABLE: [RunState; 2] = [RunState::Queued, RunState::Waiting];
 
-    /// The states in which a wake-up changes when a run goes on. A queued run reads everything when it is claimed.
+    /// The states in which a wake-up changes when a run continues. A queued run reads everything when it is claimed.
     pub const WAKEABLE: [RunState; 2] = [RunState::Running, RunState::Waiting];
 
     /// The state after `event`.
     ///
     /// # Errors
-    /// [`IllegalRunEvent`] if that cannot happen in this state; nothing changed.
+    /// [`IllegalRunEvent`] if the event is illegal in this state; nothing changed.
     pub const fn after(self, event: RunEvent) -> Result<RunState, IllegalRunEvent> {
         match (self, event) {
             (RunState::Queued | RunState::Waiting, RunEvent::Claimed) => Ok(RunState::Running),
@@ -113,12 +113,12 @@ impl RunState {
         }
     }
 
-    /// Whether the run has ended for good.
+    /// Whether the run has ended.
     pub const fn is_terminal(self) -> bool {
         matches!(self, RunState::Succeeded | RunState::Failed | RunState::Cancelled | RunState::TimedOut)
     }
 
-    /// The word for it in SQL, JSON and logs.
+    /// The state's name in SQL, JSON and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             RunState::Queued => "queued",
@@ -144,26 +144,26 @@ impl FromStr for RunState {
     fn from_str(text: &str) -> Result<Self, String> {
         RunState::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| {
             let known = RunState::ALL.map(RunState::as_str).join(", ");
-            format!("`{}` is no run state: use one of {known}", text.chars().take(32).collect::<String>())
+            format!("unknown run state `{}`: use one of {known}", text.chars().take(32).collect::<String>())
         })
     }
 }
 
-/// What a waiting run waits for.
+/// The reason why a node or run waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WaitingFor {
-    /// A time.
+    /// A time has to come.
     Timer,
-    /// A person's decision.
+    /// A person has to decide.
     Approval,
-    /// The end of a child run.
+    /// Child runs have to end.
     Child,
-    /// A larger budget.
+    /// A budget has to allow the next call.
     BudgetExceeded,
 }
 
 impl WaitingFor {
-    /// The word for it in SQL and JSON.
+    /// The reason's name in SQL and JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             WaitingFor::Timer => "timer",
@@ -181,7 +181,7 @@ impl FromStr for WaitingFor {
         [WaitingFor::Timer, WaitingFor::Approval, WaitingFor::Child, WaitingFor::BudgetExceeded]
             .into_iter()
             .find(|reason| reason.as_str() == text)
-            .ok_or_else(|| format!("`{text}` is nothing that a run waits for"))
+            .ok_or_else(|| format!("unknown wait reason `{text}`"))
     }
 }
 
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_whole_table_of_states_and_events() {
+    fn the_transition_table_is_exactly_this() {
         let table: Vec<String> = RunState::ALL
             .into_iter()
             .flat_map(|state| RunEvent::ALL.into_iter().map(move |event| (state, event)))
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn words_and_back() {
+    fn names_survive_a_round_trip() {
         for state in RunState::ALL {
             assert_eq!(state.as_str().parse(), Ok(state));
         }

@@ -1,4 +1,4 @@
-//! Two subscribers, a quick one and one that does not keep up.
+//! Two subscribers: one that keeps up and one that does not.
 //!
 //! `cargo run -p gathering-events --example watch`
 
@@ -42,7 +42,7 @@ async fn show(name: &str, mut subscription: Subscription) {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "an example talks to the terminal")]
+#[expect(clippy::print_stdout, reason = "an example prints its result")]
 fn say(line: &str) {
     println!("{line}");
 }

@@ -1,7 +1,7 @@
-//! The bus: one bounded queue in, one task that delivers, one bounded buffer for each subscriber.
+//! The bus: one bounded input queue, one task that delivers, and one bounded buffer for each subscriber.
 //!
-//! Invariants: a publisher waits only for the queue, never for a subscriber; every subscriber sees the events that it
-//! gets in the order in which the queue took them; nothing grows without bound.
+//! Invariants: a publisher waits only for the queue, never for a subscriber. Every subscriber receives its events in
+//! the order of the queue. Nothing grows without bound.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -15,20 +15,20 @@ use crate::recent::Recent;
 use crate::subscription::Buffer;
 use crate::{Event, Subscription, Topics};
 
-/// The bounds of a bus. Each number is at least 1; 0 is read as 1.
+/// The bounds of a bus. Each number is at least 1; 0 counts as 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BusSettings {
-    /// How many published events wait for delivery before a publisher waits.
+    /// The published events that can wait for delivery before a publisher has to wait.
     pub n_queued: usize,
-    /// How many delivered events wait for one subscriber before it loses the oldest.
+    /// The delivered events that can wait for one subscriber before it loses the oldest.
     pub n_buffered: usize,
-    /// How many events are handed on at once.
+    /// The maximum number of events in one batch.
     pub max_batch: usize,
-    /// How many subscribers there may be.
+    /// The maximum number of subscribers.
     pub max_subscribers: usize,
-    /// For how long a repetition of what was last said of a key is dropped; zero drops none.
+    /// The time in which a repeated event of the same key is dropped; zero drops none.
     pub window: Duration,
-    /// How many keys are remembered for that; the oldest are forgotten, and repetitions of them arrive.
+    /// The keys that are remembered to recognise repetitions. Repetitions of forgotten keys are delivered.
     pub max_keys: usize,
 }
 
@@ -46,14 +46,14 @@ impl Default for BusSettings {
     }
 }
 
-/// Publishes and subscribes. Cheap to clone; clones are the same bus.
+/// Publishes and subscribes. Clones are cheap and refer to the same bus.
 #[derive(Debug, Clone)]
 pub struct Bus {
     queue: mpsc::Sender<Event>,
     shared: Arc<Shared>,
 }
 
-/// Delivers what was published. Somebody must [`run`](BusService::run) it; when it ends, so does the bus.
+/// Delivers what was published. The creator must [`run`](BusService::run) it; the bus ends with it.
 #[derive(Debug)]
 pub struct BusService {
     queue: mpsc::Receiver<Event>,
@@ -61,21 +61,21 @@ pub struct BusService {
     recent: Recent,
 }
 
-/// What the bus did since its start.
+/// The counts of the bus since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BusCounts {
     /// Events taken from the queue.
     pub n_taken: u64,
-    /// Those of them that were repetitions and not delivered.
+    /// Those of them that were dropped as repetitions.
     pub n_repetitions: u64,
-    /// Events that subscribers lost because they were slow, summed over the subscribers.
+    /// Events that slow subscribers lost, summed over the subscribers.
     pub n_lost: u64,
 }
 
 /// Why an event was not published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum PublishError {
-    /// The queue is full; later it may have room. Only [`Bus::try_publish`] says so.
+    /// The queue is full. Only [`Bus::try_publish`] returns this; a later call may succeed.
     #[error("the event queue is full")]
     Full,
     /// The bus has ended.
@@ -83,11 +83,11 @@ pub enum PublishError {
     Ended,
 }
 
-/// Why there is no subscription.
+/// Why a subscription was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum SubscribeError {
-    /// There are as many subscribers as there may be.
-    #[error("there are {max_subscribers} subscribers, which is the limit")]
+    /// The limit of subscribers is reached.
+    #[error("the event bus has reached its limit of {max_subscribers} subscribers")]
     TooMany {
         /// The limit.
         max_subscribers: usize,
@@ -108,13 +108,13 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Subscribers {
-    /// Weak, so that a dropped [`Subscription`] frees its buffer and is found dead here.
+    /// Weak, so that a dropped [`Subscription`] frees its buffer; the bus then removes the entry.
     buffers: Vec<Weak<Buffer>>,
     is_ended: bool,
 }
 
 impl Bus {
-    /// A bus and the service that makes it deliver.
+    /// A bus and the service that delivers its events.
     pub fn new(settings: BusSettings) -> (Self, BusService) {
         let settings = BusSettings {
             n_queued: settings.n_queued.clamp(1, tokio::sync::Semaphore::MAX_PERMITS),
@@ -137,7 +137,7 @@ impl Bus {
         (Self { queue: sender, shared }, service)
     }
 
-    /// Puts an event into the queue, waiting for room: who publishes faster than can be delivered is slowed down.
+    /// Puts an event into the queue. Waits while the queue is full, which slows down fast publishers.
     ///
     /// Cancel: safe; a dropped future published nothing.
     ///
@@ -147,7 +147,7 @@ impl Bus {
         self.queue.send(event).await.map_err(|_| PublishError::Ended)
     }
 
-    /// Puts an event into the queue if there is room now.
+    /// Puts an event into the queue if it has room now.
     ///
     /// # Errors
     /// [`PublishError`]; nothing was published.
@@ -158,10 +158,10 @@ impl Bus {
         })
     }
 
-    /// Subscribes to what is delivered from now on.
+    /// Subscribes to everything that is delivered from now on.
     ///
     /// # Errors
-    /// [`SubscribeError`]; there is no subscription.
+    /// [`SubscribeError`]; nothing was subscribed.
     pub fn subscribe(&self, topics: Topics) -> Result<Subscription, SubscribeError> {
         let BusSettings { n_buffered, max_batch, max_subscribers, .. } = self.shared.settings;
         let mut subscribers = self.shared.subscribers();
@@ -177,7 +177,7 @@ impl Bus {
         Ok(Subscription::new(buffer, max_batch))
     }
 
-    /// What the bus did since its start.
+    /// The counts of the bus since its start.
     pub fn counts(&self) -> BusCounts {
         BusCounts {
             n_taken: self.shared.n_taken.load(Ordering::Relaxed),
@@ -188,10 +188,10 @@ impl Bus {
 }
 
 impl BusService {
-    /// Delivers until `stop`, then what was published before it, and ends the bus: subscribers receive what waits for
-    /// them and then `None`. Ends as well when every [`Bus`] is gone.
+    /// Delivers until `stop`, then delivers what was published before it, and ends the bus. Subscribers receive what
+    /// waits for them, then `None`. Also ends when every [`Bus`] was dropped.
     ///
-    /// Cancel: dropping the future ends the bus at once; what was still in the queue is not delivered.
+    /// Cancel: dropping the future ends the bus at once; events still in the queue are not delivered.
     pub async fn run(mut self, stop: CancellationToken) {
         let max_batch = self.shared.settings.max_batch;
         let mut batch = Vec::with_capacity(max_batch);
@@ -236,7 +236,7 @@ impl Drop for BusService {
 }
 
 impl Shared {
-    /// Held only to look through the list, never across an await.
+    /// Held only while reading the list, never across an await.
     fn subscribers(&self) -> MutexGuard<'_, Subscribers> {
         self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
     }

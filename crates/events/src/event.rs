@@ -1,30 +1,30 @@
-//! What is published, and who wants it.
+//! Events and topics.
 
 use serde_json::Value;
 
-/// Something that happened.
+/// An event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// What kind of thing, such as `run_ended`.
+    /// The kind of event, such as `run_ended`.
     pub topic: String,
-    /// What it happened to, such as a run's id. Events with one key arrive in the order in which they were published,
-    /// and one that repeats the last of its topic and key within the window does not arrive.
+    /// The subject of the event, such as a run's id. Events with the same key arrive in the order of their publication.
+    /// An event that repeats the last one of its topic and key within the window is dropped.
     pub key: Option<String>,
-    /// The rest.
+    /// The content.
     pub payload: Value,
 }
 
-/// Which topics a subscriber wants.
+/// The topics of a subscriber.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Topics {
-    /// Every one.
+    /// All topics.
     All,
-    /// These.
+    /// These topics.
     Of(Vec<String>),
 }
 
 impl Topics {
-    /// Whether an event of this topic is wanted.
+    /// Whether the topic is one of these.
     pub fn contain(&self, topic: &str) -> bool {
         match self {
             Topics::All => true,

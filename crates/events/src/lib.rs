@@ -1,7 +1,7 @@
 //! The in-process event bus: bounded, ordered per key, isolating slow subscribers.
 //!
-//! Owns the way of an event from who publishes it to who subscribed, within one process and in memory. Never knows what
-//! an event means, and keeps nothing: what must survive belongs in a database before it is published here.
+//! Owns the delivery of events from publishers to subscribers, within one process and in memory. Never knows what an
+//! event means, and stores nothing: write what must survive to a database before you publish it here.
 
 mod bus;
 mod event;

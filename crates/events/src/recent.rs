@@ -1,4 +1,4 @@
-//! What was last said of each key, for as long as the window: tells repetitions.
+//! Recognises repetitions: remembers the last event of each key for the length of the window.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use tokio::time::Instant;
 
 use crate::Event;
 
-/// The last events by topic and key, at most `max_keys` of them; the oldest is forgotten first.
+/// The last events by topic and key, at most `max_keys` of them. The oldest is forgotten first.
 #[derive(Debug)]
 pub(crate) struct Recent {
     window: Duration,
     max_keys: usize,
     last: HashMap<(String, String), Last>,
-    /// By age. An entry whose number is not the key's any more is left over.
+    /// By age. An entry is stale if its number is no longer the key's.
     ages: VecDeque<(Instant, u64, (String, String))>,
     next_number: u64,
 }
@@ -30,7 +30,7 @@ impl Recent {
         Self { window, max_keys, last: HashMap::new(), ages: VecDeque::new(), next_number: 0 }
     }
 
-    /// Whether `event` says what was last said of its topic and key, within the window; if not, it is the last now.
+    /// Whether `event` repeats the last one of its topic and key within the window. If not, it becomes the last one.
     pub(crate) fn is_repetition(&mut self, event: &Arc<Event>, now: Instant) -> bool {
         let Some(key) = &event.key else { return false };
         if self.window.is_zero() {
@@ -48,8 +48,8 @@ impl Recent {
         false
     }
 
-    /// Drops what is older than the window, and the oldest beyond the bound. Left-overs count for the bound too, so that
-    /// one busy key cannot make the list of ages grow.
+    /// Forgets entries older than the window, and the oldest beyond the bound. Stale entries count towards the bound,
+    /// so one busy key cannot grow the list of ages.
     fn forget(&mut self, now: Instant) {
         while let Some((at, number, place)) = self.ages.front() {
             if now.duration_since(*at) < self.window && self.ages.len() < self.max_keys {
@@ -69,7 +69,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn it_never_remembers_more_than_its_bound() {
+    fn it_never_exceeds_its_bound() {
         let mut recent = Recent::new(Duration::from_secs(60), 3);
         let now = Instant::now();
         for number in 0..100 {

@@ -1,4 +1,4 @@
-//! A subscriber's own buffer and the end it reads from.
+//! A subscriber's buffer and its receiving end.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,23 +7,23 @@ use tokio::sync::Notify;
 
 use crate::{Event, Topics};
 
-/// What a subscriber is given.
+/// What a subscriber receives.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Delivery {
     /// Events in their order, at least one.
     Events(Vec<Arc<Event>>),
-    /// So many events were lost here, because the subscriber was too slow and its buffer full. What follows is newer.
+    /// The number of events lost at this point, because the buffer was full. What follows is newer.
     Lagged(u64),
 }
 
-/// Receives the events of some topics from the moment of subscribing on. Dropping it ends the subscription.
+/// Receives the events of some topics, starting with the subscription. Dropping it ends the subscription.
 #[derive(Debug)]
 pub struct Subscription {
     buffer: Arc<Buffer>,
     max_batch: usize,
 }
 
-/// The events that wait for one subscriber; when it is full the oldest is lost, so that nobody waits for them.
+/// The events that wait for one subscriber. A full buffer loses its oldest event, so that nobody waits for it.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     topics: Topics,
@@ -44,7 +44,7 @@ impl Subscription {
         Self { buffer, max_batch }
     }
 
-    /// Waits for what is next: all events that are there, up to the batch limit, or how many were lost before them.
+    /// Waits for the next delivery: all waiting events up to the batch limit, or the number of events lost before them.
     /// `None` when the bus has ended and everything was received.
     ///
     /// Cancel: safe; nothing is lost when the future is dropped.
@@ -63,7 +63,7 @@ impl Subscription {
                     return None;
                 }
             }
-            // A notification since the look above was kept, as there is one reader only.
+            // A notification after the check above is kept, because there is only one reader.
             self.buffer.changed.notified().await;
         }
     }
@@ -74,7 +74,7 @@ impl Buffer {
         Self { topics, capacity, waiting: Mutex::default(), changed: Notify::new() }
     }
 
-    /// Adds the events that are wanted; gives how many were lost for them.
+    /// Adds the events of its topics; returns how many older ones were lost.
     pub(crate) fn add(&self, events: &[Arc<Event>]) -> u64 {
         let mut waiting = self.locked();
         let (n_before, mut n_lost) = (waiting.events.len(), 0);

@@ -1,4 +1,4 @@
-//! The promises of the bus, under virtual time.
+//! The guarantees of the bus, under virtual time.
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
 use std::time::Duration;
@@ -35,7 +35,7 @@ async fn end(stop: CancellationToken, running: JoinHandle<()>) {
     running.await.unwrap();
 }
 
-/// The payloads of all that is still to come, with a text in the place of what was lost.
+/// The payloads of all remaining events, with a text in place of lost ones.
 async fn rest(subscription: &mut Subscription) -> Vec<Value> {
     let mut payloads = Vec::new();
     while let Some(delivery) = subscription.recv().await {
@@ -51,7 +51,7 @@ async fn rest(subscription: &mut Subscription) -> Vec<Value> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_of_a_key_arrive_in_the_order_of_their_publication() {
+async fn events_of_a_key_arrive_in_publication_order() {
     let (bus, stop, running) = start(BusSettings { n_buffered: 1000, ..SMALL });
     let mut all = bus.subscribe(Topics::All).unwrap();
     let publishers = ["a", "b", "c"].map(|key| {
@@ -76,7 +76,7 @@ async fn events_of_a_key_arrive_in_the_order_of_their_publication() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_is_handed_on_in_batches() {
+async fn waiting_events_arrive_in_batches() {
     let (bus, service) = Bus::new(SMALL);
     let mut all = bus.subscribe(Topics::All).unwrap();
     for number in 0..4 {
@@ -90,7 +90,7 @@ async fn what_waits_is_handed_on_in_batches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repetition_within_the_window_does_not_arrive() {
+async fn a_repetition_within_the_window_is_dropped() {
     let (bus, stop, running) = start(BusSettings { n_buffered: 100, ..SMALL });
     let mut all = bus.subscribe(Topics::All).unwrap();
     let say = async |topic: &str, key: Option<&str>, payload: &str| {
@@ -134,11 +134,11 @@ async fn a_publisher_waits_when_the_queue_is_full() {
     let running = tokio::spawn(service.run(stop.clone()));
     bus.publish(event("t", None, 5)).await.unwrap();
     end(stop, running).await;
-    assert_eq!(rest(&mut all).await, [0, 1, 2, 3, 5].map(Value::from), "4 was given up");
+    assert_eq!(rest(&mut all).await, [0, 1, 2, 3, 5].map(Value::from), "4 was cancelled");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_subscriber_loses_the_oldest_and_is_told_while_others_get_all() {
+async fn a_slow_subscriber_loses_the_oldest_and_learns_how_many_while_others_get_all() {
     let (bus, stop, running) = start(SMALL);
     let mut slow = bus.subscribe(Topics::All).unwrap();
     let mut quick = bus.subscribe(Topics::All).unwrap();
@@ -158,7 +158,7 @@ async fn a_slow_subscriber_loses_the_oldest_and_is_told_while_others_get_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscriber_gets_only_its_topics_and_only_from_then_on() {
+async fn a_subscriber_gets_only_its_topics_from_subscribing_on() {
     let (bus, stop, running) = start(SMALL);
     let mut early = bus.subscribe(Topics::Of(vec!["a".to_owned(), "b".to_owned()])).unwrap();
     for (topic, payload) in [("a", 1), ("c", 2), ("b", 3)] {
@@ -175,7 +175,7 @@ async fn a_subscriber_gets_only_its_topics_and_only_from_then_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_published_before_the_stop_arrives_and_nothing_after_it() {
+async fn events_before_the_stop_arrive_and_later_ones_do_not() {
     let (bus, stop, running) = start(SMALL);
     let mut all = bus.subscribe(Topics::All).unwrap();
     for number in 0..4 {
@@ -192,7 +192,7 @@ async fn what_was_published_before_the_stop_arrives_and_nothing_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_is_dropped_leaves_nobody_waiting() {
+async fn dropping_the_service_leaves_nobody_waiting() {
     let (bus, _stop, running) = start(SMALL);
     let mut all = bus.subscribe(Topics::All).unwrap();
     let waiting = tokio::spawn(async move { all.recv().await });
@@ -202,7 +202,7 @@ async fn a_service_that_is_dropped_leaves_nobody_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_service_ends_when_nobody_can_publish_any_more() {
+async fn the_service_ends_when_every_bus_was_dropped() {
     let (bus, _stop, running) = start(SMALL);
     drop(bus);
     running.await.unwrap();
@@ -220,7 +220,7 @@ async fn subscribers_are_bounded_and_a_dropped_one_makes_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_receive_that_is_given_up_loses_nothing() {
+async fn cancelling_a_receive_loses_no_event() {
     let (bus, stop, running) = start(SMALL);
     let mut all = bus.subscribe(Topics::All).unwrap();
     assert!(tokio::time::timeout(Duration::from_secs(1), all.recv()).await.is_err());

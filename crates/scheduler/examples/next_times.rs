@@ -1,4 +1,4 @@
-//! The next times of a trigger, given as JSON, or of an expression and a time zone.
+//! Prints the next due times of a trigger, given as JSON, or of an expression and a time zone.
 //!
 //! `cargo run -p gathering-scheduler --example next_times -- '30 2 * * *' Europe/Berlin 2026-03-27T00:00:00Z`
 
@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "an example talks to the terminal")]
+#[expect(clippy::print_stdout, reason = "an example prints its result")]
 fn say(line: &str) {
     println!("{line}");
 }

@@ -1,6 +1,6 @@
 //! Cron expressions in a time zone.
 //!
-//! croner decides which wall clock times an expression names; what a change of the clocks does to them is decided here.
+//! croner decides which wall-clock times an expression matches. This module applies changes of the clocks to them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use croner::time::Weekday;
 use crate::zone::{Change, next_change, offset_at, recent_change, wall_clock};
 use crate::{Dst, Occurrence};
 
-/// The years in which due times are looked for.
+/// The years that are searched for due times.
 const YEARS: std::ops::Range<i32> = 1..4900;
 
-/// Enough for every minute of an hour written out, twice.
+/// Enough to write out every minute of an hour twice.
 const MAX_LENGTH: usize = 512;
 
 /// An expression with its time zone.
@@ -29,14 +29,15 @@ pub struct Cron {
 }
 
 impl Cron {
-    /// Reads an expression of five fields (minute, hour, day of month, month, day of week), of six with seconds in front,
-    /// or an alias such as `@daily`. It is read in `timezone`.
+    /// Parses an expression of five fields (minute, hour, day of month, month, day of week), of six with seconds in
+    /// front, or an alias such as `@daily`. The expression applies to wall-clock time in `timezone`.
     ///
-    /// Without `dst`, an expression that names every hour gets [`Dst::Both`], which keeps its rhythm, and any other
+    /// Without `dst`, an expression that matches every hour gets [`Dst::Both`], which keeps its rhythm. Any other gets
     /// [`Dst::Shift`], which fires once on each day.
     ///
     /// # Errors
-    /// What is wrong, in words for its author; also when it names no date that ever comes, such as 30 February.
+    /// What is wrong, in words for the author. An expression that matches no date, such as 30 February, is an error
+    /// too.
     pub fn parse(expression: &str, timezone: Tz, dst: Option<Dst>) -> Result<Self, String> {
         let expression = expression.trim();
         let n_fields = expression.split_whitespace().count();
@@ -57,27 +58,27 @@ impl Cron {
                     "must be one of @yearly, @annually, @monthly, @weekly, @daily, @midnight, @hourly".into(),
                 );
             }
-            Err(error) => return Err(format!("is no cron expression: {error}")),
+            Err(error) => return Err(format!("is not a cron expression: {error}")),
         };
         if !names_a_date(&pattern) {
-            return Err("names no date that ever comes".to_owned());
+            return Err("matches no date that ever occurs".to_owned());
         }
         let names_every_hour = (0..24).all(|hour| pattern.pattern.hour_match(hour).unwrap_or(false));
         let dst = dst.unwrap_or(if names_every_hour { Dst::Both } else { Dst::Shift });
         Ok(Self { expression: expression.to_owned(), pattern: Arc::new(pattern), timezone, dst })
     }
 
-    /// The expression as it was written.
+    /// The expression as its author wrote it.
     pub fn expression(&self) -> &str {
         &self.expression
     }
 
-    /// The zone in whose time it is read.
+    /// The time zone of the expression.
     pub const fn timezone(&self) -> Tz {
         self.timezone
     }
 
-    /// What happens when the clocks are moved.
+    /// The policy for changes of the clocks.
     pub const fn dst(&self) -> Dst {
         self.dst
     }
@@ -92,9 +93,9 @@ impl Cron {
         }
     }
 
-    /// The first moment later than `after` at which it fires, in UTC and whole seconds.
+    /// The first due time later than `after`, in UTC and whole seconds.
     ///
-    /// `None` beyond the years 1 to 4900 only: an expression that was accepted names a date at least every 40 years.
+    /// `None` only beyond the years 1 to 4900: a valid expression matches a date at least every 40 years.
     pub fn next_after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let mut after = after;
         loop {
@@ -105,7 +106,7 @@ impl Cron {
         }
     }
 
-    /// As [`next_after`](Self::next_after), but also tells of the times that a change of the clocks leaves out.
+    /// As [`next_after`](Self::next_after), but also reports the times that a change of the clocks skips.
     pub fn next_occurrence(&self, after: DateTime<Utc>) -> Option<Occurrence> {
         if !YEARS.contains(&after.year()) {
             return None;
@@ -120,7 +121,7 @@ impl Cron {
             let moved = recent.and_then(|change| self.next_left_out(change, from));
             let offset = offset_at(self.timezone, from);
             let regular = self.next_at_offset(from, offset);
-            // Both end this stretch of one offset at the latest; what lies beyond a change is looked for from there.
+            // Both end this period of one offset at the latest. The search continues after a change from there.
             let until = match (regular, moved) {
                 (Some(at), Some(other)) => at.min(other),
                 (at, other) => at.or(other)?,
@@ -136,20 +137,20 @@ impl Cron {
         }
     }
 
-    /// The first moment from `from` on that it names if the clocks are never moved again.
+    /// The first matching moment from `from` on if the clocks never change again.
     fn next_at_offset(&self, from: DateTime<Utc>, offset: Duration) -> Option<DateTime<Utc>> {
         let wall = self.pattern.find_next_occurrence(&wall_clock(from, offset), true).ok()?;
         Some((wall - offset).and_utc())
     }
 
-    /// When the clocks were put back, a while is repeated: its end, if `from` is in it and it does not count.
+    /// The end of the repeated period after the clocks were set back, if `from` is in it and it does not count.
     fn end_of_repetition(&self, change: Change, from: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let end = change.at + (change.before - change.after);
         (self.dst != Dst::Both && from < end).then_some(end)
     }
 
-    /// When the clocks were put forward, a while was left out: the next moment of those it named there, as much later
-    /// as the clocks were moved. That is the moment at which clocks that were not moved would have shown it.
+    /// The next matching moment in the period that was skipped when the clocks were set forward, later by as much as
+    /// the clocks moved. At that moment, unchanged clocks would have shown the matching time.
     fn next_left_out(&self, change: Change, from: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let end = change.at + (change.after - change.before);
         let at = self.next_at_offset(from, change.before)?;
@@ -157,10 +158,10 @@ impl Cron {
     }
 }
 
-/// Whether there is a date that the expression names.
+/// Whether the expression matches any date.
 ///
-/// The years are of 14 kinds (leap or not, by the weekday they begin with) and each kind comes at least every 40 years,
-/// also across a century that is no leap year.
+/// Years are of 14 kinds (leap or not, by the weekday on which they begin). Each kind occurs at least every 40 years,
+/// even across a century that is not a leap year.
 fn names_a_date(cron: &croner::Cron) -> bool {
     let from = NaiveDate::from_ymd_opt(2000, 1, 1).unwrap_or_default();
     from.iter_days().take_while(|day| day.year() <= 2040).any(|day| {

@@ -1,29 +1,29 @@
-//! What happens to due times when clocks are moved.
+//! The policies for due times when the clocks change.
 
 use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 
-/// What happens to a due time that a change of the clocks leaves out or repeats.
+/// The policy for due times that a change of the clocks skips or repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dst {
-    /// A time that is left out does not fire. A time that is repeated fires once, the first time.
+    /// A skipped time does not fire. A repeated time fires once, the first time.
     Skip,
-    /// A time that is left out fires as much later as the clocks were moved (02:30 at 03:30, as RFC 5545 reads it).
-    /// A time that is repeated fires once, the first time.
+    /// A skipped time fires later by as much as the clocks moved (02:30 at 03:30, as in RFC 5545). A repeated time
+    /// fires once, the first time.
     Shift,
-    /// A time that is left out fires later, as with `Shift`. A time that is repeated fires both times.
+    /// A skipped time fires later, as with `Shift`. A repeated time fires both times.
     Both,
 }
 
-/// A time that an expression names.
+/// A time that an expression matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Occurrence {
     /// It fires at this moment.
     Due(DateTime<Utc>),
-    /// The clocks leave it out and the policy is [`Dst::Skip`], so nothing fires; the moment is the one at which it
-    /// would have under [`Dst::Shift`].
+    /// The clocks skip it and the policy is [`Dst::Skip`], so it does not fire. The moment is the one at which it would
+    /// fire under [`Dst::Shift`].
     LeftOut(DateTime<Utc>),
 }
 
@@ -40,7 +40,7 @@ impl Dst {
     /// Every policy.
     pub const ALL: [Dst; 3] = [Dst::Skip, Dst::Shift, Dst::Both];
 
-    /// The word for it in JSON.
+    /// The policy's name in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Dst::Skip => "skip",

@@ -1,7 +1,7 @@
-//! When a schedule fires: cron, interval, once, time zones and daylight saving.
+//! Due times of schedules: cron, interval, once, time zones and daylight saving.
 //!
-//! Owns the rules that turn a trigger and a moment into the next due time. Never knows a clock, a database or what a
-//! fire leads to: every function here is pure.
+//! Owns the rules that turn a trigger and a moment into the next due time. Never knows a clock, a database or the
+//! consequences of a fire: every function here is pure.
 
 mod cron;
 mod dst;

@@ -1,4 +1,4 @@
-//! Triggers: the rules that name due times, and how they are read and written as JSON.
+//! Triggers, the rules for due times, and their JSON form.
 
 use chrono::{DateTime, Duration, SecondsFormat, Timelike, Utc};
 use chrono_tz::Tz;
@@ -7,26 +7,26 @@ use serde_json::{Map, Value, json};
 
 use crate::{Cron, Dst};
 
-/// A rule that names due times.
+/// A rule for due times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trigger {
-    /// The times that an expression names.
+    /// The times that a cron expression matches.
     Cron(Cron),
-    /// Again and again, after the same while.
+    /// Regular times with the same distance.
     Interval(Interval),
-    /// One moment, in UTC.
+    /// A single moment, in UTC.
     Once(DateTime<Utc>),
 }
 
-/// A while between two due times: 1 second to 10 years, in whole seconds.
+/// The distance between two due times: 1 second to 10 years, in whole seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Interval(u32);
 
 impl Interval {
-    /// The longest: 10 years of 365 days.
+    /// The longest interval: 10 years of 365 days.
     pub const MAX_SECONDS: u32 = 10 * 365 * 24 * 60 * 60;
 
-    /// An interval of so many seconds; `None` if it is shorter than 1 or longer than [`MAX_SECONDS`](Self::MAX_SECONDS).
+    /// An interval in seconds; `None` if it is less than 1 or more than [`MAX_SECONDS`](Self::MAX_SECONDS).
     pub fn from_seconds(seconds: u64) -> Option<Self> {
         u32::try_from(seconds).ok().filter(|seconds| (1..=Self::MAX_SECONDS).contains(seconds)).map(Self)
     }
@@ -38,11 +38,11 @@ impl Interval {
 }
 
 impl Trigger {
-    /// Reads a trigger: `{"type": "cron", "expression", "timezone"?, "dst"?}`, `{"type": "interval", "seconds"}` or
+    /// Parses a trigger: `{"type": "cron", "expression", "timezone"?, "dst"?}`, `{"type": "interval", "seconds"}` or
     /// `{"type": "once", "at"}`. The time zone is UTC by default.
     ///
     /// # Errors
-    /// Every problem, each with its place below `pointer`.
+    /// Every problem, each with its location below `pointer`.
     pub fn parse(value: &Value, pointer: &Pointer) -> Result<Self, Problems> {
         let Some(object) = value.as_object() else {
             return Err(Problems::one(pointer.clone(), "must be an object with a `type`"));
@@ -61,7 +61,7 @@ impl Trigger {
         }
     }
 
-    /// The trigger as [`parse`](Self::parse) reads it, with its defaults written out.
+    /// The trigger as [`parse`](Self::parse) accepts it, with its defaults written out.
     pub fn to_json(&self) -> Value {
         match self {
             Trigger::Cron(cron) => json!({
@@ -77,10 +77,10 @@ impl Trigger {
         }
     }
 
-    /// The first due time later than `after`, in UTC; `None` when there is no more.
+    /// The first due time later than `after`, in UTC; `None` if there are no more.
     ///
-    /// An interval is counted from `after`, its fraction of a second dropped: given each due time in turn, it keeps
-    /// its rhythm however late a fire was.
+    /// An interval counts from `after`, without its fraction of a second. If each due time is passed in turn, the
+    /// interval keeps its rhythm however late a fire was.
     pub fn next_after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
         match self {
             Trigger::Cron(cron) => cron.next_after(after),
@@ -91,7 +91,7 @@ impl Trigger {
         }
     }
 
-    /// The first `n` due times later than `after`, the earliest first; fewer when there are no more.
+    /// The first `n` due times later than `after`, earliest first; fewer if there are no more.
     pub fn next_n(&self, after: DateTime<Utc>, n: usize) -> Vec<DateTime<Utc>> {
         std::iter::successors(self.next_after(after), |previous| self.next_after(*previous)).take(n).collect()
     }
@@ -113,7 +113,7 @@ impl Trigger {
     }
 }
 
-/// The fields of an object that is being read, and what is wrong with them so far.
+/// The fields of an object, and the problems found so far.
 struct Fields<'a> {
     object: &'a Map<String, Value>,
     pointer: &'a Pointer,
@@ -128,12 +128,12 @@ impl<'a> Fields<'a> {
 
     fn known(&mut self, known: &[&str]) {
         for field in self.object.keys().filter(|field| !known.contains(&field.as_str())) {
-            let message = format!("is no field of this trigger: it has {}", known.join(", "));
+            let message = format!("is not a field of this trigger: it has {}", known.join(", "));
             self.problems.add(self.pointer.join(field), message);
         }
     }
 
-    /// The text of a field that must be there.
+    /// The text of a required field.
     fn text(&mut self, field: &str) -> Option<&'a str> {
         match self.object.get(field) {
             Some(Value::String(text)) => Some(text),
@@ -142,7 +142,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The text of a field that may be absent or null.
+    /// The text of an optional field, which may be null.
     fn optional_text(&mut self, field: &str) -> Option<&'a str> {
         match self.object.get(field) {
             None | Some(Value::Null) => None,
@@ -189,9 +189,7 @@ impl<'a> Fields<'a> {
         self.known(&["type", "at"]);
         match DateTime::parse_from_rfc3339(self.text("at")?) {
             Ok(at) => Some(Trigger::Once(at.to_utc())),
-            Err(_) => {
-                self.problem("at", "must be a time as RFC 3339 writes it, such as 2030-01-31T12:00:00Z")
-            }
+            Err(_) => self.problem("at", "must be an RFC 3339 time, such as 2030-01-31T12:00:00Z"),
         }
     }
 }

@@ -1,31 +1,31 @@
-//! A time zone as what it is over time: stretches of one offset, with changes between them.
+//! Time zones as sequences of periods with one offset each.
 
 use chrono::{DateTime, Duration, NaiveDateTime, Offset, TimeZone, Utc};
 use chrono_tz::Tz;
 
-/// How far apart we look for changes: no zone changes twice within a day.
+/// The distance between two probes for changes: no zone changes twice within a day.
 const STRIDE: Duration = Duration::days(1);
 
-/// No clock was ever moved by more (Samoa left out a whole day in 2011).
+/// No clock was ever moved by more (Samoa skipped a whole day in 2011).
 const LARGEST_JUMP: Duration = Duration::hours(25);
 
-/// The moment in which a zone's clocks are moved.
+/// A change of a zone's clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Change {
     /// The first moment of the new offset.
     pub(crate) at: DateTime<Utc>,
-    /// East of UTC, until then.
+    /// The offset east of UTC before the change.
     pub(crate) before: Duration,
-    /// East of UTC, from then on.
+    /// The offset east of UTC after the change.
     pub(crate) after: Duration,
 }
 
-/// How far east of UTC the zone's clocks are at this moment.
+/// The zone's offset east of UTC at this moment.
 pub(crate) fn offset_at(zone: Tz, at: DateTime<Utc>) -> Duration {
     Duration::seconds(i64::from(zone.offset_from_utc_datetime(&at.naive_utc()).fix().local_minus_utc()))
 }
 
-/// What the zone's clocks show at this moment, if they have that offset.
+/// The wall-clock time at this moment with this offset.
 pub(crate) fn wall_clock(at: DateTime<Utc>, offset: Duration) -> NaiveDateTime {
     at.naive_utc() + offset
 }
@@ -44,13 +44,13 @@ pub(crate) fn next_change(zone: Tz, after: DateTime<Utc>, until: DateTime<Utc>) 
     None
 }
 
-/// The change whose skipped or repeated hour could still be going on at this moment.
+/// The change whose skipped or repeated period may include this moment.
 pub(crate) fn recent_change(zone: Tz, at: DateTime<Utc>) -> Option<Change> {
     let earlier = at - LARGEST_JUMP;
     (offset_at(zone, earlier) != offset_at(zone, at)).then(|| locate(zone, earlier, at))
 }
 
-/// Halves a stretch that begins before a change and ends in or after it, down to the second.
+/// Bisects a period that begins before a change and ends at or after it, down to the second.
 fn locate(zone: Tz, mut low: DateTime<Utc>, mut high: DateTime<Utc>) -> Change {
     let before = offset_at(zone, low);
     while high - low > Duration::seconds(1) {

@@ -1,4 +1,4 @@
-//! What a change of the clocks does to due times: by hand for known nights, and against an oracle for random ones.
+//! The effect of clock changes on due times: by hand for known nights, and against an oracle for random ones.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,7 @@ fn fires(expression: &str, timezone: Tz, dst: Option<Dst>, from: &str, to: &str)
 const POLICIES: [Dst; 3] = [Dst::Skip, Dst::Shift, Dst::Both];
 
 #[test]
-fn a_time_that_spring_leaves_out_follows_the_policy() {
+fn a_skipped_time_follows_the_policy() {
     // 02:00 becomes 03:00, 02:00 becomes 03:00, 02:00 becomes 02:30.
     for (zone, expression, from, to, skipped, shifted) in [
         (
@@ -59,7 +59,7 @@ fn a_time_that_spring_leaves_out_follows_the_policy() {
 }
 
 #[test]
-fn a_time_that_autumn_repeats_follows_the_policy() {
+fn a_repeated_time_follows_the_policy() {
     for (zone, expression, from, to, once, twice) in [
         (
             Tz::Europe__Berlin,
@@ -93,7 +93,7 @@ fn a_time_that_autumn_repeats_follows_the_policy() {
 }
 
 #[test]
-fn the_first_moment_after_a_change_is_a_usual_one() {
+fn the_first_moment_after_a_change_fires_once() {
     for dst in POLICIES {
         let spring =
             fires("0 3 * * *", Tz::Europe__Berlin, Some(dst), "2026-03-28T12:00:00Z", "2026-03-29T12:00:00Z");
@@ -105,7 +105,7 @@ fn the_first_moment_after_a_change_is_a_usual_one() {
 }
 
 #[test]
-fn by_default_every_hour_keeps_its_rhythm_and_a_daily_time_comes_once_a_day() {
+fn by_default_an_hourly_rhythm_is_kept_and_a_daily_time_fires_once_a_day() {
     for (from, to) in
         [("2026-03-28T12:00:00Z", "2026-03-29T12:00:00Z"), ("2026-10-24T12:00:00Z", "2026-10-25T12:00:00Z")]
     {
@@ -115,7 +115,7 @@ fn by_default_every_hour_keeps_its_rhythm_and_a_daily_time_comes_once_a_day() {
 }
 
 #[test]
-fn a_whole_day_that_was_left_out_is_no_trap() {
+fn a_skipped_day_follows_the_policy() {
     // Samoa went from 29 to 31 December 2011.
     let days = |dst| {
         fires("0 12 * * *", Tz::Pacific__Apia, Some(dst), "2011-12-29T12:00:00Z", "2012-01-01T12:00:00Z")
@@ -125,7 +125,7 @@ fn a_whole_day_that_was_left_out_is_no_trap() {
 }
 
 #[test]
-fn what_skip_leaves_out_is_told() {
+fn skip_reports_the_skipped_time() {
     let cron = Cron::parse("30 2 * * *", Tz::Europe__Berlin, Some(Dst::Skip)).unwrap();
     let left_out = cron.next_occurrence(at("2026-03-28T12:00:00Z")).unwrap();
     assert_eq!(left_out, Occurrence::LeftOut(at("2026-03-29T01:30:00Z")));
@@ -133,10 +133,10 @@ fn what_skip_leaves_out_is_told() {
     assert_eq!(next, Occurrence::Due(at("2026-03-30T00:30:00Z")));
     let hourly = Cron::parse("30 * * * *", Tz::Europe__Berlin, Some(Dst::Skip)).unwrap();
     let next = hourly.next_occurrence(at("2026-03-29T01:00:00Z")).unwrap();
-    assert_eq!(next, Occurrence::Due(at("2026-03-29T01:30:00Z")), "it falls on a usual one");
+    assert_eq!(next, Occurrence::Due(at("2026-03-29T01:30:00Z")), "it coincides with a regular time");
 }
 
-/// Every moment within two days around `middle` at which it should fire: each wall clock minute in turn is asked for.
+/// Every moment within two days around `middle` at which it should fire. Examines each wall-clock minute in turn.
 fn oracle(
     minutes: &[u32],
     hours: &[u32],
@@ -165,7 +165,7 @@ fn oracle(
             }
             LocalResult::None if dst == Dst::Skip => {}
             LocalResult::None => {
-                // What a clock shows that was not moved: count on from a time before the gap.
+                // What unchanged clocks show: count on from a time before the gap.
                 let before = resolve(wall - Duration::hours(3)).unwrap();
                 due.insert((before + Duration::hours(3)).to_utc());
             }
@@ -174,7 +174,7 @@ fn oracle(
     due
 }
 
-/// A zone and a moment of 2018, when all of these but Kolkata moved their clocks; half of them within hours of that.
+/// A zone and a moment of 2018, when all of these but Kolkata changed their clocks; half of them within hours of it.
 fn zones_and_moments() -> impl Strategy<Value = (Tz, DateTime<Utc>)> {
     let zones = [
         Tz::Europe__Berlin,
@@ -214,7 +214,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn it_fires_when_the_oracle_says(
+    fn it_fires_exactly_when_the_oracle_says(
         (zone, middle) in zones_and_moments(),
         dst in policies(),
         minutes in prop::collection::btree_set(0_u32..60, 1..5),
@@ -223,7 +223,7 @@ proptest! {
         let expression = format!("{} {} * * *", list(&minutes), list(&hours));
         let cron = Cron::parse(&expression, zone, Some(dst)).unwrap();
         let (minutes, hours): (Vec<u32>, Vec<u32>) = (minutes.into_iter().collect(), hours.into_iter().collect());
-        // Asked from the middle, so that it must know what went on before; and the ends of the oracle are left out.
+        // Starts in the middle, so that it must know what was in effect before. The ends of the oracle are left out.
         let expected: Vec<DateTime<Utc>> = oracle(&minutes, &hours, zone, dst, middle)
             .into_iter()
             .filter(|due| *due > middle && *due < middle + Duration::hours(20))
@@ -235,7 +235,7 @@ proptest! {
     }
 
     #[test]
-    fn the_next_time_is_later_and_a_later_question_has_no_earlier_answer(
+    fn the_next_time_is_later_and_monotonic(
         (zone, one) in zones_and_moments(),
         dst in policies(),
         later in 0_i64..200_000,
@@ -249,7 +249,7 @@ proptest! {
         let (after_one, after_other) = (cron.next_after(one).unwrap(), cron.next_after(other).unwrap());
         prop_assert!(after_one > one && after_other > other);
         prop_assert!(after_one <= after_other);
-        // Nothing lies between: whoever asks from anywhere before it gets the same answer.
+        // Nothing lies between: a search from any moment before it gives the same answer.
         if other < after_one {
             prop_assert_eq!(after_one, after_other);
         }

@@ -1,4 +1,4 @@
-//! Reading triggers: what is accepted, and what is said about what is not.
+//! Parsing triggers: what is accepted, and the messages for what is not.
 
 use chrono::{DateTime, Utc};
 use gathering_domain::Pointer;
@@ -24,7 +24,7 @@ fn at(text: &str) -> DateTime<Utc> {
 }
 
 #[test]
-fn five_or_six_fields_and_aliases_are_read() {
+fn five_or_six_fields_and_aliases_are_accepted() {
     let after = at("2026-01-01T00:00:00Z"); // a Thursday
     for (expression, next) in [
         ("*/5 * * * *", "2026-01-01T00:05:00Z"),
@@ -48,23 +48,23 @@ fn five_or_six_fields_and_aliases_are_read() {
 }
 
 #[test]
-fn expressions_that_never_come_are_refused_instead_of_searched_for() {
+fn expressions_that_match_no_date_are_rejected() {
     for expression in ["0 0 30 2 *", "0 0 31 4,6,9,11 *", "0 0 31 2 +MON"] {
         assert_eq!(
             problems(json!({ "type": "cron", "expression": expression })),
-            ["/trigger/expression: names no date that ever comes"]
+            ["/trigger/expression: matches no date that ever occurs"]
         );
     }
 }
 
 #[test]
-fn a_trigger_is_refused_with_every_problem_and_its_place() {
+fn a_trigger_is_rejected_with_every_problem_and_its_location() {
     assert_eq!(
         problems(
             json!({ "type": "cron", "expression": "* * *", "timezone": "Berlin", "dst": "maybe", "cron": 1 })
         ),
         [
-            "/trigger/cron: is no field of this trigger: it has type, expression, timezone, dst",
+            "/trigger/cron: is not a field of this trigger: it has type, expression, timezone, dst",
             "/trigger/timezone: must be an IANA time zone such as Europe/Berlin, or UTC",
             "/trigger/dst: must be one of skip, shift, both",
             "/trigger/expression: has 3 fields, but must have 5 (minute, hour, day of month, month, day of week), or 6 \
@@ -77,7 +77,7 @@ fn a_trigger_is_refused_with_every_problem_and_its_place() {
     }
     assert_eq!(
         problems(json!({ "type": "once", "at": "tomorrow" })),
-        ["/trigger/at: must be a time as RFC 3339 writes it, such as 2030-01-31T12:00:00Z"]
+        ["/trigger/at: must be an RFC 3339 time, such as 2030-01-31T12:00:00Z"]
     );
     assert_eq!(problems(json!({ "type": "moon" })), ["/trigger/type: must be one of cron, interval, once"]);
     assert_eq!(problems(json!({})), ["/trigger/type: is missing"]);
@@ -90,7 +90,7 @@ fn a_trigger_is_refused_with_every_problem_and_its_place() {
 }
 
 #[test]
-fn a_trigger_is_read_as_it_was_written() {
+fn a_trigger_survives_a_round_trip() {
     for (written, whole) in [
         (
             json!({ "type": "cron", "expression": " @Daily ", "timezone": "Europe/Berlin" }),
@@ -132,7 +132,7 @@ fn triggers_are_described_in_english() {
 }
 
 #[test]
-fn an_interval_keeps_its_rhythm_and_once_comes_once() {
+fn an_interval_keeps_its_rhythm_and_once_fires_once() {
     let interval = parse(json!({ "type": "interval", "seconds": 90 }));
     let due = interval.next_n(at("2026-01-01T00:00:00.75Z"), 3);
     assert_eq!(due, [at("2026-01-01T00:01:30Z"), at("2026-01-01T00:03:00Z"), at("2026-01-01T00:04:30Z")]);
@@ -142,7 +142,7 @@ fn an_interval_keeps_its_rhythm_and_once_comes_once() {
 }
 
 #[test]
-fn the_ends_of_time_are_no_panic() {
+fn the_ends_of_time_do_not_panic() {
     for after in [DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC] {
         for trigger in
             [cron("* * * * * *"), cron("@yearly"), parse(json!({ "type": "interval", "seconds": 90 }))]
@@ -154,7 +154,7 @@ fn the_ends_of_time_are_no_panic() {
 
 proptest! {
     #[test]
-    fn no_text_is_a_panic(text in "[-0-9*/,?LW#+@a-zA-Z ]{0,30}") {
+    fn no_text_causes_a_panic(text in "[-0-9*/,?LW#+@a-zA-Z ]{0,30}") {
         let _ = Trigger::parse(&json!({ "type": "cron", "expression": text }), &Pointer::root());
     }
 }
