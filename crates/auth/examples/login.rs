@@ -1,4 +1,4 @@
-//! An account's life: register, log in, ask, refresh, log out. Everything in memory.
+//! Registers an account, logs in, authenticates, refreshes and logs out. Everything is in memory.
 //!
 //! `cargo run -p gathering-auth --example login`
 
@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let next = auth.refresh(pair.refresh_token.expose(), origin).await?;
     auth.logout(&caller, None).await?;
     match auth.authenticate(next.access_token.expose_secret(), origin).await {
-        Err(AuthError::Revoked) => say("after the logout no token of the session holds"),
+        Err(AuthError::Revoked) => say("after the logout every token of the session is invalid"),
         other => say(&format!("unexpected: {other:?}")),
     }
 
@@ -45,7 +45,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "an example talks to the terminal")]
+#[expect(clippy::print_stdout, reason = "an example prints its result")]
 fn say(line: &str) {
     println!("{line}");
 }

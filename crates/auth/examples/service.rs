@@ -1,8 +1,8 @@
 //! A small web service with accounts: actix-web outside, this crate inside, everything in memory.
 //!
 //! `cargo run -p gathering-auth --example service` listens on 127.0.0.1:8085, or on the address given as the first
-//! argument. The README has the requests to try. It keeps a shared list of notes: everybody with an account may read it
-//! and add to it (an editor's rights), only admins may clear it.
+//! argument. The README has requests to try. The service keeps a shared list of notes. Everybody with an account may
+//! read it and add to it (an editor's permissions); only admins may clear it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,16 +23,16 @@ use gathering_domain::{ExposeSecret, RequestId, Secret};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// More notes than that are refused; a demonstration, too, has bounds.
+/// The maximum number of notes: a demonstration has bounds too.
 const MAX_NOTES: usize = 100;
 
-/// What every request may use.
+/// The state that every request uses.
 struct Service {
     auth: Auth,
     notes: Mutex<Vec<String>>,
 }
 
-/// The extractor: a handler that takes one is not reached without a credential that holds now.
+/// The extractor. A handler that takes one is reached only with a valid credential.
 struct LoggedIn(Caller);
 
 impl FromRequest for LoggedIn {
@@ -51,8 +51,8 @@ impl FromRequest for LoggedIn {
     }
 }
 
-/// A caller with what they sent. A slow sender can be logged out, or lose their role, while their body is on its way: so
-/// the body comes first, and who sends it is asked when it is there.
+/// A caller with the body of the request. A slow sender can be logged out, or lose their role, while the body arrives.
+/// So this reads the body first and authenticates afterwards.
 struct Sent<T>(Caller, T);
 
 impl<T: FromRequest + 'static> FromRequest for Sent<T> {
@@ -69,19 +69,19 @@ impl<T: FromRequest + 'static> FromRequest for Sent<T> {
     }
 }
 
-/// From where a request comes. Behind a proxy this is the proxy's address, and all clients would share one login
-/// budget: take the address from its header then, and only if the peer is that proxy.
+/// The origin of a request. Behind a proxy this is the proxy's address, and all clients would share one login budget.
+/// In that case take the address from the proxy's header, and only if the peer is that proxy.
 fn origin_of(request: &HttpRequest) -> Origin {
     let address = request.peer_addr().map(|peer| peer.ip());
     Origin { address, request_id: Some(RequestId::new()) }
 }
 
-/// What the caller is told when it is not done.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    #[error("show an access token or API key: `Authorization: Bearer …`")]
+    #[error("send an access token or API key: `Authorization: Bearer …`")]
     Unauthorized,
-    #[error("there are too many notes")]
+    #[error("too many notes")]
     TooManyNotes,
     #[error(transparent)]
     Auth(#[from] AuthError),
@@ -121,7 +121,7 @@ impl ResponseError for Refusal {
             answer.insert_header((WWW_AUTHENTICATE, "Bearer"));
         }
         if let Refusal::Auth(AuthError::Throttled { retry_after }) = self {
-            // Whole seconds, rounded up: who comes back in time is let in.
+            // Whole seconds, rounded up, so that a retry after that time succeeds.
             answer.insert_header((RETRY_AFTER, retry_after.as_secs() + 1));
         }
         let problems: Vec<String> = match self {
@@ -209,7 +209,7 @@ async fn change_password(
     Ok(Json(json!({ "changed": true })))
 }
 
-/// A key for a program that only looks at the notes.
+/// Creates a key for a program that only reads the notes.
 #[post("/api-keys")]
 async fn create_key(service: Data<Service>, LoggedIn(caller): LoggedIn) -> Answer {
     let asked_for = ApiKeyRequest { name: "reader".to_owned(), scopes: vec![Scope::Read], expires_at: None };
@@ -267,7 +267,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(server.bind(address)?.run().await?)
 }
 
-#[expect(clippy::print_stdout, reason = "an example talks to the terminal")]
+#[expect(clippy::print_stdout, reason = "an example prints its result")]
 fn say(line: &str) {
     println!("{line}");
 }

@@ -1,65 +1,65 @@
-//! Who may do what: global roles, roles in a project, and the one decision made of them.
+//! Permissions: global roles, roles in a project, and the decision that combines them.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::Caller;
 
-/// What an account may do on the whole server.
+/// The role of an account on the whole server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// Works in the projects that the account is a member of.
+    /// Works in the projects of which the account is a member.
     Member,
-    /// Sees and does everything, in every project.
+    /// May do everything, in every project.
     Admin,
 }
 
-/// What a member may do in one project.
+/// The role of a member in one project.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProjectRole {
-    /// Looks.
+    /// Reads.
     Viewer,
-    /// Changes what is in the project and runs it.
+    /// Also changes what is in the project, and runs it.
     Editor,
-    /// Also decides about the project itself and its members.
+    /// Also manages the project itself and its members.
     Owner,
 }
 
-/// What somebody wants to do in a project.
+/// What a caller wants to do in a project.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
-    /// Look at what is there, read files, follow runs.
+    /// Read its content and files, and follow runs.
     Read,
-    /// Create, change and delete agents, pipelines, schedules, files and the like.
+    /// Create, change and delete agents, pipelines, schedules, files and similar.
     Write,
-    /// Start, cancel and repeat runs, give tasks, decide approvals.
+    /// Start, cancel and rerun runs, give tasks, decide approvals.
     Run,
     /// Change members, secrets and budgets; change or delete the project.
     Manage,
 }
 
-/// Why something is not done.
+/// Why permission is denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Denied {
-    /// The caller is no member: to them the project does not exist.
-    #[error("the caller may not see this")]
+    /// The caller is not a member and must not learn that the project exists.
+    #[error("the project is not visible to the caller")]
     Invisible,
-    /// The caller sees it, but their role does not allow this.
+    /// The caller is a member, but the role does not allow this.
     #[error("the caller's role does not allow this")]
     Forbidden,
 }
 
-/// A text that names no role.
+/// A text that is not a role.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is no role: use one of {known}")]
+#[error("unknown role `{text}`: use one of {known}")]
 pub struct UnknownRole {
     text: String,
     known: &'static str,
 }
 
-/// A text that names no scope.
+/// A text that is not a scope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is no scope: use one of read, write, run, manage, admin")]
+#[error("unknown scope `{text}`: use one of read, write, run, manage, admin")]
 pub struct UnknownScope {
     text: String,
 }
@@ -74,7 +74,7 @@ impl Role {
     /// Every role, the weakest first.
     pub const ALL: [Role; 2] = [Role::Member, Role::Admin];
 
-    /// The word for it in SQL and JSON.
+    /// The role's name in SQL and JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Role::Member => "member",
@@ -87,7 +87,7 @@ impl ProjectRole {
     /// Every role, the weakest first.
     pub const ALL: [ProjectRole; 3] = [ProjectRole::Viewer, ProjectRole::Editor, ProjectRole::Owner];
 
-    /// Whether this role is enough for `action`.
+    /// Whether this role allows `action`.
     pub const fn allows(self, action: Action) -> bool {
         match action {
             Action::Read => true,
@@ -96,7 +96,7 @@ impl ProjectRole {
         }
     }
 
-    /// The word for it in SQL and JSON.
+    /// The role's name in SQL and JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             ProjectRole::Viewer => "viewer",
@@ -108,12 +108,12 @@ impl ProjectRole {
 
 /// Decides whether `caller`, whose role in the project is `membership`, may do `action` there.
 ///
-/// An admin may do everything; anyone else is as strong as their membership; and an API key is at most as strong as its
-/// scopes.
+/// An admin may do everything. Anybody else has the permissions of the membership. An API key has at most the
+/// permissions of its scopes.
 ///
 /// # Errors
-/// [`Denied::Invisible`] to who is no member, so that the answer does not tell that the project exists;
-/// [`Denied::Forbidden`] to a member whose role is too weak.
+/// [`Denied::Invisible`] for a caller who is not a member, so that the answer does not reveal that the project exists;
+/// [`Denied::Forbidden`] for a member whose role is too weak.
 pub fn authorize(caller: &Caller, membership: Option<ProjectRole>, action: Action) -> Result<(), Denied> {
     let may = match (caller.role, membership) {
         (Role::Admin, _) => true,
@@ -123,10 +123,10 @@ pub fn authorize(caller: &Caller, membership: Option<ProjectRole>, action: Actio
     if may && caller.credential.allows(action) { Ok(()) } else { Err(Denied::Forbidden) }
 }
 
-/// Decides whether `caller` may do what concerns the whole server: accounts, the audit record, instances.
+/// Decides whether `caller` may manage the whole server: accounts, the audit record, instances.
 ///
 /// # Errors
-/// [`Denied::Forbidden`] to who is no admin, or shows an API key without the scope `admin`.
+/// [`Denied::Forbidden`] for a caller who is not an admin, or who uses an API key without the scope `admin`.
 pub fn authorize_admin(caller: &Caller) -> Result<(), Denied> {
     match caller.role {
         Role::Admin => Ok(()),
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_table_of_roles_and_actions() {
+    fn the_permission_table_is_exactly_this() {
         let actions = [Action::Read, Action::Write, Action::Run, Action::Manage];
         let mut table = Vec::new();
         for role in Role::ALL {
@@ -212,12 +212,12 @@ mod tests {
     }
 
     #[test]
-    fn words_and_back() {
+    fn names_survive_a_round_trip() {
         assert!(Role::ALL.into_iter().all(|role| role.as_str().parse() == Ok(role)));
         assert!(ProjectRole::ALL.into_iter().all(|role| role.as_str().parse() == Ok(role)));
         assert_eq!(
             "boss".parse::<Role>().unwrap_err().to_string(),
-            "`boss` is no role: use one of member, admin"
+            "unknown role `boss`: use one of member, admin"
         );
     }
 }

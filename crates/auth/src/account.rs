@@ -1,4 +1,4 @@
-//! Accounts: what is known of one, and what a new one needs.
+//! Accounts.
 
 use std::fmt;
 
@@ -11,76 +11,76 @@ use crate::{AuditEvent, AuditKind, Charge, Origin, Role, SessionId, StoreError};
 /// A person or program that can log in, as others may see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
-    /// Who.
+    /// Its id.
     pub id: UserId,
-    /// The name to log in with; no two accounts share one.
+    /// The e-mail address to log in with, unique.
     pub email: Email,
-    /// What people call them.
+    /// The display name.
     pub name: String,
-    /// What they may do on the whole server.
+    /// The role on the whole server.
     pub role: Role,
-    /// `false` once an admin disabled it: it can neither log in nor use what it was given before.
+    /// `false` after an admin disabled it: it can neither log in nor use earlier credentials.
     pub is_active: bool,
-    /// Since when, in UTC, by the store's clock.
+    /// The time of creation, in UTC, by the store's clock.
     pub created_at: DateTime<Utc>,
 }
 
-/// An account together with what a login needs.
+/// An account with the data that a login needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountRecord {
     /// The account.
     pub account: Account,
-    /// What its password is verified against.
+    /// The hash of its password.
     pub password_hash: PasswordHash,
 }
 
 /// An account to be created.
 #[derive(Debug, Clone)]
 pub struct NewAccount {
-    /// Its id, so that the audit event beside it can name it.
+    /// Its id, chosen here so that the audit event can name it.
     pub id: UserId,
-    /// The name to log in with.
+    /// The e-mail address to log in with.
     pub email: Email,
-    /// What people call them.
+    /// The display name.
     pub name: String,
-    /// What the password will be verified against.
+    /// The hash of its password.
     pub password_hash: PasswordHash,
-    /// How its role is found.
+    /// The rule for its role.
     pub role: RoleAtCreation,
 }
 
-/// How the role of a new account is found.
+/// The rule for the role of a new account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RoleAtCreation {
-    /// Admin if there is no account yet, else member. The store decides it in the transaction that inserts the
-    /// account, so that of two first ones at the same time one becomes admin.
+    /// Admin if there is no account yet, else member. The store decides in the transaction that inserts the account, so
+    /// that of two concurrent first accounts one becomes admin.
     AdminIfFirst,
-    /// This one.
+    /// This role.
     Given(Role),
 }
 
-/// The project that an account is born with: its owner, and where creates without a project land.
+/// The default project of a new account: the account owns it, and requests without a project use it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewProject {
     /// Its id.
     pub id: ProjectId,
-    /// What people call it.
+    /// The display name.
     pub name: String,
 }
 
-/// What an admin changes of an account; what is absent stays.
+/// An admin's change of an account. Absent fields stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccountChange {
     /// The new role.
     pub role: Option<Role>,
-    /// Whether it may log in and use what it was given.
+    /// Whether the account may log in and use its credentials.
     pub is_active: Option<bool>,
-    /// The admin who does it.
+    /// The admin who makes the change.
     pub by: UserId,
 }
 
 impl AccountChange {
-    /// The account with the change.
+    /// The account after the change.
     #[must_use]
     pub fn of(&self, account: &Account) -> Account {
         Account {
@@ -90,10 +90,10 @@ impl AccountChange {
         }
     }
 
-    /// Whether the admin who does it still may, by their account as it stands when the store makes the change.
+    /// Whether `by` may make the change, judged by that account at the moment of the change.
     ///
     /// # Errors
-    /// [`StoreError::Revoked`] if it is disabled or gone, [`StoreError::Denied`] if it is no admin's any more.
+    /// [`StoreError::Revoked`] if the account is disabled or gone, [`StoreError::Denied`] if it is no longer an admin.
     pub fn permitted(by: Option<&Account>) -> Result<(), StoreError> {
         match by.filter(|by| by.is_active) {
             None => Err(StoreError::Revoked),
@@ -102,7 +102,7 @@ impl AccountChange {
         }
     }
 
-    /// The events that the store writes with it: one for each thing that is another one afterwards.
+    /// The events that the store writes with the change: one for each field that really changed.
     pub fn audit_events(&self, before: &Account, origin: Origin) -> Vec<AuditEvent> {
         let after = self.of(before);
         let event = |kind| AuditEvent::new(kind, Some(before.id), origin);
@@ -123,24 +123,24 @@ impl AccountChange {
 /// A new password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PasswordChange {
-    /// Whose.
+    /// The account.
     pub user: UserId,
-    /// The hash that the current password was verified against.
+    /// The hash against which the current password was verified.
     pub expected: PasswordHash,
-    /// The hash of the new one.
+    /// The hash of the new password.
     pub hash: PasswordHash,
-    /// The session that goes on; the others end.
+    /// The session that continues; the others end.
     pub keep: SessionId,
-    /// What the attempt was charged, to be given back.
+    /// The charges of the attempt, to be refunded.
     pub refund: Vec<Charge>,
 }
 
-/// A bcrypt hash in its modular crypt form (60 ASCII characters). Not shown in `Debug`.
+/// A bcrypt hash in its modular crypt form (60 ASCII characters). `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(String);
 
 impl PasswordHash {
-    /// The hash as it is stored. Not for logs or answers.
+    /// The hash as it is stored. Do not log or send it.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! API keys: long-lived secrets of programs, shown once and kept only as digests.
+//! API keys: long-lived secrets of programs, shown once and stored only as digests.
 
 use std::fmt;
 
@@ -8,35 +8,35 @@ use gathering_domain::{ApiKeyId, Digest, Secret, UserId};
 use crate::opaque::OpaqueToken;
 use crate::{Role, Scopes, SessionId, TokenId};
 
-/// Says in logs and secret scanners what leaked, and tells keys from access tokens.
+/// The prefix identifies leaked keys in logs and secret scanners, and tells keys from access tokens.
 const PREFIX: &str = "grk_";
 
-/// The secret of an API key: `grk_` and 32 random bytes in base64url. Not shown in `Debug`.
+/// The secret of an API key: `grk_` and 32 random bytes in base64url. `Debug` does not show it.
 #[derive(Clone)]
 pub struct ApiKeySecret(OpaqueToken);
 
 impl ApiKeySecret {
-    /// A new one; `None` if the system gives no randomness.
+    /// A new secret; `None` if the system provides no randomness.
     pub(crate) fn generate() -> Option<Self> {
         OpaqueToken::generate(PREFIX).map(Self)
     }
 
-    /// Whether the text wants to be one, good or bad, and not an access token.
+    /// Whether the text is meant as an API key, valid or not, rather than an access token.
     pub(crate) fn is_meant_by(text: &str) -> bool {
         text.starts_with(PREFIX)
     }
 
-    /// Reads one that a client sent; `None` if it cannot be one of ours.
+    /// Parses a secret from a client; `None` if it cannot be one of ours.
     pub fn parse(text: &str) -> Option<Self> {
         OpaqueToken::parse(PREFIX, text).map(Self)
     }
 
-    /// What is stored of it. A plain digest suffices: there are 256 random bits to guess.
+    /// The digest that is stored. A plain digest suffices, because there are 256 random bits to guess.
     pub fn digest(&self) -> Digest {
         self.0.digest()
     }
 
-    /// The text for the client. Not for logs.
+    /// The text for the client. Do not log it.
     pub fn expose(&self) -> &str {
         self.0.expose()
     }
@@ -53,63 +53,63 @@ impl fmt::Debug for ApiKeySecret {
     }
 }
 
-/// An API key as its owner may see it.
+/// An API key as its owner sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiKey {
-    /// Which.
+    /// Its id.
     pub id: ApiKeyId,
-    /// What its owner calls it.
+    /// Its owner's name for it.
     pub name: String,
-    /// What it may do, at most what its owner may.
+    /// Its scopes, which never exceed its owner's permissions.
     pub scopes: Scopes,
-    /// Since when, in UTC, by the store's clock.
+    /// The time of creation, in UTC, by the store's clock.
     pub created_at: DateTime<Utc>,
-    /// From when on it is worth nothing, in UTC; never if absent.
+    /// The time from which it is invalid, in UTC; never if absent.
     pub expires_at: Option<DateTime<Utc>>,
-    /// Roughly when it was last used, in UTC.
+    /// The approximate time of its last use, in UTC.
     pub last_used_at: Option<DateTime<Utc>>,
 }
 
 impl ApiKey {
-    /// The most keys of one account that are not revoked.
+    /// The maximum number of keys of one account, not counting revoked ones.
     pub const MAX_PER_ACCOUNT: usize = 100;
 }
 
 /// An API key to be created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewApiKey {
-    /// Its id, so that the audit event beside it can name it.
+    /// Its id, chosen here so that the audit event can name it.
     pub id: ApiKeyId,
-    /// Whose.
+    /// Its owner.
     pub user: UserId,
-    /// The session of who creates it.
+    /// The session that creates it.
     pub session: SessionId,
-    /// The access token that they showed.
+    /// The access token that creates it.
     pub token: TokenId,
-    /// What its owner calls it.
+    /// Its owner's name for it.
     pub name: String,
-    /// The digest of its secret; the secret itself is not kept.
+    /// The digest of its secret; the secret itself is not stored.
     pub secret: Digest,
-    /// What it may do.
+    /// Its scopes.
     pub scopes: Scopes,
-    /// From when on it is worth nothing, in UTC.
+    /// The time from which it is invalid, in UTC.
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// How an API key and its account stand at this moment.
+/// The current status of an API key and its account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyStatus {
     /// The key.
     pub id: ApiKeyId,
-    /// Whose.
+    /// Its owner.
     pub user: UserId,
     /// The account's role.
     pub role: Role,
-    /// Whether the account may log in and use what it was given.
+    /// Whether the account may log in and use its credentials.
     pub is_active: bool,
-    /// Whether the key was revoked, or its time is over.
+    /// Whether the key is revoked or expired.
     pub is_over: bool,
-    /// What it may do.
+    /// Its scopes.
     pub scopes: Scopes,
 }
 
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_told_from_other_tokens_and_not_shown() {
+    fn a_key_differs_from_other_tokens_and_is_not_shown() {
         let secret = ApiKeySecret::generate().unwrap();
         assert_eq!(ApiKeySecret::parse(secret.expose()).unwrap().digest(), secret.digest());
         assert!(ApiKeySecret::parse(&secret.expose().replace("grk_", "grt_")).is_none());

@@ -1,4 +1,4 @@
-//! The record of what concerned security: who, what, from where.
+//! The audit record: who did what, and from where.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,60 +10,60 @@ use serde_json::{Map, Value, json};
 
 use crate::SessionId;
 
-/// Where a request comes from.
+/// The origin of a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Origin {
-    /// The client's address; absent when it was no network request.
+    /// The client's address; absent if it was not a network request.
     pub address: Option<IpAddr>,
-    /// The request; absent outside one.
+    /// The request's id; absent outside a request.
     pub request_id: Option<RequestId>,
 }
 
-/// Something to be recorded for good. The store adds its sequence and the time, by its own clock.
+/// An event for the audit record. The store adds a sequence number and the time, by its own clock.
 ///
-/// The record outlives the account, so it holds ids and reasons, never a password, a token or the e-mail of somebody
-/// who has no account.
+/// The record outlives the account. It contains ids and reasons, never a password, a token or the e-mail of somebody
+/// without an account.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AuditEvent {
     /// What happened.
     pub kind: AuditKind,
-    /// The account that it concerns; absent when it is unknown.
+    /// The account concerned; absent if unknown.
     pub user: Option<UserId>,
-    /// From where.
+    /// The origin of the request.
     pub origin: Origin,
-    /// What else is worth knowing: a JSON object.
+    /// Details, a JSON object.
     pub detail: Value,
 }
 
-/// Which events to list; what is absent does not restrict.
+/// A filter for events. An absent field does not restrict.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditFilter {
-    /// About this account.
+    /// Events of this account.
     pub user: Option<UserId>,
-    /// Of this kind.
+    /// Events of this kind.
     pub kind: Option<AuditKind>,
-    /// Not before this time (UTC).
+    /// Events at or after this time (UTC).
     pub from: Option<DateTime<Utc>>,
-    /// Before this time (UTC).
+    /// Events before this time (UTC).
     pub to: Option<DateTime<Utc>>,
-    /// Older than this one: the last of the page before.
+    /// Events before this one, the last of the previous page.
     pub before: Option<AuditEventId>,
 }
 
-/// An audit event as it was recorded.
+/// An audit event as the store recorded it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AuditRecord {
-    /// Its id; sorts by time.
+    /// Its id, which sorts by time.
     pub id: AuditEventId,
     /// What happened.
     pub event: AuditEvent,
-    /// When, by the store's clock, in UTC.
+    /// The time, by the store's clock, in UTC.
     pub at: DateTime<Utc>,
 }
 
 macro_rules! audit_kinds {
     ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
-        /// What can be recorded. The words are stable: they are stored and asked for.
+        /// The kinds of events. Their names are stored and queried, so they never change.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
         pub enum AuditKind { $($(#[$doc])* $name,)* }
@@ -72,7 +72,7 @@ macro_rules! audit_kinds {
             /// Every kind.
             pub const ALL: &[AuditKind] = &[$(AuditKind::$name,)*];
 
-            /// The word for it in SQL and JSON.
+            /// The kind's name in SQL and JSON.
             pub const fn as_str(self) -> &'static str {
                 match self { $(AuditKind::$name => $word,)* }
             }
@@ -83,64 +83,64 @@ macro_rules! audit_kinds {
 audit_kinds! {
     /// An account was created.
     AccountRegistered = "account_registered",
-    /// An account was asked for and not created.
+    /// A registration was refused.
     RegistrationFailed = "registration_failed",
-    /// A password was right and tokens were given.
+    /// A login succeeded and issued tokens.
     LoginSucceeded = "login_succeeded",
-    /// A login was refused; the reason is in the detail.
+    /// A login was refused; the detail has the reason.
     LoginFailed = "login_failed",
-    /// A refresh token was spent for new tokens.
+    /// A refresh token was exchanged for new tokens.
     TokenRefreshed = "token_refreshed",
-    /// A refresh was refused; the reason is in the detail.
+    /// A refresh was refused; the detail has the reason.
     RefreshFailed = "refresh_failed",
-    /// A refresh token came a second time, so its session was revoked.
+    /// A refresh token was used a second time, so its session was revoked.
     RefreshTokenReused = "refresh_token_reused",
-    /// A session was ended by its owner.
+    /// The owner ended a session.
     LoggedOut = "logged_out",
     /// A password was changed; the account's other sessions ended.
     PasswordChanged = "password_changed",
-    /// A change of password was refused; the reason is in the detail.
+    /// A password change was refused; the detail has the reason.
     PasswordChangeFailed = "password_change_failed",
-    /// An account's global role was changed by an admin.
+    /// An admin changed an account's global role.
     RoleChanged = "role_changed",
-    /// An account was disabled by an admin; its sessions ended.
+    /// An admin disabled an account; its sessions ended.
     AccountDisabled = "account_disabled",
-    /// An account was enabled by an admin.
+    /// An admin enabled an account.
     AccountEnabled = "account_enabled",
     /// An API key was created.
     ApiKeyCreated = "api_key_created",
-    /// An API key was revoked by its owner.
+    /// The owner revoked an API key.
     ApiKeyRevoked = "api_key_revoked",
     /// A project was created.
     ProjectCreated = "project_created",
     /// A project was deleted.
     ProjectDeleted = "project_deleted",
-    /// An account became member of a project.
+    /// An account became a member of a project.
     MemberAdded = "member_added",
-    /// A member got another role.
+    /// A member's role changed.
     MemberRoleChanged = "member_role_changed",
     /// A membership ended.
     MemberRemoved = "member_removed",
     /// A project's budget was set.
     BudgetSet = "budget_set",
-    /// A run was allowed to spend more than its project's budget.
+    /// A run got an allowance beyond its project's budget.
     BudgetToppedUp = "budget_topped_up",
 }
 
 impl AuditEvent {
-    /// An event without detail.
+    /// An event without details.
     pub fn new(kind: AuditKind, user: Option<UserId>, origin: Origin) -> Self {
         Self { kind, user, origin, detail: Value::Object(Map::new()) }
     }
 
-    /// The event with the reason for a refusal.
+    /// Adds the reason for a refusal.
     #[must_use]
     pub fn because(mut self, reason: &'static str) -> Self {
         self.detail = json!({ "reason": reason });
         self
     }
 
-    /// The event of a session's end, with the other session that ended with it.
+    /// Adds the other session that ended with this one.
     #[must_use]
     pub fn with_other_session(mut self, session: SessionId) -> Self {
         if let Some(detail) = self.detail.as_object_mut() {
@@ -149,7 +149,7 @@ impl AuditEvent {
         self
     }
 
-    /// The event with this detail instead of what it had.
+    /// Replaces the details.
     #[must_use]
     pub fn with_detail(mut self, detail: Value) -> Self {
         self.detail = detail;
@@ -171,7 +171,7 @@ impl FromStr for AuditKind {
         named.ok_or_else(|| {
             let known: Vec<&str> = AuditKind::ALL.iter().map(|kind| kind.as_str()).collect();
             let text: String = text.chars().take(32).collect();
-            format!("`{text}` is no kind of audit event: use one of {}", known.join(", "))
+            format!("unknown kind of audit event `{text}`: use one of {}", known.join(", "))
         })
     }
 }
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_stored_words_do_not_change() {
+    fn the_stored_names_never_change() {
         let words: Vec<&str> = AuditKind::ALL.iter().map(|kind| kind.as_str()).collect();
         assert_eq!(
             words,

@@ -1,27 +1,27 @@
-//! Who asks, after authentication.
+//! The authenticated sender of a request.
 
 use chrono::{DateTime, Utc};
 use gathering_domain::{ApiKeyId, UserId};
 
 use crate::{Action, Origin, Role, Scopes, SessionId, TokenId};
 
-/// Who asks: an account whose credential held at the moment of the request.
+/// The sender of a request: an account whose credential was valid at the moment of the request.
 ///
-/// A function that needs permission takes one, so that it cannot be called without.
+/// A function that needs permission takes a caller, so that it cannot be called without authentication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// The account.
     pub user: UserId,
-    /// Its role now, not when the credential was issued; of an API key without the scope `admin` always
-    /// [`Role::Member`].
+    /// The account's current role, not the one at the time of the credential. For an API key without the scope `admin`,
+    /// always [`Role::Member`].
     pub role: Role,
-    /// What it showed.
+    /// The credential.
     pub credential: Credential,
-    /// From where it asks.
+    /// The origin of the request.
     pub origin: Origin,
 }
 
-/// What a caller showed to prove who they are.
+/// The credential that a caller sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Credential {
@@ -29,22 +29,22 @@ pub enum Credential {
     Session {
         /// The login's session.
         session: SessionId,
-        /// The token.
+        /// The token's id.
         token: TokenId,
-        /// When the token ends, in UTC.
+        /// The time at which the token expires, in UTC.
         expires_at: DateTime<Utc>,
     },
     /// An API key.
     ApiKey {
-        /// Which.
+        /// Its id.
         key: ApiKeyId,
-        /// What it may do.
+        /// Its scopes.
         scopes: Scopes,
     },
 }
 
 impl Credential {
-    /// Whether what was shown is enough for `action`, if the account may do it. A session is enough for everything.
+    /// Whether the credential allows `action` if the account may do it. A session allows everything.
     pub const fn allows(&self, action: Action) -> bool {
         match self {
             Credential::Session { .. } => true,

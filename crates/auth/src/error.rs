@@ -1,4 +1,4 @@
-//! What may go wrong when somebody authenticates.
+//! Errors of authentication.
 
 use std::time::Duration;
 
@@ -6,70 +6,70 @@ use gathering_domain::Problems;
 
 use crate::{Denied, InvalidToken, PasswordError, StoreError};
 
-/// Why somebody is not registered, logged in, refreshed, logged out or believed.
+/// Why a registration, login, refresh, logout or authentication failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
-    /// The input is wrong; nothing was done.
+    /// The input is invalid; nothing was done.
     #[error("the input is invalid")]
     Invalid(#[source] Problems),
     /// Registration is closed by configuration; nothing was done.
     #[error("registration is closed")]
     RegistrationClosed,
-    /// The e-mail has an account already; nothing was created.
-    #[error("the e-mail address has an account already")]
+    /// The e-mail already has an account; nothing was created.
+    #[error("the e-mail address already has an account")]
     AccountExists,
-    /// E-mail and password do not open an active account. Which of it does not hold is in the audit record only.
+    /// The e-mail or password is wrong, or the account is disabled. Only the audit record says which.
     #[error("the login was refused")]
     LoginRefused,
-    /// The refresh token may not be spent. Why is in the audit record only; if it was spent before, its session is
-    /// revoked now.
+    /// The refresh token is not valid. Only the audit record says why. If it had been used before, its session is now
+    /// revoked.
     #[error("the refresh token was refused")]
     RefreshRefused,
-    /// What was shown is no valid access token, and cannot be an API key.
+    /// The credential is neither a valid access token nor an API key.
     #[error("the caller is not authenticated")]
     NotAuthenticated(#[source] InvalidToken),
-    /// The access token was valid, but its session was revoked; or the API key is unknown, revoked or over; or the
+    /// The access token is genuine, but its session is revoked; or the API key is unknown, revoked or expired; or the
     /// account is disabled or gone.
-    #[error("the access token or API key no longer holds")]
+    #[error("the access token or API key is no longer valid")]
     Revoked,
-    /// Somebody guesses from this network; nothing was looked at. The same for every cause.
+    /// Too many guesses from this network; nothing was checked. The answer is the same for every cause.
     #[error("too many attempts to log in")]
     Throttled {
-        /// When the next attempt may be made.
+        /// The time until the next attempt.
         retry_after: Duration,
     },
-    /// The current password is another one; nothing was changed.
-    #[error("the current password is not right")]
+    /// The current password is wrong; nothing was changed.
+    #[error("the current password is incorrect")]
     WrongPassword,
     /// The caller may not do this; nothing was done.
     #[error("the caller may not do this")]
     Denied(#[from] Denied),
-    /// What concerns the account itself needs a session; an API key was shown. Nothing was done.
-    #[error("an API key is not enough for this")]
+    /// An operation on the account itself needs a session, and the caller used an API key. Nothing was done.
+    #[error("this operation requires a login session, not an API key")]
     SessionNeeded,
-    /// There is no such account; nothing was changed.
-    #[error("there is no such account")]
+    /// The account does not exist; nothing was changed.
+    #[error("no such account")]
     NoAccount,
-    /// No active admin would be left; nothing was changed.
-    #[error("the last active admin stays one")]
+    /// No active admin would remain; nothing was changed.
+    #[error("one active admin is required: promote another first")]
     LastAdmin,
-    /// The account has as many API keys as it may; nothing was created.
-    #[error("the account has too many API keys")]
+    /// The account has the maximum number of API keys; nothing was created.
+    #[error("the account has too many API keys: revoke one first")]
     TooManyKeys,
-    /// There is no such API key, or it is another account's; nothing was changed.
-    #[error("there is no such API key")]
+    /// The API key does not exist or belongs to another account; nothing was changed.
+    #[error("no such API key")]
     NoApiKey,
-    /// Too many passwords wait to be verified; nothing was done. Later it may work.
-    #[error("too many logins at the same time")]
+    /// Too many passwords wait to be hashed; nothing was done. A retry may succeed.
+    #[error("too many concurrent logins")]
     Overloaded,
-    /// The store did not do it; [`StoreError`] says whether later may do.
+    /// The store failed; [`StoreError`] says whether a retry may help.
     #[error("the account store failed")]
     Store(#[source] StoreError),
     /// A password could not be hashed or verified.
     #[error("a password could not be processed")]
     Password(#[source] PasswordError),
-    /// The system gives no randomness, so no token could be made; nothing was done.
-    #[error("no token could be made")]
+    /// The system provides no randomness for a token; nothing was done.
+    #[error("cannot generate a token")]
     NoRandomness,
 }
 

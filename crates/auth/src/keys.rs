@@ -1,4 +1,4 @@
-//! The keys that access tokens are encrypted with: one that issues, and retired ones that are still believed.
+//! The keys that encrypt access tokens: one that issues, and retired ones that are still accepted.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use pasetors::keys::{Generate, SymmetricKey};
 use pasetors::paserk::{FormatAsPaserk, Id};
 use pasetors::version4::V4;
 
-/// More retired keys than that nobody needs: each is needed only as long as an access token lives.
+/// The maximum number of keys. A retired key is needed only for the lifetime of an access token.
 const MAX_KEYS: usize = 16;
 
 const LENIENT: GeneralPurposeConfig =
@@ -18,48 +18,48 @@ const LENIENT: GeneralPurposeConfig =
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
-/// One key with its id, the PASERK `k4.lid.…` of it, which may be public.
+/// A key with its id, which is its PASERK `k4.lid.…` and may be public.
 pub(crate) struct TokenKey {
     pub(crate) id: String,
     pub(crate) key: SymmetricKey<V4>,
 }
 
-/// The keys of one installation. All its instances share them. Not shown in `Debug` except for their ids.
+/// The keys of one installation, shared by all its instances. `Debug` shows only their ids.
 ///
-/// To rotate: put a new key in front ([`KeyRing::rotated`]) on every instance, and drop the last ones once the longest
-/// lifetime of an access token has passed. Where instances are replaced one after the other, append the new key first,
-/// so that each believes it before any issues with it; then put it in front. Nobody is logged out either way: refresh
-/// tokens do not depend on these keys.
+/// To rotate, put a new key first ([`KeyRing::rotated`]) on every instance, and remove the last one after the lifetime
+/// of an access token. If instances restart one at a time, append the new key first, so that every instance accepts it
+/// before any issues with it. Then put it first. Neither way logs anybody out, because refresh tokens do not depend on
+/// these keys.
 pub struct KeyRing {
     current: TokenKey,
     retired: Vec<TokenKey>,
 }
 
-/// Why a text holds no keys.
+/// Why a text contains no valid keys.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKey {
-    /// There is nothing in it.
-    #[error("there is no token key: give one as `k4.local.…` or as 32 bytes in base64")]
+    /// The text is empty.
+    #[error("no token key: set one as `k4.local.…` or as 32 bytes in base64")]
     Missing,
-    /// One of the keys cannot be read. It is not repeated here.
+    /// One of the keys is invalid. The error does not repeat it.
     #[error("token key {position} is neither a PASERK `k4.local.…` nor 32 bytes in base64")]
     Malformed {
-        /// Which, counted from 1.
+        /// Its position, counted from 1.
         position: usize,
     },
-    /// There are too many.
-    #[error("there are {n_keys} token keys, but at most {MAX_KEYS} are allowed: drop the oldest")]
+    /// There are too many keys.
+    #[error("{n_keys} token keys exceed the limit of {MAX_KEYS}: remove the oldest")]
     TooMany {
-        /// How many there are.
+        /// The number of keys.
         n_keys: usize,
     },
-    /// The system gives no randomness.
+    /// The system provides no randomness.
     #[error("the system's random number generator failed")]
     NoRandomness,
 }
 
 impl KeyRing {
-    /// A ring of one new random key.
+    /// A ring with one new random key.
     ///
     /// # Errors
     /// [`InvalidKey::NoRandomness`].
@@ -67,11 +67,11 @@ impl KeyRing {
         Ok(Self { current: TokenKey::generate()?, retired: Vec::new() })
     }
 
-    /// Reads keys that stand apart by blanks, commas or line ends, each a PASERK `k4.local.…` or 32 bytes in base64
-    /// (standard or URL-safe). The first issues, the others are only believed. From `#` to the line's end is a comment.
+    /// Parses keys separated by blanks, commas or line ends, each a PASERK `k4.local.…` or 32 bytes in base64 (standard
+    /// or URL-safe). The first key issues, the others are only accepted. `#` starts a comment that ends with the line.
     ///
     /// # Errors
-    /// [`InvalidKey`] for the first key that cannot be read, by its position.
+    /// [`InvalidKey`] for the first invalid key, by its position.
     pub fn parse(text: &str) -> Result<Self, InvalidKey> {
         let words: Vec<&str> = text
             .lines()
@@ -91,18 +91,18 @@ impl KeyRing {
         Ok(Self { current, retired: keys.collect::<Result<_, _>>()? })
     }
 
-    /// The ring as [`KeyRing::parse`] reads it, one PASERK per line, for a file that only the server may read.
+    /// The ring as [`KeyRing::parse`] accepts it, one PASERK per line, for a file that only the server may read.
     pub fn to_text(&self) -> Secret {
         let mut text = String::new();
         for key in self.keys() {
-            // Writing to a string cannot fail; an unreadable line would be found by the next start.
+            // Writing to a string cannot fail. The next start would find an invalid line.
             let _ = FormatAsPaserk::fmt(&key.key, &mut text);
             text.push('\n');
         }
         Secret::from(text)
     }
 
-    /// The ring with a new random key in front; the oldest leaves when there are too many.
+    /// The ring with a new random key in front. Drops the oldest key if there are too many.
     ///
     /// # Errors
     /// [`InvalidKey::NoRandomness`].
@@ -158,7 +158,7 @@ impl fmt::Debug for KeyRing {
     }
 }
 
-/// Two rings are equal when their keys are, in order.
+/// Rings are equal if their keys are equal, in order.
 impl PartialEq for KeyRing {
     fn eq(&self, other: &Self) -> bool {
         self.to_text().expose_secret() == other.to_text().expose_secret()
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_file_is_read_as_it_was_written() {
+    fn a_key_file_survives_a_round_trip() {
         let ring = KeyRing::generate().unwrap().rotated().unwrap();
         let text = ring.to_text();
         assert_eq!(text.expose_secret().lines().count(), 2);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_key_is_named_by_its_place_and_not_repeated() {
+    fn an_invalid_key_is_named_by_its_position_and_not_repeated() {
         let good = KeyRing::generate().unwrap().to_text();
         let error = KeyRing::parse(&format!("{}, hunter2", good.expose_secret())).unwrap_err();
         assert_eq!(error, InvalidKey::Malformed { position: 2 });

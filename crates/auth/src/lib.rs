@@ -1,7 +1,7 @@
-//! Accounts, passwords, tokens and who may do what.
+//! Accounts, passwords, sessions, API keys and permissions.
 //!
-//! Owns the rules of logging in, the tokens and what a role permits. Never knows HTTP or SQL: what it needs to keep it
-//! keeps through the port [`AccountStore`], and addresses and request ids come in as an [`Origin`].
+//! Owns the rules of logging in, the tokens and the permissions. Never knows HTTP or SQL: it stores data through the
+//! port [`AccountStore`] and receives addresses and request ids as an [`Origin`].
 
 mod access;
 mod account;

@@ -1,4 +1,4 @@
-//! Random texts that mean something to the store only: a prefix and 32 random bytes.
+//! Random texts with a meaning only for the store: a prefix and 32 random bytes.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,19 +9,19 @@ use pasetors::version4::V4;
 /// 32 bytes in base64url without padding.
 const BODY_LENGTH: usize = 43;
 
-/// A prefix that names the use, and 32 random bytes in base64url. Has no `Debug`.
+/// A prefix that names the use, and 32 random bytes in base64url. It has no `Debug`.
 #[derive(Clone)]
 pub(crate) struct OpaqueToken(Secret);
 
 impl OpaqueToken {
-    /// A new one; `None` if the system gives no randomness.
+    /// A new text; `None` if the system provides no randomness.
     pub(crate) fn generate(prefix: &str) -> Option<Self> {
-        // A symmetric key of PASETO v4 is nothing but 32 bytes from the system's generator, wiped when dropped.
+        // A symmetric key of PASETO v4 is 32 bytes from the system's generator, wiped when dropped.
         let bytes = SymmetricKey::<V4>::generate().ok()?;
         Some(Self(Secret::from(format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes.as_bytes())))))
     }
 
-    /// Reads one that a client sent; `None` if it cannot be one with this prefix.
+    /// Parses a text from a client; `None` if it cannot have this prefix and form.
     pub(crate) fn parse(prefix: &str, text: &str) -> Option<Self> {
         let body = text.strip_prefix(prefix).filter(|body| body.len() == BODY_LENGTH)?;
         let is_base64url =

@@ -1,9 +1,9 @@
-//! Passwords: what may be one, and bcrypt on a bounded pool of its own.
+//! Passwords: their rules, and bcrypt on a bounded thread pool of its own.
 //!
 //! Owns the cost of a guess. Invariant: [`Passwords::verify`] does the work of exactly one bcrypt of the configured
-//! cost, whether there is an account, whether it is active, whatever was typed, and at whatever lower cost the stored
-//! hash was made. A hash of a higher cost cannot be verified for less: until its owner logs in and it is made anew, a
-//! guess at it takes longer than others, which tells that there is such an account. Whoever lowers the cost accepts that.
+//! cost, whether or not the account exists or is active, for every input, and for stored hashes of a lower cost. A hash
+//! of a higher cost takes longer. Until its owner logs in and the hash is renewed, that reveals that the account
+//! exists. An operator who lowers the cost accepts this.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,23 +13,23 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::PasswordHash;
 
-/// bcrypt reads no more than this; a longer password would be a shorter one in disguise.
+/// bcrypt reads no more bytes than this; it would silently truncate a longer password.
 const MAX_BYTES: usize = 72;
 const MIN_CHARACTERS: usize = 8;
 
-/// How passwords are hashed.
+/// The settings for hashing passwords.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PasswordSettings {
-    /// bcrypt's cost, 4 to 31: each step doubles the time. 12 takes about a quarter of a second.
+    /// The cost of bcrypt, 4 to 31. Each step doubles the time; 12 takes about a quarter of a second.
     pub cost: u32,
-    /// How many are computed at the same time.
+    /// The number of threads that hash.
     pub n_threads: usize,
-    /// How many more may wait for a thread before the next is refused.
+    /// The number of passwords that may wait for a thread before the next is refused.
     pub n_waiting: usize,
 }
 
 impl Default for PasswordSettings {
-    /// Cost 12, half of the processors, and a queue that a thread empties in about a quarter of a minute.
+    /// Cost 12, half of the processors, and a queue that one thread empties in about 15 seconds.
     fn default() -> Self {
         let n_processors = std::thread::available_parallelism().map_or(1, usize::from);
         let n_threads = (n_processors / 2).max(1);
@@ -37,57 +37,57 @@ impl Default for PasswordSettings {
     }
 }
 
-/// Hashes and verifies passwords, a bounded number at a time, away from the runtime's own threads.
+/// Hashes and verifies passwords on a bounded number of threads, apart from the runtime's own.
 ///
-/// Cheap to clone; clones share the bounds.
+/// Clones are cheap and share the bounds.
 #[derive(Debug, Clone)]
 pub struct Passwords {
     cost: u32,
-    /// Permits for whoever is in: computing or waiting.
+    /// Permits for all work, executing or waiting.
     entrance: Arc<Semaphore>,
-    /// Permits for computing.
+    /// Permits for executing work.
     threads: Arc<Semaphore>,
-    /// What is verified against when there is no account.
+    /// The hash to verify against if there is no account.
     nobodys: Arc<PasswordHash>,
     done: Arc<Done>,
 }
 
-/// What was computed so far.
+/// The work done so far.
 #[derive(Debug, Default)]
 struct Done {
     n_passwords: AtomicU64,
     work: AtomicU64,
 }
 
-/// Why a password was not hashed or verified.
+/// Why a password could not be hashed or verified.
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
-    /// Too many are waiting; nothing was computed. Ask again later.
-    #[error("too many passwords wait to be verified")]
+    /// Too many passwords wait; nothing was done. Retry later.
+    #[error("too many passwords wait to be hashed")]
     Overloaded,
-    /// The configured cost is out of bounds.
-    #[error("the bcrypt cost is {cost}, but must be from 4 to 31")]
+    /// The configured cost is out of range.
+    #[error("the bcrypt cost is {cost}: it must be from 4 to 31")]
     Cost {
         /// The cost.
         cost: u32,
     },
-    /// bcrypt could not read the stored hash, or had no randomness.
-    #[error("a password could not be hashed")]
+    /// bcrypt could not read the stored hash, or the system provides no randomness.
+    #[error("cannot hash a password")]
     Bcrypt(#[source] bcrypt::BcryptError),
     /// The runtime is shutting down.
-    #[error("hashing a password was interrupted")]
+    #[error("hashing a password was interrupted by the shutdown")]
     Interrupted,
 }
 
-/// A place in the queue, for whoever must know that there is one before they do something else: what is computed with
-/// it (`verify_at`, `hash_at`) is not refused for [`PasswordError::Overloaded`]. Given up when
-/// it is dropped and what is computed with it has ended.
+/// A place in the queue. A caller reserves one before it does other work; `verify_at` and `hash_at` with a place never
+/// fail with [`PasswordError::Overloaded`]. The place is freed when this value is dropped and the work done with it has
+/// ended.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     _entrance: Arc<OwnedSemaphorePermit>,
 }
 
-/// What a computation holds until it has ended, even if nobody waits for it any more: a caller who goes away must not
+/// What a computation holds until it ends, even if its caller has gone away. Otherwise a caller that goes away would
 /// make room for more work than there are threads.
 struct Turn {
     _place: Place,
@@ -98,7 +98,7 @@ impl Passwords {
     /// A pool with these bounds.
     ///
     /// # Errors
-    /// [`PasswordError::Cost`] if the cost is out of bounds.
+    /// [`PasswordError::Cost`] if the cost is out of range.
     pub fn new(settings: PasswordSettings) -> Result<Self, PasswordError> {
         if !(4..=31).contains(&settings.cost) {
             return Err(PasswordError::Cost { cost: settings.cost });
@@ -115,8 +115,8 @@ impl Passwords {
         })
     }
 
-    /// What is wrong with `password` as a new one, at `pointer`: at least 8 characters, at most 72 bytes (what bcrypt
-    /// reads), and no NUL (bcrypt takes the password for its own repetition there).
+    /// The problems of `password` as a new password, at `pointer`. It needs at least 8 characters and at most 72 bytes
+    /// (what bcrypt reads), and no NUL (bcrypt repeats a password and ends each repetition with NUL).
     pub fn problems(password: &Secret, pointer: &Pointer) -> Problems {
         let password = password.expose_secret();
         let mut problems = Problems::new();
@@ -132,7 +132,7 @@ impl Passwords {
         problems
     }
 
-    /// A place in the queue, at once.
+    /// Reserves a place in the queue without waiting.
     ///
     /// # Errors
     /// [`PasswordError::Overloaded`].
@@ -142,20 +142,20 @@ impl Passwords {
         Ok(Place { _entrance: Arc::new(entrance) })
     }
 
-    /// The hash of a password that has no [`problems`](Self::problems).
+    /// Hashes a password that has no [`problems`](Self::problems).
     ///
-    /// Cancel: safe; who waits leaves the queue, a computation that began ends unseen.
+    /// Cancel: safe. A waiting call leaves the queue; a started computation ends unobserved.
     ///
     /// # Errors
-    /// [`PasswordError`]; nothing was kept.
+    /// [`PasswordError`]; nothing was stored.
     pub async fn hash(&self, password: Secret) -> Result<PasswordHash, PasswordError> {
         self.hash_at(&self.place()?, password).await
     }
 
-    /// As [`hash`](Self::hash), by who has a place already.
+    /// As [`hash`](Self::hash), with a reserved place.
     ///
     /// # Errors
-    /// [`PasswordError`], but never [`PasswordError::Overloaded`]; nothing was kept.
+    /// [`PasswordError`], but never [`PasswordError::Overloaded`]; nothing was stored.
     pub(crate) async fn hash_at(
         &self,
         place: &Place,
@@ -172,29 +172,28 @@ impl Passwords {
         Ok(PasswordHash::from(hash))
     }
 
-    /// Whether `password` is the one that `hash` was made of. Without a hash, and for what can be no password, it is
-    /// not, after the same work. A hash of a lower cost than the configured one takes the same work, too; one of a
-    /// higher cost takes its own.
+    /// Whether `hash` is the hash of `password`. Without a hash, or for an impossible password, the answer is `false`
+    /// after the same work. A hash of a lower cost also takes the same work; one of a higher cost takes its own.
     ///
     /// Cancel: as [`hash`](Self::hash).
     ///
     /// # Errors
-    /// [`PasswordError`]; whether it was right is unknown.
+    /// [`PasswordError`]; the answer is unknown.
     pub async fn verify(&self, password: Secret, hash: Option<&PasswordHash>) -> Result<bool, PasswordError> {
         self.verify_at(&self.place()?, password, hash).await
     }
 
-    /// As [`verify`](Self::verify), by who has a place already.
+    /// As [`verify`](Self::verify), with a reserved place.
     ///
     /// # Errors
-    /// [`PasswordError`], but never [`PasswordError::Overloaded`]; whether it was right is unknown.
+    /// [`PasswordError`], but never [`PasswordError::Overloaded`]; the answer is unknown.
     pub(crate) async fn verify_at(
         &self,
         place: &Place,
         password: Secret,
         hash: Option<&PasswordHash>,
     ) -> Result<bool, PasswordError> {
-        // What is too long would be cut off by bcrypt and might then match.
+        // bcrypt would truncate a longer password, which might then match.
         let text = password.expose_secret();
         let can_be_right = text.len() <= MAX_BYTES && !text.contains('\0');
         let hash = hash.filter(|_| can_be_right);
@@ -208,17 +207,17 @@ impl Passwords {
         Ok(matches && hash.is_some())
     }
 
-    /// Whether the hash was made at the cost that new ones are made at.
+    /// Whether the hash has the configured cost.
     pub fn is_of_configured_cost(&self, hash: &PasswordHash) -> bool {
         cost_of(hash).is_ok_and(|cost| cost == self.cost)
     }
 
-    /// How many passwords were hashed or verified since the start.
+    /// The number of passwords hashed or verified since the start.
     pub fn n_computed(&self) -> u64 {
         self.done.n_passwords.load(Ordering::Relaxed)
     }
 
-    /// How much work that was since the start, in rounds of bcrypt's key schedule: 2^cost for each bcrypt.
+    /// The work since the start, in rounds of bcrypt's key schedule: 2^cost for each bcrypt.
     pub fn work_computed(&self) -> u64 {
         self.done.work.load(Ordering::Relaxed)
     }
@@ -254,10 +253,10 @@ impl Done {
     }
 }
 
-/// A hash that was made of no password. It is not computed, which would take as long as a login: verifying against it costs the
-/// same, and is never believed.
+/// A hash of no password. It is not computed, because that would take as long as a login. Verifying against it costs
+/// the same, and the result is never accepted.
 fn hash_of_nobody(cost: u32) -> PasswordHash {
-    // The version, the cost, and 22 and 31 characters that stand for zeros: the salt and the digest.
+    // The version, the cost, and 22 and 31 characters for zeros: the salt and the digest.
     PasswordHash::from(format!("$2b${cost:02}${:.<53}", ""))
 }
 
@@ -265,8 +264,8 @@ fn cost_of(hash: &PasswordHash) -> bcrypt::BcryptResult<u32> {
     Ok(hash.expose().parse::<bcrypt::HashParts>()?.get_cost())
 }
 
-/// Verifies, and fills up to the work of `configured_cost`: bcrypts of the hash's own cost c, of c + 1 and so on below
-/// the configured C are 2^c + … + 2^(C-1) = 2^C - 2^c rounds, exactly what a cheaper verification lacks.
+/// Verifies, and adds work up to `configured_cost`. Bcrypts of the hash's own cost c, of c + 1, and so on below the
+/// configured C are 2^c + … + 2^(C-1) = 2^C - 2^c rounds, exactly what a cheaper verification lacks.
 fn verify_at_cost(
     password: &str,
     hash: &PasswordHash,
@@ -294,7 +293,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_password_is_verified_against_its_hash_and_no_other() {
+    async fn a_password_verifies_only_against_its_own_hash() {
         let passwords = Passwords::new(CHEAP).unwrap();
         let hash = passwords.hash(secret("correct horse")).await.unwrap();
         assert!(passwords.verify(secret("correct horse"), Some(&hash)).await.unwrap());
@@ -304,7 +303,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_bcrypt_would_not_tell_apart_is_told_apart() {
+    async fn passwords_that_bcrypt_confuses_are_distinguished() {
         let passwords = Passwords::new(CHEAP).unwrap();
         let longest = "x".repeat(72);
         let hash = passwords.hash(secret(&longest)).await.unwrap();
@@ -349,7 +348,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_hash_is_an_error() {
+    async fn an_invalid_hash_is_an_error() {
         let passwords = Passwords::new(CHEAP).unwrap();
         let cut_off = PasswordHash::from("$2b$04$abc".to_owned());
         let verified = passwords.verify(secret("correct horse"), Some(&cut_off)).await;
@@ -357,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_passwords_are_refused_with_every_reason() {
+    fn bad_passwords_are_rejected_with_every_reason() {
         let messages = |text: &str| -> Vec<String> {
             let pointer = Pointer::root().join("password");
             Passwords::problems(&secret(text), &pointer).iter().map(ToString::to_string).collect()
@@ -383,7 +382,7 @@ mod tests {
             assert!(poll_once(future.as_mut()).await.is_none());
         }
         assert!(matches!(passwords.hash(secret("one too many")).await, Err(PasswordError::Overloaded)));
-        // One of the waiting goes away: its place is free at once.
+        // A waiting call is dropped: its place is free at once.
         drop(waiting.pop());
         let mut next = Box::pin(passwords.hash(secret("the next one")));
         assert!(poll_once(next.as_mut()).await.is_none());
@@ -393,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cost_out_of_bounds_is_refused_at_the_start() {
+    fn a_cost_out_of_range_is_rejected_at_the_start() {
         for cost in [0, 3, 32] {
             assert!(matches!(
                 Passwords::new(PasswordSettings { cost, ..CHEAP }),
@@ -402,7 +401,7 @@ mod tests {
         }
     }
 
-    /// `None` when the future is not ready yet.
+    /// `None` if the future is not ready yet.
     async fn poll_once<F: Future + ?Sized>(mut future: std::pin::Pin<&mut F>) -> Option<F::Output> {
         std::future::poll_fn(|context| match future.as_mut().poll(context) {
             std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),

@@ -1,4 +1,4 @@
-//! Refresh tokens: long random texts that are shown once and kept only as digests.
+//! Refresh tokens: long random texts that are shown once and stored only as digests.
 
 use std::fmt;
 
@@ -6,30 +6,30 @@ use gathering_domain::Digest;
 
 use crate::opaque::OpaqueToken;
 
-/// Says in logs and secret scanners what leaked.
+/// The prefix identifies leaked tokens in logs and secret scanners.
 const PREFIX: &str = "grt_";
 
-/// A refresh token: `grt_` and 32 random bytes in base64url. Not shown in `Debug`.
+/// A refresh token: `grt_` and 32 random bytes in base64url. `Debug` does not show it.
 #[derive(Clone)]
 pub struct RefreshToken(OpaqueToken);
 
 impl RefreshToken {
-    /// A new one; `None` if the system gives no randomness.
+    /// A new token; `None` if the system provides no randomness.
     pub(crate) fn generate() -> Option<Self> {
         OpaqueToken::generate(PREFIX).map(Self)
     }
 
-    /// Reads one that a client sent; `None` if it cannot be one of ours.
+    /// Parses a token from a client; `None` if it cannot be one of ours.
     pub fn parse(text: &str) -> Option<Self> {
         OpaqueToken::parse(PREFIX, text).map(Self)
     }
 
-    /// What is stored of it. A plain digest suffices: there are 256 random bits to guess.
+    /// The digest that is stored. A plain digest suffices, because there are 256 random bits to guess.
     pub fn digest(&self) -> Digest {
         self.0.digest()
     }
 
-    /// The text for the client. Not for logs.
+    /// The text for the client. Do not log it.
     pub fn expose(&self) -> &str {
         self.0.expose()
     }
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_survives_its_way_to_the_client_and_back() {
+    fn a_token_survives_a_round_trip() {
         let token = RefreshToken::generate().unwrap();
         assert_eq!(RefreshToken::parse(token.expose()).unwrap().digest(), token.digest());
         assert_ne!(RefreshToken::generate().unwrap().digest(), token.digest());
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_token_is_not_looked_up() {
+    fn text_that_cannot_be_a_token_is_not_looked_up() {
         let long = format!("{PREFIX}{}", "a".repeat(44));
         let wide = format!("{PREFIX}{}", "ä".repeat(21) + "a");
         for text in ["", "grt_", "v4.local.abc", &long, &wide] {

@@ -1,22 +1,22 @@
-//! What an API key may do: at most what its owner may, and of that only what its scopes name.
+//! Scopes: the part of its owner's permissions that an API key has.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::{Action, UnknownScope};
 
-/// A part of what an account may do.
+/// A part of an account's permissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
-    /// Look.
+    /// Read.
     Read,
     /// Create, change and delete what is in projects. Implies `read`.
     Write,
-    /// Start, cancel and repeat runs, decide approvals. Implies `read`.
+    /// Start, cancel and rerun runs, decide approvals. Implies `read`.
     Run,
     /// Change projects and their members. Implies `read`.
     Manage,
-    /// Everything, and the only scope with which the owner's global role `admin` counts.
+    /// Everything. Only with this scope does the owner's global role `admin` count.
     Admin,
 }
 
@@ -24,7 +24,7 @@ impl Scope {
     /// Every scope, the weakest first.
     pub const ALL: [Scope; 5] = [Scope::Read, Scope::Write, Scope::Run, Scope::Manage, Scope::Admin];
 
-    /// The word for it in SQL and JSON.
+    /// The scope's name in SQL and JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Scope::Read => "read",
@@ -45,7 +45,7 @@ impl Scope {
 pub struct Scopes(u8);
 
 impl Scopes {
-    /// Whether it holds `scope` itself.
+    /// Whether the set contains `scope` itself.
     pub const fn contains(self, scope: Scope) -> bool {
         self.0 & scope.bit() != 0
     }
@@ -55,7 +55,7 @@ impl Scopes {
         self.0 == 0
     }
 
-    /// Whether one of them is enough for `action`.
+    /// Whether one of the scopes allows `action`.
     pub const fn allows(self, action: Action) -> bool {
         let needed = match action {
             Action::Read => return !self.is_empty(),
@@ -66,7 +66,7 @@ impl Scopes {
         self.contains(needed) || self.contains(Scope::Admin)
     }
 
-    /// The scopes in it, the weakest first.
+    /// The scopes of the set, the weakest first.
     pub fn iter(self) -> impl Iterator<Item = Scope> {
         Scope::ALL.into_iter().filter(move |scope| self.contains(*scope))
     }
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_scope_allows_its_own_action_and_looking() {
+    fn each_scope_allows_its_own_action_and_reading() {
         let actions = [Action::Read, Action::Write, Action::Run, Action::Manage];
         let table: Vec<String> = Scope::ALL
             .into_iter()
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn words_and_back() {
+    fn names_survive_a_round_trip() {
         assert!(Scope::ALL.into_iter().all(|scope| scope.as_str().parse() == Ok(scope)));
         assert!("everything".parse::<Scope>().is_err());
         let all: Scopes = Scope::ALL.into_iter().collect();

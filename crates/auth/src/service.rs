@@ -1,6 +1,6 @@
-//! The service: everything that somebody asks of authentication, over an [`AccountStore`].
+//! The authentication service, over an [`AccountStore`].
 //!
-//! Owns the order of the steps; the files below hold those of one noun each. Never knows how anything is kept.
+//! Owns the order of the steps; each file below holds those of one noun. Never knows how data is stored.
 
 mod accounts;
 mod api_keys;
@@ -24,7 +24,7 @@ pub use accounts::RegistrationRequest;
 pub use api_keys::ApiKeyRequest;
 pub use sessions::TokenPair;
 
-/// What people call somebody or something: the most characters.
+/// The longest name, in characters.
 const MAX_NAME_CHARACTERS: usize = 100;
 
 /// Who may register.
@@ -32,29 +32,29 @@ const MAX_NAME_CHARACTERS: usize = 100;
 pub enum Registration {
     /// Everybody.
     Open,
-    /// Nobody; accounts are made by the operator.
+    /// Nobody; the operator creates accounts.
     Closed,
 }
 
-/// How authentication behaves.
+/// The settings of authentication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AuthSettings {
     /// Who may register.
     pub registration: Registration,
-    /// How long an access token lives.
+    /// The lifetime of an access token.
     pub access_token_lifetime: Duration,
-    /// How long a refresh token may be spent; each refresh begins anew.
+    /// The lifetime of a refresh token. Each refresh starts a new one.
     pub refresh_token_lifetime: Duration,
-    /// How passwords are hashed.
+    /// The settings for hashing passwords.
     pub passwords: PasswordSettings,
-    /// How many access tokens are remembered as revoked, so that showing them again costs no query; at least 1.
+    /// The number of revoked access tokens to cache, so that using them again costs no query; at least 1.
     pub n_cached_revocations: u64,
-    /// Of how many API keys the owner is remembered, for [`Auth::verified_user`]; at least 1.
+    /// The number of API keys whose owner is cached, for [`Auth::verified_user`]; at least 1.
     pub n_cached_key_owners: u64,
 }
 
 impl Default for AuthSettings {
-    /// Open, a quarter of an hour, thirty days, ten thousand of each.
+    /// Open registration, 15 minutes, 30 days, ten thousand of each.
     fn default() -> Self {
         Self {
             registration: Registration::Open,
@@ -69,24 +69,24 @@ impl Default for AuthSettings {
 
 /// Authentication over an [`AccountStore`].
 ///
-/// Every method may be dropped at any await: what the store was asked for is done wholly or not at all, and what was
-/// not answered to the client may be asked again. They need a tokio runtime with its timer.
+/// Every method may be dropped at any await. A request to the store then took effect completely or not at all, and an
+/// unanswered request may be repeated. The methods need a tokio runtime with its timer.
 pub struct Auth {
     store: Arc<dyn AccountStore>,
     passwords: Passwords,
     tokens: Tokens,
     settings: AuthSettings,
-    /// Access tokens that the store called revoked, which stays true. What is absent is asked of the store.
+    /// Access tokens that are known to be revoked, which never changes. For other tokens the store decides.
     revoked: BoundedCache<TokenId, ()>,
-    /// Whose an API key is, by the digest of its secret. No authority: the key may have been revoked since.
+    /// The owner of an API key, by the digest of its secret. It grants nothing: the key may have been revoked since.
     key_owners: BoundedCache<Digest, UserId>,
 }
 
 impl Auth {
-    /// Authentication with these keys and settings. Computes one password hash, so it takes as long as a login.
+    /// Authentication with these keys and settings.
     ///
     /// # Errors
-    /// [`AuthError::Password`] if the cost is out of bounds or the system gives no randomness.
+    /// [`AuthError::Password`] if the cost is out of range or the system provides no randomness.
     pub fn new(
         store: Arc<dyn AccountStore>,
         keys: KeyRing,
@@ -99,12 +99,12 @@ impl Auth {
         Ok(Self { store, passwords, tokens, settings, revoked, key_owners })
     }
 
-    /// The pool that hashes passwords, for its measures.
+    /// The pool that hashes passwords, for its metrics.
     pub const fn passwords(&self) -> &Passwords {
         &self.passwords
     }
 
-    /// Charges an attempt to guess a password; `refused` is what is recorded when a budget is spent.
+    /// Charges an attempt to guess a password. `refused` is recorded if a budget is exhausted.
     async fn charge_attempt(&self, charges: &[Charge], refused: AuditEvent) -> Result<(), AuthError> {
         match self.store.charge(charges).await? {
             Charged::Paid => Ok(()),
@@ -116,7 +116,7 @@ impl Auth {
     }
 }
 
-/// The session of a caller who may decide about the account itself.
+/// The session of a caller who may manage the account itself.
 fn needed_session(caller: &Caller) -> Result<SessionId, AuthError> {
     match &caller.credential {
         Credential::Session { session, .. } => Ok(*session),
@@ -124,7 +124,7 @@ fn needed_session(caller: &Caller) -> Result<SessionId, AuthError> {
     }
 }
 
-/// The name without the blanks around it, or what is wrong with it.
+/// The trimmed name, or the problem with it.
 fn checked_name(name: &str) -> Result<String, String> {
     let name = name.trim();
     let n_characters = name.chars().count();

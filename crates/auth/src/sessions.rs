@@ -1,6 +1,6 @@
-//! Sessions as the store keeps them: how one begins, goes on from refresh token to refresh token, and ends.
+//! Sessions as the store keeps them: their start, each refresh, and their end.
 //!
-//! Owns the decision whether a refresh token may be spent. Never knows how tokens look.
+//! Owns the decision whether a refresh token may be used. Never knows the form of tokens.
 
 use std::time::Duration;
 
@@ -9,81 +9,81 @@ use serde_json::json;
 
 use crate::{Account, AuditEvent, AuditKind, Origin, Role, SessionId, TokenId};
 
-/// The session that a login begins.
+/// A session that a login starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewSession {
     /// Its id.
     pub id: SessionId,
-    /// Whose.
+    /// The account.
     pub user: UserId,
-    /// The digest of its first refresh token; the token itself is not kept.
+    /// The digest of its first refresh token; the token itself is not stored.
     pub refresh_token: Digest,
-    /// How long that token may be spent.
+    /// The lifetime of that token.
     pub lifetime: Duration,
 }
 
-/// A refresh token to be spent, and the one that follows it.
+/// The exchange of a refresh token for the next one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefreshRotation {
-    /// The digest of the token that was shown.
+    /// The digest of the token that the client sent.
     pub spent: Digest,
-    /// The digest of the next one.
+    /// The digest of the next token.
     pub next: Digest,
-    /// How long the next one may be spent.
+    /// The lifetime of the next token.
     pub lifetime: Duration,
 }
 
-/// What became of an attempt to spend a refresh token.
+/// The outcome of an exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rotation {
-    /// It is spent and the next one holds.
+    /// The token was used; the next one is valid.
     Rotated {
-        /// Whose session it is.
+        /// The owner of the session.
         account: Account,
         /// The session.
         session: SessionId,
     },
-    /// It may not be spent.
+    /// The token was refused.
     Refused {
-        /// Whose token it was; `None` if it is unknown.
+        /// The owner of the token; `None` if it is unknown.
         user: Option<UserId>,
-        /// Why not.
+        /// The reason.
         refusal: RefreshRefusal,
     },
 }
 
-/// Why a refresh token may not be spent.
+/// Why a refresh token was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RefreshRefusal {
-    /// Nobody was given it.
+    /// It is unknown.
     Unknown,
-    /// Its session was revoked before.
+    /// Its session was already revoked.
     Revoked,
-    /// It was spent before: somebody else has it too, so its session is revoked.
+    /// It was already used: somebody else has it too, so its session is revoked.
     Reused,
-    /// Its time is over.
+    /// It has expired.
     Expired,
     /// Its account is disabled.
     AccountDisabled,
 }
 
-/// What the store knows of a refresh token at the moment of its use, under a lock.
+/// The state of a refresh token at the moment of its use, under a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RefreshTokenState {
-    /// Its session was revoked.
+    /// Whether its session is revoked.
     pub is_revoked: bool,
-    /// It was spent.
+    /// Whether it was already used.
     pub is_spent: bool,
-    /// Its `expires_at` is now or past.
+    /// Whether its `expires_at` is now or past.
     pub is_expired: bool,
-    /// Its account may log in.
+    /// Whether its account may log in.
     pub account_is_active: bool,
 }
 
 impl RefreshTokenState {
-    /// Why the token may not be spent; `None` if it may.
+    /// Why the token is refused; `None` if it is valid.
     ///
-    /// A spent token is a theft even when it has also expired, so that is looked at first.
+    /// A used token indicates theft even if it has also expired, so that is checked first.
     pub const fn refusal(self) -> Option<RefreshRefusal> {
         match self {
             Self { is_revoked: true, .. } => Some(RefreshRefusal::Revoked),
@@ -114,7 +114,7 @@ impl Rotation {
 }
 
 impl RefreshRefusal {
-    /// The word for it in the audit record.
+    /// The reason's name in the audit record.
     pub const fn as_str(self) -> &'static str {
         match self {
             RefreshRefusal::Unknown => "unknown",
@@ -126,10 +126,10 @@ impl RefreshRefusal {
     }
 }
 
-/// What a logout ends.
+/// The sessions that a logout ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionEnd {
-    /// Whose sessions.
+    /// The account.
     pub user: UserId,
     /// The session of the access token.
     pub session: SessionId,
@@ -139,23 +139,23 @@ pub struct SessionEnd {
     pub refresh_token: Option<Digest>,
 }
 
-/// An access token that must not be believed any more.
+/// A revoked access token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRevocation {
     /// The token.
     pub id: TokenId,
-    /// How long it would have lived; the store may forget the revocation after that.
+    /// The rest of its lifetime; the store may delete the revocation after that.
     pub remaining: Duration,
 }
 
-/// How an account and one of its access tokens stand at this moment.
+/// The current status of an account and one of its access tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenStatus {
     /// The account's role.
     pub role: Role,
-    /// Whether the account may log in and use what it was given.
+    /// Whether the account may log in and use its credentials.
     pub is_active: bool,
-    /// Whether the token's id or its session was revoked.
+    /// Whether the token's id or its session is revoked.
     pub is_revoked: bool,
 }
 
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_spent_token_is_a_theft_even_when_it_expired() {
+    fn a_used_token_indicates_theft_even_if_it_has_expired() {
         let fresh = RefreshTokenState {
             is_revoked: false,
             is_spent: false,

@@ -1,4 +1,4 @@
-//! The port: what authentication needs to be kept, in its own words.
+//! The port to the account store.
 
 use std::error::Error;
 
@@ -11,18 +11,19 @@ use crate::{
     RefreshRotation, Rotation, SessionEnd, SessionId, TokenId, TokenStatus,
 };
 
-/// Keeps accounts, sessions, API keys, revocations, login budgets and the audit record.
+/// Stores accounts, sessions, API keys, revocations, login budgets and the audit record.
 ///
-/// Each method is one transaction: all of it holds when it returns `Ok`, nothing of it when it errs, and what it
-/// answered as done is seen by every other instance from then on. The audit event of a change is written by the same
-/// transaction. Times are the store's: a lifetime is added to its own clock, and something has expired from the moment
-/// `expires_at` on. No method is cancelled half-way: a dropped future either did everything or nothing.
+/// Each method is one transaction. When it returns `Ok`, all of it holds, and every other instance sees it. When it
+/// fails, none of it holds. The transaction of a change also writes the change's audit event. Times are the store's: it
+/// adds a lifetime to its own clock, and something has expired from `expires_at` on. No method is cancelled half-way: a
+/// dropped future did either everything or nothing.
 #[async_trait]
 pub trait AccountStore: Send + Sync + 'static {
     /// Creates an account, its default project with the account as owner, and `audit`.
     ///
-    /// Under [`RoleAtCreation::AdminIfFirst`](crate::RoleAtCreation::AdminIfFirst) the very first account becomes
-    /// admin; the store serialises creations so that exactly one does.
+    /// With [`RoleAtCreation::AdminIfFirst`](crate::RoleAtCreation::AdminIfFirst), the very first account becomes
+    /// admin.
+    /// The store serialises creations so that exactly one does.
     ///
     /// # Errors
     /// [`StoreError::AccountExists`] if the e-mail has an account; nothing was written, not even `audit`.
@@ -33,33 +34,33 @@ pub trait AccountStore: Send + Sync + 'static {
         audit: AuditEvent,
     ) -> Result<Account, StoreError>;
 
-    /// The account with this e-mail, with its password hash; disabled ones too.
+    /// The account with this e-mail, with its password hash, even if disabled.
     ///
     /// # Errors
     /// [`StoreError`] as its variants say.
     async fn find_account_by_email(&self, email: &Email) -> Result<Option<AccountRecord>, StoreError>;
 
-    /// The account with this id, with its password hash; disabled ones too.
+    /// The account with this id, with its password hash, even if disabled.
     ///
     /// # Errors
     /// [`StoreError`] as its variants say.
     async fn find_account(&self, user: UserId) -> Result<Option<AccountRecord>, StoreError>;
 
-    /// At most `limit` accounts, the newest first (by id). `before` is the last of the page before.
+    /// At most `limit` accounts, the newest first (by id). `before` is the last one of the previous page.
     ///
     /// # Errors
     /// [`StoreError`] as its variants say.
     async fn list_accounts(&self, before: Option<UserId>, limit: usize) -> Result<Vec<Account>, StoreError>;
 
-    /// Changes an account's role or activity, and writes [`AccountChange::audit_events`] of what really changed.
+    /// Changes an account's role or activity, and writes [`AccountChange::audit_events`] for what really changed.
     ///
-    /// An account that is no longer active loses every session, for good. Such changes are serialised, so that of two
-    /// admins who demote each other at the same time one remains, and [`AccountChange::permitted`] is asked about
-    /// `change.by` as that account stands after the change before.
+    /// An account that is disabled loses every session permanently. The store serialises such changes, so that one of
+    /// two admins who demote each other remains. It calls [`AccountChange::permitted`] with the account of `change.by`
+    /// as the previous change left it.
     ///
     /// # Errors
-    /// [`StoreError::Revoked`] or [`StoreError::Denied`] as `permitted` says, [`StoreError::NoAccount`], or
-    /// [`StoreError::LastAdmin`] if no active admin would be left; nothing was changed.
+    /// [`StoreError::Revoked`] or [`StoreError::Denied`] as `permitted` returns, [`StoreError::NoAccount`], or
+    /// [`StoreError::LastAdmin`] if no active admin would remain; nothing was changed.
     async fn update_account(
         &self,
         user: UserId,
@@ -67,17 +68,17 @@ pub trait AccountStore: Send + Sync + 'static {
         origin: Origin,
     ) -> Result<Account, StoreError>;
 
-    /// Replaces the password hash if it still is `change.expected`, revokes every session of the account but
-    /// `change.keep`, gives `change.refund` back, and writes `audit`. Answers whether it was.
+    /// Replaces the password hash if it still is `change.expected`, revokes every session of the account except
+    /// `change.keep`, refunds `change.refund`, and writes `audit`. Returns whether it did.
     ///
     /// # Errors
     /// [`StoreError`] as its variants say; nothing was changed.
     async fn change_password(&self, change: PasswordChange, audit: AuditEvent) -> Result<bool, StoreError>;
 
-    /// Replaces the hash of the same password, made at another cost, if it still is `expected`. Sessions stay.
+    /// Replaces the hash of the same password by one of another cost, if it still is `expected`. Sessions continue.
     ///
     /// # Errors
-    /// [`StoreError`] as its variants say; the old hash stands.
+    /// [`StoreError`] as its variants say; the old hash is unchanged.
     async fn replace_password_hash(
         &self,
         user: UserId,
@@ -85,14 +86,14 @@ pub trait AccountStore: Send + Sync + 'static {
         hash: PasswordHash,
     ) -> Result<(), StoreError>;
 
-    /// Pays every charge out of its budget, or none: see [`Charge`] for when a budget refuses. Of charges at the same
-    /// time on one budget, each sees the others.
+    /// Takes every charge from its budget, or none; [`Charge`] defines when a budget refuses. Concurrent charges on one
+    /// budget see each other.
     ///
     /// # Errors
     /// [`StoreError`] as its variants say; nothing was charged.
     async fn charge(&self, charges: &[Charge]) -> Result<Charged, StoreError>;
 
-    /// Begins a session with its first refresh token, gives `refund` back, and writes `audit`.
+    /// Starts a session with its first refresh token, refunds `refund`, and writes `audit`.
     ///
     /// # Errors
     /// [`StoreError`] as its variants say; nothing was written.
@@ -103,31 +104,31 @@ pub trait AccountStore: Send + Sync + 'static {
         audit: AuditEvent,
     ) -> Result<(), StoreError>;
 
-    /// Spends a refresh token for the next one of its session, if it still may be spent.
+    /// Exchanges a refresh token for the next one of its session, if it is valid.
     ///
-    /// The token's row is locked, so that of two who spend it at the same time the second meets it as spent. The
-    /// decision is [`RefreshTokenState::refusal`](crate::RefreshTokenState::refusal). On
-    /// [`RefreshRefusal::Reused`](crate::RefreshRefusal::Reused) the session is revoked. In every case
-    /// [`Rotation::audit_event`] is written, in the same transaction.
+    /// The store locks the token's row, so that the second of two concurrent uses finds it used. The decision is
+    /// [`RefreshTokenState::refusal`](crate::RefreshTokenState::refusal). On
+    /// [`RefreshRefusal::Reused`](crate::RefreshRefusal::Reused) the store revokes the session. In every case the same
+    /// transaction writes [`Rotation::audit_event`].
     ///
     /// # Errors
-    /// [`StoreError`] as its variants say; the token is not spent.
+    /// [`StoreError`] as its variants say; the token is still unused.
     async fn rotate_refresh_token(
         &self,
         rotation: RefreshRotation,
         origin: Origin,
     ) -> Result<Rotation, StoreError>;
 
-    /// Ends sessions of one account for good: revokes the access token's id and every refresh token of its session and,
-    /// where one is named, of that refresh token's session, if it belongs to the same account. Writes `audit`, with that
-    /// session where it is another one ([`AuditEvent::with_other_session`]). May be repeated.
+    /// Ends sessions of one account permanently. Revokes the access token's id, every refresh token of its session and,
+    /// if a refresh token is given, that token's session, provided that it belongs to the same account. Writes `audit`,
+    /// with the second session if it is another one ([`AuditEvent::with_other_session`]). Can be repeated.
     ///
     /// # Errors
     /// [`StoreError`] as its variants say; nothing was revoked.
     async fn end_session(&self, end: SessionEnd, audit: AuditEvent) -> Result<(), StoreError>;
 
-    /// How an access token stands now: the account's role and whether it is active, and whether the token's id or its
-    /// session was revoked. `None` if there is no such account. A session that left no trace is not revoked.
+    /// The current status of an access token: the account's role and whether it is active, and whether the token's id
+    /// or its session is revoked. `None` if the account does not exist. A session without any record is not revoked.
     ///
     /// # Errors
     /// [`StoreError`] as its variants say.
@@ -138,22 +139,22 @@ pub trait AccountStore: Send + Sync + 'static {
         token: TokenId,
     ) -> Result<Option<TokenStatus>, StoreError>;
 
-    /// Creates an API key and writes `audit`. An end of `key.session`, or of the account, comes before or after that.
+    /// Creates an API key and writes `audit`. The end of `key.session` or of the account happens before or after that.
     ///
     /// # Errors
     /// [`StoreError::NoAccount`]; [`StoreError::Revoked`] if the account is disabled, or `key.session` or `key.token`
-    /// revoked; [`StoreError::TooManyKeys`] if the account has [`ApiKey::MAX_PER_ACCOUNT`] that are not revoked; nothing was
-    /// written.
+    /// is revoked; [`StoreError::TooManyKeys`] if the account has [`ApiKey::MAX_PER_ACCOUNT`] keys that are not
+    /// revoked. Nothing was written.
     async fn create_api_key(&self, key: NewApiKey, audit: AuditEvent) -> Result<ApiKey, StoreError>;
 
-    /// The account's keys that are not revoked, expired ones too, the newest first.
+    /// The account's keys that are not revoked, including expired ones, the newest first.
     ///
     /// # Errors
     /// [`StoreError`] as its variants say.
     async fn list_api_keys(&self, user: UserId) -> Result<Vec<ApiKey>, StoreError>;
 
-    /// Revokes a key of this account for good, and writes `audit`. Answers whether there was one that was not revoked;
-    /// if not, nothing is written.
+    /// Revokes a key of this account permanently, and writes `audit`. Returns whether there was a key to revoke; if
+    /// not, nothing is written.
     ///
     /// # Errors
     /// [`StoreError`] as its variants say; nothing was revoked.
@@ -164,20 +165,20 @@ pub trait AccountStore: Send + Sync + 'static {
         audit: AuditEvent,
     ) -> Result<bool, StoreError>;
 
-    /// How the key with this digest stands now, and its account; revoked and expired ones too. Notes roughly that it
-    /// was used: to the minute at best.
+    /// The current status of the key with this digest and of its account, even if revoked or expired. Records the time
+    /// of use approximately, to the minute at best.
     ///
     /// # Errors
     /// [`StoreError`] as its variants say.
     async fn find_key_status(&self, secret: Digest) -> Result<Option<KeyStatus>, StoreError>;
 
-    /// Writes an audit event that stands alone, such as a refused login.
+    /// Writes an audit event of its own, such as a refused login.
     ///
     /// # Errors
-    /// [`StoreError`] as its variants say; it is not written.
+    /// [`StoreError`] as its variants say; the event was not written.
     async fn record_audit(&self, audit: AuditEvent) -> Result<(), StoreError>;
 
-    /// At most `limit` events of the audit record, the newest first.
+    /// At most `limit` audit events, the newest first.
     ///
     /// # Errors
     /// [`StoreError`] as its variants say.
@@ -188,34 +189,31 @@ pub trait AccountStore: Send + Sync + 'static {
     ) -> Result<Vec<AuditRecord>, StoreError>;
 }
 
-/// Why the store did not do it.
+/// Why the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The e-mail has an account already.
-    #[error("the e-mail address has an account already")]
+    /// The e-mail already has an account.
+    #[error("the e-mail address already has an account")]
     AccountExists,
-    /// There is no such account.
-    #[error("there is no such account")]
+    /// The account does not exist.
+    #[error("no such account")]
     NoAccount,
-    /// What the caller showed holds no longer, or their account is disabled or gone.
-    #[error("what the caller showed no longer holds")]
+    /// The caller's credential is no longer valid, or the account is disabled or gone.
+    #[error("the credential is no longer valid")]
     Revoked,
-    /// The caller may not do this, or not any more.
-    #[error("the caller may not do this any more")]
+    /// The caller is not allowed to do this, or no longer.
+    #[error("the caller no longer has this permission")]
     Denied,
-    /// No active admin would be left.
-    #[error("the last active admin stays one")]
+    /// No active admin would remain.
+    #[error("one active admin is required: promote another first")]
     LastAdmin,
-    /// The account has as many API keys as it may.
-    #[error("the account has {} API keys already", ApiKey::MAX_PER_ACCOUNT)]
+    /// The account has the maximum number of API keys.
+    #[error("the account already has {} API keys: revoke one first", ApiKey::MAX_PER_ACCOUNT)]
     TooManyKeys,
-    /// The store cannot be reached or is too busy now; later it may do.
-    #[error("the account store is unavailable: {0}")]
-    Unavailable(Box<dyn Error + Send + Sync>),
-    /// The store answers, but failed in a way that it should not: an operator must act.
-    #[error("the account store failed: {0}")]
-    Fault(Box<dyn Error + Send + Sync>),
-    /// What is stored makes no sense; a person must look.
-    #[error("the account store holds something that makes no sense")]
+    /// The store is unreachable or overloaded; a retry may succeed.
+    #[error("the account store is unavailable")]
+    Unavailable(#[source] Box<dyn Error + Send + Sync>),
+    /// The stored data is invalid; a person must look at it.
+    #[error("the account store is corrupt")]
     Corrupt(#[source] Box<dyn Error + Send + Sync>),
 }

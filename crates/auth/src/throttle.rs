@@ -1,9 +1,9 @@
-//! How often a password may be guessed: budgets that the store keeps, so that they hold on every instance and survive
-//! a restart.
+//! Login budgets, which bound password guessing. The store keeps them, so they apply to all instances and survive a
+//! restart.
 //!
-//! A budget is a leaky bucket in the form of the generic cell rate algorithm (ITU-T I.371, annex A): one time stamp
-//! per key, until which its budget is spent. Every key has the client's network in it, so whoever guesses from elsewhere
-//! spends a budget of their own and locks nobody out.
+//! A budget is a leaky bucket in the form of the generic cell rate algorithm (ITU-T I.371, annex A): one time stamp per
+//! key, until which the budget is used up. Every key includes the client's network, so an attacker elsewhere uses
+//! another budget and locks nobody out.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,37 +12,37 @@ use gathering_domain::{Digest, Email};
 
 /// One attempt's share of a budget.
 ///
-/// With `spent_until` as the store keeps it per key (absent: now), a charge is paid if
-/// `max(spent_until, now) + interval <= now + burst * interval`, and sets `spent_until` to the left side. If not, it may
-/// be paid again after the difference of the two sides. A refund takes `interval` off `spent_until`.
+/// `spent_until` is stored per key (absent: now). A charge is accepted if `max(spent_until, now) + interval <= now +
+/// burst * interval`, and sets `spent_until` to the left side. Otherwise it can be accepted after the difference of the
+/// two sides. A refund subtracts `interval` from `spent_until`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Charge {
-    /// Whose budget.
+    /// The key of the budget.
     pub key: Digest,
-    /// How many charges it takes at once when it is full; at least 1.
+    /// The charges that a full budget accepts at once; at least 1.
     pub burst: u32,
-    /// How long until one more is free again.
+    /// The time until one more charge is available.
     pub interval: Duration,
 }
 
-/// What became of charges.
+/// The outcome of charges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Charged {
-    /// All are paid.
+    /// All were accepted.
     Paid,
-    /// One of the budgets is spent, so none was charged.
+    /// One of the budgets is exhausted, so none was charged.
     Refused {
-        /// When all of them could be paid, if nobody else charges them before.
+        /// The time until all could be accepted, if nobody else charges them before.
         retry_after: Duration,
     },
 }
 
 impl Charge {
-    /// What an attempt to log in costs: one of five for this e-mail from this network, one a minute coming back, and
-    /// one of thirty for all accounts from this network, one every two seconds coming back.
+    /// The charges of a login attempt: one of five for this e-mail from this network, with one more each minute, and
+    /// one of thirty for all accounts from this network, with one more every two seconds.
     ///
-    /// `email` is the address as it was typed: it has a budget whether it has an account or not, and its normalised
-    /// form decides.
+    /// `email` is the address as it was typed. It has a budget whether or not it has an account. The normalised form
+    /// counts.
     pub fn for_login(email: &str, address: Option<IpAddr>) -> [Charge; 2] {
         let network = network(address);
         let email = Email::normalised(email);
@@ -58,7 +58,7 @@ impl Charge {
     }
 }
 
-/// The network that one client has to itself: an IPv4 address, or the 64 bits of IPv6 that a site chooses from.
+/// The network of one client: an IPv4 address, or the 64 bits of IPv6 that identify a site.
 fn network(address: Option<IpAddr>) -> String {
     match address.map(|address| address.to_canonical()) {
         None => "none".to_owned(),
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guess_from_elsewhere_spends_another_budget() {
+    fn a_guess_from_elsewhere_uses_another_budget() {
         let [account, network] = keys("ada@example.org", "192.0.2.1");
         let [other_account, other_network] = keys("ada@example.org", "192.0.2.2");
         assert!(account != other_account && network != other_network);

@@ -1,6 +1,6 @@
 //! Access tokens: PASETO v4.local, short-lived, with the key's id in the footer.
 //!
-//! Owns what a token says and until when. Never knows whether its session was revoked since; the store does.
+//! Owns the content and lifetime of a token. Never knows whether its session was revoked since; the store does.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{KeyRing, SessionId, TokenId};
 
-/// Binds a token to its use: what is encrypted with the same key for another purpose is no access token.
+/// Binds a token to its use: text encrypted with the same key for another purpose is not an access token.
 const PURPOSE: &[u8] = b"gathering/access-token/1";
 
-/// Ours have about 400 characters; whatever is longer need not be decoded.
+/// Our tokens have about 400 characters; a longer text is not decoded.
 const MAX_LENGTH: usize = 1024;
 
 /// Issues and verifies access tokens.
@@ -26,22 +26,22 @@ pub struct Tokens {
     lifetime: Duration,
 }
 
-/// What a valid access token says.
+/// The content of a valid access token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessToken {
     /// The token's own id.
     #[serde(rename = "jti")]
     pub id: TokenId,
-    /// Whose it is.
+    /// The account.
     #[serde(rename = "sub")]
     pub user: UserId,
-    /// The session that it was issued in.
+    /// The session in which it was issued.
     #[serde(rename = "sid")]
     pub session: SessionId,
-    /// When it was issued, in UTC, by the clock of the instance that did.
+    /// The time of issue, in UTC, by the clock of the issuing instance.
     #[serde(rename = "iat")]
     pub issued_at: DateTime<Utc>,
-    /// From when on it is worth nothing, in UTC.
+    /// The time from which it is invalid, in UTC.
     #[serde(rename = "exp")]
     pub expires_at: DateTime<Utc>,
 }
@@ -52,35 +52,35 @@ struct Footer<'a> {
     kid: &'a str,
 }
 
-/// Why a text is no valid access token. For logs; a client learns only that it is not authenticated.
+/// Why a text is not a valid access token. For logs only; a client learns only that it is not authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum InvalidToken {
-    /// It is no PASETO v4.local token of ours.
+    /// It is not a PASETO v4.local token of ours.
     #[error("the text is not an access token")]
     Malformed,
-    /// Its key is not in the ring, or never was.
+    /// Its key is not in the ring.
     #[error("the access token names a key that is not in use")]
     UnknownKey,
-    /// It was changed, or made with another key or for another purpose.
+    /// It was changed, or encrypted with another key or for another purpose.
     #[error("the access token does not decrypt under the key that it names")]
     Forged,
-    /// Its time is over.
+    /// It has expired.
     #[error("the access token has expired")]
     Expired,
 }
 
 impl Tokens {
-    /// Tokens of these keys that live for `lifetime`.
+    /// Issues and verifies tokens with these keys and this lifetime.
     pub const fn new(keys: KeyRing, lifetime: Duration) -> Self {
         Self { keys, lifetime }
     }
 
-    /// How long an access token lives.
+    /// The lifetime of an access token.
     pub const fn lifetime(&self) -> Duration {
         self.lifetime
     }
 
-    /// A new token for `user` in `session`, issued `now`. `None` if the system gives no randomness.
+    /// A new token for `user` in `session`, issued at `now`. `None` if the system provides no randomness.
     pub(crate) fn issue(&self, user: UserId, session: SessionId, now: DateTime<Utc>) -> Option<Secret> {
         let token = AccessToken {
             id: TokenId::new(),
@@ -95,12 +95,12 @@ impl Tokens {
         LocalToken::encrypt(&key.key, &payload, Some(&footer), Some(PURPOSE)).ok().map(Secret::from)
     }
 
-    /// Reads a token as of `now`: one of ours, unchanged, and not expired.
+    /// Verifies a token at `now`: it must be ours, unchanged and not expired.
     ///
-    /// The time of issue is not compared, since the clock of another instance may be ahead of ours.
+    /// The time of issue is not checked, because the clock of the issuing instance may be ahead of ours.
     ///
     /// # Errors
-    /// [`InvalidToken`] says which of it does not hold.
+    /// [`InvalidToken`], which says what is wrong.
     pub fn verify(&self, text: &str, now: DateTime<Utc>) -> Result<AccessToken, InvalidToken> {
         if text.len() > MAX_LENGTH {
             return Err(InvalidToken::Malformed);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_says_whose_it_is_until_its_time_is_over() {
+    fn a_token_is_valid_until_it_expires() {
         let tokens = Tokens::new(KeyRing::generate().unwrap(), LIFETIME);
         let (user, session, now) = (UserId::new(), SessionId::new(), Utc::now());
         let text = tokens.issue(user, session, now).unwrap();
@@ -140,14 +140,14 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_behind_believes_a_token_from_one_that_is_ahead() {
+    fn a_clock_that_is_behind_accepts_a_token_from_one_that_is_ahead() {
         let tokens = Tokens::new(KeyRing::generate().unwrap(), LIFETIME);
         let now = Utc::now();
         assert!(tokens.verify(&issue(&tokens, now + Duration::from_secs(5)), now).is_ok());
     }
 
     #[test]
-    fn retired_keys_are_believed_and_dropped_ones_are_not() {
+    fn retired_keys_are_accepted_and_removed_ones_are_not() {
         let now = Utc::now();
         let old = KeyRing::generate().unwrap();
         let same = KeyRing::parse(old.to_text().expose_secret()).unwrap();
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn no_changed_character_goes_unseen() {
+    fn every_changed_character_is_detected() {
         let tokens = Tokens::new(KeyRing::generate().unwrap(), LIFETIME);
         let now = Utc::now();
         let text = issue(&tokens, now);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_refused() {
+    fn text_that_is_not_a_token_is_rejected() {
         let tokens = Tokens::new(KeyRing::generate().unwrap(), LIFETIME);
         let now = Utc::now();
         let long = format!("v4.local.{}", "A".repeat(100_000));

@@ -1,4 +1,4 @@
-//! Accounts: how one comes to be, and what an admin does with it.
+//! Accounts: registration, and changes by admins.
 
 use std::time::Duration;
 
@@ -10,29 +10,29 @@ use crate::{
     Passwords, Role, RoleAtCreation, StoreError, authorize_admin,
 };
 
-/// How long the store's part of a registration takes at least. A taken e-mail leads to other writes than a free one;
-/// both take a few milliseconds on a healthy database, and this is well above them, so that the writes do not show in
-/// the time of an answer that was lost, cut short or hidden by whoever embeds this. Beside the password's hash, ten
-/// times as long, it is no burden.
+/// The minimum time of the store's part of a registration. A taken e-mail causes other writes than a free one. Both
+/// take a few milliseconds on a healthy database. This minimum is well above that, so the time of an answer does not
+/// reveal which it was, even if an embedding program hides the answer itself. Hashing the password takes ten times as
+/// long.
 const STORE_PART_OF_A_REGISTRATION: Duration = Duration::from_millis(25);
 
-/// What somebody sends to get an account.
+/// A request for an account.
 #[derive(Debug, Clone)]
 pub struct RegistrationRequest {
     /// The e-mail as it was typed.
     pub email: String,
-    /// What people shall call them.
+    /// The display name.
     pub name: String,
     /// The password.
     pub password: Secret,
 }
 
 impl Auth {
-    /// Creates an account for whoever asks, with a default project; the first account of all is admin.
+    /// Registers an account with a default project. The very first account is admin.
     ///
     /// # Errors
     /// [`AuthError::RegistrationClosed`], [`AuthError::Invalid`] with every problem, [`AuthError::AccountExists`],
-    /// [`AuthError::Overloaded`], or the store's; no account was created.
+    /// [`AuthError::Overloaded`], or an error of the store; no account was created.
     pub async fn register(&self, request: RegistrationRequest, origin: Origin) -> Result<Account, AuthError> {
         match self.settings.registration {
             Registration::Open => self.create_account(request, RoleAtCreation::AdminIfFirst, origin).await,
@@ -44,10 +44,10 @@ impl Auth {
         }
     }
 
-    /// Creates an account for the operator, whether registration is open or not.
+    /// Creates an account for the operator, even if registration is closed.
     ///
     /// # Errors
-    /// As [`register`](Self::register), except that it is never closed.
+    /// As [`register`](Self::register), except [`AuthError::RegistrationClosed`].
     pub async fn create_account(
         &self,
         request: RegistrationRequest,
@@ -55,7 +55,7 @@ impl Auth {
         origin: Origin,
     ) -> Result<Account, AuthError> {
         let (email, name) = checked(&request).map_err(AuthError::Invalid)?;
-        // Before the store is asked: whether the e-mail is taken must not show in the time that it takes.
+        // Before the store is called: the duration must not reveal whether the e-mail is taken.
         let password_hash = self.passwords.hash(request.password).await?;
         let account = NewAccount { id: UserId::new(), email, name, password_hash, role };
         let (created, ()) = tokio::join!(
@@ -81,17 +81,18 @@ impl Auth {
     /// The caller's own account.
     ///
     /// # Errors
-    /// [`AuthError::Revoked`] if it is gone, or the store's.
+    /// [`AuthError::Revoked`] if it is gone, or an error of the store.
     pub async fn me(&self, caller: &Caller) -> Result<Account, AuthError> {
         let record = self.store.find_account(caller.user).await?;
         record.map(|record| record.account).ok_or(AuthError::Revoked)
     }
 
-    /// At most `limit` accounts, disabled ones too, the newest first. `before` is the last of the page before. For
-    /// admins.
+    /// At most `limit` accounts, including disabled ones, the newest first. `before` is the last one of the previous
+    /// page.
+    /// For admins.
     ///
     /// # Errors
-    /// [`AuthError::Denied`], or the store's.
+    /// [`AuthError::Denied`], or an error of the store.
     pub async fn list_accounts(
         &self,
         caller: &Caller,
@@ -102,13 +103,14 @@ impl Auth {
         Ok(self.store.list_accounts(before, limit).await?)
     }
 
-    /// Changes an account's role or activity; what is absent stays. For admins, on their own account too.
+    /// Changes an account's role or activity. Absent fields stay. For admins, who may also change their own account.
     ///
-    /// Disabling ends every session of the account for good; its API keys are refused for as long as it is disabled.
+    /// Disabling ends every session of the account permanently. Its API keys are refused while it is disabled.
     ///
     /// # Errors
-    /// [`AuthError::Denied`], also if the caller is no admin any more, [`AuthError::Revoked`] if their account is
-    /// disabled by now, [`AuthError::NoAccount`], [`AuthError::LastAdmin`], or the store's; nothing was changed.
+    /// [`AuthError::Denied`], also if the caller is no longer an admin; [`AuthError::Revoked`] if the caller's account
+    /// is disabled by now; [`AuthError::NoAccount`]; [`AuthError::LastAdmin`]; or an error of the store. Nothing was
+    /// changed.
     pub async fn change_account(
         &self,
         caller: &Caller,
@@ -122,7 +124,7 @@ impl Auth {
     }
 }
 
-/// The parts of a registration, or everything that is wrong with it.
+/// The parts of a registration, or every problem with it.
 fn checked(request: &RegistrationRequest) -> Result<(Email, String), Problems> {
     let at = |field: &str| Pointer::root().join(field);
     let mut problems = Problems::new();

@@ -1,4 +1,4 @@
-//! API keys: giving them out, taking them back, and who shows one.
+//! API keys: creation, revocation, and authentication with one.
 
 use chrono::{DateTime, Utc};
 use gathering_domain::{ApiKeyId, Pointer, Problems};
@@ -10,24 +10,24 @@ use crate::{
     Origin, Role, Scope, Scopes,
 };
 
-/// What somebody sends to get an API key.
+/// A request for an API key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiKeyRequest {
-    /// What its owner calls it.
+    /// Its owner's name for it.
     pub name: String,
-    /// What it shall be able to do: at least one, none twice.
+    /// Its scopes: at least one, none twice.
     pub scopes: Vec<Scope>,
-    /// From when on it shall be worth nothing, in UTC; never if absent.
+    /// The time from which it is invalid, in UTC; never if absent.
     pub expires_at: Option<DateTime<Utc>>,
 }
 
 impl Auth {
-    /// Creates an API key of the caller's account. Its secret is given here and never again.
+    /// Creates an API key for the caller's account. Only this call returns its secret.
     ///
     /// # Errors
-    /// [`AuthError::SessionNeeded`] to an API key, [`AuthError::Invalid`] with every problem,
-    /// [`AuthError::TooManyKeys`], [`AuthError::Revoked`] if the caller's session or account has ended since, or the
-    /// store's; nothing was created.
+    /// [`AuthError::SessionNeeded`] for an API key, [`AuthError::Invalid`] with every problem,
+    /// [`AuthError::TooManyKeys`], [`AuthError::Revoked`] if the caller's session or account has ended since, or an
+    /// error of the store. Nothing was created.
     pub async fn create_api_key(
         &self,
         caller: &Caller,
@@ -54,19 +54,20 @@ impl Auth {
         Ok((self.store.create_api_key(key, audit).await?, secret))
     }
 
-    /// The caller's API keys that are not revoked, expired ones too, the newest first. An API key may ask, too.
+    /// The caller's API keys that are not revoked, including expired ones, the newest first. A caller with an API key
+    /// may list them too.
     ///
     /// # Errors
-    /// The store's.
+    /// An error of the store.
     pub async fn list_api_keys(&self, caller: &Caller) -> Result<Vec<ApiKey>, AuthError> {
         Ok(self.store.list_api_keys(caller.user).await?)
     }
 
-    /// Revokes an API key of the caller's account for good. It is refused everywhere from the answer on.
+    /// Revokes an API key of the caller's account permanently. It applies everywhere as soon as this returns.
     ///
     /// # Errors
-    /// [`AuthError::SessionNeeded`] to an API key, [`AuthError::NoApiKey`] also if it was revoked before, or the
-    /// store's; nothing was changed.
+    /// [`AuthError::SessionNeeded`] for an API key, [`AuthError::NoApiKey`] also if it is already revoked, or an error
+    /// of the store. Nothing was changed.
     pub async fn revoke_api_key(&self, caller: &Caller, key: ApiKeyId) -> Result<(), AuthError> {
         needed_session(caller)?;
         let audit = AuditEvent::new(AuditKind::ApiKeyRevoked, Some(caller.user), caller.origin)
@@ -80,7 +81,7 @@ impl Auth {
             ApiKeySecret::parse(text).ok_or(AuthError::NotAuthenticated(InvalidToken::Malformed))?.digest();
         let status = self.store.find_key_status(secret).await?;
         let Some(key) = status.filter(|key| key.is_active && !key.is_over) else {
-            // Who found an old key shall not spend its owner's budget.
+            // The finder of an old key must not use up its owner's budget.
             self.key_owners.remove(&secret);
             return Err(AuthError::Revoked);
         };
@@ -91,7 +92,7 @@ impl Auth {
     }
 }
 
-/// The parts of a request by somebody of this role, or everything that is wrong with it.
+/// The parts of a request by an account with this role, or every problem with it.
 fn checked(request: &ApiKeyRequest, role: Role) -> Result<(String, Scopes), Problems> {
     let mut problems = Problems::new();
     let at = |field: &str| Pointer::root().join(field);

@@ -1,13 +1,13 @@
-//! The audit record: reading it.
+//! Reading the audit record.
 
 use super::Auth;
 use crate::{AuditFilter, AuditRecord, AuthError, Caller, authorize_admin};
 
 impl Auth {
-    /// At most `limit` events of the audit record that pass the filter, the newest first. For admins.
+    /// At most `limit` audit events that match the filter, the newest first. For admins.
     ///
     /// # Errors
-    /// [`AuthError::Denied`], or the store's.
+    /// [`AuthError::Denied`], or an error of the store.
     pub async fn audit_events(
         &self,
         caller: &Caller,

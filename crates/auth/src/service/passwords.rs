@@ -1,4 +1,4 @@
-//! Passwords: changing one, and keeping hashes at the configured cost.
+//! Passwords: changes, and hashes of the configured cost.
 
 use gathering_domain::{Pointer, Secret};
 
@@ -9,16 +9,16 @@ use crate::{
 };
 
 impl Auth {
-    /// Changes the caller's password. Every other session of the account ends for good; the caller's own goes on, and
-    /// API keys stay.
+    /// Changes the caller's password. Every other session of the account ends permanently. The caller's session
+    /// continues, and API keys stay valid.
     ///
-    /// The attempt is charged as a login with the account's e-mail would be, and given back when it succeeds; it is not
-    /// charged when too many wait. When the password was changed by somebody else in the meantime, the current one is another one now.
+    /// The attempt is charged like a login with the account's e-mail, and refunded on success. It is not charged if too
+    /// many passwords wait. If somebody else changed the password meanwhile, the caller's current password is wrong.
     ///
     /// # Errors
-    /// [`AuthError::SessionNeeded`] to an API key, [`AuthError::Invalid`] with the new password's problems at
+    /// [`AuthError::SessionNeeded`] for an API key, [`AuthError::Invalid`] with the new password's problems at
     /// `/new_password`, [`AuthError::Throttled`], [`AuthError::WrongPassword`], [`AuthError::Overloaded`],
-    /// [`AuthError::Revoked`] if the account is disabled or gone, or the store's; nothing was changed.
+    /// [`AuthError::Revoked`] if the account is disabled or gone, or an error of the store. Nothing was changed.
     pub async fn change_password(
         &self,
         caller: &Caller,
@@ -53,8 +53,8 @@ impl Auth {
         Err(AuthError::WrongPassword)
     }
 
-    /// Makes the hash of a verified password anew if it was made at another cost than the configured one. Gives the
-    /// hash that is stored then, unless somebody else replaced it first.
+    /// Renews the hash of a verified password if its cost is not the configured one. Returns the stored hash, unless
+    /// somebody else replaced it first.
     pub(super) async fn at_configured_cost(
         &self,
         record: &AccountRecord,
@@ -69,7 +69,7 @@ impl Auth {
                 self.store.replace_password_hash(record.account.id, stored.clone(), hash.clone()).await?;
                 Ok(hash)
             }
-            // That is no reason to refuse who knows the password: the next login tries again.
+            // That is no reason to refuse a correct password: the next login tries again.
             Err(PasswordError::Overloaded) => Ok(stored.clone()),
             Err(error) => Err(error.into()),
         }

@@ -1,4 +1,4 @@
-//! Sessions: how one begins, goes on and ends, and telling who asks.
+//! Sessions: login, refresh and logout, and authentication of requests.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,28 +14,29 @@ use crate::{
     TokenRevocation,
 };
 
-/// What a login or a refresh gives.
+/// The tokens of a login or a refresh.
 #[derive(Clone)]
 pub struct TokenPair {
-    /// To be shown with each request.
+    /// The token to send with each request.
     pub access_token: Secret,
-    /// How long the access token lives.
+    /// The lifetime of the access token.
     pub expires_in: Duration,
-    /// To be spent, once, for the next pair.
+    /// The token to exchange, once, for the next pair.
     pub refresh_token: RefreshToken,
 }
 
 impl Auth {
-    /// Begins a session for who knows the password.
+    /// Starts a session with e-mail and password.
     ///
-    /// The attempt is charged ([`Charge::for_login`]) before anything is looked at, and given back when it succeeds; one
-    /// that the store's error ended stays charged, one that is refused because too many wait ([`AuthError::Overloaded`])
-    /// never was: a flood of logins must not spend its victims' budgets. Unknown e-mail, wrong password and disabled
-    /// account take the same steps (one charge, one look-up, one bcrypt, one audit event) and get the same answer. Where the password's hash was made at another cost than the configured one, it is made anew.
+    /// The attempt is charged ([`Charge::for_login`]) before anything is checked, and refunded on success. It stays
+    /// charged if the store fails. It is not charged if too many passwords wait ([`AuthError::Overloaded`]), because a
+    /// flood of logins must not exhaust its victims' budgets. An unknown e-mail, a wrong password and a disabled
+    /// account cause the same steps (one charge, one lookup, one bcrypt, one audit event) and get the same answer. A
+    /// hash that does not have the configured cost is renewed.
     ///
     /// # Errors
-    /// [`AuthError::Throttled`], [`AuthError::LoginRefused`], [`AuthError::Overloaded`], or the store's; nobody was given
-    /// a token.
+    /// [`AuthError::Throttled`], [`AuthError::LoginRefused`], [`AuthError::Overloaded`], or an error of the store. No
+    /// token was issued.
     pub async fn login(&self, email: &str, password: Secret, origin: Origin) -> Result<TokenPair, AuthError> {
         let place = self.passwords.place()?;
         let charges = Charge::for_login(email, origin.address);
@@ -43,7 +44,7 @@ impl Auth {
         self.charge_attempt(&charges, refused(None)).await?;
         let found = match email.parse::<Email>() {
             Ok(email) => self.store.find_account_by_email(&email).await?,
-            // Whoever typed it knows that it is no address, so that skipping the look-up tells them nothing.
+            // The sender knows that this is not an address, so skipping the lookup reveals nothing.
             Err(_) => None,
         };
         let hash = found.as_ref().map(|record| &record.password_hash);
@@ -66,10 +67,10 @@ impl Auth {
         }
     }
 
-    /// Spends a refresh token for new tokens of the same session. A token that was spent before revokes its session.
+    /// Exchanges a refresh token for new tokens of the same session. Using a token twice revokes its session.
     ///
     /// # Errors
-    /// [`AuthError::RefreshRefused`], or the store's; on the latter the token is not spent.
+    /// [`AuthError::RefreshRefused`], or an error of the store; after the latter the token is still unused.
     pub async fn refresh(&self, refresh_token: &str, origin: Origin) -> Result<TokenPair, AuthError> {
         let Some(spent) = RefreshToken::parse(refresh_token) else {
             let refused = AuditEvent::new(AuditKind::RefreshFailed, None, origin).because("malformed");
@@ -88,11 +89,11 @@ impl Auth {
         }
     }
 
-    /// Ends the caller's session, and that of `refresh_token` if it is the caller's own. It holds everywhere from the
-    /// answer on. May be repeated.
+    /// Ends the caller's session, and that of `refresh_token` if it belongs to the caller. It applies everywhere as
+    /// soon as this returns. Can be repeated.
     ///
     /// # Errors
-    /// [`AuthError::SessionNeeded`] to an API key, or the store's; nothing was revoked.
+    /// [`AuthError::SessionNeeded`] for an API key, or an error of the store; nothing was revoked.
     pub async fn logout(&self, caller: &Caller, refresh_token: Option<&str>) -> Result<(), AuthError> {
         let Credential::Session { session, token, expires_at } = &caller.credential else {
             return Err(AuthError::SessionNeeded);
@@ -113,10 +114,12 @@ impl Auth {
         Ok(())
     }
 
-    /// Who shows this access token or API key: an active account whose session stands or whose key holds, as of now.
+    /// Authenticates an access token or API key: the account must be active, and the session or key valid, at this
+    /// moment.
     ///
     /// # Errors
-    /// [`AuthError::NotAuthenticated`] or [`AuthError::Revoked`] (both mean 401), or the store's: then nobody knows.
+    /// [`AuthError::NotAuthenticated`] or [`AuthError::Revoked`] (both mean 401), or an error of the store: the answer
+    /// is then unknown.
     pub async fn authenticate(&self, credential: &str, origin: Origin) -> Result<Caller, AuthError> {
         if ApiKeySecret::is_meant_by(credential) {
             self.authenticate_key(credential, origin).await
@@ -144,18 +147,18 @@ impl Auth {
         Ok(Caller { user: token.user, role: status.role, credential, origin })
     }
 
-    /// Whose credential this probably is, found without the store: for a rate limiter's key, **never to decide about
-    /// access**. It may have been revoked, or its account disabled, a moment ago; only
+    /// The probable owner of a credential, without a query: for the key of a rate limiter, **never for a decision about
+    /// access**. The credential may have been revoked, or its account disabled, a moment ago; only
     /// [`authenticate`](Self::authenticate) knows.
     ///
-    /// An access token that decrypts, has not expired and is not remembered as revoked gives its user; an API key that
-    /// this instance let in lately gives its owner.
+    /// The user of an access token that decrypts, has not expired and is not cached as revoked; the owner of an API key
+    /// that this instance accepted recently.
     pub fn verified_user(&self, credential: &str) -> Option<UserId> {
         if ApiKeySecret::is_meant_by(credential) {
             return self.key_owners.get(&ApiKeySecret::parse(credential)?.digest());
         }
         let token = self.tokens.verify(credential, Utc::now()).ok()?;
-        // Whoever stole a token that was revoked since shall not spend its owner's budget.
+        // A thief of a token that was revoked since must not use up its owner's budget.
         self.revoked.get(&token.id).is_none().then_some(token.user)
     }
 
@@ -187,8 +190,8 @@ impl Auth {
         Err(AuthError::LoginRefused)
     }
 
-    /// Whether the account is still active and has the password that was verified. A change of the password, or a
-    /// disabling, that was faster than the login could not end a session that had not begun.
+    /// Whether the account is still active and has the password that was verified. A password change or a disabling
+    /// that was faster than the login could not end a session that had not started.
     async fn still_opens(
         &self,
         user: UserId,
@@ -197,7 +200,7 @@ impl Auth {
     ) -> Result<bool, AuthError> {
         match self.store.find_account(user).await? {
             Some(now) if now.account.is_active => {
-                // Another hash may be of the same password: one that another login made anew at the same time.
+                // Another hash may be of the same password: one that a concurrent login renewed.
                 Ok(now.password_hash == *verified
                     || self.passwords.verify(password, Some(&now.password_hash)).await?)
             }
@@ -205,7 +208,7 @@ impl Auth {
         }
     }
 
-    /// Ends a session whose tokens nobody was given.
+    /// Ends a session whose tokens were never issued.
     async fn take_back(&self, user: UserId, session: SessionId, origin: Origin) -> Result<(), AuthError> {
         let token = TokenRevocation { id: TokenId::new(), remaining: Duration::ZERO };
         let end = SessionEnd { user, session, token, refresh_token: None };

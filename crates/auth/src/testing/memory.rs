@@ -1,4 +1,4 @@
-//! The port in memory, gone with the process.
+//! The port in memory.
 
 mod state;
 
@@ -19,8 +19,8 @@ use state::{KeyRow, RefreshRow, State};
 
 /// Accounts in memory, for tests and demonstrations only.
 ///
-/// Gone with the process, for one process only, and without bound but for the login budgets: every account, session and
-/// audit event stays until the end. Look-ups by e-mail and lists walk through everything.
+/// It ends with the process, serves one process, and has no bound except for the login budgets: every account, session
+/// and audit event stays until the end. Lookups by e-mail and lists scan everything.
 #[derive(Debug, Default)]
 pub struct MemoryAccounts {
     state: Mutex<State>,
@@ -32,7 +32,7 @@ impl MemoryAccounts {
         Self::default()
     }
 
-    /// The default projects that were created, each with its owner.
+    /// The default projects, each with its owner.
     pub fn projects(&self) -> Vec<(UserId, NewProject)> {
         self.locked().projects.clone()
     }

@@ -1,4 +1,4 @@
-//! For tests and examples: the in-memory twin of the port, and the cases that every implementation of it must pass.
+//! For tests and examples: the in-memory twin of the port, and the cases that every implementation must pass.
 //!
 //! An implementation runs the cases with [`account_store_suite!`](crate::account_store_suite).
 
@@ -11,16 +11,16 @@ use crate::{AccountStore, AuditEvent};
 
 pub use memory::MemoryAccounts;
 
-/// What the cases need beside the port itself.
+/// What the cases need besides the port.
 #[async_trait]
 pub trait InspectAccounts: AccountStore {
-    /// The first hundred audit events or more, in the order in which they were written.
+    /// At least the first hundred audit events, in the order in which they were written.
     async fn audit_trail(&self) -> Vec<AuditEvent>;
 }
 
-/// Makes one `#[tokio::test]` of each case of [`suite`].
+/// Expands to one `#[tokio::test]` for each case of [`suite`].
 ///
-/// Takes an async function without arguments that gives an empty store, an [`InspectAccounts`], or anything that
+/// Takes an async function without arguments that returns an empty store: an [`InspectAccounts`], or anything that
 /// dereferences to one and keeps alive what the store needs. The crate must depend on tokio with `macros`.
 #[macro_export]
 macro_rules! account_store_suite {

@@ -1,4 +1,4 @@
-//! The cases, one promise of [`AccountStore`](crate::AccountStore) each. Every case wants an empty store.
+//! The cases, each for one guarantee of [`AccountStore`](crate::AccountStore). Every case needs an empty store.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the cases are tests")]
 
 mod accounts;
@@ -111,7 +111,7 @@ fn end_of(user: UserId, session: SessionId) -> SessionEnd {
     SessionEnd { user, session, token, refresh_token: None }
 }
 
-/// An account of this role, whatever accounts there are.
+/// An account with this role, whatever other accounts exist.
 async fn create_as<S: InspectAccounts + ?Sized>(store: &S, email: &str, role: Role) -> Account {
     try_create(store, email, RoleAtCreation::Given(role)).await.unwrap()
 }
@@ -136,7 +136,7 @@ async fn set_role<S: InspectAccounts + ?Sized>(
     store.update_account(user, change, origin()).await
 }
 
-/// The last thing that was recorded, to see that nothing was since.
+/// The last recorded event, to check that nothing was recorded since.
 async fn newest_event<S: InspectAccounts + ?Sized>(store: &S) -> Option<AuditEventId> {
     let page = store.list_audit_events(&AuditFilter::default(), 1).await.unwrap();
     page.first().map(|record| record.id)

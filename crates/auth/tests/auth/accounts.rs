@@ -1,4 +1,4 @@
-//! Accounts: registering, and what admins do.
+//! Accounts: registration, and changes by admins.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use gathering_domain::{Secret, UserId};
 use super::*;
 
 #[tokio::test]
-async fn who_registered_can_log_in_and_is_known() {
+async fn a_registered_user_can_log_in_and_is_authenticated() {
     let (store, auth) = auth_with(settings());
     let ada = auth.register(request(" Ada@Example.org"), from_somewhere()).await.unwrap();
     assert_eq!((ada.email.as_str(), ada.role), ("ada@example.org", Role::Admin));
@@ -28,7 +28,7 @@ async fn who_registered_can_log_in_and_is_known() {
 }
 
 #[tokio::test]
-async fn every_problem_of_a_registration_is_named() {
+async fn every_problem_of_a_registration_is_reported() {
     let (store, auth) = auth_with(settings());
     let bad = RegistrationRequest { email: "x".into(), name: " ".into(), password: Secret::from("short") };
     let Err(AuthError::Invalid(problems)) = auth.register(bad, from_somewhere()).await else { panic!() };
@@ -49,18 +49,18 @@ async fn a_taken_email_costs_a_hash_like_a_free_one() {
 }
 
 #[tokio::test]
-async fn closed_registration_is_closed_to_all_but_the_operator() {
+async fn with_closed_registration_only_the_operator_creates_accounts() {
     let (_store, auth) = auth_with(AuthSettings { registration: Registration::Closed, ..settings() });
     let refused = auth.register(request("ada@example.org"), from_somewhere()).await;
     assert!(matches!(refused, Err(AuthError::RegistrationClosed)));
     let role = RoleAtCreation::Given(Role::Admin);
     let ada = auth.create_account(request("ada@example.org"), role, Origin::default()).await.unwrap();
     assert_eq!(ada.role, Role::Admin);
-    assert!(is_believed(&auth, &login(&auth, "ada@example.org").await).await);
+    assert!(is_accepted(&auth, &login(&auth, "ada@example.org").await).await);
 }
 
 #[tokio::test]
-async fn the_writes_of_a_registration_do_not_show_in_its_time() {
+async fn the_time_of_a_registration_does_not_reveal_its_writes() {
     let (_store, auth) = auth_with(settings());
     for is_free in [true, false] {
         let before = Instant::now();
@@ -70,7 +70,7 @@ async fn the_writes_of_a_registration_do_not_show_in_its_time() {
     }
 }
 
-/// Everybody who is no admin, by what they show.
+/// Everybody who is not an admin, by credential.
 async fn not_admins(auth: &Auth) -> [Caller; 3] {
     register_as(auth, "bob@example.org", Role::Member).await;
     let bob = logged_in(auth, "bob@example.org").await;
@@ -85,7 +85,7 @@ async fn not_admins(auth: &Auth) -> [Caller; 3] {
 }
 
 #[tokio::test]
-async fn only_admins_see_and_change_accounts_and_read_the_audit_record() {
+async fn only_admins_read_and_change_accounts_and_read_the_audit_record() {
     let (store, auth) = watched_with(settings());
     let ada = register(&auth, "ada@example.org").await;
     for caller in not_admins(&auth).await {
@@ -96,7 +96,7 @@ async fn only_admins_see_and_change_accounts_and_read_the_audit_record() {
         assert!(forbidden(demoted.unwrap_err()));
         let record = auth.audit_events(&caller, &AuditFilter::default(), 10).await;
         assert!(forbidden(record.unwrap_err()));
-        assert_eq!(store.calls(), Vec::<&str>::new(), "the store was not even asked");
+        assert_eq!(store.calls(), Vec::<&str>::new(), "the store was not called");
     }
     let caller = logged_in(&auth, "ada@example.org").await;
     let accounts = auth.list_accounts(&caller, None, 10).await.unwrap();
@@ -111,7 +111,7 @@ async fn only_admins_see_and_change_accounts_and_read_the_audit_record() {
 }
 
 #[tokio::test]
-async fn an_admin_changes_accounts_under_their_own_name() {
+async fn a_change_by_an_admin_is_recorded_with_the_admins_id() {
     let (store, auth) = auth_with(settings());
     let ada = register(&auth, "ada@example.org").await;
     let bob = register(&auth, "bob@example.org").await;
@@ -126,7 +126,7 @@ async fn an_admin_changes_accounts_under_their_own_name() {
 }
 
 #[tokio::test]
-async fn the_last_admin_cannot_leave() {
+async fn the_last_active_admin_cannot_be_demoted_or_disabled() {
     let (_store, auth) = auth_with(settings());
     let ada = register(&auth, "ada@example.org").await;
     let caller = logged_in(&auth, "ada@example.org").await;
@@ -151,7 +151,7 @@ async fn a_role_counts_from_the_next_request_on() {
 }
 
 #[tokio::test]
-async fn a_disabled_account_loses_what_it_was_given_for_good() {
+async fn a_disabled_account_loses_its_credentials_permanently() {
     let (_store, auth) = auth_with(settings());
     register(&auth, "ada@example.org").await;
     let bob = register(&auth, "bob@example.org").await;
@@ -160,7 +160,7 @@ async fn a_disabled_account_loses_what_it_was_given_for_good() {
     auth.change_account(&ada, bob, None, Some(false)).await.unwrap();
     for is_active in [false, true] {
         auth.change_account(&ada, bob, None, Some(is_active)).await.unwrap();
-        assert!(!is_believed(&auth, &pair).await);
+        assert!(!is_accepted(&auth, &pair).await);
         assert!(!can_refresh(&auth, &pair).await);
         assert_eq!(try_login(&auth, "bob@example.org", PASSWORD).await.is_ok(), is_active);
     }

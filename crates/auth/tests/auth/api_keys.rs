@@ -1,4 +1,4 @@
-//! API keys: who may have which, and what they are good for.
+//! API keys: who may create which, and what they allow.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ async fn pointers_of(auth: &Auth, caller: &Caller, request: ApiKeyRequest) -> Ve
 }
 
 #[tokio::test]
-async fn a_key_lets_its_owner_in_with_its_scopes() {
+async fn a_key_authenticates_its_owner_with_its_scopes() {
     let (store, auth) = auth_with(settings());
     let ada = register(&auth, "ada@example.org").await;
     let caller = logged_in(&auth, "ada@example.org").await;
@@ -59,7 +59,7 @@ async fn a_key_lets_its_owner_in_with_its_scopes() {
 
 /// What each pair of owner and scope may do as editor of a project and on the whole server.
 #[tokio::test]
-async fn a_key_is_as_strong_as_its_scopes_and_its_owner_at_most() {
+async fn a_key_never_exceeds_its_scopes_and_its_owner() {
     let (_store, auth) = auth_with(settings());
     register_as(&auth, "ada@example.org", Role::Admin).await;
     register_as(&auth, "bob@example.org", Role::Member).await;
@@ -97,7 +97,7 @@ async fn a_key_is_as_strong_as_its_scopes_and_its_owner_at_most() {
 }
 
 #[tokio::test]
-async fn a_key_with_the_scope_admin_is_as_strong_as_its_owner_now() {
+async fn a_key_with_the_scope_admin_has_its_owners_current_permissions() {
     let (_store, auth) = auth_with(settings());
     register_as(&auth, "ada@example.org", Role::Admin).await;
     let bob = register_as(&auth, "bob@example.org", Role::Admin).await;
@@ -110,7 +110,7 @@ async fn a_key_with_the_scope_admin_is_as_strong_as_its_owner_now() {
 }
 
 #[tokio::test]
-async fn every_problem_of_a_request_is_named_and_nothing_is_created() {
+async fn every_problem_of_a_request_is_reported_and_nothing_is_created() {
     let (_store, auth) = auth_with(settings());
     register_as(&auth, "ada@example.org", Role::Admin).await;
     register_as(&auth, "bob@example.org", Role::Member).await;
@@ -132,7 +132,7 @@ async fn every_problem_of_a_request_is_named_and_nothing_is_created() {
 }
 
 #[tokio::test]
-async fn what_concerns_the_account_itself_needs_a_session() {
+async fn operations_on_the_account_itself_need_a_session() {
     let (store, auth) = watched_with(settings());
     register(&auth, "ada@example.org").await;
     let session = logged_in(&auth, "ada@example.org").await;
@@ -149,11 +149,11 @@ async fn what_concerns_the_account_itself_needs_a_session() {
         assert!(matches!(refusal, Err(AuthError::SessionNeeded)), "{refusal:?}");
     }
     assert_eq!(store.calls(), Vec::<&str>::new());
-    assert!(auth.list_accounts(&caller, None, 1).await.is_ok(), "but it is an admin's");
+    assert!(auth.list_accounts(&caller, None, 1).await.is_ok(), "but the key is an admin's");
 }
 
 #[tokio::test]
-async fn a_key_that_does_not_hold_is_refused() {
+async fn an_invalid_key_is_refused() {
     let (store, auth) = auth_with(settings());
     register_as(&auth, "ada@example.org", Role::Admin).await;
     let bob = register_as(&auth, "bob@example.org", Role::Member).await;
@@ -162,7 +162,7 @@ async fn a_key_that_does_not_hold_is_refused() {
     auth.change_account(&ada, bob, None, Some(false)).await.unwrap();
     assert!(matches!(show(&auth, &secret).await, Err(AuthError::Revoked)));
     auth.change_account(&ada, bob, None, Some(true)).await.unwrap();
-    assert!(show(&auth, &secret).await.is_ok(), "a key is no session");
+    assert!(show(&auth, &secret).await.is_ok(), "a key is not a session");
 
     assert!(matches!(auth.revoke_api_key(&ada, key.id).await, Err(AuthError::NoApiKey)), "not hers");
     let owner = logged_in(&auth, "bob@example.org").await;

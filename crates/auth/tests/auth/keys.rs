@@ -1,4 +1,4 @@
-//! Rotating the keys of access tokens while people are logged in.
+//! Rotating the keys of access tokens while users are logged in.
 
 use gathering_auth::InvalidToken;
 
@@ -15,7 +15,7 @@ fn auth_with_keys(store: &Arc<MemoryAccounts>, keys: &[&String]) -> Auth {
 }
 
 #[tokio::test]
-async fn keys_are_rotated_without_logging_anyone_out() {
+async fn keys_are_rotated_without_logging_anybody_out() {
     let ring = KeyRing::generate().unwrap().rotated().unwrap();
     let keys = keys_of(&ring);
     let (new, old) = (&keys[0], &keys[1]);
@@ -26,23 +26,23 @@ async fn keys_are_rotated_without_logging_anyone_out() {
     let (active, idle) = (login(&before, "ada@example.org").await, login(&before, "ada@example.org").await);
 
     let during = auth_with_keys(&store, &[new, old]);
-    assert!(is_believed(&during, &active).await, "a token of the old key");
+    assert!(is_accepted(&during, &active).await, "a token of the old key");
     let active = during.refresh(active.refresh_token.expose(), from_somewhere()).await.unwrap();
-    assert!(is_believed(&during, &active).await, "a token of the new key");
+    assert!(is_accepted(&during, &active).await, "a token of the new key");
 
     let after = auth_with_keys(&store, &[new]);
-    assert!(is_believed(&after, &active).await);
+    assert!(is_accepted(&after, &active).await);
     assert!(can_refresh(&after, &active).await);
-    // Who was away since before: the access token has gone with its key, but the session stands.
+    // An idle user's access token is invalid without its key, but the session continues.
     let gone = after.authenticate(idle.access_token.expose_secret(), from_somewhere()).await;
     assert!(matches!(gone, Err(AuthError::NotAuthenticated(InvalidToken::UnknownKey))));
     assert_eq!(after.verified_user(idle.access_token.expose_secret()), None);
     let idle = after.refresh(idle.refresh_token.expose(), from_somewhere()).await.unwrap();
-    assert!(is_believed(&after, &idle).await);
+    assert!(is_accepted(&after, &idle).await);
 }
 
 #[tokio::test]
-async fn instances_that_learn_a_key_before_it_issues_believe_each_other_at_every_step() {
+async fn instances_accept_each_others_tokens_at_every_step_of_a_rotation() {
     let keys = keys_of(&KeyRing::generate().unwrap().rotated().unwrap());
     let (new, old) = (&keys[0], &keys[1]);
     let store = Arc::new(MemoryAccounts::new());
@@ -52,8 +52,8 @@ async fn instances_that_learn_a_key_before_it_issues_believe_each_other_at_every
         let (behind, ahead) = (auth_with_keys(&store, steps[ahead - 1]), auth_with_keys(&store, step));
         let of_both = [login(&behind, "ada@example.org").await, login(&ahead, "ada@example.org").await];
         for (index, pair) in of_both.iter().enumerate() {
-            assert!(is_believed(&ahead, pair).await || (step.len() == 1 && index == 0));
-            assert!(is_believed(&behind, pair).await);
+            assert!(is_accepted(&ahead, pair).await || (step.len() == 1 && index == 0));
+            assert!(is_accepted(&behind, pair).await);
         }
     }
 }

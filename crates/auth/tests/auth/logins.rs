@@ -1,4 +1,4 @@
-//! Logging in: every refusal alike, budgets, and hashes of another cost.
+//! Logins: equal refusals, budgets, and hashes of another cost.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ async fn every_refused_login_takes_the_same_steps_and_gets_the_same_answer() {
 }
 
 #[tokio::test]
-async fn what_is_no_address_is_refused_after_the_same_bcrypt() {
+async fn an_invalid_address_is_refused_after_the_same_bcrypt() {
     let (store, auth) = watched_with(settings());
     let refused = try_login(&auth, "no address", PASSWORD).await;
     assert!(matches!(refused, Err(AuthError::LoginRefused)));
@@ -48,7 +48,7 @@ async fn what_is_no_address_is_refused_after_the_same_bcrypt() {
 }
 
 #[tokio::test]
-async fn who_guesses_is_throttled_before_anything_is_looked_at() {
+async fn guesses_are_throttled_before_anything_is_checked() {
     let (store, auth) = watched_with(settings());
     register(&auth, "ada@example.org").await;
     for email in ["ada@example.org", "nobody@example.org", "no address"] {
@@ -85,7 +85,7 @@ async fn an_attacker_elsewhere_locks_nobody_out() {
 }
 
 #[tokio::test]
-async fn who_tries_many_accounts_from_one_network_is_throttled() {
+async fn many_accounts_tried_from_one_network_are_throttled() {
     let (_store, auth) = auth_with(settings());
     for attempt in 0..30 {
         let refused = try_login(&auth, &format!("{attempt}@example.org"), "wrong").await;
@@ -97,7 +97,7 @@ async fn who_tries_many_accounts_from_one_network_is_throttled() {
 }
 
 #[tokio::test]
-async fn a_login_that_succeeds_costs_no_budget() {
+async fn a_successful_login_costs_no_budget() {
     let (_store, auth) = auth_with(settings());
     register(&auth, "ada@example.org").await;
     for _ in 0..4 {
@@ -111,7 +111,7 @@ async fn a_login_that_succeeds_costs_no_budget() {
 }
 
 #[tokio::test]
-async fn a_hash_of_another_cost_is_made_anew_by_the_login_that_knows_the_password() {
+async fn a_successful_login_renews_a_hash_of_another_cost() {
     let (store, auth) = watched_with(settings());
     let ada = register(&auth, "ada@example.org").await;
     let session = login(&auth, "ada@example.org").await;
@@ -121,7 +121,7 @@ async fn a_hash_of_another_cost_is_made_anew_by_the_login_that_knows_the_passwor
         let auth = Auth::new(store.clone(), KeyRing::generate().unwrap(), at(cost)).unwrap();
         let before = hash_of(&store, ada).await;
         assert!(try_login(&auth, "ada@example.org", "wrong").await.is_err());
-        assert_eq!(hash_of(&store, ada).await, before, "who does not know it changes nothing");
+        assert_eq!(hash_of(&store, ada).await, before, "a wrong password changes nothing");
         store.calls();
         login(&auth, "ada@example.org").await;
         assert!(store.calls().contains(&"replace_password_hash"));
@@ -131,11 +131,11 @@ async fn a_hash_of_another_cost_is_made_anew_by_the_login_that_knows_the_passwor
         assert!(!store.calls().contains(&"replace_password_hash"), "once is enough");
         assert_eq!(auth.passwords().n_computed(), n_computed + 1);
     }
-    assert!(is_believed(&auth, &session).await && can_refresh(&auth, &session).await);
+    assert!(is_accepted(&auth, &session).await && can_refresh(&auth, &session).await);
 }
 
 #[tokio::test]
-async fn a_hash_of_a_lower_cost_is_guessed_at_for_the_full_price() {
+async fn a_guess_at_a_hash_of_a_lower_cost_has_the_full_cost() {
     let (store, cheap) = watched_with(settings());
     register(&cheap, "ada@example.org").await;
     let passwords = PasswordSettings { cost: 7, ..settings().passwords };
@@ -149,7 +149,7 @@ async fn a_hash_of_a_lower_cost_is_guessed_at_for_the_full_price() {
 }
 
 #[tokio::test]
-async fn two_logins_that_make_the_hash_anew_at_once_both_succeed() {
+async fn two_concurrent_logins_that_renew_the_hash_both_succeed() {
     let (store, cheap) = watched_with(settings());
     let ada = register(&cheap, "ada@example.org").await;
     let passwords = PasswordSettings { cost: 5, ..settings().passwords };
@@ -163,12 +163,12 @@ async fn two_logins_that_make_the_hash_anew_at_once_both_succeed() {
         inner.replace_password_hash(ada, expected.into(), others).await.unwrap();
     });
     let pair = login(&auth, "ada@example.org").await;
-    assert!(is_believed(&auth, &pair).await);
+    assert!(is_accepted(&auth, &pair).await);
     assert_eq!(hash_of(&store, ada).await, kept.expose());
 }
 
 #[tokio::test]
-async fn a_password_that_was_changed_during_the_login_opens_nothing() {
+async fn a_password_changed_during_the_login_gives_no_tokens() {
     let (store, auth) = watched_with(settings());
     let ada = register(&auth, "ada@example.org").await;
     let (inner, expected) = (store.inner.clone(), hash_of(&store, ada).await);
@@ -184,7 +184,7 @@ async fn a_password_that_was_changed_during_the_login_opens_nothing() {
 }
 
 #[tokio::test]
-async fn an_account_that_was_disabled_during_the_login_is_not_let_in() {
+async fn an_account_disabled_during_the_login_gets_no_tokens() {
     let (store, auth) = watched_with(settings());
     let ada = register(&auth, "ada@example.org").await;
     let bob = register(&auth, "bob@example.org").await;
@@ -195,7 +195,7 @@ async fn an_account_that_was_disabled_during_the_login_is_not_let_in() {
     });
     let refused = try_login(&auth, "bob@example.org", PASSWORD).await;
     assert!(matches!(refused, Err(AuthError::LoginRefused)));
-    assert_eq!(store.calls().last(), Some(&"end_session"), "so that enabling revives nothing");
+    assert_eq!(store.calls().last(), Some(&"end_session"), "so that enabling the account revives nothing");
 }
 
 async fn disable(store: &Watched, user: UserId, by: UserId) {
@@ -207,10 +207,10 @@ async fn hash_of(store: &Watched, user: UserId) -> String {
     store.inner.find_account(user).await.unwrap().unwrap().password_hash.expose().to_owned()
 }
 
-/// All attempts at once while no password can be hashed, and then what is left of the budget.
+/// All attempts at once while no password can be hashed, and then the rest of the budget.
 #[test]
-fn a_flood_that_fills_the_queue_spends_nobodys_budget() {
-    // The one thread that could hash is busy until it is let go, so nothing depends on how long a hash takes.
+fn a_flood_that_fills_the_queue_uses_nobodys_budget() {
+    // The only hashing thread is busy until the test releases it, so nothing depends on how long a hash takes.
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.max_blocking_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
@@ -247,6 +247,6 @@ fn a_flood_that_fills_the_queue_spends_nobodys_budget() {
             }
             assert!(matches!(try_login(&auth, email, "wrong").await, Err(AuthError::Throttled { .. })));
         }
-        assert!(store.audit_trail().await.len() > 15, "what was refused for its password is recorded");
+        assert!(store.audit_trail().await.len() > 15, "logins with a wrong password are recorded");
     });
 }

@@ -1,4 +1,4 @@
-//! The promises of the service, over the in-memory store. Each file holds those of one noun.
+//! The guarantees of the service, over the in-memory store. Each file holds those of one noun.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests are tests too")]
 
 mod accounts;
@@ -35,7 +35,7 @@ fn auth_with(settings: AuthSettings) -> (Arc<MemoryAccounts>, Auth) {
     (store, auth)
 }
 
-/// The same over a store whose calls are seen.
+/// The same over a store whose calls are recorded.
 fn watched_with(settings: AuthSettings) -> (Arc<Watched>, Auth) {
     let store = Arc::new(Watched::new());
     let auth = Auth::new(store.clone(), KeyRing::generate().unwrap(), settings).unwrap();
@@ -80,7 +80,7 @@ async fn logged_in(auth: &Auth, email: &str) -> Caller {
     caller_of(auth, &login(auth, email).await).await
 }
 
-async fn is_believed(auth: &Auth, pair: &TokenPair) -> bool {
+async fn is_accepted(auth: &Auth, pair: &TokenPair) -> bool {
     match auth.authenticate(pair.access_token.expose_secret(), from_somewhere()).await {
         Ok(_) => true,
         Err(AuthError::Revoked | AuthError::NotAuthenticated(_)) => false,

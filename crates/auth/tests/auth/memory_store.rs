@@ -1,4 +1,4 @@
-//! The in-memory twin keeps the promises of the port.
+//! The in-memory twin passes the cases of the port.
 
 use gathering_auth::testing::MemoryAccounts;
 

@@ -13,7 +13,7 @@ async fn change(auth: &Auth, caller: &Caller, current: &str, new: &str) -> Resul
 }
 
 #[tokio::test]
-async fn a_changed_password_ends_every_other_session_and_leaves_keys_alone() {
+async fn a_password_change_ends_every_other_session_and_keeps_api_keys() {
     let (store, auth) = auth_with(settings());
     let ada = register(&auth, "ada@example.org").await;
     let (here, elsewhere) = (login(&auth, "ada@example.org").await, login(&auth, "ada@example.org").await);
@@ -22,8 +22,8 @@ async fn a_changed_password_ends_every_other_session_and_leaves_keys_alone() {
     let (_, secret) = auth.create_api_key(&caller, key).await.unwrap();
     change(&auth, &caller, PASSWORD, NEXT).await.unwrap();
     assert_eq!(last_audit(&*store).await, ("password_changed".into(), Some(ada), String::new()));
-    assert!(!is_believed(&auth, &elsewhere).await && !can_refresh(&auth, &elsewhere).await);
-    assert!(is_believed(&auth, &here).await && can_refresh(&auth, &here).await);
+    assert!(!is_accepted(&auth, &elsewhere).await && !can_refresh(&auth, &elsewhere).await);
+    assert!(is_accepted(&auth, &here).await && can_refresh(&auth, &here).await);
     assert!(auth.authenticate(secret.expose(), from_somewhere()).await.is_ok());
     assert!(matches!(try_login(&auth, "ada@example.org", PASSWORD).await, Err(AuthError::LoginRefused)));
     assert!(try_login(&auth, "ada@example.org", NEXT).await.is_ok());
@@ -41,12 +41,12 @@ async fn a_wrong_current_password_changes_nothing() {
     assert!(matches!(refused, Err(AuthError::WrongPassword)));
     let expected = ("password_change_failed".into(), Some(ada), "wrong_password".into());
     assert_eq!(last_audit(&*store).await, expected);
-    assert!(is_believed(&auth, &elsewhere).await);
+    assert!(is_accepted(&auth, &elsewhere).await);
     assert!(try_login(&auth, "ada@example.org", PASSWORD).await.is_ok());
 }
 
 #[tokio::test]
-async fn a_new_password_is_checked_like_a_first_one_and_before_anything_is_charged() {
+async fn a_new_password_is_validated_before_anything_is_charged() {
     let (store, auth) = watched_with(settings());
     register(&auth, "ada@example.org").await;
     let caller = logged_in(&auth, "ada@example.org").await;
@@ -61,7 +61,7 @@ async fn a_new_password_is_checked_like_a_first_one_and_before_anything_is_charg
 }
 
 #[tokio::test]
-async fn guessing_at_the_current_password_spends_the_budget_of_logins() {
+async fn guessing_the_current_password_uses_the_login_budget() {
     let (store, auth) = auth_with(settings());
     let ada = register(&auth, "ada@example.org").await;
     let caller = logged_in(&auth, "ada@example.org").await;
@@ -83,7 +83,7 @@ async fn guessing_at_the_current_password_spends_the_budget_of_logins() {
 }
 
 #[tokio::test]
-async fn of_two_changes_the_second_needs_the_password_of_the_first() {
+async fn the_second_of_two_changes_needs_the_password_of_the_first() {
     let (store, auth) = watched_with(settings());
     let ada = register(&auth, "ada@example.org").await;
     let caller = logged_in(&auth, "ada@example.org").await;

@@ -1,4 +1,4 @@
-//! What is remembered between requests: revoked tokens, and whose API keys are.
+//! The caches: revoked tokens, and the owners of API keys.
 
 use std::time::Duration;
 
@@ -24,16 +24,16 @@ async fn a_revoked_token_costs_one_query_and_then_none() {
     let caller = caller_of(&auth, &pair).await;
     auth.logout(&caller, None).await.unwrap();
     store.calls();
-    assert!(!is_believed(&auth, &pair).await);
+    assert!(!is_accepted(&auth, &pair).await);
     assert_eq!(store.calls(), Vec::<&str>::new(), "this instance revoked it itself");
     for expected in [vec!["find_token_status"], vec![], vec![]] {
-        assert!(!is_believed(&auth, &other).await, "another token of the session");
+        assert!(!is_accepted(&auth, &other).await, "another token of the session");
         assert_eq!(store.calls(), expected);
     }
 }
 
 #[tokio::test]
-async fn a_token_that_was_revoked_elsewhere_is_refused_at_once() {
+async fn a_token_revoked_by_another_instance_is_refused_at_once() {
     let (store, auth) = watched_with(settings());
     register(&auth, "ada@example.org").await;
     let pair = login(&auth, "ada@example.org").await;
@@ -41,11 +41,11 @@ async fn a_token_that_was_revoked_elsewhere_is_refused_at_once() {
     let keys = KeyRing::generate().unwrap();
     let elsewhere = Auth::new(store.clone(), keys, settings()).unwrap();
     elsewhere.logout(&caller, None).await.unwrap();
-    assert!(!is_believed(&auth, &pair).await);
+    assert!(!is_accepted(&auth, &pair).await);
 }
 
 #[tokio::test]
-async fn revocations_hold_when_only_one_is_remembered() {
+async fn revocations_hold_with_a_cache_of_size_one() {
     let (store, auth) = watched_with(remembering_one());
     register(&auth, "ada@example.org").await;
     let valid = login(&auth, "ada@example.org").await;
@@ -57,28 +57,28 @@ async fn revocations_hold_when_only_one_is_remembered() {
     }
     for _ in 0..3 {
         for pair in &revoked {
-            assert!(!is_believed(&auth, pair).await);
+            assert!(!is_accepted(&auth, pair).await);
             store.calls();
-            assert!(!is_believed(&auth, pair).await);
+            assert!(!is_accepted(&auth, pair).await);
             assert_eq!(store.calls(), Vec::<&str>::new());
-            assert!(is_believed(&auth, &valid).await);
-            assert_eq!(store.calls(), ["find_token_status"], "who is believed is asked for each time");
+            assert!(is_accepted(&auth, &valid).await);
+            assert_eq!(store.calls(), ["find_token_status"], "an accepted token is checked each time");
         }
     }
 }
 
 #[tokio::test]
-async fn a_disabled_account_is_not_remembered_as_revoked() {
+async fn a_disabled_account_is_not_cached_as_revoked() {
     let (store, auth) = watched_with(settings());
     register(&auth, "ada@example.org").await;
     let pair = login(&auth, "ada@example.org").await;
     store.disable_next_standing();
-    assert!(!is_believed(&auth, &pair).await);
-    assert!(is_believed(&auth, &pair).await, "only what stays true is remembered");
+    assert!(!is_accepted(&auth, &pair).await);
+    assert!(is_accepted(&auth, &pair).await, "only permanent facts are cached");
 }
 
 #[tokio::test]
-async fn whose_a_credential_probably_is_costs_no_query() {
+async fn the_probable_owner_of_a_credential_costs_no_query() {
     let (store, auth) = watched_with(settings());
     let ada = register(&auth, "ada@example.org").await;
     let pair = login(&auth, "ada@example.org").await;
@@ -86,7 +86,7 @@ async fn whose_a_credential_probably_is_costs_no_query() {
     let key = key_of(&auth, &caller).await;
     store.calls();
     assert_eq!(auth.verified_user(pair.access_token.expose_secret()), Some(ada));
-    assert_eq!(auth.verified_user(&key), None, "nobody showed it yet");
+    assert_eq!(auth.verified_user(&key), None, "the key was not used yet");
     let unknown = format!("grk_{}", "A".repeat(43));
     for garbage in ["", "grk_", "v4.local.AAAA", &unknown, pair.refresh_token.expose()] {
         assert_eq!(auth.verified_user(garbage), None, "{garbage}");
@@ -100,7 +100,7 @@ async fn whose_a_credential_probably_is_costs_no_query() {
 }
 
 #[tokio::test]
-async fn who_stole_something_that_was_revoked_does_not_spend_its_owners_budget() {
+async fn a_stolen_revoked_credential_does_not_use_its_owners_budget() {
     let (_store, auth) = auth_with(settings());
     register(&auth, "ada@example.org").await;
     let pair = login(&auth, "ada@example.org").await;
@@ -119,7 +119,7 @@ async fn who_stole_something_that_was_revoked_does_not_spend_its_owners_budget()
 }
 
 #[tokio::test]
-async fn an_expired_token_is_nobodys() {
+async fn an_expired_token_has_no_probable_owner() {
     let (_store, auth) = auth_with(AuthSettings { access_token_lifetime: Duration::ZERO, ..settings() });
     register(&auth, "ada@example.org").await;
     let pair = login(&auth, "ada@example.org").await;
@@ -127,7 +127,7 @@ async fn an_expired_token_is_nobodys() {
 }
 
 #[tokio::test]
-async fn key_owners_are_right_when_only_one_is_remembered() {
+async fn key_owners_are_correct_with_a_cache_of_size_one() {
     let (_store, auth) = auth_with(remembering_one());
     let mut keys = Vec::new();
     for email in ["ada@example.org", "bob@example.org"] {

@@ -1,4 +1,4 @@
-//! A store that tells how it was called, and lets something happen just before a call.
+//! A store that records its calls, and can run code just before a call.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,7 +17,7 @@ use gathering_domain::{ApiKeyId, Digest, Email, UserId};
 type Happening = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 pub struct Watched {
-    /// The store itself, whose calls nobody sees.
+    /// The store itself, whose calls are not recorded.
     pub inner: Arc<MemoryAccounts>,
     calls: Mutex<Vec<&'static str>>,
     before: Mutex<Option<(&'static str, Happening)>>,
@@ -34,17 +34,17 @@ impl Watched {
         }
     }
 
-    /// The calls since this was asked last, by name.
+    /// The names of the calls since the last check.
     pub fn calls(&self) -> Vec<&'static str> {
         std::mem::take(&mut *self.calls.lock().unwrap())
     }
 
-    /// Lets something happen before the next call of this name.
+    /// Runs code before the next call of this name.
     pub fn before(&self, call: &'static str, happening: impl Future<Output = ()> + Send + 'static) {
         *self.before.lock().unwrap() = Some((call, Box::pin(happening)));
     }
 
-    /// Lets the account of the next standing be disabled for that answer, its session not being revoked.
+    /// Reports the account as disabled in the next token status, without revoking its session.
     pub fn disable_next_standing(&self) {
         self.next_is_disabled.store(true, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! What the in-memory store holds, and the decisions made on it while it is locked.
+//! The content of the in-memory store, and the decisions made while it is locked.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub(super) struct State {
     pub(super) revoked_sessions: HashSet<SessionId>,
     pub(super) revoked_tokens: HashMap<TokenId, DateTime<Utc>>,
     pub(super) api_keys: HashMap<Digest, KeyRow>,
-    /// Until when the budget of a key is spent.
+    /// The time until which the budget of a key is used up.
     budgets: HashMap<Digest, DateTime<Utc>>,
     pub(super) audit: Vec<AuditRecord>,
 }
@@ -48,7 +48,7 @@ impl State {
         self.audit.push(AuditRecord { id: AuditEventId::new(), event, at: Utc::now() });
     }
 
-    /// Whether an active admin would be left if `changed` took the place of the account of its id.
+    /// Whether an active admin would remain if `changed` replaced the account with its id.
     pub(super) fn has_active_admin_with(&self, changed: &Account) -> bool {
         let others =
             self.accounts.values().map(|record| &record.account).filter(|other| other.id != changed.id);

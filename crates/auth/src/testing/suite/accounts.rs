@@ -1,4 +1,4 @@
-//! Accounts: how they come to be and what admins do with them.
+//! Accounts: creation, and changes by admins.
 #![expect(clippy::unwrap_used, reason = "the cases are tests")]
 
 use gathering_domain::UserId;
@@ -10,7 +10,7 @@ use super::{
 use crate::testing::InspectAccounts;
 use crate::{AccountChange, AuditKind, RefreshRefusal, Role, RoleAtCreation, SessionId, StoreError, TokenId};
 
-/// The first account of all is admin.
+/// The very first account is admin.
 pub async fn the_first_account_is_admin_and_the_next_is_not<S: InspectAccounts + ?Sized>(store: &S) {
     assert_eq!(create(store, "ada@example.org").await.role, Role::Admin);
     assert_eq!(create(store, "bob@example.org").await.role, Role::Member);
@@ -24,7 +24,7 @@ pub async fn of_two_first_accounts_at_once_one_is_admin<S: InspectAccounts + ?Si
     assert_eq!(roles, [Role::Member, Role::Admin]);
 }
 
-/// The operator may give a role.
+/// The operator may set a role.
 pub async fn a_given_role_is_kept<S: InspectAccounts + ?Sized>(store: &S) {
     let given = |role| RoleAtCreation::Given(role);
     let first = try_create(store, "ada@example.org", given(Role::Member)).await.unwrap();
@@ -32,7 +32,7 @@ pub async fn a_given_role_is_kept<S: InspectAccounts + ?Sized>(store: &S) {
     assert_eq!((first.role, second.role), (Role::Member, Role::Admin));
 }
 
-/// A taken e-mail is refused, and nothing of the attempt is left.
+/// A taken e-mail is refused, and nothing of the attempt remains.
 pub async fn an_email_has_one_account_in_any_case<S: InspectAccounts + ?Sized>(store: &S) {
     let first = create(store, "ada@example.org").await;
     let again = try_create(store, "ADA@Example.org", RoleAtCreation::AdminIfFirst).await;
@@ -42,7 +42,7 @@ pub async fn an_email_has_one_account_in_any_case<S: InspectAccounts + ?Sized>(s
     assert_eq!(found.account, first);
 }
 
-/// A taken e-mail is refused even when both come at once.
+/// A taken e-mail is refused even if both requests arrive at once.
 pub async fn of_two_accounts_with_one_email_at_once_one_is_created<S: InspectAccounts + ?Sized>(store: &S) {
     let role = RoleAtCreation::AdminIfFirst;
     let (one, other) =
@@ -53,7 +53,7 @@ pub async fn of_two_accounts_with_one_email_at_once_one_is_created<S: InspectAcc
     assert!(one.is_ok() || other.is_ok());
 }
 
-/// Both look-ups give the same account.
+/// Both lookups return the same account.
 pub async fn an_account_is_found_as_it_was_created<S: InspectAccounts + ?Sized>(store: &S) {
     let account = create(store, "ada@example.org").await;
     assert!(account.is_active);
@@ -63,7 +63,7 @@ pub async fn an_account_is_found_as_it_was_created<S: InspectAccounts + ?Sized>(
     assert_eq!((record.account, record.password_hash.expose()), (account, HASH));
 }
 
-/// Absent is an answer, not an error.
+/// Absence is an answer, not an error.
 pub async fn nothing_is_found_where_nothing_is<S: InspectAccounts + ?Sized>(store: &S) {
     let email = "nobody@example.org".parse().unwrap();
     assert_eq!(store.find_account_by_email(&email).await.unwrap(), None);
@@ -72,7 +72,7 @@ pub async fn nothing_is_found_where_nothing_is<S: InspectAccounts + ?Sized>(stor
     assert_eq!(status, None);
 }
 
-/// A page goes on where the one before ended.
+/// A page continues after the previous one.
 pub async fn accounts_are_listed_newest_first_in_pages<S: InspectAccounts + ?Sized>(store: &S) {
     assert_eq!(store.list_accounts(None, 10).await.unwrap(), []);
     let ada = create(store, "ada@example.org").await;
@@ -84,7 +84,7 @@ pub async fn accounts_are_listed_newest_first_in_pages<S: InspectAccounts + ?Siz
     assert_eq!(store.list_accounts(Some(ada.id), 2).await.unwrap(), []);
 }
 
-/// Each thing that is another one afterwards is recorded, and no other.
+/// Each field that really changed is recorded, and no other.
 pub async fn an_account_is_changed_and_what_changed_is_recorded<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create(store, "ada@example.org").await;
     let bob = create(store, "bob@example.org").await;
@@ -102,7 +102,7 @@ pub async fn an_account_is_changed_and_what_changed_is_recorded<S: InspectAccoun
     assert_eq!(store.find_account(ada.id).await.unwrap().unwrap().account, ada);
 }
 
-/// Whoever does not exist is not changed.
+/// An unknown account is not changed.
 pub async fn an_unknown_account_is_not_changed<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create(store, "ada@example.org").await;
     let before = newest_event(store).await;
@@ -111,7 +111,7 @@ pub async fn an_unknown_account_is_not_changed<S: InspectAccounts + ?Sized>(stor
     assert_eq!(newest_event(store).await, before);
 }
 
-/// A disabled account is still found, but nothing that it was given holds, nor ever will again.
+/// A disabled account is still found, but its credentials are permanently invalid.
 pub async fn disabling_ends_every_session_for_good<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create(store, "ada@example.org").await;
     let bob = create(store, "bob@example.org").await;
@@ -129,7 +129,7 @@ pub async fn disabling_ends_every_session_for_good<S: InspectAccounts + ?Sized>(
     assert!(!is_revoked(store, ada.id, adas).await);
 }
 
-/// A session that began all the same, as its account was being disabled, gives no tokens.
+/// A session that started while its account was being disabled gives no tokens.
 pub async fn a_disabled_account_gets_no_tokens<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create(store, "ada@example.org").await;
     let bob = create(store, "bob@example.org").await;
@@ -138,7 +138,7 @@ pub async fn a_disabled_account_gets_no_tokens<S: InspectAccounts + ?Sized>(stor
     assert_eq!(refusal(rotate(store, "late", "next").await), RefreshRefusal::AccountDisabled);
 }
 
-/// Neither its role nor its activity is taken from the last active admin; a disabled admin is none.
+/// The last active admin keeps role and activity; a disabled admin does not count.
 pub async fn the_last_active_admin_stays_one<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create_as(store, "ada@example.org", Role::Admin).await;
     let bob = create_as(store, "bob@example.org", Role::Admin).await;
@@ -162,13 +162,13 @@ pub async fn the_last_active_admin_stays_one<S: InspectAccounts + ?Sized>(store:
     assert_eq!(newest_event(store).await, before);
     assert_eq!(store.find_account(ada.id).await.unwrap().unwrap().account, ada);
     assert!(!is_revoked(store, ada.id, session).await);
-    // What takes nothing from her is done, and with another admin she may go.
+    // A change that takes nothing from her succeeds, and with another admin she may go.
     assert_eq!(set_role(store, ada.id, ada.id, Role::Admin).await.unwrap(), ada);
     set_active(store, bob.id, ada.id, true).await.unwrap();
     assert_eq!(set_role(store, ada.id, ada.id, Role::Member).await.unwrap().role, Role::Member);
 }
 
-/// What counts is what they are when the change is made, not when they asked.
+/// The permissions at the moment of the change count, not those at the moment of the request.
 pub async fn who_is_no_active_admin_any_more_changes_no_account<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create_as(store, "ada@example.org", Role::Admin).await;
     let bob = create_as(store, "bob@example.org", Role::Admin).await;
@@ -197,7 +197,7 @@ pub async fn of_two_admins_who_demote_each_other_at_once_one_remains<S: InspectA
     let bob = create_as(store, "bob@example.org", Role::Admin).await;
     let (one, other) =
         tokio::join!(set_role(store, bob.id, ada.id, Role::Member), set_active(store, ada.id, bob.id, false));
-    // The second one was an admin when they asked, but is none when it is done.
+    // The second one was an admin at the request, but not at the change.
     let refused = |result: &_| matches!(result, Err(StoreError::Denied | StoreError::Revoked));
     assert_eq!([&one, &other].into_iter().filter(|result| refused(result)).count(), 1, "{one:?} {other:?}");
     let accounts = store.list_accounts(None, 10).await.unwrap();

@@ -46,7 +46,7 @@ async fn status<S: InspectAccounts + ?Sized>(store: &S, secret: &str) -> Option<
     store.find_key_status(digest(secret)).await.unwrap()
 }
 
-/// What was created is found again, by its secret only, and its use is noted.
+/// A key is found by its secret only, and its use is recorded.
 pub async fn an_api_key_is_found_by_its_secret<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create(store, "ada@example.org").await;
     let expires_at = "2999-12-31T23:59:59.123456Z".parse::<DateTime<Utc>>().unwrap();
@@ -83,7 +83,7 @@ pub async fn api_keys_are_listed_newest_first<S: InspectAccounts + ?Sized>(store
     assert_eq!(store.list_api_keys(ada.id).await.unwrap(), [two, one]);
 }
 
-/// A revoked key is over for good and not listed; whose it is not, does not revoke it.
+/// A revoked key is permanently invalid and not listed. Nobody but its owner can revoke it.
 pub async fn an_api_key_is_revoked_by_its_owner_once<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create(store, "ada@example.org").await;
     let bob = create(store, "bob@example.org").await;
@@ -103,11 +103,11 @@ pub async fn an_api_key_is_revoked_by_its_owner_once<S: InspectAccounts + ?Sized
     assert_eq!(listed, [other.id]);
     let revoked = newest_event(store).await;
     assert_ne!(revoked, before);
-    assert!(!revoke(store, ada.id, key.id).await, "a second time there is none");
+    assert!(!revoke(store, ada.id, key.id).await, "it is already revoked");
     assert_eq!(newest_event(store).await, revoked);
 }
 
-/// By the store's clock; it is still listed, so that its owner sees why it does not work.
+/// Expiry follows the store's clock. An expired key is still listed, so that its owner sees why it fails.
 pub async fn an_expired_api_key_is_over_and_listed<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create(store, "ada@example.org").await;
     let soon = Utc::now() + Duration::from_millis(50);
@@ -116,14 +116,14 @@ pub async fn an_expired_api_key_is_over_and_listed<S: InspectAccounts + ?Sized>(
     let mut n_looks = 0;
     while !status(store, "secret").await.unwrap().is_over {
         n_looks += 1;
-        assert!(n_looks < 1000, "it is not over yet at {}", Utc::now());
+        assert!(n_looks < 1000, "it has not expired at {}", Utc::now());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(Utc::now() >= soon);
     assert_eq!(store.list_api_keys(ada.id).await.unwrap().len(), 1);
 }
 
-/// What the account may do decides, as it is now.
+/// The current permissions of the account count.
 pub async fn an_api_key_stands_as_its_account_does<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create(store, "ada@example.org").await;
     let bob = create(store, "bob@example.org").await;
@@ -141,7 +141,7 @@ pub async fn an_api_key_stands_as_its_account_does<S: InspectAccounts + ?Sized>(
     assert_eq!(role_and_activity().await, (Role::Admin, true, false), "keys are not sessions");
 }
 
-/// One more is refused, also to two who ask at once, until one is revoked. Another account has its own.
+/// One key too many is refused, even to concurrent requests, until one is revoked. Each account has its own limit.
 pub async fn an_account_has_so_many_api_keys_and_no_more<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create(store, "ada@example.org").await;
     let bob = create(store, "bob@example.org").await;
@@ -166,7 +166,7 @@ pub async fn an_account_has_so_many_api_keys_and_no_more<S: InspectAccounts + ?S
     create_key(store, ada.id, "in its place").await;
 }
 
-/// What counts is how session, token and account stand when the key is made, not when it was asked for.
+/// The status of session, token and account at the creation counts, not at the request.
 pub async fn a_session_that_is_over_makes_no_api_key<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create(store, "ada@example.org").await;
     let bob = create(store, "bob@example.org").await;

@@ -7,7 +7,7 @@ use super::{LONG, audit, begin, create, digest, end_of, origin, set_active};
 use crate::testing::InspectAccounts;
 use crate::{AuditEvent, AuditFilter, AuditKind, AuditRecord, RefreshRotation};
 
-/// What changes is recorded by the same transaction, with address, request and detail as they were given.
+/// The transaction of a change records it, with address, request and detail as given.
 pub async fn every_change_is_in_the_audit_trail_with_its_origin<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create(store, "ada@example.org").await;
     let session = begin(store, ada.id, "first", LONG).await;
@@ -47,7 +47,7 @@ async fn list<S: InspectAccounts + ?Sized>(
     store.list_audit_events(filter, limit).await.unwrap()
 }
 
-/// A page goes on where the one before ended, and no event is listed twice.
+/// A page continues after the previous one, and no event is listed twice.
 pub async fn audit_events_are_listed_newest_first_in_pages<S: InspectAccounts + ?Sized>(store: &S) {
     assert_eq!(list(store, &AuditFilter::default(), 10).await, []);
     let reasons = ["one", "two", "three", "four", "five"];
@@ -62,7 +62,7 @@ pub async fn audit_events_are_listed_newest_first_in_pages<S: InspectAccounts + 
         assert!(page.len() <= 2);
         filter.before = Some(last.id);
         read.extend(page);
-        assert!(read.len() <= reasons.len(), "a page began where the one before did");
+        assert!(read.len() <= reasons.len(), "a page began where the previous one did");
     }
     let mut as_read: Vec<String> =
         read.iter().map(|record| record.event.detail["reason"].as_str().unwrap().to_owned()).collect();
@@ -73,7 +73,7 @@ pub async fn audit_events_are_listed_newest_first_in_pages<S: InspectAccounts + 
 
 type Passes<'a> = &'a dyn Fn(&AuditRecord) -> bool;
 
-/// Each filter restricts alone and together with others; `from` is within, `to` is not.
+/// Each filter restricts alone and together with others. `from` is inclusive, `to` is exclusive.
 pub async fn audit_events_are_listed_by_account_kind_and_time<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create(store, "ada@example.org").await;
     let bob = create(store, "bob@example.org").await;

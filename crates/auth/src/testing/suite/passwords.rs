@@ -24,7 +24,7 @@ async fn hash_of<S: InspectAccounts + ?Sized>(store: &S, user: UserId) -> String
     store.find_account(user).await.unwrap().unwrap().password_hash.expose().to_owned()
 }
 
-/// Whoever else is logged in with the old password is not any more.
+/// All other sessions end.
 pub async fn a_changed_password_ends_every_session_but_one<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create(store, "ada@example.org").await;
     let bob = create(store, "bob@example.org").await;
@@ -41,7 +41,7 @@ pub async fn a_changed_password_ends_every_session_but_one<S: InspectAccounts + 
     assert!(store.audit_trail().await.contains(&changed));
 }
 
-/// If the hash is another one already, nothing happens.
+/// If the hash has already changed, nothing happens.
 pub async fn a_password_is_changed_only_from_the_expected_one<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create(store, "ada@example.org").await;
     let here = begin(store, ada.id, "here", LONG).await;
@@ -55,7 +55,7 @@ pub async fn a_password_is_changed_only_from_the_expected_one<S: InspectAccounts
     assert!(!is_revoked(store, ada.id, elsewhere).await);
 }
 
-/// The second one meets another hash than it expects.
+/// The second change finds another hash than it expects.
 pub async fn of_two_password_changes_at_once_one_holds<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create(store, "ada@example.org").await;
     let one = begin(store, ada.id, "one", LONG).await;
@@ -70,17 +70,17 @@ pub async fn of_two_password_changes_at_once_one_holds<S: InspectAccounts + ?Siz
     assert_eq!(
         (is_revoked(store, ada.id, one).await, is_revoked(store, ada.id, other).await),
         (second, first),
-        "the session of the one who changed it goes on"
+        "the session that made the change continues"
     );
 }
 
-/// The same password at another cost is no new password.
+/// The same password at another cost is not a new password.
 pub async fn a_hash_made_anew_leaves_sessions_alone<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create(store, "ada@example.org").await;
     let session = begin(store, ada.id, "here", LONG).await;
     let before = newest_event(store).await;
     store.replace_password_hash(ada.id, hash(OTHER), hash(NEXT)).await.unwrap();
-    assert_eq!(hash_of(store, ada.id).await, HASH, "it was not the expected one");
+    assert_eq!(hash_of(store, ada.id).await, HASH, "the expected hash was another one");
     store.replace_password_hash(ada.id, hash(HASH), hash(OTHER)).await.unwrap();
     assert_eq!((hash_of(store, ada.id).await, newest_event(store).await), (OTHER.into(), before));
     assert!(!is_revoked(store, ada.id, session).await);

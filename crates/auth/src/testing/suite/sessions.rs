@@ -18,7 +18,7 @@ pub async fn a_refresh_token_is_spent_once<S: InspectAccounts + ?Sized>(store: &
     assert!(!is_revoked(store, ada.id, session).await);
 }
 
-/// Who spends a spent token ends the session: the refresh tokens and the access tokens of it.
+/// Using a token twice ends the session: its refresh tokens and its access tokens.
 pub async fn a_token_spent_twice_revokes_its_session_and_no_other<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create(store, "ada@example.org").await;
     let session = begin(store, ada.id, "first", LONG).await;
@@ -56,13 +56,13 @@ pub async fn an_expired_refresh_token_is_refused<S: InspectAccounts + ?Sized>(st
     assert!(!is_revoked(store, ada.id, session).await);
 }
 
-/// What nobody was given is refused.
+/// An unknown token is refused.
 pub async fn an_unknown_refresh_token_is_refused<S: InspectAccounts + ?Sized>(store: &S) {
     let unknown = rotate(store, "made up", "next").await;
     assert_eq!(unknown, Rotation::Refused { user: None, refusal: RefreshRefusal::Unknown });
 }
 
-/// After a logout neither its access token, nor another of its session, nor its refresh token holds.
+/// After a logout, the access token, other tokens of its session and its refresh token are invalid.
 pub async fn a_logout_ends_its_session_and_may_be_repeated<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create(store, "ada@example.org").await;
     let session = begin(store, ada.id, "first", LONG).await;
@@ -78,7 +78,7 @@ pub async fn a_logout_ends_its_session_and_may_be_repeated<S: InspectAccounts + 
     assert!(!is_revoked(store, ada.id, other).await);
 }
 
-/// A revoked token stays revoked whatever session it is asked with.
+/// A revoked token stays revoked, whatever session it is checked with.
 pub async fn a_logout_forgets_no_token_before_its_time<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create(store, "ada@example.org").await;
     let session = begin(store, ada.id, "first", LONG).await;
@@ -103,7 +103,7 @@ pub async fn a_logout_ends_the_named_refresh_tokens_session<S: InspectAccounts +
     assert_eq!(refusal(rotate(store, "elsewhere", "next").await), RefreshRefusal::Revoked);
 }
 
-/// Nobody is logged out by somebody else, even if they know the refresh token.
+/// Nobody can log out somebody else, even with their refresh token.
 pub async fn a_logout_leaves_other_accounts_alone<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create(store, "ada@example.org").await;
     let bob = create(store, "bob@example.org").await;

@@ -9,7 +9,7 @@ use crate::{AuditKind, Charge, Charged, PasswordChange, PasswordHash, SessionId}
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A part of an hourly budget: none comes back while a case runs.
+/// A part of an hourly budget: none becomes available while a case runs.
 fn hourly(key: &str, burst: u32) -> Charge {
     Charge { key: digest(key), burst, interval: HOUR }
 }
@@ -25,7 +25,7 @@ async fn refusal<S: InspectAccounts + ?Sized>(store: &S, charges: &[Charge]) -> 
     }
 }
 
-/// How many more charges the budget pays, which spends it.
+/// The number of charges that the budget still accepts; exhausts it.
 async fn n_left<S: InspectAccounts + ?Sized>(store: &S, charge: Charge) -> u32 {
     let mut n_paid = 0;
     while is_paid(store, &[charge]).await {
@@ -35,12 +35,12 @@ async fn n_left<S: InspectAccounts + ?Sized>(store: &S, charge: Charge) -> u32 {
     n_paid
 }
 
-/// Whether it is this long, but for the moments that the case itself took.
+/// Whether it is this long, apart from the time that the case itself took.
 fn is_about(measured: Duration, expected: Duration) -> bool {
     measured <= expected && measured + Duration::from_secs(60) > expected
 }
 
-/// A full budget pays its burst; then it says when the next charge is free. Refusals cost nothing.
+/// A full budget accepts its burst. Then it says when the next charge is available. Refusals cost nothing.
 pub async fn a_budget_pays_its_burst_and_then_refuses<S: InspectAccounts + ?Sized>(store: &S) {
     for burst in [1, 3] {
         let key = format!("budget of {burst}");
@@ -54,7 +54,7 @@ pub async fn a_budget_pays_its_burst_and_then_refuses<S: InspectAccounts + ?Size
     assert!(is_paid(store, &[]).await);
 }
 
-/// What was spent comes back, not before its time.
+/// A charge becomes available again, not before its time.
 pub async fn a_spent_budget_comes_back_with_time<S: InspectAccounts + ?Sized>(store: &S) {
     let charge = Charge { interval: Duration::from_millis(200), ..hourly("budget", 1) };
     let before = Instant::now();
@@ -63,14 +63,14 @@ pub async fn a_spent_budget_comes_back_with_time<S: InspectAccounts + ?Sized>(st
     while let Charged::Refused { retry_after } = store.charge(&[charge]).await.unwrap() {
         n_refusals += 1;
         assert!(retry_after > Duration::ZERO && retry_after <= charge.interval, "{retry_after:?}");
-        assert!(n_refusals < 10, "it was said to be free after {retry_after:?}");
+        assert!(n_refusals < 10, "not available after {retry_after:?}");
         tokio::time::sleep(retry_after).await;
     }
     // A store may keep whole microseconds.
     assert!(before.elapsed() + Duration::from_millis(1) >= charge.interval, "{:?}", before.elapsed());
 }
 
-/// If one budget refuses, the others are not charged; the refusal is the longest of them.
+/// If one budget refuses, the others are not charged. The longest delay is returned.
 pub async fn charges_are_paid_together_or_not_at_all<S: InspectAccounts + ?Sized>(store: &S) {
     let (spent, long_spent, other) = (hourly("spent", 1), hourly("long spent", 1), hourly("other", 2));
     let long_spent = Charge { interval: 3 * HOUR, ..long_spent };
@@ -82,7 +82,7 @@ pub async fn charges_are_paid_together_or_not_at_all<S: InspectAccounts + ?Sized
     assert_eq!(n_left(store, other).await, 2);
 }
 
-/// Each sees the others.
+/// Concurrent charges see each other.
 pub async fn charges_at_once_never_exceed_the_burst<S: InspectAccounts + ?Sized>(store: &S) {
     let charge = [hourly("budget", 3)];
     let paid = tokio::join!(
@@ -97,7 +97,7 @@ pub async fn charges_at_once_never_exceed_the_burst<S: InspectAccounts + ?Sized>
     assert_eq!(paid.into_iter().filter(|is_paid| *is_paid).count(), 3, "{paid:?}");
 }
 
-/// Those who charge the same budgets in another order wait for each other and do not get stuck.
+/// Charges on the same budgets in another order wait for each other without a deadlock.
 pub async fn charges_at_once_in_any_order_are_paid<S: InspectAccounts + ?Sized>(store: &S) {
     let (one, other) = (hourly("one", 8), hourly("other", 8));
     let (forth, back) = ([one, other], [other, one]);
@@ -113,7 +113,7 @@ pub async fn charges_at_once_in_any_order_are_paid<S: InspectAccounts + ?Sized>(
     assert_eq!((n_left(store, one).await, n_left(store, other).await), (0, 0));
 }
 
-/// A login that succeeded costs nothing.
+/// A successful login costs nothing.
 pub async fn a_session_gives_its_charges_back<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create(store, "ada@example.org").await;
     let charges = [hourly("account", 2), hourly("network", 3)];
@@ -124,7 +124,7 @@ pub async fn a_session_gives_its_charges_back<S: InspectAccounts + ?Sized>(store
     assert_eq!(n_left(store, charges[1]).await, 1);
 }
 
-/// A change of password that is done costs nothing; one that is not stays charged.
+/// A successful password change costs nothing; a failed one stays charged.
 pub async fn a_changed_password_gives_its_charges_back<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create(store, "ada@example.org").await;
     let refund = vec![hourly("account", 1)];
@@ -138,7 +138,7 @@ pub async fn a_changed_password_gives_its_charges_back<S: InspectAccounts + ?Siz
     assert!(is_paid(store, &change.refund).await);
 }
 
-/// A refund fills a budget, but not beyond its burst, and makes no budget where there was none.
+/// A refund fills a budget up to its burst, and does not create a budget.
 pub async fn a_refund_is_no_credit<S: InspectAccounts + ?Sized>(store: &S) {
     let ada = create(store, "ada@example.org").await;
     let charges = [hourly("account", 2), hourly("never charged", 1)];
