@@ -1,4 +1,4 @@
-//! Summarises a file: with a model where `OPENAI_BASE_URL` (and `OPENAI_API_KEY`) are set, else scripted, without any.
+//! Summarises a file: with a model if `OPENAI_BASE_URL` (and `OPENAI_API_KEY`) are set, else with `scripted`.
 //!
 //! `cargo run -p gathering-agents --example summarise -- FILE [MODEL]`
 

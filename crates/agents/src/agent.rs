@@ -1,4 +1,4 @@
-//! An agent as its author describes it.
+//! The definition of an agent.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -8,49 +8,49 @@ use gathering_tools::ParameterSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// An agent: who it is, which model answers for it, and what it may use.
+/// An agent: its instructions, its model and its tools.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgentDefinition {
-    /// What people call it.
+    /// A name for people.
     #[serde(default)]
     pub name: String,
-    /// What it is, in a few words.
+    /// Its role, in a few words. The system prompt begins with it.
     #[serde(default)]
     pub role: String,
-    /// How it shall act.
+    /// Its instructions, which the system prompt ends with.
     #[serde(default)]
     pub instructions: String,
     /// The provider that answers, such as `openai` or `scripted`.
     pub provider: String,
-    /// The model, as its provider names it; `scripted` needs none.
+    /// The provider's name of the model; `scripted` needs none.
     #[serde(default)]
     pub model: String,
-    /// How much chance there is in its answers, 0 to 2.
+    /// The randomness of its answers, 0 to 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
-    /// The names of the tools that it may use.
+    /// The names of the tools that it may call.
     #[serde(default)]
     pub tools: Vec<String>,
-    /// What it is good at; circles route tasks by it.
+    /// Its strengths, by which circles route tasks.
     #[serde(default)]
     pub competencies: Vec<String>,
-    /// How much it may spend on one prompt.
+    /// Its limits per prompt.
     #[serde(default)]
     pub limits: AgentLimits,
 }
 
-/// How much an agent may spend on one prompt.
+/// The limits of an agent for one prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AgentLimits {
-    /// Calls of the model.
+    /// Model calls.
     pub max_steps: u32,
-    /// Tokens read and written, over all calls.
+    /// Input and output tokens of all calls.
     pub max_tokens: u64,
-    /// Calls of tools.
+    /// Tool calls.
     pub max_tool_calls: u32,
-    /// Wall clock, in seconds.
+    /// Wall-clock time, in seconds.
     pub timeout_seconds: u64,
 }
 
@@ -61,7 +61,7 @@ impl Default for AgentLimits {
 }
 
 impl AgentLimits {
-    /// The wall clock's share.
+    /// The limit of wall-clock time.
     pub const fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout_seconds)
     }
@@ -80,22 +80,22 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
         "additionalProperties": false,
         "required": ["provider"],
         "properties": {
-            "name": {"description": "What people call it.", "type": "string", "maxLength": 200},
-            "role": {"description": "What it is, in a few words.", "type": "string", "maxLength": 2000},
-            "instructions": {"description": "How it shall act.", "type": "string", "maxLength": 100_000},
-            "provider": {"description": "Who answers.", "type": "string", "minLength": 1, "maxLength": 64},
-            "model": {"description": "The model, as its provider names it.", "type": "string", "maxLength": 200},
+            "name": {"description": "A name for people.", "type": "string", "maxLength": 200},
+            "role": {"description": "The agent's role, in a few words.", "type": "string", "maxLength": 2000},
+            "instructions": {"description": "The agent's instructions.", "type": "string", "maxLength": 100_000},
+            "provider": {"description": "The model provider.", "type": "string", "minLength": 1, "maxLength": 64},
+            "model": {"description": "The provider's name of the model.", "type": "string", "maxLength": 200},
             "temperature": {"description": "0 to 2.", "type": ["number", "null"], "minimum": 0, "maximum": 2},
-            "tools": names("The tools that it may use."),
-            "competencies": names("What it is good at."),
+            "tools": names("The tools that the agent may call."),
+            "competencies": names("The agent's strengths."),
             "limits": {
-                "description": "How much it may spend on one prompt.",
+                "description": "The limits for one prompt.",
                 "type": "object",
                 "additionalProperties": false,
                 "properties": {
-                    "max_steps": count("Calls of the model.", 1000),
-                    "max_tokens": count("Tokens read and written.", 1_000_000_000),
-                    "max_tool_calls": count("Calls of tools.", 10_000),
+                    "max_steps": count("Model calls.", 1000),
+                    "max_tokens": count("Input and output tokens.", 1_000_000_000),
+                    "max_tool_calls": count("Tool calls.", 10_000),
                     "timeout_seconds": count("Wall clock.", 86_400)
                 }
             }
@@ -109,10 +109,10 @@ impl AgentDefinition {
         &SCHEMA
     }
 
-    /// Reads a definition.
+    /// Parses a definition.
     ///
     /// # Errors
-    /// Everything that is wrong with it, each with its place.
+    /// Every problem, each with its location.
     pub fn parse(value: &Value) -> Result<Self, Problems> {
         let whole = |error: String| Problems::one(gathering_domain::Pointer::root(), error);
         let schema = ParameterSchema::compile(&SCHEMA).map_err(|error| whole(error.to_string()))?;
@@ -120,7 +120,7 @@ impl AgentDefinition {
         serde_json::from_value(value.clone()).map_err(|error| whole(error.to_string()))
     }
 
-    /// What the model is told it is: role, then instructions.
+    /// The system prompt: the role, then the instructions.
     pub fn system_prompt(&self) -> String {
         let parts = [self.role.trim(), self.instructions.trim()];
         parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n\n")
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bad_definition_names_every_problem() {
+    fn an_invalid_definition_reports_every_problem() {
         let bad = json!({"model": 1, "temperature": 3, "tools": ["a", ""], "limits": {"max_steps": 0, "x": 1}, "y": 1});
         let problems = AgentDefinition::parse(&bad).unwrap_err();
         let places: Vec<&str> = problems.iter().map(|problem| problem.pointer.as_str()).collect();

@@ -1,74 +1,74 @@
-//! What is said to a model and what it answers, in no provider's dialect.
+//! Requests to a model and its replies, independent of any provider's protocol.
 //!
-//! Everything here can be written to a journal and read back.
+//! All types can be written to a journal and read back.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use gathering_tools::{ToolError, ToolSpec};
 
-/// One call of a model.
+/// A model call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChatRequest {
     /// The model's name, as its provider knows it.
     pub model: String,
-    /// What the model is and how it shall act; empty for nothing.
+    /// The system prompt; empty for none.
     pub system: String,
     /// The conversation so far, oldest first.
     pub messages: Vec<Message>,
-    /// The tools that the model may ask for.
+    /// The tools that the model may call.
     pub tools: Vec<ToolDescription>,
-    /// How much chance there is in the answer; the provider's choice when absent.
+    /// The randomness of the answer; the provider's default if absent.
     pub temperature: Option<f64>,
-    /// How many tokens the answer may have; the provider's choice when absent.
+    /// The longest answer in tokens; the provider's default if absent.
     pub max_tokens: Option<u64>,
 }
 
 impl ChatRequest {
-    /// As many tokens as every provider lets an answer have.
+    /// The longest answer that every provider allows, in tokens.
     pub const ANSWER_TOKENS: u64 = 4096;
 
-    /// The same, with a limit to the answer if it has none.
+    /// The same request, with a limit to the answer if it has none.
     #[must_use]
     pub fn bounded(mut self) -> Self {
         self.max_tokens.get_or_insert(Self::ANSWER_TOKENS);
         self
     }
 
-    /// The most tokens that the call can use once it is [bounded](ChatRequest::bounded): no token is shorter than a byte,
-    /// and what a provider adds around a message is shorter than its JSON.
+    /// The most tokens that the call can use once it is [bounded](ChatRequest::bounded). A token has at least one byte,
+    /// and a provider adds less to a message than its JSON does.
     pub fn worst_usage(&self) -> Usage {
         let size = serde_json::to_vec(self).map_or(u64::MAX, |json| json.len() as u64);
         Usage { input_tokens: size, output_tokens: self.max_tokens.unwrap_or(Self::ANSWER_TOKENS) }
     }
 }
 
-/// A part of the conversation.
+/// A message of the conversation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "role", rename_all = "snake_case")]
 pub enum Message {
-    /// From the one who asks.
+    /// From the user.
     User {
-        /// What was said.
+        /// The text.
         content: String,
     },
     /// From the model.
     Assistant {
-        /// What it said; empty when it only asked for tools.
+        /// The text; empty if the model only called tools.
         content: String,
-        /// The tools that it asked for.
+        /// The tool calls.
         tool_calls: Vec<ToolCall>,
     },
-    /// What a tool answered.
+    /// A tool's result.
     Tool {
-        /// The call that it answers.
+        /// The id of the call.
         call_id: String,
-        /// The answer.
+        /// The result.
         result: ToolResult,
     },
 }
 
-/// A tool as a model sees it.
+/// A tool as the model sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolDescription {
     /// Its name.
@@ -89,33 +89,33 @@ impl From<&ToolSpec> for ToolDescription {
     }
 }
 
-/// A model's wish to use a tool.
+/// A tool call that a model requested.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolCall {
-    /// The provider's name for the call, which the result refers to.
+    /// The provider's id of the call, to which the result refers.
     pub id: String,
     /// The tool.
     pub name: String,
-    /// Its parameters; a text where the model wrote no JSON, which no schema takes.
+    /// The parameters. If the model wrote invalid JSON, a text, which every schema rejects.
     pub arguments: Value,
 }
 
-/// What a tool answered, as the model is told.
+/// The result of a tool call, for the model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolResult {
-    /// The answer, or what is wrong.
+    /// The result, or the error.
     pub content: Value,
     /// Whether the call failed.
     pub is_error: bool,
 }
 
 impl ToolResult {
-    /// A result that the tool gave.
+    /// The result of a successful call.
     pub const fn success(content: Value) -> Self {
         Self { content, is_error: false }
     }
 
-    /// A failure in words for the model.
+    /// A failure, in words for the model.
     pub fn failure(kind: &str, message: &str) -> Self {
         Self { content: json!({"error": {"kind": kind, "message": message}}), is_error: true }
     }
@@ -130,14 +130,14 @@ impl From<Result<Value, ToolError>> for ToolResult {
     }
 }
 
-/// A model's answer.
+/// A model's reply.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChatReply {
-    /// What it said; empty when it only asks for tools.
+    /// The text; empty if it only calls tools.
     pub content: String,
-    /// The tools that it asks for.
+    /// The tool calls.
     pub tool_calls: Vec<ToolCall>,
-    /// What the call used.
+    /// The usage of the call.
     pub usage: Usage,
     /// Why it stopped.
     pub finish_reason: FinishReason,
@@ -151,11 +151,11 @@ pub struct ChatReply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
-    /// It was done.
+    /// The answer is complete.
     Stop,
-    /// It wants tools.
+    /// The model calls tools.
     ToolCalls,
-    /// It met the limit of tokens: the answer is cut off.
+    /// It reached the limit of tokens, and the answer is cut off.
     Length,
     /// The provider withheld the answer.
     Refused,
@@ -163,22 +163,22 @@ pub enum FinishReason {
     Other,
 }
 
-/// Tokens used.
+/// Token usage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Tokens that were read.
+    /// Input tokens.
     pub input_tokens: u64,
-    /// Tokens that were written.
+    /// Output tokens.
     pub output_tokens: u64,
 }
 
 impl Usage {
-    /// Both together.
+    /// The sum of both.
     pub const fn total(self) -> u64 {
         self.input_tokens.saturating_add(self.output_tokens)
     }
 
-    /// This and `other`.
+    /// The sum of this and `other`.
     #[must_use]
     pub const fn plus(self, other: Usage) -> Usage {
         Usage {

@@ -1,7 +1,7 @@
 //! The tool-calling loop as a state machine.
 //!
-//! Owns what the next step of an agent is. Never knows time, a network or a tool: the same replies and results lead to
-//! the same steps with the same keys, so a recorded conversation can be replayed.
+//! Owns the next step of an agent. Never knows time, a network or a tool: the same replies and results lead to the same
+//! steps with the same keys, so a recorded conversation can be replayed.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::chat::{
     ChatReply, ChatRequest, FinishReason, Message, ToolCall, ToolDescription, ToolResult, Usage,
 };
 
-/// One prompt's way through model and tools.
+/// The conversation of one prompt with the model and its tools.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conversation {
     model: String,
@@ -35,21 +35,21 @@ enum Phase {
     Ended(ChatReply),
 }
 
-/// What to do next.
+/// The next step.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
-    /// Ask the model, then say what it replied with [`Conversation::after_model`].
+    /// Call the model, then pass its reply to [`Conversation::after_model`].
     CallModel(StepKey, ChatRequest),
-    /// Call these tools, in any order or at once, then give their results, in this order, to
+    /// Call these tools, in any order or concurrently, then pass their results, in this order, to
     /// [`Conversation::after_tools`].
     CallTools(Vec<(StepKey, ToolCall)>),
-    /// Nothing: the agent is done.
+    /// Nothing: the agent has finished.
     Done(AgentOutcome),
-    /// Nothing: the agent met a limit before it was done.
+    /// Nothing: the agent reached a limit before it finished.
     Stopped(Limit),
 }
 
-/// Names a step within its conversation: `model/1`, `tool/1/0` (the first tool of the first reply). The same step has the
+/// The key of a step in its conversation: `model/1`, `tool/1/0` (the first tool of the first reply). A step has the
 /// same key in every replay.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -68,17 +68,17 @@ impl fmt::Display for StepKey {
     }
 }
 
-/// A limit that an agent can meet.
+/// A limit of an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {
-    /// Calls of the model.
+    /// Model calls.
     Steps,
     /// Tokens.
     Tokens,
-    /// Calls of tools.
+    /// Tool calls.
     ToolCalls,
-    /// Wall clock.
+    /// Wall-clock time.
     Timeout,
 }
 
@@ -93,58 +93,58 @@ impl fmt::Display for Limit {
     }
 }
 
-/// What an agent has come to.
+/// The result of an agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AgentOutcome {
     /// Its answer.
     pub content: String,
-    /// How it got there.
+    /// The steps that led to it.
     pub steps: Vec<StepRecord>,
-    /// What all its model calls used.
+    /// The usage of all model calls.
     pub usage: Usage,
-    /// The provider that answered; `scripted` is no model.
+    /// The provider that answered; `scripted` is not a model.
     pub provider: String,
     /// The model that answered.
     pub model: String,
-    /// Why the last answer ended; `length` means that it is cut off.
+    /// Why the last answer ended; `length` means that it was cut off.
     pub finish_reason: FinishReason,
 }
 
-/// A step that is done.
+/// A completed step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum StepRecord {
-    /// The model was asked.
+    /// A model call.
     Model {
         /// Its key.
         key: StepKey,
-        /// What it said.
+        /// The content of the reply.
         content: String,
-        /// What it used.
+        /// The usage.
         usage: Usage,
     },
-    /// A tool was called.
+    /// A tool call.
     Tool {
         /// Its key.
         key: StepKey,
         /// The tool.
         tool: String,
-        /// What it was called with.
+        /// The parameters.
         arguments: serde_json::Value,
-        /// What it answered.
+        /// The result.
         output: serde_json::Value,
         /// Whether it failed.
         is_error: bool,
     },
 }
 
-/// A reply or results that nobody asked for; the conversation is as it was.
+/// A reply or results out of turn; the conversation is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the conversation does not wait for {0}")]
+#[error("the conversation does not expect {0}")]
 pub struct OutOfTurn(&'static str);
 
 impl Conversation {
-    /// A conversation that begins with `prompt`.
+    /// A conversation that starts with `prompt`.
     pub fn new(agent: &AgentDefinition, tools: Vec<ToolDescription>, prompt: impl Into<String>) -> Self {
         Self {
             model: agent.model.clone(),
@@ -161,7 +161,7 @@ impl Conversation {
         }
     }
 
-    /// What to do next; asking twice gives the same answer.
+    /// The next step. Repeated calls return the same step.
     pub fn next(&self) -> Step {
         match &self.phase {
             Phase::Ended(reply) => Step::Done(self.outcome(reply)),
@@ -178,8 +178,8 @@ impl Conversation {
         if left == 0 {
             return Step::Stopped(Limit::Tokens);
         }
-        // Close to the end of the budget an answer is cut to what is left; before, the provider's own limit holds, because
-        // some refuse a number above it.
+        // Near the end of the token budget, an answer is cut to what is left. Before that the provider's own limit
+        // holds, because some providers reject a number above it.
         let request = ChatRequest {
             model: self.model.clone(),
             system: self.system.clone(),
@@ -199,12 +199,12 @@ impl Conversation {
         Step::CallTools(keyed.collect())
     }
 
-    /// A provider may repeat its call ids, so the place in the reply names the step.
+    /// A provider may repeat its call ids, so the position in the reply identifies the step.
     fn tool_key(&self, index: usize) -> StepKey {
         StepKey(format!("tool/{}/{index}", self.n_model_calls))
     }
 
-    /// Goes on with what the model replied.
+    /// Continues with the model's reply.
     ///
     /// # Errors
     /// [`OutOfTurn`] if the model was not the next step.
@@ -228,14 +228,14 @@ impl Conversation {
         Ok(())
     }
 
-    /// Goes on with what the tools answered, one result for each call, in their order.
+    /// Continues with the tools' results, one for each call, in the order of the calls.
     ///
     /// # Errors
-    /// [`OutOfTurn`] if tools were not the next step, or not as many.
+    /// [`OutOfTurn`] if tools were not the next step, or if the number of results differs.
     pub fn after_tools(&mut self, results: Vec<ToolResult>) -> Result<(), OutOfTurn> {
         let calls = match &self.phase {
             Phase::Tools(calls) if calls.len() == results.len() => calls.clone(),
-            _ => return Err(OutOfTurn("these results of tools")),
+            _ => return Err(OutOfTurn("these tool results")),
         };
         for (index, (call, result)) in calls.into_iter().zip(results).enumerate() {
             self.n_tool_calls += 1;
@@ -252,12 +252,12 @@ impl Conversation {
         Ok(())
     }
 
-    /// What all model calls have used so far.
+    /// The usage of all model calls so far.
     pub const fn usage(&self) -> Usage {
         self.usage
     }
 
-    /// The limits that hold.
+    /// The limits of the agent.
     pub const fn limits(&self) -> &AgentLimits {
         &self.limits
     }

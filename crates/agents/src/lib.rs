@@ -1,8 +1,8 @@
 //! LLM providers and the tool-calling loop.
 //!
-//! Owns how an agent is described, how its conversation goes on, and how each provider is spoken to. Never knows runs,
-//! a database or where keys come from. The loop itself ([`Conversation`]) does no I/O: it says what the next step is,
-//! and a [`StepRunner`] does it, so that a durable engine can record each step and replay it.
+//! Owns how an agent is described, how its conversation continues, and the protocols of providers. Never knows runs, a
+//! database or the source of keys. The loop ([`Conversation`]) does no I/O: it names the next step, and a
+//! [`StepRunner`] performs it, so a durable engine can record and replay each step.
 
 mod agent;
 mod chat;

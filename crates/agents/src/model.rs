@@ -1,4 +1,4 @@
-//! The port to a model provider, and how it fails.
+//! The port to model providers, and its errors.
 
 use std::time::Duration;
 
@@ -9,94 +9,94 @@ use crate::chat::{ChatReply, ChatRequest};
 /// A provider of chat models.
 #[async_trait]
 pub trait ChatModel: Send + Sync {
-    /// The provider's name, which every reply carries.
+    /// The provider's name, which is in every reply.
     fn provider(&self) -> &str;
 
-    /// Asks once; it retries nothing by itself.
+    /// Makes one call. It does not retry.
     ///
-    /// Cancel: safe; the provider may have been paid.
+    /// Cancel: safe; the provider may bill the call.
     ///
     /// # Errors
-    /// [`ModelError`], which says whether asking again may help.
+    /// [`ModelError`], which says whether a retry may help.
     async fn complete(&self, request: &ChatRequest) -> Result<ChatReply, ModelError>;
 }
 
-/// Why a model did not answer. No variant holds a key.
+/// Why a model did not answer. No variant contains a key.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// The provider asks to come back later.
-    #[error("provider `{provider}` is over its rate limit")]
+    /// The provider asks to retry later.
+    #[error("rate limit of provider `{provider}` exceeded")]
     RateLimited {
-        /// Who.
+        /// The provider.
         provider: String,
-        /// When to come back, if it said so.
+        /// When to retry, if the provider said so.
         retry_after: Option<Duration>,
     },
     /// The provider failed.
     #[error("provider `{provider}` failed with status {status}: {message}")]
     Unavailable {
-        /// Who.
+        /// The provider.
         provider: String,
         /// The HTTP status.
         status: u16,
-        /// What it said, cut short.
+        /// The provider's message, shortened.
         message: String,
     },
-    /// There was no connection, or it broke; the provider may have been paid.
+    /// No connection was made, or it broke; the provider may bill the call.
     #[error("cannot reach provider `{provider}`")]
     Connection {
-        /// Who.
+        /// The provider.
         provider: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: reqwest::Error,
     },
-    /// No answer in time; the provider may have been paid.
+    /// No answer came in time; the provider may bill the call.
     #[error("provider `{provider}` did not answer within {} seconds", .after.as_secs_f64())]
     TimedOut {
-        /// Who.
+        /// The provider.
         provider: String,
-        /// How long we waited.
+        /// The time limit.
         after: Duration,
     },
-    /// The provider does not accept the key, or wants one.
-    #[error("provider `{provider}` refused the API key (status {status}): {hint}")]
+    /// The provider rejects the key or requires one.
+    #[error("provider `{provider}` rejected the API key (status {status}): {hint}")]
     Unauthorized {
-        /// Who.
+        /// The provider.
         provider: String,
         /// The HTTP status.
         status: u16,
         /// What the operator can do.
         hint: String,
     },
-    /// The provider does not accept the request.
-    #[error("provider `{provider}` refused the request with status {status}: {message}")]
+    /// The provider rejects the request.
+    #[error("provider `{provider}` rejected the request with status {status}: {message}")]
     Rejected {
-        /// Who.
+        /// The provider.
         provider: String,
         /// The HTTP status.
         status: u16,
-        /// What it said, cut short.
+        /// The provider's message, shortened.
         message: String,
     },
-    /// The answer is not what the protocol says.
-    #[error("provider `{provider}` gave an answer that cannot be read: {reason}")]
+    /// The answer violates the protocol.
+    #[error("invalid answer of provider `{provider}`: {reason}")]
     Malformed {
-        /// Who.
+        /// The provider.
         provider: String,
         /// What is wrong with it.
         reason: String,
     },
-    /// A script has no reply left.
+    /// The script has no reply left.
     #[error("the script has no reply for model call {call}")]
     ScriptEnded {
-        /// Which call it was, counted from 1.
+        /// The number of the call, counted from 1.
         call: usize,
     },
-    /// The provider's client could not be set up.
+    /// The provider's client could not be created.
     #[error("cannot set up provider `{provider}`: {reason}")]
     Setup {
-        /// Who.
+        /// The provider.
         provider: String,
         /// What is wrong.
         reason: String,
@@ -104,7 +104,7 @@ pub enum ModelError {
 }
 
 impl ModelError {
-    /// A short word for the cause that does not change between versions.
+    /// A short name of the cause, which is the same in all versions.
     pub const fn kind(&self) -> &'static str {
         match self {
             ModelError::RateLimited { .. } => "rate_limited",
@@ -119,11 +119,11 @@ impl ModelError {
         }
     }
 
-    /// Whether the provider may have answered, and be paid for it, all the same.
+    /// Whether the provider may have answered, and may bill the call, nevertheless.
     pub fn may_have_taken_place(&self) -> bool {
         match self {
             ModelError::Connection { source, .. } => !source.is_connect(),
-            // It says that it does not take the call now.
+            // The provider says that it does not accept the call now.
             ModelError::Unavailable { status, .. } => *status != 503,
             ModelError::TimedOut { .. } | ModelError::Malformed { .. } => true,
             ModelError::RateLimited { .. }
@@ -134,7 +134,7 @@ impl ModelError {
         }
     }
 
-    /// Whether the same call may succeed later. A garbled answer counts: models and proxies stumble.
+    /// Whether the same call may succeed later. That includes invalid answers, which models and proxies give at times.
     pub const fn is_retryable(&self) -> bool {
         match self {
             ModelError::RateLimited { .. }

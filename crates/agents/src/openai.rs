@@ -1,6 +1,6 @@
-//! Servers that speak OpenAI's chat completions: OpenAI itself, Ollama, vLLM, llama.cpp and many more.
+//! Servers with OpenAI's chat completions API: OpenAI, Ollama, vLLM, llama.cpp and many more.
 //!
-//! Owns the exchange. The key goes into one header and nowhere else.
+//! Owns the exchange. The key is sent in one header and nowhere else.
 
 mod wire;
 
@@ -14,18 +14,18 @@ use reqwest::{Client, Response, StatusCode, Url};
 use crate::chat::{ChatReply, ChatRequest};
 use crate::model::{ChatModel, ModelError};
 
-/// The most bytes of an answer: 8 MiB.
+/// The longest answer: 8 MiB.
 const MAX_REPLY_BYTES: usize = 8 * 1024 * 1024;
-/// How much of a provider's words about a failure we repeat.
+/// The longest part of a provider's error message that we repeat.
 const MAX_MESSAGE_CHARS: usize = 300;
-/// A server that does not accept a connection within this time is away.
+/// The time limit for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest that we pass on as the provider's wish to be left alone: a day.
+/// The longest `Retry-After` that we pass on: a day.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(86_400);
 
-/// A server that speaks OpenAI's chat completions.
+/// A server with OpenAI's chat completions API.
 ///
-/// Its address comes from the operator, so it may be private, unlike those that tools reach.
+/// The operator sets its address, so the address may be private, unlike those that tools request.
 #[derive(Debug)]
 pub struct OpenAiCompatible {
     client: Client,
@@ -37,25 +37,25 @@ pub struct OpenAiCompatible {
 }
 
 impl OpenAiCompatible {
-    /// How long an answer may take when nobody says otherwise.
+    /// The default time limit of an answer.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
     /// OpenAI's own server.
     pub const OFFICIAL_BASE_URL: &str = "https://api.openai.com/v1";
 
-    /// The server at `base_url` (such as `http://localhost:11434/v1`), with its key if it wants one, as provider
-    /// `openai`. Nothing is sent yet.
+    /// The server at `base_url` (such as `http://localhost:11434/v1`), with its key if it needs one, as provider
+    /// `openai`. Sends nothing yet.
     ///
     /// # Errors
-    /// [`ModelError::Setup`] if the URL or the key cannot be used.
+    /// [`ModelError::Setup`] if the URL or the key is invalid.
     pub fn new(base_url: &str, key: Option<Secret>) -> Result<Self, ModelError> {
         let setup = |reason: String| ModelError::Setup { provider: "openai".to_owned(), reason };
         let endpoint = endpoint(base_url).map_err(setup)?;
         if key.as_ref().is_some_and(|key| bearer(key).is_none()) {
-            return Err(setup("the API key has characters that no header may have".to_owned()));
+            return Err(setup("the API key contains characters that are invalid in a header".to_owned()));
         }
-        // An error says that the process has chosen its TLS provider already, which is as good.
+        // An error means that the process has already chosen its TLS provider, which is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        // No redirects: they would take the key somewhere else.
+        // No redirects: they would send the key to another server.
         let builder = || {
             Client::builder()
                 .no_proxy()
@@ -64,9 +64,7 @@ impl OpenAiCompatible {
                 .user_agent(concat!("gathering/", env!("CARGO_PKG_VERSION")))
         };
         let client = builder().build().or_else(|_| {
-            tracing::warn!(
-                "no certificate authorities of the system can be read: install its CA certificates"
-            );
+            tracing::warn!("cannot read the system's certificate authorities: install the CA certificates");
             builder().tls_certs_only([]).build().map_err(|error| setup(error.to_string()))
         })?;
         let official = endpoint.host_str() == Some("api.openai.com");
@@ -80,14 +78,14 @@ impl OpenAiCompatible {
         })
     }
 
-    /// The provider's name, where one process has several such servers.
+    /// Sets the provider's name, for a process with several such servers.
     #[must_use]
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// How long an answer may take.
+    /// Sets the time limit of an answer.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -130,13 +128,13 @@ impl OpenAiCompatible {
         let provider = self.name.clone();
         match status.as_u16() {
             429 => ModelError::RateLimited { provider, retry_after: retry_after(headers) },
-            // What the provider says here may hold a part of the key.
+            // The provider's message may contain a part of the key.
             code @ (401 | 403) => ModelError::Unauthorized {
                 provider,
                 status: code,
                 hint: match self.key {
-                    Some(_) => "check the API key that is configured".to_owned(),
-                    None => "no API key is configured; set OPENAI_API_KEY".to_owned(),
+                    Some(_) => "check the configured API key".to_owned(),
+                    None => "no API key is configured: set OPENAI_API_KEY".to_owned(),
                 },
             },
             code if code == 408 || code == 409 || code >= 500 => {
@@ -146,7 +144,7 @@ impl OpenAiCompatible {
         }
     }
 
-    /// What the provider says, cut short and without the key.
+    /// The provider's message, shortened and without the key.
     fn words(&self, body: &[u8]) -> String {
         let mut words = wire::error_message(body).unwrap_or_else(|| "it gave no reason".to_owned());
         if let Some(key) = self.key.as_ref().filter(|key| !key.expose_secret().is_empty()) {
@@ -170,14 +168,14 @@ impl ChatModel for OpenAiCompatible {
     }
 }
 
-/// The base URL with the protocol's path; a query, which some servers want, stays.
+/// The base URL with the path of the API. A query, which some servers need, is kept.
 fn endpoint(base_url: &str) -> Result<Url, String> {
-    let mut url = Url::parse(base_url.trim()).map_err(|error| format!("the base URL is none: {error}"))?;
+    let mut url = Url::parse(base_url.trim()).map_err(|error| format!("invalid base URL: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err("the base URL must begin with http:// or https://".to_owned());
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("the base URL may not carry credentials".to_owned());
+        return Err("the base URL must not contain credentials: set OPENAI_API_KEY".to_owned());
     }
     if let Ok(mut path) = url.path_segments_mut() {
         path.pop_if_empty().extend(["chat", "completions"]);

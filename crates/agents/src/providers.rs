@@ -1,4 +1,4 @@
-//! The providers that are configured, by name.
+//! The configured providers, by name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::model::ChatModel;
 use crate::scripted::Scripted;
 
-/// Providers that GatheRing can speak to, and what the operator sets to have them.
+/// The providers that GatheRing supports, and the settings that they need.
 const KNOWN: [(&str, &str); 1] =
     [("openai", "set OPENAI_API_KEY, or OPENAI_BASE_URL for another server that speaks its protocol")];
 
@@ -16,29 +16,29 @@ pub struct Providers {
     models: BTreeMap<String, Arc<dyn ChatModel>>,
 }
 
-/// A provider that cannot be had.
+/// A provider that is not available.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProviderError {
-    /// It is known, and lacks its settings.
+    /// It is supported but not configured.
     #[error("provider `{name}` is not configured: {hint}")]
     NotConfigured {
-        /// Which.
+        /// The provider.
         name: String,
-        /// What to do.
+        /// The settings that it needs.
         hint: &'static str,
     },
-    /// Nobody knows it.
-    #[error("provider `{name}` is unknown; there are: {configured}")]
+    /// It is unknown.
+    #[error("unknown provider `{name}`; configured providers: {configured}")]
     Unknown {
-        /// Which.
+        /// The provider.
         name: String,
-        /// Those that there are.
+        /// The configured providers.
         configured: String,
     },
 }
 
 impl Providers {
-    /// None.
+    /// No providers.
     pub fn new() -> Self {
         Self::default()
     }
@@ -50,20 +50,20 @@ impl Providers {
         providers
     }
 
-    /// Adds a provider under its own name, in place of one of that name.
+    /// Adds a provider under its own name and replaces one of the same name.
     pub fn register(&mut self, model: Arc<dyn ChatModel>) {
         self.models.insert(model.provider().to_owned(), model);
     }
 
-    /// The names of those that there are, in order.
+    /// The names of the configured providers, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.models.keys().map(String::as_str)
     }
 
-    /// The provider of this name.
+    /// The provider with this name.
     ///
     /// # Errors
-    /// [`ProviderError`], which says what to configure; permanent until somebody does.
+    /// [`ProviderError`], which says what to configure. It is permanent until then.
     pub fn get(&self, name: &str) -> Result<Arc<dyn ChatModel>, ProviderError> {
         if let Some(model) = self.models.get(name) {
             return Ok(Arc::clone(model));
@@ -98,6 +98,6 @@ mod tests {
         let openai = providers.get("openai").err().unwrap().to_string();
         assert!(openai.contains("not configured") && openai.contains("OPENAI_BASE_URL"), "{openai}");
         let other = providers.get("oracle").err().unwrap().to_string();
-        assert_eq!(other, "provider `oracle` is unknown; there are: scripted");
+        assert_eq!(other, "unknown provider `oracle`; configured providers: scripted");
     }
 }

@@ -1,4 +1,4 @@
-//! Drives a conversation, with somebody else doing the steps.
+//! Drives a conversation; a runner performs its steps.
 
 use std::sync::Arc;
 
@@ -10,60 +10,62 @@ use crate::chat::{ChatReply, ChatRequest, ToolCall, ToolResult, Usage};
 use crate::conversation::{AgentOutcome, Conversation, Limit, OutOfTurn, Step, StepKey};
 use crate::model::{ChatModel, ModelError};
 
-/// Tools of one reply that run at once.
+/// The tools of one reply that run concurrently.
 const MAX_PARALLEL_TOOLS: usize = 8;
 
-/// Does the steps of a conversation. A durable engine looks each key up in its journal first, and records what it did.
+/// Performs the steps of a conversation. A durable engine looks up each key in its journal first, and records the
+/// result.
 #[async_trait]
 pub trait StepRunner: Sync {
-    /// Why a step could not be done. What a tool answers, failures included, is a result and not an error.
+    /// Why a step could not be performed. A tool's failure is a result, not an error.
     type Error: Send;
 
-    /// Asks the model.
+    /// Calls the model.
     ///
     /// # Errors
-    /// Its own; the agent ends with it.
+    /// The runner's own. An error ends the agent.
     async fn call_model(&self, key: &StepKey, request: &ChatRequest) -> Result<ChatReply, Self::Error>;
 
     /// Calls a tool.
     ///
     /// # Errors
-    /// Its own; the agent ends with it once the other tools of the reply have ended, so that none is cut off.
+    /// The runner's own. An error ends the agent after the other tools of the reply have ended, so that none is cut
+    /// off.
     async fn call_tool(&self, key: &StepKey, call: &ToolCall) -> Result<ToolResult, Self::Error>;
 }
 
-/// Why an agent came to no answer.
+/// Why an agent gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError<E: std::error::Error + 'static> {
     /// A step failed.
-    #[error("the agent could not go on at step {key}")]
+    #[error("the agent failed at step {key}")]
     Step {
-        /// Which.
+        /// The step.
         key: StepKey,
-        /// Why.
+        /// The cause.
         #[source]
         source: E,
     },
-    /// The agent met a limit.
-    #[error("the agent stopped at its limit {limit} before it was done, having used {} tokens", .usage.total())]
+    /// The agent reached a limit.
+    #[error("the agent reached its limit {limit} before it finished; it used {} tokens", .usage.total())]
     Stopped {
-        /// Which.
+        /// The limit.
         limit: Limit,
-        /// What was used until then.
+        /// The usage until then.
         usage: Usage,
     },
-    /// The driver and the conversation disagree, which is a defect.
+    /// The driver and the conversation disagree, which is a bug.
     #[error(transparent)]
     OutOfTurn(#[from] OutOfTurn),
 }
 
-/// Drives `conversation` to its end; the tools of one reply run at once, up to 8.
+/// Drives `conversation` to its end. Up to 8 tools of one reply run concurrently.
 ///
-/// The wall-clock limit counts from this call, so an agent that is resumed after a crash has its full time again.
-/// Cancel: safe where the runner's steps are; what is not in the runner's journal is lost.
+/// The wall-clock limit counts from this call, so an agent that resumes after a crash has its full time again.
+/// Cancel: safe if the runner's steps are. What is not in the runner's journal is lost.
 ///
 /// # Errors
-/// [`AgentError`]: a step that failed, or a limit.
+/// [`AgentError`]: a failed step, or a limit.
 pub async fn run_agent<R>(
     mut conversation: Conversation,
     runner: &R,
@@ -110,7 +112,7 @@ where
     }
 }
 
-/// Does each step at once and records nothing.
+/// Performs each step directly and records nothing.
 pub struct DirectRunner {
     model: Arc<dyn ChatModel>,
     tools: Toolbox,
@@ -118,7 +120,7 @@ pub struct DirectRunner {
 }
 
 impl DirectRunner {
-    /// Asks `model` and calls `tools` in `context`.
+    /// Calls `model`, and calls `tools` in `context`.
     pub fn new(model: Arc<dyn ChatModel>, tools: Toolbox, context: ToolContext) -> Self {
         Self { model, tools, context }
     }
@@ -132,7 +134,8 @@ impl StepRunner for DirectRunner {
         self.model.complete(request).await
     }
 
-    /// An unknown tool, bad parameters or a failure is what the model is told, so that it can do better.
+    /// The model receives an unknown tool, invalid parameters or a failure as a result, so that it can correct the
+    /// call.
     async fn call_tool(&self, key: &StepKey, call: &ToolCall) -> Result<ToolResult, ModelError> {
         let mut context = self.context.clone();
         context.idempotency_key = context.idempotency_key.map(|run| format!("{run}/{key}"));

@@ -1,7 +1,7 @@
-//! The provider `scripted`: answers without any model, always the same to the same question.
+//! The provider `scripted`, which answers without a model and always gives the same answer to the same question.
 //!
-//! Owns two ways to answer: from a list of replies, for tests; or from the text of the prompt itself, for demos and for
-//! installations without a model. It is no model and says so: every reply names `scripted` as its provider.
+//! Owns two ways to answer: from a list of replies, for tests; or from the text of the prompt, for demos and for
+//! installations without a model. Every reply names `scripted` as its provider.
 
 mod directive;
 mod text;
@@ -21,17 +21,20 @@ const NAME: &str = "scripted";
 
 /// Answers without a model.
 ///
-/// [`Scripted::from_prompt`] writes its answer from the prompt's own sentences. Lines of the agent's instructions choose
-/// how; all of them may stand anywhere, each on its own line:
+/// [`Scripted::from_prompt`] composes its answer from sentences of the prompt. Lines in the agent's instructions
+/// control it. Each stands on its own line, anywhere in the instructions:
 ///
 /// | line | effect |
 /// |---|---|
-/// | `scripted: summary` | the most central sentences in their order, the topics, and how long the text is (the default) |
-/// | `scripted: keywords` | the words that the text is about, with how often each comes |
-/// | `scripted: outline` | its headings, or the first sentence of each paragraph, as a list |
-/// | `scripted: combine` | each part (a heading with its text, or a paragraph) in one sentence, then the common topics |
-/// | `scripted: call TOOL {JSON}` | first calls the tool, one such line for each turn; `"$prompt"` and `"$answer"` as whole values stand for the prompt and the answer |
-/// | `scripted: wait MS` | takes that many milliseconds for each reply, 60000 at most |
+/// | `scripted: summary` | the most central sentences in their order, the topics, and the length of the text (the
+/// default) |
+/// | `scripted: keywords` | the most frequent keywords with their counts |
+/// | `scripted: outline` | the headings, or the first sentence of each paragraph, as a list |
+/// | `scripted: combine` | each part (a heading with its text, or a paragraph) in one sentence, then the common topics
+/// |
+/// | `scripted: call TOOL {JSON}` | first calls the tool, one such line per turn; `"$prompt"` and `"$answer"` as whole
+/// values stand for the prompt and the answer |
+/// | `scripted: wait MS` | waits that many milliseconds before each reply, at most 60000 |
 ///
 /// Tokens are counted as words.
 #[derive(Debug)]
@@ -57,13 +60,13 @@ impl Scripted {
         Self { script: None }
     }
 
-    /// Answers with these texts, one for each call, whatever is asked.
+    /// Answers with these texts, one per call, whatever the request.
     pub fn replies<T: Into<String>>(texts: impl IntoIterator<Item = T>) -> Self {
         let scenes = texts.into_iter().map(|text| Scene { content: text.into(), tool_calls: Vec::new() });
         Self::of(scenes.collect())
     }
 
-    /// Asks for these tools, one list for each call, and then says `answer`.
+    /// Requests these tools, one list per call, and then answers `answer`.
     pub fn tools_then(turns: impl IntoIterator<Item = Vec<ToolCall>>, answer: impl Into<String>) -> Self {
         let calls = turns.into_iter().map(|tool_calls| Scene { content: String::new(), tool_calls });
         let last = Scene { content: answer.into(), tool_calls: Vec::new() };
@@ -102,7 +105,7 @@ impl ChatModel for Scripted {
     }
 }
 
-/// The next call of the instructions, or the answer once all of them are made.
+/// The next call of the instructions, or the answer after the last call.
 fn improvise(request: &ChatRequest, directives: &Directives) -> Scene {
     let prompt = prompt_of(request);
     let content = match directives.style {
@@ -126,7 +129,7 @@ fn improvise(request: &ChatRequest, directives: &Directives) -> Scene {
     }
 }
 
-/// What a model would have to say of tools that failed, so that an answer without their text does not pass for one with.
+/// Reports failed tools, so that an answer without their text does not look complete.
 fn failures(request: &ChatRequest) -> String {
     let told = request.messages.iter().filter_map(|message| match message {
         Message::Tool { result, .. } if result.is_error => {
@@ -140,7 +143,7 @@ fn failures(request: &ChatRequest) -> String {
     told.collect()
 }
 
-/// What the user said, and what the tools have answered to it.
+/// The user's text, and the tools' results for it.
 fn prompt_of(request: &ChatRequest) -> String {
     let mut parts = Vec::new();
     for message in &request.messages {
@@ -153,7 +156,7 @@ fn prompt_of(request: &ChatRequest) -> String {
     parts.join("\n\n")
 }
 
-/// The prose in a tool's answer: the answer itself, or its `content` or `body` where that is a text.
+/// The prose in a tool's result: the result itself, or its `content` or `body` if that is a text.
 fn text_of(answer: &Value) -> Option<String> {
     let found = [Some(answer), answer.get("content"), answer.get("body")];
     found.into_iter().flatten().find_map(|value| value.as_str().map(str::to_owned))

@@ -1,11 +1,11 @@
-//! The protocol's JSON, there and back.
+//! The protocol's JSON.
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::chat::{ChatReply, ChatRequest, FinishReason, Message, ToolCall, Usage};
 
-/// The body of a request. OpenAI's newer models know the limit of tokens by another name than everybody else.
+/// The body of a request. OpenAI's newer models use another name for the token limit than all other servers.
 pub(super) fn request(request: &ChatRequest, official: bool) -> Value {
     let system = (!request.system.is_empty()).then(|| json!({"role": "system", "content": request.system}));
     let messages: Vec<Value> = system.into_iter().chain(request.messages.iter().map(message)).collect();
@@ -99,10 +99,10 @@ struct WireUsage {
     completion_tokens: u64,
 }
 
-/// Reads an answer; the error says what is wrong with it and repeats nothing of it.
+/// Reads an answer. The error says what is wrong and repeats nothing of the answer.
 pub(super) fn reply(body: &[u8], provider: &str, asked_model: &str) -> Result<ChatReply, String> {
     let reply: WireReply = serde_json::from_slice(body).map_err(|error| {
-        format!("it is no chat completion (line {}, column {})", error.line(), error.column())
+        format!("it is not a chat completion (line {}, column {})", error.line(), error.column())
     })?;
     let choice = reply.choices.into_iter().next().ok_or("it has no choice")?;
     let calls = choice.message.tool_calls.unwrap_or_default();
@@ -132,7 +132,7 @@ pub(super) fn reply(body: &[u8], provider: &str, asked_model: &str) -> Result<Ch
 }
 
 fn read_call(at: usize, call: WireToolCall) -> ToolCall {
-    // The protocol has the arguments as a text of JSON; some servers send the value itself, or nothing for none.
+    // The protocol sends the arguments as JSON in a string. Some servers send the value itself, or nothing.
     let arguments = match call.function.arguments {
         Value::Null => Value::Object(Map::new()),
         Value::String(text) if text.trim().is_empty() => Value::Object(Map::new()),
@@ -143,7 +143,7 @@ fn read_call(at: usize, call: WireToolCall) -> ToolCall {
     ToolCall { id, name: call.function.name, arguments }
 }
 
-/// `error.message`, `error` or `message` of a refusal.
+/// The message of an error response: `error.message`, `error` or `message`.
 pub(super) fn error_message(body: &[u8]) -> Option<String> {
     let body: Value = serde_json::from_slice(body).ok()?;
     let found = [body.pointer("/error/message"), body.get("error"), body.get("message")];

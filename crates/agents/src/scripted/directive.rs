@@ -1,4 +1,4 @@
-//! The lines of an agent's instructions that tell `scripted` what to do.
+//! The lines in an agent's instructions that control `scripted`.
 
 use std::time::Duration;
 
@@ -26,12 +26,12 @@ pub(super) enum Style {
 #[derive(Debug, PartialEq)]
 pub(super) struct Call {
     pub(super) tool: String,
-    /// A text where the line has no JSON, which the tool's schema then refuses in its own words.
+    /// A text if the line has no JSON; the tool's schema then rejects it.
     pub(super) arguments: Value,
 }
 
 impl Directives {
-    /// Reads the lines; the last choice of a style or a wait wins, and what is no directive is left alone.
+    /// Reads the lines. The last style and the last wait win. Other lines are ignored.
     pub(super) fn read(instructions: &str) -> Self {
         let mut directives = Self::default();
         for line in instructions.lines() {

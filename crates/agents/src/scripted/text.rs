@@ -1,9 +1,9 @@
-//! Extractive writing: everything in an answer but its frame comes from the text itself.
+//! Extractive writing: everything in an answer except its frame comes from the text itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-/// Words that say nothing of what a text is about.
+/// Words that say nothing about the topic of a text.
 const STOP_WORDS: &str = " a about above after again all also although am among an and any are as at be because been \
     before being between both but by can cannot could did do does doing down during each either else every few for \
     from further had has have having he her here hers him his how however i if in into is it its itself just may me \
@@ -17,10 +17,10 @@ const TOPICS: usize = 5;
 const KEYWORDS: usize = 10;
 const OUTLINE_ITEMS: usize = 20;
 const GIST_ITEMS: usize = 8;
-/// By what share the first sentence of a text counts more.
+/// The additional weight of the first sentence of a text.
 const LEAD: f64 = 1.5;
 const MAX_SENTENCE_BYTES: usize = 600;
-/// More of a prompt than this is not read: 256 KiB.
+/// The longest part of a prompt that is read: 256 KiB.
 const MAX_READ_BYTES: usize = 256 * 1024;
 
 pub(super) fn summary(text: &str) -> String {
@@ -81,7 +81,7 @@ pub(super) fn combine(text: &str) -> String {
     answer
 }
 
-/// A part in a line or two: the first items of a list, or the two most central sentences.
+/// A part in one or two lines: the first items of a list, or the two most central sentences.
 fn gist(body: &str) -> String {
     let items: Vec<&str> =
         body.lines().filter_map(|line| line.trim().strip_prefix("- ")).take(GIST_ITEMS).collect();
@@ -93,13 +93,13 @@ fn gist(body: &str) -> String {
     Reading::of(&prose.join("\n")).most_central(2).join(" ")
 }
 
-/// What answers of this provider end with; as a sentence it would look central, being made of frequent words alone.
+/// The last lines of this provider's answers. As sentences they would look central, because their words are frequent.
 fn is_trailer(line: &str) -> bool {
     ["Topics: ", "Common topics: ", "From "].iter().any(|begin| line.starts_with(begin))
         && line.ends_with('.')
 }
 
-/// A text's sentences and how often each of its telling words comes.
+/// The sentences of a text and the count of each keyword.
 struct Reading {
     sentences: Vec<String>,
     frequencies: BTreeMap<String, usize>,
@@ -117,8 +117,8 @@ impl Reading {
         Self { sentences, frequencies, n_words: text.split_whitespace().count() }
     }
 
-    /// The sentences whose words come most often in the text, in the text's order. A long sentence gains nothing by its
-    /// length, nor one by a word said twice; an early one gains a little, as a text says first what it is about.
+    /// The sentences with the most frequent words, in the order of the text. Length and repeated words in a sentence do
+    /// not count. An early sentence counts slightly more, because a text names its topic first.
     fn most_central(&self, count: usize) -> Vec<String> {
         let score = |at: usize, sentence: &str| -> f64 {
             let words: BTreeSet<String> = telling_words(sentence).collect();
@@ -133,12 +133,12 @@ impl Reading {
         chosen.into_iter().map(|at| self.sentences[at].clone()).collect()
     }
 
-    /// The most frequent telling words; among equals, by the alphabet.
+    /// The most frequent keywords; equal counts in alphabetical order.
     fn topics(&self, count: usize) -> Vec<(&str, usize)> {
         let mut topics: Vec<(&str, usize)> =
             self.frequencies.iter().map(|(word, count)| (word.as_str(), *count)).collect();
         topics.sort_by(|one, other| other.1.cmp(&one.1).then(one.0.cmp(other.0)));
-        // Beside a word that comes back, one that comes once is no topic.
+        // A word that occurs once is not a topic if another occurs more often.
         if topics.first().is_some_and(|(_, most)| *most > 1) {
             topics.retain(|(_, count)| *count > 1);
         }
@@ -167,7 +167,7 @@ fn telling_words(text: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// The lines that are no fenced code: a `#` in a shell script is no heading.
+/// The lines outside fenced code: a `#` in a shell script is not a heading.
 fn outside_code(text: &str) -> impl Iterator<Item = &str> {
     let mut in_code = false;
     text.lines().filter(move |line| {
@@ -185,7 +185,7 @@ fn heading(line: &str) -> Option<String> {
     (!title.is_empty()).then(|| title.to_owned())
 }
 
-/// Blocks of prose without their headings, code and tables; an item of a list is a block of its own.
+/// Blocks of prose without headings, code and tables. Each list item is a block.
 fn paragraphs(text: &str) -> Vec<String> {
     let mut found = vec![String::new()];
     for line in outside_code(text).map(str::trim) {
@@ -202,7 +202,7 @@ fn paragraphs(text: &str) -> Vec<String> {
     found.into_iter().map(|block| block.trim().to_owned()).filter(|block| !block.is_empty()).collect()
 }
 
-/// Headings with their text where there are headings, else paragraphs.
+/// Headings with their text if there are headings, else paragraphs.
 fn parts(text: &str) -> Vec<(Option<String>, String)> {
     if !outside_code(text).any(|line| heading(line).is_some()) {
         return paragraphs(text).into_iter().map(|part| (None, part)).collect();
@@ -223,7 +223,7 @@ fn parts(text: &str) -> Vec<(Option<String>, String)> {
     found
 }
 
-/// A block's sentences: they end with `.`, `!` or `?` before a blank.
+/// The sentences of a block: they end with `.`, `!` or `?` before a blank.
 fn sentences(block: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut begin = 0;
@@ -242,7 +242,7 @@ fn sentences(block: &str) -> Vec<String> {
     found.into_iter().map(shortened).collect()
 }
 
-/// What has no full stop for so long is no sentence to quote whole.
+/// Shortens a very long sentence.
 fn shortened(mut sentence: String) -> String {
     if sentence.len() > MAX_SENTENCE_BYTES {
         sentence.truncate(sentence.floor_char_boundary(MAX_SENTENCE_BYTES));
@@ -259,7 +259,7 @@ mod tests {
         Fishermen like soup.\n\n# Harbours\n\nA harbour knows the tides of its sea. It was cheap in 1901.";
 
     #[test]
-    fn a_summary_is_made_of_the_central_sentences() {
+    fn a_summary_consists_of_the_central_sentences() {
         let summary = summary(TEXT);
         assert!(summary.contains("The moon pulls the sea, and the sea follows the moon."), "{summary}");
         assert!(!summary.contains("soup") && !summary.contains("cheap"), "{summary}");
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn another_text_gives_another_answer_and_the_same_text_the_same() {
+    fn the_answer_depends_only_on_the_text() {
         for style in [summary, keywords, outline, combine] {
             assert_eq!(style(TEXT), style(TEXT));
             assert_ne!(style(TEXT), style("Bread is baked at night. Bakers sleep by day."));

@@ -1,4 +1,4 @@
-//! The loop without any provider: its limits, its keys and its replay.
+//! The loop without a provider: its limits, its keys and its replay.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,7 +40,7 @@ fn stopped_at(ended: Result<AgentOutcome, AgentError<ModelError>>) -> Limit {
 }
 
 #[tokio::test]
-async fn each_limit_stops_the_agent_and_says_which() {
+async fn each_limit_stops_the_agent_and_is_named() {
     let endless = || Scripted::tools_then(vec![vec![call("x", json!({})), call("x", json!({}))]; 50], "done");
     let steps = run(&agent(json!({"limits": {"max_steps": 3}})), endless()).await;
     assert_eq!(stopped_at(steps), Limit::Steps);
@@ -54,13 +54,13 @@ async fn each_limit_stops_the_agent_and_says_which() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_wall_clock_stops_the_agent() {
+async fn the_wall_clock_limit_stops_the_agent() {
     let slow = agent(json!({"instructions": "scripted: wait 60000", "limits": {"timeout_seconds": 30}}));
     assert_eq!(stopped_at(run(&slow, Scripted::from_prompt()).await), Limit::Timeout);
 }
 
 #[tokio::test]
-async fn a_model_that_fails_ends_the_agent_with_its_step() {
+async fn a_failing_model_ends_the_agent_and_names_the_step() {
     let error = run(&agent(json!({})), Scripted::replies(Vec::<String>::new())).await.unwrap_err();
     match error {
         AgentError::Step { key, source: ModelError::ScriptEnded { .. } } => {
@@ -70,7 +70,7 @@ async fn a_model_that_fails_ends_the_agent_with_its_step() {
     }
 }
 
-/// A journal around a runner: what it has is not done again.
+/// A journal around a runner: recorded steps are not performed again.
 struct Journaled<'a> {
     inner: Option<&'a DirectRunner>,
     journal: &'a Mutex<BTreeMap<StepKey, Value>>,
@@ -116,7 +116,7 @@ impl StepRunner for Journaled<'_> {
 }
 
 #[tokio::test]
-async fn a_recorded_conversation_replays_to_the_same_outcome_without_doing_anything() {
+async fn a_recorded_conversation_replays_to_the_same_outcome_without_any_call() {
     let turns = vec![vec![call("a", json!({})), call("b", json!(1))], vec![call("a", json!({"x": 1}))]];
     let live =
         DirectRunner::new(Arc::new(Scripted::tools_then(turns, "done")), no_tools(), ToolContext::new());
@@ -129,7 +129,7 @@ async fn a_recorded_conversation_replays_to_the_same_outcome_without_doing_anyth
     let keys: Vec<String> = journal.lock().unwrap().keys().map(ToString::to_string).collect();
     assert_eq!(keys, ["model/1", "model/2", "model/3", "tool/1/0", "tool/1/1", "tool/2/0"]);
 
-    // Whatever the crash has left of the journal, the rest of it is what would be done next.
+    // Whatever the crash left of the journal, the missing steps are the next ones.
     journal.lock().unwrap().retain(|key, _| key.as_str() != "tool/2/0" && key.as_str() != "model/3");
     let cut = run_agent(conversation, &Journaled { inner: None, journal: &journal }).await.unwrap_err();
     assert!(matches!(&cut, AgentError::Step { key, .. } if key.as_str() == "tool/2/0"), "{cut:?}");
@@ -166,7 +166,7 @@ async fn a_call_uses_no_more_than_its_worst_case() {
     assert!(reply.usage.total() <= worst.total(), "{:?}", reply.usage);
 }
 
-/// The first tool fails at once, the others take their time.
+/// The first tool fails at once, the others take longer.
 struct FirstFails(Scripted, AtomicUsize);
 
 #[async_trait]
@@ -188,7 +188,7 @@ impl StepRunner for FirstFails {
 }
 
 #[tokio::test]
-async fn a_tool_that_cannot_be_called_cuts_off_no_other() {
+async fn a_tool_that_cannot_be_called_does_not_cut_off_the_others() {
     let model = Scripted::tools_then(vec![vec![call("x", json!({})); 3]], "done");
     let runner = FirstFails(model, AtomicUsize::new(0));
     let failed = run_agent(Conversation::new(&agent(json!({})), Vec::new(), "Go on."), &runner).await;
@@ -197,7 +197,7 @@ async fn a_tool_that_cannot_be_called_cuts_off_no_other() {
 }
 
 #[tokio::test]
-async fn the_tools_of_one_reply_run_at_once_and_keep_their_order() {
+async fn the_tools_of_one_reply_run_concurrently_and_keep_their_order() {
     let model = Scripted::tools_then(vec![vec![call("x", json!({})); 8]], "done");
     let runner = Together(Barrier::new(8), model);
     let outcome =
@@ -211,7 +211,7 @@ async fn the_tools_of_one_reply_run_at_once_and_keep_their_order() {
 }
 
 #[test]
-fn nothing_is_taken_out_of_turn() {
+fn steps_out_of_turn_are_rejected() {
     let mut conversation = Conversation::new(&agent(json!({})), Vec::new(), "Go on.");
     assert!(conversation.after_tools(Vec::new()).is_err());
     assert!(matches!(conversation.next(), Step::CallModel(..)));
@@ -219,7 +219,7 @@ fn nothing_is_taken_out_of_turn() {
 }
 
 #[test]
-fn the_last_answer_is_cut_to_what_the_budget_leaves() {
+fn the_last_answer_is_cut_to_the_remaining_budget() {
     let max_tokens = |limit: u64| {
         let agent = agent(json!({"limits": {"max_tokens": limit}}));
         match Conversation::new(&agent, Vec::new(), "Go on.").next() {
@@ -232,7 +232,7 @@ fn the_last_answer_is_cut_to_what_the_budget_leaves() {
 }
 
 #[tokio::test]
-async fn a_scripted_agent_reads_writes_and_is_named_so() {
+async fn a_scripted_agent_reads_and_writes_and_names_its_provider() {
     let directory = tempfile::tempdir().unwrap();
     let pool = BlockingPool::new(2);
     let workspace = Workspace::open(directory.path(), pool.clone()).await.unwrap();
@@ -258,11 +258,11 @@ async fn a_scripted_agent_reads_writes_and_is_named_so() {
 }
 
 #[tokio::test]
-async fn a_scripted_answer_tells_of_a_tool_that_failed() {
+async fn a_scripted_answer_reports_a_failed_tool() {
     let agent = agent(json!({"instructions": "scripted: call nothing_like_it {}"}));
     let outcome = run(&agent, Scripted::from_prompt()).await.unwrap();
     assert!(
-        outcome.content.contains("A tool call failed: no tool is named `nothing_like_it`"),
+        outcome.content.contains("A tool call failed: unknown tool `nothing_like_it`"),
         "{}",
         outcome.content
     );

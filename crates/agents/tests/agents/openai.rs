@@ -42,7 +42,7 @@ async fn refused_with(status: &'static str, body: &str) -> ModelError {
 }
 
 #[tokio::test]
-async fn a_question_is_asked_and_answered() {
+async fn a_request_is_sent_and_answered() {
     let server = Server::start(vec![says("Hello.")]).await;
     let reply = provider(&server).complete(&question()).await.unwrap();
     let expected = ChatReply {
@@ -69,7 +69,7 @@ async fn a_question_is_asked_and_answered() {
 }
 
 #[tokio::test]
-async fn the_tool_loop_goes_until_the_model_is_done() {
+async fn the_tool_loop_continues_until_the_model_has_finished() {
     let directory = tempfile::tempdir().unwrap();
     let pool = BlockingPool::new(2);
     let workspace = Workspace::open(directory.path(), pool.clone()).await.unwrap();
@@ -123,7 +123,7 @@ async fn the_tool_loop_goes_until_the_model_is_done() {
 }
 
 #[tokio::test]
-async fn failures_that_pass_are_retryable() {
+async fn transient_failures_are_retryable() {
     let error = refused_with("429 Too Many Requests\r\nretry-after: 7", "{}").await;
     assert!(
         matches!(&error, ModelError::RateLimited { retry_after: Some(after), .. } if *after == Duration::from_secs(7)),
@@ -139,7 +139,7 @@ async fn failures_that_pass_are_retryable() {
 }
 
 #[tokio::test]
-async fn refusals_are_permanent_and_never_repeat_the_key() {
+async fn rejections_are_permanent_and_never_repeat_the_key() {
     for status in ["401 Unauthorized", "403 Forbidden"] {
         let error =
             refused_with(status, r#"{"error": {"message": "Incorrect API key: sk-very-s3cr*****"}}"#).await;
@@ -154,7 +154,7 @@ async fn refusals_are_permanent_and_never_repeat_the_key() {
 }
 
 #[tokio::test]
-async fn an_answer_that_cannot_be_read_is_an_error_and_not_an_empty_reply() {
+async fn an_invalid_answer_is_an_error_and_not_an_empty_reply() {
     for body in ["", "<html>", "{}", r#"{"choices": []}"#, r#"{"choices": [{"message": {"content": 1}}]}"#] {
         let error = refused_with("200 OK", body).await;
         assert!(matches!(error, ModelError::Malformed { .. }), "{body}: {error:?}");
@@ -178,7 +178,7 @@ async fn a_silent_or_absent_provider_is_retryable() {
 }
 
 #[test]
-fn settings_that_cannot_work_are_refused_at_once_and_the_key_is_not_shown() {
+fn invalid_settings_are_rejected_at_once_and_the_key_is_not_shown() {
     for url in ["", "localhost:11434", "ftp://x/v1", "http://", "http://u:s3cret@x/v1"] {
         assert!(matches!(OpenAiCompatible::new(url, None), Err(ModelError::Setup { .. })), "{url}");
     }

@@ -1,4 +1,4 @@
-//! A tiny local server that speaks the chat completions protocol from a list of answers.
+//! A small local server that answers the chat completions protocol from a list.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -8,14 +8,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// One request as the server saw it.
+/// A request as the server received it.
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub head: String,
     pub body: Value,
 }
 
-/// Gives its answers in order, one for each request; once they are used up it is silent. Ends when it is dropped.
+/// Returns its answers in order, one for each request, then never answers. Ends when it is dropped.
 pub struct Server {
     base_url: String,
     asked: Arc<Mutex<Vec<Asked>>>,
@@ -60,12 +60,12 @@ impl Drop for Server {
     }
 }
 
-/// A completion that says something.
+/// A completion with a text.
 pub fn says(text: &str) -> (&'static str, String) {
     completion(&json!({"role": "assistant", "content": text}), "stop")
 }
 
-/// A completion that asks for tools: name and raw arguments.
+/// A completion with tool calls: names and raw arguments.
 pub fn wants(calls: &[(&str, &str)]) -> (&'static str, String) {
     let calls: Vec<Value> = calls
         .iter()
