@@ -1,7 +1,7 @@
 //! The operating system user that runs the cluster.
 //!
-//! Owns the choice of the user and how commands are run as that user. PostgreSQL refuses root, so root hands the
-//! cluster to an unprivileged user; everybody else runs it as themselves.
+//! Owns the choice of the user, and runs commands as that user. PostgreSQL refuses to run as root, so root uses an
+//! unprivileged user. All other users run the cluster themselves.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
@@ -19,12 +19,12 @@ pub(crate) struct Account {
     uid: u32,
     gid: u32,
     name: String,
-    /// Whether this process is root and has to become that user.
+    /// Whether this process is root and has to switch to that user.
     switches: bool,
 }
 
 impl Account {
-    /// Chooses the user for the cluster in `cluster_dir`, which need not exist: its owner if it does.
+    /// Chooses the user for the cluster in `cluster_dir`: the directory's owner if it exists.
     pub(crate) fn choose(cluster_dir: &Path) -> Result<Account, ClusterError> {
         let current = geteuid();
         let owner = fs::metadata(cluster_dir).ok().map(|found| found.uid());
@@ -68,7 +68,7 @@ impl Account {
         &self.name
     }
 
-    /// Whether files made by this process must be handed over to the account.
+    /// Whether files that this process creates must be handed over to the account.
     pub(crate) fn is_other(&self) -> bool {
         self.switches
     }
@@ -79,19 +79,19 @@ impl Account {
         forget_postgres_settings(&mut command);
         command.env("LC_ALL", "C").current_dir(current_dir);
         if self.switches {
-            // The standard library drops root's supplementary groups with this, and changes the user before it
-            // changes the directory, so the kernel checks the directory for the user and not for root.
+            // This also drops root's supplementary groups. The standard library changes the user before it changes the
+            // directory, so the kernel checks the directory for the user and not for root.
             command.uid(self.uid).gid(self.gid);
         }
         command
     }
 
-    /// Whether the user can enter `directory`; asked of the kernel, by entering it as that user.
+    /// Whether the user can enter `directory`. Tries to enter it as that user, so the kernel decides.
     pub(crate) fn can_enter(&self, directory: &Path) -> bool {
         if !self.switches {
             return true;
         }
-        // Whether there is a shell does not matter: the directory is entered before the program is looked for.
+        // Whether a shell exists does not matter: the directory is entered before the program is looked up.
         let entered = self.command(Path::new("/bin/sh"), directory).args(["-c", "exit 0"]).status();
         !entered.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
     }
@@ -105,7 +105,7 @@ impl Account {
     }
 }
 
-/// Removes the variables by which libpq and the server tools would be led to another server or cluster.
+/// Removes the variables that would direct libpq and the server tools to another server or cluster.
 pub(crate) fn forget_postgres_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.as_encoded_bytes().starts_with(b"PG") {

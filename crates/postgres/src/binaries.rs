@@ -1,6 +1,6 @@
-//! The PostgreSQL programs: where they are and which version.
+//! The PostgreSQL programs: their directory and version.
 //!
-//! Owns the search. A place counts only if the user that will run the cluster can execute what is there.
+//! Owns the search. A directory counts only if the user that will run the cluster can execute its programs.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,7 +12,7 @@ use crate::account::Account;
 use crate::download;
 use crate::{ClusterError, place};
 
-/// The oldest major version that the schema is written for.
+/// The oldest major version that the schema supports.
 const OLDEST: u32 = 15;
 
 /// A directory with `postgres`, `initdb` and their companions.
@@ -33,13 +33,13 @@ impl Binaries {
         self.major
     }
 
-    /// The path of one program, such as `psql`; it may not exist, as distributions package clients apart.
+    /// The path of a program, such as `psql`. It may not exist, because distributions package clients separately.
     pub fn program(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 
-    /// Looks in `given` only, where it is set, else on PATH and in the usual places; prefers version `wanted`,
-    /// else the first on PATH, else the highest.
+    /// Searches only `given` if it is set, else PATH and the usual directories. Prefers version `wanted`, else the
+    /// first on PATH, else the highest.
     pub(crate) fn find(
         given: Option<&Path>,
         wanted: Option<u32>,
@@ -59,13 +59,13 @@ impl Binaries {
             return Ok(binaries);
         }
         if looked.is_empty() {
-            looked.push("looked on PATH and in the usual places".to_owned());
+            looked.push("searched PATH and the usual directories".to_owned());
         }
         Err(NotFound { looked: looked.join("; ") })
     }
 }
 
-/// That the search found nothing, and where it looked.
+/// The search found nothing; lists where it searched.
 #[derive(Debug)]
 pub(crate) struct NotFound {
     looked: String,
@@ -83,7 +83,7 @@ impl From<NotFound> for ClusterError {
     }
 }
 
-/// The programs for the cluster of `data_dir`: found, else downloaded once where this crate was built to do so.
+/// The programs for the cluster of `data_dir`: found, or downloaded once if this crate was built with that feature.
 pub(crate) fn find_or_download(
     given: Option<&Path>,
     data_dir: &Path,
@@ -104,7 +104,7 @@ fn usual_places() -> Vec<PathBuf> {
     let mut places = Vec::new();
     if let Some(path) = std::env::var_os("PATH") {
         for directory in std::env::split_paths(&path) {
-            // Often a link into a directory of its own, where the companions are.
+            // Often a link into another directory, which has the companions.
             if let Ok(postgres) = fs::canonicalize(directory.join("postgres")) {
                 places.extend(postgres.parent().map(Path::to_path_buf));
             }
@@ -145,7 +145,7 @@ fn number_in(name: &str) -> u32 {
     name.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap_or(0)
 }
 
-/// Whether `directory` holds what a cluster needs, runnable by `account`; else why not.
+/// Whether `directory` has what a cluster needs, executable by `account`; else the reason.
 fn probe(directory: &Path, account: &Account) -> Result<Binaries, String> {
     for needed in ["postgres", "initdb"] {
         if !directory.join(needed).is_file() {
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_found_tells_what_to_install_or_set() -> Result<(), Box<dyn std::error::Error>> {
+    fn a_failed_search_says_what_to_install_or_set() -> Result<(), Box<dyn std::error::Error>> {
         let empty = tempfile::tempdir()?;
         let account = Account::choose(Path::new("/nowhere"))?;
         let error = ClusterError::from(Binaries::find(Some(empty.path()), None, &account).unwrap_err());

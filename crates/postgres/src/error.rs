@@ -1,4 +1,4 @@
-//! What can go wrong with a cluster, told to the operator who can mend it.
+//! Errors of a cluster, in words for the operator.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,17 +6,17 @@ use std::time::Duration;
 
 /// Why a cluster could not be found, started, used or stopped.
 ///
-/// Whatever the variant, no data of the cluster was changed or removed.
+/// No variant means that data of the cluster was changed or removed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClusterError {
-    /// No usable PostgreSQL installation; nothing was created.
+    /// No usable PostgreSQL installation was found; nothing was created.
     #[error(
         "no PostgreSQL 15 or newer found ({looked}); install it (`apt-get install postgresql`, `brew install \
          postgresql@17`), or set DATABASE_URL to use a server that runs elsewhere"
     )]
     NoBinaries {
-        /// Where it was looked for, and why each place did not do.
+        /// The directories searched, and why each was rejected.
         looked: String,
     },
     /// The download of PostgreSQL failed; nothing was installed.
@@ -25,13 +25,13 @@ pub enum ClusterError {
          postgresql`), or set DATABASE_URL to use a server that runs elsewhere"
     )]
     Download {
-        /// Where it was looked for, and why each place did not do.
+        /// The directories searched, and why each was rejected.
         looked: String,
-        /// What the download said.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Another process owns the data directory; it was left alone.
+    /// Another process owns the data directory; nothing was changed.
     #[error(
         "the data directory {} is in use by {}; stop that process, choose another directory with \
          GATHERING_DATA_DIR, or set DATABASE_URL so that both share one database", data_dir.display(), holder_text(*holder)
@@ -39,15 +39,15 @@ pub enum ClusterError {
     Locked {
         /// The data directory.
         data_dir: PathBuf,
-        /// The process that holds it, where it could be read.
+        /// The process that owns it, if known.
         holder: Option<u32>,
     },
-    /// Root cannot run PostgreSQL and there is nobody to run it as.
+    /// Root cannot run PostgreSQL, and no unprivileged user exists to run it.
     #[error(
         "PostgreSQL refuses to run as root, and neither of the users postgres and nobody exists; create one"
     )]
     NoServerUser,
-    /// The cluster belongs to somebody else.
+    /// The cluster belongs to another user.
     #[error(
         "the cluster {} belongs to user id {owner}, but this process runs as {current}; start it as that user or \
          as root, or choose another directory with GATHERING_DATA_DIR", cluster_dir.display()
@@ -57,10 +57,10 @@ pub enum ClusterError {
         cluster_dir: PathBuf,
         /// Its owner.
         owner: u32,
-        /// Who we are.
+        /// The current user.
         current: u32,
     },
-    /// The user who must run the cluster cannot enter its directory.
+    /// The user that must run the cluster cannot enter its directory.
     #[error(
         "user {user} owns the cluster {} but cannot reach it; give that user search permission (chmod o+x) on the \
          directories above it", cluster_dir.display()
@@ -71,7 +71,7 @@ pub enum ClusterError {
         /// The name of the user.
         user: String,
     },
-    /// The cluster was made by another major version.
+    /// Another major version created the cluster.
     #[error(
         "the cluster {} was made by PostgreSQL {cluster}, but only version {binaries} was found; install version \
          {cluster}, or move the cluster with pg_upgrade", cluster_dir.display()
@@ -81,82 +81,82 @@ pub enum ClusterError {
         cluster_dir: PathBuf,
         /// The cluster's major version.
         cluster: u32,
-        /// The binaries' major version.
+        /// The programs' major version.
         binaries: u32,
     },
-    /// `initdb` failed; what it had made was removed.
+    /// `initdb` failed; its output files were removed.
     #[error("initdb failed with {status}: {output}")]
     Initdb {
-        /// How it ended.
+        /// Its exit status.
         status: String,
-        /// What it printed.
+        /// Its output.
         output: String,
     },
-    /// No private directory for the socket could be had.
-    #[error("the socket directory {} cannot be used: {reason}", path.display())]
+    /// The private directory for the socket is not usable.
+    #[error("cannot use the socket directory {}: {reason}", path.display())]
     SocketDirectory {
         /// The directory.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         reason: &'static str,
     },
     /// PostgreSQL ended while it was starting.
     #[error("PostgreSQL ended with {status} while it was starting; the end of {}:\n{log_tail}", log.display())]
     Exited {
-        /// How it ended.
+        /// Its exit status.
         status: String,
         /// Its log file.
         log: PathBuf,
         /// The last lines of the log.
         log_tail: String,
     },
-    /// PostgreSQL was not ready in time, and was stopped.
+    /// PostgreSQL was not ready in time and was stopped.
     #[error("PostgreSQL was not ready after {} seconds; the end of {}:\n{log_tail}", waited.as_secs(), log.display())]
     NotReady {
-        /// How long it was waited for.
+        /// The time limit.
         waited: Duration,
         /// Its log file.
         log: PathBuf,
         /// The last lines of the log.
         log_tail: String,
     },
-    /// PostgreSQL did not end, even after it was killed; it may still run.
+    /// PostgreSQL did not end, even after a kill; it may still be running.
     #[error("PostgreSQL (process {pid}) did not end")]
     Stop {
         /// The postmaster.
         pid: u32,
     },
-    /// A database's name was not acceptable; nothing was created.
-    #[error("{name:?} cannot name a database: use 1 to 63 of a-z, 0-9 and _, starting with a letter")]
+    /// The name of a database is invalid; nothing was created.
+    #[error("invalid database name {name:?}: use 1 to 63 of a-z, 0-9 and _, starting with a letter")]
     DatabaseName {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
     },
-    /// PostgreSQL refused a statement.
+    /// PostgreSQL rejected a statement.
     #[error("PostgreSQL answered {severity} {code}: {message}")]
     Refused {
         /// ERROR or FATAL.
         severity: String,
         /// The SQLSTATE.
         code: String,
-        /// What it said.
+        /// The message.
         message: String,
     },
-    /// The operating system refused something.
+    /// The operating system reported an error.
     #[error("cannot {doing} {}", path.display())]
     Io {
-        /// What we were doing, as a verb.
+        /// The operation, as a verb.
         doing: &'static str,
-        /// To which file, directory, program or socket.
+        /// The file, directory, program or socket.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
 impl ClusterError {
-    /// For `map_err` on an I/O call: what we were doing, and to what.
+    /// For `map_err` on an I/O call: names the operation and its object.
     pub(crate) fn io(doing: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> ClusterError {
         let path = path.as_ref().to_path_buf();
         move |source| ClusterError::Io { doing, path, source }

@@ -1,6 +1,6 @@
-//! The making of a cluster.
+//! Creates a cluster.
 //!
-//! It is made beside its place and renamed into it, so it is there whole or not at all.
+//! `initdb` works in a directory beside the final one, which is then renamed, so the cluster appears atomically.
 
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
@@ -10,10 +10,10 @@ use std::process::Stdio;
 use crate::account::Account;
 use crate::{Binaries, ClusterError, Durability};
 
-/// The superuser of every cluster made here.
+/// The superuser of every cluster created here.
 pub(crate) const SUPERUSER: &str = "gathering";
 
-/// Makes the cluster in `cluster_dir` if it is not there; what a killed attempt left beside it is removed.
+/// Creates the cluster in `cluster_dir` if it does not exist. Removes what a killed attempt left beside it.
 pub(crate) fn ensure_cluster(
     cluster_dir: &Path,
     account: &Account,
@@ -56,7 +56,7 @@ fn make(
         Durability::Durable => ["--data-checksums"],
         Durability::FastForTests => ["--no-sync"],
     });
-    tracing::debug!(cluster.directory = %directory.display(), "making a database cluster");
+    tracing::debug!(cluster.directory = %directory.display(), "creating a database cluster");
     let output = command.stdin(Stdio::null()).output().map_err(ClusterError::io("run", &initdb))?;
     if output.status.success() {
         return Ok(());

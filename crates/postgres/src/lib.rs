@@ -1,13 +1,13 @@
 //! A private PostgreSQL cluster: found or downloaded, initialised, started, stopped.
 //!
-//! Owns the binaries' discovery, the cluster's directory, its postmaster and its Unix socket. It never knows what
-//! the databases hold, reads no configuration and installs no signal handler: everything comes in as an argument.
-//! All calls block; on an async runtime they belong on a blocking thread.
+//! Owns the search for the programs, the cluster's directory, its postmaster and its Unix socket. Never knows the
+//! content of the databases. It reads no configuration and installs no signal handler: everything is an argument. All
+//! calls block; on an async runtime, make them on a blocking thread.
 //!
-//! What holds:
+//! Guarantees:
 //! - one process at a time owns a data directory, through a lock that the kernel releases when the process dies;
-//! - a kill at any moment leaves either no cluster or a whole one, and the next start recovers it;
-//! - the cluster listens on no network port, only on a Unix socket in a directory private to its user.
+//! - a kill at any moment leaves either no cluster or a complete one, and the next start recovers it;
+//! - the cluster listens on no network port, only on a Unix socket in a directory that is private to its user.
 
 mod account;
 mod binaries;

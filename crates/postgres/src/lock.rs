@@ -1,6 +1,6 @@
-//! The right to a data directory: one process at a time.
+//! The lock of a data directory: one process at a time.
 //!
-//! Owns `<data dir>/lock`. The kernel releases it when the process ends, however it ends.
+//! Owns `<data dir>/lock`. The kernel releases it when the process ends, in any way.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -16,7 +16,7 @@ pub(crate) struct DirectoryLock {
 }
 
 impl DirectoryLock {
-    /// Takes the lock of `data_dir`, without waiting.
+    /// Takes the lock of `data_dir` without waiting.
     pub(crate) fn take(data_dir: &Path) -> Result<DirectoryLock, ClusterError> {
         let path = data_dir.join("lock");
         let mut file = OpenOptions::new()
@@ -32,7 +32,7 @@ impl DirectoryLock {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
-                // Only a courtesy to the reader: without the number the message still says what to do.
+                // The number only helps the reader: without it the message still says what to do.
                 let read = file.read_to_string(&mut holder).is_ok();
                 let holder = holder.trim().parse().ok().filter(|_| read);
                 return Err(ClusterError::Locked { data_dir: data_dir.to_path_buf(), holder });
@@ -47,7 +47,7 @@ impl DirectoryLock {
 
 impl Drop for DirectoryLock {
     fn drop(&mut self) {
-        // Closing is not enough: a child that another thread is forking right now shares the open file until its exec.
+        // Closing is not enough: a child that another thread is forking shares the open file until its exec.
         if let Err(error) = self.file.unlock() {
             tracing::warn!(error = %error, "cannot release the lock of a data directory");
         }

@@ -1,6 +1,7 @@
 //! The cluster's log file.
 //!
-//! Owns `<data dir>/postgres.log`: opened by us and inherited by the postmaster, kept to two files of bounded size.
+//! Owns `<data dir>/postgres.log`, which this process opens and the postmaster inherits. It keeps two files of bounded
+//! size.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -9,13 +10,13 @@ use std::path::Path;
 
 use crate::ClusterError;
 
-/// A log that has grown beyond this is set aside at the next start.
+/// A larger log is renamed at the next start.
 const ROTATE_AT_BYTES: u64 = 10 * 1024 * 1024;
 
-/// What an error message shows of the log.
+/// The part of the log that an error message shows.
 const TAIL_BYTES: i64 = 4 * 1024;
 
-/// Opens the log for appending; a long one becomes `postgres.log.1` first, in place of the former.
+/// Opens the log for appending. Renames a large one to `postgres.log.1` first and replaces the previous one.
 pub(crate) fn open(path: &Path) -> Result<File, ClusterError> {
     if fs::metadata(path).is_ok_and(|log| log.len() > ROTATE_AT_BYTES) {
         fs::rename(path, path.with_extension("log.1")).map_err(ClusterError::io("rename", path))?;
@@ -28,7 +29,7 @@ pub(crate) fn open(path: &Path) -> Result<File, ClusterError> {
         .map_err(ClusterError::io("open", path))
 }
 
-/// The last lines of the log; empty where there is none.
+/// The last lines of the log; empty if there is no log.
 pub(crate) fn tail(path: &Path) -> String {
     let read = || -> std::io::Result<String> {
         let mut file = File::open(path)?;

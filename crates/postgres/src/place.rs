@@ -1,9 +1,9 @@
-//! Where a cluster lives.
+//! The directories of a cluster.
 //!
-//! Owns the data directory's creation and the choice of the cluster's directory: `<data dir>/postgres`, or, where
-//! the user who runs the cluster cannot get there (below /root, say), a directory of its own in /var/lib/gathering
-//! with `<data dir>/postgres` as a link to it. The link is made before the cluster, so a data directory without a
-//! link never has a cluster elsewhere: deleting the data directory starts afresh.
+//! Owns the creation of the data directory and the choice of the cluster's directory. That is `<data dir>/postgres`. If
+//! the user that runs the cluster cannot reach it (for example below /root), it is a directory in /var/lib/gathering
+//! with `<data dir>/postgres` as a link to it. The link is created before the cluster, so a data directory without a
+//! link never has a cluster elsewhere, and deleting the data directory starts afresh.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::ffi::OsStrExt;
@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 use crate::ClusterError;
 use crate::account::Account;
 
-/// Where root puts clusters whose users cannot reach the data directory.
+/// The directory for root's clusters whose users cannot reach the data directory.
 const ELSEWHERE: &str = "/var/lib/gathering";
 
-/// Makes the data directory where it is missing, and returns its canonical path.
+/// Creates the data directory if it is missing, and returns its canonical path.
 pub(crate) fn ensure_data_dir(data_dir: &Path) -> Result<PathBuf, ClusterError> {
-    // Root's cluster belongs to another user, who must be able to pass through, though not to look around.
+    // Root's cluster belongs to another user, who must be able to pass through but not to list it.
     let mode = if nix::unistd::geteuid().is_root() { 0o711 } else { 0o700 };
     if let Some(parent) = data_dir.parent() {
         fs::create_dir_all(parent).map_err(ClusterError::io("create", parent))?;
@@ -30,22 +30,22 @@ pub(crate) fn ensure_data_dir(data_dir: &Path) -> Result<PathBuf, ClusterError> 
     fs::canonicalize(data_dir).map_err(ClusterError::io("resolve", data_dir))
 }
 
-/// The name under which a data directory has its cluster or link.
+/// The path of the cluster, or of the link to it, in a data directory.
 pub(crate) fn entry(data_dir: &Path) -> PathBuf {
     data_dir.join("postgres")
 }
 
-/// A short name that differs from one data directory to the next: 48 bits of the path's digest, in hexadecimal.
+/// A short name that differs between data directories: 48 bits of the path's digest, in hexadecimal.
 pub(crate) fn short_name(data_dir: &Path) -> String {
     blake3::hash(data_dir.as_os_str().as_bytes()).to_hex().chars().take(12).collect()
 }
 
-/// The major version of the cluster of `data_dir`, if there is one.
+/// The major version of the cluster of `data_dir`, if it exists.
 pub(crate) fn version(data_dir: &Path) -> Option<u32> {
     fs::read_to_string(entry(data_dir).join("PG_VERSION")).ok()?.trim().parse().ok()
 }
 
-/// The directory of the cluster, which exists already or may be made there now: `account` can reach it.
+/// The directory of the cluster, which exists or can be created now, and which `account` can reach.
 pub(crate) fn settle(data_dir: &Path, account: &Account) -> Result<PathBuf, ClusterError> {
     let entry = entry(data_dir);
     let link = fs::read_link(&entry).ok();
@@ -69,12 +69,12 @@ pub(crate) fn settle(data_dir: &Path, account: &Account) -> Result<PathBuf, Clus
     symlink(&target, &entry).map_err(ClusterError::io("create the link", &entry))?;
     tracing::info!(
         cluster.directory = %target.display(),
-        "user {} cannot reach {}: the database is kept in {}", account.name(), data_dir.display(), target.display()
+        "user {} cannot reach {}: keeping the database in {}", account.name(), data_dir.display(), target.display()
     );
     Ok(target)
 }
 
-/// Where downloaded programs go so that `account` can run them.
+/// The directory for downloaded programs, which `account` can run.
 #[cfg(feature = "download")]
 pub(crate) fn for_downloads(data_dir: &Path, account: &Account) -> Result<PathBuf, ClusterError> {
     if account.can_enter(data_dir) {
@@ -89,7 +89,7 @@ pub(crate) fn for_downloads(data_dir: &Path, account: &Account) -> Result<PathBu
     Ok(shared.to_path_buf())
 }
 
-/// What was made for `cluster_dir` outside of `data_dir`, if anything.
+/// The directory that was created for `cluster_dir` outside of `data_dir`, if any.
 pub(crate) fn elsewhere_of(cluster_dir: &Path) -> Option<&Path> {
     cluster_dir.parent().filter(|home| home.parent() == Some(Path::new(ELSEWHERE)))
 }
@@ -98,7 +98,7 @@ fn free_elsewhere(data_dir: &Path) -> PathBuf {
     let name = short_name(data_dir);
     let mut home = Path::new(ELSEWHERE).join(&name);
     let mut number = 2;
-    // The cluster of a data directory that was moved away or deleted keeps its place.
+    // The cluster of a data directory that was moved or deleted keeps its directory.
     while home.join("postgres").exists() {
         home = Path::new(ELSEWHERE).join(format!("{name}-{number}"));
         number += 1;

@@ -1,6 +1,6 @@
-//! The postmaster: the first process of a running cluster.
+//! The postmaster, the main process of a running cluster.
 //!
-//! Owns its start, the judgement of a process that a former owner left, and its end.
+//! Owns its start, the check of a process that a former owner left, and its stop.
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,25 +16,25 @@ use crate::probe::{self, POLL};
 use crate::session::Session;
 use crate::{Binaries, ClusterError, log, socket};
 
-/// How long a start may take. Recovery after a crash reads the write-ahead log since the last checkpoint.
+/// The time limit of a start. Recovery after a crash reads the write-ahead log since the last checkpoint.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long the fast shutdown, with its checkpoint, may take before the immediate one.
+/// The time limit of a fast shutdown with its checkpoint, before an immediate one.
 const FAST_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long the immediate shutdown may take before the process is killed.
+/// The time limit of an immediate shutdown, before the process is killed.
 const IMMEDIATE_LIMIT: Duration = Duration::from_secs(10);
 
-/// A live postmaster, ours to stop.
+/// A live postmaster that this process may stop.
 #[derive(Debug)]
 pub(crate) struct Postmaster {
     pid: u32,
-    /// Where it is a child of this process, which must reap it.
+    /// Set if it is a child of this process, which must reap it.
     child: Option<Child>,
     cluster_dir: PathBuf,
 }
 
-/// What `postmaster.pid` says (PostgreSQL source, `pidfile.h`).
+/// The content of `postmaster.pid` (PostgreSQL source, `pidfile.h`).
 #[derive(Debug)]
 pub(crate) struct PidFile {
     pub(crate) pid: u32,
@@ -43,7 +43,7 @@ pub(crate) struct PidFile {
 }
 
 impl PidFile {
-    /// Reads the file of the cluster; nothing where it is missing or not yet whole.
+    /// Reads the cluster's file; `None` if it is missing or incomplete.
     pub(crate) fn read(cluster_dir: &Path) -> Option<PidFile> {
         let text = fs::read_to_string(cluster_dir.join("postmaster.pid")).ok()?;
         let lines: Vec<&str> = text.lines().collect();
@@ -57,7 +57,7 @@ impl PidFile {
     }
 }
 
-/// How a postmaster is started.
+/// The parameters of a start.
 pub(crate) struct Launch<'a> {
     pub(crate) account: &'a Account,
     pub(crate) binaries: &'a Binaries,
@@ -68,7 +68,7 @@ pub(crate) struct Launch<'a> {
 }
 
 impl Postmaster {
-    /// Starts one and waits until it answers; it is stopped again if it does not.
+    /// Starts a postmaster and waits until it answers. Stops it if it does not.
     pub(crate) fn start(launch: &Launch<'_>) -> Result<Postmaster, ClusterError> {
         let log = log::open(launch.log)?;
         let errors = log.try_clone().map_err(ClusterError::io("share", launch.log))?;
@@ -80,7 +80,7 @@ impl Postmaster {
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors)
-            // A Ctrl-C in the terminal goes to the group; the cluster must outlive those who use it.
+            // Ctrl-C in a terminal goes to the process group; the cluster must outlive its users.
             .process_group(0)
             .spawn()
             .map_err(ClusterError::io("run", &program))?;
@@ -95,7 +95,7 @@ impl Postmaster {
         }
     }
 
-    /// Takes over a process that was started by somebody else, if it is a postmaster of this cluster.
+    /// Takes over a process that another owner started, if it is a postmaster of this cluster.
     pub(crate) fn adopt(pid: u32, cluster_dir: &Path) -> Option<Postmaster> {
         let adopted = Postmaster { pid, child: None, cluster_dir: cluster_dir.to_path_buf() };
         probe::is_postgres_of(pid, cluster_dir).then_some(adopted)
@@ -105,7 +105,7 @@ impl Postmaster {
         self.pid
     }
 
-    /// Waits until an adopted postmaster answers on its socket; false when it ends or is about to.
+    /// Waits until an adopted postmaster answers on its socket; `false` if it ends or is about to.
     pub(crate) fn answers(&mut self, socket_dir: &Path) -> bool {
         let start = Instant::now();
         while self.ended().is_none() && start.elapsed() < START_LIMIT {
@@ -120,7 +120,7 @@ impl Postmaster {
         false
     }
 
-    /// How it ended, once it has.
+    /// How it ended, if it has.
     fn ended(&mut self) -> Option<String> {
         match &mut self.child {
             Some(child) => match child.try_wait() {
@@ -141,7 +141,7 @@ impl Postmaster {
                 let (log, log_tail) = (launch.log.to_path_buf(), log::tail(launch.log));
                 return Err(ClusterError::Exited { status, log, log_tail });
             }
-            // A former run's file is still there until the new process has written its own.
+            // A former run's file remains until the new process has written its own.
             let file = PidFile::read(launch.cluster_dir).filter(|file| file.pid == self.pid);
             if file.is_some_and(|file| file.status == "ready") && is_answering(launch.socket_dir) {
                 return Ok(());
@@ -154,7 +154,7 @@ impl Postmaster {
         }
     }
 
-    /// Ends it: fast, then immediately, then by force. Returns when the process is gone.
+    /// Stops it: fast, then immediately, then by force. Returns when the process has ended.
     pub(crate) fn stop(mut self) -> Result<(), ClusterError> {
         let steps = [
             (Signal::SIGINT, FAST_LIMIT),

@@ -1,6 +1,6 @@
-//! What the operating system knows about processes.
+//! Facts about processes, from the operating system.
 //!
-//! Process numbers are reused, so a number from a file says nothing until the process behind it was looked at.
+//! Process ids are reused, so an id from a file means nothing until the process behind it was checked.
 
 use std::fs;
 use std::path::Path;
@@ -14,15 +14,15 @@ use nix::unistd::Pid;
 
 use crate::ClusterError;
 
-/// How often something is looked at while it is waited for.
+/// The interval between two checks of a condition.
 pub(crate) const POLL: Duration = Duration::from_millis(5);
 
-/// Whether the process exists and still runs; one that ended and waits for its parent does not.
+/// Whether the process exists and runs; a zombie does not.
 pub(crate) fn is_alive(pid: u32) -> bool {
     is_number_in_use(pid) && !is_zombie(pid)
 }
 
-/// Whether the system still knows a process of this number, be it one that ended and that nobody has waited for.
+/// Whether a process with this id exists, including a zombie.
 pub(crate) fn is_number_in_use(pid: u32) -> bool {
     matches!(kill(number(pid), None), Ok(()) | Err(Errno::EPERM))
 }
@@ -42,7 +42,7 @@ pub(crate) fn is_postgres_of(pid: u32, cluster_dir: &Path) -> bool {
     command.contains("postgres") && command.contains(&*cluster_dir.to_string_lossy())
 }
 
-/// The PostgreSQL processes that work in `cluster_dir`; empty where the system has no /proc.
+/// The PostgreSQL processes that work in `cluster_dir`; empty if the system has no /proc.
 pub(crate) fn postgres_processes_of(cluster_dir: &Path) -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries
@@ -52,7 +52,7 @@ pub(crate) fn postgres_processes_of(cluster_dir: &Path) -> Vec<u32> {
         .collect()
 }
 
-/// Sends the signal; a process that is gone already is fine.
+/// Sends the signal. A process that has already ended is not an error.
 pub(crate) fn send(pid: u32, signal: Signal) {
     if let Err(error) = kill(number(pid), signal)
         && error != Errno::ESRCH
@@ -61,7 +61,7 @@ pub(crate) fn send(pid: u32, signal: Signal) {
     }
 }
 
-/// Waits until `ended` says so, at most `limit`; returns what it said last.
+/// Waits until `ended` returns `true`, at most `limit`. Returns its last value.
 pub(crate) fn wait_until(limit: Duration, mut ended: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     loop {
@@ -75,7 +75,7 @@ pub(crate) fn wait_until(limit: Duration, mut ended: impl FnMut() -> bool) -> bo
     }
 }
 
-/// Ends what a dead postmaster left working in `cluster_dir`, before a new one touches the same files.
+/// Ends the processes that a dead postmaster left in `cluster_dir`, before a new one uses the same files.
 pub(crate) fn end_leftovers(cluster_dir: &Path) -> Result<(), ClusterError> {
     let left = postgres_processes_of(cluster_dir);
     for pid in &left {
@@ -95,10 +95,10 @@ pub(crate) fn end_leftovers(cluster_dir: &Path) -> Result<(), ClusterError> {
     }
 }
 
-/// Ends a cluster that was deleted from `cluster_dir` while it ran. It must be gone before another is made there: it
-/// names its control file by the full path, and would write it into the new one.
+/// Ends a cluster that was deleted from `cluster_dir` while it ran. It must end before another is created there: it
+/// opens its control file by the full path, and would write into the new one.
 pub(crate) fn end_those_of_deleted(cluster_dir: &Path) -> Result<(), ClusterError> {
-    // So the kernel names a working directory that is gone.
+    // The kernel's name for a working directory that was deleted.
     let mut deleted = cluster_dir.as_os_str().to_owned();
     deleted.push(" (deleted)");
     end_leftovers(Path::new(&deleted))
@@ -117,7 +117,7 @@ fn works_in(pid: u32, directory: &Path) -> bool {
 }
 
 fn is_zombie(pid: u32) -> bool {
-    // The state follows the name, which is in parentheses and may hold anything.
+    // The state follows the name, which is in parentheses and may contain anything.
     fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')))
 }
@@ -127,8 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_live_process_that_is_not_postgres_is_never_taken_for_one() -> Result<(), Box<dyn std::error::Error>>
-    {
+    fn another_live_process_is_never_mistaken_for_postgres() -> Result<(), Box<dyn std::error::Error>> {
         let here = std::env::current_dir()?;
         assert!(is_alive(std::process::id()));
         assert!(!is_postgres_of(std::process::id(), &here));
@@ -136,8 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_ended_is_not_alive_even_before_it_is_reaped() -> Result<(), Box<dyn std::error::Error>>
-    {
+    fn an_ended_process_is_not_alive_even_before_it_is_reaped() -> Result<(), Box<dyn std::error::Error>> {
         let mut child = Command::new("true").spawn()?;
         assert!(wait_until(Duration::from_secs(10), || !is_alive(child.id())));
         child.wait()?;

@@ -1,7 +1,7 @@
-//! A minimal session with the server: enough to see that it answers and to create a database.
+//! A minimal database session: enough to see that the server answers and to create a database.
 //!
-//! It speaks the simple query protocol (PostgreSQL documentation, "Message Flow") over the Unix socket, so neither a
-//! client library nor psql has to be there. Rows are counted, not decoded.
+//! It implements the simple query protocol (PostgreSQL documentation, "Message Flow") over the Unix socket, so neither
+//! a client library nor psql is needed. It counts rows and does not decode them.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -14,17 +14,17 @@ use crate::initdb::SUPERUSER;
 /// Protocol version 3.0.
 const PROTOCOL: i32 = 196_608;
 
-/// No message that we ask for comes near this; a longer one means that we lost the thread.
+/// No expected message is nearly this long; a longer one means that the protocol is out of step.
 const LONGEST_MESSAGE_BYTES: usize = 1024 * 1024;
 
-/// An open session. Dropping it ends it.
+/// An open session. Dropping it closes it.
 pub(crate) struct Session {
     stream: UnixStream,
     socket: PathBuf,
 }
 
 impl Session {
-    /// Connects and waits until the server is ready for a query, each answer at most `limit`.
+    /// Connects and waits until the server is ready for a query. Each answer may take at most `limit`.
     pub(crate) fn open(socket: &Path, database: &str, limit: Duration) -> Result<Session, ClusterError> {
         let stream = UnixStream::connect(socket).map_err(ClusterError::io("connect to", socket))?;
         let mut session = Session { stream, socket: socket.to_path_buf() };
@@ -40,7 +40,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Runs one statement and returns the number of rows it gave.
+    /// Executes a statement and returns its number of rows.
     pub(crate) fn run(&mut self, statement: &str) -> Result<usize, ClusterError> {
         let body = [statement.as_bytes(), &[0]].concat();
         self.send(Some(b'Q'), &body)?;
@@ -60,7 +60,7 @@ impl Session {
         let mut refused = None;
         loop {
             let read = self.receive();
-            // A FATAL error is followed by the end of the connection, not by readiness.
+            // After a FATAL error the server closes the connection instead of becoming ready.
             let (kind, body) = match (read, refused) {
                 (Ok(message), still) => {
                     refused = still;

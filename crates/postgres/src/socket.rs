@@ -1,8 +1,8 @@
 //! The private directory of the Unix socket.
 //!
-//! Its path is short, because a socket's path is limited to 107 bytes, and follows from the data directory alone,
-//! so a URL stays good from one start to the next. Access to the directory is access to the databases: it belongs to
-//! the cluster's user and nobody else may enter.
+//! Its path is short, because the path of a socket is limited to 107 bytes. It depends only on the data directory, so a
+//! URL is valid after every start. Access to the directory is access to the databases: it belongs to the cluster's
+//! user, and nobody else may enter it.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -13,7 +13,7 @@ use crate::ClusterError;
 use crate::account::Account;
 use crate::place;
 
-/// The number that names the socket; nothing listens on such a TCP port.
+/// The number in the socket's name. Nothing listens on that TCP port.
 pub(crate) const PORT: u16 = 5432;
 
 /// The directory for the socket of the cluster of `data_dir`; it may not exist.
@@ -26,22 +26,22 @@ pub(crate) fn path(directory: &Path) -> PathBuf {
     directory.join(format!(".s.PGSQL.{PORT}"))
 }
 
-/// Makes the directory, empty. No postmaster uses it any more.
+/// Creates the directory, empty. No postmaster uses it any more.
 pub(crate) fn prepare(directory: &Path, account: &Account) -> Result<(), ClusterError> {
     remove(directory, account)?;
-    // Not recursive: it fails where somebody made one, or a link, in the meantime.
+    // Not recursive: it fails if somebody else created it, or a link, in the meantime.
     DirBuilder::new().mode(0o700).create(directory).map_err(ClusterError::io("create", directory))?;
     account.own_path(directory)
 }
 
-/// Removes the directory with its socket; nothing happens when it is not there.
+/// Removes the directory with its socket if it exists.
 pub(crate) fn remove(directory: &Path, account: &Account) -> Result<(), ClusterError> {
     let found = match fs::symlink_metadata(directory) {
         Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(ClusterError::io("inspect", directory)(error)),
     };
-    // In /tmp anybody can have put anything under this name.
+    // In /tmp anybody can create something under this name.
     let refuse = |reason| Err(ClusterError::SocketDirectory { path: directory.to_path_buf(), reason });
     if !found.is_dir() {
         return refuse("it is not a directory");

@@ -1,7 +1,7 @@
-//! Clusters that live as long as a test run.
+//! Temporary clusters for tests.
 //!
-//! Owns their directories: named for the process that made them, so that a later run can tell which were left by a
-//! process that was killed.
+//! Owns their directories. A name contains the id of the process that created it, so that a later run recognises those
+//! that a killed process left.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -33,12 +33,12 @@ pub(crate) fn remove(data_dir: &Path, cluster_dir: Option<&Path>) {
     }
 }
 
-/// Stops and deletes the temporary clusters of processes that are gone.
+/// Stops and deletes the temporary clusters of dead processes.
 pub(crate) fn sweep() {
     let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
     for data_dir in entries.flatten().map(|entry| entry.path()).filter(|path| is_left(path)) {
         if let Err(error) = remove_left(&data_dir) {
-            // Another process may be sweeping, too.
+            // Another process may be sweeping too.
             tracing::debug!(error = %error, "cannot delete the former temporary cluster {}", data_dir.display());
         }
     }

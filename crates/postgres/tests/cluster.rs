@@ -1,6 +1,6 @@
-//! The promises of a cluster, on a real PostgreSQL.
+//! The guarantees of a cluster, on a real PostgreSQL.
 //!
-//! As root, where the cluster runs as another user, everything is run once more as an ordinary user.
+//! As root, the cluster runs as another user, so all tests also run as an ordinary user.
 
 use std::error::Error;
 use std::fs;
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 type TestResult = Result<(), Box<dyn Error>>;
 
-/// Set in a process that this file starts to hold a cluster and be killed: the data directory.
+/// The data directory, set in a child process that owns a cluster until it is killed.
 const HOLD: &str = "GATHERING_POSTGRES_TEST_HOLD";
 
 /// A data directory that every user can reach, and its settings.
@@ -91,7 +91,7 @@ fn a_durable_cluster_runs_with_the_safe_defaults_and_checksums() -> TestResult {
 }
 
 #[test]
-fn the_url_is_understood_by_libpq() -> TestResult {
+fn libpq_accepts_the_url() -> TestResult {
     let (_directory, settings) = reachable()?;
     let cluster = Cluster::start(&settings)?;
     cluster.ensure_database("gathering")?;
@@ -104,7 +104,7 @@ fn the_url_is_understood_by_libpq() -> TestResult {
 }
 
 #[test]
-fn ensure_database_may_be_repeated_and_raced_and_refuses_names_that_need_quoting() -> TestResult {
+fn ensure_database_can_be_repeated_and_raced_and_rejects_names_that_need_quoting() -> TestResult {
     let (_directory, settings) = reachable()?;
     let cluster = Cluster::start(&settings)?;
     std::thread::scope(|scope| {
@@ -121,7 +121,7 @@ fn ensure_database_may_be_repeated_and_raced_and_refuses_names_that_need_quoting
 }
 
 #[test]
-fn a_start_after_the_postmaster_was_killed_recovers_what_was_committed() -> TestResult {
+fn a_start_after_a_killed_postmaster_recovers_committed_data() -> TestResult {
     let (_directory, settings) = reachable()?;
     let cluster = Cluster::start(&settings)?;
     sql(&cluster, "CREATE TABLE kept AS SELECT 42 AS answer")?;
@@ -146,7 +146,7 @@ fn a_start_after_the_postmaster_was_killed_recovers_what_was_committed() -> Test
 }
 
 #[test]
-fn a_pid_file_whose_number_a_stranger_took_over_does_not_stop_the_start() -> TestResult {
+fn a_pid_file_with_the_id_of_another_process_does_not_block_the_start() -> TestResult {
     let (_directory, settings) = reachable()?;
     Cluster::start(&settings)?.stop()?;
     let mut stranger = Command::new("sleep").arg("600").spawn()?;
@@ -169,7 +169,7 @@ fn a_pid_file_whose_number_a_stranger_took_over_does_not_stop_the_start() -> Tes
 }
 
 #[test]
-fn a_killed_postmaster_that_nobody_has_waited_for_does_not_stop_the_start() -> TestResult {
+fn a_zombie_postmaster_does_not_block_the_start() -> TestResult {
     let (_directory, settings) = reachable()?;
     Cluster::start(&settings)?.stop()?;
     let cluster_dir = settings.data_dir.join("postgres");
@@ -192,7 +192,7 @@ fn a_killed_postmaster_that_nobody_has_waited_for_does_not_stop_the_start() -> T
 }
 
 #[test]
-fn a_postmaster_orphaned_by_a_kill_is_taken_over_and_stopped_by_the_new_owner() -> TestResult {
+fn a_new_owner_takes_over_and_stops_an_orphaned_postmaster() -> TestResult {
     let (_directory, settings) = reachable()?;
     let mut owner = this_binary("hold_a_cluster_until_killed")?
         .env(HOLD, &settings.data_dir)
@@ -236,7 +236,7 @@ fn hold_a_cluster_until_killed() -> TestResult {
 }
 
 #[test]
-fn an_orphan_with_other_settings_is_restarted_with_ours() -> TestResult {
+fn an_orphan_with_other_settings_is_restarted_with_the_new_ones() -> TestResult {
     let (_directory, settings) = reachable()?;
     let cluster = Cluster::start(&settings)?;
     let fast = cluster.postmaster_pid();
@@ -248,7 +248,7 @@ fn an_orphan_with_other_settings_is_restarted_with_ours() -> TestResult {
 }
 
 #[test]
-fn a_detached_cluster_runs_on_without_a_lock_until_somebody_takes_it() -> TestResult {
+fn a_detached_cluster_runs_without_a_lock_until_it_is_taken_over() -> TestResult {
     let (_directory, settings) = reachable()?;
     assert!(Cluster::find_running(&settings)?.is_none());
     let cluster = Cluster::start(&settings)?;
@@ -263,7 +263,7 @@ fn a_detached_cluster_runs_on_without_a_lock_until_somebody_takes_it() -> TestRe
 }
 
 #[test]
-fn deleting_a_data_directory_under_a_running_cluster_gives_a_fresh_one() -> TestResult {
+fn deleting_the_data_directory_of_a_running_cluster_gives_a_fresh_one() -> TestResult {
     let (_directory, settings) = reachable()?;
     let cluster = Cluster::start(&settings)?;
     sql(&cluster, "CREATE TABLE forgotten ()")?;
@@ -277,7 +277,7 @@ fn deleting_a_data_directory_under_a_running_cluster_gives_a_fresh_one() -> Test
 }
 
 #[test]
-fn no_tcp_port_is_listened_on_and_only_the_owner_may_enter_the_socket_directory() -> TestResult {
+fn the_cluster_has_no_tcp_port_and_a_private_socket_directory() -> TestResult {
     let (_directory, settings) = reachable()?;
     let cluster = Cluster::start(&settings)?;
     assert_eq!(sql(&cluster, "SHOW listen_addresses")?, "");
@@ -320,7 +320,7 @@ fn stopping_leaves_no_process_and_no_socket_directory() -> TestResult {
 }
 
 #[test]
-fn a_kill_in_the_middle_of_initdb_leaves_nothing_that_the_next_start_trips_over() -> TestResult {
+fn a_kill_during_initdb_does_not_block_the_next_start() -> TestResult {
     let (_directory, settings) = reachable()?;
     let leftover = settings.data_dir.join("postgres.new-1");
     fs::create_dir_all(&leftover)?;
@@ -332,7 +332,7 @@ fn a_kill_in_the_middle_of_initdb_leaves_nothing_that_the_next_start_trips_over(
 }
 
 #[test]
-fn a_start_that_fails_shows_the_end_of_the_log_and_leaves_nothing_running() -> TestResult {
+fn a_failed_start_shows_the_end_of_the_log_and_leaves_nothing_running() -> TestResult {
     let (_directory, settings) = reachable()?;
     let cluster = Cluster::start(&settings)?;
     let (cluster_dir, socket_dir) = (cluster.cluster_dir().to_path_buf(), cluster.socket_dir().to_path_buf());
@@ -345,7 +345,7 @@ fn a_start_that_fails_shows_the_end_of_the_log_and_leaves_nothing_running() -> T
 }
 
 #[test]
-fn a_cluster_of_another_major_version_is_refused_and_left_alone() -> TestResult {
+fn a_cluster_of_another_major_version_is_rejected_and_unchanged() -> TestResult {
     let (_directory, settings) = reachable()?;
     Cluster::start(&settings)?.stop()?;
     let version = settings.data_dir.join("postgres/PG_VERSION");
@@ -359,7 +359,7 @@ fn a_cluster_of_another_major_version_is_refused_and_left_alone() -> TestResult 
 }
 
 #[test]
-fn a_temporary_cluster_is_deleted_when_it_is_dropped() -> TestResult {
+fn a_temporary_cluster_is_deleted_when_dropped() -> TestResult {
     let cluster = Cluster::temporary()?;
     assert_eq!(sql(&cluster, "SHOW fsync")?, "off");
     let cluster_dir = cluster.cluster_dir().to_path_buf();
@@ -370,7 +370,7 @@ fn a_temporary_cluster_is_deleted_when_it_is_dropped() -> TestResult {
 }
 
 #[test]
-fn as_root_a_data_directory_that_nobody_else_can_reach_gets_its_cluster_elsewhere() -> TestResult {
+fn as_root_an_unreachable_data_directory_gets_its_cluster_elsewhere() -> TestResult {
     if !geteuid().is_root() {
         return Ok(());
     }
@@ -393,7 +393,7 @@ fn as_root_a_data_directory_that_nobody_else_can_reach_gets_its_cluster_elsewher
 }
 
 #[test]
-fn as_an_ordinary_user_all_of_this_holds_too() -> TestResult {
+fn as_an_ordinary_user_all_tests_pass_too() -> TestResult {
     if !geteuid().is_root() {
         return Ok(()); // this run is that run
     }
