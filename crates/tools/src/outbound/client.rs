@@ -1,28 +1,29 @@
-//! The client: every hop is checked, nothing is unbounded.
+//! The HTTP client. It checks every hop, and everything is bounded.
 
 use std::error::Error as _;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{ACCEPT, ACCEPT_LANGUAGE, HeaderMap, LOCATION, USER_AGENT};
-use reqwest::{Client, Method, Response, StatusCode, Url};
+use reqwest::{Client, Method, Response, StatusCode};
+use url::{Host, Url};
 
 use super::request::{check_url, invalid};
 use super::resolver::{GuardedResolver, RefusedAddresses};
 use super::{OutboundError, OutboundPolicy, OutboundRequest, OutboundResponse};
 
-/// Hops that are followed before we give up.
+/// The maximum number of redirects.
 const MAX_REDIRECTS: usize = 5;
-/// A host that does not accept a connection within this time is away.
+/// The time limit for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Idle connections kept for the next request to the same host.
+/// Idle connections kept per host.
 const MAX_IDLE_PER_HOST: usize = 8;
 
-/// Sends requests to public addresses, and to what the operator allows besides.
+/// Sends requests to public addresses, and to the networks that the operator allows.
 ///
 /// A host is checked where it becomes an address: literal addresses here, names in the resolver, and both again on
-/// each redirect. Proxies of the environment are not used. Clones share connections.
+/// each redirect. Proxy settings of the environment are ignored. Clones share connections.
 #[derive(Debug, Clone)]
 pub struct Outbound {
     client: Client,
@@ -30,12 +31,12 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    /// A client under `policy`. Where the process has no TLS provider yet, it gets rustls with ring.
+    /// A client with this policy. If the process has no TLS provider yet, this installs rustls with ring.
     ///
     /// # Errors
-    /// [`OutboundError::Setup`] if the TLS client cannot be made.
+    /// [`OutboundError::Setup`] if the TLS client cannot be created.
     pub fn new(policy: OutboundPolicy) -> Result<Self, OutboundError> {
-        // An error says that the process has chosen its provider already, which is as good.
+        // An error means that the process has already chosen its provider, which is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = || {
             Client::builder()
@@ -49,21 +50,21 @@ impl Outbound {
         let client = builder().build().or_else(|error| {
             tracing::warn!(
                 error = %error,
-                "no certificate authorities of the system can be read, so outgoing https requests will fail: install its CA certificates"
+                "cannot read the system's certificate authorities, so outgoing https requests will fail: install the CA certificates"
             );
             builder().tls_certs_only([]).build().map_err(OutboundError::Setup)
         })?;
         Ok(Self { client, policy })
     }
 
-    /// Sends `request` and takes the whole answer, whatever its status.
+    /// Sends `request` and reads the whole response, of any status.
     ///
-    /// `GET` and `HEAD` follow up to 5 redirects; to another origin they carry none of the caller's headers but
-    /// `Accept`, `Accept-Language` and `User-Agent`. Other methods get the redirect as their answer.
+    /// `GET` and `HEAD` follow up to 5 redirects. To another origin they send only the caller's `Accept`,
+    /// `Accept-Language` and `User-Agent`. Other methods return the redirect as their response.
     /// Cancel: safe; the request may have been carried out.
     ///
     /// # Errors
-    /// [`OutboundError`]; each variant says whether something was sent.
+    /// [`OutboundError`]; each variant says whether the request may have been sent.
     pub async fn send(&self, request: OutboundRequest) -> Result<OutboundResponse, OutboundError> {
         let (host, after) = (request.host(), request.timeout);
         match tokio::time::timeout(after, self.follow(request)).await {
@@ -99,20 +100,19 @@ impl Outbound {
         sent.map_err(|error| failed(error, request.host(), request.timeout))
     }
 
-    /// The client asks no resolver about a host that is an address, so such a host is checked here. The URL parser has
-    /// turned every spelling (`0x7f.1`, `2130706433`, `0177.0.0.1`) into the plain one.
+    /// Checks a host that is a literal address, because the client does not ask the resolver about it. The URL parser
+    /// has already read every spelling (`0x7f.1`, `2130706433`, `0177.0.0.1`) as an address.
     fn check_literal(&self, url: &Url) -> Result<(), OutboundError> {
-        let host = url.host_str().ok_or_else(|| invalid("the URL has no host"))?;
-        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        let address = match bare {
-            Some(bare) => bare.parse::<Ipv6Addr>().map(IpAddr::V6).ok(),
-            None => host.parse::<IpAddr>().ok(),
+        let host = url.host().ok_or_else(|| invalid("the URL has no host"))?;
+        let address = match host {
+            Host::Ipv4(address) => IpAddr::V4(address),
+            Host::Ipv6(address) => IpAddr::V6(address),
+            Host::Domain(_) => return Ok(()),
         };
-        match address {
-            Some(address) if !self.policy.permits(address) => {
-                Err(OutboundError::Refused { host: host.to_owned() })
-            }
-            _ => Ok(()),
+        if self.policy.permits(address) {
+            Ok(())
+        } else {
+            Err(OutboundError::Refused { host: host.to_string() })
         }
     }
 }
@@ -133,11 +133,11 @@ fn redirect_target(request: &OutboundRequest, response: &Response) -> Result<Opt
     let target = location.to_str().ok().and_then(|location| request.url.join(location).ok());
     match target {
         Some(target) => Ok(Some(target)),
-        None => Err(invalid(format!("`{}` redirects to something that is no URL", request.host()))),
+        None => Err(invalid(format!("`{}` redirects to an invalid URL", request.host()))),
     }
 }
 
-/// Any header may hold a key, so only those that never do go to another origin.
+/// Any other header may contain a key, so only these three are sent to another origin.
 fn keep_harmless(headers: &mut HeaderMap) {
     let mut kept = HeaderMap::new();
     for name in [ACCEPT, ACCEPT_LANGUAGE, USER_AGENT] {
@@ -179,7 +179,7 @@ fn failed(error: reqwest::Error, host: String, after: Duration) -> OutboundError
     }
     let source = error.without_url();
     if source.is_builder() {
-        OutboundError::InvalidRequest { reason: "the request cannot be written".to_owned() }
+        OutboundError::InvalidRequest { reason: "cannot write the request".to_owned() }
     } else if source.is_connect() {
         OutboundError::Connect { host, source }
     } else if source.is_timeout() {

@@ -1,17 +1,18 @@
-//! What is sent, and what comes back.
+//! Outgoing requests and their responses.
 
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Method, Url};
 use serde_json::{Map, Value, json};
+use url::Url;
 
 use super::OutboundError;
 
-/// Headers that are the connection's, not the caller's.
+/// Headers that the connection sets, not the caller.
 const RESERVED_HEADERS: [&str; 9] = [
     "connection",
     "content-length",
@@ -36,22 +37,22 @@ pub struct OutboundRequest {
 }
 
 impl OutboundRequest {
-    /// How long a request may take when it does not say.
+    /// The default time limit of a request.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
-    /// How many bytes of an answer's body are taken when the request does not say: 2 MiB.
+    /// The default limit of a response body: 2 MiB.
     pub const DEFAULT_MAX_RESPONSE_BYTES: usize = 2 * 1024 * 1024;
 
     /// A request without headers or body.
     ///
     /// # Errors
-    /// [`OutboundError::InvalidRequest`] if the method or the URL is none, or the URL is not plain HTTP or HTTPS.
+    /// [`OutboundError::InvalidRequest`] if the method or the URL is invalid, or the URL is not plain HTTP or HTTPS.
     pub fn new(method: &str, url: &str) -> Result<Self, OutboundError> {
         let method = method.to_ascii_uppercase();
         let method = match Method::from_bytes(method.as_bytes()) {
             Ok(method) if method != Method::CONNECT => method,
             _ => return Err(invalid("the method is unknown")),
         };
-        let url = Url::parse(url).map_err(|error| invalid(format!("the URL cannot be read: {error}")))?;
+        let url = Url::parse(url).map_err(|error| invalid(format!("invalid URL: {error}")))?;
         check_url(&url)?;
         Ok(Self {
             method,
@@ -63,28 +64,27 @@ impl OutboundRequest {
         })
     }
 
-    /// Adds a header, in place of one of the same name.
+    /// Sets a header, replacing one of the same name.
     ///
     /// # Errors
-    /// [`OutboundError::InvalidRequest`] if name or value is none, or the header is the connection's.
+    /// [`OutboundError::InvalidRequest`] if the name or value is invalid, or the connection sets the header.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, OutboundError> {
         let shown: String = name.chars().take(64).collect();
         let name = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| invalid(format!("`{shown}` is no header name")))?;
+            .map_err(|_| invalid(format!("`{shown}` is not a valid header name")))?;
         if RESERVED_HEADERS.contains(&name.as_str()) {
-            return Err(invalid(format!("the header `{name}` is set by the connection")));
+            return Err(invalid(format!("the connection sets the header `{name}`; remove it")));
         }
-        let value = HeaderValue::from_str(value).map_err(|_| {
-            invalid(format!("the value of header `{name}` has characters that none may have"))
-        })?;
+        let value = HeaderValue::from_str(value)
+            .map_err(|_| invalid(format!("the value of header `{name}` contains invalid characters")))?;
         self.headers.insert(name, value);
         Ok(self)
     }
 
-    /// Carries `key` as `Idempotency-Key`, unless the caller has set one.
+    /// Sends `key` as `Idempotency-Key`, unless the caller has set that header.
     ///
     /// # Errors
-    /// [`OutboundError::InvalidRequest`] if it is no header value.
+    /// [`OutboundError::InvalidRequest`] if it is not a valid header value.
     pub fn idempotency_key(self, key: &str) -> Result<Self, OutboundError> {
         if self.headers.contains_key("idempotency-key") {
             Ok(self)
@@ -93,7 +93,7 @@ impl OutboundRequest {
         }
     }
 
-    /// Sends `body`: a text as it is, anything else as JSON, with a content type unless the caller has set one.
+    /// Sets the body: a string as it is, anything else as JSON. Adds a content type unless the caller has set one.
     #[must_use]
     pub fn body(mut self, body: &Value) -> Self {
         let (bytes, content_type) = match body {
@@ -105,14 +105,14 @@ impl OutboundRequest {
         self
     }
 
-    /// How long the whole exchange may take, redirects and body included.
+    /// Limits the time of the whole exchange, including redirects and the body.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// How many bytes of the answer's body are taken.
+    /// Limits the size of the response body.
     #[must_use]
     pub const fn max_response_bytes(mut self, limit: usize) -> Self {
         self.max_response_bytes = limit;
@@ -135,10 +135,10 @@ impl std::fmt::Debug for OutboundRequest {
 
 pub(super) fn check_url(url: &Url) -> Result<(), OutboundError> {
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(invalid("only http and https URLs can be requested"));
+        return Err(invalid("the URL must begin with http:// or https://"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(invalid("a URL may not carry credentials; send them in the Authorization header"));
+        return Err(invalid("the URL must not contain credentials: send them in the Authorization header"));
     }
     Ok(())
 }
@@ -147,26 +147,25 @@ pub(super) fn invalid(reason: impl Into<String>) -> OutboundError {
     OutboundError::InvalidRequest { reason: reason.into() }
 }
 
-/// An answer, whatever its status.
+/// A response, of any status.
 #[derive(Debug, Clone)]
 pub struct OutboundResponse {
     /// The HTTP status.
     pub status: u16,
-    /// The headers; names in lower case.
+    /// The headers, with names in lower case.
     pub headers: HeaderMap,
     /// The whole body.
     pub body: Bytes,
 }
 
 impl OutboundResponse {
-    /// Whether the status says success (200 to 299).
+    /// Whether the status is a success (200 to 299).
     pub const fn is_success(&self) -> bool {
         matches!(self.status, 200..=299)
     }
 
-    /// Shape: `{status, headers: {name: value}, body}`; the body is a JSON value when it is JSON, else a text; one that
-    /// is no text comes as Base64 with `"body_encoding": "base64"`. A header that came twice has its values joined by
-    /// `, `.
+    /// Shape: `{status, headers: {name: value}, body}`. A JSON body is a value, any other text a string. A body that is
+    /// not UTF-8 is Base64 with `"body_encoding": "base64"`. The values of a repeated header are joined by `, `.
     pub fn to_value(&self) -> Value {
         let mut headers: Map<String, Value> = Map::new();
         for name in self.headers.keys() {
