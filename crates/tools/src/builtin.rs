@@ -1,4 +1,4 @@
-//! The tools that come with GatheRing.
+//! The built-in tools.
 
 mod files;
 mod http_request;
@@ -28,7 +28,7 @@ impl Toolbox {
     }
 }
 
-/// Reads parameters that the schema has let through into the tool's own struct.
+/// Reads parameters that the schema has accepted into the tool's own struct.
 fn read_params<T: serde::de::DeserializeOwned>(params: serde_json::Value) -> Result<T, crate::ToolError> {
     serde_json::from_value(params).map_err(|error| {
         let root = gathering_domain::Pointer::root();

@@ -1,7 +1,7 @@
-//! Tools with JSON Schema parameters, the workspace and guarded outgoing HTTP.
+//! Tools with JSON Schema parameters, workspaces and guarded outgoing HTTP.
 //!
-//! Owns how a tool is described, checked and called, what a path within a workspace may be, and which addresses an
-//! outgoing request may reach. Never knows runs, users, a database or who calls.
+//! Owns how a tool is described, checked and called, which paths are valid in a workspace, and which addresses an
+//! outgoing request may reach. Never knows runs, users, a database or the caller.
 
 mod builtin;
 mod outbound;

@@ -1,6 +1,6 @@
-//! Outgoing HTTP that reaches public addresses only, unless the operator allows more.
+//! Outgoing HTTP that reaches only public addresses, unless the operator allows more.
 //!
-//! Owns which addresses may be reached and how a request gets there. Never knows what is asked for.
+//! Owns the rules for addresses, and sends requests. Never knows their purpose.
 
 mod client;
 mod error;

@@ -6,28 +6,28 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-/// Runs blocking work on the runtime's blocking threads, at most a fixed number of pieces at once; the rest waits its
-/// turn. Clones share the bound.
+/// Runs blocking work on the runtime's blocking threads, at most a fixed number of calls at once. Other calls wait.
+/// Clones share the bound.
 #[derive(Debug, Clone)]
 pub struct BlockingPool {
     room: Arc<Semaphore>,
 }
 
-/// A piece of blocking work panicked; what it had done until then stands.
+/// A blocking call panicked. Its effects up to that point remain.
 #[derive(Debug, thiserror::Error)]
-#[error("blocking work ended abnormally")]
+#[error("blocking work panicked")]
 pub struct BlockingWorkPanicked(#[source] tokio::task::JoinError);
 
 impl BlockingPool {
-    /// A pool that runs up to `max_concurrency` pieces of work at once; at least 1.
+    /// A pool that runs at most `max_concurrency` calls at once; at least 1.
     pub fn new(max_concurrency: usize) -> Self {
         let room = max_concurrency.clamp(1, Semaphore::MAX_PERMITS);
         Self { room: Arc::new(Semaphore::new(room)) }
     }
 
-    /// Runs `work` as soon as there is room for it.
+    /// Runs `work` as soon as the bound allows it.
     ///
-    /// Cancel: work that waits for room is dropped unstarted; work that has started runs to its end, keeping its room.
+    /// Cancel: waiting work is dropped before it starts. Started work runs to its end and counts towards the bound.
     ///
     /// # Errors
     /// [`BlockingWorkPanicked`] if it panicked.
@@ -35,7 +35,7 @@ impl BlockingPool {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, BlockingWorkPanicked> {
-        // The semaphore is never closed; were it, work would merely run without a bound.
+        // The semaphore is never closed. If it were, work would run without a bound.
         let permit = Arc::clone(&self.room).acquire_owned().await.ok();
         tokio::task::spawn_blocking(move || {
             let _held_until_done = permit;
@@ -45,8 +45,8 @@ impl BlockingPool {
         .map_err(BlockingWorkPanicked)
     }
 
-    /// Drops `value` on a blocking thread, if there is a runtime, and without waiting for it: for handles whose closing
-    /// takes a while. It does not count as work, since what holds the value has had its turn.
+    /// Drops `value` on a blocking thread if there is a runtime, without waiting for it. Use it for handles that are
+    /// slow to close. It does not count towards the bound, because the value's owner has already had its turn.
     pub fn dispose(&self, value: impl Send + 'static) {
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(move || drop(value))),
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn never_more_at_once_than_the_bound() {
+    async fn calls_never_exceed_the_bound() {
         let pool = BlockingPool::new(2);
         let running = Arc::new(AtomicUsize::new(0));
         let most = Arc::new(AtomicUsize::new(0));
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn abandoned_work_keeps_its_room_until_it_ends() {
+    async fn abandoned_work_counts_towards_the_bound_until_it_ends() {
         let pool = BlockingPool::new(1);
         let (started, has_started) = tokio::sync::oneshot::channel();
         let (release, released) = mpsc::channel::<()>();

@@ -1,6 +1,6 @@
-//! JSON Schemas, compiled once, that name everything that is wrong with a value.
+//! Compiled JSON Schemas that report everything that is wrong with a value.
 //!
-//! Owns the words of a violation. Never follows a reference out of the schema.
+//! Owns the messages for violations. Never follows a reference out of the schema.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::{ValidationError, Validator};
 use serde_json::Value;
 
-/// More violations than these are not listed: nobody mends a thousand at once, and the answer stays small.
+/// The maximum number of violations in one report, which keeps the answer small.
 const MAX_PROBLEMS: usize = 100;
 
 /// A compiled JSON Schema (2020-12 unless it says otherwise).
@@ -17,9 +17,9 @@ pub struct ParameterSchema {
     validator: Validator,
 }
 
-/// A text that is no usable JSON Schema.
+/// An invalid JSON Schema.
 #[derive(Debug, thiserror::Error)]
-#[error("no usable JSON Schema: {reason}")]
+#[error("invalid JSON Schema: {reason}")]
 pub struct InvalidSchema {
     reason: String,
 }
@@ -28,17 +28,17 @@ impl ParameterSchema {
     /// Compiles `schema`.
     ///
     /// # Errors
-    /// [`InvalidSchema`] if it is none, or refers to another document.
+    /// [`InvalidSchema`] if it is invalid or refers to another document.
     pub fn compile(schema: &Value) -> Result<Self, InvalidSchema> {
         let built = jsonschema::options().offline().build(schema);
         let validator = built.map_err(|error| InvalidSchema { reason: error.to_string() })?;
         Ok(Self { validator })
     }
 
-    /// Checks `value`, naming each bad place; at most 100 of them.
+    /// Checks `value` and reports every invalid location, at most 100.
     ///
     /// # Errors
-    /// Every problem, in the order of their places.
+    /// Every problem, ordered by location.
     pub fn check(&self, value: &Value) -> Result<(), Problems> {
         let mut found: Vec<Problem> =
             self.validator.iter_errors(value).flat_map(problems_of).take(MAX_PROBLEMS).collect();
@@ -78,7 +78,7 @@ fn problems_of(error: ValidationError<'_>) -> Vec<Problem> {
     }
 }
 
-/// Our own words for what is common; they never repeat the value.
+/// Our own messages for common violations. They never repeat the value.
 fn words_for(kind: &ValidationErrorKind) -> Option<String> {
     Some(match kind {
         ValidationErrorKind::Type { kind: TypeKind::Single(one) } => format!("must be of type {one}"),
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bad_place_is_named_at_once() {
+    fn every_invalid_location_is_reported_at_once() {
         let schema = json!({
             "type": "object", "additionalProperties": false, "required": ["url", "method"],
             "properties": {
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_not_repeated_in_a_problem() {
+    fn a_problem_does_not_repeat_the_value() {
         let schema = json!({"not": {"type": "string"}});
         assert!(!check(&schema, &json!("s3cret"))[0].contains("s3cret"));
     }
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_to_another_document_is_refused() {
+    fn a_reference_to_another_document_is_rejected() {
         let remote = json!({"$ref": "https://example.org/schema.json"});
         assert!(ParameterSchema::compile(&remote).is_err());
         assert!(ParameterSchema::compile(&json!({"$ref": "file:///etc/passwd"})).is_err());

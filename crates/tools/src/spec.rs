@@ -1,36 +1,36 @@
-//! What a tool says of itself.
+//! The description of a tool.
 //!
-//! Owns the description that people, models and the engine read. Never knows how a tool works.
+//! Owns what people, models and the engine read about a tool. Never knows how a tool works.
 
 use std::fmt;
 
 use gathering_domain::EffectClass;
 use serde_json::Value;
 
-/// The most characters that a tool's name may have.
+/// The longest tool name, in characters.
 pub(crate) const MAX_NAME_LEN: usize = 64;
 
-/// A tool's name, purpose, parameters and class of effect.
+/// A tool's name, purpose, parameters and effect class.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToolSpec {
-    /// Its name, unique in a toolbox: 1 to 64 characters of `a-z A-Z 0-9 _ -`, as model providers ask for.
+    /// Its name, unique in a toolbox: 1 to 64 characters of `a-z A-Z 0-9 _ -`, as model providers require.
     pub name: String,
-    /// What it does and when to use it, in words for a person or a model.
+    /// What it does and when to use it, for people and models.
     pub description: String,
-    /// The JSON Schema (2020-12) of its parameters; an object. References to other documents are refused.
+    /// The JSON Schema (2020-12) of its parameters, an object. References to other documents are rejected.
     pub parameters: Value,
-    /// What repeating a call does.
+    /// What repeating a call may do.
     pub class: EffectClass,
-    /// Where it comes from.
+    /// The tool's origin.
     pub source: ToolSource,
 }
 
-/// Where a tool comes from.
+/// The origin of a tool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToolSource {
-    /// It is part of the program.
+    /// The tool is part of the program.
     BuiltIn,
-    /// It is offered by the MCP server of this name.
+    /// The MCP server of this name offers the tool.
     Mcp(String),
 }
 

@@ -1,6 +1,6 @@
-//! What a tool is, what it is given and how it fails.
+//! The traits of tools, the context of a call, and its errors.
 //!
-//! Owns the two traits that tools implement and their error. Never knows a single tool.
+//! Owns the two traits that tools implement and their error. Never knows a particular tool.
 
 use async_trait::async_trait;
 use gathering_domain::Problems;
@@ -12,21 +12,21 @@ use crate::spec::ToolSpec;
 use crate::workspace::{Workspace, WorkspaceError};
 use gathering_domain::EffectClass;
 
-/// Something that an agent or a pipeline can use.
+/// A tool that an agent or a pipeline can use.
 #[async_trait]
 pub trait Tool: Send + Sync {
-    /// What it says of itself; the same each time.
+    /// The description of the tool, always the same.
     fn spec(&self) -> &ToolSpec;
 
-    /// Does the thing. `params` have been checked against the schema.
+    /// Calls the tool. `params` have been checked against the schema.
     ///
-    /// Cancel: must be safe to drop at any await, leaving nothing running that it started.
+    /// Cancel: must be safe to drop at any await and must leave nothing running.
     ///
     /// # Errors
-    /// [`ToolError`]; whether the call may have had an effect is for its class of effect to say.
+    /// [`ToolError`]. The effect class says whether the call may have had an effect.
     async fn call(&self, params: Value, context: &ToolContext) -> Result<Value, ToolError>;
 
-    /// What repeating a call with these parameters does, where that depends on them.
+    /// What repeating a call with these parameters may do, if that depends on them.
     fn class_of(&self, _params: &Value) -> EffectClass {
         self.spec().class
     }
@@ -34,23 +34,23 @@ pub trait Tool: Send + Sync {
 
 /// A tool that blocks its thread. A toolbox runs it on its bounded blocking pool.
 pub trait BlockingTool: Send + Sync {
-    /// What it says of itself; the same each time.
+    /// The description of the tool, always the same.
     fn spec(&self) -> &ToolSpec;
 
-    /// Does the thing. `params` have been checked against the schema. A caller that leaves does not stop it.
+    /// Calls the tool. `params` have been checked against the schema. A caller that goes away does not stop the call.
     ///
     /// # Errors
     /// As [`Tool::call`].
     fn call(&self, params: Value, context: &ToolContext) -> Result<Value, ToolError>;
 }
 
-/// What a call may touch besides its parameters.
+/// What a call may use besides its parameters.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct ToolContext {
-    /// The files it may use, if any.
+    /// The files that it may use, if any.
     pub workspace: Option<Workspace>,
-    /// A name of this call that is the same on every attempt, which outgoing requests carry as `Idempotency-Key`.
+    /// A key of this call, the same on every attempt. Outgoing requests carry it as `Idempotency-Key`.
     pub idempotency_key: Option<String>,
 }
 
@@ -60,14 +60,14 @@ impl ToolContext {
         Self::default()
     }
 
-    /// Allows the use of `workspace`.
+    /// Allows the call to use `workspace`.
     #[must_use]
     pub fn with_workspace(mut self, workspace: Workspace) -> Self {
         self.workspace = Some(workspace);
         self
     }
 
-    /// Names the call.
+    /// Sets the idempotency key of the call.
     #[must_use]
     pub fn with_idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.idempotency_key = Some(key.into());
@@ -83,22 +83,22 @@ impl ToolContext {
     }
 }
 
-/// Why a tool gave no answer.
+/// Why a tool call failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ToolError {
     /// No tool has this name.
-    #[error("no tool is named `{name}`; there are: {known}")]
+    #[error("unknown tool `{name}`; known tools: {known}")]
     UnknownTool {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
-        /// The names that there are.
+        /// The known names.
         known: String,
     },
-    /// The parameters do not fit; nothing was executed.
-    #[error("the parameters do not fit the tool: {0}")]
+    /// The parameters are invalid; nothing was executed.
+    #[error("invalid parameters: {0}")]
     InvalidParameters(Problems),
-    /// The tool needs files, and the call has none to give.
+    /// The tool needs files, and the call has no workspace.
     #[error("the tool needs a workspace, and this call has none")]
     NoWorkspace,
     /// The workspace refused or failed.
@@ -107,33 +107,33 @@ pub enum ToolError {
     /// The outgoing request was refused or failed.
     #[error(transparent)]
     Outbound(#[from] OutboundError),
-    /// The other side answered, and did not take the request.
+    /// The other system answered and refused the request.
     #[error("`{host}` answered with status {status}")]
     Status {
-        /// Whom we asked.
+        /// The host that answered.
         host: String,
         /// The HTTP status of the answer.
         status: u16,
     },
     /// The tool panicked.
-    #[error("the tool ended abnormally")]
+    #[error("the tool panicked")]
     Panicked(#[source] BlockingWorkPanicked),
-    /// Another cause, which passes.
+    /// Another cause, which may pass.
     #[error("{message}")]
     Temporary {
-        /// What happened, for the caller.
+        /// A description for the caller.
         message: String,
     },
-    /// Another cause, which stays.
+    /// Another cause, which is permanent.
     #[error("{message}")]
     Permanent {
-        /// What happened, for the caller.
+        /// A description for the caller.
         message: String,
     },
 }
 
 impl ToolError {
-    /// A short word for the cause that does not change between versions.
+    /// A short name of the cause, which is the same in all versions.
     pub fn kind(&self) -> &'static str {
         match self {
             ToolError::UnknownTool { .. } => "unknown_tool",
@@ -147,7 +147,7 @@ impl ToolError {
         }
     }
 
-    /// Whether something may have come of the call all the same. Of a cause that says nothing about it, it may.
+    /// Whether the call may have had an effect nevertheless. If the cause does not tell, it may.
     pub const fn may_have_taken_place(&self) -> bool {
         match self {
             ToolError::UnknownTool { .. } | ToolError::InvalidParameters(_) | ToolError::NoWorkspace => false,

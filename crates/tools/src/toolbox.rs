@@ -1,6 +1,6 @@
-//! The tools that there are, by name, and the one way to call them.
+//! The registered tools, and the only way to call them.
 //!
-//! Invariant: no tool is called with parameters that its schema refuses.
+//! Invariant: no tool is called with parameters that its schema rejects.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::spec::{MAX_NAME_LEN, ToolSpec};
 use crate::tool::{BlockingTool, Tool, ToolContext, ToolError};
 use gathering_domain::EffectClass;
 
-/// A set of tools. Cloning is cheap and shares the tools; registering in a clone leaves the other as it was.
+/// A set of tools. Clones are cheap and share the tools. Registering a tool in one clone does not change another.
 #[derive(Clone)]
 pub struct Toolbox {
     tools: BTreeMap<String, Entry>,
@@ -28,21 +28,21 @@ struct Entry {
     schema: Arc<ParameterSchema>,
 }
 
-/// A tool that cannot be registered; the toolbox is as it was.
+/// A tool could not be registered. The toolbox is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum RegisterToolError {
-    /// A name is taken already.
-    #[error("a tool named `{0}` is registered already")]
+    /// A tool with this name exists.
+    #[error("a tool named `{0}` is already registered")]
     NameTaken(String),
-    /// A name that model providers would refuse.
-    #[error("`{0}` is no tool name: use 1 to 64 letters, digits, `_` or `-`")]
+    /// A name that model providers would reject.
+    #[error("`{0}` is not a tool name: use 1 to 64 letters, digits, `_` or `-`")]
     InvalidName(String),
-    /// Parameters without a usable schema.
-    #[error("cannot read the parameters of tool `{name}`")]
+    /// The parameters have no valid schema.
+    #[error("invalid parameter schema of tool `{name}`")]
     InvalidSchema {
         /// The tool.
         name: String,
-        /// What is wrong.
+        /// The error.
         #[source]
         source: InvalidSchema,
     },
@@ -87,7 +87,7 @@ impl Toolbox {
         Ok(())
     }
 
-    /// The tool of this name, if there is one.
+    /// The tool with this name.
     pub fn get(&self, name: &str) -> Option<&ToolSpec> {
         self.tools.get(name).map(|entry| entry.tool.spec())
     }
@@ -97,10 +97,10 @@ impl Toolbox {
         self.tools.values().map(|entry| entry.tool.spec())
     }
 
-    /// A toolbox of these tools only, such as those that an agent may use.
+    /// A toolbox with only these tools, such as those that an agent may use.
     ///
     /// # Errors
-    /// [`ToolError::UnknownTool`] for the first name that there is no tool of.
+    /// [`ToolError::UnknownTool`] for the first unknown name.
     pub fn select<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<Toolbox, ToolError> {
         let mut selected = Toolbox::new(self.pool.clone());
         for name in names {
@@ -109,7 +109,7 @@ impl Toolbox {
         Ok(selected)
     }
 
-    /// What repeating this call does.
+    /// What repeating this call may do.
     ///
     /// # Errors
     /// [`ToolError::UnknownTool`].
@@ -117,7 +117,7 @@ impl Toolbox {
         Ok(self.entry(name)?.tool.class_of(params))
     }
 
-    /// Checks the parameters of a call that is not made yet.
+    /// Checks the parameters of a call without making it.
     ///
     /// # Errors
     /// [`ToolError::UnknownTool`], or [`ToolError::InvalidParameters`] with every bad parameter.
@@ -125,10 +125,10 @@ impl Toolbox {
         self.entry(name)?.schema.check(params).map_err(ToolError::InvalidParameters)
     }
 
-    /// As [`Toolbox::check`], for those who know that the tool exists: an unknown one is a problem of the whole.
+    /// As [`Toolbox::check`], if the tool is known to exist. An unknown tool is a problem of the whole value.
     ///
     /// # Errors
-    /// Every problem, with its place in `params`.
+    /// Every problem, with its location in `params`.
     pub fn validate(&self, name: &str, params: &Value) -> Result<(), Problems> {
         self.check(name, params).map_err(|error| match error {
             ToolError::InvalidParameters(problems) => problems,
@@ -138,10 +138,10 @@ impl Toolbox {
 
     /// Checks the parameters, then calls the tool.
     ///
-    /// Cancel: as the tool; a blocking tool that has begun runs to its end.
+    /// Cancel: as the tool. A blocking tool that has started runs to its end.
     ///
     /// # Errors
-    /// As [`Toolbox::check`], with nothing executed; then as [`Tool::call`].
+    /// As [`Toolbox::check`], in which case nothing was executed; then as [`Tool::call`].
     pub async fn call(&self, name: &str, params: Value, context: &ToolContext) -> Result<Value, ToolError> {
         self.check(name, &params)?;
         self.entry(name)?.tool.call(params, context).await
@@ -161,7 +161,7 @@ impl std::fmt::Debug for Toolbox {
     }
 }
 
-/// A blocking tool, made async by a pool.
+/// A blocking tool, made async by the pool.
 struct OnPool<T> {
     tool: Arc<T>,
     pool: BlockingPool,

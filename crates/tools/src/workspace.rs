@@ -1,4 +1,4 @@
-//! A project's files, opened as a capability.
+//! The files of a project, opened as a capability.
 //!
 //! Owns every rule about paths, sizes and atomic writes. Never knows whose files they are.
 

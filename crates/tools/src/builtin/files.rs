@@ -1,4 +1,4 @@
-//! `read_file`, `write_file` and `list_files`: the caller's workspace.
+//! `read_file`, `write_file` and `list_files`, on the workspace of the caller.
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -14,7 +14,7 @@ use crate::tool::{Tool, ToolContext, ToolError};
 use crate::workspace::{ListOptions, WorkspacePath};
 use gathering_domain::EffectClass;
 
-/// A file that is larger than this is nothing for a prompt or a journal: 1 MiB.
+/// A larger file does not belong in a prompt or a journal: 1 MiB.
 const MAX_READ_BYTES: u64 = 1024 * 1024;
 
 fn path_schema(what: &str) -> Value {
@@ -54,17 +54,17 @@ struct ReadParams {
 
 impl ReadFile {
     /// The tool.
-    #[expect(clippy::new_without_default, reason = "tools are made, not defaulted")]
+    #[expect(clippy::new_without_default, reason = "a tool has no meaningful default")]
     pub fn new() -> Self {
         Self(spec(
             "read_file",
-            "Reads a file of the workspace. Text comes as it is; other content comes as Base64, which `encoding` tells.",
+            "Reads a file of the workspace. Text is returned as it is, other content as Base64; `encoding` says which.",
             EffectClass::Pure,
             &["path"],
             json!({
                 "path": path_schema("The file"),
                 "max_bytes": {
-                    "description": "A larger file is refused; 1048576 when absent.",
+                    "description": "The largest file to read, in bytes; 1048576 by default.",
                     "type": "integer", "minimum": 1, "maximum": MAX_READ_BYTES
                 }
             }),
@@ -92,7 +92,7 @@ impl Tool for ReadFile {
     }
 }
 
-/// Writes a file of the workspace, whole or not at all.
+/// Writes a file of the workspace atomically.
 #[derive(Debug)]
 pub struct WriteFile(ToolSpec);
 
@@ -107,17 +107,17 @@ struct WriteParams {
 
 impl WriteFile {
     /// The tool.
-    #[expect(clippy::new_without_default, reason = "tools are made, not defaulted")]
+    #[expect(clippy::new_without_default, reason = "a tool has no meaningful default")]
     pub fn new() -> Self {
         Self(spec(
             "write_file",
-            "Writes a file of the workspace, in place of what was there. Missing directories are made.",
+            "Writes a file of the workspace and replaces an existing one. Creates missing directories.",
             EffectClass::Idempotent,
             &["path", "content"],
             json!({
                 "path": path_schema("The file"),
                 "content": {"description": "The whole content.", "type": "string"},
-                "encoding": encoding_schema("How `content` is written; utf-8 when absent.")
+                "encoding": encoding_schema("The encoding of `content`; utf-8 by default.")
             }),
         ))
     }
@@ -166,7 +166,7 @@ struct ListParams {
 
 impl ListFiles {
     /// The tool.
-    #[expect(clippy::new_without_default, reason = "tools are made, not defaulted")]
+    #[expect(clippy::new_without_default, reason = "a tool has no meaningful default")]
     pub fn new() -> Self {
         Self(spec(
             "list_files",
@@ -174,19 +174,19 @@ impl ListFiles {
             EffectClass::Pure,
             &[],
             json!({
-                "path": path_schema("The directory; the root when absent"),
-                "recursive": {"description": "Also what is in directories beneath.", "type": "boolean"},
+                "path": path_schema("The directory; the root by default"),
+                "recursive": {"description": "Whether to include subdirectories.", "type": "boolean"},
                 "pattern": {
-                    "description": "Only entries that match: `*.md` against the name, `docs/**/*.md` against the path.",
+                    "description": "Lists only matching entries: `*.md` matches names, `docs/**/*.md` matches paths.",
                     "type": "string", "minLength": 1, "maxLength": 256
                 },
                 "exclude": {
-                    "description": "Names that are left out with all that is in them, such as `target` or `node_modules`.",
+                    "description": "Names to leave out with everything below them, such as `target` or `node_modules`.",
                     "type": "array", "maxItems": 100,
                     "items": {"type": "string", "minLength": 1, "maxLength": WorkspacePath::MAX_NAME_LEN}
                 },
                 "limit": {
-                    "description": "How many entries at most; 1000 when absent.",
+                    "description": "The maximum number of entries; 1000 by default.",
                     "type": "integer", "minimum": 1, "maximum": ListOptions::MAX_LIMIT
                 }
             }),

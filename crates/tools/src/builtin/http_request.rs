@@ -13,7 +13,7 @@ use crate::spec::{ToolSource, ToolSpec};
 use crate::tool::{Tool, ToolContext, ToolError};
 use gathering_domain::EffectClass;
 
-/// Sends a request and answers `{status, headers, body}`, whatever the status.
+/// Sends a request and returns `{status, headers, body}` for every status.
 #[derive(Debug)]
 pub struct HttpRequest {
     spec: ToolSpec,
@@ -35,7 +35,7 @@ struct Params {
 }
 
 impl HttpRequest {
-    /// The tool, sending through `outbound`.
+    /// The tool, which sends through `outbound`.
     pub fn new(outbound: Outbound) -> Self {
         let spec = ToolSpec {
             name: "http_request".to_owned(),
@@ -48,7 +48,7 @@ impl HttpRequest {
                 "required": ["url"],
                 "properties": {
                     "method": {
-                        "description": "The method; GET when absent.",
+                        "description": "The method; GET by default.",
                         "enum": ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
                     },
                     "url": {
@@ -60,9 +60,9 @@ impl HttpRequest {
                         "type": "object", "maxProperties": 64,
                         "additionalProperties": {"type": "string", "maxLength": 16384}
                     },
-                    "body": {"description": "A text is sent as it is; any other value as JSON."},
+                    "body": {"description": "A string is sent as it is, any other value as JSON."},
                     "timeout_seconds": {
-                        "description": "How long the whole exchange may take; 30 when absent.",
+                        "description": "The longest time of the whole exchange in seconds; 30 by default.",
                         "type": "number", "exclusiveMinimum": 0, "maximum": 300
                     }
                 }
@@ -80,7 +80,7 @@ impl Tool for HttpRequest {
         &self.spec
     }
 
-    /// By the method's definition (RFC 9110, 9.2).
+    /// By the definition of the method (RFC 9110, 9.2).
     fn class_of(&self, params: &Value) -> EffectClass {
         match params.get("method").map_or(Some("GET"), Value::as_str) {
             Some("GET" | "HEAD" | "OPTIONS") => EffectClass::Pure,

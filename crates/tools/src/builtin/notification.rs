@@ -1,4 +1,4 @@
-//! `send_notification`: tells another system by webhook.
+//! `send_notification`: notifies another system by webhook.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::spec::{ToolSource, ToolSpec};
 use crate::tool::{Tool, ToolContext, ToolError};
 use gathering_domain::EffectClass;
 
-/// Posts a message or a payload to a webhook; only an answer of 200 to 299 counts as delivered.
+/// Posts a message or a payload to a webhook. Only a status of 200 to 299 counts as delivered.
 #[derive(Debug)]
 pub struct SendNotification {
     spec: ToolSpec,
@@ -34,7 +34,7 @@ struct Params {
 }
 
 impl SendNotification {
-    /// The tool, sending through `outbound`.
+    /// The tool, which sends through `outbound`.
     pub fn new(outbound: Outbound) -> Self {
         let spec = ToolSpec {
             name: "send_notification".to_owned(),
@@ -62,7 +62,7 @@ impl SendNotification {
                     }
                 }
             }),
-            // A notification that comes twice, with one key, is better than one that does not come.
+            // A notification that arrives twice, with one key, is better than one that never arrives.
             class: EffectClass::Idempotent,
             source: ToolSource::BuiltIn,
         };

@@ -1,75 +1,75 @@
-//! How an outgoing request fails.
+//! Errors of outgoing requests.
 
 use std::time::Duration;
 
-/// Why an outgoing request gave no answer.
+/// Why an outgoing request failed.
 ///
-/// No variant holds a path, a query, a header or a body, any of which may carry a secret.
+/// No variant contains a path, a query, a header or a body, because any of them may contain a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboundError {
-    /// The request cannot be made as it is; nothing was sent.
-    #[error("cannot make the request: {reason}")]
+    /// The request is invalid; nothing was sent.
+    #[error("invalid request: {reason}")]
     InvalidRequest {
-        /// What would be right.
+        /// What is wrong.
         reason: String,
     },
-    /// The host has no address that may be reached; nothing was sent to it.
+    /// The policy permits no address of the host; nothing was sent to it.
     #[error(
         "`{host}` is a private or reserved address, which requests may not reach; the operator can allow its network with GATHERING_OUTBOUND_ALLOW"
     )]
     Refused {
-        /// The host as it was written.
+        /// The host as the request names it.
         host: String,
     },
-    /// There was no connection; nothing was sent.
+    /// No connection was made; nothing was sent.
     #[error("cannot connect to `{host}`")]
     Connect {
-        /// Whom we wanted.
+        /// The host.
         host: String,
-        /// Why not.
+        /// The cause.
         #[source]
         source: reqwest::Error,
     },
-    /// The whole answer did not come in time; the request may have been carried out.
+    /// The response was not complete in time; the request may have been carried out.
     #[error("`{host}` did not answer within {} seconds", .after.as_secs_f64())]
     TimedOut {
-        /// Whom we asked.
+        /// The host.
         host: String,
-        /// How long we waited.
+        /// The time limit.
         after: Duration,
     },
     /// The connection broke; the request may have been carried out.
-    #[error("the exchange with `{host}` broke off")]
+    #[error("the connection to `{host}` broke")]
     BrokenOff {
-        /// Whom we asked.
+        /// The host.
         host: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: reqwest::Error,
     },
-    /// The answer leads on and on.
+    /// The response redirects too often.
     #[error("`{host}` redirects more than {limit} times")]
     TooManyRedirects {
-        /// The last one that redirected.
+        /// The host of the last redirect.
         host: String,
-        /// How many hops are followed.
+        /// The maximum number of redirects.
         limit: usize,
     },
-    /// The answer is larger than the caller takes; the request was carried out.
-    #[error("the answer of `{host}` is larger than {limit_bytes} bytes")]
+    /// The response exceeds the limit; the request was carried out.
+    #[error("the response of `{host}` is larger than {limit_bytes} bytes")]
     TooLarge {
-        /// Who answered.
+        /// The host.
         host: String,
-        /// How much is taken.
+        /// The limit.
         limit_bytes: usize,
     },
-    /// The client could not be set up.
-    #[error("cannot set up the client for outgoing requests")]
+    /// The client could not be created.
+    #[error("cannot create the client for outgoing requests")]
     Setup(#[source] reqwest::Error),
 }
 
 impl OutboundError {
-    /// A short word for the cause that does not change between versions.
+    /// A short name of the cause, which is the same in all versions.
     pub const fn kind(&self) -> &'static str {
         match self {
             OutboundError::InvalidRequest { .. } => "invalid_request",
@@ -82,7 +82,7 @@ impl OutboundError {
         }
     }
 
-    /// Whether something was sent, so that the other side may have acted on it.
+    /// Whether the request may have been sent, so that the other system may have acted on it.
     pub const fn may_have_been_sent(&self) -> bool {
         match self {
             OutboundError::InvalidRequest { .. }

@@ -1,4 +1,4 @@
-//! Which addresses may be reached.
+//! The addresses that requests may reach.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -6,17 +6,17 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// A range of addresses, such as `10.0.0.0/8`, `fd00::/8` or one address.
+/// A range of addresses, such as `10.0.0.0/8` or `fd00::/8`, or a single address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Network(IpNet);
 
-/// A text that is no network.
+/// A text that is not a network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no network: write it as `10.0.0.0/8`, `fd00::/8` or one address")]
+#[error("`{0}` is not a network: write it as `10.0.0.0/8`, `fd00::/8` or a single address")]
 pub struct InvalidNetwork(String);
 
 impl Network {
-    /// Whether it holds `address`; an IPv4 address in IPv6 clothes counts as the IPv4 address.
+    /// Whether the network contains `address`. An IPv4-mapped IPv6 address counts as the IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }
@@ -40,7 +40,7 @@ impl fmt::Display for Network {
     }
 }
 
-/// Which addresses outgoing requests may reach: every public one, and what the operator allows besides.
+/// The addresses that outgoing requests may reach: every public one, and the networks that the operator allows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OutboundPolicy {
     allowed: Vec<Network>,
@@ -57,7 +57,7 @@ impl OutboundPolicy {
         Self { allowed: networks.into_iter().collect() }
     }
 
-    /// Whether `address` may be reached.
+    /// Whether requests may reach `address`.
     pub fn permits(&self, address: IpAddr) -> bool {
         is_public(address) || self.allowed.iter().any(|network| network.contains(address))
     }
@@ -71,8 +71,8 @@ const fn v6(first: u16, second: u16, prefix: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(first, second, 0, 0, 0, 0, 0, 0), prefix)
 }
 
-/// IPv4 networks that are not the public internet: the IANA special-purpose registry (RFC 6890), multicast, and one
-/// cloud's metadata service on an otherwise public address.
+/// IPv4 networks outside the public internet: the IANA special-purpose registry (RFC 6890), multicast, and a cloud's
+/// metadata service on an otherwise public address.
 const NOT_PUBLIC_V4: [Ipv4Net; 17] = [
     v4(0, 0, 0, 0, 8),        // "this network", unspecified
     v4(10, 0, 0, 0, 8),       // private
@@ -93,11 +93,11 @@ const NOT_PUBLIC_V4: [Ipv4Net; 17] = [
     v4(240, 0, 0, 0, 4),      // reserved, broadcast
 ];
 
-/// The only IPv6 unicast space that is the public internet. Outside it lie loopback, unique local, link-local,
-/// multicast, NAT64 (`64:ff9b::/96`, which would reach IPv4 addresses unseen) and IPv4-compatible addresses.
+/// The only public IPv6 unicast space. It excludes loopback, unique local, link-local, multicast, NAT64
+/// (`64:ff9b::/96`, which would reach IPv4 addresses unnoticed) and IPv4-compatible addresses.
 const GLOBAL_V6: Ipv6Net = v6(0x2000, 0, 3);
 
-/// Parts of it that are not public, or wrap an IPv4 address.
+/// Parts of it that are not public or contain an IPv4 address.
 const NOT_PUBLIC_V6: [Ipv6Net; 4] = [
     v6(0x2001, 0, 23),     // protocol assignments, Teredo
     v6(0x2001, 0xdb8, 32), // documentation
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_are_not_public_are_refused() {
+    fn non_public_addresses_are_refused() {
         let policy = OutboundPolicy::public_only();
         for address in [
             "0.0.0.0",
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operator_allows_networks_and_nothing_beside_them() {
+    fn the_operator_allows_exactly_the_listed_networks() {
         let policy = OutboundPolicy::allowing(
             ["127.0.0.0/8", "10.1.2.3", "fd00::/8"].map(|text| text.parse().unwrap()),
         );
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_refused_by_name() {
+    fn an_invalid_network_is_named_in_the_error() {
         for text in ["", "localhost", "10.0.0.0/33", "10.0.0", "10.0.0.0/8,1.1.1.1"] {
             let error = text.parse::<Network>().unwrap_err();
             assert!(error.to_string().contains(text), "{error}");

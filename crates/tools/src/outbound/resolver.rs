@@ -1,7 +1,7 @@
-//! Names to addresses, without those that may not be reached.
+//! Resolves names to the addresses that the policy permits.
 //!
-//! The addresses that are checked here are the ones that are connected to, so a name that answers differently the
-//! second time gains nothing.
+//! The client connects to exactly the addresses checked here, so a name that resolves differently the second time gains
+//! nothing.
 
 use std::net::SocketAddr;
 
@@ -9,21 +9,21 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::OutboundPolicy;
 
-/// The system's resolver behind the policy.
+/// The system's resolver, filtered by the policy.
 pub(super) struct GuardedResolver {
     pub(super) policy: OutboundPolicy,
 }
 
-/// The name has addresses, and none of them may be reached.
+/// The name has addresses, and the policy permits none of them.
 #[derive(Debug, thiserror::Error)]
-#[error("no address of the name may be reached")]
+#[error("the policy permits no address of this name")]
 pub(super) struct RefusedAddresses;
 
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let policy = self.policy.clone();
         Box::pin(async move {
-            // Port 0: the client puts in the one of the URL.
+            // Port 0: the client replaces it by the URL's port.
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             let any_found = !found.is_empty();
             let permitted: Vec<SocketAddr> =

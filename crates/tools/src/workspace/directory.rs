@@ -1,4 +1,4 @@
-//! The workspace itself: what can be done with it, each on the blocking pool.
+//! The workspace and its operations, each on the blocking pool.
 
 use std::fs;
 use std::io;
@@ -18,13 +18,13 @@ use super::write::{self, Precondition, Written};
 use super::{WorkspaceError, WorkspacePath};
 use crate::pool::BlockingPool;
 
-/// The permissions of a directory that is made here: what a project holds is no other local user's.
+/// The permissions of a new directory: other local users must not read a project's files.
 pub(super) const PRIVATE_DIRECTORY: u32 = 0o700;
 
-/// A directory and everything beneath it; nothing else can be reached through it, whatever paths, links or races say.
+/// A directory and everything below it. No path, link or race reaches anything else through it.
 ///
-/// Work runs on the blocking pool. Cancel: dropping a future leaves an operation that has begun to end by itself; a
-/// write is then either whole or not there. Cloning is cheap.
+/// Work runs on the blocking pool. Cancel: dropping a future lets a started operation run to its end; a write is then
+/// either complete or absent. Clones are cheap.
 #[derive(Debug, Clone)]
 pub struct Workspace {
     inside: Inside,
@@ -32,14 +32,14 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// The largest file that [`Workspace::write`] takes, which has it in memory: 64 MiB.
+    /// The largest file that [`Workspace::write`] accepts, because it is in memory: 64 MiB.
     pub const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
-    /// Opens `root`, making it and its parents where they are missing. One that is made is its owner's alone; one that is
-    /// there keeps the permissions that somebody gave it. The path is the operator's and is not checked.
+    /// Opens `root` and creates it with its parents if necessary. Only the owner can access a new directory; an
+    /// existing one keeps its permissions. The path comes from the operator and is not checked.
     ///
     /// # Errors
-    /// [`WorkspaceError::Io`] if it cannot be made or opened.
+    /// [`WorkspaceError::Io`] if it cannot be created or opened.
     pub async fn open(root: impl AsRef<Path>, pool: BlockingPool) -> Result<Self, WorkspaceError> {
         let root = root.as_ref().to_owned();
         let opened = pool.run(move || {
@@ -54,55 +54,54 @@ impl Workspace {
         Ok(Self { inside: Inside::new(root), pool })
     }
 
-    /// The same workspace without `path` and what is beneath it: whoever names it, or a link to it, is told that it is
-    /// outside, and lists leave it out. For what the operator keeps beneath the root and nobody else may read.
+    /// The same workspace without `path` and everything below it. A path or link into it is outside, and lists leave it
+    /// out. Use it for data of the operator below the root that nobody else may read.
     #[must_use]
     pub fn without(self, path: WorkspacePath) -> Self {
         Self { inside: self.inside.without(path), ..self }
     }
 
-    /// The same workspace, which remembers for a moment what its directories held. One cache may serve all workspaces of
-    /// a process.
+    /// The same workspace with a cache of directory listings. One cache can serve all workspaces of a process.
     #[must_use]
     pub fn remembering(self, directories: DirectoryCache) -> Self {
         Self { inside: self.inside.remembering(directories), ..self }
     }
 
-    /// The whole file, if it has at most `max_bytes`.
+    /// Reads the whole file if it has at most `max_bytes`.
     ///
     /// # Errors
-    /// [`WorkspaceError`]: it leads out, is missing, is no file, or is too large.
+    /// [`WorkspaceError`] if the path leaves the workspace, is missing, is not a file, or the file is too large.
     pub async fn read(&self, path: &WorkspacePath, max_bytes: u64) -> Result<FileContent, WorkspaceError> {
         self.blocking(path, move |inside, path| open_file::read(inside.root(), path, max_bytes)).await
     }
 
-    /// Opens a file, to read it piece by piece.
+    /// Opens a file, to read it in parts.
     ///
     /// # Errors
-    /// [`WorkspaceError`]: it leads out, is missing, or is no file.
+    /// [`WorkspaceError`] if the path leaves the workspace, is missing, or is not a file.
     pub async fn open_file(&self, path: &WorkspacePath) -> Result<OpenFile, WorkspaceError> {
         let opened = self.blocking(path, |inside, path| open_file::open(inside.root(), path)).await?;
         Ok(OpenFile::new(opened, self.pool.clone()))
     }
 
-    /// What is at `path`.
+    /// The entry at `path`.
     ///
     /// # Errors
-    /// [`WorkspaceError`]: it leads out or is missing.
+    /// [`WorkspaceError`] if the path leaves the workspace or is missing.
     pub async fn entry(&self, path: &WorkspacePath) -> Result<Entry, WorkspaceError> {
         self.blocking(path, list::entry).await
     }
 
-    /// What is in the directory `path`, in the order of the names.
+    /// The entries of the directory `path`, ordered by name.
     ///
     /// # Errors
-    /// [`WorkspaceError`]: it leads out, is missing, or is no directory.
+    /// [`WorkspaceError`] if the path leaves the workspace, is missing, or is not a directory.
     pub async fn list(&self, path: &WorkspacePath, options: ListOptions) -> Result<Listing, WorkspaceError> {
         self.blocking(path, move |inside, path| list::list(inside, path, &options)).await
     }
 
-    /// Begins to write a file of up to `max_bytes` piece by piece, as [`Workspace::write_if`] does at once. The
-    /// precondition is looked at now, to refuse early, and decides at the end.
+    /// Begins to write a file of at most `max_bytes` in parts. [`Workspace::write_if`] does the same at once. The
+    /// precondition is checked now, to fail early, and again at the end, which decides.
     ///
     /// # Errors
     /// [`WorkspaceError`]; nothing was changed.
@@ -115,11 +114,11 @@ impl Workspace {
         Upload::begin(self.inside.clone(), path.clone(), precondition, max_bytes, self.pool.clone()).await
     }
 
-    /// Makes the file's content `bytes`, atomically and durably: who reads sees the old content or the new, also after
-    /// a crash. Missing parents are made. A link at `path` that stays inside is replaced.
+    /// Sets the file's content to `bytes`, atomically and durably. A reader sees either the old content or the new,
+    /// even after a crash. Creates missing parent directories. Replaces a link at `path` that stays inside.
     ///
     /// # Errors
-    /// [`WorkspaceError`]; the old content stands.
+    /// [`WorkspaceError`]; the old content is unchanged.
     pub async fn write(
         &self,
         path: &WorkspacePath,
@@ -128,11 +127,11 @@ impl Workspace {
         self.write_if(path, bytes, Precondition::None).await
     }
 
-    /// As [`Workspace::write`], if the file is as `precondition` says. Two such writes to one directory, also from two
-    /// processes on one host, never both see the same state.
+    /// As [`Workspace::write`], if the precondition holds. Two such writes to one directory, even from two processes on
+    /// one host, never both see the same state.
     ///
     /// # Errors
-    /// [`WorkspaceError::PreconditionFailed`], or as [`Workspace::write`]; the old content stands.
+    /// [`WorkspaceError::PreconditionFailed`], or as [`Workspace::write`]; the old content is unchanged.
     pub async fn write_if(
         &self,
         path: &WorkspacePath,
@@ -144,7 +143,7 @@ impl Workspace {
         upload.commit().await
     }
 
-    /// Removes a file, a link (not what it leads to) or an empty directory, durably.
+    /// Removes a file, a link (not its target) or an empty directory, durably.
     ///
     /// # Errors
     /// [`WorkspaceError`]; nothing was removed.
@@ -152,7 +151,7 @@ impl Workspace {
         self.remove_if(path, Precondition::None).await
     }
 
-    /// As [`Workspace::remove`], if the file is as `precondition` says.
+    /// As [`Workspace::remove`], if the precondition holds.
     ///
     /// # Errors
     /// [`WorkspaceError::PreconditionFailed`], or as [`Workspace::remove`]; nothing was removed.
@@ -179,7 +178,7 @@ impl Workspace {
     }
 }
 
-/// Makes a directory for nobody but its owner, if there is none; its parent is there.
+/// Creates a directory that only its owner can access, unless it exists. Its parent must exist.
 fn make_private(directory: &Path) -> io::Result<()> {
     match fs::DirBuilder::new().mode(PRIVATE_DIRECTORY).create(directory) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),

@@ -1,6 +1,6 @@
-//! What is in one directory, read from the disk or remembered.
+//! The entries of one directory, from the disk or from the cache.
 //!
-//! Owns when a remembered directory may stand for the real one. Never knows which of its entries somebody may see.
+//! Owns the rule for when a cached listing may be used. Never knows who may see its entries.
 
 use std::io;
 use std::sync::Arc;
@@ -12,30 +12,30 @@ use gathering_cache::{BoundedCache, CacheStatistics};
 use super::path::UNFINISHED_PREFIX;
 use super::version::{Facts, nanoseconds};
 
-/// A directory with more entries is not remembered.
+/// A larger directory is not cached.
 const MAX_REMEMBERED: usize = 1000;
 
-/// A directory that was changed more recently is not remembered: another change within the same tick of the file
-/// system's clock would not show.
+/// A directory that changed more recently is not cached, because another change within the same tick of the file
+/// system's clock would go unnoticed.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// A program that changes a file in place does not touch its directory, so nothing is remembered for longer.
+/// A change of a file in place does not change its directory, so a listing expires after this time.
 const MAX_AGE: Duration = Duration::from_secs(2);
 
-/// What directories held, for a short time, for all the workspaces of a process. It saves looking at each file again, and
-/// is never the only one to know: an entry is used only while its directory shows no change, and for 2 seconds. Cloning
-/// is cheap and shares it.
+/// A short-lived cache of directory listings, shared by all workspaces of a process. It saves reading each file's
+/// metadata again. A listing is used only while its directory is unchanged, and for 2 seconds. Clones are cheap and
+/// share the cache.
 #[derive(Debug, Clone)]
 pub struct DirectoryCache(BoundedCache<Identity, Arc<Remembered>>);
 
-/// Which directory, whatever path leads there.
+/// Identifies a directory, whatever path leads to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Identity {
     device: u64,
     inode: u64,
 }
 
-/// Changes with every entry that comes, goes or is replaced.
+/// Changes whenever an entry is created, removed or replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     modified_ns: i64,
@@ -53,14 +53,14 @@ struct Remembered {
 #[derive(Debug, Clone)]
 pub(super) struct Seen {
     pub(super) name: Box<str>,
-    /// For a file; anything else has to be looked at.
+    /// The metadata of a file; `None` for anything else, which must be examined.
     pub(super) file: Option<Facts>,
 }
 
-/// What was found in a directory, in the order of the names.
+/// The entries found in a directory, in the order of their names.
 pub(super) struct Found {
     pub(super) entries: Arc<[Seen]>,
-    /// Whether there are more after the last one.
+    /// Whether more entries follow.
     pub(super) more: bool,
 }
 
@@ -70,7 +70,7 @@ impl DirectoryCache {
         Self(BoundedCache::new("directories", n_directories))
     }
 
-    /// What it did so far, and how full it is.
+    /// The counts so far and the current size.
     pub fn statistics(&self) -> CacheStatistics {
         self.0.statistics()
     }
@@ -107,7 +107,7 @@ impl Stamp {
         }
     }
 
-    /// Whether the next change, from `now` on, has another stamp for certain.
+    /// Whether the next change, from `now` on, certainly has another time stamp.
     fn is_settled(self, now: SystemTime) -> bool {
         let Ok(now) = now.duration_since(SystemTime::UNIX_EPOCH) else { return false };
         let now_ns = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
@@ -116,7 +116,7 @@ impl Stamp {
     }
 }
 
-/// What is in `directory`: the first `most` names that are not before `first`, or all where they are few.
+/// The entries of `directory`: the first `most` names from `first` on, or all of them if they are few.
 pub(super) fn read(
     directory: &Dir,
     first: Option<&str>,
@@ -135,7 +135,7 @@ pub(super) fn read(
     }
     let mut entries = Vec::with_capacity(names.sorted.len());
     for name in names.sorted {
-        // Links are not followed here: what they lead to may change without a trace in this directory.
+        // Links are not followed here: their targets can change without a trace in this directory.
         let own = directory.symlink_metadata(&*name).ok();
         let file = own.filter(Metadata::is_file).map(|own| Facts::of(&own));
         entries.push(Seen { name, file });
@@ -149,7 +149,7 @@ pub(super) fn read(
 
 struct Names {
     sorted: Vec<Box<str>>,
-    /// Whether they are all that the directory has.
+    /// Whether these are all names of the directory.
     all: bool,
     more: bool,
 }
@@ -161,7 +161,7 @@ impl Names {
     }
 }
 
-/// However many names a directory has, about twice `most` of them are held at a time.
+/// Keeps about twice `most` names in memory, however many the directory has.
 fn names(directory: &Dir, first: Option<&str>, most: usize) -> io::Result<Names> {
     let mut names: Vec<Box<str>> = Vec::new();
     let (mut n_names, mut more) = (0_usize, false);
@@ -174,7 +174,7 @@ fn names(directory: &Dir, first: Option<&str>, most: usize) -> io::Result<Names>
         }
     };
     for entry in directory.entries()? {
-        // A name that is no text has no path here, so nobody could ask for it.
+        // A name that is not valid UTF-8 has no path here, so nobody could request it.
         let Ok(name) = entry?.file_name().into_string() else { continue };
         if name.starts_with(UNFINISHED_PREFIX) {
             continue;

@@ -1,77 +1,77 @@
-//! How the workspace refuses and fails.
+//! Errors of the workspace.
 
 use std::io;
 
 use crate::pool::BlockingWorkPanicked;
 
-/// Too many links; the standard library's kind for it is not stable yet.
+/// Too many links. The standard library's kind for it is not stable yet.
 const ELOOP: i32 = if cfg!(target_os = "linux") { 40 } else { 62 };
 
-/// Why a file operation was not done.
+/// Why a file operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkspaceError {
-    /// The path leads out of the workspace, or would once decoded. The words are the same for all of them and say
-    /// nothing of what is there.
+    /// The path leaves the workspace, or would after decoding. All such errors have the same text, which reveals
+    /// nothing about what exists.
     #[error("the path is outside of the workspace")]
     Escape,
-    /// The path is inside, but no name for a file.
-    #[error("the path cannot be used: {reason}")]
+    /// The path is inside but is not a valid file name.
+    #[error("invalid path: {reason}")]
     InvalidPath {
-        /// What would be right.
+        /// What is wrong.
         reason: &'static str,
     },
-    /// Nothing has this path.
+    /// The path does not exist.
     #[error("there is no file or directory `{path}`")]
     NotFound {
         /// The path within the workspace.
         path: String,
     },
-    /// A file is needed.
+    /// The path is not a file.
     #[error("`{path}` is not a file")]
     NotAFile {
         /// The path within the workspace.
         path: String,
     },
-    /// A directory is needed.
+    /// The path is not a directory.
     #[error("`{path}` is not a directory")]
     NotADirectory {
         /// The path within the workspace.
         path: String,
     },
-    /// Only empty directories are removed.
+    /// Only empty directories can be removed.
     #[error("the directory `{path}` is not empty")]
     NotEmpty {
         /// The path within the workspace.
         path: String,
     },
-    /// The content is larger than the caller takes or the workspace holds; nothing was changed.
+    /// The content exceeds the limit of the caller or the workspace; nothing was changed.
     #[error("the file is larger than {limit_bytes} bytes")]
     TooLarge {
         /// The limit.
         limit_bytes: u64,
     },
-    /// The file is not in the state that a conditional write asks for; nothing was changed.
-    #[error("`{path}` has been changed or is not in the expected state")]
+    /// The precondition of a write does not hold; nothing was changed.
+    #[error("`{path}` has changed or is not in the expected state")]
     PreconditionFailed {
         /// The path within the workspace.
         path: String,
     },
-    /// The operating system refused or failed; a write has left the old content.
+    /// The operating system failed. After a failed write, the old content is unchanged.
     #[error("cannot {doing}")]
     Io {
-        /// What we were doing.
+        /// The operation that failed.
         doing: &'static str,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The operation panicked; a write has left either the old content or the new.
-    #[error("the file operation ended abnormally")]
+    /// The operation panicked. After a write, the content is either the old or the new.
+    #[error("the file operation panicked")]
     Panicked(#[from] BlockingWorkPanicked),
 }
 
 impl WorkspaceError {
-    /// A short word for the cause that does not change between versions.
+    /// A short name of the cause, which is the same in all versions.
     pub const fn kind(&self) -> &'static str {
         match self {
             WorkspaceError::Escape => "forbidden",
@@ -86,12 +86,12 @@ impl WorkspaceError {
         }
     }
 
-    /// Whether the same operation may succeed later without anybody changing the files.
+    /// Whether the same operation may succeed later without a change of the files.
     pub const fn is_retryable(&self) -> bool {
         matches!(self, WorkspaceError::Io { .. })
     }
 
-    /// As [`WorkspaceError::from_io`], of something that should be there: what is beneath a file is not.
+    /// As [`WorkspaceError::from_io`], for an entry that should exist: nothing exists below a file.
     pub(super) fn from_lookup(doing: &'static str, path: &str, source: io::Error) -> Self {
         match Self::from_io(doing, path, source) {
             WorkspaceError::NotADirectory { path } => WorkspaceError::NotFound { path },
@@ -99,13 +99,13 @@ impl WorkspaceError {
         }
     }
 
-    /// The error for what the operating system said about `path`.
+    /// The error for the operating system's answer about `path`.
     pub(super) fn from_io(doing: &'static str, path: &str, source: io::Error) -> Self {
         let path = || path.to_owned();
         match source.kind() {
-            // cap-std says "outside" with an error of its own; the system's refusals carry an errno.
+            // cap-std reports "outside" with its own error; the system's refusals carry an errno.
             io::ErrorKind::PermissionDenied if source.raw_os_error().is_none() => WorkspaceError::Escape,
-            // A link that leads in circles leads nowhere inside.
+            // A circle of links leads nowhere inside.
             _ if source.raw_os_error() == Some(ELOOP) => WorkspaceError::Escape,
             io::ErrorKind::NotFound => WorkspaceError::NotFound { path: path() },
             io::ErrorKind::NotADirectory => WorkspaceError::NotADirectory { path: path() },

@@ -1,5 +1,4 @@
-//! What every operation works within: the capability, the part of it that is closed, the directories that are
-//! remembered.
+//! The context of every operation: the capability, the closed part of the workspace, and the cached directories.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use super::{WorkspaceError, WorkspacePath};
 #[derive(Debug, Clone)]
 pub(super) struct Inside {
     root: Arc<Dir>,
-    /// A directory beneath the root that is no part of the workspace.
+    /// A directory below the root that is not part of the workspace.
     closed: Option<Arc<WorkspacePath>>,
     directories: Option<DirectoryCache>,
 }
@@ -38,13 +37,13 @@ impl Inside {
         self.directories.as_ref()
     }
 
-    /// Whether it is the root of the closed part.
+    /// Whether the path is the root of the closed part.
     pub(super) fn is_closed(&self, path: &WorkspacePath) -> bool {
         self.closed.as_deref() == Some(path)
     }
 
-    /// Refuses what leads into the closed part, by its name or through links. What does not exist yet is judged by its
-    /// nearest parent that does.
+    /// Rejects a path that leads into the closed part, by its name or through links. A path that does not exist yet is
+    /// judged by its nearest existing parent.
     pub(super) fn check_open(&self, path: &WorkspacePath) -> Result<(), WorkspaceError> {
         let Some(closed) = &self.closed else { return Ok(()) };
         if self.leads_into(closed, path) { Err(WorkspaceError::Escape) } else { Ok(()) }
@@ -66,7 +65,7 @@ impl Inside {
         }
     }
 
-    /// A directory has just been changed; its listing is read anew even where its times do not show it.
+    /// A directory has just changed. Its listing is read again even if its timestamps do not show it.
     pub(super) fn forget_directory(&self, directory: &Dir) {
         if let Some(directories) = &self.directories {
             directories.forget(directory);

@@ -1,4 +1,4 @@
-//! What is in a directory and beneath it, bounded and in order.
+//! The entries of a directory and its subdirectories, bounded and in order.
 
 use std::cmp::Ordering;
 use std::io;
@@ -12,10 +12,10 @@ use super::inside::Inside;
 use super::version::{Facts, FileVersion};
 use super::{WorkspaceError, WorkspacePath};
 
-/// More entries than these are not looked at in one list, whatever the limit and the pattern.
+/// One list examines at most this many entries, whatever its limit and pattern.
 const MAX_LOOKED_AT: usize = 100_000;
 
-/// What a list shows.
+/// The options of a list.
 #[derive(Debug, Clone)]
 pub struct ListOptions {
     recursive: bool,
@@ -29,39 +29,39 @@ impl ListOptions {
     /// The most entries of one list.
     pub const MAX_LIMIT: usize = 10_000;
 
-    /// What is in the directory itself; up to 1000 entries.
+    /// The entries of the directory itself; at most 1000.
     pub fn flat() -> Self {
         Self { recursive: false, pattern: None, excluded: Vec::new(), after: None, limit: 1000 }
     }
 
-    /// What is in the directory and in those beneath it; up to 1000 entries. Links are shown, not followed.
+    /// The entries of the directory and its subdirectories; at most 1000. Links are listed, not followed.
     pub fn recursive() -> Self {
         Self { recursive: true, ..Self::flat() }
     }
 
-    /// Only entries that match: `*.md` against the name, `docs/**/*.md` against the path from the listed directory.
+    /// Lists only matching entries. `*.md` matches the name, `docs/**/*.md` the path relative to the listed directory.
     #[must_use]
     pub fn matching(mut self, pattern: &str) -> Self {
         self.pattern = Some(Glob::new(pattern));
         self
     }
 
-    /// Leaves out whatever has one of these names, with all that is in it.
+    /// Leaves out the entries with one of these names, and everything below them.
     #[must_use]
     pub fn excluding(mut self, names: Vec<String>) -> Self {
         self.excluded = names;
         self
     }
 
-    /// Only entries that come after `path` in the order of the list, whether it is still there or not: the
-    /// [`Listing::next`] of the page before.
+    /// Lists only entries after `path` in the order of the list, whether or not `path` still exists. Pass
+    /// [`Listing::next`] of the previous page.
     #[must_use]
     pub fn after(mut self, path: WorkspacePath) -> Self {
         self.after = Some(path);
         self
     }
 
-    /// Up to `limit` entries; at least 1, at most [`ListOptions::MAX_LIMIT`].
+    /// Lists at most `limit` entries; at least 1, at most [`ListOptions::MAX_LIMIT`].
     #[must_use]
     pub fn limit(mut self, limit: usize) -> Self {
         self.limit = limit.clamp(1, Self::MAX_LIMIT);
@@ -69,43 +69,43 @@ impl ListOptions {
     }
 }
 
-/// The first entries of a directory.
+/// A page of the entries of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
-    /// The entries, ordered name by name from the top. Something that nobody could ask for, because its name is no
-    /// [`WorkspacePath`], is not among them.
+    /// The entries, ordered name by name from the top. An entry whose name is not a valid [`WorkspacePath`] is left
+    /// out, because nobody could request it.
     pub items: Vec<Entry>,
-    /// After which path the next page begins; `None` where there is nothing more. An entry that is there all the time
-    /// is on exactly one of the pages, whatever comes and goes between them.
+    /// The path after which the next page begins; `None` on the last page. An entry that exists throughout is on
+    /// exactly one page, whatever is created or removed in between.
     pub next: Option<WorkspacePath>,
 }
 
 /// A file or a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Where, from the workspace's root.
+    /// The path relative to the workspace's root.
     pub path: WorkspacePath,
-    /// Which of the two; a link counts as what it leads to.
+    /// Its kind. A link counts as its target.
     pub kind: EntryKind,
     /// The file's size in bytes; 0 for a directory.
     pub size_bytes: u64,
-    /// When it was last written, in UTC.
+    /// The time of the last write, in UTC.
     pub modified_at: DateTime<Utc>,
-    /// Which content a file has.
+    /// The version of a file's content.
     pub version: FileVersion,
 }
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryKind {
-    /// It has content.
+    /// A file.
     File,
-    /// It has entries.
+    /// A directory.
     Directory,
 }
 
 impl EntryKind {
-    /// The word for it in JSON.
+    /// The kind's name in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             EntryKind::File => "file",
@@ -118,11 +118,11 @@ pub(super) fn entry(inside: &Inside, path: &WorkspacePath) -> Result<Entry, Work
     let metadata = inside
         .root()
         .metadata(path.as_path())
-        .map_err(|source| WorkspaceError::from_lookup("look at the file", path.as_str(), source))?;
+        .map_err(|source| WorkspaceError::from_lookup("read the metadata", path.as_str(), source))?;
     described(path.clone(), &metadata).ok_or_else(|| WorkspaceError::NotFound { path: path.to_string() })
 }
 
-/// `None` for what is neither: pipes, sockets, devices.
+/// `None` for anything else: pipes, sockets, devices.
 fn described(path: WorkspacePath, metadata: &Metadata) -> Option<Entry> {
     let facts = Facts::of(metadata);
     match (metadata.is_file(), metadata.is_dir()) {
@@ -155,21 +155,21 @@ struct Walk<'a> {
     options: &'a ListOptions,
     n_looked_at: usize,
     items: Vec<Entry>,
-    /// Everything up to here was looked at.
+    /// Every entry up to here was examined.
     reached: Option<WorkspacePath>,
 }
 
-/// Whether a walk goes on.
+/// Whether the walk continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// There is nothing more here.
+    /// This directory has no more entries.
     Complete,
-    /// The page is full, or took long enough.
+    /// The page is full, or the walk has examined enough.
     Full,
 }
 
 impl Walk<'_> {
-    /// Depth first; the depth is bounded by the length of a path. A directory of very many entries is read in pieces.
+    /// Walks depth first. The length of a path bounds the depth. A very large directory is read in pieces.
     fn directory(&mut self, path: &WorkspacePath) -> Result<End, WorkspaceError> {
         let failed = |source| WorkspaceError::from_io("list the directory", path.as_str(), source);
         let after = self.options.after.as_ref();
@@ -180,7 +180,7 @@ impl Walk<'_> {
             let most = ListOptions::MAX_LIMIT + 1;
             let found = entries::read(&directory, first.as_deref(), most, self.inside.directories());
             let found = found.map_err(failed)?;
-            // One directory is open at a time, however deep the walk is.
+            // Only one directory is open at a time, however deep the walk is.
             drop(directory);
             for seen in &*found.entries {
                 let is_before = first.as_deref().is_some_and(|first| *seen.name < *first);
@@ -205,7 +205,7 @@ impl Walk<'_> {
     fn visible_child(&self, path: &WorkspacePath, name: &str) -> Option<WorkspacePath> {
         let child = path.child(name);
         let is_excluded = self.options.excluded.iter().any(|excluded| excluded == name);
-        // Also ends a walk that is deeper than a path can be long.
+        // Also ends a walk that is deeper than the longest path.
         let can_be_asked_for = || child.as_str().parse::<WorkspacePath>().is_ok_and(|path| path == child);
         (!is_excluded && !self.inside.is_closed(&child) && can_be_asked_for()).then_some(child)
     }
@@ -244,7 +244,8 @@ impl Walk<'_> {
         if enter { self.enter(&path) } else { Ok(End::Complete) }
     }
 
-    /// What is at `path`, and whether to enter it. What is gone by now, leads out or cannot be read is not in the list.
+    /// The entry at `path`, and whether to enter it. An entry that has vanished, leads outside or cannot be read is
+    /// left out.
     fn look(&self, path: &WorkspacePath) -> Option<(Entry, bool)> {
         let root = self.inside.root();
         let own = root.symlink_metadata(path.as_path()).ok()?;

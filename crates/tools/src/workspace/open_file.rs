@@ -1,4 +1,4 @@
-//! Reading: a file that was opened is what is read, whatever happens to its path.
+//! Reads files. An open file keeps its content, whatever happens to its path.
 
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
@@ -13,19 +13,19 @@ use super::version::{Facts, FileVersion};
 use super::{WorkspaceError, WorkspacePath};
 use crate::pool::BlockingPool;
 
-/// What a file held when it was read.
+/// The content of a file and its metadata.
 #[derive(Debug, Clone)]
 pub struct FileContent {
     /// The bytes.
     pub bytes: Vec<u8>,
-    /// Which content this is.
+    /// The version of the content.
     pub version: FileVersion,
-    /// When it was last written, in UTC.
+    /// The time of the last write, in UTC.
     pub modified_at: DateTime<Utc>,
 }
 
-/// A file that is open for reading. Whoever writes, removes or moves it meanwhile changes nothing of what is read here,
-/// except for programs outside of the workspace that change a file in place.
+/// A file that is open for reading. Writing, removing or moving it does not change what is read here. The exception is
+/// a program outside GatheRing that changes the file in place.
 #[derive(Debug)]
 pub struct OpenFile {
     /// `None` only once it is dropped.
@@ -39,7 +39,7 @@ impl OpenFile {
         Self { file: Some(Arc::new(opened.0)), facts: opened.1, pool }
     }
 
-    /// Which content it has.
+    /// The version of its content.
     pub fn version(&self) -> FileVersion {
         self.facts.version()
     }
@@ -49,16 +49,16 @@ impl OpenFile {
         self.facts.size_bytes
     }
 
-    /// When it was last written, in UTC.
+    /// The time of the last write, in UTC.
     pub const fn modified_at(&self) -> DateTime<Utc> {
         self.facts.modified_at()
     }
 
-    /// The bytes from `offset`: `max_bytes` of them or as many as there are up to [`OpenFile::size_bytes`]; none past the
-    /// end. Cancel: safe, it only reads.
+    /// Reads at most `max_bytes` from `offset`, up to [`OpenFile::size_bytes`]; nothing past the end. Cancel: safe, it
+    /// only reads.
     ///
     /// # Errors
-    /// [`WorkspaceError::Io`], also if somebody has cut the file short in place.
+    /// [`WorkspaceError::Io`], also if another program has truncated the file in place.
     pub async fn read_at(&self, offset: u64, max_bytes: usize) -> Result<Bytes, WorkspaceError> {
         let rest = self.facts.size_bytes.saturating_sub(offset);
         let length = usize::try_from(rest).unwrap_or(usize::MAX).min(max_bytes);
@@ -73,23 +73,23 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        // The last handle of a file that was replaced frees its blocks, which takes a while for a large one.
+        // Closing the last handle of a replaced file frees its blocks, which is slow for a large file.
         if let Some(file) = self.file.take() {
             self.pool.dispose(file);
         }
     }
 }
 
-/// Opens a file that is there and is one.
+/// Opens an existing file.
 pub(super) fn open(root: &Dir, path: &WorkspacePath) -> Result<(std::fs::File, Facts), WorkspaceError> {
     let failed = |source: io::Error| WorkspaceError::from_lookup("read the file", path.as_str(), source);
     let not_a_file = || WorkspaceError::NotAFile { path: path.to_string() };
-    // Looked at before it is opened, because opening a device may do something.
+    // Checked before it is opened, because opening a device may have an effect.
     if !root.metadata(path.as_path()).map_err(failed)?.is_file() {
         return Err(not_a_file());
     }
     let mut options = OpenOptions::new();
-    // Should it have become a pipe since, opening it waits for nobody.
+    // If it has become a pipe since, opening it does not wait for a writer.
     options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
     let file = root.open_with(path.as_path(), &options).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
@@ -99,7 +99,7 @@ pub(super) fn open(root: &Dir, path: &WorkspacePath) -> Result<(std::fs::File, F
     Ok((file.into_std(), Facts::of(&metadata)))
 }
 
-/// The whole file, if it has at most `max_bytes`.
+/// Reads the whole file if it has at most `max_bytes`.
 pub(super) fn read(root: &Dir, path: &WorkspacePath, max_bytes: u64) -> Result<FileContent, WorkspaceError> {
     let too_large = || WorkspaceError::TooLarge { limit_bytes: max_bytes };
     let (file, facts) = open(root, path)?;

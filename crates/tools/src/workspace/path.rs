@@ -1,4 +1,4 @@
-//! Paths that stay inside by their form alone; links are for the capability to refuse.
+//! Paths that stay inside by their form. The capability refuses links.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -7,24 +7,24 @@ use std::str::FromStr;
 
 use super::WorkspaceError;
 
-/// How the names of unfinished files begin. Nobody else may use such names, and lists leave them out.
+/// The prefix of the names of unfinished files. No other file may use it, and lists leave such files out.
 pub(super) const UNFINISHED_PREFIX: &str = ".gathering-unfinished-";
 
-/// How often a path may be encoded on top of another encoding before we stop looking.
+/// How many nested encodings of a path are examined.
 const MAX_DECODINGS: usize = 4;
 
 /// A path of a file or directory relative to the workspace's root, such as `reports/2026.md`; empty for the root.
 ///
-/// Names are separated by `/`. No name is empty, `.` or `..`, or has a backslash or a control character; the whole has
-/// at most 1024 bytes, a name 255. A leading `./` and a trailing `/` are dropped. A path that would lead out once
-/// percent-decoded is refused too, though nobody here decodes it: no file needs such a name, and somebody else may.
+/// Names are separated by `/`. A name is not empty, `.` or `..` and contains no backslash or control character. A path
+/// has at most 1024 bytes, a name at most 255. A leading `./` and a trailing `/` are dropped. A path that would leave
+/// the workspace after percent-decoding is rejected too: no file needs such a name, and another program may decode it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkspacePath(String);
 
 impl WorkspacePath {
-    /// The most bytes of a path.
+    /// The longest path, in bytes.
     pub const MAX_LEN: usize = 1024;
-    /// The most bytes of one name, which is what file systems take.
+    /// The longest name, in bytes, which is what file systems accept.
     pub const MAX_NAME_LEN: usize = 255;
 
     /// The root itself.
@@ -32,11 +32,11 @@ impl WorkspacePath {
         Self(String::new())
     }
 
-    /// The path out of a URL, where it is percent-encoded: decoded once and then judged as any other text. A `%` that
+    /// Reads the percent-encoded path of a URL. It is decoded once and then checked as any other text. A `%` that
     /// begins no escape stands for itself.
     ///
     /// # Errors
-    /// As for [`str::parse`]; [`WorkspaceError::Escape`] also for bytes that are no UTF-8.
+    /// As for [`str::parse`]; [`WorkspaceError::Escape`] also for bytes that are not UTF-8.
     pub fn from_percent_encoded(text: &str) -> Result<Self, WorkspaceError> {
         match percent_decoded(text) {
             None => text.parse(),
@@ -55,12 +55,12 @@ impl WorkspacePath {
         &self.0
     }
 
-    /// The path for the capability, to which the root is `.`.
+    /// The path for the capability, which calls the root `.`.
     pub(super) fn as_path(&self) -> &Path {
         Path::new(if self.0.is_empty() { "." } else { &self.0 })
     }
 
-    /// The directory that holds it, and its name there; `None` for the root.
+    /// The parent directory and the name in it; `None` for the root.
     pub(super) fn split(&self) -> Option<(WorkspacePath, &str)> {
         match self.0.rsplit_once('/') {
             Some((parent, name)) => Some((WorkspacePath(parent.to_owned()), name)),
@@ -69,12 +69,12 @@ impl WorkspacePath {
         }
     }
 
-    /// The path of something that was found in this directory.
+    /// The path of an entry of this directory.
     pub(super) fn child(&self, name: &str) -> WorkspacePath {
         WorkspacePath(if self.is_root() { name.to_owned() } else { format!("{}/{name}", self.0) })
     }
 
-    /// The name of what leads from `directory` to this path; `None` unless it is beneath.
+    /// The name, in `directory`, of the entry that leads to this path; `None` if the path is not beneath it.
     pub(super) fn name_beneath(&self, directory: &WorkspacePath) -> Option<&str> {
         let beneath = match directory.as_str() {
             "" => &self.0,
@@ -83,7 +83,7 @@ impl WorkspacePath {
         beneath.split('/').next().filter(|name| !name.is_empty())
     }
 
-    /// The order of lists: name by name, a directory before what is in it.
+    /// The order of lists: name by name, a directory before its entries.
     pub(super) fn cmp_by_name(&self, other: &WorkspacePath) -> Ordering {
         self.0.split('/').cmp(other.0.split('/'))
     }
@@ -104,10 +104,10 @@ impl FromStr for WorkspacePath {
             return Err(WorkspaceError::Escape);
         }
         if text.len() > Self::MAX_LEN {
-            return invalid("it has more than 1024 bytes");
+            return invalid("it is longer than 1024 bytes");
         }
         if text.chars().any(char::is_control) {
-            return invalid("it has control characters");
+            return invalid("it contains control characters");
         }
         let text = text.strip_suffix('/').unwrap_or(text);
         let names: Vec<&str> = text.split('/').filter(|name| *name != ".").collect();
@@ -115,10 +115,10 @@ impl FromStr for WorkspacePath {
             return Ok(Self::root());
         }
         if names.iter().any(|name| name.is_empty()) {
-            return invalid("a name in it is empty");
+            return invalid("it contains an empty name");
         }
         if names.iter().any(|name| name.len() > Self::MAX_NAME_LEN) {
-            return invalid("a name in it has more than 255 bytes");
+            return invalid("a name in it is longer than 255 bytes");
         }
         if names.iter().any(|name| name.starts_with(UNFINISHED_PREFIX)) {
             return invalid("the name is reserved for unfinished files");
@@ -141,7 +141,7 @@ fn leaves_in_some_decoding(text: &str) -> bool {
         }
         match percent_decoded(&text) {
             None => return false,
-            // Bytes that are no UTF-8 are how overlong dots and slashes hide.
+            // Overlong dots and slashes hide in bytes that are not UTF-8.
             Some(Err(_)) => return true,
             Some(Ok(decoded)) => text = decoded,
         }
@@ -154,7 +154,7 @@ fn leaves(text: &str) -> bool {
     drive || text.starts_with('/') || text.contains(['\\', '\0']) || text.split('/').any(|name| name == "..")
 }
 
-/// The text with each `%XX` replaced by its byte; `None` if there is none.
+/// The text with each `%XX` replaced by its byte; `None` if it has no escape.
 fn percent_decoded(text: &str) -> Option<Result<String, std::string::FromUtf8Error>> {
     let hex = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let mut decoded = Vec::with_capacity(text.len());
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_that_leave_are_refused_in_every_spelling() {
+    fn paths_that_leave_are_rejected_in_every_spelling() {
         for text in [
             "..",
             "../x",
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_no_file_can_have_are_invalid() {
+    fn impossible_file_names_are_invalid() {
         let long_name = "x".repeat(256);
         let long_path = "x/".repeat(513);
         for text in ["a//b", "a\nb", "a\u{7f}", &long_name, &long_path, "x/.gathering-unfinished-1"] {
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_inside_are_taken() {
+    fn paths_inside_are_accepted() {
         for (text, expected) in [
             ("a", "a"),
             ("a/b.md", "a/b.md"),
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn parents_from_the_top() {
+    fn parents_are_listed_from_the_top() {
         let path: WorkspacePath = "a/b/c".parse().unwrap();
         assert_eq!(path.steps_down().collect::<Vec<_>>(), ["a", "a/b", "a/b/c"]);
         assert_eq!(WorkspacePath::root().steps_down().count(), 0);
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_comes_right_before_what_is_in_it() {
+    fn a_directory_sorts_right_before_its_entries() {
         let path = |text: &str| text.parse::<WorkspacePath>().unwrap();
         let order = ["a", "a/b", "a/b/c", "a/c", "a-b", "a.md", "b"].map(path);
         assert!(order.is_sorted_by(|one, other| one.cmp_by_name(other).is_lt()));

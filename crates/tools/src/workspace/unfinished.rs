@@ -1,10 +1,9 @@
-//! Files that nobody sees until they are whole.
+//! Files that stay invisible until they are complete.
 //!
-//! On Linux such a file has no name at all, so that nothing stays behind when the process is killed. It gets one only
-//! for the moment in which it takes the place of another file, and there is one such name in each directory: whoever
-//! holds the directory's lock and finds it taken knows that its owner is dead. On file systems that know no files
-//! without names each has a name of its own, is locked while its owner lives, and is swept by the next one.
-
+//! On Linux an unfinished file has no name, so a killed process leaves nothing behind. The file gets a temporary name
+//! only while it replaces another file, and each directory has only one such name. A writer that holds the directory's
+//! lock and finds that name knows that its owner is dead. On file systems without unnamed files, each unfinished file
+//! has its own name. Its owner locks it while it lives, and the next writer removes it after that.
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -18,33 +17,33 @@ use uuid::Uuid;
 
 use super::path::UNFINISHED_PREFIX;
 
-/// Where the handles of this process are; what has no name is linked from there.
+/// The handles of this process. An unnamed file is linked from here.
 const OWN_HANDLES: &str = "/proc/self/fd";
 
-/// A named file that is younger may not have been locked by its owner yet.
+/// The owner of a younger named file may not have locked it yet.
 const YOUNG: Duration = Duration::from_secs(60);
 
-/// A file that takes no other's place is its owner's alone: what a project holds is no other local user's.
+/// Only its owner can access a new file: other local users must not read a project's files.
 const OWNERS: u32 = 0o600;
 
-/// More names than these are not looked at in one sweep.
+/// A sweep examines at most this many names.
 const MAX_SWEPT_OVER: usize = 10_000;
 
-/// The name under which a file waits to take the place of another.
+/// The temporary name of a file that is about to replace another.
 fn replacing() -> String {
     format!("{UNFINISHED_PREFIX}replacing")
 }
 
-/// What may be at the place where a file is published.
+/// What may exist where a file is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Nothing; if there is something after all, it stays.
+    /// Nothing. An existing entry stays, and publishing fails.
     Free,
-    /// Nothing or a file, which is replaced.
+    /// Nothing, or a file, which is replaced.
     Any,
 }
 
-/// A file that nobody sees yet; it goes away unless it is published.
+/// An invisible file. It disappears unless it is published.
 #[derive(Debug)]
 pub(super) struct Unfinished {
     file: File,
@@ -59,7 +58,7 @@ struct Named {
 }
 
 impl Unfinished {
-    /// A new, empty file on the file system of `directory`.
+    /// Creates an empty file on the file system of `directory`.
     pub(super) fn create(directory: &Dir) -> io::Result<Self> {
         match unnamed(directory)? {
             Some(file) => {
@@ -89,15 +88,15 @@ impl Unfinished {
         self.file.write_all_at(bytes, offset)
     }
 
-    /// Stamps the file and makes its content durable.
+    /// Sets the file's time stamps and makes its content durable.
     pub(super) fn finish(&self) -> io::Result<()> {
-        // To the nanosecond: the kernel's own clock for files is coarser on some systems, and two writes within one of
-        // its ticks would look the same.
+        // To the nanosecond: some systems stamp files with a coarser clock, so two writes within one tick would look
+        // equal.
         self.file.set_modified(SystemTime::now())?;
         self.file.sync_all()
     }
 
-    /// Who may read, write and execute it shall be as it was for the file whose place it takes.
+    /// Copies the permissions of the file that it replaces.
     pub(super) fn take_mode_of(&self, replaced: &Metadata) -> io::Result<()> {
         Ok(rustix::fs::fchmod(&self.file, Mode::from_raw_mode(replaced.mode() & 0o777))?)
     }
@@ -106,10 +105,10 @@ impl Unfinished {
         Metadata::from_file(&self.file)
     }
 
-    /// Gives it its name, atomically. The caller holds the directory's lock.
+    /// Gives the file its name, atomically. The caller holds the directory's lock.
     ///
     /// # Errors
-    /// `AlreadyExists` where the place should be free and is not; in any case what was there stands.
+    /// `AlreadyExists` if an entry exists that must not be replaced. After any error the earlier entry is unchanged.
     pub(super) fn publish(&self, directory: &Dir, name: &str, place: Place) -> io::Result<()> {
         match &self.named {
             None => self.publish_unnamed(directory, name, place),
@@ -144,7 +143,7 @@ impl Unfinished {
 impl Named {
     fn publish(&self, directory: &Dir, name: &str, place: Place) -> io::Result<()> {
         match place {
-            // A second name is refused where there is one, which a rename is not.
+            // A hard link fails if the name exists; a rename would replace it.
             Place::Free => {
                 self.directory.hard_link(&self.name, directory, name)?;
                 self.directory.remove_file(&self.name)?;
@@ -162,12 +161,12 @@ impl Drop for Named {
             return;
         }
         if let Err(error) = self.directory.remove_file(&self.name) {
-            tracing::warn!(error = %error, "an unfinished file stays behind: {}", self.name);
+            tracing::warn!(error = %error, "cannot remove the unfinished file {}", self.name);
         }
     }
 }
 
-/// A file without a name, where the system knows such.
+/// Creates a file without a name where the system supports it.
 #[cfg(target_os = "linux")]
 fn unnamed(directory: &Dir) -> io::Result<Option<File>> {
     use rustix::fs::Access;
@@ -180,7 +179,7 @@ fn unnamed(directory: &Dir) -> io::Result<Option<File>> {
     match rustix::fs::openat(directory, ".", flags, Mode::from_raw_mode(OWNERS)) {
         Ok(file) => Ok(Some(file.into())),
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Ok(None),
-        // What ext4 says of a directory that was removed after it was opened.
+        // The error of ext4 for a directory that was removed after it was opened.
         Err(Errno::PERM) if directory.dir_metadata().is_ok_and(|gone| gone.nlink() == 0) => {
             Err(io::ErrorKind::NotFound.into())
         }
@@ -193,21 +192,21 @@ fn unnamed(_directory: &Dir) -> io::Result<Option<File>> {
     Ok(None)
 }
 
-/// Removes the unfinished files of processes that are gone.
+/// Removes the unfinished files of dead processes.
 pub(super) fn sweep(directory: &Dir) -> io::Result<()> {
     for entry in directory.entries()?.take(MAX_SWEPT_OVER) {
         let Ok(name) = entry?.file_name().into_string() else { continue };
         if name.starts_with(UNFINISHED_PREFIX) && is_abandoned(directory, &name) {
             match directory.remove_file(&name) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => tracing::info!("an unfinished file of a process that is gone was removed: {name}"),
+                _ => tracing::info!("removed an unfinished file of a dead process: {name}"),
             }
         }
     }
     Ok(())
 }
 
-/// Whether nobody holds it any more. Its owner locks it for as long as it lives.
+/// Whether its owner is dead. A living owner keeps it locked.
 fn is_abandoned(directory: &Dir, name: &str) -> bool {
     let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
     let mut options = OpenOptions::new();
@@ -241,13 +240,13 @@ mod tests {
         names
     }
 
-    /// Both kinds: without a name where the system knows that, and with one.
+    /// Both kinds: an unnamed file where the system supports it, and a named one.
     fn both(directory: &Dir) -> [Unfinished; 2] {
         [Unfinished::create(directory).unwrap(), Unfinished::named(directory).unwrap()]
     }
 
     #[test]
-    fn what_is_published_is_there_and_what_is_dropped_is_not() {
+    fn a_published_file_exists_and_a_dropped_one_does_not() {
         let (root, directory) = directory();
         for (at, unfinished) in both(&directory).into_iter().enumerate() {
             unfinished.write_at(b"whole", 0).unwrap();
@@ -262,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn each_file_has_a_stamp_of_its_own_whatever_the_clock_of_the_file_system() {
+    fn each_file_has_a_unique_time_stamp_even_on_a_coarse_clock() {
         let (_root, directory) = directory();
         for unfinished in both(&directory) {
             let stamps: Vec<_> = (0..10)
@@ -276,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_takes_the_place_of_another_only_where_it_may_and_never_that_of_a_directory() {
+    fn a_file_replaces_another_only_where_allowed_and_never_a_directory() {
         let (root, directory) = directory();
         std::fs::write(root.path().join("old"), "old").unwrap();
         std::fs::create_dir(root.path().join("taken")).unwrap();
@@ -296,10 +295,10 @@ mod tests {
     }
 
     #[test]
-    fn a_replacement_that_was_killed_half_way_is_in_nobodys_way() {
+    fn a_replacement_killed_half_way_blocks_nobody() {
         let (root, directory) = directory();
         std::fs::write(root.path().join("old"), "old").unwrap();
-        std::fs::write(root.path().join(replacing()), "of a process that is gone").unwrap();
+        std::fs::write(root.path().join(replacing()), "of a dead process").unwrap();
         let unfinished = Unfinished::create(&directory).unwrap();
         unfinished.publish(&directory, "old", Place::Any).unwrap();
         assert_eq!(std::fs::read(root.path().join("old")).unwrap(), b"");
@@ -309,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_takes_what_dead_processes_left_and_nothing_else() {
+    fn a_sweep_removes_only_what_dead_processes_left() {
         let (root, directory) = directory();
         let leave = |name: &str, age: Duration| {
             let file = File::create(root.path().join(name)).unwrap();

@@ -1,4 +1,4 @@
-//! Writing piece by piece: the file is there when it is whole.
+//! Uploads: a file is written in parts and appears when it is complete.
 
 use std::io;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use super::write::{self, Precondition, Written};
 use super::{WorkspaceError, WorkspacePath};
 use crate::pool::BlockingPool;
 
-/// A file that is being written and that nobody sees before [`Upload::commit`]. Dropping it leaves nothing behind, and
-/// on Linux neither does the end of the process.
+/// A file that is being written and is invisible until [`Upload::commit`]. Dropping it leaves nothing behind. On Linux
+/// the end of the process leaves nothing behind either.
 #[derive(Debug)]
 pub struct Upload {
     inside: Inside,
@@ -20,7 +20,7 @@ pub struct Upload {
     precondition: Precondition,
     max_bytes: u64,
     size_bytes: u64,
-    /// Not while a piece is being written, nor after one that was not.
+    /// `false` while a part is being written, and after one failed.
     is_whole: bool,
     /// `None` only once it is committed or dropped.
     unfinished: Option<Arc<Unfinished>>,
@@ -46,16 +46,16 @@ impl Upload {
         Ok(Self { inside, path, precondition, max_bytes, size_bytes: 0, is_whole: true, unfinished, pool })
     }
 
-    /// How many bytes it has so far.
+    /// The bytes written so far.
     pub const fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
 
-    /// Adds `bytes` to its end. Cancel: an upload of which a piece was dropped half-way can only be dropped itself.
+    /// Appends `bytes`. Cancel: if a part was dropped before it was written, the upload can only be dropped.
     ///
     /// # Errors
-    /// [`WorkspaceError::TooLarge`] if it would get larger than was agreed, or [`WorkspaceError::Io`]; the upload can
-    /// then only be dropped.
+    /// [`WorkspaceError::TooLarge`] if the file would exceed its limit, or [`WorkspaceError::Io`]. After an error the
+    /// upload can only be dropped.
     pub async fn append(&mut self, bytes: Bytes) -> Result<(), WorkspaceError> {
         let unfinished = self.whole()?;
         self.is_whole = false;
@@ -71,12 +71,12 @@ impl Upload {
         Ok(())
     }
 
-    /// Makes it the content of its file, atomically and durably, if the file is still as the precondition says. Missing
-    /// parents are made. A link at the path that stays inside is replaced; a file that is replaced leaves its
-    /// permissions. Cancel: it is then either done or not.
+    /// Makes this the content of its file, atomically and durably, if the precondition holds. Creates missing parent
+    /// directories. Replaces a link at the path that stays inside. A replaced file keeps its permissions. Cancel: the
+    /// commit then either happened or did not.
     ///
     /// # Errors
-    /// [`WorkspaceError`]; the old content stands.
+    /// [`WorkspaceError`]; the old content is unchanged.
     pub async fn commit(mut self) -> Result<Written, WorkspaceError> {
         let unfinished = self.whole()?;
         self.unfinished = None;
@@ -91,8 +91,8 @@ impl Upload {
 
     fn whole(&self) -> Result<Arc<Unfinished>, WorkspaceError> {
         self.unfinished.clone().filter(|_| self.is_whole).ok_or_else(|| WorkspaceError::Io {
-            doing: "go on with the file",
-            source: io::Error::other("an earlier part of it was not written"),
+            doing: "continue the upload",
+            source: io::Error::other("an earlier part could not be written"),
         })
     }
 }

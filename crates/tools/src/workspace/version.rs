@@ -1,9 +1,9 @@
-//! What is known of a file from its metadata, and the version that follows from it.
+//! The metadata of a file, and its version, which is derived from it.
 
 use cap_std::fs::{Metadata, MetadataExt as _};
 use chrono::{DateTime, Utc};
 
-/// Names the content of a file: each write makes another. Fit for a strong `ETag` (without its quotes).
+/// Identifies the content of a file. Each write changes it. It is suitable for a strong `ETag` (without its quotes).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FileVersion(String);
 
@@ -24,7 +24,7 @@ impl From<String> for FileVersion {
     }
 }
 
-/// What tells one content of a file from another, and what is shown of it.
+/// The metadata that identifies a file's content, and the metadata that lists show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Facts {
     inode: u64,
@@ -43,8 +43,8 @@ impl Facts {
         }
     }
 
-    /// A write of ours replaces the file and stamps it to the nanosecond, so inode and time differ. What others change
-    /// in place has another time of change, whatever they do to the time of modification.
+    /// GatheRing replaces a file when it writes it and stamps it to the nanosecond, so inode and time differ. A change
+    /// in place by another program changes the status-change time, whatever it does to the modification time.
     pub(super) fn version(self) -> FileVersion {
         let Self { inode, size_bytes, modified_ns, changed_ns } = self;
         FileVersion(format!("{inode:x}-{size_bytes:x}-{modified_ns:x}-{changed_ns:x}"))

@@ -1,4 +1,4 @@
-//! Changes that are whole or not there.
+//! Atomic changes of files.
 
 use std::io;
 
@@ -10,19 +10,19 @@ use super::unfinished::{self, Place, Unfinished};
 use super::version::FileVersion;
 use super::{WorkspaceError, WorkspacePath};
 
-/// How often a write begins anew because others remove its directory at the same time.
+/// How often a write starts over when others remove its directory at the same time.
 const MAX_ATTEMPTS: usize = 20;
 
-/// What a file must be for it to be changed.
+/// The condition under which a file is changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Precondition {
-    /// Anything.
+    /// None.
     None,
-    /// There is none (`If-None-Match: *`).
+    /// The file does not exist (`If-None-Match: *`).
     Absent,
-    /// There is one (`If-Match: *`).
+    /// The file exists (`If-Match: *`).
     Present,
-    /// It is one of these versions (`If-Match`).
+    /// The file has one of these versions (`If-Match`).
     Version(Vec<FileVersion>),
 }
 
@@ -40,17 +40,17 @@ impl Precondition {
     }
 }
 
-/// A write that is done and durable.
+/// A completed, durable write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
-    /// Whether there was no file before.
+    /// Whether the file is new.
     pub created: bool,
-    /// Which content is there now.
+    /// The version of the new content.
     pub version: FileVersion,
 }
 
-/// An unfinished file for `path`, in the nearest directory above it that exists: directories are made with the file and
-/// not before. Says early what would be refused in the end.
+/// Creates an unfinished file for `path` in the nearest existing directory above it. Missing directories are created
+/// together with the file. Fails early for what the commit would reject.
 pub(super) fn begin(
     inside: &Inside,
     path: &WorkspacePath,
@@ -66,7 +66,7 @@ pub(super) fn begin(
     })
 }
 
-/// Gives a file that has all its content its name.
+/// Gives a complete file its name.
 pub(super) fn commit(
     inside: &Inside,
     path: &WorkspacePath,
@@ -74,13 +74,13 @@ pub(super) fn commit(
     precondition: &Precondition,
 ) -> Result<Written, WorkspaceError> {
     let failed = |source| WorkspaceError::from_io("write the file", path.as_str(), source);
-    // The long part comes before the lock.
+    // The slow part comes before the lock.
     unfinished.finish().map_err(failed)?;
     let (parent, name) = split(path)?;
     let mut made_directories = false;
     again_where_directories_vanish(|| {
         let directory = open_or_make(inside.root(), &parent, &mut made_directories)?;
-        // Held until the end: between the look and the name nobody else writes here.
+        // Held until the end, so that nobody else writes here between the check and the rename.
         let lock = readable(&directory).map_err(failed)?;
         lock.lock().map_err(failed)?;
         let current = look(inside, &directory, path, name)?;
@@ -99,7 +99,7 @@ pub(super) fn commit(
         inside.forget_directory(&directory);
         lock.sync_all().map_err(failed)?;
         if made_directories {
-            // Only now: a new directory is empty, and others may remove it, until the file is in it.
+            // Only now: a new directory is empty, and others may remove it, until it contains the file.
             sync_above(inside.root(), &parent).map_err(failed)?;
         }
         let version = FileVersion::of(&unfinished.metadata().map_err(failed)?);
@@ -107,7 +107,7 @@ pub(super) fn commit(
     })
 }
 
-/// Begins anew when a directory that was just found or made is gone: others may remove empty ones at the same time.
+/// Starts over when a directory that was just found or created has vanished, because others remove empty directories.
 fn again_where_directories_vanish<T>(
     mut attempt: impl FnMut() -> Result<T, WorkspaceError>,
 ) -> Result<T, WorkspaceError> {
@@ -120,7 +120,7 @@ fn again_where_directories_vanish<T>(
     attempt()
 }
 
-/// Removes a file, a link or an empty directory, if it is as `precondition` says.
+/// Removes a file, a link or an empty directory if the precondition holds.
 pub(super) fn remove(
     inside: &Inside,
     path: &WorkspacePath,
@@ -150,7 +150,7 @@ pub(super) fn remove(
 fn remove_directory(inside: &Inside, parent: &Dir, name: &str) -> io::Result<()> {
     let removed = parent.open_dir(name)?;
     match parent.remove_dir(name) {
-        // What nobody can see must be in nobody's way.
+        // Invisible files must not block the removal.
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
             unfinished::sweep(&removed)?;
             parent.remove_dir(name)?;
@@ -165,7 +165,7 @@ fn split(path: &WorkspacePath) -> Result<(WorkspacePath, &str), WorkspaceError> 
     path.split().ok_or_else(|| WorkspaceError::NotAFile { path: path.to_string() })
 }
 
-/// The file that is there now; it is looked at where it would be replaced, and only a link is followed, by the root.
+/// The current file, if it would be replaced. Follows only links, and only within the root.
 fn look(
     inside: &Inside,
     directory: &Dir,
@@ -181,11 +181,11 @@ fn look(
         Ok(metadata) if metadata.is_file() => Ok(Some(metadata)),
         Ok(_) => Err(WorkspaceError::NotAFile { path: path.to_string() }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(WorkspaceError::from_io("look at the file", path.as_str(), error)),
+        Err(error) => Err(WorkspaceError::from_io("read the metadata", path.as_str(), error)),
     }
 }
 
-/// The directory `path`, or the nearest one above it that exists.
+/// The directory `path`, or the nearest existing one above it.
 fn nearest_directory(root: &Dir, path: &WorkspacePath) -> io::Result<(WorkspacePath, Dir)> {
     let mut nearest = path.clone();
     loop {
@@ -198,7 +198,7 @@ fn nearest_directory(root: &Dir, path: &WorkspacePath) -> io::Result<(WorkspaceP
 }
 
 fn open_or_make(root: &Dir, path: &WorkspacePath, made: &mut bool) -> Result<Dir, WorkspaceError> {
-    let failed = |source| WorkspaceError::from_io("make the directory", path.as_str(), source);
+    let failed = |source| WorkspaceError::from_io("create the directory", path.as_str(), source);
     match root.open_dir(path.as_path()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             *made = true;
@@ -226,7 +226,7 @@ fn sync_above(root: &Dir, path: &WorkspacePath) -> io::Result<()> {
     let mut path = path.clone();
     while let Some((above, _)) = path.split() {
         match root.open_dir(above.as_path()).and_then(|directory| readable(&directory)) {
-            // Somebody has moved it, so its name is theirs to keep.
+            // It was moved by somebody else, who is responsible for its name.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             directory => directory?.sync_all()?,
         }
@@ -235,7 +235,7 @@ fn sync_above(root: &Dir, path: &WorkspacePath) -> io::Result<()> {
     Ok(())
 }
 
-/// The directory as a file that can be locked and synced, which its handle (opened for paths only) cannot.
+/// Opens the directory as a file that can be locked and synced; its own handle is for paths only.
 fn readable(directory: &Dir) -> io::Result<std::fs::File> {
     directory.open(".").map(cap_std::fs::File::into_std)
 }

@@ -18,7 +18,7 @@ fn get(url: &str) -> OutboundRequest {
 }
 
 #[tokio::test]
-async fn a_private_host_is_refused_in_every_spelling_and_hears_nothing() {
+async fn a_private_host_is_refused_in_every_spelling_and_receives_nothing() {
     let server = Server::start(|_| answer("200 OK", &[], "secret")).await;
     let port = server.address.port();
     for host in [
@@ -61,7 +61,7 @@ async fn a_private_host_is_refused_in_every_spelling_and_hears_nothing() {
 }
 
 #[tokio::test]
-async fn what_the_operator_allows_is_reached_by_address_and_by_name() {
+async fn an_allowed_network_is_reached_by_address_and_by_name() {
     let server =
         Server::start(|_| answer("200 OK", &[("content-type", "application/json")], r#"{"a": [1]}"#)).await;
     let outbound = allowing(&["127.0.0.0/8"]);
@@ -87,7 +87,7 @@ async fn a_redirect_to_a_refused_address_is_refused() {
 }
 
 #[tokio::test]
-async fn a_redirect_to_another_origin_takes_no_credentials_along() {
+async fn a_redirect_to_another_origin_carries_no_credentials() {
     let other = Server::start(|_| answer("200 OK", &[], "there")).await;
     let location = other.url("/other");
     let first = Server::start(move |request| match request.starts_with("GET /same") {
@@ -110,7 +110,7 @@ async fn a_redirect_to_another_origin_takes_no_credentials_along() {
 }
 
 #[tokio::test]
-async fn redirects_end_and_a_post_is_not_sent_on() {
+async fn redirects_are_bounded_and_a_post_is_not_redirected() {
     let server = Server::start(|_| answer("302 Found", &[("location", "/again")], "")).await;
     let outbound = allowing(&["127.0.0.0/8"]);
     let error = outbound.send(get(&server.url("/"))).await.unwrap_err();
@@ -121,7 +121,7 @@ async fn redirects_end_and_a_post_is_not_sent_on() {
 }
 
 #[tokio::test]
-async fn a_large_answer_is_refused_with_and_without_its_length() {
+async fn a_large_response_is_rejected_with_and_without_its_length() {
     let with_length = Server::start(|_| answer("200 OK", &[], &"x".repeat(10_001))).await;
     let without = Server::start(|_| Some(format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(10_001)))).await;
     for server in [with_length, without] {
@@ -153,7 +153,7 @@ async fn a_silent_or_absent_server_is_a_retryable_failure() {
 }
 
 #[tokio::test]
-async fn a_request_that_cannot_be_made_sends_nothing() {
+async fn an_invalid_request_sends_nothing() {
     for url in [
         "ftp://1.1.1.1/",
         "file:///etc/passwd",
@@ -177,12 +177,12 @@ async fn a_request_that_cannot_be_made_sends_nothing() {
 }
 
 #[test]
-fn a_proxy_of_the_environment_is_not_used() {
+fn proxy_settings_of_the_environment_are_ignored() {
     // This test's own program, once more, in an environment whose proxies do not exist.
     let nowhere = "http://127.0.0.1:9";
     let proxies = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
     let ended = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "outbound::what_the_operator_allows_is_reached_by_address_and_by_name"])
+        .args(["--exact", "an_allowed_network_is_reached_by_address_and_by_name"])
         .envs(proxies.map(|name| (name, nowhere)))
         .env_remove("NO_PROXY")
         .env_remove("no_proxy")

@@ -69,7 +69,7 @@ impl BlockingTool for Counting {
 }
 
 #[tokio::test]
-async fn bad_parameters_are_all_named_and_nothing_is_executed() {
+async fn every_bad_parameter_is_reported_and_nothing_is_executed() {
     let mut tools = Toolbox::new(BlockingPool::new(1));
     let schema = json!({
         "type": "object", "additionalProperties": false, "required": ["a"],
@@ -88,7 +88,7 @@ async fn bad_parameters_are_all_named_and_nothing_is_executed() {
 }
 
 #[tokio::test]
-async fn names_are_unique_and_sorted_and_a_selection_has_no_others() {
+async fn names_are_unique_and_sorted_and_a_selection_has_only_its_own() {
     let mut tools = toolbox();
     let listed: Vec<&str> = tools.list().map(|spec| spec.name.as_str()).collect();
     assert_eq!(listed, ["http_request", "list_files", "read_file", "send_notification", "write_file"]);
@@ -101,12 +101,12 @@ async fn names_are_unique_and_sorted_and_a_selection_has_no_others() {
     let few = tools.select(["read_file"]).unwrap();
     assert!(few.get("write_file").is_none() && few.get("read_file").is_some());
     let error = few.call("write_file", json!({}), &ToolContext::new()).await.unwrap_err();
-    assert_eq!(error.to_string(), "no tool is named `write_file`; there are: read_file");
+    assert_eq!(error.to_string(), "unknown tool `write_file`; known tools: read_file");
     assert!(tools.select(["nothing"]).is_err());
 }
 
 #[tokio::test]
-async fn every_builtin_tool_refuses_unknown_parameters() {
+async fn every_builtin_tool_rejects_unknown_parameters() {
     let tools = toolbox();
     for spec in tools.list() {
         let problems = tools.validate(&spec.name, &json!({"surprise": 1})).unwrap_err();
@@ -149,7 +149,7 @@ async fn files_are_written_read_and_listed() {
 }
 
 #[tokio::test]
-async fn a_path_that_leaves_is_forbidden_and_says_nothing() {
+async fn a_path_outside_is_forbidden_and_reveals_nothing() {
     let tools = toolbox();
     let (_directory, context) = in_workspace().await;
     for path in ["../x", "/etc/passwd", "a/%2e%2e/%2e%2e/x", "..\\x", "a\0"] {
@@ -171,7 +171,7 @@ async fn a_path_that_leaves_is_forbidden_and_says_nothing() {
 }
 
 #[tokio::test]
-async fn http_request_sends_what_it_is_told_and_answers_with_values() {
+async fn http_request_sends_its_parameters_and_returns_values() {
     let server = Server::start(|request| match request.contains("/json") {
         true => answer(
             "201 Created",
@@ -200,7 +200,7 @@ async fn http_request_sends_what_it_is_told_and_answers_with_values() {
 }
 
 #[tokio::test]
-async fn the_class_of_a_request_follows_its_method() {
+async fn the_effect_class_of_a_request_follows_its_method() {
     let tools = toolbox();
     for (params, class) in [
         (json!({"url": "x"}), EffectClass::Pure),
@@ -213,7 +213,7 @@ async fn the_class_of_a_request_follows_its_method() {
 }
 
 #[tokio::test]
-async fn a_notification_counts_only_when_it_is_taken() {
+async fn a_notification_is_delivered_only_with_a_success_status() {
     let server = Server::start(|request| match request {
         r if r.contains("/busy") => answer("503 Service Unavailable", &[], ""),
         r if r.contains("/gone") => answer("410 Gone", &[], ""),

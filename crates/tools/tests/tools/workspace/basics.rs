@@ -7,7 +7,7 @@ use gathering_tools::{EntryKind, ListOptions, Precondition, Workspace, Workspace
 use super::{MANY, inside, names, path, workspace};
 
 #[tokio::test]
-async fn what_is_written_is_read_and_parents_are_made() {
+async fn a_written_file_is_read_back_and_parents_are_created() {
     let (outside, workspace) = workspace().await;
     let written = workspace.write(&path("a/b/c.md"), b"one".to_vec()).await.unwrap();
     assert!(written.created);
@@ -20,7 +20,7 @@ async fn what_is_written_is_read_and_parents_are_made() {
 }
 
 #[tokio::test]
-async fn links_that_lead_out_are_refused_for_every_operation() {
+async fn links_that_lead_out_are_rejected_by_every_operation() {
     let (outside, workspace) = workspace().await;
     let root = inside(&outside);
     symlink(outside.path().join("secret"), root.join("absolute")).unwrap();
@@ -72,7 +72,7 @@ async fn links_that_stay_inside_are_followed_by_reads_and_replaced_by_writes() {
 }
 
 #[tokio::test]
-async fn excluded_names_are_left_out_with_all_that_is_in_them() {
+async fn excluded_names_are_left_out_with_everything_below_them() {
     let (_outside, workspace) = workspace().await;
     for file in ["a.md", "target/b.md", "src/c.md", "src/target/d.md"] {
         workspace.write(&path(file), b"x".to_vec()).await.unwrap();
@@ -84,7 +84,7 @@ async fn excluded_names_are_left_out_with_all_that_is_in_them() {
 }
 
 #[tokio::test]
-async fn a_closed_part_is_outside_by_name_and_through_links() {
+async fn a_closed_part_is_unreachable_by_name_and_through_links() {
     let (outside, workspace) = workspace().await;
     let root = inside(&outside);
     std::fs::create_dir_all(root.join("closed/deep")).unwrap();
@@ -122,7 +122,7 @@ async fn a_closed_part_is_outside_by_name_and_through_links() {
 }
 
 #[tokio::test]
-async fn conditional_writes_hold_their_condition() {
+async fn a_conditional_write_checks_its_precondition() {
     let (_outside, workspace) = workspace().await;
     let file = path("notes.md");
     let absent = workspace.write_if(&file, b"1".to_vec(), Precondition::Present).await;
@@ -138,7 +138,7 @@ async fn conditional_writes_hold_their_condition() {
 }
 
 #[tokio::test]
-async fn of_many_conditional_writes_at_once_one_wins() {
+async fn exactly_one_of_many_concurrent_conditional_writes_wins() {
     let (_outside, workspace) = workspace().await;
     let file = path("notes.md");
     let first = workspace.write(&file, b"0".to_vec()).await.unwrap();
@@ -159,7 +159,7 @@ async fn of_many_conditional_writes_at_once_one_wins() {
 }
 
 #[tokio::test]
-async fn a_reader_sees_the_old_content_or_the_new_and_never_a_part() {
+async fn a_reader_sees_the_old_or_the_new_content_and_never_a_part() {
     let (_outside, workspace) = workspace().await;
     let file = path("big");
     workspace.write(&file, vec![0; 100_000]).await.unwrap();
@@ -202,7 +202,7 @@ async fn lists_are_sorted_bounded_and_without_unfinished_files() {
 }
 
 #[tokio::test]
-async fn wrong_kinds_and_sizes_are_told_apart() {
+async fn wrong_kinds_and_sizes_have_distinct_errors() {
     let (outside, workspace) = workspace().await;
     workspace.write(&path("d/f"), b"12345".to_vec()).await.unwrap();
     assert!(matches!(
@@ -230,7 +230,7 @@ async fn wrong_kinds_and_sizes_are_told_apart() {
 }
 
 #[tokio::test]
-async fn a_write_that_fails_leaves_the_old_content_and_no_unfinished_file() {
+async fn a_failed_write_leaves_the_old_content_and_no_unfinished_file() {
     let (outside, workspace) = workspace().await;
     workspace.write(&path("f"), b"old".to_vec()).await.unwrap();
     let too_large = vec![0; usize::try_from(Workspace::MAX_FILE_BYTES).unwrap() + 1];

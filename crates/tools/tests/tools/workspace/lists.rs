@@ -32,7 +32,7 @@ async fn settle(directory: &Path) {
 }
 
 #[tokio::test]
-async fn pages_hold_every_entry_once_and_in_order() {
+async fn pages_contain_every_entry_once_and_in_order() {
     let (_outside, workspace) = workspace().await;
     for file in ["a/b/c/1", "a/b/c/2", "a/b-c", "a/b.txt", "a-b/x", "a.md", "b/1", "b/2", "c"] {
         workspace.write(&path(file), "12345").await.unwrap();
@@ -59,7 +59,7 @@ async fn pages_hold_every_entry_once_and_in_order() {
 }
 
 #[tokio::test]
-async fn a_page_goes_on_where_the_last_one_ended_though_that_entry_is_gone() {
+async fn a_page_starts_after_the_last_one_even_if_that_entry_was_removed() {
     let (_outside, workspace) = workspace().await;
     for file in ["a/1", "a/2", "b/1", "c"] {
         workspace.write(&path(file), "").await.unwrap();
@@ -79,7 +79,7 @@ async fn a_page_goes_on_where_the_last_one_ended_though_that_entry_is_gone() {
 }
 
 #[tokio::test]
-async fn a_directory_of_very_many_files_is_paged_completely() {
+async fn a_large_directory_is_paged_completely() {
     let (outside, workspace) = workspace().await;
     const FILES: usize = 25_000;
     fs::create_dir(inside(&outside).join("many")).unwrap();
@@ -97,7 +97,7 @@ async fn a_directory_of_very_many_files_is_paged_completely() {
 }
 
 #[tokio::test]
-async fn a_directory_of_very_many_files_hides_nothing_behind_it() {
+async fn a_large_directory_does_not_hide_what_follows_it() {
     let (outside, workspace) = workspace().await;
     workspace.write(&path("z.md"), "12345").await.unwrap();
     let many = inside(&outside).join("many");
@@ -125,7 +125,7 @@ async fn all_pages(workspace: &Workspace, options: ListOptions) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_name_that_nobody_could_ask_for_is_not_listed() {
+async fn a_name_that_nobody_could_request_is_not_listed() {
     let (outside, workspace) = workspace().await;
     for name in ["fine", "a\\b", "new\nline", "%2e%2e", ".gathering-unfinished-1"] {
         fs::write(inside(&outside).join(name), "").unwrap();
@@ -145,7 +145,7 @@ async fn a_name_that_nobody_could_ask_for_is_not_listed() {
 }
 
 #[tokio::test]
-async fn a_remembered_directory_shows_every_write_at_every_size_of_the_cache() {
+async fn a_cached_directory_shows_every_write_at_every_cache_size() {
     for n_directories in [1, 100] {
         let (outside, workspace) = workspace().await;
         let cache = DirectoryCache::new(n_directories);
@@ -172,7 +172,7 @@ async fn a_remembered_directory_shows_every_write_at_every_size_of_the_cache() {
 }
 
 #[tokio::test]
-async fn a_write_in_the_same_tick_as_the_reading_is_seen() {
+async fn a_write_in_the_same_clock_tick_as_the_read_is_seen() {
     let (outside, workspace) = workspace().await;
     let workspace = workspace.remembering(DirectoryCache::new(10));
     let root = inside(&outside);
@@ -201,7 +201,7 @@ async fn a_file_that_grows_in_place_is_seen_within_two_seconds() {
 }
 
 #[tokio::test]
-async fn what_a_link_leads_to_is_not_remembered() {
+async fn the_target_of_a_link_is_not_cached() {
     let (outside, workspace) = workspace().await;
     let workspace = workspace.remembering(DirectoryCache::new(10));
     workspace.write(&path("a/real"), "1").await.unwrap();
@@ -214,7 +214,7 @@ async fn what_a_link_leads_to_is_not_remembered() {
 }
 
 #[tokio::test]
-async fn a_settled_directory_is_looked_at_once_and_an_unsettled_one_each_time() {
+async fn a_settled_directory_is_read_once_and_an_unsettled_one_each_time() {
     let (outside, workspace) = workspace().await;
     let cache = DirectoryCache::new(10);
     let workspace = workspace.remembering(cache.clone());

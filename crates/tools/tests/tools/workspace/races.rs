@@ -131,7 +131,7 @@ async fn a_file_that_becomes_a_link_to_outside_never_leads_there() {
 }
 
 #[tokio::test]
-async fn a_file_that_becomes_a_pipe_blocks_nobody() {
+async fn a_file_that_becomes_a_pipe_does_not_block_a_reader() {
     let (outside, workspace) = workspace().await;
     let root = inside(&outside);
     let pipe = |next: &Path| {
@@ -165,7 +165,7 @@ async fn a_file_that_becomes_a_pipe_blocks_nobody() {
 }
 
 #[tokio::test]
-async fn of_many_conditional_writes_at_once_one_wins() {
+async fn exactly_one_of_many_concurrent_conditional_writes_wins() {
     let (outside, workspace) = workspace().await;
     let file = path("notes.md");
     let first = workspace.write(&file, "0").await.unwrap();
@@ -197,7 +197,7 @@ async fn of_many_conditional_writes_at_once_one_wins() {
 }
 
 #[tokio::test]
-async fn a_counter_that_many_raise_by_conditional_writes_loses_no_step() {
+async fn a_counter_raised_by_concurrent_conditional_writes_loses_no_increment() {
     let (_outside, workspace) = workspace().await;
     let file = path("counter");
     workspace.write(&file, "0").await.unwrap();
@@ -223,7 +223,7 @@ async fn a_counter_that_many_raise_by_conditional_writes_loses_no_step() {
 }
 
 #[tokio::test]
-async fn a_write_makes_its_directory_again_when_another_removes_it() {
+async fn a_write_recreates_its_directory_when_another_removes_it() {
     let (_outside, workspace) = workspace().await;
     let writer = {
         let workspace = workspace.clone();

@@ -14,7 +14,7 @@ fn everything(outside: &tempfile::TempDir) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_is_uploaded_in_pieces_is_read_in_pieces() {
+async fn a_file_uploaded_in_parts_is_read_in_parts() {
     let (outside, workspace) = workspace().await;
     let mut upload = workspace.begin_write(&path("a/b/big"), Precondition::None, MANY).await.unwrap();
     let mut expected = Vec::new();
@@ -44,7 +44,7 @@ async fn what_is_uploaded_in_pieces_is_read_in_pieces() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_dropped_leaves_nothing_behind() {
+async fn a_dropped_upload_leaves_nothing_behind() {
     let (outside, workspace) = workspace().await;
     workspace.write(&path("kept"), "old").await.unwrap();
     for name in ["kept", "new", "new/deep/er"] {
@@ -62,13 +62,13 @@ async fn an_upload_that_is_dropped_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn an_upload_that_gets_too_large_is_refused_and_leaves_nothing() {
+async fn an_upload_that_grows_too_large_fails_and_leaves_nothing() {
     let (outside, workspace) = workspace().await;
     let mut upload = workspace.begin_write(&path("f"), Precondition::None, 10).await.unwrap();
     upload.append(Bytes::from_static(b"0123456789")).await.unwrap();
     let refused = upload.append(Bytes::from_static(b"x")).await;
     assert!(matches!(refused, Err(WorkspaceError::TooLarge { limit_bytes: 10 })), "{refused:?}");
-    assert!(upload.commit().await.is_err(), "a part of it is missing");
+    assert!(upload.commit().await.is_err(), "a part is missing");
     assert_eq!(everything(&outside), [""; 0]);
 
     let mut upload = workspace.begin_write(&path("f"), Precondition::None, 10).await.unwrap();
@@ -77,7 +77,7 @@ async fn an_upload_that_gets_too_large_is_refused_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn what_was_opened_is_what_is_read() {
+async fn an_open_file_keeps_its_content() {
     let (_outside, workspace) = workspace().await;
     let file = path("f");
     workspace.write(&file, "first").await.unwrap();
@@ -89,7 +89,7 @@ async fn what_was_opened_is_what_is_read() {
 }
 
 #[tokio::test]
-async fn a_file_that_was_cut_short_in_place_is_an_error_and_not_a_short_file() {
+async fn a_file_truncated_in_place_is_an_error_and_not_a_short_file() {
     let (outside, workspace) = workspace().await;
     workspace.write(&path("f"), vec![1; 1000]).await.unwrap();
     let opened = workspace.open_file(&path("f")).await.unwrap();
@@ -120,7 +120,7 @@ async fn the_precondition_decides_at_the_end() {
 }
 
 #[tokio::test]
-async fn a_removal_holds_its_condition() {
+async fn a_conditional_removal_checks_its_precondition() {
     let (_outside, workspace) = workspace().await;
     let file = path("d/f");
     let first = workspace.write(&file, "1").await.unwrap();
@@ -137,7 +137,7 @@ async fn a_removal_holds_its_condition() {
 }
 
 #[tokio::test]
-async fn each_write_makes_another_version_however_fast() {
+async fn each_write_creates_a_new_version_however_fast() {
     let (outside, workspace) = workspace().await;
     let file = path("f");
     let mut versions = std::collections::HashSet::new();
@@ -158,7 +158,7 @@ async fn each_write_makes_another_version_however_fast() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_replaced_leaves_its_permissions() {
+async fn a_replaced_file_keeps_its_permissions() {
     let (outside, workspace) = workspace().await;
     let script = inside(&outside).join("run.sh");
     workspace.write(&path("run.sh"), "old").await.unwrap();
@@ -169,7 +169,7 @@ async fn a_file_that_is_replaced_leaves_its_permissions() {
 }
 
 #[tokio::test]
-async fn what_is_made_is_its_owners_alone_and_what_is_there_keeps_its_permissions() {
+async fn new_entries_are_private_and_existing_ones_keep_their_permissions() {
     let outside = tempfile::tempdir().unwrap();
     let mode = |at: &std::path::Path| fs::metadata(at).unwrap().permissions().mode() & 0o777;
     let made = outside.path().join("above/made");
@@ -195,7 +195,7 @@ async fn what_is_made_is_its_owners_alone_and_what_is_there_keeps_its_permission
 }
 
 #[tokio::test]
-async fn what_a_killed_write_left_is_in_nobodys_way() {
+async fn the_remains_of_a_killed_write_block_nobody() {
     let (outside, workspace) = workspace().await;
     workspace.write(&path("d/f"), "old").await.unwrap();
     let left = inside(&outside).join("d/.gathering-unfinished-replacing");

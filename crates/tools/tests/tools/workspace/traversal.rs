@@ -16,7 +16,7 @@ fn cases(list: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_path_that_leaves_is_refused_with_the_same_words() {
+fn every_path_that_leaves_is_rejected_with_the_same_message() {
     let cases = cases("traversal.txt");
     assert!(cases.len() >= 100, "only {} cases", cases.len());
     for case in cases {
@@ -30,7 +30,7 @@ fn every_path_that_leaves_is_refused_with_the_same_words() {
 }
 
 #[tokio::test]
-async fn a_path_that_only_looks_as_if_it_left_reaches_nothing_outside() {
+async fn a_path_that_only_seems_to_leave_reaches_nothing_outside() {
     let (outside, workspace) = workspace().await;
     let mut made = 0;
     for case in cases("lookalikes.txt") {
@@ -55,7 +55,7 @@ async fn a_path_that_only_looks_as_if_it_left_reaches_nothing_outside() {
 }
 
 #[tokio::test]
-async fn links_to_everywhere_lead_nowhere() {
+async fn links_to_outside_lead_nowhere() {
     let (outside, workspace) = workspace().await;
     let root = inside(&outside);
     fs::create_dir_all(root.join("a/b")).unwrap();
