@@ -211,8 +211,11 @@ pub enum StoreError {
     #[error("the account already has {} API keys: revoke one first", ApiKey::MAX_PER_ACCOUNT)]
     TooManyKeys,
     /// The store is unreachable or overloaded; a retry may succeed.
-    #[error("the account store is unavailable")]
-    Unavailable(#[source] Box<dyn Error + Send + Sync>),
+    #[error("the account store is unavailable: {0}")]
+    Unavailable(Box<dyn Error + Send + Sync>),
+    /// The store answers but fails unexpectedly; an operator must act.
+    #[error("the account store failed: {0}")]
+    Fault(Box<dyn Error + Send + Sync>),
     /// The stored data is invalid; a person must look at it.
     #[error("the account store is corrupt")]
     Corrupt(#[source] Box<dyn Error + Send + Sync>),

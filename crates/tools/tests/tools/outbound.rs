@@ -182,7 +182,7 @@ fn proxy_settings_of_the_environment_are_ignored() {
     let nowhere = "http://127.0.0.1:9";
     let proxies = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
     let ended = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "an_allowed_network_is_reached_by_address_and_by_name"])
+        .args(["--exact", "outbound::an_allowed_network_is_reached_by_address_and_by_name"])
         .envs(proxies.map(|name| (name, nowhere)))
         .env_remove("NO_PROXY")
         .env_remove("no_proxy")
