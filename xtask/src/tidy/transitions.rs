@@ -37,7 +37,7 @@ fn changes(syntax: &syn::File) -> Vec<usize> {
     let mut lines = Vec::new();
     each_string(syntax, |text, line| {
         let mut updates = text.split("UPDATE runs SET").skip(1);
-        if updates.any(|after| assigns_state(after)) {
+        if updates.any(assigns_state) {
             lines.push(line);
         }
     });
