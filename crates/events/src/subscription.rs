@@ -23,7 +23,7 @@ pub struct Subscription {
     max_batch: usize,
 }
 
-/// The events that wait for one subscriber. A full buffer loses its oldest event, so that nobody waits for it.
+/// The events that wait for one subscriber. A full buffer loses its oldest event, so that publishers never wait for it.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     topics: Topics,

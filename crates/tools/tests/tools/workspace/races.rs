@@ -159,7 +159,7 @@ async fn a_file_that_becomes_a_pipe_does_not_block_a_reader() {
     };
     let waits = tokio::time::timeout(std::time::Duration::from_secs(20), reads).await.is_err();
     drop(swapper);
-    // Lets go of whoever waits, so that the test ends.
+    // Unblocks a waiting reader, so that the test ends.
     let _released = [&pipe, &file].map(|name| fs::OpenOptions::new().read(true).write(true).open(name));
     assert!(!waits, "a read waits for the other end of a pipe");
 }
