@@ -61,13 +61,13 @@ impl NodeSpec for ActionSpec {
 }
 
 /// The executor of `action`.
-pub struct Action {
+pub struct ActionNode {
     call_api: CallApi,
     execute_pipeline: ExecutePipeline,
     notification: Notification,
 }
 
-impl Action {
+impl ActionNode {
     /// An executor that sends requests through `outbound` and notifications through `tools`, starts pipelines through
     /// `pipelines` and waits for them in `children`.
     pub fn new(
@@ -85,7 +85,7 @@ impl Action {
 }
 
 #[async_trait]
-impl NodeExecutor for Action {
+impl NodeExecutor for ActionNode {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         let output = match attempt.config["action"].as_str() {
             Some("call_api") => self.call_api.execute(&attempt).await?,

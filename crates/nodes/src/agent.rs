@@ -30,14 +30,14 @@ const OPENAI: &str = "openai";
 const SCRIPTED: &str = "scripted";
 
 /// The executor of `agent`; the node's output is `{content, steps, usage, provider, model, finish_reason}`.
-pub struct Agent {
+pub struct AgentNode {
     providers: Providers,
     tools: Toolbox,
     files: Arc<dyn ProjectFiles>,
     budgets: Option<Arc<dyn BudgetLedger>>,
 }
 
-impl Agent {
+impl AgentNode {
     /// An executor that calls models of `providers` and `tools` with the files of the run's project. No budget bounds its
     /// calls.
     pub fn new(providers: Providers, tools: Toolbox, files: Arc<dyn ProjectFiles>) -> Self {
@@ -91,7 +91,7 @@ impl Agent {
 }
 
 #[async_trait]
-impl NodeExecutor for Agent {
+impl NodeExecutor for AgentNode {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         let ended = self.converse(&attempt, &CallBudget::of(self.budgets.as_deref(), &attempt)).await;
         ended.map(Outcome::Done).or_else(CallStop::into_outcome)

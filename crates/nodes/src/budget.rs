@@ -188,7 +188,7 @@ mod tests {
 
     use super::*;
     use crate::testing::{OneDirectory, drive, tools};
-    use crate::{ToolNode, ToolSpec};
+    use crate::{ToolNode, ToolNodeSpec};
 
     /// A ledger that gives every call the same answer, and records what it is asked.
     struct Ledger(Grant, Mutex<Vec<String>>);
@@ -217,7 +217,7 @@ mod tests {
         let ledger = Arc::new(Ledger(grant, Mutex::default()));
         let files = Arc::new(OneDirectory::new(directory.path()));
         let tool = ToolNode::new(tools.clone(), files).with_budgets(ledger.clone());
-        let types = NodeTypes::builtin().with_parts("tool", ToolSpec::new(tools), tool);
+        let types = NodeTypes::builtin().with_parts("tool", ToolNodeSpec::new(tools), tool);
         let config = json!({"tool": "list_files", "params": {}});
         let events = drive(types, &json!({"nodes": [{"id": "n", "type": "tool", "config": config}]})).await;
         let asked = ledger.1.lock().unwrap().clone();

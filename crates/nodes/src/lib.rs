@@ -15,9 +15,9 @@ mod testing;
 mod tool;
 mod types;
 
-pub use action::{Action, ActionSpec};
-pub use agent::{Agent, AgentSpec};
+pub use action::{ActionNode, ActionSpec};
+pub use agent::{AgentNode, AgentSpec};
 pub use child_pipelines::{ChildPipeline, ChildPipelines, StartPipelineError};
 pub use files::{OpenFilesError, ProjectFiles};
-pub use tool::{ToolNode, ToolSpec};
+pub use tool::{ToolNode, ToolNodeSpec};
 pub use types::{NodeServices, node_specs, node_types};

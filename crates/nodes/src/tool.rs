@@ -15,18 +15,18 @@ use crate::failure::{act_failed, failure_of_tool};
 use crate::files::ProjectFiles;
 
 /// The spec of `tool`.
-pub struct ToolSpec {
+pub struct ToolNodeSpec {
     tools: Toolbox,
 }
 
-impl ToolSpec {
+impl ToolNodeSpec {
     /// A spec that accepts calls of `tools`.
     pub const fn new(tools: Toolbox) -> Self {
         Self { tools }
     }
 }
 
-impl NodeSpec for ToolSpec {
+impl NodeSpec for ToolNodeSpec {
     fn check(&self, config: &mut Fields<'_>) {
         let tool = config.required("tool", Shape::Text).and_then(Value::as_str);
         let params = config.optional("params", Shape::Object);
@@ -120,7 +120,7 @@ mod tests {
         let tools = tools(&outbound);
         let files = Arc::new(OneDirectory::new(directory.path()));
         let tool = ToolNode::new(tools.clone(), files);
-        let types = NodeTypes::builtin().with_parts("tool", ToolSpec::new(tools), tool);
+        let types = NodeTypes::builtin().with_parts("tool", ToolNodeSpec::new(tools), tool);
         let params = json!({"method": "POST", "url": url, "timeout_seconds": 0.3});
         let definition = json!({"nodes": [{
             "id": "post", "type": "tool", "config": {"tool": "http_request", "params": params},

@@ -6,7 +6,9 @@ use gathering_agents::Providers;
 use gathering_dag_engine::{BudgetLedger, ChildRuns, Decisions, NodeSpecs, NodeTypes};
 use gathering_tools::{Outbound, Toolbox};
 
-use crate::{Action, ActionSpec, Agent, AgentSpec, ChildPipelines, ProjectFiles, ToolNode, ToolSpec};
+use crate::{
+    ActionNode, ActionSpec, AgentNode, AgentSpec, ChildPipelines, ProjectFiles, ToolNode, ToolNodeSpec,
+};
 
 /// The ports that the node types need when they execute. Cloning is cheap.
 #[derive(Clone)]
@@ -27,7 +29,7 @@ pub struct NodeServices {
 pub fn node_specs(tools: &Toolbox, providers: &Providers) -> NodeSpecs {
     NodeSpecs::builtin()
         .with("action", ActionSpec)
-        .with("tool", ToolSpec::new(tools.clone()))
+        .with("tool", ToolNodeSpec::new(tools.clone()))
         .with("agent", AgentSpec::new(providers.clone(), tools.clone()))
 }
 
@@ -39,10 +41,14 @@ pub fn node_types(
     services: &NodeServices,
 ) -> NodeTypes {
     let (files, children) = (&services.files, &services.children);
-    let action =
-        Action::new(outbound.clone(), tools.clone(), Arc::clone(&services.pipelines), Arc::clone(children));
+    let action = ActionNode::new(
+        outbound.clone(),
+        tools.clone(),
+        Arc::clone(&services.pipelines),
+        Arc::clone(children),
+    );
     let mut tool = ToolNode::new(tools.clone(), Arc::clone(files));
-    let mut agent = Agent::new(providers.clone(), tools.clone(), Arc::clone(files));
+    let mut agent = AgentNode::new(providers.clone(), tools.clone(), Arc::clone(files));
     if let Some(budgets) = &services.budgets {
         tool = tool.with_budgets(Arc::clone(budgets));
         agent = agent.with_budgets(Arc::clone(budgets));
@@ -51,7 +57,7 @@ pub fn node_types(
         .with_map(Arc::clone(children))
         .with_approval(Arc::clone(&services.decisions))
         .with_parts("action", ActionSpec, action)
-        .with_parts("tool", ToolSpec::new(tools.clone()), tool)
+        .with_parts("tool", ToolNodeSpec::new(tools.clone()), tool)
         .with_parts("agent", AgentSpec::new(providers.clone(), tools.clone()), agent)
 }
 

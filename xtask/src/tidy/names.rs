@@ -9,7 +9,6 @@ use super::sources::Sources;
 
 /// Names that two crates may both have, and why.
 const SHARED: &[(&str, &str)] = &[
-    ("Action", "what a caller may do; the node type `action`"),
     ("Scope", "what an API key may do; the names in an expression"),
     ("ToolSpec", "the spec of the node type `tool`; what a tool says of itself"),
     ("StoreError", "each port has the error of its store"),

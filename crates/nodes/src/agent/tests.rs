@@ -54,7 +54,7 @@ fn a_known_provider_needs_no_configuration_to_be_valid() {
 
 fn provider_of(agent: &Value) -> Result<String, NodeFailure> {
     let tools = tools(&Outbound::new(OutboundPolicy::public_only()).unwrap());
-    let node = Agent::new(Providers::with_scripted(), tools, Arc::new(OneDirectory::new("/nonexistent")));
+    let node = AgentNode::new(Providers::with_scripted(), tools, Arc::new(OneDirectory::new("/nonexistent")));
     node.model_of(&AgentDefinition::parse(agent).unwrap()).map(|model| model.provider().to_owned())
 }
 
@@ -98,7 +98,8 @@ async fn no_step_is_paid_twice_when_an_agent_is_taken_over() {
     providers.register(Arc::clone(&model) as Arc<dyn ChatModel>);
     let outbound = Outbound::new(OutboundPolicy::public_only()).unwrap();
     let tools = tools(&outbound);
-    let agent = Agent::new(providers.clone(), tools.clone(), Arc::new(OneDirectory::new(directory.path())));
+    let agent =
+        AgentNode::new(providers.clone(), tools.clone(), Arc::new(OneDirectory::new(directory.path())));
     let types = NodeTypes::builtin().with_parts("agent", AgentSpec::new(providers, tools), agent);
     let memory = MemoryStore::new(Arc::new(SystemClock));
     let settings = EngineSettings::default();
