@@ -1,6 +1,6 @@
-//! Who follows a run is told at once when this process has appended to its journal.
+//! Readers in this process that follow a run hear at once when the process has appended to its journal or ended it.
 //!
-//! Knows nothing of other instances: what they append is found by looking.
+//! Knows nothing of other instances: a reader finds what they append by polling.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use gathering_domain::RunId;
 use tokio::sync::watch;
 
-/// The runs that are followed here: as many as have a [`Following`].
+/// The runs that are followed in this process: those that have a [`Following`].
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Appends(Arc<Mutex<HashMap<RunId, watch::Sender<()>>>>);
 
@@ -26,7 +26,7 @@ impl Appends {
         Following { run, appended, appends: self.clone() }
     }
 
-    /// Tells those who follow one of these.
+    /// Tells the followers of these runs.
     pub(crate) fn tell(&self, runs: impl Iterator<Item = RunId>) {
         let followed = self.locked();
         if !followed.is_empty() {
@@ -41,10 +41,10 @@ impl Appends {
 }
 
 impl Following {
-    /// Ends when this process has appended to the journal since the last time, or since the beginning; what was appended can
-    /// be read then. Cancel: safe.
+    /// Waits until this process has appended to the journal since the last call, or since it began to follow. The entries
+    /// can be read then. Cancel: safe.
     pub async fn appended(&mut self) {
-        // Ours keeps the sender: it is there as long as somebody follows.
+        // This receiver keeps the sender alive.
         self.appended.changed().await.ok();
     }
 }
@@ -52,7 +52,7 @@ impl Following {
 impl Drop for Following {
     fn drop(&mut self) {
         let mut followed = self.appends.locked();
-        // The last one is our own.
+        // The last receiver is this one.
         if followed.get(&self.run).is_some_and(|sender| sender.receiver_count() <= 1) {
             followed.remove(&self.run);
         }
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_follows_a_run_is_told_of_it_alone_and_is_forgotten_when_they_leave() {
+    fn a_follower_hears_of_its_own_run_alone_and_is_forgotten_when_it_is_dropped() {
         let appends = Appends::default();
         let (one, other) = (RunId::new(), RunId::new());
         let (mut first, mut second) = (appends.follow(one), appends.follow(one));
@@ -74,12 +74,12 @@ mod tests {
         assert!(first.appended().now_or_never().is_none(), "nothing was appended yet");
         appends.tell([one, RunId::new(), one].into_iter());
         assert!(first.appended().now_or_never().is_some());
-        assert!(first.appended().now_or_never().is_none(), "it was told");
+        assert!(first.appended().now_or_never().is_none(), "it was told once");
         assert!(second.appended().now_or_never().is_some());
         assert!(third.appended().now_or_never().is_none());
         drop(first);
         appends.tell([one].into_iter());
-        assert!(second.appended().now_or_never().is_some(), "one who leaves takes nobody along");
+        assert!(second.appended().now_or_never().is_some(), "a follower that leaves takes no other along");
         drop((second, third));
         assert!(appends.locked().is_empty());
     }

@@ -1,6 +1,6 @@
-//! Circuit breakers as rows: one for each that is not healthy, changed by one statement each.
+//! Circuit breakers as rows: one row for each breaker that is not healthy. Each change is one statement.
 //!
-//! Whose turn it is to probe is decided by the lock of the row, and what time it is by the clock of the database.
+//! The row's lock decides which run probes. The database's clock decides what time it is.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::db::exactly_one::exactly_one;
 use crate::db::schema::circuit_breakers;
 use crate::runs::store::PgRunStore;
 
-/// As many breakers as an instance keeps in memory.
+/// The number of breakers that an instance keeps in memory.
 const MAX_BREAKERS: i64 = 10_000;
 
 #[derive(Queryable, QueryableByName, Selectable)]
@@ -45,7 +45,7 @@ impl Row {
             ("open", Some(until), ..) => Breaker::Open { until },
             ("half_open", _, Some(probe), Some(until)) => Breaker::HalfOpen { probe: probe.into(), until },
             (state, ..) => {
-                return Err(DatabaseError::corrupt(what, format!("it is {state}, without until when")));
+                return Err(DatabaseError::corrupt(what, format!("it is {state} without a time")));
             }
         };
         let node = self.node_id.parse().map_err(|error| DatabaseError::corrupt(what, error))?;
@@ -76,7 +76,7 @@ const NOTE_FAILURE: &str = "
 impl BreakerStore for PgRunStore {
     async fn list_unhealthy(&self) -> Result<Vec<(BreakerKey, Breaker)>, StoreError> {
         let conn = self.pool.get().await?;
-        // Those that let nothing through come first, should there be too many.
+        // Open breakers first, in case there are too many.
         let rows: Vec<Row> = circuit_breakers::table
             .order((circuit_breakers::state.desc(), circuit_breakers::updated_at.desc()))
             .limit(MAX_BREAKERS)
@@ -108,7 +108,7 @@ impl BreakerStore for PgRunStore {
                 self.wakes.wake(Wake::Breakers);
                 Ok(row.into_breaker()?.1)
             }
-            // The pipeline was deleted: nobody else will ever ask for this breaker.
+            // The pipeline was deleted: no other run will use this breaker.
             Err(error) if violated(&error, Refusal::ForeignKey).is_some() => {
                 Ok(Breaker::Closed { failures: 0 })
             }
@@ -126,7 +126,7 @@ impl BreakerStore for PgRunStore {
                 .filter(may_heal)
                 .execute(&mut &*conn)
                 .await
-                .map_err(|error| DatabaseError::query("taking note of a success", error))?;
+                .map_err(|error| DatabaseError::query("recording a success", error))?;
         if healed > 0 {
             self.wakes.wake(Wake::Breakers);
             return Ok(None);
@@ -141,7 +141,7 @@ impl BreakerStore for PgRunStore {
         limit: Duration,
     ) -> Result<Option<Breaker>, StoreError> {
         let conn = self.pool.get().await?;
-        let failed = |error| DatabaseError::query("asking for a probe", error);
+        let failed = |error| DatabaseError::query("requesting a probe", error);
         let breaker = circuit_breakers::table.find((key.pipeline.as_uuid(), key.node.as_str()));
         let this_moment = now.into_sql::<Timestamptz>();
         let may_go =
@@ -172,7 +172,7 @@ impl BreakerStore for PgRunStore {
     }
 }
 
-/// Where a breaker stands; healthy if it is not there.
+/// A breaker's state; `None` if it is healthy.
 async fn find(mut conn: &AsyncPgConnection, key: &BreakerKey) -> Result<Option<Breaker>, DatabaseError> {
     let row: Option<Row> = circuit_breakers::table
         .find((key.pipeline.as_uuid(), key.node.as_str()))
@@ -180,6 +180,6 @@ async fn find(mut conn: &AsyncPgConnection, key: &BreakerKey) -> Result<Option<B
         .first(&mut conn)
         .await
         .optional()
-        .map_err(|error| DatabaseError::query("looking at a circuit breaker", error))?;
+        .map_err(|error| DatabaseError::query("looking up a circuit breaker", error))?;
     Ok(row.map(Row::into_breaker).transpose()?.map(|(_, breaker)| breaker))
 }

@@ -153,7 +153,7 @@ fn owe(checkpoint: &Checkpoint, has_relatives: bool, wake_ups: &mut WakeUps) {
     }
 }
 
-/// Whether the run was released as this checkpoint says and nobody has claimed it since.
+/// Whether the run was released as this checkpoint says and not claimed since.
 async fn release_stands(
     mut conn: &AsyncPgConnection,
     checkpoint: &Checkpoint,

@@ -1,4 +1,4 @@
-//! What people decide about nodes that wait for them: the first decision about a node of a run stands.
+//! Decisions about nodes that wait for approval: the first decision about a node of a run stands.
 
 use std::sync::LazyLock;
 
@@ -18,29 +18,29 @@ use crate::runs::list::Runs;
 use crate::runs::states::ACTIVE;
 use crate::runs::store::PgRunStore;
 
-/// A decision that is to be recorded.
+/// A decision to record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewDecision {
-    /// Whether the node may go on.
+    /// Whether the node is approved.
     pub approve: bool,
-    /// What they say to it; without NUL, which PostgreSQL cannot keep.
+    /// A comment; without NUL, which PostgreSQL cannot keep.
     pub comment: Option<String>,
-    /// Who decides.
+    /// The account that decides.
     pub decided_by: UserId,
-    /// Who that is, as people know them; it outlives the account.
+    /// The account's name now; it outlives the account.
     pub decided_as: String,
 }
 
-/// What became of a decision.
+/// The answer to a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decided {
-    /// It stands, and the run will look at it.
+    /// It is recorded, and the run is woken.
     Recorded,
-    /// Somebody decided before, and that stands.
+    /// An earlier decision stands.
     DecidedBefore,
     /// The run has ended.
     RunEnded,
-    /// There is no such run.
+    /// No such run.
     Missing,
 }
 
@@ -77,8 +77,8 @@ struct Answer {
 }
 
 impl Runs {
-    /// Records a decision about a node of a run that has not ended, and has the run look at it. Whether the node waits
-    /// for one, the caller knows.
+    /// Records a decision about a node of a run that has not ended, and wakes the run. The caller has checked that the node
+    /// waits for one.
     ///
     /// # Errors
     /// [`DatabaseError::Missing`] if the account is gone; nothing was recorded. [`DatabaseError::Unavailable`]: it may
@@ -132,7 +132,7 @@ impl Decisions for PgRunStore {
             .first(&mut &*conn)
             .await
             .optional()
-            .map_err(|error| DatabaseError::query("looking for a decision", error))?;
+            .map_err(|error| DatabaseError::query("looking up a decision", error))?;
         Ok(row.map(|(approve, comment, decided_by, decided_at)| Decision {
             approve,
             comment,

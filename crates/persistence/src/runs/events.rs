@@ -1,4 +1,4 @@
-//! The log of what matters outside of a run: written by the transaction that causes it, read in order.
+//! The log of what matters outside a run: written by the transaction that causes it, read in order.
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::sql;
@@ -15,7 +15,7 @@ use crate::db::exactly_one::exactly_one;
 use crate::db::pool::Pool;
 use crate::db::schema::{events, project_members, projects};
 
-/// Which events to read; what is absent does not restrict.
+/// Which events to read; an absent field does not restrict.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EventFilter {
     /// Of projects that this user is a member of.
@@ -26,20 +26,20 @@ pub struct EventFilter {
     pub event_type: Option<String>,
 }
 
-/// An event as it was written.
+/// An event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventRow {
-    /// Its place; grows, with gaps.
+    /// Its place in the log; places grow, with gaps.
     pub seq: i64,
-    /// The project; absent when it is of the whole installation.
+    /// The project; absent if the event is of the whole installation.
     pub project: Option<ProjectId>,
     /// What happened, such as `run.succeeded`.
     pub event_type: String,
     /// The run, schedule, task or user that it is about.
     pub subject: Option<Uuid>,
-    /// What belongs to it.
+    /// Its data.
     pub data: Value,
-    /// When, by the database's clock, in UTC.
+    /// When it was written, by the database's clock, in UTC.
     pub at: DateTime<Utc>,
 }
 
@@ -51,15 +51,15 @@ pub struct Events {
 }
 
 impl Events {
-    /// The events where `pool` leads; `wakes` tells those who read.
+    /// The events in the database of `pool`; `wakes` wakes their readers.
     pub const fn new(pool: Pool, wakes: WakeBus) -> Self {
         Self { pool, wakes }
     }
 
-    /// Writes an event that stands alone; answers with its place.
+    /// Writes an event in a transaction of its own. Answers with its place.
     ///
     /// # Errors
-    /// [`DatabaseError::Missing`] if there is no such project; [`DatabaseError::Unavailable`]: it may or may not be
+    /// [`DatabaseError::Missing`] if the project does not exist. [`DatabaseError::Unavailable`]: it may or may not be
     /// written.
     pub async fn append(
         &self,
@@ -70,8 +70,8 @@ impl Events {
         let conn = self.pool.get().await?;
         let failed = |error| DatabaseError::query("writing an event", error);
         if let Some(project) = project {
-            let is_there = diesel::select(diesel::dsl::exists(projects::table.find(project.as_uuid())));
-            if !is_there.get_result::<bool>(&mut &*conn).await.map_err(failed)? {
+            let exists = diesel::select(diesel::dsl::exists(projects::table.find(project.as_uuid())));
+            if !exists.get_result::<bool>(&mut &*conn).await.map_err(failed)? {
                 return Err(DatabaseError::Missing { what: "the project" });
             }
         }
@@ -92,7 +92,7 @@ impl Events {
 
     /// At most `limit` events after `after`, in order.
     ///
-    /// None is ever skipped: while a transaction is open that may yet write an earlier one, later ones are held back.
+    /// No event is skipped: while an open transaction may still write an earlier event, later ones are held back.
     ///
     /// # Errors
     /// [`DatabaseError::Unavailable`].
@@ -127,8 +127,7 @@ impl Events {
         Ok(rows.into_iter().map(Into::into).collect())
     }
 
-    /// The place of the last event that can be read, 0 when there is none: where a reader begins who wants only what
-    /// comes.
+    /// The place of the last event that can be read, or 0. A reader that wants new events only begins here.
     ///
     /// # Errors
     /// [`DatabaseError::Unavailable`].
@@ -145,7 +144,7 @@ impl Events {
         Ok(last.unwrap_or(0))
     }
 
-    /// Deletes events from before `before` (UTC), at most 10 000 at a time; answers with how many.
+    /// Deletes at most 10,000 events that are older than `before` (UTC). Answers with how many there were.
     ///
     /// # Errors
     /// [`DatabaseError::Unavailable`]; none was deleted.

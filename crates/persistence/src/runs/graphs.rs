@@ -1,4 +1,4 @@
-//! Definitions, addressed by their content. They are only ever added.
+//! Definitions, addressed by their content. They are added and never changed.
 
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::db::error::DatabaseError;
 use crate::db::schema::graphs;
 
-/// Stores a definition unless it is there.
+/// Stores a definition, unless it is stored already.
 pub(crate) async fn ensure(
     mut conn: &AsyncPgConnection,
     digest: Digest,

@@ -71,7 +71,7 @@ pub(crate) async fn load(
     rows.into_iter().map(|(row, blob)| row.into_entry(blob)).collect()
 }
 
-/// Whether this checkpoint's records stand there already, written under its claim.
+/// Whether this checkpoint's records are in the journal already, written under its claim.
 pub(crate) async fn stands(
     mut conn: &AsyncPgConnection,
     checkpoint: &Checkpoint,
@@ -87,7 +87,7 @@ pub(crate) async fn stands(
         .select((run_journal::node_id, run_journal::kind))
         .load(&mut conn)
         .await
-        .map_err(|error| DatabaseError::query("looking for a checkpoint", error))?;
+        .map_err(|error| DatabaseError::query("looking up a checkpoint", error))?;
     let wanted = checkpoint.records.iter().map(|record| (record.node.as_ref(), record.event.kind()));
     Ok(stored.len() == checkpoint.records.len()
         && stored

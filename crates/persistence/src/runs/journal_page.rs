@@ -1,4 +1,4 @@
-//! A page of a journal that is bounded in bytes, for whoever passes it on as it grows.
+//! A page of a journal that is bounded in bytes, for readers that follow it as it grows.
 
 use std::collections::HashMap;
 
@@ -12,18 +12,18 @@ use crate::db::schema::{blobs, run_journal};
 use crate::runs::journal::Row;
 use crate::runs::list::Runs;
 
-/// Some entries of a journal, in order.
+/// Entries of a journal, in order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JournalPage {
     /// The entries.
     pub entries: Vec<JournalEntry>,
-    /// Whether there may be more behind them by now.
+    /// Whether there may be more entries after them.
     pub has_more: bool,
 }
 
 impl Runs {
-    /// The entries after `after`, in order: at most `limit`, and fewer where their large payloads come to more than
-    /// `max_bytes`, but at least one if there is one. Small payloads have at most 64 KiB each and are not counted.
+    /// The entries after `after`, in order: at most `limit`, and fewer if their large payloads have more than `max_bytes`
+    /// together, but at least one if there is one. Small payloads have at most 64 KiB each and are not counted.
     ///
     /// # Errors
     /// [`DatabaseError::Unavailable`] or [`DatabaseError::Corrupt`].
@@ -60,14 +60,14 @@ impl Runs {
             contents.extend(loaded);
         }
         let entries = rows.into_iter().map(|(row, digest, _)| {
-            // The same content may stand in several entries.
+            // Several entries may have the same content.
             row.into_entry(digest.and_then(|digest| contents.get(&digest).cloned()))
         });
         Ok(JournalPage { entries: entries.collect::<Result<_, _>>()?, has_more })
     }
 }
 
-/// How many of these come to no more than `max_bytes`; at least one.
+/// How many of these sizes fit in `max_bytes`; at least one.
 fn n_within(sizes: impl Iterator<Item = i64>, max_bytes: i64) -> usize {
     let mut total = 0_i64;
     let within = sizes.take_while(|size| {

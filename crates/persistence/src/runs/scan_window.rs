@@ -1,9 +1,9 @@
-//! From where a look at the queue begins.
+//! The scan window: the part of a time-ordered queue that a poll reads.
 //!
-//! Each look at the whole queue steps over what was claimed before and cannot be cleared away yet ([`crate::db::pace`]). So once
-//! a look has found the end of the queue, the next ones begin a little before the time of that look: what comes since is
-//! available since. What comes into the queue behind it is a run that was claimed before, which has an index of its own,
-//! or one whose transaction was slow to commit, which is found by a look at the whole queue now and then.
+//! A poll of the whole queue steps over all index entries of runs that were claimed before and are not vacuumed yet. So once
+//! a poll has found the end of the queue, the next ones begin a little before the time of that poll: newer runs became
+//! available since. Only two kinds of runs enter the queue before the window. A run that was claimed before has an index of
+//! its own. A run whose transaction was slow to commit is found by a poll of the whole queue now and then.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,29 +12,29 @@ use diesel::data_types::PgInterval;
 
 use crate::db::query_backoff::QueryBackoff;
 
-/// How often the whole queue is looked at, if it is looked at.
+/// How often a claim reads the whole queue.
 const WHOLE: Duration = Duration::from_secs(1);
 
-/// How often it is asked of the whole queue when the next run is due.
+/// How often the query for the next available run reads the whole queue.
 const WHOLE_QUESTION: Duration = Duration::from_millis(200);
 
-/// How far before the last end a look begins: longer than the commit of a run that is accepted takes.
+/// How far before the last end a scan begins: longer than the commit of an accepted run takes.
 const MARGIN: Duration = Duration::from_secs(2);
 
-/// From where this instance looks at a queue that is ordered by time.
+/// The window of this instance on one queue.
 #[derive(Debug)]
 pub(crate) struct ScanWindow {
-    /// When a look began that found the end.
+    /// When the last scan began that found the end.
     found_end: Mutex<Option<Instant>>,
     whole: QueryBackoff,
     whole_question: QueryBackoff,
 }
 
-/// A look that begins now.
+/// A scan that begins now.
 #[derive(Debug)]
 pub(crate) struct Scan {
     began: Instant,
-    /// The last end before it; it looks everywhere if absent.
+    /// The last end before it. Absent: it reads the whole queue.
     end: Option<Instant>,
 }
 
@@ -49,7 +49,7 @@ impl Default for ScanWindow {
 }
 
 impl Scan {
-    /// How far back from now, for the database; null is everywhere. Each repetition looks back further.
+    /// How far back from now it reads, for the database; null: everything. Each repetition reads further back.
     pub(crate) fn window(&self) -> Option<PgInterval> {
         let micros = (self.end?.elapsed() + MARGIN).as_micros();
         Some(PgInterval::from_microseconds(i64::try_from(micros).unwrap_or(i64::MAX)))
@@ -57,12 +57,12 @@ impl Scan {
 }
 
 impl ScanWindow {
-    /// Where a look begins now that takes what it finds.
+    /// Begins the scan of a claim.
     pub(crate) fn begin(&self) -> Scan {
         self.begin_by(&self.whole)
     }
 
-    /// Where a look begins now that only asks when something will be there.
+    /// Begins the scan of a query for the next available run.
     pub(crate) fn begin_question(&self) -> Scan {
         self.begin_by(&self.whole_question)
     }
@@ -73,8 +73,8 @@ impl ScanWindow {
         Scan { began, end }
     }
 
-    /// What a question is answered with that found something in so long: one that did not see everything is to be put again
-    /// once it may. What is there already and was seen, the next look must see as well.
+    /// The answer to a query that found a run available in `wait`. A query that did not read the whole queue must be
+    /// repeated once one may. If a run is available now, the next claim must read the whole queue as well.
     pub(crate) fn answer(&self, scan: &Scan, wait: Option<Duration>) -> Option<Duration> {
         if scan.end.is_some() {
             let due_in = self.whole_question.due_in().max(Duration::from_millis(1));
@@ -87,7 +87,7 @@ impl ScanWindow {
         wait
     }
 
-    /// Takes note of a look that was answered, and whether it took everything that there was.
+    /// Records a scan that was answered, and whether it took everything.
     pub(crate) fn note(&self, scan: &Scan, found_end: bool) {
         if scan.end.is_none() {
             self.whole.note(scan.began.elapsed());
@@ -97,13 +97,13 @@ impl ScanWindow {
         }
     }
 
-    /// Has the next look see the whole queue.
+    /// Makes the next scan read the whole queue.
     pub(crate) fn reset(&self) {
         self.whole.reset();
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
-        // A plain value: a panic elsewhere cannot have left it half-changed.
+        // A plain value: a panic elsewhere cannot leave it half-changed.
         self.found_end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

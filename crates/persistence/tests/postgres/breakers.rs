@@ -28,7 +28,7 @@ fn settings(failure_threshold: u32, reset: Duration) -> CircuitBreaker {
 }
 
 #[tokio::test]
-async fn the_store_keeps_what_the_engine_was_promised_of_breakers() {
+async fn the_store_passes_the_engine_s_cases_of_breakers() {
     breaker_cases(async || Box::new(World::new().await) as Box<dyn PortsFixture>).await;
 }
 
@@ -103,7 +103,7 @@ async fn only_the_probe_closes_or_opens_it_again() {
 }
 
 #[tokio::test]
-async fn other_instances_are_told_and_a_pipeline_that_is_gone_has_none() {
+async fn other_instances_are_told_and_a_deleted_pipeline_has_no_breakers() {
     let world = World::new().await;
     let key = breaker(&world).await;
     let wakes = WakeBus::new();

@@ -52,7 +52,7 @@ async fn claim_item(world: &World, owner: InstanceId, parent: &Parent, item: u32
 }
 
 #[tokio::test]
-async fn the_store_keeps_what_the_engine_was_promised_of_child_runs() {
+async fn the_store_passes_the_engine_s_cases_of_child_runs() {
     child_run_cases(async || Box::new(World::new().await) as Box<dyn PortsFixture>).await;
 }
 
@@ -80,7 +80,7 @@ async fn children_are_started_once_however_often_and_by_however_many() {
 }
 
 #[tokio::test]
-async fn a_child_inherits_what_binds_its_parent() {
+async fn a_child_inherits_the_project_the_priority_and_the_deadline_of_its_parent() {
     let world = World::new().await;
     let owner = world.begin_instance().await;
     let mut new = world.new_run().await;
@@ -110,7 +110,7 @@ async fn a_child_inherits_what_binds_its_parent() {
 }
 
 #[tokio::test]
-async fn the_tally_and_the_outputs_follow_the_items() {
+async fn the_summary_and_the_outputs_follow_the_items() {
     let world = World::new().await;
     let owner = world.begin_instance().await;
     let (parent, _, graph) = driven(&world, owner).await;
@@ -243,7 +243,7 @@ async fn children_that_the_end_of_the_parent_meets_are_cancelled_with_it() {
 }
 
 #[tokio::test]
-async fn who_claims_below_a_run_gets_its_tree_and_nothing_else() {
+async fn a_claim_below_a_run_takes_its_tree_and_nothing_else() {
     let world = World::new().await;
     let owner = world.begin_instance().await;
     let (parent, _, graph) = driven(&world, owner).await;
@@ -266,9 +266,9 @@ async fn claim_the_rest(world: &World, owner: InstanceId, parent: &Parent) {
     assert!(rest.iter().all(|run| (0..3).any(|item| *run == parent.child(item))));
 }
 
-/// The end of a child whose statement began while its parent could be claimed, and was written after it had been.
+/// The statement of the end begins while the parent can be claimed, and is written after it was claimed.
 #[tokio::test]
-async fn i4_the_end_of_a_child_is_told_to_a_parent_that_is_claimed_meanwhile() {
+async fn i4_the_end_of_a_child_signals_a_parent_that_is_claimed_meanwhile() {
     let world = World::new().await;
     let owner = world.begin_instance().await;
     let (parent, claim, graph) = driven(&world, owner).await;

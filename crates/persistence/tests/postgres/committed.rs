@@ -38,7 +38,7 @@ async fn i7_a_run_or_a_start_of_runs_below_is_not_accepted_by_a_commit_that_fail
 }
 
 #[tokio::test]
-async fn what_else_is_written_by_itself_is_not_answered_as_done_by_a_commit_that_fails() {
+async fn a_failed_commit_of_another_write_is_not_answered_as_done() {
     let world = World::new().await;
     let (owner, run) = (world.begin_instance().await, world.accept().await);
     let yes = decision(somebody(&world).await, true);

@@ -1,4 +1,4 @@
-//! What several test programs need.
+//! What the tests share.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub struct World {
     pub store: PgRunStore,
     pub pool: Pool,
     pub project: ProjectId,
-    /// Who decides, once somebody has to.
+    /// The account that decides.
     pub approver: OnceCell<UserId>,
     pub instances: Mutex<HashMap<InstanceId, Liveness>>,
     // Dropped last: it takes the schema away.

@@ -27,7 +27,7 @@ fn letting_go(claim: Claim, release: Release) -> Checkpoint {
 }
 
 #[tokio::test]
-async fn the_store_keeps_what_the_engine_was_promised_of_decisions() {
+async fn the_store_passes_the_engine_s_cases_of_decisions() {
     decision_cases(async || Box::new(World::new().await) as Box<dyn PortsFixture>).await;
 }
 

@@ -1,4 +1,4 @@
-//! Journals as they are passed on: page by page, and told about as they grow.
+//! Journals as readers follow them: page by page, and told when they grow.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ async fn a_page_of_a_journal_is_bounded_in_bytes_and_pages_leave_nothing_out() {
 }
 
 #[tokio::test]
-async fn who_follows_a_run_is_told_when_what_this_process_appended_can_be_read() {
+async fn a_follower_is_told_once_the_entries_of_this_process_can_be_read() {
     let world = World::new().await;
     let owner = world.begin_instance().await;
     let wakes = WakeBus::new();

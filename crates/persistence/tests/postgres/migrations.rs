@@ -168,7 +168,7 @@ async fn every_foreign_key_has_an_index_to_find_its_rows_by() {
 }
 
 #[tokio::test]
-async fn every_table_says_what_it_is() {
+async fn every_table_has_a_comment() {
     let db = TestDb::new().await;
     let without =
         names(&db, &format!("SELECT relname::text {TABLES} AND obj_description(oid, 'pg_class') IS NULL"))
@@ -189,7 +189,7 @@ async fn deleting_a_project_takes_everything_of_it_along() {
 }
 
 #[tokio::test]
-async fn what_lower_case_is_the_application_decides_alone() {
+async fn the_application_alone_decides_what_lower_case_is() {
     let db = TestDb::new().await;
     let store = PgAccountStore::new(db.pool().await);
     // Letters of which locales hold different opinions.

@@ -1,4 +1,4 @@
-//! What is asked with every request, and a page of a long list, read little however much is stored.
+//! The queries of every request, and a page of a long list, read little however much is stored.
 //!
 //! PostgreSQL counts the rows that it reads of each table; a session's counts are there once it has ended.
 
@@ -58,7 +58,7 @@ async fn rows_read(db: &TestDb, work: impl AsyncFnOnce(Pool)) -> i64 {
 }
 
 #[tokio::test]
-async fn what_is_asked_with_every_request_reads_a_handful_of_rows() {
+async fn the_queries_of_every_request_read_a_handful_of_rows() {
     let fixture = filled().await;
     let user = uuid_of(&fixture, "user1").await;
     let session = SessionId::from(uuid_of(&fixture, "session0").await);
@@ -125,9 +125,9 @@ async fn a_page_of_the_audit_record_reads_little_more_than_it_shows() {
     }
 }
 
-/// It is asked every second for as long as anybody drives anything.
+/// It runs every second while any instance drives a run.
 #[tokio::test]
-async fn a_look_for_dead_instances_reads_no_run_that_nobody_owns() {
+async fn a_search_for_dead_instances_reads_no_run_without_an_owner() {
     let world = World::new().await;
     let graph = world.new_run().await.graph;
     let owner = world.begin_instance().await;
@@ -162,9 +162,9 @@ async fn a_look_for_dead_instances_reads_no_run_that_nobody_owns() {
     assert!((1..=10).contains(&n_rows), "{n_rows} while somebody drives");
 }
 
-/// A reader of which nobody knows when it ends keeps PostgreSQL from clearing away what was claimed.
+/// A long reader keeps PostgreSQL from vacuuming the index entries of claimed runs.
 #[tokio::test]
-async fn who_claims_and_drives_does_not_read_what_was_claimed_long_before() {
+async fn a_claim_does_not_read_runs_that_were_claimed_long_before() {
     const N_DEAD: i64 = 2000;
     const N_ROUNDS: i64 = 40;
     let world = World::new().await;
@@ -198,9 +198,9 @@ async fn who_claims_and_drives_does_not_read_what_was_claimed_long_before() {
     reader.batch_execute("COMMIT").await.unwrap();
 }
 
-/// It is before where claims begin to look, and must not wait for the next look at the whole queue.
+/// It is before the scan window of claims, and must not wait for the next scan of the whole queue.
 #[tokio::test]
-async fn a_run_that_is_handed_back_is_claimed_in_its_turn_whatever_its_age() {
+async fn a_requeued_run_is_claimed_in_its_turn_whatever_its_age() {
     let world = World::new().await;
     let (here, there) = (world.begin_instance().await, world.begin_instance().await);
     fill_with_old(&world, 1).await;
@@ -220,7 +220,7 @@ async fn a_run_that_is_handed_back_is_claimed_in_its_turn_whatever_its_age() {
 }
 
 #[tokio::test]
-async fn who_asks_when_a_run_is_due_is_told_of_one_that_is_handed_back() {
+async fn the_next_available_run_may_be_a_requeued_one() {
     let world = World::new().await;
     let owner = world.begin_instance().await;
     fill_with_old(&world, 1).await;
@@ -244,7 +244,7 @@ async fn fill_with_old(world: &World, n_runs: i64) {
     world.db.execute(&old).await;
 }
 
-/// Every call of a model or a tool asks, and most projects bound nothing.
+/// Every call of a model or a tool asks for its budget, and most projects have none.
 #[tokio::test]
 async fn a_call_reads_no_run_but_those_that_its_budget_knows() {
     let world = World::new().await;

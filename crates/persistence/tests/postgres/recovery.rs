@@ -44,7 +44,7 @@ async fn two_instances_recover_a_dead_one_once() {
 }
 
 #[tokio::test]
-async fn an_instance_that_owns_runs_while_its_heart_stands_still_loses_its_session_and_they_go_on() {
+async fn an_instance_that_owns_runs_without_a_heartbeat_loses_its_session_and_its_runs_go_on() {
     let world = World::new().await;
     let (stuck, idle, well) =
         (world.begin_instance().await, world.begin_instance().await, world.begin_instance().await);
@@ -93,9 +93,9 @@ async fn an_instance_that_drives_a_run_long_past_its_deadline_loses_its_session_
     .await;
 }
 
-/// Its lock is held by whoever recovers it, in a transaction.
+/// The instance that recovers it holds its lock in a transaction.
 #[tokio::test]
-async fn who_recovers_an_instance_whose_heart_stood_still_is_not_taken_for_it() {
+async fn an_instance_that_recovers_a_stuck_one_is_not_taken_for_it() {
     let world = World::new().await;
     let dead = world.begin_instance().await;
     world.accept().await;

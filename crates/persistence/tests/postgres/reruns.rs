@@ -1,4 +1,4 @@
-//! Runs that begin with what an earlier one achieved.
+//! Runs that begin with the successes of an earlier run.
 
 use crate::common::World;
 use gathering_dag_engine::{JournalEvent, NewRun, Record, RunStore};
@@ -26,7 +26,7 @@ fn origin(rerun_of: RunId, request: &[u8]) -> RunOrigin {
 }
 
 #[tokio::test]
-async fn the_journal_of_a_rerun_is_there_exactly_when_its_run_is() {
+async fn the_journal_of_a_rerun_exists_exactly_if_its_run_does() {
     let world = World::new().await;
     let owner = world.begin_instance().await;
     let first = world.accept().await;
@@ -58,7 +58,7 @@ async fn the_journal_of_a_rerun_is_there_exactly_when_its_run_is() {
 }
 
 #[tokio::test]
-async fn what_is_not_accepted_leaves_nothing() {
+async fn a_rerun_that_is_refused_leaves_nothing() {
     let world = World::new().await;
     let first = world.accept().await;
     let runs = Runs::new(world.pool.clone(), WakeBus::new());

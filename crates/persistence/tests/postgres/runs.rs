@@ -55,7 +55,7 @@ pub async fn claim_one(world: &World, owner: gathering_domain::InstanceId) -> Cl
 }
 
 #[tokio::test]
-async fn the_store_keeps_what_the_engine_was_promised() {
+async fn the_store_passes_the_engine_s_cases() {
     store_cases(async || Box::new(World::new().await) as Box<dyn StoreFixture>).await;
 }
 
@@ -122,7 +122,7 @@ async fn i1_a_late_append_meets_a_number_that_is_taken() {
 }
 
 #[tokio::test]
-async fn i1_a_former_owner_that_handed_the_run_back_appends_nothing() {
+async fn i1_a_former_owner_that_released_the_run_appends_nothing() {
     let world = World::new().await;
     let (former, heir) = (world.begin_instance().await, world.begin_instance().await);
     let run = world.accept().await;
@@ -159,7 +159,7 @@ async fn i2_a_claim_that_waited_for_another_finds_the_run_taken() {
 }
 
 #[tokio::test]
-async fn i2_a_former_claim_lets_go_of_nothing() {
+async fn i2_a_former_claim_releases_nothing() {
     let world = World::new().await;
     let (former, heir) = (world.begin_instance().await, world.begin_instance().await);
     let run = world.accept().await;
@@ -245,7 +245,7 @@ async fn an_idempotency_key_answers_the_same_run_and_refuses_another_request() {
 }
 
 #[tokio::test]
-async fn a_run_of_what_is_not_there_is_refused_by_name() {
+async fn a_run_of_a_missing_graph_is_refused_by_name() {
     let world = World::new().await;
     let mut run = world.new_run().await;
     run.graph = Digest::of(b"nowhere");
@@ -254,7 +254,7 @@ async fn a_run_of_what_is_not_there_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_cancel_request_reaches_the_owner_and_ends_what_nobody_drove() {
+async fn a_cancel_request_reaches_the_owner_and_ends_a_run_that_was_never_claimed() {
     let world = World::new().await;
     let owner = world.begin_instance().await;
     let run = world.accept().await;
@@ -344,7 +344,7 @@ async fn runs_are_listed_newest_first_page_by_page() {
 }
 
 #[tokio::test]
-async fn what_waits_for_a_later_time_is_not_claimed_however_urgent() {
+async fn a_run_that_waits_for_a_later_time_is_not_claimed_however_urgent() {
     let world = World::new().await;
     let owner = world.begin_instance().await;
     let later = world.accept().await;
@@ -363,7 +363,7 @@ async fn what_waits_for_a_later_time_is_not_claimed_however_urgent() {
 }
 
 #[tokio::test]
-async fn what_comes_into_the_queue_behind_its_end_is_claimed_as_well() {
+async fn a_run_that_enters_the_queue_before_the_scan_window_is_claimed() {
     let world = World::new().await;
     let owner = world.begin_instance().await;
     let young = world.accept().await;
