@@ -1,3 +1,4 @@
+DROP FUNCTION audit_events_prune(timestamptz, integer);
 DROP TABLE audit_events;
 DROP FUNCTION audit_events_refuse_change();
 DROP TABLE login_throttles;

@@ -79,9 +79,23 @@ CREATE INDEX audit_events_at ON audit_events (at);
 
 CREATE FUNCTION audit_events_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+    IF TG_OP = 'DELETE' AND current_setting('gathering.prunes_audit_events', true) = 'on' THEN
+        RETURN NULL;
+    END IF;
     RAISE EXCEPTION 'audit events are append-only: % is refused', TG_OP USING ERRCODE = 'restrict_violation';
 END $$;
 CREATE TRIGGER audit_events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_events
     FOR EACH STATEMENT EXECUTE FUNCTION audit_events_refuse_change();
 -- Also for sessions that replay changes (session_replication_role), and for the table's owner.
 ALTER TABLE audit_events ENABLE ALWAYS TRIGGER audit_events_append_only;
+
+-- Only retention deletes audit events, by this function; returns how many, at most `at_most`.
+CREATE FUNCTION audit_events_prune(before timestamptz, at_most integer) RETURNS integer
+LANGUAGE plpgsql SET gathering.prunes_audit_events = 'on' AS $$
+DECLARE
+    pruned integer;
+BEGIN
+    DELETE FROM audit_events WHERE id IN (SELECT id FROM audit_events WHERE at < before ORDER BY at LIMIT at_most);
+    GET DIAGNOSTICS pruned = ROW_COUNT;
+    RETURN pruned;
+END $$;

@@ -7,8 +7,10 @@ CREATE TABLE projects (
     default_for    uuid        UNIQUE REFERENCES users ON DELETE SET NULL,  -- the account whose default project it is: a create call without a project lands there
     workspace_path text        UNIQUE,                     -- absolute path of its files, for runs of the local command line; null: the server's own root decides
     created_at     timestamptz NOT NULL DEFAULT now(),
-    updated_at     timestamptz NOT NULL DEFAULT now()
+    updated_at     timestamptz NOT NULL DEFAULT now(),
+    deleting_at    timestamptz                          -- since when it is being deleted: hidden, and without new runs
 );
+CREATE INDEX projects_deleting ON projects (id) WHERE deleting_at IS NOT NULL;
 COMMENT ON TABLE projects IS 'The unit of ownership and of access';
 
 CREATE TABLE project_members (

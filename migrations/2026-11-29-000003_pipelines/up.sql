@@ -18,8 +18,10 @@ CREATE TABLE pipelines (
     enabled     boolean     NOT NULL DEFAULT true,      -- false: starts no run
     version     integer     NOT NULL CHECK (version > 0),  -- the latest, which new runs use
     created_at  timestamptz NOT NULL DEFAULT now(),
-    updated_at  timestamptz NOT NULL DEFAULT now()
+    updated_at  timestamptz NOT NULL DEFAULT now(),
+    deleting_at timestamptz                             -- since when it is being deleted: hidden, and without new runs
 );
+CREATE INDEX pipelines_deleting ON pipelines (id) WHERE deleting_at IS NOT NULL;
 COMMENT ON TABLE pipelines IS 'Named graphs in versions';
 CREATE INDEX pipelines_project ON pipelines (project_id, id DESC);
 
@@ -49,3 +51,14 @@ CREATE TABLE circuit_breakers (
     CHECK (state <> 'open' OR open_until IS NOT NULL)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE circuit_breakers IS 'Which nodes fail so often that no run tries them now';
+
+-- The project in which a run is accepted, or null: it, or the run's pipeline, does not exist or is being deleted. Waits
+-- for a transaction that is hiding it, and keeps it from being hidden until the run is there to be seen.
+CREATE FUNCTION run_accepting_project(project uuid, pipeline uuid) RETURNS uuid LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM projects WHERE id = project AND deleting_at IS NULL FOR KEY SHARE;
+    IF FOUND AND pipeline IS NOT NULL THEN
+        PERFORM FROM pipelines WHERE id = pipeline AND deleting_at IS NULL FOR KEY SHARE;
+    END IF;
+    RETURN CASE WHEN FOUND THEN project END;
+END $$;

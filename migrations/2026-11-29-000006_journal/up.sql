@@ -25,7 +25,11 @@ $$;
 
 -- Makes the partitions of this week and of the next `weeks` weeks; returns how many were new. Several instances may call it
 -- at once. A week that has rows in the rest partition stays there.
-CREATE FUNCTION run_journal_ensure_partitions(weeks integer) RETURNS integer LANGUAGE plpgsql AS $$
+--
+-- While it waits for a lock on the journal, everybody who comes later waits behind it, and a dump may read for an hour: after
+-- a second it gives up, to be called again later.
+CREATE FUNCTION run_journal_ensure_partitions(weeks integer) RETURNS integer
+LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
 DECLARE
     first timestamptz;
     lower_bound uuid;
@@ -50,12 +54,13 @@ BEGIN
     RETURN made;
 END $$;
 
--- Drops the partitions that end before `before` and whose runs have all ended; returns how many.
-CREATE FUNCTION run_journal_drop_partitions(before timestamptz) RETURNS integer LANGUAGE plpgsql AS $$
+-- Drops the oldest partition that ends before `before` and of which every run ended before it; returns how many, 0 or 1.
+-- One at a time: the lock is held until the transaction ends.
+CREATE FUNCTION run_journal_drop_partitions(before timestamptz) RETURNS integer
+LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
 DECLARE
     partition record;
     first timestamptz;
-    dropped integer := 0;
 BEGIN
     LOCK TABLE run_journal IN SHARE UPDATE EXCLUSIVE MODE;
     FOR partition IN
@@ -66,11 +71,11 @@ BEGIN
         EXIT WHEN first + interval '7 days' > before;
         CONTINUE WHEN EXISTS (SELECT FROM runs WHERE id >= uuid_v7_floor(first)
                               AND id < uuid_v7_floor(first + interval '7 days')
-                              AND state IN ('queued', 'running', 'waiting'));
+                              AND (ended_at IS NULL OR ended_at >= before));
         EXECUTE format('DROP TABLE %I', partition.relname);
-        dropped := dropped + 1;
+        RETURN 1;
     END LOOP;
-    RETURN dropped;
+    RETURN 0;
 END $$;
 
 SELECT run_journal_ensure_partitions(1);

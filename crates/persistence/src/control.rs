@@ -1,6 +1,7 @@
 //! What people make and change: projects and their members, pipelines, budgets.
 
 pub(crate) mod budgets;
+pub(crate) mod deletions;
 pub(crate) mod members;
 pub(crate) mod pipelines;
 pub(crate) mod projects;

@@ -17,6 +17,7 @@ pub use cluster::liveness::{InstanceInfo, Liveness};
 pub use cluster::overdue::end_overdue_instances;
 pub use cluster::wake::{Wake, WakeBus};
 pub use control::budgets::{Bounds, Budget, Budgets, TopUp};
+pub use control::deletions::finish_deletions;
 pub use control::members::{MemberPut, Membership};
 pub use control::pipelines::{
     Definitions, ExpectedPipeline, NewPipeline, Pipeline, PipelineChange, PipelineDeletion, PipelineSeen,
@@ -35,7 +36,8 @@ pub use runs::events::{EventFilter, EventRow, Events};
 pub use runs::journal_page::JournalPage;
 pub use runs::list::{CancelRequest, RunFilter, Runs};
 pub use runs::local_runs::find_latest_local_run;
-pub use runs::maintenance::{Cleared, clear_expired, drop_journal_before, ensure_journal_partitions};
+pub use runs::maintenance::{Cleared, clear_expired, ensure_journal_partitions};
+pub use runs::retention::{drop_journal_before, prune_audit_events, prune_runs};
 pub use runs::row::RunRow;
 pub use runs::store::PgRunStore;
 

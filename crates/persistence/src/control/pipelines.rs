@@ -12,7 +12,7 @@ use gathering_domain::{Digest, PipelineId, ProjectId, UserId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::control::projects::{is_of_accounts, local_projects, parse_role};
+use crate::control::projects::{hidden_projects, is_of_accounts, parse_role};
 use crate::db::error::{DatabaseError, Refusal, violated};
 use crate::db::pool::Pool;
 use crate::db::schema::{graphs as graphs_table, pipeline_versions, pipelines, project_members, projects};
@@ -138,6 +138,7 @@ impl Pipelines {
         let conn = self.pool.get().await?;
         let row: Option<Row> = pipelines::table
             .find(id.as_uuid())
+            .filter(pipelines::deleting_at.is_null())
             .select(Row::as_select())
             .first(&mut &*conn)
             .await
@@ -166,7 +167,9 @@ impl Pipelines {
             .inner_join(pipeline_versions::table.on(latest))
             .inner_join(projects::table)
             .left_join(project_members::table.on(membership))
-            .filter(pipelines::id.eq(id.as_uuid()).and(is_of_accounts()))
+            .filter(
+                pipelines::id.eq(id.as_uuid()).and(pipelines::deleting_at.is_null()).and(is_of_accounts()),
+            )
             .select((Row::as_select(), pipeline_versions::graph_digest, project_members::role.nullable()))
             .first(&mut &*conn)
             .await
@@ -190,7 +193,8 @@ impl Pipelines {
         let conn = self.pool.get().await?;
         let found: Option<(Row, Value)> = pipelines::table
             .inner_join(pipeline_versions::table.inner_join(graphs_table::table))
-            .filter(pipelines::id.eq(id.as_uuid()).and(pipeline_versions::version.eq(pipelines::version)))
+            .filter(pipelines::id.eq(id.as_uuid()).and(pipelines::deleting_at.is_null()))
+            .filter(pipeline_versions::version.eq(pipelines::version))
             .select((Row::as_select(), graphs_table::definition))
             .first(&mut &*conn)
             .await
@@ -212,8 +216,10 @@ impl Pipelines {
         limit: usize,
     ) -> Result<Vec<Pipeline>, DatabaseError> {
         let conn = self.pool.get().await?;
-        let mut query =
-            pipelines::table.filter(not(pipelines::project_id.eq_any(local_projects()))).into_boxed();
+        let mut query = pipelines::table
+            .filter(not(pipelines::project_id.eq_any(hidden_projects())))
+            .filter(pipelines::deleting_at.is_null())
+            .into_boxed();
         if let Some(user) = visible_to {
             let own = project_members::table
                 .filter(project_members::user_id.eq(user.as_uuid()))

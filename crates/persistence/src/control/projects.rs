@@ -14,14 +14,12 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::accounts::audit;
+use crate::control::deletions::{self, Hidden};
 use crate::control::members;
 use crate::db::error::{DatabaseError, Refusal, violated};
 use crate::db::exactly_one::exactly_one;
 use crate::db::pool::Pool;
-use crate::db::schema::{events, project_members, projects, runs};
-
-/// How many runs one statement deletes: with what refers to them that takes about a second.
-const RUNS_AT_ONCE: i64 = 5000;
+use crate::db::schema::{project_members, projects, runs};
 
 /// A project as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -276,7 +274,7 @@ impl Projects {
         description: Option<&str>,
     ) -> Result<Project, DatabaseError> {
         let conn = self.pool.get().await?;
-        let row: Option<Row> = diesel::update(projects::table.find(id.as_uuid()))
+        let row: Option<Row> = diesel::update(projects::table.find(id.as_uuid()).filter(is_of_accounts()))
             .set((
                 name.map(|name| projects::name.eq(name)),
                 description.map(|description| projects::description.eq(description)),
@@ -291,16 +289,26 @@ impl Projects {
         row.map(Into::into).ok_or(DatabaseError::Missing { what: "the project" })
     }
 
-    /// Deletes a project with everything in it but its files, and records that. The journals of its runs are out of
-    /// reach then, and leave with their partition. Answers whether there was one.
+    /// Deletes a project with everything in it but its files, and records that. Answers whether there was one.
+    ///
+    /// Once this returns, nobody finds the project and no run of it starts; [`finish_deletions`] removes what is left of
+    /// its rows. The journals of its runs leave with their partitions.
+    ///
+    /// [`finish_deletions`]: crate::finish_deletions
     ///
     /// # Errors
     /// [`ProjectRefusal::DefaultProject`] or [`ProjectRefusal::RunsActive`], or the database's; nothing was deleted.
     pub async fn delete(&self, id: ProjectId, by: UserId, origin: Origin) -> Result<bool, ProjectError> {
-        let mut conn = self.pool.get().await?;
-        let conn: &mut AsyncPgConnection = &mut conn;
-        let deleted = conn.transaction(async |conn| delete(conn, id, by, origin).await).await;
-        Ok(deleted.map_err(|error| DatabaseError::query("deleting a project", error))??)
+        let is_hidden = {
+            let mut conn = self.pool.get().await?;
+            let conn: &mut AsyncPgConnection = &mut conn;
+            let hidden = conn.transaction(async |conn| hide(conn, id, by, origin).await).await;
+            hidden.map_err(|error| DatabaseError::query("deleting a project", error))??
+        };
+        if is_hidden {
+            deletions::begin(&self.pool, Hidden::Project(id.as_uuid())).await;
+        }
+        Ok(is_hidden)
     }
 
     /// What this user may do in this project, if they are a member.
@@ -312,16 +320,16 @@ impl Projects {
     }
 }
 
-/// The lock is the strong one: it waits for runs that are being accepted, and keeps others from it.
-async fn delete(
+/// The lock is the strong one: it waits for runs that are being accepted, and those that come later find the mark.
+async fn hide(
     mut conn: &AsyncPgConnection,
     id: ProjectId,
     by: UserId,
     origin: Origin,
 ) -> QueryResult<Result<bool, ProjectRefusal>> {
     let project = projects::table.find(id.as_uuid());
-    let default_for: Option<Option<Uuid>> =
-        project.select(projects::default_for).for_update().first(&mut conn).await.optional()?;
+    let found = project.filter(projects::deleting_at.is_null()).select(projects::default_for).for_update();
+    let default_for: Option<Option<Uuid>> = found.first(&mut conn).await.optional()?;
     match default_for {
         None => return Ok(Ok(false)),
         Some(Some(_)) => return Ok(Err(ProjectRefusal::DefaultProject)),
@@ -333,15 +341,7 @@ async fn delete(
     if diesel::select(exists(is_active)).get_result(&mut conn).await? {
         return Ok(Err(ProjectRefusal::RunsActive));
     }
-    // In several statements, so that none of them is ended for taking too long.
-    let some = diesel::alias!(runs as some);
-    let batch = some
-        .filter(some.field(runs::project_id).eq(id.as_uuid()))
-        .select(some.field(runs::id))
-        .limit(RUNS_AT_ONCE);
-    while diesel::delete(runs::table.filter(runs::id.eq_any(batch))).execute(&mut conn).await? > 0 {}
-    diesel::delete(events::table.filter(events::project_id.eq(id.as_uuid()))).execute(&mut conn).await?;
-    diesel::delete(project).execute(&mut conn).await?;
+    diesel::update(project).set(projects::deleting_at.eq(diesel::dsl::now)).execute(&mut conn).await?;
     let event = AuditEvent::new(AuditKind::ProjectDeleted, Some(by), origin)
         .with_detail(json!({ "project": id, "by": by }));
     audit::insert(conn, &event).await?;
@@ -354,17 +354,19 @@ fn membership_of(user: Uuid) -> _ {
     project_members::project_id.eq(projects::id).and(project_members::user_id.eq(user))
 }
 
-/// Whether accounts can have to do with a project at all. Those of the local command line are the operator's, who alone
-/// decides which directory of the machine is theirs.
+/// Whether accounts can see a project at all. One that is being deleted is hidden, and so are those of the local command
+/// line: they are the operator's, who alone decides which directory of the machine is theirs.
 #[diesel::dsl::auto_type]
 pub(crate) fn is_of_accounts() -> _ {
-    projects::workspace_path.is_null()
+    projects::workspace_path.is_null().and(projects::deleting_at.is_null())
 }
 
-/// The projects that are none of accounts: few, if any, and read once by a statement.
+/// The projects that no account can see: few, if any, and read once by a statement.
 #[diesel::dsl::auto_type]
-pub(crate) fn local_projects() -> _ {
-    projects::table.filter(projects::workspace_path.is_not_null()).select(projects::id)
+pub(crate) fn hidden_projects() -> _ {
+    projects::table
+        .filter(projects::workspace_path.is_not_null().or(projects::deleting_at.is_not_null()))
+        .select(projects::id)
 }
 
 /// A write that refers to a project or an account that is not there.

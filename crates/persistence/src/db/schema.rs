@@ -160,6 +160,7 @@ diesel::table! {
         version -> Int4,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        deleting_at -> Nullable<Timestamptz>,
     }
 }
 
@@ -181,6 +182,7 @@ diesel::table! {
         workspace_path -> Nullable<Text>,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        deleting_at -> Nullable<Timestamptz>,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Accepting runs: once, however often a request is repeated.
 
 use diesel::prelude::*;
-use diesel::result::Error as QueryError;
+use diesel::result::{DatabaseErrorKind, Error as QueryError};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use gathering_dag_engine::{NewRun, Record};
 use gathering_domain::{Digest, PipelineId, ProjectId, RunId, RunKind, ScheduleId};
@@ -59,6 +59,11 @@ pub enum Acceptance {
 
 /// Why a run was not accepted.
 pub(crate) fn refused(error: QueryError) -> DatabaseError {
+    if let QueryError::DatabaseError(DatabaseErrorKind::NotNullViolation, info) = &error
+        && info.column_name() == Some("project_id")
+    {
+        return DatabaseError::Missing { what: "the project or the pipeline" };
+    }
     match violated(&error, Refusal::ForeignKey) {
         Some(constraint) => DatabaseError::Missing { what: referred_by(constraint) },
         None => DatabaseError::query("accepting a run", error),

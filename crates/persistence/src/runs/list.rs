@@ -10,7 +10,7 @@ use gathering_domain::{InstanceId, PipelineId, ProjectId, RunId, RunState, Sched
 use uuid::Uuid;
 
 use crate::cluster::wake::{Wake, WakeBus};
-use crate::control::projects::local_projects;
+use crate::control::projects::hidden_projects;
 use crate::db::error::DatabaseError;
 use crate::db::pool::Pool;
 use crate::db::schema::{project_members, runs};
@@ -133,7 +133,7 @@ type Filtered<'a> = runs::BoxedQuery<'a, Pg>;
 
 fn filtered(filter: &RunFilter, limit: i64) -> Filtered<'static> {
     // Not `<> ALL`, which PostgreSQL would look up in the list for each row.
-    let mut query = runs::table.filter(not(runs::project_id.eq_any(local_projects()))).into_boxed();
+    let mut query = runs::table.filter(not(runs::project_id.eq_any(hidden_projects()))).into_boxed();
     if let Some(user) = filter.visible_to
         && filter.is_all_but_visibility_open()
     {

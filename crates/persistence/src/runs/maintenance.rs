@@ -1,7 +1,5 @@
-//! What is done every now and then: the journal's partitions are made ahead and dropped when old, and what no login
-//! depends on any more is cleared away.
+//! Periodic work: makes the journal's partitions ahead, and deletes what no login depends on any more.
 
-use chrono::{DateTime, Utc};
 use diesel::dsl::{IntervalDsl, exists, not, now};
 use diesel::prelude::*;
 use diesel::sql_types::{Integer, Timestamptz};
@@ -24,16 +22,13 @@ diesel::define_sql_function! {
     fn run_journal_ensure_partitions(weeks: Integer) -> Integer;
 }
 
-diesel::define_sql_function! {
-    /// Drops the partitions that end before a time and of which no run is alive.
-    fn run_journal_drop_partitions(before: Timestamptz) -> Integer;
-}
-
 /// Makes the journal's partitions of this week and of `weeks` more; answers with how many were new. To be repeated, say
-/// daily; without it nothing fails, as what has no partition of its own goes to a common one.
+/// daily; without it nothing fails, as what has no partition of its own goes to a common one. Waits a second at most for
+/// those who read the journal in a transaction, because everybody who uses the journal waits behind it.
 ///
 /// # Errors
-/// [`DatabaseError::Unavailable`]; no partition was made.
+/// [`DatabaseError::TimedOut`] if somebody reads for longer, or another failure of the database; no partition was made.
+/// Try again later.
 pub async fn ensure_journal_partitions(pool: &Pool, weeks: u8) -> Result<i32, DatabaseError> {
     let conn = pool.get().await?;
     diesel::select(run_journal_ensure_partitions(i32::from(weeks)))
@@ -41,20 +36,6 @@ pub async fn ensure_journal_partitions(pool: &Pool, weeks: u8) -> Result<i32, Da
         .await
         .and_then(exactly_one)
         .map_err(|error| DatabaseError::query("making partitions of the journal", error))
-}
-
-/// Drops the journal's partitions of runs that began before `before` (UTC, by the whole week), unless one of them is
-/// still alive; answers with how many.
-///
-/// # Errors
-/// [`DatabaseError::Unavailable`]; nothing was dropped.
-pub async fn drop_journal_before(pool: &Pool, before: DateTime<Utc>) -> Result<i32, DatabaseError> {
-    let conn = pool.get().await?;
-    diesel::select(run_journal_drop_partitions(before))
-        .get_results(&mut &*conn)
-        .await
-        .and_then(exactly_one)
-        .map_err(|error| DatabaseError::query("dropping partitions of the journal", error))
 }
 
 /// What was cleared away, in rows.

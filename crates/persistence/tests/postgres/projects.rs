@@ -10,6 +10,7 @@ use gathering_dag_engine::{NewRun, RunStore};
 use gathering_domain::{Digest, ProjectId, RequestId, RunId, UserId};
 use gathering_persistence::{
     DatabaseError, MemberPut, PgRunStore, ProjectError, ProjectRefusal, Projects, Viewer, WakeBus,
+    finish_deletions,
 };
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -266,7 +267,7 @@ async fn a_project_is_deleted_only_when_its_runs_have_ended() {
         assert_eq!(refused(world.delete(project).await), ProjectRefusal::RunsActive, "{change}");
     }
     db.execute("UPDATE runs SET state = 'failed', waiting_for = NULL, ended_at = now()").await;
-    // More than one statement deletes at once.
+    // More than one batch.
     db.execute(&format!(
         "INSERT INTO runs (id, project_id, graph_digest, kind, state, input, ended_at, rerun_of) \
          SELECT gen_random_uuid(), project_id, graph_digest, kind, 'succeeded', input, now(), id \
@@ -274,6 +275,7 @@ async fn a_project_is_deleted_only_when_its_runs_have_ended() {
     ))
     .await;
     assert!(world.delete(project).await.unwrap());
+    finish_deletions(&world.fixture.pool).await.unwrap();
     assert_eq!(count(db, "SELECT count(*) FROM runs").await, 0);
     assert!(accept(&world, project).await.is_err());
 }

@@ -7,12 +7,10 @@ use gathering_domain::{Digest, PipelineId, RunState, UserId};
 use serde_json::Value;
 
 use super::{Pipeline, Pipelines, Row, insert_version};
+use crate::control::deletions::{self, Hidden};
 use crate::db::error::DatabaseError;
 use crate::db::schema::{pipeline_versions, pipelines, runs};
 use crate::runs::graphs;
-
-/// How many ended runs let go of their pipeline in one statement, so that none is ended for taking too long.
-const RUNS_AT_ONCE: i64 = 10_000;
 
 /// What to change of a pipeline; what is absent stays.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -95,8 +93,12 @@ impl Pipelines {
             .map_err(|error| DatabaseError::query("changing a pipeline", error))
     }
 
-    /// Deletes a pipeline with its versions if it is the one expected and none of its runs is unfinished. Its ended runs
-    /// stay, and name no pipeline any more.
+    /// Deletes a pipeline with its versions if it is the one expected and all its runs have ended. Its runs stay, and name
+    /// no pipeline any more.
+    ///
+    /// Once this returns, nobody finds the pipeline and no run of it starts; [`finish_deletions`] removes what is left.
+    ///
+    /// [`finish_deletions`]: crate::finish_deletions
     ///
     /// # Errors
     /// [`DatabaseError::Unavailable`]: whether it is deleted is unknown.
@@ -105,11 +107,16 @@ impl Pipelines {
         id: PipelineId,
         expected: &ExpectedPipeline,
     ) -> Result<PipelineDeletion, DatabaseError> {
-        let mut conn = self.pool.get().await?;
-        let conn: &mut AsyncPgConnection = &mut conn;
-        conn.transaction(async |conn| delete(conn, id, expected).await)
-            .await
-            .map_err(|error| DatabaseError::query("deleting a pipeline", error))
+        let deletion = {
+            let mut conn = self.pool.get().await?;
+            let conn: &mut AsyncPgConnection = &mut conn;
+            let hidden = conn.transaction(async |conn| hide(conn, id, expected).await).await;
+            hidden.map_err(|error| DatabaseError::query("deleting a pipeline", error))?
+        };
+        if deletion == PipelineDeletion::Done {
+            deletions::begin(&self.pool, Hidden::Pipeline(id.as_uuid())).await;
+        }
+        Ok(deletion)
     }
 }
 
@@ -122,8 +129,9 @@ async fn update(
     graph: Option<Digest>,
     author: Option<UserId>,
 ) -> QueryResult<PipelineUpdate> {
-    let locked = pipelines::table.find(id.as_uuid()).select(Row::as_select()).for_no_key_update();
-    let locked: Option<Row> = locked.first(&mut conn).await.optional()?;
+    let found = pipelines::table.find(id.as_uuid()).filter(pipelines::deleting_at.is_null());
+    let locked: Option<Row> =
+        found.select(Row::as_select()).for_no_key_update().first(&mut conn).await.optional()?;
     let Some(pipeline) = locked.map(Pipeline::from) else { return Ok(PipelineUpdate::Missing) };
     if !expected.is(&pipeline) {
         return Ok(PipelineUpdate::Unexpected);
@@ -166,21 +174,20 @@ async fn is_graph_of(mut conn: &AsyncPgConnection, pipeline: &Pipeline, graph: D
     diesel::select(exists(same)).get_result(&mut conn).await
 }
 
-/// The locks are the strong ones: they wait for runs that are being accepted, which refer to a version, and for changes;
-/// and they keep others from both.
-async fn delete(
+/// The lock is the strong one: it waits for runs that are being accepted, and for changes; those that come later find the
+/// mark.
+async fn hide(
     mut conn: &AsyncPgConnection,
     id: PipelineId,
     expected: &ExpectedPipeline,
 ) -> QueryResult<PipelineDeletion> {
-    let locked = pipelines::table.find(id.as_uuid()).select(Row::as_select()).for_update();
-    let locked: Option<Row> = locked.first(&mut conn).await.optional()?;
+    let found = pipelines::table.find(id.as_uuid()).filter(pipelines::deleting_at.is_null());
+    let locked: Option<Row> =
+        found.select(Row::as_select()).for_update().first(&mut conn).await.optional()?;
     let Some(pipeline) = locked.map(Pipeline::from) else { return Ok(PipelineDeletion::Missing) };
     if !expected.is(&pipeline) {
         return Ok(PipelineDeletion::Unexpected);
     }
-    let versions = pipeline_versions::table.filter(pipeline_versions::pipeline_id.eq(id.as_uuid()));
-    versions.select(pipeline_versions::version).for_update().execute(&mut conn).await?;
     let active_states = RunState::ALL.into_iter().filter(|state| !state.is_terminal()).map(RunState::as_str);
     let active = runs::table
         .filter(runs::pipeline_id.eq(id.as_uuid()).and(runs::state.eq_any(active_states)))
@@ -188,16 +195,7 @@ async fn delete(
     if diesel::select(exists(active)).get_result(&mut conn).await? {
         return Ok(PipelineDeletion::RunsActive);
     }
-    // The foreign key would do it too, but look through all runs of the pipeline once for each version.
-    let some = diesel::alias!(runs as some);
-    let batch = some
-        .filter(some.field(runs::pipeline_id).eq(id.as_uuid()))
-        .select(some.field(runs::id))
-        .limit(RUNS_AT_ONCE);
-    let unlinked = (runs::pipeline_id.eq(None::<uuid::Uuid>), runs::pipeline_version.eq(None::<i32>));
-    while diesel::update(runs::table.filter(runs::id.eq_any(batch))).set(unlinked).execute(&mut conn).await?
-        > 0
-    {}
-    diesel::delete(pipelines::table.find(id.as_uuid())).execute(&mut conn).await?;
+    let pipeline = pipelines::table.find(id.as_uuid());
+    diesel::update(pipeline).set(pipelines::deleting_at.eq(diesel::dsl::now)).execute(&mut conn).await?;
     Ok(PipelineDeletion::Done)
 }

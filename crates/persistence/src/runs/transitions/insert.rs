@@ -73,7 +73,12 @@ impl QueryFragment<Pg> for InsertRoot<'_> {
         out.push_sql("WITH new_run (");
         out.push_sql(COLUMNS);
         out.push_sql(") AS (SELECT ");
-        push_values!(out, SqlUuid: self.id, SqlUuid: self.project, Bytea: self.graph, Text: self.kind);
+        push_values!(out, SqlUuid: self.id);
+        // Null, and so refused, if the project or the pipeline does not exist or is being deleted.
+        out.push_sql(", run_accepting_project(");
+        push_values!(out, SqlUuid: self.project, Nullable<SqlUuid>: self.pipeline);
+        out.push_sql("), ");
+        push_values!(out, Bytea: self.graph, Text: self.kind);
         out.push_sql(", 0, ");
         push_values!(out, Json: self.trigger, Nullable<SqlUuid>: self.pipeline, Nullable<Integer>: self.version,
             Nullable<SqlUuid>: self.schedule);

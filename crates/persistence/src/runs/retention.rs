@@ -1,0 +1,114 @@
+//! What leaves when it is old: partitions of the journal, ended runs, audit events. Events leave by
+//! [`Events::delete_before`](crate::Events::delete_before).
+
+use chrono::{DateTime, Utc};
+use diesel::dsl::{exists, not};
+use diesel::prelude::*;
+use diesel::sql_types::{Integer, Timestamptz, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+
+use crate::db::error::DatabaseError;
+use crate::db::exactly_one::exactly_one;
+use crate::db::pool::Pool;
+use crate::db::schema::runs;
+
+/// How many rows leave in one transaction: few enough to be quick.
+const ROWS_AT_ONCE: i32 = 2000;
+
+diesel::define_sql_function! {
+    /// Drops the oldest partition of which every run ended before a time; answers with how many, 0 or 1.
+    fn run_journal_drop_partitions(before: Timestamptz) -> Integer;
+}
+
+diesel::define_sql_function! {
+    /// Deletes some audit events from before a time; answers with how many.
+    fn audit_events_prune(before: Timestamptz, at_most: Integer) -> Integer;
+}
+
+diesel::define_sql_function! {
+    /// The smallest UUIDv7 of a time.
+    fn uuid_v7_floor(at: Timestamptz) -> SqlUuid;
+}
+
+/// Drops the journal's partitions (weeks, by when the runs were accepted) of which every run ended before `before`, each in
+/// a transaction of its own; answers with how many. A run that waits keeps its partition.
+///
+/// Waits a second at most for those who read the journal in a transaction, such as a dump: everybody who uses the journal
+/// waits behind it.
+///
+/// # Errors
+/// [`DatabaseError::TimedOut`] if somebody reads for longer, or another failure of the database: try again later. What was
+/// dropped stays so.
+pub async fn drop_journal_before(pool: &Pool, before: DateTime<Utc>) -> Result<i32, DatabaseError> {
+    let mut n_dropped = 0;
+    loop {
+        let conn = pool.get().await?;
+        let n = diesel::select(run_journal_drop_partitions(before))
+            .get_results::<i32>(&mut &*conn)
+            .await
+            .and_then(exactly_one)
+            .map_err(|error| DatabaseError::query("dropping partitions of the journal", error))?;
+        if n == 0 {
+            return Ok(n_dropped);
+        }
+        n_dropped += n;
+    }
+}
+
+/// Deletes the audit events from before `before`, in batches; answers with how many. Nothing else can delete one.
+///
+/// Repeats: safe. Cancel: safe between the batches.
+///
+/// # Errors
+/// The database's; what was deleted stays so.
+pub async fn prune_audit_events(pool: &Pool, before: DateTime<Utc>) -> Result<usize, DatabaseError> {
+    let mut n_pruned = 0;
+    loop {
+        let conn = pool.get().await?;
+        let n = diesel::select(audit_events_prune(before, ROWS_AT_ONCE))
+            .get_results::<i32>(&mut &*conn)
+            .await
+            .and_then(exactly_one)
+            .map_err(|error| DatabaseError::query("pruning audit events", error))?;
+        if n == 0 {
+            return Ok(n_pruned);
+        }
+        n_pruned += usize::try_from(n).unwrap_or_default();
+    }
+}
+
+/// Deletes the runs that ended before `before`, in batches; answers with how many. A child run stays as long as its parent.
+///
+/// Repeats: safe. Cancel: safe between the batches.
+///
+/// # Errors
+/// The database's; what was deleted stays so.
+pub async fn prune_runs(pool: &Pool, before: DateTime<Utc>) -> Result<usize, DatabaseError> {
+    let mut n_pruned = 0;
+    loop {
+        let conn = pool.get().await?;
+        let n = delete_ended_runs(&conn, before)
+            .await
+            .map_err(|error| DatabaseError::query("deleting old runs", error))?;
+        if n == 0 {
+            return Ok(n_pruned);
+        }
+        n_pruned += n;
+    }
+}
+
+/// The ids sort by age, so the oldest runs are found by the primary key; those that wait for long are few.
+async fn delete_ended_runs(mut conn: &AsyncPgConnection, before: DateTime<Utc>) -> QueryResult<usize> {
+    let (old, parents) = diesel::alias!(runs as old, runs as parents);
+    let of_needed_parent = parents
+        .filter(parents.field(runs::id).nullable().eq(old.field(runs::parent_run_id)))
+        .filter(parents.field(runs::ended_at).is_null().or(parents.field(runs::ended_at).ge(before)));
+    let batch = old
+        .filter(old.field(runs::id).lt(uuid_v7_floor(before)))
+        .filter(old.field(runs::ended_at).lt(before))
+        .filter(not(exists(of_needed_parent)))
+        .order(old.field(runs::id))
+        .select(old.field(runs::id))
+        .limit(i64::from(ROWS_AT_ONCE));
+    diesel::delete(runs::table.filter(runs::id.eq_any(batch))).execute(&mut conn).await
+}
