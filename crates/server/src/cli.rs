@@ -1,4 +1,4 @@
-//! The command line: which commands there are, and how their ends become exit codes.
+//! The command line: the commands, and their exit codes.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,7 +16,7 @@ use crate::logging;
 #[derive(Debug, Parser)]
 #[command(name = "gathering", version, about = ABOUT, disable_help_subcommand = true)]
 pub struct Cli {
-    /// A TOML file with settings; a setting has the name of its variable in lower case, without GATHERING_
+    /// TOML file with settings, named as their variables but in lower case and without GATHERING_
     #[arg(long, global = true, env = "GATHERING_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -26,13 +26,13 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server, on an embedded database unless DATABASE_URL names one
-    #[command(after_help = SERVE_HELP)]
+    #[command(after_help = config::help())]
     Serve,
-    /// Run one pipeline file here and now and print its output
+    /// Run a pipeline file in this process and print its output
     Run(RunArgs),
-    /// Check a pipeline file and print its order, or everything that is wrong with it
+    /// Check a pipeline file and print its order, or every problem in it
     Validate(ValidateArgs),
-    /// Bring the database to this version's schema
+    /// Migrate the database to this version's schema
     Migrate,
     /// Manage accounts
     User(UserCommand),
@@ -52,56 +52,22 @@ enum UserSubcommand {
     Create(CreateUserArgs),
 }
 
-const ABOUT: &str = "Runs teams of AI agents as durable workflows on PostgreSQL";
-
-pub(crate) const SERVE_HELP: &str = "\
-Settings come from the configuration file and the environment, the latter winning:
-  DATABASE_URL                      PostgreSQL; unset: an embedded one in the data directory
-  DATABASE_DIRECT_URL               the same database, not through a transaction pooler
-  GATHERING_BIND                    address:port [127.0.0.1:8080]; port 0 takes a free one and logs it
-  GATHERING_DATA_DIR                embedded database, workspaces, keys [.gathering]
-  GATHERING_WORKSPACE_ROOT          the roots of the projects' files [<data dir>/workspaces]
-  GATHERING_TOKEN_KEY               PASERK or base64 key, the same on all instances; unset: made once into the data dir
-  GATHERING_BCRYPT_COST             [12]
-  GATHERING_REGISTRATION            open or closed [open]
-  GATHERING_TRUSTED_PROXIES         networks whose X-Forwarded-For is believed [none]
-  GATHERING_OUTBOUND_ALLOW          private networks that tools and call_api may reach [none]
-  GATHERING_SHUTDOWN_DRAIN_SECONDS  how long the listener stays open after SIGTERM [3]
-  GATHERING_SHUTDOWN_GRACE_SECONDS  how long requests and runs may then take to finish [30]
-  GATHERING_MAX_CONCURRENT_RUNS     [256]
-  GATHERING_DB_POOL_SIZE            [16]
-  GATHERING_MAX_RECOVERIES          how often a run is recovered before it fails [20]
-  GATHERING_STUCK_INSTANCE_SECONDS  [60]
-  GATHERING_RATE_LIMITS             on or off [on]
-  GATHERING_RATE_LIMIT_AUTH         register, log in, refresh, change the password, per network: 5/min, 30/s, off [5/min]
-  GATHERING_RATE_LIMIT_WRITE        whatever else changes something, per account or network [30/s]
-  GATHERING_RATE_LIMIT_READ         whatever reads, per account or network [120/s]
-  GATHERING_RATE_LIMIT_HEALTH       /health and /metrics, per network [off]
-  GATHERING_MAX_FILE_BYTES          the largest file that a workspace takes [2147483648]
-  GATHERING_CACHE_GRAPHS_ENTRIES    validated graphs in memory [1000]
-  GATHERING_CACHE_REVOCATIONS_ENTRIES  access tokens known as revoked [10000]
-  GATHERING_CACHE_KEY_OWNERS_ENTRIES   API keys whose owner is known [10000]
-  GATHERING_CACHE_DIRECTORIES_ENTRIES  lists of directories [1000]
-  GATHERING_CACHE_WORKSPACES_ENTRIES   open workspaces, one directory handle each [1000]
-  GATHERING_CACHE_LIMITERS_ENTRIES     clients whose rate is known [100000]
-  GATHERING_LOG                     filter [info]
-  GATHERING_LOG_FORMAT              json or pretty [json]
-  OPENAI_BASE_URL, OPENAI_API_KEY   the openai provider";
+const ABOUT: &str = "Run AI agents and scripts as durable pipelines on PostgreSQL";
 
 impl Cli {
-    /// Does what was asked for, and answers with the process's exit code.
+    /// Executes the command, and answers with the process's exit code.
     ///
     /// # Errors
-    /// What went wrong, in words for the operator.
+    /// The failure, in words for the operator.
     pub async fn execute(self) -> anyhow::Result<ExitCode> {
-        // Says what this program can do, whatever the settings of this machine are.
+        // Depends on no setting of this machine.
         if matches!(self.command, Command::Openapi) {
             return openapi::print();
         }
         let config = Config::load(self.config.as_deref())?;
         match self.command {
             Command::Serve => logging::start(&config, "info", LogFormat::Json)?,
-            // That a killed process left a run behind is what its `--resume` is for, and no news there.
+            // `--resume` exists for runs that a killed process left behind: finding one is nothing to report.
             Command::Run(_) => {
                 logging::start(&config, "warn,gathering_persistence::run_store=error", LogFormat::Pretty)?;
             }
@@ -121,11 +87,11 @@ impl Cli {
     }
 }
 
-/// A mistyped variable would otherwise do nothing, unseen.
+/// A mistyped variable would otherwise have no effect, unnoticed.
 fn warn_of_unknown_variables() {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     for name in config::unknown_variables(names) {
-        tracing::warn!(variable = name, "{name} is set, but there is no such setting");
+        tracing::warn!(variable = name, "{name} is set, but it is not a setting");
     }
 }
 

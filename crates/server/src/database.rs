@@ -1,6 +1,6 @@
 //! The database of this process: the one that `DATABASE_URL` names, or an embedded cluster of its own.
 //!
-//! Owns the cluster's life: it is stopped after the last connection. Never knows what is stored.
+//! Owns the cluster: it is stopped after the last connection. Never knows what is stored.
 
 use anyhow::Context as _;
 use gathering_domain::Secret;
@@ -18,7 +18,7 @@ pub struct Database {
     pub pool: Pool,
     /// How to reach it without a pooler in between: for sessions that hold a lock or listen.
     pub direct: ConnectOptions,
-    /// Present when it belongs to this process.
+    /// Present if it belongs to this process.
     cluster: Option<Cluster>,
 }
 
@@ -38,7 +38,7 @@ impl Database {
         }
     }
 
-    /// Whether the database belongs to this process and is reached by nobody else.
+    /// Whether the database belongs to this process alone.
     pub const fn is_embedded(&self) -> bool {
         self.cluster.is_some()
     }
@@ -64,9 +64,9 @@ pub async fn migrate(config: &Config) -> anyhow::Result<usize> {
 async fn run_migrations(direct: &ConnectOptions) -> anyhow::Result<usize> {
     match Migrator::new(direct.clone()).run().await {
         Ok(n_migrations) => Ok(n_migrations),
-        // Says by itself what to do; there is no more to tell.
+        // Its text says what to do.
         Err(error @ MigrateError::NewerSchema { .. }) => Err(error.into()),
-        Err(error) => Err(error).context("the database cannot be migrated"),
+        Err(error) => Err(error).context("cannot migrate the database"),
     }
 }
 
@@ -89,15 +89,15 @@ impl Place {
             }
         };
         let direct = config.database_direct_url.as_ref().filter(|_| cluster.is_none()).unwrap_or(&url);
-        let direct = ConnectOptions::parse(direct).context("DATABASE_DIRECT_URL cannot be used");
-        let url = ConnectOptions::parse(&url).context("DATABASE_URL cannot be used");
+        let direct = ConnectOptions::parse(direct).context("invalid DATABASE_DIRECT_URL");
+        let url = ConnectOptions::parse(&url).context("invalid DATABASE_URL");
         Ok(Self { url: url?, direct: direct?, cluster })
     }
 
     async fn connect(&self, config: &Config) -> anyhow::Result<Pool> {
         run_migrations(&self.direct).await?;
         let settings = PoolSettings { max_size: config.db_pool_size, ..PoolSettings::default() };
-        Pool::connect(self.url.clone(), settings).await.context("the database cannot be reached")
+        Pool::connect(self.url.clone(), settings).await.context("cannot reach the database")
     }
 }
 
@@ -114,7 +114,7 @@ async fn stop(cluster: Option<Cluster>) {
     match tokio::task::spawn_blocking(move || cluster.stop()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            tracing::error!(error = %error, "the embedded database did not stop in order: {error}")
+            tracing::error!(error = %error, "cannot stop the embedded database in order: {error}")
         }
         Err(error) => tracing::error!(error = %error, "stopping the embedded database ended abnormally"),
     }

@@ -1,9 +1,10 @@
-//! Everything that executes runs in this process: an identity that is proven alive, the engine, the claim loop.
+//! Everything that executes runs in this process: an identity with its liveness lock, the engine, the claim loop.
 //!
-//! Owns the tasks, each with a name, and the order in which they stop. When the proof of life is lost, everything that
-//! executes under it is dropped first; then the process tries again under a new identity. Nobody exits.
+//! Owns the tasks, each with a name, and the order in which they stop. When the liveness lock is lost, everything that
+//! executes under it is dropped first; then the process registers as a new instance. It never exits for that.
 
 mod lifecycle;
+mod maintenance;
 mod task;
 
 use std::sync::Arc;
@@ -13,10 +14,7 @@ use anyhow::Context as _;
 use gathering_dag_engine::{Breakers, Engine, EngineSettings, RunnerHandle, RunnerSettings, SystemClock};
 use gathering_domain::InstanceId;
 use gathering_nodes::NodeServices;
-use gathering_persistence::{
-    Budgets, InstanceInfo, Liveness, PgRunStore, Pipelines, Pool, Runs, Wake, WakeBus, clear_expired,
-    ensure_journal_partitions,
-};
+use gathering_persistence::{Budgets, InstanceInfo, Liveness, PgRunStore, Pipelines, Runs, Wake, WakeBus};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -29,25 +27,18 @@ use crate::workspaces::Workspaces;
 use lifecycle::InstanceLifecycle;
 use task::Task;
 
-/// A run that is driven because somebody asked for it here is not let go of while it waits.
+/// A run that this process was asked to drive is not parked while it waits.
 const NEVER_PARK: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
-/// How often partitions of the journal are made, and how many weeks ahead.
-const PARTITIONS_INTERVAL: Duration = Duration::from_secs(24 * 3600);
-const PARTITIONS_WEEKS: u8 = 4;
-
-/// How often the circuit breakers are read when nobody says that one changed.
+/// How often the circuit breakers are read when no wake-up says that one changed.
 const BREAKERS_INTERVAL: Duration = Duration::from_secs(600);
-
-/// How often what no login depends on any more is cleared away.
-const CLEARING_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Which runs an instance executes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
     /// Those of the queue.
     Queue,
-    /// Only those that somebody claims for it.
+    /// Only those that are claimed for it.
     Asked,
 }
 
@@ -56,7 +47,7 @@ pub enum Work {
 pub struct Identity {
     /// The name under which runs are claimed.
     pub id: InstanceId,
-    /// Cancelled when the proof of life is lost: what was claimed under this name must stop at once.
+    /// Cancelled when the liveness lock is lost: what was claimed under this name must stop at once.
     pub fence: CancellationToken,
     /// The claim loop of this identity.
     pub runner: RunnerHandle,
@@ -70,7 +61,7 @@ pub struct Instance {
     pub store: Arc<PgRunStore>,
     /// The runs as a whole.
     pub runs: Runs,
-    /// What they may use up.
+    /// Their budgets.
     pub budgets: Budgets,
     /// Wakes this and the other instances.
     pub wakes: WakeBus,
@@ -88,13 +79,12 @@ impl Instance {
     /// Begins to execute runs.
     ///
     /// # Errors
-    /// If the database is away or a setting cannot be used; nothing is left running.
+    /// If the database is unavailable or a setting is invalid; nothing is left running.
     pub async fn start(config: &Config, db: &Database, work: Work) -> anyhow::Result<Self> {
         let capabilities = Capabilities::new(config)?;
         let workspaces = Workspaces::new(db.pool.clone(), config, capabilities.blocking.clone());
         let info = info().await;
-        let liveness =
-            Liveness::begin(&db.direct, &info).await.context("this instance cannot be registered")?;
+        let liveness = Liveness::begin(&db.direct, &info).await.context("cannot register this instance")?;
 
         let wakes = WakeBus::new();
         let store =
@@ -129,7 +119,7 @@ impl Instance {
             &liveness,
         );
         let lifecycle = tokio::spawn(lifecycle.run(liveness));
-        let services = services(db, &wakes, breakers, work);
+        let services = services(config, db, &wakes, breakers, work);
         let runs = Runs::new(db.pool.clone(), wakes.clone());
         Ok(Self {
             engine,
@@ -161,8 +151,8 @@ impl Instance {
         self.stop.cancel();
     }
 
-    /// Stops in order: the claim loop hands back what does not end within the grace period; then the checkpointer,
-    /// which those hand-backs go through; then the proof of life; then the rest.
+    /// Stops in order: the claim loop releases what does not end within the grace period; then the checkpointer, which
+    /// writes those releases; then the liveness session; then the rest.
     pub async fn stop(self) {
         self.stop.cancel();
         let liveness = match self.lifecycle.await {
@@ -178,7 +168,7 @@ impl Instance {
         {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "this instance could not sign off: {error}"
+                "cannot end this instance in order: {error}"
             );
         }
         for service in self.services {
@@ -215,17 +205,14 @@ async fn info() -> InstanceInfo {
     }
 }
 
-fn services(db: &Database, wakes: &WakeBus, breakers: Breakers, work: Work) -> Vec<Task> {
+fn services(config: &Config, db: &Database, wakes: &WakeBus, breakers: Breakers, work: Work) -> Vec<Task> {
     let mut services = Vec::new();
     if work == Work::Queue {
-        let pool = db.pool.clone();
-        services.push(Task::start("journal partitions", move |stop| make_partitions(pool, stop)));
-        let pool = db.pool.clone();
-        services.push(Task::start("clearing away", move |stop| clear_away(pool, stop)));
+        services.extend(maintenance::start(&db.pool, wakes, config));
         let wakes = wakes.clone();
         services.push(Task::start("circuit breakers", move |stop| follow_breakers(breakers, wakes, stop)));
     }
-    // Nobody else is to be woken on a database that belongs to this process alone, unless the queue is served.
+    // A database of this process alone has no other instance to wake, unless the queue is served.
     if work == Work::Queue || !db.is_embedded() {
         let (wakes, direct) = (wakes.clone(), db.direct.clone());
         services.push(Task::start("wake-ups", move |stop| async move { wakes.run(direct, stop).await }));
@@ -233,14 +220,14 @@ fn services(db: &Database, wakes: &WakeBus, breakers: Breakers, work: Work) -> V
     services
 }
 
-/// Takes in how the circuit breakers stand, whenever another instance says that one changed.
+/// Reloads the circuit breakers whenever another instance says that one changed.
 async fn follow_breakers(breakers: Breakers, wakes: WakeBus, stop: CancellationToken) {
     let mut changes = wakes.subscribe(Wake::Breakers);
     loop {
         if let Err(error) = breakers.reload().await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "the circuit breakers cannot be read: {error}"
+                "cannot read the circuit breakers: {error}"
             );
         }
         tokio::select! {
@@ -248,46 +235,5 @@ async fn follow_breakers(breakers: Breakers, wakes: WakeBus, stop: CancellationT
             Ok(()) = changes.changed() => {}
             () = tokio::time::sleep(BREAKERS_INTERVAL) => {}
         }
-    }
-}
-
-async fn make_partitions(pool: Pool, stop: CancellationToken) {
-    loop {
-        if let Err(error) = ensure_journal_partitions(&pool, PARTITIONS_WEEKS).await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "partitions of the journal cannot be made: {error}"
-            );
-        }
-        if is_stopped_after(PARTITIONS_INTERVAL, &stop).await {
-            return;
-        }
-    }
-}
-
-async fn clear_away(pool: Pool, stop: CancellationToken) {
-    loop {
-        // There may be much of it, and a stop does not wait: a dropped batch is rolled back, with its connection.
-        let cleared = tokio::select! {
-            () = stop.cancelled() => return,
-            cleared = clear_expired(&pool) => cleared,
-        };
-        if let Err(error) = cleared {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "expired sessions cannot be cleared away: {error}"
-            );
-        }
-        if is_stopped_after(CLEARING_INTERVAL, &stop).await {
-            return;
-        }
-    }
-}
-
-/// Waits, and answers whether the stop came meanwhile.
-async fn is_stopped_after(interval: Duration, stop: &CancellationToken) -> bool {
-    tokio::select! {
-        () = stop.cancelled() => true,
-        () = tokio::time::sleep(interval) => false,
     }
 }

@@ -1,11 +1,11 @@
-//! How often somebody may ask.
+//! How often a client may send requests.
 
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// So many requests at once, and so many again in each window, evenly.
+/// So many requests at once, and so many more in each window, spread evenly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
     n_requests: NonZeroU32,

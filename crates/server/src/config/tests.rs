@@ -1,4 +1,4 @@
-//! What the settings promise to whoever writes them.
+//! What the settings promise to those who write them.
 
 use std::io::Write;
 
@@ -38,6 +38,10 @@ fn each_wrong_value_is_named_with_its_variable_and_what_is_right() {
         ("GATHERING_DB_POOL_SIZE", "many"),
         ("GATHERING_MAX_RECOVERIES", "x"),
         ("GATHERING_STUCK_INSTANCE_SECONDS", "1"),
+        ("GATHERING_RETENTION_JOURNAL_DAYS", "-1"),
+        ("GATHERING_RETENTION_RUNS_DAYS", "a month"),
+        ("GATHERING_RETENTION_EVENTS_DAYS", "40000"),
+        ("GATHERING_RETENTION_AUDIT_DAYS", "1.5"),
         ("GATHERING_RATE_LIMITS", "yes"),
         ("GATHERING_RATE_LIMIT_AUTH", "5/day"),
         ("GATHERING_RATE_LIMIT_WRITE", "0/s"),
@@ -83,7 +87,7 @@ fn a_variable_wins_over_the_file_and_the_file_over_the_default() {
 }
 
 #[test]
-fn a_setting_of_the_file_that_nobody_knows_is_refused() {
+fn an_unknown_setting_in_the_file_is_refused() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     writeln!(file, "bindd = '0.0.0.0:1'\nlog_format = 7").unwrap();
     let message = load_with(Some(file.path()), &[]).unwrap_err().to_string();
@@ -92,7 +96,7 @@ fn a_setting_of_the_file_that_nobody_knows_is_refused() {
 }
 
 #[test]
-fn a_file_that_is_not_there_stops_the_start() {
+fn a_missing_file_stops_the_start() {
     assert!(matches!(load_with(Some(Path::new("/nowhere/x.toml")), &[]), Err(ConfigError::File(_))));
 }
 
@@ -112,7 +116,7 @@ fn the_rate_limits_have_defaults_per_tier_and_one_switch() {
 }
 
 #[test]
-fn a_variable_that_is_almost_a_setting_is_told() {
+fn a_variable_that_looks_like_a_setting_is_reported() {
     let names = [
         "GATHERING_BIND",
         "GATHERING_CONFIG",
@@ -125,12 +129,54 @@ fn a_variable_that_is_almost_a_setting_is_told() {
     assert_eq!(unknown.into_iter().collect::<Vec<_>>(), ["GATHERING_BINDD", "GATHERING_RATE_LIMIT"]);
 }
 
-#[test]
-fn every_setting_is_in_the_help_and_in_the_example_file() {
-    let help = crate::cli::SERVE_HELP;
-    let example = include_str!("../../../../deploy/gathering.example.toml");
-    for (name, variable) in SETTINGS {
-        assert!(help.contains(variable), "{variable} is not in the help");
-        assert!(example.contains(&format!("\n#{name} = ")), "{name} is not in the example file");
+/// Set to rewrite the documents instead of comparing them.
+const REWRITE: &str = "GATHERING_TEST_REWRITE_DOCUMENTS";
+
+fn check_document(path: &str, begin: &str, end: &str, expected: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let from = text.find(begin).unwrap() + begin.len();
+    let to = from + text[from..].find(end).unwrap_or(text.len() - from);
+    let wanted = if end.is_empty() {
+        expected.to_owned()
+    } else {
+        format!("{}{expected}{}", &text[..from], &text[to..])
+    };
+    if std::env::var_os(REWRITE).is_some() {
+        std::fs::write(&path, wanted).unwrap();
+    } else {
+        assert!(text == wanted, "{} is out of date: run this test with {REWRITE}=1", path.display());
     }
+}
+
+#[test]
+fn the_table_of_the_guide_is_that_of_the_declaration() {
+    let (begin, end) = (
+        "<!-- settings: made by a test of crates/server/src/config -->\n\n",
+        "\n<!-- end of the settings -->",
+    );
+    check_document("docs/operations.md", begin, end, &render::table());
+}
+
+#[test]
+fn the_example_file_is_that_of_the_declaration_and_sets_nothing_else_than_the_defaults() {
+    check_document("deploy/gathering.example.toml", "", "", &render::example_file());
+    for line in render::example_file().lines().filter_map(|line| line.strip_prefix('#')) {
+        if line.starts_with(' ') || line.is_empty() {
+            continue;
+        }
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "{line}").unwrap();
+        let is_secret = line.ends_with("\"\"");
+        assert!(is_secret || load_with(Some(file.path()), &[]).is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn the_help_names_every_setting_with_its_default() {
+    let help = help();
+    for setting in SETTINGS {
+        assert!(help.contains(&format!("\n  {}", setting.variable)), "{}", setting.variable);
+    }
+    assert!(help.contains(" [127.0.0.1:8080]") && !help.contains('`'), "{help}");
 }

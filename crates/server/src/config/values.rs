@@ -1,7 +1,9 @@
-//! Reading single values: each answers with the value, or with what would be right.
+//! Reading single values: each answers with the value, or with what is valid.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use figment::value::Value;
 use gathering_auth::{KeyRing, Registration};
@@ -23,6 +25,17 @@ pub(super) fn scalar(value: &Value) -> Option<String> {
             .or_else(|| number.to_f64().map(|number| number.to_string()))
             .or_else(|| number.to_u128().map(|number| number.to_string())),
         _ => None,
+    }
+}
+
+/// A whole number within these bounds.
+pub(super) fn number<T>(least: T, most: T) -> impl Fn(&str) -> Result<T, String>
+where
+    T: FromStr + PartialOrd + fmt::Display,
+{
+    move |text| {
+        let number = text.parse().ok().filter(|number| (&least..=&most).contains(&number));
+        number.ok_or_else(|| format!("a whole number from {least} to {most}"))
     }
 }
 
@@ -61,7 +74,7 @@ pub(super) fn networks(text: &str) -> Result<Vec<Network>, String> {
         .collect()
 }
 
-/// Absent where it is off.
+/// `None` is off.
 pub(super) fn quota(text: &str) -> Result<Option<Quota>, String> {
     if text == "off" { Ok(None) } else { text.parse().map(Some) }
 }

@@ -1,4 +1,4 @@
-//! One identity after the other: begins, works, is lost, begins again.
+//! One identity after the other: registered, working, lost, registered anew.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Identity, Work};
 
-/// How long to wait between two tries to get an identity.
+/// The pause between two attempts to register.
 const RETRY: Duration = Duration::from_secs(1);
 
 pub(super) struct InstanceLifecycle {
@@ -44,7 +44,7 @@ impl InstanceLifecycle {
         (lifecycle, identities)
     }
 
-    /// Works until the stop; answers with the identity that is then still held, for whoever ends it in order.
+    /// Works until the stop; answers with the identity that still holds then, for its owner to end in order.
     pub(super) async fn run(mut self, first: Liveness) -> Option<Liveness> {
         let mut liveness = first;
         loop {
@@ -53,7 +53,7 @@ impl InstanceLifecycle {
             if !fence.is_cancelled() {
                 return Some(liveness);
             }
-            // Nothing executes under the lost identity any more: its session may go, so that its runs are recovered.
+            // Nothing executes under the lost identity any more: its session may end, so that its runs are recovered.
             drop(liveness);
             liveness = self.begin_again().await?;
         }
@@ -92,14 +92,14 @@ impl InstanceLifecycle {
             match Liveness::begin(&self.direct, &self.info).await {
                 Ok(liveness) => {
                     let (runner, identity) = begin(&self.engine, &self.settings, &liveness);
-                    tracing::info!(instance.id = %identity.id, "this process goes on as instance {}", identity.id);
+                    tracing::info!(instance.id = %identity.id, "registered as new instance {}", identity.id);
                     self.runner = Some(runner);
                     self.published.send_replace(identity);
                     return Some(liveness);
                 }
                 Err(error) => tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "this process cannot get a new identity, trying again: {error}"
+                    "cannot register a new instance; retrying: {error}"
                 ),
             }
             tokio::select! {
@@ -116,7 +116,7 @@ fn begin(engine: &Engine, settings: &RunnerSettings, liveness: &Liveness) -> (Ru
     (runner, identity)
 }
 
-/// Says that this instance drains, once it does.
+/// Marks this instance as draining once it is.
 async fn announce(liveness: &Liveness, stop: &CancellationToken, fence: &CancellationToken) {
     tokio::select! {
         biased;
@@ -124,11 +124,14 @@ async fn announce(liveness: &Liveness, stop: &CancellationToken, fence: &Cancell
         () = stop.cancelled() => {}
     }
     if let Err(error) = liveness.announce_draining().await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "the stop could not be announced: {error}");
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "cannot mark this instance as draining: {error}"
+        );
     }
 }
 
-/// Tells the proof of life whether it matters at the moment. Never ends.
+/// Tells the liveness session whether runs are driven. Never ends.
 async fn tell_driving(liveness: &Liveness, runner: &RunnerHandle) {
     let mut driving = runner.driving();
     loop {
@@ -139,7 +142,7 @@ async fn tell_driving(liveness: &Liveness, runner: &RunnerHandle) {
     }
 }
 
-/// Wakes the claim loop when the queue changes or a cancel is asked for, on whichever instance. Never ends.
+/// Wakes the claim loop when the queue changes or a cancel is requested, on any instance. Never ends.
 async fn pass_on(wakes: &WakeBus, runner: &RunnerHandle) {
     let (mut runs, mut cancels) = (wakes.subscribe(Wake::Runs), wakes.subscribe(Wake::Signals));
     loop {

@@ -1,4 +1,4 @@
-//! A background task with a name and somebody who ends it.
+//! A background task with a name and an owner who ends it.
 
 use std::future::Future;
 

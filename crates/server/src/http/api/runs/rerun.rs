@@ -116,6 +116,11 @@ async fn check_repeatable(state: &AppState, old: &RunRow) -> Result<(), Problem>
 async fn standing(state: &AppState, old: &RunRow, from: RerunFrom) -> Result<Vec<Record>, Problem> {
     let definition = state.engine.store().load_graph(old.graph).await?;
     let journal = if from == RerunFrom::Start { Vec::new() } else { load_journal(state, old.id).await? };
+    // A run that was claimed has a journal for as long as retention keeps it.
+    if from != RerunFrom::Start && journal.is_empty() && old.started_at.is_some() {
+        let message = "the journal of this run is no longer kept: rerun it from `start`";
+        return Err(Problem::conflict(message));
+    }
     let (specs, ended) = (state.engine.node_specs().clone(), old.state);
     let computed = tokio::task::spawn_blocking(move || {
         let graph = gathering_dag_engine::Graph::validate(&definition, &specs);
