@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use crate::workspace::Workspace;
-use crate::{process, schema, tidy};
+use crate::{openapi, process, schema, tidy};
 
 /// One check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -21,7 +21,7 @@ pub(crate) enum Step {
     Lint,
     /// rustdoc, warnings denied
     Docs,
-    /// docs/openapi.json is what the server serves
+    /// docs/openapi.json is what the server serves, and valid OpenAPI
     Openapi,
 }
 
@@ -56,7 +56,7 @@ impl Step {
             Step::Docs => process::run(
                 workspace.cargo(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"),
             ),
-            Step::Openapi => schema::openapi(workspace, true),
+            Step::Openapi => schema::openapi(workspace, true).and_then(|()| openapi::validate(workspace)),
         }
     }
 }

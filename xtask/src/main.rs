@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod database;
 mod dev;
+mod openapi;
 mod process;
 mod schema;
 mod table_macros;

@@ -51,6 +51,11 @@ impl Workspace {
         &self.root
     }
 
+    /// Where cargo puts what it builds.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target_directory
+    }
+
     /// The members.
     pub(crate) fn packages(&self) -> &[Package] {
         &self.packages

@@ -11,8 +11,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use api::metrics::Metrics;
 pub(crate) use api::stream::Streams;
 pub(crate) use edge::gate::Gate;
+pub(crate) use edge::metrics::Metrics;
 pub(crate) use server::{Server, ServerSettings, openapi_text};
 pub(crate) use state::{AppState, Readiness};

@@ -8,7 +8,6 @@ pub(crate) mod files;
 pub(crate) mod graph_summary;
 pub(crate) mod health;
 pub(crate) mod members;
-pub(crate) mod metrics;
 pub(crate) mod pipelines;
 pub(crate) mod projects;
 pub(crate) mod run_view;

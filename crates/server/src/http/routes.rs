@@ -9,13 +9,12 @@ use gathering_auth::Action::{Manage, Read, Run, Write};
 use crate::http::api::pipelines::{change, versions};
 use crate::http::api::runs::{decide, rerun, start, top_up};
 use crate::http::api::{
-    api_keys, audit, auth, budgets, files, health, members, metrics, pipelines, projects, runs, stream,
-    system, users,
+    api_keys, audit, auth, budgets, files, health, members, pipelines, projects, runs, stream, system, users,
 };
 use crate::http::edge::limits::Tier;
-use crate::http::edge::openapi;
 use crate::http::edge::route::Access::{Account, Admin, Own, Project, Public, Session};
 use crate::http::edge::route::{BodyLimit, Description, Route};
+use crate::http::edge::{metrics, openapi};
 
 /// One row: `route!(METHOD path, access, tier, body limit => module::handler)`.
 macro_rules! route {

@@ -1,12 +1,14 @@
 //! The application and the server: routes, limits, listening and stopping.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::body::BoxBody;
 use actix_web::dev::{ServerHandle, ServiceFactory, ServiceRequest, ServiceResponse, fn_service};
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, guard, web};
+use gathering_auth::Auth;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -106,8 +108,21 @@ impl Server {
         let registering = connections.clone();
         let gate = web::Data::new(gate);
         let document = web::Data::new(Document::of(ROUTES).map_err(std::io::Error::other)?);
+        let auth: web::Data<Auth> = web::Data::from(Arc::clone(&state.auth));
+        let pool = web::Data::new(state.pool.clone());
+        let readiness = web::Data::new(state.readiness.clone());
+        let identities = web::Data::new(state.identities.clone());
+        let metrics = web::Data::new(state.metrics.clone());
         let services = move || {
-            application(ROUTES).app_data(state.clone()).app_data(gate.clone()).app_data(document.clone())
+            application(ROUTES)
+                .app_data(state.clone())
+                .app_data(gate.clone())
+                .app_data(document.clone())
+                .app_data(auth.clone())
+                .app_data(pool.clone())
+                .app_data(readiness.clone())
+                .app_data(identities.clone())
+                .app_data(metrics.clone())
         };
         let http = HttpServer::new(services)
             .on_connect(move |connection, data| registering.register(connection, data))

@@ -11,11 +11,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::http::api::graph_summary::GraphSummary;
-use crate::http::api::metrics::Metrics;
 use crate::http::api::stream::Streams;
+use crate::http::edge::metrics::Metrics;
 use crate::http::edge::problem::Problem;
 use crate::instance::Identity;
 use crate::workspaces::Workspaces;
+
+/// The identity of this process, which changes when it loses its liveness lock.
+pub(crate) type Identities = watch::Receiver<Identity>;
 
 /// What every handler may reach.
 pub(crate) struct AppState {
@@ -26,8 +29,7 @@ pub(crate) struct AppState {
     pub(crate) runs: Runs,
     pub(crate) budgets: Budgets,
     pub(crate) engine: Engine,
-    /// Who this process is, which changes when its proof of life was lost.
-    pub(crate) identities: watch::Receiver<Identity>,
+    pub(crate) identities: Identities,
     pub(crate) readiness: Readiness,
     pub(crate) streams: Streams,
     pub(crate) metrics: Metrics,

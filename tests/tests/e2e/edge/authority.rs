@@ -11,7 +11,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 const KEYS: &str = "/api/v1/auth/api-keys";
 
 /// What the server says once it knows who asks, and waits for the rest.
-const AWAITED: &str = "is awaited";
+const AWAITED: &str = "waiting for the rest of a body";
 
 /// A request of somebody whom the server knows, with all but its last byte sent.
 struct HalfOpen {

@@ -1,9 +1,9 @@
-//! The audit record: what concerned security, for admins to read.
+//! The audit record: security events, for admins to read.
 
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
-use gathering_auth::{AuditFilter, AuditRecord, authorize_admin};
-use gathering_domain::Problems;
+use gathering_auth::{AuditFilter, AuditKind, AuditRecord, Auth};
+use gathering_domain::UserId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -11,24 +11,24 @@ use uuid::Uuid;
 
 use crate::http::edge::caller::Authenticated;
 use crate::http::edge::page::{self, List, Page};
-use crate::http::edge::problem::{Problem, ProblemView};
+use crate::http::edge::problem::Problem;
 use crate::http::edge::query::Query;
-use crate::http::state::AppState;
+use crate::http::edge::values::{AnyObject, AuditKindSchema, Word};
 
-/// Something that was recorded for good.
+/// A security event.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AuditEvent)]
 pub(crate) struct AuditEventView {
     id: Uuid,
-    /// What happened, such as `login_failed`.
+    #[schema(value_type = AuditKindSchema)]
     r#type: &'static str,
-    /// The account that it concerns; absent when it is unknown.
+    /// The account that the event concerns; null when it is unknown.
     user_id: Option<Uuid>,
-    /// The client's address; absent when it was no network request.
+    /// The client's address; null without a network request.
     address: Option<String>,
     request_id: Option<Uuid>,
-    /// What else is worth knowing; `by` is who did it, where that is somebody else.
-    #[schema(value_type = Object)]
+    /// More about the event; `by` is the account that acted, if it is another one.
+    #[schema(value_type = AnyObject)]
     detail: Value,
     at: DateTime<Utc>,
 }
@@ -54,43 +54,41 @@ impl From<AuditRecord> for AuditEventView {
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListAuditEvents {
     /// Only about this account.
-    user_id: Option<String>,
-    /// Only of this type.
-    r#type: Option<String>,
-    /// Not before this time (RFC 3339).
-    from: Option<String>,
-    /// Before this time (RFC 3339).
-    to: Option<String>,
-    /// 1 to 200; 50 by default.
-    limit: Option<String>,
+    user_id: Option<Uuid>,
+    /// Only of this kind.
+    #[param(value_type = Option<AuditKindSchema>, inline)]
+    r#type: Option<Word<AuditKind>>,
+    /// Not before this time.
+    from: Option<DateTime<Utc>>,
+    /// Before this time.
+    to: Option<DateTime<Utc>>,
+    /// The length of a page.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<usize>,
     /// The `next_cursor` of the page before.
+    #[expect(dead_code, reason = "`Query::read_page` reads it")]
     cursor: Option<String>,
 }
 
-/// What concerned security, the newest first. For admins only.
+/// The security events, the newest first. For admins only.
 #[utoipa::path(get, path = "/api/v1/audit/events", tag = "audit", operation_id = "list_audit_events", params(ListAuditEvents), responses(
     (status = 200, body = Page<AuditEventView>),
-    (status = 403, body = ProblemView, content_type = "application/problem+json"),
-    (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(
-    state: web::Data<AppState>,
+    auth: web::Data<Auth>,
     caller: Authenticated,
     query: Query<ListAuditEvents>,
 ) -> Result<HttpResponse, Problem> {
-    authorize_admin(&caller.0)?;
-    let query = query.read()?;
-    let mut problems = Problems::new();
-    let limit = page::limit(query.limit.as_deref(), &mut problems);
+    let (query, before) = query.read_page(List::AuditEvents)?;
+    let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
     let filter = AuditFilter {
-        user: page::id("user_id", query.user_id.as_deref(), &mut problems),
-        kind: page::id("type", query.r#type.as_deref(), &mut problems),
-        from: page::time("from", query.from.as_deref(), &mut problems),
-        to: page::time("to", query.to.as_deref(), &mut problems),
-        before: page::cursor(List::AuditEvents, query.cursor.as_deref(), &mut problems).map(Into::into),
+        user: query.user_id.map(UserId::from),
+        kind: query.r#type.map(|Word(kind)| kind),
+        from: query.from,
+        to: query.to,
+        before: before.map(Into::into),
     };
-    problems.into_result().map_err(Problem::invalid)?;
-    let records = state.auth.audit_events(&caller.0, &filter, limit + 1).await?;
+    let records = auth.audit_events(&caller.0, &filter, limit + 1).await?;
     let key = |record: &AuditRecord| record.id.as_uuid();
     let page = Page::of(List::AuditEvents, records, limit, key, AuditEventView::from);
     Ok(HttpResponse::Ok().json(page))

@@ -1,7 +1,7 @@
 //! The files of a project's workspace: listed, read, written and removed.
 //!
-//! Owns the way from a request's path to a path in the workspace, and from the workspace's refusals to problems. A path
-//! is decoded once, here, from what stands on the wire; what it may be is for the workspace to say.
+//! Owns the way from a request's path to a path in the workspace, and from the workspace's errors to problems. A path is
+//! decoded once, here, from the bytes on the wire; the workspace decides which paths are allowed.
 
 mod download;
 mod upload;
@@ -15,7 +15,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use gathering_auth::{Action, Caller};
-use gathering_domain::{Pointer, Problems};
 use gathering_tools::{
     Entry, FileVersion, ListOptions, Precondition, Workspace, WorkspaceError, WorkspacePath,
 };
@@ -25,8 +24,9 @@ use utoipa::{IntoParams, ToSchema};
 use crate::http::edge::caller::{Authenticated, authenticate};
 use crate::http::edge::conditions::Expected;
 use crate::http::edge::page::{self, Page};
-use crate::http::edge::problem::{Kind, Problem, ProblemView};
+use crate::http::edge::problem::{Kind, Problem};
 use crate::http::edge::query::Query;
+use crate::http::edge::values::{Binary, FileKindSchema};
 use crate::http::state::AppState;
 use crate::workspaces::OpenWorkspaceError;
 use upload::Incoming;
@@ -45,7 +45,7 @@ pub(crate) struct FileView {
     /// From the workspace's root, with `/` between names.
     #[schema(example = "reports/2026.md")]
     path: String,
-    /// `file` or `directory`.
+    #[schema(value_type = FileKindSchema)]
     kind: &'static str,
     /// In bytes; 0 for a directory.
     size: u64,
@@ -66,21 +66,22 @@ impl FileView {
 pub(crate) struct ListFiles {
     /// The directory; the root by default.
     path: Option<String>,
-    /// `true` for what is in directories beneath, too; `false` by default.
-    recursive: Option<String>,
-    /// 1 to 200; 50 by default.
-    limit: Option<String>,
+    /// Also lists what is in the directories below.
+    #[param(default = false)]
+    recursive: Option<bool>,
+    /// The length of a page.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<usize>,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
 }
 
-/// What is in a directory of the workspace, in the order of the names; a directory comes right before what is in it.
+/// The entries of a directory of the workspace, by name; a directory precedes what is in it.
 #[utoipa::path(get, path = "/api/v1/projects/{id}/files", tag = "files", operation_id = "list_files", params(("id" = Uuid, Path), ListFiles), responses(
     (status = 200, body = Page<FileView>),
-    (status = 403, description = "The path leads out", body = ProblemView, content_type = "application/problem+json"),
-    (status = 404, body = ProblemView, content_type = "application/problem+json"),
-    (status = 409, description = "It is no directory", body = ProblemView, content_type = "application/problem+json"),
-    (status = 422, body = ProblemView, content_type = "application/problem+json"),
+    (status = 403, description = "The path leads out of the workspace"),
+    (status = 404),
+    (status = 409, description = "The path is not a directory"),
 ))]
 pub(crate) async fn list(
     state: web::Data<AppState>,
@@ -92,31 +93,22 @@ pub(crate) async fn list(
     let workspace = state.workspace(&caller.0, &id, Action::Read).await?;
     let query = query.read()?;
     let directory = directory_in(&query, &request)?;
-    let mut problems = Problems::new();
-    let limit = page::limit(query.limit.as_deref(), &mut problems);
-    let mut options = match query.recursive.as_deref() {
-        None | Some("false") => ListOptions::flat(),
-        Some("true") => ListOptions::recursive(),
-        Some(_) => {
-            problems.add(Pointer::root().join("recursive"), "must be `true` or `false`");
-            ListOptions::flat()
-        }
-    };
+    let mut options =
+        if query.recursive == Some(true) { ListOptions::recursive() } else { ListOptions::flat() };
     if let Some(text) = &query.cursor {
-        match cursor_of(text, &directory) {
-            Some(after) => options = options.after(after),
-            None => problems
-                .add(Pointer::root().join("cursor"), "must be the `next_cursor` of a page of this list"),
-        }
+        let after = cursor_of(text, &directory).ok_or_else(|| {
+            Problem::invalid_field("cursor", "must be the `next_cursor` of a page of this list")
+        })?;
+        options = options.after(after);
     }
-    problems.into_result().map_err(Problem::invalid)?;
+    let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
     let listing = workspace.list(&directory, options.limit(limit)).await?;
     let items = listing.items.into_iter().map(FileView::of).collect();
     let next_cursor = listing.next.map(|after| URL_SAFE_NO_PAD.encode(format!("{CURSOR}{after}")));
     Ok(HttpResponse::Ok().json(Page { items, next_cursor }))
 }
 
-/// A file's content. Ranges are answered one at a time; of several, the whole file.
+/// The content of a file. A request for several ranges is answered with the whole file.
 #[utoipa::path(get, path = "/api/v1/projects/{id}/files/{path}", tag = "files", operation_id = "read_file", params(
     ("id" = Uuid, Path),
     ("path" = String, Path, description = "From the workspace's root; may have `/` in it"),
@@ -125,14 +117,14 @@ pub(crate) async fn list(
     ("If-Match" = Option<String>, Header, description = "`ETag`s: only one of these versions"),
     ("If-None-Match" = Option<String>, Header, description = "`ETag`s: only another version than these"),
 ), responses(
-    (status = 200, body = Vec<u8>, content_type = "application/octet-stream", description = "The bytes, with `ETag`, `Last-Modified` and the type that the name suggests"),
-    (status = 206, body = Vec<u8>, content_type = "application/octet-stream", description = "The range that was asked for"),
+    (status = 200, body = inline(Binary), content_type = "application/octet-stream", description = "The bytes, with `ETag`, `Last-Modified` and the type that the name suggests"),
+    (status = 206, body = inline(Binary), content_type = "application/octet-stream", description = "The range that was asked for"),
     (status = 304, description = "It is one of the versions in `If-None-Match`"),
-    (status = 403, description = "The path leads out", body = ProblemView, content_type = "application/problem+json"),
-    (status = 404, body = ProblemView, content_type = "application/problem+json"),
-    (status = 409, description = "It is a directory", body = ProblemView, content_type = "application/problem+json"),
-    (status = 412, body = ProblemView, content_type = "application/problem+json"),
-    (status = 416, body = ProblemView, content_type = "application/problem+json"),
+    (status = 403, description = "The path leads out of the workspace"),
+    (status = 404),
+    (status = 409, description = "The path is a directory"),
+    (status = 412),
+    (status = 416),
 ))]
 pub(crate) async fn show(
     state: web::Data<AppState>,
@@ -146,24 +138,23 @@ pub(crate) async fn show(
     download::answer(&request, &path, file)
 }
 
-/// Writes a file, whole or not at all; what is missing of its directories is made. Who reads meanwhile gets the old
+/// Writes a file, whole or not at all, and creates missing directories. Until the file is complete, readers get the old
 /// content.
 #[utoipa::path(put, path = "/api/v1/projects/{id}/files/{path}", tag = "files", operation_id = "write_file", params(
     ("id" = Uuid, Path),
     ("path" = String, Path, description = "From the workspace's root; may have `/` in it"),
     ("If-Match" = Option<String>, Header, description = "`ETag`s, or `*`: only in place of one of these versions, or of any"),
     ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is no file yet"),
-), request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The bytes as they are"), responses(
-    (status = 201, description = "There was none; with its `ETag`"),
-    (status = 204, description = "It takes the place of another; with its `ETag`"),
-    (status = 403, description = "The path leads out", body = ProblemView, content_type = "application/problem+json"),
-    (status = 404, body = ProblemView, content_type = "application/problem+json"),
-    (status = 408, description = "Nothing came for 30 seconds, or too little on the whole", body = ProblemView, content_type = "application/problem+json"),
-    (status = 409, description = "There is a directory, or above it a file", body = ProblemView, content_type = "application/problem+json"),
-    (status = 412, body = ProblemView, content_type = "application/problem+json"),
-    (status = 413, body = ProblemView, content_type = "application/problem+json"),
-    (status = 415, description = "It has a content encoding", body = ProblemView, content_type = "application/problem+json"),
-    (status = 422, body = ProblemView, content_type = "application/problem+json"),
+), request_body(content = inline(Binary), content_type = "application/octet-stream", description = "The bytes as they are"), responses(
+    (status = 201, description = "The file is new; with its `ETag`"),
+    (status = 204, description = "The file replaces another one; with its `ETag`"),
+    (status = 403, description = "The path leads out of the workspace"),
+    (status = 404),
+    (status = 408, description = "No data arrived for 30 seconds, or the whole took too long"),
+    (status = 409, description = "The path is a directory, or a part of it is a file"),
+    (status = 412),
+    (status = 413),
+    (status = 415, description = "The body has a content encoding"),
 ))]
 pub(crate) async fn put(
     state: web::Data<AppState>,
@@ -194,11 +185,10 @@ pub(crate) async fn put(
     ("If-Match" = Option<String>, Header, description = "`ETag`s: only one of these versions"),
 ), responses(
     (status = 204),
-    (status = 403, description = "The path leads out", body = ProblemView, content_type = "application/problem+json"),
-    (status = 404, body = ProblemView, content_type = "application/problem+json"),
-    (status = 409, description = "The directory is not empty", body = ProblemView, content_type = "application/problem+json"),
-    (status = 412, body = ProblemView, content_type = "application/problem+json"),
-    (status = 422, body = ProblemView, content_type = "application/problem+json"),
+    (status = 403, description = "The path leads out of the workspace"),
+    (status = 404),
+    (status = 409, description = "The directory is not empty"),
+    (status = 412),
 ))]
 pub(crate) async fn delete(
     state: web::Data<AppState>,
@@ -305,7 +295,7 @@ impl From<WorkspaceError> for Problem {
                 }
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::new(
                     Kind::Other(StatusCode::INSUFFICIENT_STORAGE),
-                    "there is no room for this on the server",
+                    "the server has no disk space left for this file",
                 ),
                 _ => Self::internal(error),
             },

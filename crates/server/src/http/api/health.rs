@@ -1,110 +1,119 @@
-//! Whether the process lives, whether requests should be sent to it, and how its parts are.
+//! Health: whether the process is alive, whether it accepts requests, and the state of its parts.
 
 use std::time::{Duration, Instant};
 
 use actix_web::{HttpResponse, web};
+use gathering_persistence::Pool;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::http::edge::problem::{Kind, Problem, ProblemView};
-use crate::http::state::AppState;
+use crate::http::edge::problem::{Kind, Problem};
+use crate::http::state::{Identities, Readiness};
 
-/// A database that takes longer for a sign of life is no use to a request either.
+/// A database that takes longer than this to answer a ping counts as unavailable.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A sign of life.
+/// The process is alive.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct LiveView {
-    /// `live`.
+    /// Always `live`.
     status: &'static str,
 }
 
-/// How the server and its parts are.
+/// The state of the server and its parts.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct HealthView {
     /// `ready`, `draining` or `unavailable`.
     status: &'static str,
-    /// Of this program.
+    /// The version of the program.
     version: &'static str,
-    /// This process among all.
+    /// The instance id of this process.
     instance_id: Uuid,
-    /// The parts.
+    /// The parts of the server.
     components: ComponentsView,
 }
 
 /// The parts of a server.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ComponentsView {
-    /// The database, seen from here.
+    /// The database, as this process sees it.
     database: DatabaseView,
-    /// What is executed here.
+    /// The runs of this instance.
     runs: RunsView,
 }
 
-/// What is executed here.
+/// The runs of this instance.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct RunsView {
-    /// Runs that this instance drives now.
+    /// The number of runs that this instance drives now.
     driven: usize,
-    /// `false` while it has no proof of life, and so executes nothing.
+    /// `false` while the instance has no liveness lock and so executes nothing.
     is_alive: bool,
 }
 
-/// The database, seen from here.
+/// The database, as this process sees it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct DatabaseView {
     /// `up` or `down`.
     status: &'static str,
-    /// How long the sign of life took, in milliseconds.
+    /// The time that the ping took, in milliseconds.
     duration_ms: u64,
-    /// Connections that are open.
+    /// The number of open connections.
     open_connections: usize,
-    /// The most that may be.
+    /// The size of the connection pool.
     max_connections: usize,
 }
 
-/// Whether the process lives.
+/// Whether the process is alive.
 #[utoipa::path(get, path = "/health/live", tag = "health", operation_id = "health_live", responses((status = 200, body = LiveView)))]
 pub(crate) async fn live() -> HttpResponse {
     HttpResponse::Ok().json(LiveView { status: "live" })
 }
 
-/// Whether requests should be sent here.
+/// Whether this instance accepts requests.
 #[utoipa::path(get, path = "/health/ready", tag = "health", operation_id = "health_ready", responses(
     (status = 200, body = HealthView),
-    (status = 503, description = "Draining, or the database is away", body = ProblemView, content_type = "application/problem+json"),
+    (status = 503, description = "The server is shutting down, or the database is unavailable"),
 ))]
-pub(crate) async fn ready(state: web::Data<AppState>) -> Result<HttpResponse, Problem> {
-    // Said without asking anybody: a load balancer must learn it at once.
-    if state.readiness.is_draining() {
+pub(crate) async fn ready(
+    readiness: web::Data<Readiness>,
+    pool: web::Data<Pool>,
+    identities: web::Data<Identities>,
+) -> Result<HttpResponse, Problem> {
+    // Without a query: a load balancer must learn it at once.
+    if readiness.is_draining() {
         let draining =
             Problem::new(Kind::Draining, "this instance is shutting down; another one will answer");
         return Err(draining.retry_after(1));
     }
-    let (database, outcome) = database(&state).await;
+    let (database, outcome) = database(&pool).await;
     outcome?;
-    Ok(HttpResponse::Ok().json(view(&state, "ready", database)))
+    Ok(HttpResponse::Ok().json(view(&identities, "ready", database)))
 }
 
-/// How the server and its parts are.
+/// The state of the server and its parts.
 #[utoipa::path(get, path = "/health", tag = "health", operation_id = "health", responses(
     (status = 200, body = HealthView),
-    (status = 503, description = "Draining, or the database is away", body = HealthView),
+    (status = 503, description = "The server is shutting down, or the database is unavailable", body = HealthView),
 ))]
-pub(crate) async fn health(state: web::Data<AppState>) -> HttpResponse {
-    let (database, outcome) = database(&state).await;
-    let status = match (&outcome, state.readiness.is_draining()) {
+pub(crate) async fn health(
+    readiness: web::Data<Readiness>,
+    pool: web::Data<Pool>,
+    identities: web::Data<Identities>,
+) -> HttpResponse {
+    let (database, outcome) = database(&pool).await;
+    let status = match (&outcome, readiness.is_draining()) {
         (_, true) => "draining",
         (Ok(()), false) => "ready",
         (Err(_), false) => "unavailable",
     };
     let mut answer = if status == "ready" { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
-    answer.json(view(&state, status, database))
+    answer.json(view(&identities, status, database))
 }
 
-fn view(state: &AppState, status: &'static str, database: DatabaseView) -> HealthView {
-    let identity = state.identities.borrow().clone();
+fn view(identities: &Identities, status: &'static str, database: DatabaseView) -> HealthView {
+    let identity = identities.borrow().clone();
     let is_alive = !identity.fence.is_cancelled();
     HealthView {
         status,
@@ -117,13 +126,13 @@ fn view(state: &AppState, status: &'static str, database: DatabaseView) -> Healt
     }
 }
 
-async fn database(state: &AppState) -> (DatabaseView, Result<(), Problem>) {
+async fn database(pool: &Pool) -> (DatabaseView, Result<(), Problem>) {
     let begun = Instant::now();
-    let outcome = match tokio::time::timeout(PING_TIMEOUT, state.pool.ping()).await {
+    let outcome = match tokio::time::timeout(PING_TIMEOUT, pool.ping()).await {
         Ok(pinged) => pinged.map_err(Problem::from),
         Err(elapsed) => Err(Problem::unavailable(elapsed)),
     };
-    let status = state.pool.status();
+    let status = pool.status();
     let view = DatabaseView {
         status: if outcome.is_ok() { "up" } else { "down" },
         duration_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),

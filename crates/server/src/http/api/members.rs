@@ -16,6 +16,7 @@ use crate::http::edge::caller::Authenticated;
 use crate::http::edge::page::{self, List, Page};
 use crate::http::edge::problem::{Problem, ProblemView};
 use crate::http::edge::query::Query;
+use crate::http::edge::values::ProjectRoleSchema;
 use crate::http::state::{AppState, authorize_credential};
 
 /// A member of a project.
@@ -25,7 +26,7 @@ pub(crate) struct MemberView {
     user_id: Uuid,
     email: String,
     name: String,
-    /// `owner`, `editor` or `viewer`.
+    #[schema(value_type = ProjectRoleSchema)]
     role: &'static str,
     /// Since when they are a member.
     created_at: DateTime<Utc>,
@@ -46,8 +47,7 @@ impl From<Membership> for MemberView {
 /// What somebody shall be in a project.
 #[derive(Debug, ToSchema)]
 pub(crate) struct PutMember {
-    /// `owner`, `editor` or `viewer`.
-    #[schema(value_type = String)]
+    #[schema(value_type = ProjectRoleSchema)]
     role: ProjectRole,
 }
 

@@ -21,6 +21,7 @@ use crate::http::edge::conditions;
 use crate::http::edge::page::{self, List, Page};
 use crate::http::edge::problem::{FieldError, Problem, ProblemView, field_errors};
 use crate::http::edge::query::Query;
+use crate::http::edge::values::AnyObject;
 use crate::http::state::{AppState, visible_to};
 
 const MAX_NAME: usize = 200;
@@ -42,7 +43,7 @@ pub(crate) struct PipelineView {
     updated_at: DateTime<Utc>,
     /// The definition of the latest version, as it was written; absent in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Object, required = false)]
+    #[schema(value_type = AnyObject, required = false)]
     definition: Option<Value>,
 }
 
@@ -86,7 +87,7 @@ pub(crate) struct CreatePipeline {
     #[schema(required = false, default = "")]
     description: String,
     /// Nodes, edges and what holds for the whole.
-    #[schema(value_type = Object)]
+    #[schema(value_type = AnyObject)]
     definition: Value,
     #[schema(required = false, default = true)]
     enabled: bool,
@@ -125,7 +126,7 @@ pub(crate) struct ListPipelines {
 
 /// Checks a definition without storing it.
 #[utoipa::path(post, path = "/api/v1/pipelines/validate", tag = "pipelines", operation_id = "validate_definition", request_body(
-    content((Object = "application/json"), (Object = "application/yaml")), description = "A definition"
+    content((AnyObject = "application/json"), (AnyObject = "application/yaml")), description = "A definition"
 ), responses(
     (status = 200, description = "What is wrong with it, or its order", body = ValidationView),
     (status = 400, body = ProblemView, content_type = "application/problem+json"),

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::http::api::graph_summary::GraphSummary;
+use crate::http::edge::values::{AnyObject, NodeStateSchema, RunStateSchema, WaitingForSchema};
 
 /// One execution of a graph.
 #[derive(Debug, Serialize, ToSchema)]
@@ -20,12 +21,13 @@ pub(crate) struct RunView {
     pub(crate) id: Uuid,
     /// `pipeline`, `item` (of a `map`) or `local`.
     kind: &'static str,
-    /// `queued`, `running`, `waiting`, `succeeded`, `failed`, `cancelled` or `timed_out`.
+    #[schema(value_type = RunStateSchema)]
     pub(crate) state: &'static str,
-    /// `timer`, `approval`, `child` or `budget_exceeded`, while it waits.
+    /// Null unless the run is waiting.
+    #[schema(value_type = Option<WaitingForSchema>)]
     waiting_for: Option<&'static str>,
     /// What made it.
-    #[schema(value_type = Object)]
+    #[schema(value_type = AnyObject)]
     trigger: Value,
     project_id: Uuid,
     pipeline_id: Option<Uuid>,
@@ -35,9 +37,9 @@ pub(crate) struct RunView {
     parent_run_id: Option<Uuid>,
     /// The run whose successes it reuses.
     rerun_of: Option<Uuid>,
-    #[schema(value_type = Object)]
+    /// Any JSON.
     input: Value,
-    #[schema(value_type = Object)]
+    /// Any JSON; null until it succeeded.
     output: Option<Value>,
     error: Option<RunErrorView>,
     /// 1 to 10; the higher the sooner.
@@ -73,11 +75,11 @@ pub(crate) struct RunErrorView {
 pub(crate) struct NodeRunView {
     node_id: String,
     r#type: String,
-    /// `pending`, `running`, `retrying`, `waiting`, `succeeded`, `failed`, `skipped`, `cancelled` or `timed_out`.
+    #[schema(value_type = NodeStateSchema)]
     state: &'static str,
     /// The last attempt that began, from 1; 0 before the first.
     attempt: i32,
-    #[schema(value_type = Object)]
+    /// Any JSON; null until it succeeded.
     output: Option<Value>,
     error: Option<NodeErrorView>,
     /// When the last attempt began.
@@ -215,7 +217,6 @@ pub(crate) struct JournalEntryView {
     /// Which attempt, from 1; 0 where there is none.
     attempt: i32,
     /// What belongs to its kind.
-    #[schema(value_type = Object)]
     payload: Option<Value>,
     /// The instance that wrote it.
     instance_id: Option<Uuid>,

@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use crate::http::edge::caller::{authenticate, caller_of};
 use crate::http::edge::envelope::current_request_id;
+use crate::http::edge::input::{self, Input};
 use crate::http::edge::problem::{FieldError, Kind, Problem};
 use crate::http::edge::route::matched;
 
@@ -149,13 +150,25 @@ impl OpenBody {
         Ok((Received { bytes: bytes.ok_or_else(too_large)?, format }, was_awaited))
     }
 
-    /// The object that it holds.
-    pub(crate) async fn read<T: FromFields>(self) -> Result<T, Problem> {
-        self.receive().await?.0.read().await
+    /// Receives the whole body and reads it.
+    ///
+    /// # Errors
+    /// As [`OpenBody::receive`] and [`Received::input`].
+    pub(crate) async fn input<T: Input>(self) -> Result<T, Problem> {
+        self.receive().await?.0.input().await
     }
 }
 
 impl Received {
+    /// Reads the body. An empty body is an empty object.
+    ///
+    /// # Errors
+    /// 400 for text that is neither JSON nor YAML, 422 with every problem; in YAML each has its line and column.
+    pub(crate) async fn input<T: Input>(self) -> Result<T, Problem> {
+        let (value, source) = self.value()?;
+        source.placing(async { input::read(value) }).await
+    }
+
     /// What it says, and the text that says so. An empty one is an empty object.
     pub(crate) fn value(self) -> Result<(Value, Source), Problem> {
         parse(self.format, self.bytes)

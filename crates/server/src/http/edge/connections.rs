@@ -68,7 +68,9 @@ impl Connections {
             Ok(socket) => {
                 data.insert(self.registered(socket.into()));
             }
-            Err(error) => tracing::warn!(error = %error, "a connection has no limit but those of HTTP"),
+            Err(error) => {
+                tracing::warn!(error = %error, "cannot watch a connection; only the HTTP time-outs apply: {error}")
+            }
         }
     }
 

@@ -25,8 +25,9 @@ use gathering_domain::RequestId;
 use tracing::Instrument;
 
 use crate::http::edge::connections::InFlight;
+use crate::http::edge::metrics::Metrics;
 use crate::http::edge::problem::{Kind, PROBLEM_JSON, Problem};
-use crate::http::state::AppState;
+use crate::http::state::Readiness;
 
 /// The header that carries a request's id both ways.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -98,7 +99,8 @@ async fn answer(
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let begun = Instant::now();
     let in_flight = InFlight::begin(&request);
-    let state = request.app_data::<web::Data<AppState>>().cloned();
+    let readiness = request.app_data::<web::Data<Readiness>>().cloned();
+    let metrics = request.app_data::<web::Data<Metrics>>().cloned();
     let method = request.method().clone();
     if method == Method::HEAD {
         // Every route that answers GET answers HEAD, with the same head.
@@ -121,12 +123,12 @@ async fn answer(
     tracing::Span::current().record("http.route", &route);
     let mut response = in_our_form(response);
     complete_headers(response.headers_mut(), &identity, &route);
-    if state.as_ref().is_some_and(|state| state.readiness.is_draining()) {
+    if readiness.is_some_and(|readiness| readiness.is_draining()) {
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
     let (status, took) = (response.status(), begun.elapsed());
-    if let Some(state) = state {
-        state.metrics.count_request(&method, &route, status, took);
+    if let Some(metrics) = metrics {
+        metrics.count_request(&method, &route, status, took);
     }
     log_request(&identity, &method, &route, status, took);
     if method == Method::HEAD {
@@ -137,7 +139,7 @@ async fn answer(
     }
     match request {
         Some(request) => Ok(ServiceResponse::new(request, response)),
-        None => Err(InternalError::from_response("the request was given up", response).into()),
+        None => Err(InternalError::from_response("the request was abandoned", response).into()),
     }
 }
 
@@ -168,7 +170,7 @@ fn in_our_form(response: HttpResponse) -> HttpResponse {
         return response;
     }
     let problem =
-        Problem::new(Kind::Other(response.status()), "the request was refused before it was looked at");
+        Problem::new(Kind::Other(response.status()), "the request was rejected before it reached a handler");
     let mut ours = problem.error_response();
     // What inner layers told stands, such as the rate limits; the body and what describes it are replaced.
     for (name, value) in response.headers().iter().filter(|(name, _)| !name.as_str().starts_with("content-"))
@@ -182,12 +184,12 @@ fn log_cause(error: &Error) {
     match error.as_error::<Problem>() {
         Some(problem) => match problem.causes() {
             Some(causes) if problem.status() == 500 => {
-                tracing::error!(error = %causes, "a request failed unexpectedly: {causes}");
+                tracing::error!(error = %causes, "request failed unexpectedly: {causes}");
             }
-            Some(causes) => tracing::warn!(error = %causes, "a request was refused: {causes}"),
+            Some(causes) => tracing::warn!(error = %causes, "request refused: {causes}"),
             None => {}
         },
-        None => tracing::debug!(error = %error, "a request was refused by the HTTP layer: {error}"),
+        None => tracing::debug!(error = %error, "request refused by the HTTP layer: {error}"),
     }
 }
 

@@ -11,11 +11,15 @@ use actix_web::web;
 use serde_json::{Map, Value, json};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Components, OpenApi};
-use utoipa::{OpenApi as _, PartialSchema as _};
+use utoipa::{OpenApi as _, PartialSchema as _, ToSchema as _};
 
 use crate::http::edge::limits::Tier;
 use crate::http::edge::problem::{FieldError, PROBLEM_JSON, ProblemView};
 use crate::http::edge::route::{Access, BodyLimit, Route};
+use crate::http::edge::values::AnyObject;
+
+/// Where references to component schemas point.
+const SCHEMAS: &str = "#/components/schemas/";
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -64,12 +68,9 @@ pub(crate) async fn openapi_json(document: web::Data<Document>) -> HttpResponse 
     HttpResponse::Ok().content_type("application/json").body(document.0.clone())
 }
 
-/// A JSON object with any fields, in the document.
-pub(crate) struct AnyObject;
-
 fn document(routes: &[Route]) -> serde_json::Result<Value> {
     let mut document = serde_json::to_value(base())?;
-    let (mut paths, mut schemas) = (Map::new(), Map::new());
+    let (mut paths, mut schemas, mut bodies) = (Map::new(), Map::new(), BTreeSet::new());
     schemas.insert("Problem".to_owned(), serde_json::to_value(ProblemView::schema())?);
     schemas.insert("FieldError".to_owned(), serde_json::to_value(FieldError::schema())?);
     for route in routes {
@@ -79,10 +80,15 @@ fn document(routes: &[Route]) -> serde_json::Result<Value> {
         }
         let mut operation = serde_json::to_value(description.operation)?;
         complete(&mut operation, route);
+        collect_bodies(&operation, &mut bodies);
         let item = paths.entry(documented_path(route.path)).or_insert_with(|| json!({}));
         item[route.method.as_str().to_ascii_lowercase()] = operation;
     }
     refer_to_items(&mut schemas);
+    // The server refuses unknown fields of a body.
+    for body in &bodies {
+        schemas[body]["additionalProperties"] = json!(false);
+    }
     document["paths"] = Value::Object(paths);
     document["components"]["responses"] = shared_responses();
     document["components"]["schemas"] = Value::Object(schemas);
@@ -99,6 +105,15 @@ fn base() -> OpenApi {
     let components = base.components.get_or_insert_with(Components::new);
     components.add_security_scheme("bearer", SecurityScheme::Http(scheme));
     base
+}
+
+/// Adds the components that the body of the operation has the form of, but for those that allow any field.
+fn collect_bodies(operation: &Value, bodies: &mut BTreeSet<String>) {
+    let content = operation["requestBody"]["content"].as_object();
+    for media_type in content.into_iter().flat_map(Map::values) {
+        let name = media_type["schema"]["$ref"].as_str().and_then(|name| name.strip_prefix(SCHEMAS));
+        bodies.extend(name.filter(|name| *name != AnyObject::name()).map(str::to_owned));
+    }
 }
 
 /// A pattern as OpenAPI writes it, which has no way to say that a parameter goes on behind a `/`.
@@ -265,21 +280,10 @@ fn collect_references(value: &Value, names: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => {
             let name = fields.get("$ref").and_then(Value::as_str);
-            names.extend(name.and_then(|name| name.strip_prefix("#/components/schemas/")).map(str::to_owned));
+            names.extend(name.and_then(|name| name.strip_prefix(SCHEMAS)).map(str::to_owned));
             fields.values().for_each(|value| collect_references(value, names));
         }
         Value::Array(items) => items.iter().for_each(|value| collect_references(value, names)),
         _ => {}
     }
 }
-
-impl utoipa::PartialSchema for AnyObject {
-    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
-        utoipa::openapi::ObjectBuilder::new()
-            .schema_type(utoipa::openapi::schema::Type::Object)
-            .additional_properties(Some(utoipa::openapi::schema::AdditionalProperties::FreeForm(true)))
-            .into()
-    }
-}
-
-impl utoipa::ToSchema for AnyObject {}

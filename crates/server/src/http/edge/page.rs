@@ -1,4 +1,4 @@
-//! Lists in pages: the query's `limit` and `cursor`, and the cursor that leads to the next page.
+//! Lists in pages: the page, and the cursor that leads to the next one.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,11 +8,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// The page's length when the caller names none.
-const DEFAULT_LIMIT: usize = 50;
+/// The length of a page when the caller names none.
+pub(crate) const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 200;
 
-/// What a cursor leads through; a cursor of another list is refused.
+/// The list that a cursor belongs to; a cursor of another list is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum List {
     Pipelines = 1,
@@ -29,15 +29,14 @@ pub(crate) enum List {
 /// One page of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Page<T> {
-    /// What is on it.
+    /// The items of this page.
     pub(crate) items: Vec<T>,
-    /// Leads to the next page; absent on the last one.
+    /// Leads to the next page; null on the last one.
     pub(crate) next_cursor: Option<String>,
 }
 
 impl<T> Page<T> {
-    /// A page of what was looked up: one item more than `limit` tells that there is a next page. `key` gives an
-    /// item's place.
+    /// A page of rows; one row more than `limit` means that there is a next page. `key` gives the place of a row.
     pub(crate) fn of<R>(
         list: List,
         mut rows: Vec<R>,
@@ -96,11 +95,16 @@ where
     text?.parse().map_err(|error: T::Err| problems.add(Pointer::root().join(name), error.to_string())).ok()
 }
 
+/// A time in RFC 3339.
+pub(crate) fn parse_time(text: &str) -> Option<DateTime<Utc>> {
+    let read = DateTime::parse_from_rfc3339(text).map(|time| time.with_timezone(&Utc));
+    // The year may change in UTC, and RFC 3339 cannot write a year with five digits.
+    read.ok().filter(|time| (0..=9999).contains(&time.year()))
+}
+
 /// A time out of the query or a body.
 pub(crate) fn time(name: &str, text: Option<&str>, problems: &mut Problems) -> Option<DateTime<Utc>> {
-    let read = DateTime::parse_from_rfc3339(text?).map(|time| time.with_timezone(&Utc));
-    // In UTC another year may begin, and RFC 3339 cannot write one with five digits.
-    let time = read.ok().filter(|time| (0..=9999).contains(&time.year()));
+    let time = parse_time(text?);
     if time.is_none() {
         let message = "must be a time such as 2026-11-23T08:30:00Z (RFC 3339)";
         problems.add(Pointer::root().join(name), message);

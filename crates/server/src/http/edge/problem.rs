@@ -1,7 +1,7 @@
-//! Every error as `application/problem+json` (RFC 9457): one table from what went wrong to what the caller is told.
+//! Every error as `application/problem+json` (RFC 9457): one table from an error to the answer of the caller.
 //!
-//! The words are for the caller; the cause goes to the log, under the request's id. What has no place in the table is
-//! a 500 that says nothing.
+//! The words are for the caller; the cause goes to the log, under the id of the request. An error without a row in the table
+//! is a 500 that says nothing.
 
 use std::error::Error;
 use std::fmt;
@@ -22,10 +22,10 @@ use crate::http::edge::envelope;
 /// The media type of every error.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 
-/// After how many seconds it is worth trying again when the database is away.
+/// `Retry-After` in seconds while the database is unavailable.
 const RETRY_AFTER_SECONDS: u32 = 2;
 
-/// What kinds of errors there are. The words of their types are stable.
+/// The kinds of errors. The words of their types are stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Malformed,
@@ -54,46 +54,36 @@ impl Kind {
     /// The table: status, the last part of the type, title.
     fn row(self) -> (StatusCode, &'static str, &'static str) {
         match self {
-            Kind::Malformed => (StatusCode::BAD_REQUEST, "malformed", "The request cannot be read"),
+            Kind::Malformed => (StatusCode::BAD_REQUEST, "malformed", "Malformed request"),
             Kind::NotAuthenticated => {
-                (StatusCode::UNAUTHORIZED, "not-authenticated", "Who asks is not known")
+                (StatusCode::UNAUTHORIZED, "not-authenticated", "Authentication required")
             }
-            Kind::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "This is not allowed"),
-            Kind::NotFound => (StatusCode::NOT_FOUND, "not-found", "There is no such thing"),
+            Kind::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "Permission denied"),
+            Kind::NotFound => (StatusCode::NOT_FOUND, "not-found", "Not found"),
             Kind::MethodNotAllowed => {
-                (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not supported here")
+                (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed")
             }
-            Kind::RequestTimeout => {
-                (StatusCode::REQUEST_TIMEOUT, "request-timeout", "The request came too slowly")
+            Kind::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "request-timeout", "Request timed out"),
+            Kind::Conflict => (StatusCode::CONFLICT, "conflict", "Conflict"),
+            Kind::PreconditionFailed => {
+                (StatusCode::PRECONDITION_FAILED, "precondition-failed", "Precondition failed")
             }
-            Kind::Conflict => (StatusCode::CONFLICT, "conflict", "The request conflicts with what is stored"),
-            Kind::PreconditionFailed => (
-                StatusCode::PRECONDITION_FAILED,
-                "precondition-failed",
-                "What is stored is not what the request expects",
-            ),
-            Kind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large"),
-            Kind::UnsupportedMediaType => (
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported-media-type",
-                "The media type is not supported",
-            ),
-            Kind::RangeNotSatisfiable => (
-                StatusCode::RANGE_NOT_SATISFIABLE,
-                "range-not-satisfiable",
-                "The range is outside of what is stored",
-            ),
-            Kind::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "The request is invalid"),
-            Kind::RateLimited => {
-                (StatusCode::TOO_MANY_REQUESTS, "rate-limited", "There are too many requests")
+            Kind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Request too large"),
+            Kind::UnsupportedMediaType => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported media type")
             }
-            Kind::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "The server is busy"),
-            Kind::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", "The server is shutting down"),
-            Kind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The database is away"),
+            Kind::RangeNotSatisfiable => {
+                (StatusCode::RANGE_NOT_SATISFIABLE, "range-not-satisfiable", "Range not satisfiable")
+            }
+            Kind::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid request"),
+            Kind::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests"),
+            Kind::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Server overloaded"),
+            Kind::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", "Server shutting down"),
+            Kind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Database unavailable"),
             Kind::TimedOut => (StatusCode::SERVICE_UNAVAILABLE, "timed-out", "The database took too long"),
-            Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong here"),
+            Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal server error"),
             Kind::Other(status) => {
-                (status, "refused", status.canonical_reason().unwrap_or("The request was refused"))
+                (status, "refused", status.canonical_reason().unwrap_or("Request refused"))
             }
         }
     }
@@ -104,25 +94,25 @@ impl Kind {
 pub(crate) struct Problem {
     kind: Kind,
     detail: String,
-    /// Everything that is wrong with the input.
+    /// Every problem of the input.
     pub(crate) errors: Vec<FieldError>,
     headers: Vec<(HeaderName, String)>,
     cause: Option<Box<dyn Error>>,
 }
 
-/// One thing that is wrong with an input.
+/// One problem of an input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct FieldError {
-    /// Where, as a JSON pointer; empty for the whole input.
+    /// The place, as a JSON pointer; empty for the whole input.
     #[schema(example = "/nodes/3/config/expression")]
     pub(crate) pointer: String,
-    /// What, and what would be right.
+    /// What is wrong, and what is right.
     pub(crate) message: String,
-    /// Of input that was sent as YAML: the line where it stands in the text, or what is around it, from 1.
+    /// For input in YAML: the line of the place, or of what encloses it, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = u64, required = false, minimum = 1, example = 12)]
     pub(crate) line: Option<u64>,
-    /// The column there, in characters, from 1.
+    /// For input in YAML: the column of the place, in characters, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = u64, required = false, minimum = 1, example = 17)]
     pub(crate) column: Option<u64>,
@@ -133,7 +123,7 @@ impl FieldError {
         Self { pointer, message, line: None, column: None }
     }
 
-    /// The same, with its place.
+    /// The same problem with its line and column.
     pub(crate) fn placed(self, source: &SourceMap) -> Self {
         let place = source.find(&Pointer::from(self.pointer.clone()));
         Self { line: place.map(|(line, _)| line), column: place.map(|(_, column)| column), ..self }
@@ -144,19 +134,19 @@ impl FieldError {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub(crate) struct ProblemView {
-    /// What kind of error; stable.
+    /// The kind of the error; stable.
     #[schema(example = "/problems/invalid")]
     r#type: String,
-    /// The kind in words.
+    /// The kind of the error in words.
     title: &'static str,
     /// The HTTP status.
     #[schema(example = 422)]
     status: u16,
-    /// What happened this time.
+    /// What happened in this request.
     detail: String,
     /// The id of the request, as in `x-request-id`.
     instance: String,
-    /// Everything that is wrong with the input.
+    /// Every problem of the input.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub(crate) errors: Vec<FieldError>,
@@ -168,7 +158,7 @@ impl Problem {
     }
 
     pub(crate) fn not_found() -> Self {
-        Self::new(Kind::NotFound, "there is nothing here, or nothing that you may see")
+        Self::new(Kind::NotFound, "no such resource, or you have no access to it")
     }
 
     pub(crate) fn forbidden(detail: impl Into<String>) -> Self {
@@ -184,24 +174,25 @@ impl Problem {
     }
 
     pub(crate) fn method_not_allowed(allowed: &str) -> Self {
-        Self::new(Kind::MethodNotAllowed, format!("here only {allowed} is answered"))
+        Self::new(Kind::MethodNotAllowed, format!("this resource allows only {allowed}"))
             .with_header(ALLOW, allowed)
     }
 
-    /// Too much was asked for; `retry_after` is rounded up to whole seconds, and at least one.
+    /// A rate limit is used up. `retry_after` is rounded up to whole seconds, at least one.
     pub(crate) fn rate_limited(detail: impl Into<String>, retry_after: Duration) -> Self {
         let seconds = retry_after.as_nanos().div_ceil(1_000_000_000).max(1);
         Self::new(Kind::RateLimited, detail).retry_after(u32::try_from(seconds).unwrap_or(u32::MAX))
     }
 
     pub(crate) fn internal(cause: impl Into<Box<dyn Error>>) -> Self {
-        let mut problem = Self::new(Kind::Internal, "the log has more under the id of this request");
+        let mut problem =
+            Self::new(Kind::Internal, "unexpected error; the log has the cause under this request id");
         problem.cause = Some(cause.into());
         problem
     }
 
     pub(crate) fn unavailable(cause: impl Into<Box<dyn Error>>) -> Self {
-        let detail = "the database does not answer; whether the request took effect may be unknown";
+        let detail = "database unavailable; the request may have taken effect";
         let mut problem = Self::new(Kind::Unavailable, detail).retry_after(RETRY_AFTER_SECONDS);
         problem.cause = Some(cause.into());
         problem
@@ -236,13 +227,13 @@ impl Problem {
         self
     }
 
-    /// Everything that is wrong with an input.
+    /// An invalid input with all its problems.
     pub(crate) fn invalid(problems: Problems) -> Self {
         let mut problem = Self::new(Kind::Invalid, "");
         problem.errors = field_errors(problems);
         problem.detail = match problem.errors.as_slice() {
             [one] => format!("{}: {}", if one.pointer.is_empty() { "/" } else { &one.pointer }, one.message),
-            many => format!("{} things are wrong", many.len()),
+            many => format!("the request has {} errors", many.len()),
         };
         problem
     }
@@ -251,12 +242,12 @@ impl Problem {
         Self::invalid(Problems::one(Pointer::root().join(name), message))
     }
 
-    /// The status that it is answered with.
+    /// The status of the answer.
     pub(crate) fn status(&self) -> StatusCode {
         self.kind.row().0
     }
 
-    /// Why, with every cause, for the log.
+    /// The chain of causes, for the log.
     pub(crate) fn causes(&self) -> Option<String> {
         let mut error: &dyn Error = self.cause.as_deref()?;
         let mut chain = error.to_string();
@@ -269,7 +260,7 @@ impl Problem {
     }
 }
 
-/// The problems as they are shown, in the order in which they were found.
+/// The problems as the answer shows them, in the order in which they were found.
 pub(crate) fn field_errors(problems: Problems) -> Vec<FieldError> {
     let shown = |problem: gathering_domain::Problem| {
         FieldError::new(problem.pointer.as_str().to_owned(), problem.message)
@@ -335,10 +326,8 @@ impl From<ProjectError> for Problem {
 impl From<ProjectRefusal> for Problem {
     fn from(refusal: ProjectRefusal) -> Self {
         Self::conflict(match refusal {
-            ProjectRefusal::LastOwner => {
-                "a project keeps an owner: make somebody else owner first, or delete the project"
-            }
-            ProjectRefusal::DefaultProject => "an account's default project stays as long as the account",
+            ProjectRefusal::LastOwner => "a project needs an owner: add another, or delete the project",
+            ProjectRefusal::DefaultProject => "an account's default project cannot be deleted",
             ProjectRefusal::RunsActive => {
                 "the project has runs that have not ended: cancel them, or wait for them"
             }
@@ -375,33 +364,36 @@ impl From<AuthError> for Problem {
             AuthError::RegistrationClosed => {
                 Self::forbidden("registration is closed: ask the operator for an account")
             }
-            AuthError::AccountExists => Self::conflict("this e-mail address has an account already"),
+            AuthError::AccountExists => Self::conflict("this e-mail address already has an account"),
             AuthError::LoginRefused => {
-                Self::not_authenticated("e-mail and password do not open an active account", LOGIN)
+                Self::not_authenticated("wrong e-mail or password, or the account is disabled", LOGIN)
             }
-            AuthError::RefreshRefused => {
-                Self::not_authenticated("the refresh token is not valid, or no longer: log in again", LOGIN)
-            }
+            AuthError::RefreshRefused => Self::not_authenticated(
+                "the refresh token is invalid, expired or revoked: log in again",
+                LOGIN,
+            ),
             AuthError::NotAuthenticated(_) | AuthError::Revoked => Self::not_authenticated(
-                "the access token or API key is not valid, or no longer: refresh it, or log in again",
+                "the access token or API key is invalid, expired or revoked: refresh it, or log in again",
                 INVALID_TOKEN,
             ),
             AuthError::Throttled { retry_after } => {
-                Self::rate_limited("too many attempts with a password: wait before the next one", retry_after)
+                Self::rate_limited("too many password attempts: wait before the next one", retry_after)
             }
-            AuthError::WrongPassword => Self::forbidden("the current password is another one"),
+            AuthError::WrongPassword => Self::forbidden("the current password is incorrect"),
             AuthError::Denied(denied) => denied.into(),
             AuthError::SessionNeeded => {
-                Self::forbidden("this needs the access token of a login; an API key is not enough")
+                Self::forbidden("this operation requires a login session, not an API key")
             }
             AuthError::NoAccount | AuthError::NoApiKey => Self::not_found(),
-            AuthError::LastAdmin => Self::conflict("the last active admin stays one: make another one first"),
+            AuthError::LastAdmin => Self::conflict("one active admin is required: promote another first"),
             AuthError::TooManyKeys => {
                 let most = gathering_auth::ApiKey::MAX_PER_ACCOUNT;
-                Self::conflict(format!("an account has at most {most} API keys: revoke one first"))
+                Self::conflict(format!("an account may have at most {most} API keys: revoke one first"))
             }
-            AuthError::Overloaded => Self::new(Kind::Overloaded, "too many logins at the same time")
-                .retry_after(RETRY_AFTER_SECONDS),
+            AuthError::Overloaded => {
+                Self::new(Kind::Overloaded, "too many logins at the same time: try again")
+                    .retry_after(RETRY_AFTER_SECONDS)
+            }
             AuthError::Store(gathering_auth::StoreError::Unavailable(cause)) => Self::transient(cause),
             other => Self::internal(other),
         }

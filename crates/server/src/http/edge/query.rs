@@ -1,69 +1,122 @@
-//! Query strings: an unknown parameter is refused, as an unknown field of a body is.
+//! Query strings, checked against the documented parameters: an unknown parameter is refused, as an unknown field of a body
+//! is.
 
 use std::future::{Ready, ready};
+use std::marker::PhantomData;
 
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest, web};
 use gathering_domain::{Pointer, Problems};
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use utoipa::IntoParams;
+use uuid::Uuid;
 
+use crate::http::edge::input::{self, Compiled};
+use crate::http::edge::page::{self, List};
 use crate::http::edge::problem::Problem;
 
-/// The parameters of a query, not yet judged: who asks is looked at first.
-pub(crate) struct Query<T>(Result<T, Problem>);
+/// The parameters of a query, not yet read: a handler first decides whether the caller may ask.
+pub(crate) struct Query<T> {
+    text: String,
+    parameters: PhantomData<T>,
+}
 
-impl<T> Query<T> {
+impl<T: DeserializeOwned + IntoParams + 'static> Query<T> {
     /// The parameters.
     ///
     /// # Errors
-    /// 422 names the one that is unknown or given twice.
+    /// 422 with every problem: unknown parameters, those given twice, those that are not what the document says.
     pub(crate) fn read(self) -> Result<T, Problem> {
-        self.0
+        self.read_judged(|_, _| {})
+    }
+
+    /// The parameters of a request for a page of `list`, and the place in the list where the page begins.
+    ///
+    /// # Errors
+    /// As [`Query::read`]; 422 also for a cursor of another list.
+    pub(crate) fn read_page(self, list: List) -> Result<(T, Option<Uuid>), Problem> {
+        let mut after = None;
+        let read = self.read_judged(|parameters, problems| {
+            after = page::cursor(list, parameters.get("cursor").and_then(Value::as_str), problems);
+        })?;
+        Ok((read, after))
+    }
+
+    fn read_judged(self, judge: impl FnOnce(&Map<String, Value>, &mut Problems)) -> Result<T, Problem> {
+        let schema = Compiled::of_query::<T>()?;
+        let pairs = web::Query::<Vec<(String, String)>>::from_query(&self.text);
+        let pairs =
+            pairs.map_err(|error| Problem::invalid(Problems::one(Pointer::root(), error.to_string())))?;
+        let (mut parameters, mut repeated) = (Map::new(), Problems::new());
+        for (name, text) in pairs.into_inner() {
+            let value = schema.value_of_parameter(&name, text);
+            if parameters.insert(name.clone(), value).is_some() {
+                repeated.add(Pointer::root().join(name), "is given twice");
+            }
+        }
+        input::read_checked(Value::Object(parameters), &schema, |parameters, problems| {
+            problems.extend(repeated);
+            judge(parameters, problems);
+        })
     }
 }
 
-impl<T: DeserializeOwned + 'static> FromRequest for Query<T> {
+impl<T> FromRequest for Query<T> {
     type Error = Problem;
     type Future = Ready<Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
-        let read = web::Query::<T>::from_query(request.query_string());
-        ready(Ok(Self(read.map(web::Query::into_inner).map_err(|error| invalid(&error.to_string())))))
+        ready(Ok(Self { text: request.query_string().to_owned(), parameters: PhantomData }))
     }
-}
-
-/// The parameters are all texts, so what is wrong is one too many, or one twice: serde's message names it.
-fn invalid(message: &str) -> Problem {
-    let message = message.strip_prefix("Query deserialize error: ").unwrap_or(message);
-    let name = message.split('`').nth(1);
-    let pointer = name.map_or_else(Pointer::root, |name| Pointer::root().join(name));
-    Problem::invalid(Problems::one(pointer, message))
 }
 
 #[cfg(test)]
 mod tests {
-    use actix_web::ResponseError;
-    use actix_web::body::to_bytes;
     use serde::Deserialize;
-    use serde_json::Value;
 
     use super::*;
 
-    #[derive(Debug, Deserialize)]
+    #[derive(Debug, Deserialize, IntoParams)]
     #[serde(deny_unknown_fields)]
+    #[into_params(parameter_in = Query)]
     struct Parameters {
-        #[expect(dead_code, reason = "only its name matters here")]
         state: Option<String>,
+        #[param(minimum = 1, maximum = 200)]
+        limit: Option<usize>,
+        recursive: Option<bool>,
+        id: Option<Uuid>,
     }
 
-    #[actix_web::test]
-    async fn an_unknown_parameter_and_one_given_twice_are_named() {
-        for (query, pointer) in [("stat=x", "/stat"), ("state=a&state=b", "/state")] {
-            let error = web::Query::<Parameters>::from_query(query).unwrap_err();
-            let response = invalid(&error.to_string()).error_response();
-            assert_eq!(response.status(), 422);
-            let body: Value = serde_json::from_slice(&to_bytes(response.into_body()).await.unwrap()).unwrap();
-            assert_eq!(body["errors"][0]["pointer"], pointer, "{body}");
+    fn read(text: &str) -> Result<Parameters, Vec<String>> {
+        let query = Query { text: text.to_owned(), parameters: PhantomData };
+        query.read().map_err(|problem| {
+            assert_eq!(problem.status(), 422);
+            problem.errors.into_iter().map(|error| format!("{}: {}", error.pointer, error.message)).collect()
+        })
+    }
+
+    #[test]
+    fn parameters_are_typed() {
+        let read = read("state=a&limit=7&recursive=true&id=0192f0c8-0000-7000-8000-000000000000").unwrap();
+        assert_eq!((read.state.as_deref(), read.limit, read.recursive), (Some("a"), Some(7), Some(true)));
+        assert!(read.id.is_some());
+    }
+
+    #[test]
+    fn every_wrong_parameter_is_named_at_once() {
+        assert_eq!(
+            read("stat=x&limit=201&recursive=yes&id=7&state=a&state=b").unwrap_err(),
+            [
+                "/id: must be a UUID",
+                "/limit: must be a whole number from 1 to 200",
+                "/recursive: must be true or false",
+                "/stat: is unknown: the fields are state, limit, recursive, id",
+                "/state: is given twice",
+            ]
+        );
+        for text in ["limit=", "limit=x", "limit=0", "limit=1.5", "limit=-1", "limit=99999999999999999999"] {
+            assert_eq!(read(text).unwrap_err(), ["/limit: must be a whole number from 1 to 200"], "{text}");
         }
     }
 }

@@ -60,10 +60,13 @@ impl Incoming {
         mut upload: Upload,
         may: impl AsyncFnOnce() -> Result<(), Problem>,
     ) -> Result<Written, Problem> {
-        tracing::debug!(request.id = %current_request_id(), "the rest of a body is awaited");
+        tracing::debug!(request.id = %current_request_id(), "waiting for the rest of a body");
         copy(self.payload, &mut upload, self.max_bytes, PATIENCE).await?;
         if self.announced.is_some_and(|announced| announced != upload.size_bytes()) {
-            return Err(Problem::new(Kind::Malformed, "the body is not as long as was announced"));
+            return Err(Problem::new(
+                Kind::Malformed,
+                "the body is shorter or longer than `Content-Length` announces",
+            ));
         }
         may().await?;
         Ok(upload.commit().await?)
@@ -78,7 +81,7 @@ fn announced(request: &HttpRequest, max_bytes: u64) -> Result<Option<u64>, Probl
         return Err(Problem::new(Kind::UnsupportedMediaType, detail));
     }
     if request.headers().contains_key(CONTENT_RANGE) {
-        return Err(Problem::new(Kind::Malformed, "a file is written whole, not a range of it"));
+        return Err(Problem::new(Kind::Malformed, "`Content-Range` is not supported: send the whole file"));
     }
     let announced: Option<u64> = header(CONTENT_LENGTH).and_then(|length| length.parse().ok());
     match announced {
@@ -108,11 +111,11 @@ async fn copy(
             }
             Ok(None) => break,
             Err(_elapsed) if left < patience.silence => {
-                let detail = format!("after {} seconds the body is not there", waited.as_secs());
+                let detail = format!("the body did not arrive within {} seconds", waited.as_secs());
                 return Err(Problem::new(Kind::RequestTimeout, detail));
             }
             Err(_elapsed) => {
-                let detail = format!("nothing came for {} seconds", patience.silence.as_secs());
+                let detail = format!("no data arrived for {} seconds", patience.silence.as_secs());
                 return Err(Problem::new(Kind::RequestTimeout, detail));
             }
         };

@@ -14,6 +14,7 @@ use crate::http::edge::body::{Body, FromFields, line, prose, read_object};
 use crate::http::edge::caller::Authenticated;
 use crate::http::edge::conditions::Expected;
 use crate::http::edge::problem::{Kind, Problem, ProblemView};
+use crate::http::edge::values::AnyObject;
 use crate::http::state::AppState;
 
 /// What to change of a pipeline; what is absent stays.
@@ -24,7 +25,7 @@ pub(crate) struct ChangePipeline {
     #[schema(required = false)]
     description: Option<String>,
     /// Nodes, edges and what holds for the whole. Another one than the latest makes a new version.
-    #[schema(value_type = Object, required = false)]
+    #[schema(value_type = AnyObject, required = false)]
     definition: Option<Value>,
     /// `false`: it starts no runs.
     #[schema(required = false)]

@@ -14,6 +14,7 @@ use crate::http::edge::caller::Authenticated;
 use crate::http::edge::page::{self, List, Page};
 use crate::http::edge::problem::{Problem, ProblemView};
 use crate::http::edge::query::Query;
+use crate::http::edge::values::AnyObject;
 use crate::http::state::AppState;
 
 /// A version of a pipeline. It never changes.
@@ -27,7 +28,7 @@ pub(crate) struct PipelineVersionView {
     created_by: Option<Uuid>,
     /// As it was written; absent unless it is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Object, required = false)]
+    #[schema(value_type = AnyObject, required = false)]
     definition: Option<Value>,
 }
 

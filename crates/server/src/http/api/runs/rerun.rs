@@ -25,7 +25,7 @@ pub(crate) struct Rerun {
     #[schema(value_type = String, example = "failed")]
     from: RerunFrom,
     /// What it is started with; as the run before by default. What stands was made of the old one.
-    #[schema(value_type = Object, required = false)]
+    #[schema(required = false)]
     input: Option<Value>,
 }
 

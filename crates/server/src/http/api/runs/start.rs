@@ -22,7 +22,7 @@ const DEFAULT_PRIORITY: i32 = 5;
 #[derive(ToSchema)]
 pub(crate) struct StartRun {
     /// What it is started with; an empty object by default.
-    #[schema(value_type = Object, required = false)]
+    #[schema(required = false)]
     input: Value,
     /// 1 to 10; the higher the sooner. 5 by default.
     #[schema(required = false, minimum = 1, maximum = 10)]

@@ -1,7 +1,6 @@
-//! The measures of this process: the recorder that all crates tell theirs, what is measured of requests, and the page
-//! for Prometheus.
+//! The metrics of this process: the recorder for all crates, the metrics of requests, and the page for Prometheus.
 //!
-//! Owns the names of the server's own measures. Labels come from closed sets, so that no client can make measures.
+//! Owns the names of the server's own metrics. Labels come from closed sets, so that no client can create series.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,11 +8,13 @@ use std::time::Duration;
 
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpResponse, web};
+use gathering_auth::Auth;
+use gathering_persistence::Pool;
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
-use crate::http::state::AppState;
+use crate::http::state::Identities;
 
 const REQUESTS: &str = "gathering_http_requests_total";
 const DURATION: &str = "gathering_http_request_duration_seconds";
@@ -27,11 +28,10 @@ const RUNS_DRIVEN: &str = "gathering_runs_driven";
 const BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// The recorder keeps every single duration until somebody sums them up, as each scrape does. Where nobody scrapes it
-/// is done after so many requests.
+/// The recorder keeps every duration until a scrape sums them up. Without scrapes, this many requests trigger it.
 const SUM_UP_AFTER: u64 = 4096;
 
-/// What was measured in this process. Cloning shares it.
+/// The metrics of this process. Cloning shares them.
 #[derive(Clone)]
 pub(crate) struct Metrics {
     recorded: PrometheusHandle,
@@ -39,7 +39,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Begins to record what all crates measure. Whatever keeps its handles, such as a cache, must be made after this.
+    /// Starts to record the metrics of all crates. Create what keeps metric handles, such as a cache, after this.
     ///
     /// # Errors
     /// If the process has a recorder already.
@@ -58,7 +58,7 @@ impl Metrics {
         Ok((recorder, metrics))
     }
 
-    /// Counts an answered request; the duration is that until the answer's head was ready.
+    /// Counts an answered request; `took` is the time until the head of the answer was ready.
     pub(crate) fn count_request(&self, method: &Method, route: &str, status: StatusCode, took: Duration) {
         let (method, route) = (method_label(method), route.to_owned());
         let status = status.as_u16().to_string();
@@ -71,7 +71,7 @@ impl Metrics {
     }
 }
 
-/// A client may name its method as it likes.
+/// A client may send any method name.
 fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -85,29 +85,34 @@ fn method_label(method: &Method) -> &'static str {
     }
 }
 
-/// The measures of this instance, for Prometheus.
+/// The metrics of this instance, for Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "health", operation_id = "metrics", responses(
     (status = 200, description = "Prometheus' text format", body = String, content_type = "text/plain"),
 ))]
-pub(crate) async fn metrics_text(state: web::Data<AppState>) -> HttpResponse {
-    measure_state(&state);
+pub(crate) async fn metrics_text(
+    metrics: web::Data<Metrics>,
+    pool: web::Data<Pool>,
+    auth: web::Data<Auth>,
+    identities: web::Data<Identities>,
+) -> HttpResponse {
+    measure_state(&pool, &auth, &identities);
     HttpResponse::Ok()
         .content_type("text/plain; version=0.0.4; charset=utf-8")
-        .body(state.metrics.recorded.render())
+        .body(metrics.recorded.render())
 }
 
-/// What is looked at instead of being counted.
+/// Sets the gauges.
 #[expect(clippy::cast_precision_loss, reason = "connections and runs are few")]
-fn measure_state(state: &AppState) {
-    let pool = state.pool.status();
+fn measure_state(pool: &Pool, auth: &Auth, identities: &Identities) {
+    let pool = pool.status();
     let n_used = pool.n_open.saturating_sub(pool.n_free);
     let n_unopened = pool.max_size.saturating_sub(pool.n_open);
     for (label, n_connections) in [("used", n_used), ("free", pool.n_free), ("unopened", n_unopened)] {
         metrics::gauge!(CONNECTIONS, "state" => label).set(n_connections as f64);
     }
     metrics::gauge!(WAITING).set(pool.n_waiting as f64);
-    metrics::counter!(PASSWORDS).absolute(state.auth.passwords().n_computed());
-    metrics::gauge!(RUNS_DRIVEN).set(state.identities.borrow().runner.n_driven() as f64);
+    metrics::counter!(PASSWORDS).absolute(auth.passwords().n_computed());
+    metrics::gauge!(RUNS_DRIVEN).set(identities.borrow().runner.n_driven() as f64);
 }
 
 fn describe() {
@@ -163,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_cannot_make_labels() {
+    fn a_client_cannot_create_labels() {
         let (recorder, metrics) = Metrics::recorder().unwrap();
         metrics::with_local_recorder(&recorder, || {
             for name in ["BREW", "STEEP", "get"] {
