@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{Checkpoint, RunStore, StoreError};
+use crate::store::{Checkpoint, ClaimScope, RunStore, StoreError};
 
 /// The most checkpoints in one transaction; what comes in meanwhile waits for the next.
 const MAX_BATCH: usize = 1024;
@@ -186,7 +186,7 @@ async fn commit(
                 tracing::warn!(error = %error, n_checkpoints = checkpoints.len(),
                     "cannot write checkpoints; retrying: {error}");
                 n_refusals += usize::from(!matches!(error, StoreError::Unavailable(_)));
-                if n_refusals >= tries && store.next_available_in().await.is_ok() {
+                if n_refusals >= tries && store.next_available_in(ClaimScope::Queue).await.is_ok() {
                     return Committed::Refused(error);
                 }
             }

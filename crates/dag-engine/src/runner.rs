@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::driver::{DriveEnd, Signals};
 use crate::engine::Engine;
-use crate::store::{ClaimedRun, Recovered, SignalledRun, StoreError};
+use crate::store::{ClaimScope, ClaimedRun, Recovered, SignalledRun, StoreError};
 use handle::Driven;
 pub use handle::RunnerHandle;
 use next_poll::{Claimed, GATHER, NextPoll, QUIET};
@@ -52,6 +52,8 @@ pub struct RunnerSettings {
     pub max_recoveries: i32,
     /// How long running nodes may go on after the stop.
     pub grace: Duration,
+    /// Which runs this instance claims.
+    pub scope: ClaimScope,
 }
 
 impl Default for RunnerSettings {
@@ -63,6 +65,7 @@ impl Default for RunnerSettings {
             recovery_interval: Duration::from_secs(1),
             max_recoveries: 20,
             grace: Duration::from_secs(30),
+            scope: ClaimScope::Queue,
         }
     }
 }
@@ -166,6 +169,8 @@ impl Runner {
                     Some(ended) => drop(self.note(ended)),
                     None => return,
                 },
+                // A run that ended may have asked for the end of its children.
+                () = self.handle.wake_up.notified() => self.forward_signals().await,
                 () = &mut grace, if !signals.release.is_cancelled() => signals.release.cancel(),
             }
         }
@@ -240,7 +245,7 @@ impl Runner {
         if !self.may_claim(signals).await {
             return Claimed::Unknown;
         }
-        let claimed = self.engine.store().claim(self.owner, limit).await;
+        let claimed = self.engine.store().claim(self.owner, self.settings.scope, limit).await;
         match self.start_all(claimed, driving, signals) {
             Some(0) => Claimed::None,
             Some(n) if n == limit => Claimed::Batch,
@@ -252,7 +257,8 @@ impl Runner {
     /// Claims what has only its end before it, whether or not there is room for it.
     async fn claim_ending(&self, driving: &mut JoinSet<(RunId, DriveEnd)>, signals: &Signals) {
         if self.may_claim(signals).await {
-            let claimed = self.engine.store().claim_ending(self.owner, ENDINGS_BATCH).await;
+            let scope = self.settings.scope;
+            let claimed = self.engine.store().claim_ending(self.owner, scope, ENDINGS_BATCH).await;
             self.start_all(claimed, driving, signals);
         }
     }
@@ -287,7 +293,7 @@ impl Runner {
     /// Asks when something can be claimed.
     async fn ask(&self) -> NextPoll {
         let safety_net = NextPoll::AskAt(Instant::now() + self.settings.safety_net);
-        match self.engine.store().next_available_in().await {
+        match self.engine.store().next_available_in(self.settings.scope).await {
             // One that can be claimed now was not there at the last look, or another instance is just taking it: not in a
             // circle without a pause.
             Ok(Some(wait)) if wait < self.settings.safety_net => {

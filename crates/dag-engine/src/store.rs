@@ -71,6 +71,16 @@ impl ClaimedRun {
     }
 }
 
+/// Which runs a claim may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimScope {
+    /// Every available run.
+    Queue,
+    /// This run and its awaited descendants. The run itself is available while it is queued, whatever
+    /// [`NewRun::available_at`] says: that time keeps it from others until the process that accepted it has claimed it.
+    Tree(RunId),
+}
+
 /// A run that is to be accepted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewRun {
@@ -238,7 +248,7 @@ pub trait RunStore: Send + Sync + 'static {
     /// [`StoreError::Unavailable`]; the run may or may not be accepted, and repeating with the same id is safe.
     async fn enqueue(&self, run: NewRun) -> Result<(), StoreError>;
 
-    /// Claims at most `limit` runs that are queued or waiting and available: by priority, then age. A run that was
+    /// Claims at most `limit` runs of the scope that are queued or waiting and available: by priority, then age. A run that was
     /// claimed before gets [`crate::JournalEvent::TakenOver`] appended in the transaction that raises its epoch.
     ///
     /// The first claim of a run whose journal is empty may begin it: that transaction then also appends the starts of its
@@ -247,14 +257,24 @@ pub trait RunStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]; it is unknown what was claimed, and [`RunStore::release_undriven`] puts it back.
-    async fn claim(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError>;
+    async fn claim(
+        &self,
+        owner: InstanceId,
+        scope: ClaimScope,
+        limit: usize,
+    ) -> Result<Vec<ClaimedRun>, StoreError>;
 
-    /// Claims at most `limit` runs that are queued or waiting and have only their end before them: somebody asked for it, or
+    /// Claims at most `limit` runs of the scope that are queued or waiting and have only their end before them: somebody asked for it, or
     /// their deadline has passed. Where there is no room for other runs, these still end in time.
     ///
     /// # Errors
     /// As [`RunStore::claim`].
-    async fn claim_ending(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError>;
+    async fn claim_ending(
+        &self,
+        owner: InstanceId,
+        scope: ClaimScope,
+        limit: usize,
+    ) -> Result<Vec<ClaimedRun>, StoreError>;
 
     /// Claims this run if it is queued or waiting, available or not.
     ///
@@ -282,12 +302,12 @@ pub trait RunStore: Send + Sync + 'static {
     /// written may be answered so, too: the engine then writes the others without it, and ends its run.
     async fn commit(&self, checkpoints: &[Checkpoint]) -> Result<Vec<Result<(), StoreError>>, StoreError>;
 
-    /// How long until a run can be claimed, zero if one can be now; absent when there is none but those that wait for
+    /// How long until a run of the scope can be claimed, zero if one can be now; absent when there is none but those that wait for
     /// somebody to act.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    async fn next_available_in(&self) -> Result<Option<Duration>, StoreError>;
+    async fn next_available_in(&self, scope: ClaimScope) -> Result<Option<Duration>, StoreError>;
 
     /// Those of the runs that this owner drives on which somebody acted: whose end was asked for, or for which something came that a node
     /// may wait for. A run stays in the list until it is released, and such a run is not parked but claimable at once,

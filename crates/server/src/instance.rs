@@ -11,8 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use gathering_dag_engine::{Breakers, Engine, EngineSettings, RunnerHandle, RunnerSettings, SystemClock};
-use gathering_domain::InstanceId;
+use gathering_dag_engine::{
+    Breakers, ClaimScope, Engine, EngineSettings, RunnerHandle, RunnerSettings, SystemClock,
+};
+use gathering_domain::{InstanceId, RunId};
 use gathering_nodes::NodeServices;
 use gathering_persistence::{Budgets, InstanceInfo, Liveness, PgRunStore, Pipelines, Runs, Wake, WakeBus};
 use tokio::sync::watch;
@@ -27,8 +29,17 @@ use crate::workspaces::Workspaces;
 use lifecycle::InstanceLifecycle;
 use task::Task;
 
-/// A run that this process was asked to drive is not parked while it waits.
+/// A run that this process drives by request is not parked while it only waits for a time.
 const NEVER_PARK: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+
+/// How many runs of a tree are driven at once.
+const MAX_RUNS_OF_TREE: usize = 64;
+
+/// How often the queue is polled for runs of a tree when no wake-up arrives.
+const TREE_SAFETY_NET: Duration = Duration::from_secs(2);
+
+/// How long running nodes of a tree may go on after the stop.
+const TREE_GRACE: Duration = Duration::from_secs(3);
 
 /// How often the circuit breakers are read when no wake-up says that one changed.
 const BREAKERS_INTERVAL: Duration = Duration::from_secs(600);
@@ -38,8 +49,8 @@ const BREAKERS_INTERVAL: Duration = Duration::from_secs(600);
 pub enum Work {
     /// Those of the queue.
     Queue,
-    /// Only those that are claimed for it.
-    Asked,
+    /// Only this run and its awaited descendants.
+    Tree(RunId),
 }
 
 /// Who this process is at the moment.
@@ -57,8 +68,6 @@ pub struct Identity {
 pub struct Instance {
     /// Drives claimed runs.
     pub engine: Engine,
-    /// Where the runs live.
-    pub store: Arc<PgRunStore>,
     /// The runs as a whole.
     pub runs: Runs,
     /// Their budgets.
@@ -113,8 +122,7 @@ impl Instance {
             wakes.clone(),
             db.direct.clone(),
             info,
-            work,
-            runner_settings(config),
+            runner_settings(config, work),
             stop.clone(),
             &liveness,
         );
@@ -123,7 +131,6 @@ impl Instance {
         let runs = Runs::new(db.pool.clone(), wakes.clone());
         Ok(Self {
             engine,
-            store,
             runs,
             budgets,
             wakes,
@@ -182,16 +189,26 @@ fn engine_settings(config: &Config, work: Work) -> EngineSettings {
         EngineSettings { graph_cache_entries: config.cache_graphs_entries, ..EngineSettings::default() };
     match work {
         Work::Queue => defaults,
-        Work::Asked => EngineSettings { park_after: NEVER_PARK, ..defaults },
+        Work::Tree(_) => EngineSettings { park_after: NEVER_PARK, ..defaults },
     }
 }
 
-fn runner_settings(config: &Config) -> RunnerSettings {
-    RunnerSettings {
-        max_concurrent_runs: config.max_concurrent_runs,
-        max_recoveries: config.max_recoveries,
-        grace: config.shutdown_grace,
-        ..RunnerSettings::default()
+fn runner_settings(config: &Config, work: Work) -> RunnerSettings {
+    let defaults = RunnerSettings { max_recoveries: config.max_recoveries, ..RunnerSettings::default() };
+    match work {
+        Work::Queue => RunnerSettings {
+            max_concurrent_runs: config.max_concurrent_runs,
+            grace: config.shutdown_grace,
+            ..defaults
+        },
+        Work::Tree(root) => RunnerSettings {
+            max_concurrent_runs: MAX_RUNS_OF_TREE,
+            claim_batch: MAX_RUNS_OF_TREE,
+            safety_net: TREE_SAFETY_NET,
+            grace: TREE_GRACE,
+            scope: ClaimScope::Tree(root),
+            ..defaults
+        },
     }
 }
 

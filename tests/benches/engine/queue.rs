@@ -75,7 +75,8 @@ pub(crate) async fn drain(stand: &Stand, n_runs: usize, n_rounds: usize, report:
 async fn claim_all(stand: &Stand, n_runs: usize) -> Result<std::time::Duration> {
     let (start, mut n_claimed) = (std::time::Instant::now(), 0);
     while n_claimed < n_runs {
-        n_claimed += stand.store().claim(stand.liveness().instance(), PER_CLAIM).await?.len();
+        n_claimed +=
+            stand.store().claim(stand.liveness().instance(), ClaimScope::Queue, PER_CLAIM).await?.len();
     }
     let time = start.elapsed();
     let sql = "UPDATE runs SET state = 'succeeded', owner = NULL, ended_at = now() WHERE state = 'running'";

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use gathering_dag_engine::{Engine, RunStore, Runner, RunnerHandle, RunnerSettings, Signals};
+use gathering_dag_engine::{ClaimScope, Engine, RunStore, Runner, RunnerHandle, RunnerSettings, Signals};
 use gathering_domain::{Digest, InstanceId};
 use gathering_persistence::PgRunStore;
 use tokio::task::JoinSet;
@@ -158,7 +158,7 @@ async fn probe(
     let mut claims = Vec::new();
     while stop.run_until_cancelled(tokio::time::sleep(PROBE)).await.is_some() {
         let began = Instant::now();
-        let claimed = claimer.store.claim(claimer.owner, 1).await?;
+        let claimed = claimer.store.claim(claimer.owner, ClaimScope::Queue, 1).await?;
         claims.push((began - start, began.elapsed()));
         for run in claimed {
             claimer.engine.drive(run, Signals::default()).await;

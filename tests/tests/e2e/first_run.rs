@@ -147,6 +147,22 @@ async fn with_json_every_line_is_json_and_the_last_is_the_result() -> Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn i4_a_map_whose_items_wait_longer_than_their_run_is_held_ends() -> Result<()> {
+    let database = Database::empty().await?;
+    let graph =
+        json!({"nodes": [{"id": "wait", "type": "delay", "config": {"seconds": 0.6}}], "output": "item"});
+    let config = json!({"items": "input.items", "max_concurrency": 1, "graph": graph});
+    let definition = pipeline(&[json!({"id": "each", "type": "map", "config": config})], &[]);
+    let file = database.directory().join("map.json");
+    write(&file, &definition.to_string())?;
+    let input = json!({"items": ["a", "b"]}).to_string();
+    let ended = run(&database, &[&file.display().to_string(), "--input", &input]).await?;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(serde_json::from_str::<Value>(&ended.stdout)?["each"], json!(["a", "b"]));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failing_pipeline_exits_with_1_and_names_the_node_and_why() -> Result<()> {
     let database = Database::empty().await?;
     let peer = Peer::start(|_| Answer::now(418, json!("a teapot"))).await?;

@@ -13,8 +13,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use gathering_dag_engine::{
-    Checkpoint, Claim, ClaimedRun, Clock, JournalEntry, JournalEvent, NewRun, Record, Recovered, Release,
-    RunStore, Seq, SignalledRun, StoreError,
+    Checkpoint, Claim, ClaimScope, ClaimedRun, Clock, JournalEntry, JournalEvent, NewRun, Record, Recovered,
+    Release, RunStore, Seq, SignalledRun, StoreError,
 };
 use gathering_domain::{Digest, InstanceId, NodeId, ProjectId, RunEvent, RunId, RunState};
 use serde::{Deserialize, Serialize};
@@ -252,13 +252,20 @@ impl Row {
             && after.is_ok_and(|state| state.to_string() == self.state)
     }
 
-    /// From when it can be claimed, if nobody acts on it before.
-    fn claimable_from(&self) -> Option<DateTime<Utc>> {
+    /// From when it can be claimed in this scope, if nobody acts on it before.
+    fn available_from(&self, scope: ClaimScope) -> Option<DateTime<Utc>> {
         match self.state() {
+            _ if !self.is_in(scope) => None,
+            Ok(RunState::Queued) if scope == ClaimScope::Tree(self.id) => Some(self.created_at),
             Ok(RunState::Queued) => Some(self.available_at.unwrap_or(self.created_at)),
             Ok(RunState::Waiting) => self.available_at,
             _ => None,
         }
+    }
+
+    /// Whether a claim in this scope may take it: no run here has children.
+    fn is_in(&self, scope: ClaimScope) -> bool {
+        matches!(scope, ClaimScope::Queue) || scope == ClaimScope::Tree(self.id)
     }
 }
 
@@ -322,10 +329,15 @@ impl RunStore for FileStore {
         .await
     }
 
-    async fn claim(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
+    async fn claim(
+        &self,
+        owner: InstanceId,
+        scope: ClaimScope,
+        limit: usize,
+    ) -> Result<Vec<ClaimedRun>, StoreError> {
         let now = self.clock.now();
         self.transact(move |state| {
-            let is_available = |run: &&Row| run.claimable_from().is_some_and(|at| at <= now);
+            let is_available = |run: &&Row| run.available_from(scope).is_some_and(|at| at <= now);
             let mut available: Vec<&Row> = state.runs.values().filter(is_available).collect();
             // Ids are made of their time, so their order is that of age.
             available.sort_by_key(|run| (-run.priority, run.id));
@@ -336,11 +348,17 @@ impl RunStore for FileStore {
         .await
     }
 
-    async fn claim_ending(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
+    async fn claim_ending(
+        &self,
+        owner: InstanceId,
+        scope: ClaimScope,
+        limit: usize,
+    ) -> Result<Vec<ClaimedRun>, StoreError> {
         let now = self.clock.now();
         self.transact(move |state| {
             // Nobody can ask for an end here.
-            let is_overdue = |run: &&Row| run.deadline_at.is_some_and(|deadline| deadline <= now);
+            let is_overdue =
+                |run: &&Row| run.is_in(scope) && run.deadline_at.is_some_and(|deadline| deadline <= now);
             let overdue = state.runs.values().filter(is_overdue);
             // Those that are driven or have ended are refused.
             let claims = overdue.filter_map(|run| state.claim(run, owner, now)).take(limit);
@@ -392,10 +410,10 @@ impl RunStore for FileStore {
         .await
     }
 
-    async fn next_available_in(&self) -> Result<Option<Duration>, StoreError> {
+    async fn next_available_in(&self, scope: ClaimScope) -> Result<Option<Duration>, StoreError> {
         let now = self.clock.now();
         self.read(move |state| {
-            let next = state.runs.values().filter_map(Row::claimable_from).min();
+            let next = state.runs.values().filter_map(|run| run.available_from(scope)).min();
             Ok(next.map(|at| (at - now).max(TimeDelta::zero()).to_std().unwrap_or_default()))
         })
         .await

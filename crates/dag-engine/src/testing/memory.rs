@@ -19,7 +19,8 @@ use crate::clock::Clock;
 use crate::decisions::Decision;
 use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
 use crate::store::{
-    Checkpoint, Claim, ClaimedRun, NewRun, Recovered, RunEnd, RunError, RunStore, SignalledRun, StoreError,
+    Checkpoint, Claim, ClaimScope, ClaimedRun, NewRun, Recovered, RunEnd, RunError, RunStore, SignalledRun,
+    StoreError,
 };
 
 mod breakers;
@@ -222,13 +223,18 @@ impl RunStore for MemoryStore {
         .await
     }
 
-    async fn claim(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
+    async fn claim(
+        &self,
+        owner: InstanceId,
+        scope: ClaimScope,
+        limit: usize,
+    ) -> Result<Vec<ClaimedRun>, StoreError> {
         let now = self.clock.now();
         self.call(|shared| {
             let mut available: Vec<_> = shared
                 .runs
                 .values()
-                .filter(|run| run.claimable_from().is_some_and(|at| at <= now))
+                .filter(|run| shared.available_from(run, scope).is_some_and(|at| at <= now))
                 .map(|run| (-run.new.priority, run.new.id))
                 .collect();
             available.sort_unstable();
@@ -237,10 +243,15 @@ impl RunStore for MemoryStore {
         .await
     }
 
-    async fn claim_ending(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
+    async fn claim_ending(
+        &self,
+        owner: InstanceId,
+        scope: ClaimScope,
+        limit: usize,
+    ) -> Result<Vec<ClaimedRun>, StoreError> {
         let now = self.clock.now();
         self.call(|shared| {
-            let ending = shared.runs.values().filter(|run| run.is_ending(now));
+            let ending = shared.runs.values().filter(|run| shared.is_in(run, scope) && run.is_ending(now));
             let ending: Vec<RunId> = ending.map(|run| run.new.id).take(limit).collect();
             Ok(ending.into_iter().filter_map(|id| shared.claim(id, owner, now)).collect())
         })
@@ -276,10 +287,10 @@ impl RunStore for MemoryStore {
             .await
     }
 
-    async fn next_available_in(&self) -> Result<Option<Duration>, StoreError> {
+    async fn next_available_in(&self, scope: ClaimScope) -> Result<Option<Duration>, StoreError> {
         let now = self.clock.now();
         self.call(|shared| {
-            let times = shared.runs.values().filter_map(StoredRun::claimable_from);
+            let times = shared.runs.values().filter_map(|run| shared.available_from(run, scope));
             Ok(times.min().map(|at| (at - now).to_std().unwrap_or(Duration::ZERO)))
         })
         .await

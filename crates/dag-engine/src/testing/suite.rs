@@ -9,7 +9,9 @@ use gathering_domain::{Digest, InstanceId, NodeId, ProjectId, RunEvent, RunId, W
 use serde_json::{Value, json};
 
 use crate::journal::{JournalEvent, Record, Seq};
-use crate::store::{Checkpoint, Claim, ClaimedRun, NewRun, Recovered, Release, RunEnd, RunStore, StoreError};
+use crate::store::{
+    Checkpoint, Claim, ClaimScope, ClaimedRun, NewRun, Recovered, Release, RunEnd, RunStore, StoreError,
+};
 
 pub use self::breakers::breaker_cases;
 pub use self::children::child_run_cases;
@@ -55,6 +57,8 @@ where
     a_parked_run_is_claimed_when_its_time_comes(&*make().await).await;
     i3_what_a_claim_began_stands_in_the_journal(&*make().await).await;
     i4_what_is_overdue_is_claimed_though_it_is_not_available(&*make().await).await;
+    a_claim_of_a_tree_takes_its_queued_root_before_its_time_and_nothing_else(&*make().await).await;
+    i4_an_overdue_run_is_claimed_in_its_tree_and_in_no_other(&*make().await).await;
 }
 
 async fn accept(fixture: &(impl StoreFixture + ?Sized), priority: i32) -> RunId {
@@ -82,7 +86,7 @@ async fn new_run(fixture: &(impl StoreFixture + ?Sized), definition: Value) -> N
 
 async fn accept_and_claim(fixture: &dyn StoreFixture, owner: InstanceId) -> ClaimedRun {
     let run = accept(fixture, 5).await;
-    let mut claimed = fixture.store().claim(owner, 10).await.unwrap();
+    let mut claimed = fixture.store().claim(owner, ClaimScope::Queue, 10).await.unwrap();
     assert_eq!(claimed.len(), 1);
     assert_eq!(claimed[0].claim, Claim { run, owner, epoch: 1 });
     claimed.remove(0)
@@ -116,10 +120,11 @@ async fn i2_a_run_is_claimed_once(fixture: &dyn StoreFixture) {
         accept(fixture, 5).await;
     }
     let store = fixture.store();
-    let (mine, theirs) = tokio::join!(store.claim(one, 15), store.claim(other, 15));
+    let (mine, theirs) =
+        tokio::join!(store.claim(one, ClaimScope::Queue, 15), store.claim(other, ClaimScope::Queue, 15));
     let mut runs: Vec<_> =
         mine.unwrap().into_iter().chain(theirs.unwrap()).map(|run| run.claim.run).collect();
-    while let Some(run) = store.claim(one, 1).await.unwrap().pop() {
+    while let Some(run) = store.claim(one, ClaimScope::Queue, 1).await.unwrap().pop() {
         runs.push(run.claim.run);
     }
     assert_eq!(runs.len(), 20, "every run is claimed");
@@ -138,7 +143,7 @@ async fn claims_go_by_priority_and_then_by_age(fixture: &dyn StoreFixture) {
         accept(fixture, 9).await,
     );
     let mut order = Vec::new();
-    while let Some(run) = fixture.store().claim(owner, 1).await.unwrap().pop() {
+    while let Some(run) = fixture.store().claim(owner, ClaimScope::Queue, 1).await.unwrap().pop() {
         order.push(run.claim.run);
     }
     assert_eq!(order, [high, first, second, low]);
@@ -174,7 +179,7 @@ async fn i5_a_released_run_is_closed_to_its_former_owner(fixture: &dyn StoreFixt
     let claim = accept_and_claim(fixture, one).await.claim;
     let requeue = Checkpoint { release: Some(Release::Requeue), ..started(claim, 1) };
     commit(fixture, requeue).await.unwrap();
-    let next = fixture.store().claim(other, 1).await.unwrap().remove(0);
+    let next = fixture.store().claim(other, ClaimScope::Queue, 1).await.unwrap().remove(0);
     assert_eq!(next.claim, Claim { run: claim.run, owner: other, epoch: 2 });
     assert!(next.was_claimed_before());
     let result = commit(fixture, ended(claim, 2, json!(1))).await;
@@ -213,12 +218,12 @@ async fn i4_the_runs_of_a_dead_instance_are_queued_again(fixture: &dyn StoreFixt
     assert_eq!(recovered().await, Recovered { n_runs: 1, is_anyone_driving: true });
     let again = Recovered { n_runs: 0, is_anyone_driving: false };
     assert_eq!(recovered().await, again, "repeating it is harmless");
-    let wait = fixture.store().next_available_in().await.unwrap();
+    let wait = fixture.store().next_available_in(ClaimScope::Queue).await.unwrap();
     assert!(wait.is_some_and(|wait| wait < Duration::from_secs(1)), "it can be claimed now: {wait:?}");
     // The former owner wakes up before anybody took the run.
     let late = commit(fixture, ended(claim, 2, json!(1))).await;
     assert!(is_lost(&late), "{late:?}");
-    let next = fixture.store().claim(other, 1).await.unwrap().remove(0);
+    let next = fixture.store().claim(other, ClaimScope::Queue, 1).await.unwrap().remove(0);
     assert!(next.claim.epoch > claim.epoch);
     let journal = fixture.store().load_journal(claim.run, 0, 10).await.unwrap();
     assert_eq!(journal[1].record.event, JournalEvent::TakenOver);
@@ -232,7 +237,7 @@ async fn i4_what_a_lost_claim_took_is_queued_again(fixture: &dyn StoreFixture) {
     let store = fixture.store();
     assert_eq!(store.release_undriven(one, &[driven]).await.unwrap(), 1);
     assert_eq!(store.release_undriven(one, &[driven]).await.unwrap(), 0);
-    assert!(store.next_available_in().await.unwrap().is_some(), "it can be claimed now");
+    assert!(store.next_available_in(ClaimScope::Queue).await.unwrap().is_some(), "it can be claimed now");
     assert_eq!(store.claim_run(other, driven).await.unwrap(), None);
     assert_eq!(store.claim_run(one, theirs).await.unwrap(), None);
     assert_eq!(store.claim_run(other, lost).await.unwrap().map(|run| run.claim.epoch), Some(2));
@@ -242,13 +247,13 @@ async fn a_run_that_kills_every_owner_fails(fixture: &dyn StoreFixture) {
     let run = accept(fixture, 5).await;
     for round in 0..3 {
         let owner = fixture.instance().await;
-        let claimed = fixture.store().claim(owner, 1).await.unwrap();
+        let claimed = fixture.store().claim(owner, ClaimScope::Queue, 1).await.unwrap();
         assert_eq!(claimed.first().map(|claimed| claimed.claim.run), Some(run), "round {round}");
         fixture.kill(owner).await;
         fixture.store().recover_dead_instances(2).await.unwrap();
     }
     let owner = fixture.instance().await;
-    assert_eq!(fixture.store().claim(owner, 1).await.unwrap(), []);
+    assert_eq!(fixture.store().claim(owner, ClaimScope::Queue, 1).await.unwrap(), []);
 }
 
 async fn a_parked_run_is_claimed_when_its_time_comes(fixture: &dyn StoreFixture) {
@@ -257,8 +262,8 @@ async fn a_parked_run_is_claimed_when_its_time_comes(fixture: &dyn StoreFixture)
     let until = claimed.created_at + Duration::from_secs(3600);
     let park = Release::Park { waiting_for: WaitingFor::Timer, until: Some(until) };
     commit(fixture, Checkpoint { release: Some(park), ..started(claimed.claim, 1) }).await.unwrap();
-    assert_eq!(fixture.store().claim(owner, 1).await.unwrap(), []);
-    let wait = fixture.store().next_available_in().await.unwrap().unwrap();
+    assert_eq!(fixture.store().claim(owner, ClaimScope::Queue, 1).await.unwrap(), []);
+    let wait = fixture.store().next_available_in(ClaimScope::Queue).await.unwrap().unwrap();
     assert!(wait > Duration::from_secs(3500) && wait <= Duration::from_secs(3600), "{wait:?}");
     assert!(fixture.store().claim_run(owner, claimed.claim.run).await.unwrap().is_some());
 }
@@ -270,7 +275,7 @@ async fn i3_what_a_claim_began_stands_in_the_journal(fixture: &dyn StoreFixture)
         "edges": [{"from": "b", "to": "c"}],
     });
     let run = accept_graph(fixture, 5, definition).await;
-    let claimed = fixture.store().claim(one, 1).await.unwrap().remove(0);
+    let claimed = fixture.store().claim(one, ClaimScope::Queue, 1).await.unwrap().remove(0);
     let start = |node: &NodeId| Record::of_node(node.clone(), 1, JournalEvent::Started);
     let started: Vec<Record> = claimed.started_with_claim.iter().map(start).collect();
     let first = ["b", "a"].map(|node| start(&node.parse().unwrap()));
@@ -287,7 +292,7 @@ async fn i3_what_a_claim_began_stands_in_the_journal(fixture: &dyn StoreFixture)
         release: Some(Release::Requeue),
     };
     commit(fixture, requeue).await.unwrap();
-    let again = fixture.store().claim(other, 1).await.unwrap().remove(0);
+    let again = fixture.store().claim(other, ClaimScope::Queue, 1).await.unwrap().remove(0);
     assert_eq!((again.claim.epoch, again.started_with_claim), (2, Vec::new()));
 }
 
@@ -301,10 +306,52 @@ async fn i4_what_is_overdue_is_claimed_though_it_is_not_available(fixture: &dyn 
     for run in [&overdue, &in_time] {
         fixture.store().enqueue(run.clone()).await.unwrap();
     }
-    let wait = fixture.store().next_available_in().await.unwrap();
+    let wait = fixture.store().next_available_in(ClaimScope::Queue).await.unwrap();
     assert_eq!(wait, Some(Duration::ZERO), "its end does not wait until it may begin");
-    let claimed = fixture.store().claim_ending(owner, 10).await.unwrap();
+    let claimed = fixture.store().claim_ending(owner, ClaimScope::Queue, 10).await.unwrap();
     assert_eq!(claimed.iter().map(|claimed| claimed.claim.run).collect::<Vec<_>>(), [overdue.id]);
     assert!(claimed[0].started_with_claim.is_empty(), "nothing of it is begun");
-    assert_eq!(fixture.store().claim_ending(owner, 10).await.unwrap(), []);
+    assert_eq!(fixture.store().claim_ending(owner, ClaimScope::Queue, 10).await.unwrap(), []);
+}
+
+async fn a_claim_of_a_tree_takes_its_queued_root_before_its_time_and_nothing_else(
+    fixture: &dyn StoreFixture,
+) {
+    let (owner, store) = (fixture.instance().await, fixture.store());
+    let stranger = accept(fixture, 9).await;
+    let new = new_run(fixture, json!({"nodes": [{"id": "a", "type": "trigger", "idempotent": false}]})).await;
+    let later = chrono::Utc::now() + Duration::from_secs(3600);
+    let root = NewRun { available_at: Some(later), ..new };
+    store.enqueue(root.clone()).await.unwrap();
+    let tree = ClaimScope::Tree(root.id);
+    assert_eq!(store.claim(owner, ClaimScope::Tree(RunId::new()), 10).await.unwrap(), []);
+    assert_eq!(store.next_available_in(ClaimScope::Tree(RunId::new())).await.unwrap(), None);
+    assert_eq!(store.next_available_in(tree).await.unwrap(), Some(Duration::ZERO));
+    let claimed = store.claim(owner, tree, 10).await.unwrap();
+    assert_eq!(claimed.iter().map(|run| run.claim.run).collect::<Vec<_>>(), [root.id]);
+    assert_eq!(store.next_available_in(tree).await.unwrap(), None, "it is driven");
+    // Parked, it waits for its time in its tree as well.
+    let until = claimed[0].created_at + Duration::from_secs(3600);
+    let park = Release::Park { waiting_for: WaitingFor::Timer, until: Some(until) };
+    commit(fixture, Checkpoint { release: Some(park), ..started(claimed[0].claim, 1) }).await.unwrap();
+    assert_eq!(store.claim(owner, tree, 10).await.unwrap(), []);
+    let wait = store.next_available_in(tree).await.unwrap().unwrap();
+    assert!(wait > Duration::from_secs(3500) && wait <= Duration::from_secs(3600), "{wait:?}");
+    let rest = store.claim(owner, ClaimScope::Queue, 10).await.unwrap();
+    assert_eq!(rest.iter().map(|run| run.claim.run).collect::<Vec<_>>(), [stranger]);
+}
+
+async fn i4_an_overdue_run_is_claimed_in_its_tree_and_in_no_other(fixture: &dyn StoreFixture) {
+    let (owner, store) = (fixture.instance().await, fixture.store());
+    let new = new_run(fixture, json!({"nodes": [{"id": "a", "type": "trigger"}]})).await;
+    let overdue = NewRun { timeout: Some(Duration::ZERO), ..new.clone() };
+    let other = NewRun { id: RunId::new(), ..overdue.clone() };
+    for run in [&overdue, &other] {
+        store.enqueue(run.clone()).await.unwrap();
+    }
+    let tree = ClaimScope::Tree(overdue.id);
+    let claimed = store.claim_ending(owner, tree, 10).await.unwrap();
+    assert_eq!(claimed.iter().map(|run| run.claim.run).collect::<Vec<_>>(), [overdue.id]);
+    assert!(claimed[0].started_with_claim.is_empty(), "nothing of it is begun");
+    assert_eq!(store.claim_ending(owner, tree, 10).await.unwrap(), []);
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gathering_dag_engine::testing::{StoreFixture, store_cases};
 use gathering_dag_engine::{
-    Attempt, Engine, EngineSettings, JournalEvent, NewRun, NodeExecutor, NodeFailure, NodeRun, NodeSpec,
-    NodeState, NodeTypes, Outcome, RunStore, Runner, RunnerSettings, SystemClock,
+    Attempt, ClaimScope, Engine, EngineSettings, JournalEvent, NewRun, NodeExecutor, NodeFailure, NodeRun,
+    NodeSpec, NodeState, NodeTypes, Outcome, RunStore, Runner, RunnerSettings, SystemClock,
 };
 use gathering_domain::{Digest, InstanceId, ProjectId, RunId, RunState};
 use serde_json::{Value, json};
@@ -98,7 +98,7 @@ async fn i7_what_was_answered_is_there_when_the_store_is_opened_again() {
         1,
         "its owner was of the process before"
     );
-    let claimed = store.claim(InstanceId::new(), 1).await.unwrap().remove(0);
+    let claimed = store.claim(InstanceId::new(), ClaimScope::Queue, 1).await.unwrap().remove(0);
     assert_eq!((claimed.claim.run, claimed.claim.epoch), (run, 3));
 }
 

@@ -12,10 +12,10 @@ use diesel::sql_types::{
 };
 use diesel_async::RunQueryDsl;
 use gathering_dag_engine::{
-    ChildKind, ChildRuns, ChildSummary, ClaimedRun, MAX_DEPTH, NewChild, Parent, StartChildrenError,
-    StoreError, Unsuccessful,
+    ChildKind, ChildRuns, ChildSummary, MAX_DEPTH, NewChild, Parent, StartChildrenError, StoreError,
+    Unsuccessful,
 };
-use gathering_domain::{Digest, InstanceId, RunId, RunKind, RunState};
+use gathering_domain::{Digest, RunKind, RunState};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -28,7 +28,6 @@ use crate::runs::graphs;
 use crate::runs::states::{ACTIVE, TERMINAL, WAKEABLE};
 use crate::runs::store::PgRunStore;
 use crate::runs::transitions::cancel::cancel_children;
-use crate::runs::transitions::claim::claim_below;
 use crate::runs::transitions::insert::{COLUMNS, push_insert};
 
 const MAX_DEPTH_SQL: i32 = MAX_DEPTH.cast_signed();
@@ -192,25 +191,6 @@ impl QueryFragment<Pg> for CountChildren {
         // A child may have been cancelled because another failed.
         out.push_sql(" ORDER BY state = 'cancelled', item LIMIT 1) AS first ON true");
         Ok(())
-    }
-}
-
-impl PgRunStore {
-    /// Claims at most `limit` available runs of the tree below `root`, the oldest first, and nothing else. A detached run
-    /// is in no tree.
-    ///
-    /// # Errors
-    /// As [`gathering_dag_engine::RunStore::claim`].
-    pub async fn claim_children(
-        &self,
-        owner: InstanceId,
-        root: RunId,
-        limit: usize,
-    ) -> Result<Vec<ClaimedRun>, StoreError> {
-        let conn = self.pool.get().await?;
-        let claimed = claim_below(&conn, owner, root, limit).await?;
-        self.wakes.appended(claimed.iter().map(|claimed| claimed.claim.run));
-        Ok(claimed)
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use gathering_dag_engine::{
-    Checkpoint, ClaimedRun, JournalEntry, NewRun, Recovered, RunStore, Seq, SignalledRun, StoreError,
+    Checkpoint, ClaimScope, ClaimedRun, JournalEntry, NewRun, Recovered, RunStore, Seq, SignalledRun,
+    StoreError,
 };
 use gathering_domain::{Digest, InstanceId, RunId};
 use serde_json::Value;
@@ -20,7 +21,7 @@ use crate::runs::dead_instances::search_dead;
 use crate::runs::list::Runs;
 use crate::runs::next_available::next_available_in;
 use crate::runs::scan_window::ScanWindow;
-use crate::runs::transitions::claim;
+use crate::runs::transitions::claim::{self, tree};
 use crate::runs::transitions::recover::release_undriven;
 use crate::runs::{commit, graphs, journal, list};
 
@@ -103,18 +104,42 @@ impl RunStore for PgRunStore {
         }
     }
 
-    async fn claim(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
+    async fn claim(
+        &self,
+        owner: InstanceId,
+        scope: ClaimScope,
+        limit: usize,
+    ) -> Result<Vec<ClaimedRun>, StoreError> {
         let mut own = self.pool.get_for_claims().await?;
         let (conn, wire) = own.parts();
-        let claimed = wire.carry(claim::claim_batch(conn, owner, &self.polls.queue, limit)).await?;
+        let claimed = match scope {
+            ClaimScope::Queue => {
+                wire.carry(claim::claim_batch(conn, owner, &self.polls.queue, limit)).await?
+            }
+            ClaimScope::Tree(root) => wire.carry(tree::claim_tree(conn, owner, root, limit)).await?,
+        };
         self.wakes.appended(claimed.iter().map(|claimed| claimed.claim.run));
+        if scope != ClaimScope::Queue && !claimed.is_empty() {
+            // They were out of turn, so the other instances do not know yet that an owner may die.
+            self.wakes.wake(Wake::Runs);
+        }
         Ok(claimed)
     }
 
-    async fn claim_ending(&self, owner: InstanceId, limit: usize) -> Result<Vec<ClaimedRun>, StoreError> {
+    async fn claim_ending(
+        &self,
+        owner: InstanceId,
+        scope: ClaimScope,
+        limit: usize,
+    ) -> Result<Vec<ClaimedRun>, StoreError> {
         let mut own = self.pool.get_for_claims().await?;
         let (conn, wire) = own.parts();
-        let claimed = wire.carry(claim::claim_ending(conn, owner, &self.polls.deadlines, limit)).await?;
+        let claimed = match scope {
+            ClaimScope::Queue => {
+                wire.carry(claim::claim_ending(conn, owner, &self.polls.deadlines, limit)).await?
+            }
+            ClaimScope::Tree(root) => wire.carry(tree::claim_tree_ending(conn, owner, root, limit)).await?,
+        };
         self.wakes.appended(claimed.iter().map(|claimed| claimed.claim.run));
         Ok(claimed)
     }
@@ -152,10 +177,13 @@ impl RunStore for PgRunStore {
         Ok(committed.answers)
     }
 
-    async fn next_available_in(&self) -> Result<Option<Duration>, StoreError> {
+    async fn next_available_in(&self, scope: ClaimScope) -> Result<Option<Duration>, StoreError> {
         let mut own = self.pool.get_for_claims().await?;
         let (conn, wire) = own.parts();
-        Ok(wire.carry(next_available_in(conn, &self.polls.queue)).await?)
+        Ok(match scope {
+            ClaimScope::Queue => wire.carry(next_available_in(conn, &self.polls.queue)).await?,
+            ClaimScope::Tree(root) => wire.carry(tree::next_available_in_tree(conn, root)).await?,
+        })
     }
 
     async fn list_signalled(

@@ -8,8 +8,8 @@ use gathering_auth::{
     SessionId, TokenId,
 };
 use gathering_dag_engine::{
-    BudgetLedger as _, Call, Checkpoint, ChildKind, ChildRuns, Grant, NewChild, Parent, Release, RunEnd,
-    RunStore,
+    BudgetLedger as _, Call, Checkpoint, ChildKind, ChildRuns, ClaimScope, Grant, NewChild, Parent, Release,
+    RunEnd, RunStore,
 };
 use gathering_domain::{Amounts, InstanceId, MAX_AMOUNT, Period, Resource, RunEvent, RunId, WaitingFor};
 use gathering_persistence::{Bounds, Budget, Budgets, PgAccountStore, ProjectError, TopUp, Wake, WakeBus};
@@ -96,7 +96,7 @@ impl Bench {
 
     /// What can be claimed now.
     async fn claimed(&self) -> Vec<RunId> {
-        let claimed = self.world.store.claim(self.owner, 100).await.unwrap();
+        let claimed = self.world.store.claim(self.owner, ClaimScope::Queue, 100).await.unwrap();
         let mut runs: Vec<RunId> = claimed.into_iter().map(|claimed| claimed.claim.run).collect();
         runs.sort_unstable();
         runs

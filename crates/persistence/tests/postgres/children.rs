@@ -1,14 +1,12 @@
 //! Runs that nodes of other runs start.
 
-use std::collections::BTreeSet;
-
 use crate::common::{World, wait_until};
 use chrono::{TimeDelta, Utc};
 use diesel_async::SimpleAsyncConnection;
 use gathering_dag_engine::testing::{PortsFixture, child_run_cases};
 use gathering_dag_engine::{
-    Checkpoint, ChildKind, ChildRuns, ChildSummary, Claim, MAX_DEPTH, NewChild, Parent, Release, RunEnd,
-    RunError, RunStore, StartChildrenError, StoreError,
+    Checkpoint, ChildKind, ChildRuns, ChildSummary, Claim, ClaimScope, MAX_DEPTH, NewChild, Parent, Release,
+    RunEnd, RunError, RunStore, StartChildrenError, StoreError,
 };
 use gathering_domain::{Digest, InstanceId, RunEvent, RunId, RunKind, RunState};
 use gathering_persistence::{CancelRequest, RunRow, Runs, WakeBus};
@@ -242,30 +240,6 @@ async fn children_that_the_end_of_the_parent_meets_are_cancelled_with_it() {
     assert_eq!(world.count(left).await, 0, "no child goes on");
 }
 
-#[tokio::test]
-async fn a_claim_below_a_run_takes_its_tree_and_nothing_else() {
-    let world = World::new().await;
-    let owner = world.begin_instance().await;
-    let (parent, _, graph) = driven(&world, owner).await;
-    let stranger = world.accept().await;
-    world.store.start(&parent, ChildKind::Item, children(graph, 0..3)).await.unwrap();
-    let below = Parent { run: parent.child(0), ..parent.clone() };
-    let first = world.store.claim_children(owner, parent.run, 1).await.unwrap();
-    assert_eq!(first.len(), 1);
-    claim_the_rest(&world, owner, &parent).await;
-    world.store.start(&below, ChildKind::Awaited, children(graph, 0..1)).await.unwrap();
-    let deeper = world.store.claim_children(owner, parent.run, 10).await.unwrap();
-    assert_eq!(deeper.iter().map(|run| run.claim.run).collect::<Vec<_>>(), [below.child(0)]);
-    assert_eq!(find(&world, stranger).await.state, RunState::Queued);
-}
-
-async fn claim_the_rest(world: &World, owner: InstanceId, parent: &Parent) {
-    let rest = world.store.claim_children(owner, parent.run, 10).await.unwrap();
-    let rest: BTreeSet<RunId> = rest.iter().map(|run| run.claim.run).collect();
-    assert_eq!(rest.len(), 2);
-    assert!(rest.iter().all(|run| (0..3).any(|item| *run == parent.child(item))));
-}
-
 /// The statement of the end begins while the parent can be claimed, and is written after it was claimed.
 #[tokio::test]
 async fn i4_the_end_of_a_child_signals_a_parent_that_is_claimed_meanwhile() {
@@ -339,7 +313,7 @@ async fn i4_a_child_that_is_released_in_the_batch_that_ends_its_parent_is_told()
         assert!(world.store.commit(&batch).await.unwrap().iter().all(Result::is_ok));
         let told = find(&world, child.run).await.cancel_requested_at;
         assert!(told.is_some(), "the child goes on without its parent");
-        let ending = world.store.claim_ending(owner, 10).await.unwrap();
+        let ending = world.store.claim_ending(owner, ClaimScope::Queue, 10).await.unwrap();
         assert_eq!(ending.iter().map(|run| run.claim.run).collect::<Vec<_>>(), [child.run]);
     }
 }

@@ -4,7 +4,7 @@ use crate::accounts::create_account;
 use crate::common::World;
 use gathering_auth::RoleAtCreation;
 use gathering_dag_engine::testing::{PortsFixture, decision_cases};
-use gathering_dag_engine::{Checkpoint, Claim, Decisions, Release, RunEnd, RunStore};
+use gathering_dag_engine::{Checkpoint, Claim, ClaimScope, Decisions, Release, RunEnd, RunStore};
 use gathering_domain::{NodeId, RunEvent, RunId, UserId, WaitingFor};
 use gathering_persistence::{Decided, NewDecision, PgAccountStore, Runs, WakeBus};
 
@@ -75,12 +75,12 @@ async fn a_decision_reaches_a_run_that_is_driven_or_parked_and_none_that_ended()
     assert_eq!(signalled.iter().map(|signalled| signalled.run).collect::<Vec<_>>(), [run]);
     let park = Release::Park { waiting_for: WaitingFor::Approval, until: None };
     world.store.commit(&[letting_go(claim, park.clone())]).await.unwrap().remove(0).unwrap();
-    let claim = world.store.claim(owner, 1).await.unwrap().remove(0).claim;
+    let claim = world.store.claim(owner, ClaimScope::Queue, 1).await.unwrap().remove(0).claim;
     let parked = Checkpoint { first_seq: 2, ..letting_go(claim, park) };
     world.store.commit(&[parked]).await.unwrap().remove(0).unwrap();
-    assert_eq!(world.store.claim(owner, 1).await.unwrap(), [], "it waits");
+    assert_eq!(world.store.claim(owner, ClaimScope::Queue, 1).await.unwrap(), [], "it waits");
     assert_eq!(runs.decide(run, &node("b"), &yes).await.unwrap(), Decided::Recorded);
-    let claim = world.store.claim(owner, 1).await.unwrap().remove(0).claim;
+    let claim = world.store.claim(owner, ClaimScope::Queue, 1).await.unwrap().remove(0).claim;
     let end = RunEnd { event: RunEvent::Succeeded, output: None, error: None, abandons_children: false };
     let ended = Checkpoint { first_seq: 3, ..letting_go(claim, Release::End(end)) };
     world.store.commit(&[ended]).await.unwrap().remove(0).unwrap();

@@ -32,13 +32,13 @@ async fn a_reader_skips_no_event_whose_transaction_commits_late() {
 
 #[tokio::test]
 async fn the_start_and_the_end_of_a_run_are_events_of_its_project() {
-    use gathering_dag_engine::{Checkpoint, Release, RunEnd};
+    use gathering_dag_engine::{Checkpoint, ClaimScope, Release, RunEnd};
 
     let world = World::new().await;
     let events = Events::new(world.pool.clone(), WakeBus::new());
     let owner = world.begin_instance().await;
     let run = world.accept().await;
-    let claim = world.store.claim(owner, 1).await.unwrap().remove(0).claim;
+    let claim = world.store.claim(owner, ClaimScope::Queue, 1).await.unwrap().remove(0).claim;
     let end = RunEnd { event: RunEvent::Succeeded, output: None, error: None, abandons_children: false };
     let checkpoint = Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(end)) };
     world.store.commit(&[checkpoint]).await.unwrap().remove(0).unwrap();

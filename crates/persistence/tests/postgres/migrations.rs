@@ -3,7 +3,7 @@
 use crate::accounts::create_account;
 use crate::common::{World, count, wait_until};
 use gathering_auth::{AccountStore, Origin, RoleAtCreation};
-use gathering_dag_engine::RunStore;
+use gathering_dag_engine::{ClaimScope, RunStore};
 use gathering_domain::{Email, PipelineId, UserId};
 use gathering_persistence::testing::TestDb;
 use gathering_persistence::{
@@ -20,7 +20,7 @@ const TABLES: &str = "FROM pg_class WHERE relnamespace = current_schema()::regna
 async fn fill(world: &World) {
     let owner = world.begin_instance().await;
     let run = world.accept().await;
-    world.store.claim(owner, 1).await.unwrap();
+    world.store.claim(owner, ClaimScope::Queue, 1).await.unwrap();
     let pipelines = Pipelines::new(world.pool.clone());
     let pipeline = NewPipeline {
         name: "p".into(),
@@ -225,7 +225,7 @@ async fn partitions_of_the_journal_are_made_ahead_and_dropped_when_nothing_in_th
     // Without any partition of its own an entry still finds a place, and its week is then left alone.
     let owner = world.begin_instance().await;
     world.accept().await;
-    let claim = world.store.claim(owner, 1).await.unwrap().remove(0).claim;
+    let claim = world.store.claim(owner, ClaimScope::Queue, 1).await.unwrap().remove(0).claim;
     world
         .db
         .execute(&format!(

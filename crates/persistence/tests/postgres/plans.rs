@@ -4,7 +4,9 @@
 
 use diesel_async::SimpleAsyncConnection as _;
 use gathering_auth::{AccountStore, AuditFilter, AuditKind, RoleAtCreation, SessionId, TokenId};
-use gathering_dag_engine::{BudgetLedger as _, Call, Checkpoint, Grant, NewRun, Release, RunStore as _};
+use gathering_dag_engine::{
+    BudgetLedger as _, Call, Checkpoint, ClaimScope, Grant, NewRun, Release, RunStore as _,
+};
 use gathering_domain::{Amounts, Resource, UserId};
 use gathering_persistence::testing::TestDb;
 use gathering_persistence::{
@@ -157,7 +159,7 @@ async fn a_search_for_dead_instances_reads_no_run_without_an_owner() {
         assert!(n_rows <= 10, "{n_rows} after {statistics}");
     }
     world.accept().await;
-    world.store.claim(owner, 1).await.unwrap();
+    world.store.claim(owner, ClaimScope::Queue, 1).await.unwrap();
     let n_rows = rows_read(&world.db, async |pool| assert!(is_anyone_driving(pool).await)).await;
     assert!((1..=10).contains(&n_rows), "{n_rows} while somebody drives");
 }
@@ -181,10 +183,10 @@ async fn a_claim_does_not_read_runs_that_were_claimed_long_before() {
         let store = PgRunStore::new(pool, WakeBus::new());
         for _ in 0..N_ROUNDS {
             let run = world.accept().await;
-            assert_eq!(store.claim(owner, 10).await.unwrap().len(), 1);
-            let wait = store.next_available_in().await.unwrap();
+            assert_eq!(store.claim(owner, ClaimScope::Queue, 10).await.unwrap().len(), 1);
+            let wait = store.next_available_in(ClaimScope::Queue).await.unwrap();
             assert!(wait.is_none_or(|wait| !wait.is_zero()), "{wait:?}");
-            assert_eq!(store.claim_ending(owner, 10).await.unwrap(), []);
+            assert_eq!(store.claim_ending(owner, ClaimScope::Queue, 10).await.unwrap(), []);
             assert_eq!(store.list_signalled(owner, &[run]).await.unwrap(), []);
         }
     })
@@ -204,17 +206,17 @@ async fn a_requeued_run_is_claimed_in_its_turn_whatever_its_age() {
     let world = World::new().await;
     let (here, there) = (world.begin_instance().await, world.begin_instance().await);
     fill_with_old(&world, 1).await;
-    let claim = world.store.claim(there, 1).await.unwrap().remove(0).claim;
+    let claim = world.store.claim(there, ClaimScope::Queue, 1).await.unwrap().remove(0).claim;
     let store = PgRunStore::new(world.pool.clone(), WakeBus::new());
     // The first finds the end, and was a look at the whole queue.
-    assert_eq!(store.claim(here, 10).await.unwrap(), []);
+    assert_eq!(store.claim(here, ClaimScope::Queue, 10).await.unwrap(), []);
     let back = Checkpoint { claim, first_seq: 2, records: vec![], release: Some(Release::Requeue) };
     world.store.commit(&[back]).await.unwrap().remove(0).unwrap();
     let urgent = NewRun { priority: 10, ..world.new_run().await };
     store.enqueue(urgent.clone()).await.unwrap();
     let later = world.accept().await;
     for run in [urgent.id, claim.run, later] {
-        let claimed = store.claim(here, 1).await.unwrap();
+        let claimed = store.claim(here, ClaimScope::Queue, 1).await.unwrap();
         assert_eq!(claimed.iter().map(|run| run.claim.run).collect::<Vec<_>>(), [run]);
     }
 }
@@ -224,12 +226,15 @@ async fn the_next_available_run_may_be_a_requeued_one() {
     let world = World::new().await;
     let owner = world.begin_instance().await;
     fill_with_old(&world, 1).await;
-    let claim = world.store.claim(owner, 10).await.unwrap().remove(0).claim;
-    let wait = world.store.next_available_in().await.unwrap();
+    let claim = world.store.claim(owner, ClaimScope::Queue, 10).await.unwrap().remove(0).claim;
+    let wait = world.store.next_available_in(ClaimScope::Queue).await.unwrap();
     assert!(wait.is_none_or(|wait| !wait.is_zero()), "{wait:?}");
     let back = Checkpoint { claim, first_seq: 2, records: vec![], release: Some(Release::Requeue) };
     world.store.commit(&[back]).await.unwrap().remove(0).unwrap();
-    assert_eq!(world.store.next_available_in().await.unwrap(), Some(std::time::Duration::ZERO));
+    assert_eq!(
+        world.store.next_available_in(ClaimScope::Queue).await.unwrap(),
+        Some(std::time::Duration::ZERO)
+    );
 }
 
 /// Runs that were accepted a minute ago, and whose deadline has passed since.

@@ -7,8 +7,8 @@ use crate::common::{World, wait_until};
 use diesel_async::SimpleAsyncConnection;
 use gathering_dag_engine::testing::{StoreFixture, store_cases};
 use gathering_dag_engine::{
-    Checkpoint, ChildKind, ChildRuns, Claim, ClaimedRun, JournalEvent, NewChild, Parent, Record, Release,
-    RunEnd, RunStore, SignalledRun, StoreError,
+    Checkpoint, ChildKind, ChildRuns, Claim, ClaimScope, ClaimedRun, JournalEvent, NewChild, Parent, Record,
+    Release, RunEnd, RunStore, SignalledRun, StoreError,
 };
 use gathering_domain::{Digest, NodeId, RunEvent, RunId, RunState, WaitingFor};
 use gathering_persistence::{
@@ -51,7 +51,7 @@ async fn commit(world: &World, checkpoint: Checkpoint) -> Result<(), StoreError>
 }
 
 pub async fn claim_one(world: &World, owner: gathering_domain::InstanceId) -> ClaimedRun {
-    world.store.claim(owner, 1).await.unwrap().remove(0)
+    world.store.claim(owner, ClaimScope::Queue, 1).await.unwrap().remove(0)
 }
 
 #[tokio::test]
@@ -73,8 +73,8 @@ async fn i2_two_instances_never_claim_the_same_run() {
         claimers.spawn(async move {
             let mut claimed = Vec::new();
             loop {
-                let batch = store.claim(owner, 7).await.unwrap();
-                if batch.is_empty() && store.next_available_in().await.unwrap().is_none() {
+                let batch = store.claim(owner, ClaimScope::Queue, 7).await.unwrap();
+                if batch.is_empty() && store.next_available_in(ClaimScope::Queue).await.unwrap().is_none() {
                     return claimed;
                 }
                 claimed.extend(batch.into_iter().map(|run| run.claim.run));
@@ -97,8 +97,8 @@ async fn i2_an_instance_that_was_taken_for_dead_claims_nothing_more() {
     let recovered =
         recover_dead_instances(&world.pool, &WakeBus::new(), 20, PgRunStore::STUCK_LIMIT).await.unwrap();
     assert_eq!(recovered.of.iter().map(|recovery| recovery.instance).collect::<Vec<_>>(), [zombie]);
-    assert_eq!(world.store.claim(zombie, 10).await.unwrap(), []);
-    assert_eq!(world.store.claim(other, 10).await.unwrap().len(), 1);
+    assert_eq!(world.store.claim(zombie, ClaimScope::Queue, 10).await.unwrap(), []);
+    assert_eq!(world.store.claim(other, ClaimScope::Queue, 10).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -148,7 +148,7 @@ async fn i2_a_claim_that_waited_for_another_finds_the_run_taken() {
          WHERE id = '{run}'"
     );
     claiming.batch_execute(&sql).await.unwrap();
-    assert_eq!(world.store.claim(second, 10).await.unwrap(), [], "a batch does not wait");
+    assert_eq!(world.store.claim(second, ClaimScope::Queue, 10).await.unwrap(), [], "a batch does not wait");
     let store = world.store.clone();
     let waiting = tokio::spawn(async move { store.claim_run(second, run).await.unwrap() });
     let blocked = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) \
@@ -186,7 +186,7 @@ async fn i7_a_batch_of_many_runs_is_one_transaction_and_keeps_large_payloads() {
     for _ in 0..20 {
         world.accept().await;
     }
-    let claimed = world.store.claim(owner, 20).await.unwrap();
+    let claimed = world.store.claim(owner, ClaimScope::Queue, 20).await.unwrap();
     let batch: Vec<Checkpoint> = claimed.iter().map(|run| succeeded(run.claim, 1, large.clone())).collect();
     assert!(world.store.commit(&batch).await.unwrap().iter().all(Result::is_ok));
     assert_eq!(
@@ -298,7 +298,11 @@ async fn the_end_of_a_child_wakes_its_parent_even_in_the_same_batch() {
             assert!(world.store.commit(&both).await.unwrap().iter().all(Result::is_ok));
         } else {
             for checkpoint in both {
-                assert_eq!(world.store.claim(owner, 1).await.unwrap(), [], "nothing is available yet");
+                assert_eq!(
+                    world.store.claim(owner, ClaimScope::Queue, 1).await.unwrap(),
+                    [],
+                    "nothing is available yet"
+                );
                 commit(&world, checkpoint).await.unwrap();
             }
         }
@@ -318,7 +322,10 @@ async fn a_deadline_makes_a_parked_run_available() {
     let claimed = claim_one(&world, owner).await;
     assert!(claimed.deadline_at.unwrap() > claimed.created_at);
     commit(&world, park(claimed.claim, WaitingFor::Approval)).await.unwrap();
-    wait_until("the deadline passed", async || !world.store.claim(owner, 1).await.unwrap().is_empty()).await;
+    wait_until("the deadline passed", async || {
+        !world.store.claim(owner, ClaimScope::Queue, 1).await.unwrap().is_empty()
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -356,9 +363,9 @@ async fn a_run_that_waits_for_a_later_time_is_not_claimed_however_urgent() {
              FROM runs, generate_series(1, 5000) WHERE id = '{later}'; ANALYZE runs"
         ))
         .await;
-    let claimed = world.store.claim(owner, 10).await.unwrap();
+    let claimed = world.store.claim(owner, ClaimScope::Queue, 10).await.unwrap();
     assert_eq!(claimed.len(), 1);
-    let wait = world.store.next_available_in().await.unwrap().unwrap();
+    let wait = world.store.next_available_in(ClaimScope::Queue).await.unwrap().unwrap();
     assert!(wait > Duration::from_secs(3600), "{wait:?}");
 }
 
@@ -367,7 +374,7 @@ async fn a_run_that_enters_the_queue_before_the_scan_window_is_claimed() {
     let world = World::new().await;
     let owner = world.begin_instance().await;
     let young = world.accept().await;
-    let claimed = world.store.claim(owner, 10).await.unwrap();
+    let claimed = world.store.claim(owner, ClaimScope::Queue, 10).await.unwrap();
     assert_eq!(claimed.iter().map(|run| run.claim.run).collect::<Vec<_>>(), [young]);
     // As old ones do that were handed back, more of them than one claim takes.
     for _ in 0..25 {
@@ -377,7 +384,7 @@ async fn a_run_that_enters_the_queue_before_the_scan_window_is_claimed() {
     world.db.execute(&format!("UPDATE runs SET {age} WHERE state = 'queued'")).await;
     let n_left = "SELECT count(*) FROM runs WHERE state = 'queued'";
     wait_until("all are claimed", async || {
-        world.store.claim(owner, 10).await.unwrap();
+        world.store.claim(owner, ClaimScope::Queue, 10).await.unwrap();
         world.count(n_left).await == 0
     })
     .await;
@@ -390,7 +397,7 @@ async fn i4_a_run_that_cannot_be_read_spoils_no_claim_of_others() {
     let (deep, fine) = (world.accept().await, world.accept().await);
     let input = format!("{}{}", "[".repeat(200), "]".repeat(200));
     world.db.execute(&format!("UPDATE runs SET input = '{input}' WHERE id = '{deep}'")).await;
-    let claimed = world.store.claim(owner, 10).await.unwrap();
+    let claimed = world.store.claim(owner, ClaimScope::Queue, 10).await.unwrap();
     assert_eq!(claimed.iter().map(|run| run.claim.run).collect::<Vec<_>>(), [deep, fine]);
     assert!(claimed[0].unreadable.as_ref().is_some_and(|reason| reason.contains("its input")), "{claimed:?}");
     assert_eq!(claimed[1].unreadable, None);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::common::{count, end_session_of, info, wait_until};
 use diesel_async::SimpleAsyncConnection;
 use futures::FutureExt;
-use gathering_dag_engine::{RunStore, StoreError};
+use gathering_dag_engine::{ClaimScope, RunStore, StoreError};
 use gathering_domain::{ExposeSecret, InstanceId, Secret};
 use gathering_persistence::testing::TestDb;
 use gathering_persistence::{
@@ -160,7 +160,7 @@ async fn a_question_whose_session_ends_is_answered_and_the_next_finds_another_se
     let db = TestDb::new().await;
     let pool = Pool::connect(named(&db), PoolSettings::default()).await.unwrap();
     let store = PgRunStore::new(pool, WakeBus::new());
-    let answers = async || store.next_available_in().await.is_ok();
+    let answers = async || store.next_available_in(ClaimScope::Queue).await.is_ok();
     assert!(answers().await);
 
     // While nobody asks.
@@ -172,7 +172,7 @@ async fn a_question_whose_session_ends_is_answered_and_the_next_finds_another_se
     holder.batch_execute("BEGIN; LOCK TABLE runs").await.unwrap();
     let asked = tokio::spawn({
         let store = store.clone();
-        async move { store.next_available_in().await }
+        async move { store.next_available_in(ClaimScope::Queue).await }
     });
     let blocked = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}' AND wait_event_type = 'Lock'",
@@ -184,7 +184,7 @@ async fn a_question_whose_session_ends_is_answered_and_the_next_finds_another_se
     assert!(matches!(answered.unwrap().unwrap(), Err(StoreError::Unavailable(_))));
 
     // Who gives up in the middle leaves no other an answer that is not theirs.
-    assert!(store.next_available_in().now_or_never().is_none());
+    assert!(store.next_available_in(ClaimScope::Queue).now_or_never().is_none());
     holder.batch_execute("ROLLBACK").await.unwrap();
     wait_until("the engine's connection answers again", answers).await;
     assert_eq!(store.list_signalled(InstanceId::new(), &[]).await.unwrap(), []);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use gathering_dag_engine::{
-    Checkpoint, ChildKind, ChildRuns, Claim, NewChild, Parent, Release, RunEnd, RunStore,
+    Checkpoint, ChildKind, ChildRuns, Claim, ClaimScope, NewChild, Parent, Release, RunEnd, RunStore,
 };
 use gathering_domain::{InstanceId, RunEvent, RunId, RunState, WaitingFor};
 use gathering_persistence::{PgRunStore, Runs, WakeBus, recover_dead_instances};
@@ -86,11 +86,11 @@ impl Transition {
         };
         match self {
             ClaimOne => drop(world.store.claim_run(owner, run).await.unwrap()),
-            ClaimBatch => drop(world.store.claim(owner, 10).await.unwrap()),
+            ClaimBatch => drop(world.store.claim(owner, ClaimScope::Queue, 10).await.unwrap()),
             ClaimBelow => drop(world.store.claim_children(owner, place.run, 10).await.unwrap()),
             ClaimEnding => {
                 set(world, run, "cancel_requested_at = now()").await;
-                world.store.claim_ending(owner, 10).await.unwrap();
+                world.store.claim_ending(owner, ClaimScope::Queue, 10).await.unwrap();
             }
             Requeue => release(world, *claim, Release::Requeue).await,
             Park => {
@@ -112,7 +112,7 @@ impl Transition {
             ClaimToEnd(event) => {
                 let what = if event == RunEvent::Cancelled { "cancel_requested_at" } else { "deadline_at" };
                 set(world, run, &format!("{what} = now()")).await;
-                for claimed in world.store.claim_ending(owner, 10).await.unwrap() {
+                for claimed in world.store.claim_ending(owner, ClaimScope::Queue, 10).await.unwrap() {
                     end(world, claimed.claim, event).await;
                 }
             }

@@ -4,7 +4,8 @@ use std::ops::RangeInclusive;
 
 use futures::FutureExt;
 use gathering_dag_engine::{
-    Checkpoint, ChildKind, ChildRuns, Claim, NewChild, Parent, Release, RunEnd, RunStore, SignalledRun,
+    Checkpoint, ChildKind, ChildRuns, Claim, ClaimScope, NewChild, Parent, Release, RunEnd, RunStore,
+    SignalledRun,
 };
 use gathering_domain::{InstanceId, RunEvent, RunId, RunState, WaitingFor};
 use gathering_persistence::{PgRunStore, Runs, Wake, WakeBus};
@@ -146,7 +147,7 @@ async fn a_recovery_that_fails_a_run_wakes_the_drivers_of_its_parent_and_childre
             SignalledRun { run: driven, cancel_requested: true }
         ]
     );
-    let ending = world.store.claim_ending(alive, 10).await.unwrap();
+    let ending = world.store.claim_ending(alive, ClaimScope::Queue, 10).await.unwrap();
     assert_eq!(ending.iter().map(|run| run.claim.run).collect::<Vec<_>>(), [queued]);
 }
 
@@ -212,7 +213,7 @@ async fn a_claim_that_writes_to_the_journal_tells_those_that_follow_the_run() {
     let (store, runs, wakes) = listening(&world);
     runs.request_cancel(run).await.unwrap();
     let mut following = wakes.follow(run);
-    assert_eq!(store.claim_ending(heir, 10).await.unwrap().len(), 1);
+    assert_eq!(store.claim_ending(heir, ClaimScope::Queue, 10).await.unwrap().len(), 1);
     assert!(following.appended().now_or_never().is_some(), "it has a new entry: taken over");
 }
 

@@ -1,6 +1,5 @@
 //! `gathering run FILE`: runs one definition here and now, on the same engine and database as the server.
 
-mod below;
 mod interrupt;
 mod local;
 
@@ -21,9 +20,8 @@ use super::validate::INVALID;
 use crate::capabilities::Capabilities;
 use crate::config::Config;
 use crate::database::Database;
-use crate::instance::{Instance, Work};
 use interrupt::Interrupt;
-use local::{Chosen, Driven, LocalRun};
+use local::{Chosen, Driven, LocalRuns};
 
 /// The exit code for a run that did not succeed.
 const FAILED: u8 = 1;
@@ -79,7 +77,7 @@ pub async fn run(config: &Config, args: &RunArgs) -> anyhow::Result<ExitCode> {
     };
     let db = Database::open(config).await?;
     if interrupt.drain().is_cancelled() {
-        // Nothing was begun, so there is nothing to hand back.
+        // Nothing was accepted, so there is nothing to release.
         db.close().await;
         return Ok(ExitCode::from(interrupt.exit_code()));
     }
@@ -102,37 +100,31 @@ async fn run_on(
     workspace: &str,
     interrupt: &Interrupt,
 ) -> anyhow::Result<ExitCode> {
-    let instance = Instance::start(config, db, Work::Asked).await?;
-    let ended = async {
-        let run = LocalRun::new(&instance, config, db, &file.document, workspace).await?;
-        let chosen = run.choose(input, args.resume).await?;
-        tell_choice(&chosen, args);
-        let id = match chosen {
-            Chosen::Ended(row) => return Ok(report(&row, args.json)),
-            Chosen::New { run, .. } | Chosen::Unfinished(run) => run,
-        };
-        let progress = Progress::new(&file.graph, id, args.json);
-        let done = CancellationToken::new();
-        let driving = async {
-            let driven = run.drive(id, interrupt).await;
-            done.cancel();
-            driven
-        };
-        let (driven, ()) = tokio::join!(driving, follow(&**instance.engine.store(), id, progress, &done));
-        match driven? {
-            Driven::Ended(row) => Ok(report(&row, args.json)),
-            Driven::Requeued => {
-                tell(&format!(
-                    "run {id} is not finished; finish it with: gathering run {} --resume",
-                    args.file.display()
-                ));
-                Ok(ExitCode::from(interrupt.exit_code()))
-            }
+    let local = LocalRuns::new(config, db, &file.document, workspace).await?;
+    let chosen = local.choose(input, args.resume).await?;
+    tell_choice(&chosen, args);
+    let id = match chosen {
+        Chosen::Ended(row) => return Ok(report(&row, args.json)),
+        Chosen::New { run, .. } | Chosen::Unfinished(run) => run,
+    };
+    let progress = Progress::new(&file.graph, id, args.json);
+    let done = CancellationToken::new();
+    let driving = async {
+        let driven = local.drive(id, interrupt).await;
+        done.cancel();
+        driven
+    };
+    let (driven, ()) = tokio::join!(driving, follow(&*local.store, id, progress, &done));
+    match driven? {
+        Driven::Ended(row) => Ok(report(&row, args.json)),
+        Driven::Requeued => {
+            tell(&format!(
+                "run {id} is not finished; finish it with: gathering run {} --resume",
+                args.file.display()
+            ));
+            Ok(ExitCode::from(interrupt.exit_code()))
         }
     }
-    .await;
-    instance.stop().await;
-    ended
 }
 
 fn tell_choice(chosen: &Chosen, args: &RunArgs) {

@@ -7,7 +7,7 @@ use gathering_persistence::{ConnectOptions, InstanceInfo, Liveness, Wake, WakeBu
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Identity, Work};
+use super::Identity;
 
 /// The pause between two attempts to register.
 const RETRY: Duration = Duration::from_secs(1);
@@ -17,7 +17,6 @@ pub(super) struct InstanceLifecycle {
     wakes: WakeBus,
     direct: ConnectOptions,
     info: InstanceInfo,
-    work: Work,
     settings: RunnerSettings,
     stop: CancellationToken,
     published: watch::Sender<Identity>,
@@ -32,15 +31,13 @@ impl InstanceLifecycle {
         wakes: WakeBus,
         direct: ConnectOptions,
         info: InstanceInfo,
-        work: Work,
         settings: RunnerSettings,
         stop: CancellationToken,
         first: &Liveness,
     ) -> (Self, watch::Receiver<Identity>) {
         let (runner, identity) = begin(&engine, &settings, first);
         let (published, identities) = watch::channel(identity);
-        let lifecycle =
-            Self { engine, wakes, direct, info, work, settings, stop, published, runner: Some(runner) };
+        let lifecycle = Self { engine, wakes, direct, info, settings, stop, published, runner: Some(runner) };
         (lifecycle, identities)
     }
 
@@ -62,25 +59,18 @@ impl InstanceLifecycle {
     /// Executes until the stop or the loss of this identity.
     async fn work(&mut self, liveness: &Liveness) {
         let fence = liveness.lost();
-        match (self.work, self.runner.take()) {
-            (Work::Queue, Some(runner)) => {
-                let handle = runner.handle();
-                let working = async {
-                    tokio::join!(
-                        runner.run(self.stop.clone(), fence.clone()),
-                        announce(liveness, &self.stop, &fence)
-                    );
-                };
-                tokio::select! {
-                    () = working => {}
-                    () = pass_on(&self.wakes, &handle) => {}
-                    () = tell_driving(liveness, &handle) => {}
-                }
-            }
-            _ => tokio::select! {
-                () = self.stop.cancelled() => {}
-                () = fence.cancelled() => {}
-            },
+        let Some(runner) = self.runner.take() else { return };
+        let handle = runner.handle();
+        let working = async {
+            tokio::join!(
+                runner.run(self.stop.clone(), fence.clone()),
+                announce(liveness, &self.stop, &fence)
+            );
+        };
+        tokio::select! {
+            () = working => {}
+            () = pass_on(&self.wakes, &handle) => {}
+            () = tell_driving(liveness, &handle) => {}
         }
     }
 

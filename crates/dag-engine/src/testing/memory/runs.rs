@@ -7,7 +7,7 @@ use super::Shared;
 use crate::children::Parent;
 use crate::first_nodes::first_nodes;
 use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
-use crate::store::{Checkpoint, Claim, ClaimedRun, NewRun, Release, RunEnd, StoreError};
+use crate::store::{Checkpoint, Claim, ClaimScope, ClaimedRun, NewRun, Release, RunEnd, StoreError};
 
 /// A run as it stands in the store.
 #[derive(Debug, Clone)]
@@ -129,6 +129,20 @@ impl StoredRun {
 }
 
 impl Shared {
+    /// From when a run can be claimed in this scope, if nobody acts on it before.
+    pub(super) fn available_from(&self, run: &StoredRun, scope: ClaimScope) -> Option<DateTime<Utc>> {
+        let is_root = scope == ClaimScope::Tree(run.new.id);
+        let from = run.claimable_from().filter(|_| self.is_in(run, scope))?;
+        Some(if is_root && run.state == RunState::Queued { run.created_at } else { from })
+    }
+
+    /// Whether a claim in this scope may take the run.
+    pub(super) fn is_in(&self, run: &StoredRun, scope: ClaimScope) -> bool {
+        let ClaimScope::Tree(root) = scope else { return true };
+        let parent = |run: &&StoredRun| self.runs.get(&run.place.as_ref()?.parent.run);
+        std::iter::successors(Some(run), parent).any(|run| run.new.id == root)
+    }
+
     pub(super) fn claim(&mut self, id: RunId, owner: InstanceId, now: DateTime<Utc>) -> Option<ClaimedRun> {
         // Who was declared dead has no identity any more in which it could claim.
         if self.dead.contains(&owner) {

@@ -11,7 +11,7 @@ use super::ports::{
     told,
 };
 use crate::children::{ChildKind, ChildSummary, MAX_DEPTH, Parent, StartChildrenError};
-use crate::store::StoreError;
+use crate::store::{ClaimScope, StoreError};
 
 /// Every case that an implementation of [`crate::ChildRuns`] must pass, each on a fixture of its own.
 ///
@@ -37,6 +37,8 @@ where
     a_tally_counts_what_was_started_and_what_is_left(&*make().await).await;
     a_tally_names_the_first_that_failed_before_any_that_was_cancelled(&*make().await).await;
     outputs_come_by_item_from_those_that_succeeded(&*make().await).await;
+    a_claim_of_a_tree_takes_the_awaited_descendants_of_its_root(&*make().await).await;
+    i4_a_cancelled_descendant_is_claimed_in_its_tree(&*make().await).await;
 }
 
 async fn summarize(fixture: &dyn PortsFixture, parent: &Parent) -> ChildSummary {
@@ -174,7 +176,7 @@ async fn the_end_of_a_child_makes_its_parked_parent_claimable(fixture: &dyn Port
     for event in ends {
         let child = children.pop().unwrap().claim;
         must_commit(fixture, end(child, event, None)).await;
-        let wait = fixture.store().next_available_in().await.unwrap();
+        let wait = fixture.store().next_available_in(ClaimScope::Queue).await.unwrap();
         assert_eq!(wait, Some(Duration::ZERO), "after {event:?}");
         let claimed = claim_all(fixture, owner).await;
         assert_eq!(ids(&claimed), [parent.run], "after {event:?}");
@@ -346,4 +348,54 @@ async fn outputs_come_by_item_from_those_that_succeeded(fixture: &dyn PortsFixtu
     assert_eq!(children.load_outputs(&parent, 1, 1).await.unwrap(), [(2, json!([2]))]);
     let next_round = Parent { round: 1, ..parent };
     assert_eq!(children.load_outputs(&next_round, 0, 10).await.unwrap(), []);
+}
+
+/// The runs that a claim of the tree of `root` takes, sorted.
+async fn claim_tree(fixture: &dyn PortsFixture, owner: InstanceId, root: RunId, limit: usize) -> Vec<RunId> {
+    let claimed = fixture.store().claim(owner, ClaimScope::Tree(root), limit).await.unwrap();
+    let mut claimed = ids(&claimed);
+    claimed.sort_unstable();
+    claimed
+}
+
+async fn a_claim_of_a_tree_takes_the_awaited_descendants_of_its_root(fixture: &dyn PortsFixture) {
+    let owner = fixture.instance().await;
+    let (parent, of) = driven(fixture, owner).await;
+    let (stranger, of_stranger) = driven(fixture, owner).await;
+    start(fixture, &stranger, &of_stranger, 0..1).await;
+    start(fixture, &parent, &of, 0..3).await;
+    let detached = Parent { node: node("detached"), ..parent.clone() };
+    fixture.children().start(&detached, ChildKind::Detached, new_children(&of, 0..1)).await.unwrap();
+    let tree = ClaimScope::Tree(parent.run);
+    assert_eq!(fixture.store().next_available_in(tree).await.unwrap(), Some(Duration::ZERO));
+    let mut claimed = claim_tree(fixture, owner, parent.run, 1).await;
+    assert_eq!(claimed.len(), 1, "no more than its limit");
+    claimed.extend(claim_tree(fixture, owner, parent.run, 10).await);
+    claimed.sort_unstable();
+    let mut expected: Vec<RunId> = (0..3).map(|item| parent.child(item)).collect();
+    expected.sort_unstable();
+    assert_eq!(claimed, expected);
+    assert_eq!(fixture.store().next_available_in(tree).await.unwrap(), None);
+    let below = Parent { run: parent.child(0), ..parent.clone() };
+    start(fixture, &below, &of, 0..1).await;
+    assert_eq!(claim_tree(fixture, owner, parent.run, 10).await, [below.child(0)], "a child of a child");
+    let left = ids(&claim_all(fixture, owner).await);
+    let mut strangers = vec![stranger.child(0), detached.child(0)];
+    strangers.sort_unstable();
+    assert_eq!(left, strangers, "what is not of the tree is left");
+}
+
+async fn i4_a_cancelled_descendant_is_claimed_in_its_tree(fixture: &dyn PortsFixture) {
+    let (owner, driver) = (fixture.instance().await, fixture.instance().await);
+    let (parent, of) = driven(fixture, owner).await;
+    let (stranger, of_stranger) = driven(fixture, owner).await;
+    for (parent, of) in [(&parent, &of), (&stranger, &of_stranger)] {
+        start(fixture, parent, of, 0..1).await;
+        let claim = claim_child(fixture, driver, parent, 0).await.claim;
+        must_commit(fixture, park(claim, WaitingFor::Approval)).await;
+        fixture.children().cancel(parent).await.unwrap();
+    }
+    let ending = fixture.store().claim_ending(owner, ClaimScope::Tree(parent.run), 10).await.unwrap();
+    assert_eq!(ids(&ending), [parent.child(0)]);
+    assert!(ending[0].cancel_requested);
 }

@@ -4,6 +4,7 @@ use gathering_domain::{RunEvent, RunId, WaitingFor};
 
 use super::accept;
 use super::ports::{PortsFixture, claim_all, driven, end, ids, must_commit, node, park, told};
+use crate::store::ClaimScope;
 
 /// Every case that an implementation of [`crate::Decisions`] must pass, each on a fixture of its own.
 ///
@@ -64,7 +65,7 @@ async fn a_queued_run_may_be_decided_about_and_keeps_its_place(fixture: &dyn Por
     let owner = fixture.instance().await;
     let (first, second) = (accept(fixture, 5).await, accept(fixture, 5).await);
     assert!(fixture.decide(first, &node("review"), true).await);
-    let next = fixture.store().claim(owner, 1).await.unwrap();
+    let next = fixture.store().claim(owner, ClaimScope::Queue, 1).await.unwrap();
     assert_eq!(ids(&next), [first]);
     assert_eq!(told(fixture, owner, first).await, None, "its nodes look when it is claimed");
     assert_eq!(ids(&claim_all(fixture, owner).await), [second]);

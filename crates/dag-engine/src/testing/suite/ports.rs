@@ -10,7 +10,7 @@ use super::{StoreFixture, accept, commit};
 use crate::breaker::BreakerStore;
 use crate::children::{ChildKind, ChildRuns, NewChild, Parent};
 use crate::decisions::Decisions;
-use crate::store::{Checkpoint, Claim, ClaimedRun, Release, RunEnd, RunError, SignalledRun};
+use crate::store::{Checkpoint, Claim, ClaimScope, ClaimedRun, Release, RunEnd, RunError, SignalledRun};
 
 /// What the cases of the other ports need besides them. All are of the store of [`StoreFixture::store`].
 #[async_trait]
@@ -89,7 +89,7 @@ pub(super) async fn must_commit(fixture: &dyn PortsFixture, checkpoint: Checkpoi
 
 /// The runs that can be claimed now, sorted. They are claimed by this.
 pub(super) async fn claim_all(fixture: &dyn PortsFixture, owner: InstanceId) -> Vec<ClaimedRun> {
-    let mut claimed = fixture.store().claim(owner, 100).await.unwrap();
+    let mut claimed = fixture.store().claim(owner, ClaimScope::Queue, 100).await.unwrap();
     claimed.sort_unstable_by_key(|claimed| claimed.claim.run);
     claimed
 }

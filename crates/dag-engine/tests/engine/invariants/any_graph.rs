@@ -72,26 +72,29 @@ fn any_case() -> impl Strategy<Value = Case> {
         |(cancel_after_ms, timeout_ms, is_announced)| Meddling { cancel_after_ms, timeout_ms, is_announced },
     );
     let nodes = prop::collection::vec(any_node(), 1..9);
-    (nodes, 1usize..4, meddling).prop_flat_map(|(nodes, max_concurrency, meddling)| {
-        let pairs: Vec<(usize, usize)> =
-            (0..nodes.len()).flat_map(|to| (0..to).map(move |from| (from, to))).collect();
-        let edge = (
-            prop_oneof![2 => Just(false), 1 => Just(true)],
-            prop_oneof![Just("success"), Just("failure"), Just("always"), Just("always")],
-            prop_oneof![3 => Just(None), 1 => any::<bool>().prop_map(Some)],
-        );
-        prop::collection::vec(edge, pairs.len()).prop_map(move |drawn| Case {
-            nodes: nodes.clone(),
-            edges: pairs
-                .iter()
-                .zip(drawn)
-                .filter(|(_, (present, ..))| *present)
-                .map(|(&(from, to), (_, on, when))| CaseEdge { from, to, on, when })
-                .collect(),
-            max_concurrency,
-            meddling,
-        })
-    })
+    (nodes, 1usize..4, meddling, any::<bool>()).prop_flat_map(
+        |(nodes, max_concurrency, meddling, by_tree)| {
+            let pairs: Vec<(usize, usize)> =
+                (0..nodes.len()).flat_map(|to| (0..to).map(move |from| (from, to))).collect();
+            let edge = (
+                prop_oneof![2 => Just(false), 1 => Just(true)],
+                prop_oneof![Just("success"), Just("failure"), Just("always"), Just("always")],
+                prop_oneof![3 => Just(None), 1 => any::<bool>().prop_map(Some)],
+            );
+            prop::collection::vec(edge, pairs.len()).prop_map(move |drawn| Case {
+                nodes: nodes.clone(),
+                edges: pairs
+                    .iter()
+                    .zip(drawn)
+                    .filter(|(_, (present, ..))| *present)
+                    .map(|(&(from, to), (_, on, when))| CaseEdge { from, to, on, when })
+                    .collect(),
+                max_concurrency,
+                meddling,
+                by_tree,
+            })
+        },
+    )
 }
 
 fn any_process() -> impl Strategy<Value = ProcessPlan> {

@@ -3,6 +3,8 @@
 //! The statements are written as SQL because the DSL has no lateral join, no data-modifying `WITH` and no `unnest`. As
 //! query types of their own they are prepared once per connection; a `sql_query` is not.
 
+pub(crate) mod tree;
+
 use std::sync::LazyLock;
 
 use chrono::{DateTime, Utc};
@@ -200,56 +202,6 @@ impl QueryFragment<Pg> for ClaimOne {
 
 impl Query for ClaimOne {
     type SqlType = ClaimedSql;
-}
-
-/// Claims from the tree below one run. It filters the queue for runs of the tree. `IS TRUE` keeps the planner from reading
-/// the tree instead: of a large tree most runs have ended or wait.
-#[derive(QueryId)]
-struct ClaimBelow {
-    owner: Uuid,
-    root: Uuid,
-    limit: i64,
-}
-
-impl Query for ClaimBelow {
-    type SqlType = ClaimedSql;
-}
-
-impl QueryFragment<Pg> for ClaimBelow {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        push_claimant(&mut out, &self.owner)?;
-        out.push_sql("candidates AS (SELECT runs.id FROM runs WHERE runs.state IN ");
-        out.push_sql(&CLAIMABLE);
-        out.push_sql(
-            " AND runs.available_at <= now()
-                AND EXISTS (SELECT FROM child_runs WHERE run_id = runs.id AND (root_run_id = ",
-        );
-        out.push_bind_param::<SqlUuid, _>(&self.root)?;
-        out.push_sql(
-            ") IS TRUE)
-            ORDER BY runs.available_at, runs.id LIMIT ",
-        );
-        out.push_bind_param::<BigInt, _>(&self.limit)?;
-        out.push_sql(" FOR NO KEY UPDATE OF runs SKIP LOCKED), ");
-        out.push_sql(&CLAIM);
-        Ok(())
-    }
-}
-
-/// Claims at most `limit` available runs of the tree below `root`, the oldest first.
-pub(crate) async fn claim_below(
-    conn: &AsyncPgConnection,
-    owner: InstanceId,
-    root: RunId,
-    limit: usize,
-) -> Result<Vec<ClaimedRun>, DatabaseError> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let claimed = repeat_on_fresh_entries(owner, || {
-        let mut conn = conn;
-        let claim = ClaimBelow { owner: owner.as_uuid(), root: root.as_uuid(), limit };
-        async move { claim.load::<ClaimedRow>(&mut conn).await }.boxed()
-    });
-    claimed.await
 }
 
 /// Claims at most `limit` runs that are available, the most urgent first, then the oldest.

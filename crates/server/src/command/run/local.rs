@@ -1,34 +1,39 @@
-//! A run of the local command line: found or started, then driven to its end in this process.
+//! A run of the local command line: found or accepted, then driven to its end in this process.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use chrono::{TimeDelta, Utc};
-use gathering_dag_engine::{ClaimedRun, DriveEnd, NewRun, Signals};
-use gathering_domain::{Digest, ProjectId, RunId};
-use gathering_persistence::{Pool, Projects, RunOrigin, RunRow, find_latest_local_run};
+use gathering_dag_engine::{NewRun, RunStore as _};
+use gathering_domain::{Digest, ProjectId, RunId, RunState};
+use gathering_persistence::{
+    PgRunStore, Projects, RunOrigin, RunRow, Runs, Wake, WakeBus, find_latest_local_run,
+};
 use serde_json::{Map, Value, json};
 
-use super::below::Tree;
 use super::interrupt::Interrupt;
 use crate::command::progress::tell;
 use crate::config::Config;
 use crate::database::Database;
-use crate::instance::{Identity, Instance};
+use crate::instance::{Instance, Work};
 
-/// A new run is kept from other instances until this process has claimed it; if it dies before, they may have it.
+/// A new run is kept from other instances for this long, until this process has claimed it.
 const OWN_CLAIM_SECONDS: i64 = 10;
 
-/// How long to wait before looking again for a run that somebody else holds, or that died just now.
+/// How often to look at a run that this process does not drive.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// From when on a run that another process holds is worth a word.
+/// How often to look at one that it drives, in case no wake-up arrives.
+const SAFETY_NET: Duration = Duration::from_secs(2);
+
+/// After how long without driving the run the user is told.
 const WORTH_A_WORD: Duration = Duration::from_secs(3);
 
-/// Which run is to be finished.
+/// Which run is to be driven.
 pub(super) enum Chosen {
-    /// One that is new, and an earlier one of the same file that was not finished.
+    /// A new one, and an earlier one of the same file that has not ended.
     New { run: RunId, earlier: Option<RunId> },
     /// An earlier one.
     Unfinished(RunId),
@@ -36,60 +41,55 @@ pub(super) enum Chosen {
     Ended(Box<RunRow>),
 }
 
-/// How driving ended.
+/// What became of the run.
 pub(super) enum Driven {
-    /// The run reached a terminal state.
+    /// It reached a terminal state.
     Ended(Box<RunRow>),
-    /// A signal came; the run is queued again.
+    /// A signal came first; the run is queued again.
     Requeued,
 }
 
 /// Runs of one definition in one workspace.
-pub(super) struct LocalRun<'a> {
-    instance: &'a Instance,
-    pool: &'a Pool,
-    is_embedded: bool,
-    max_recoveries: i32,
+pub(super) struct LocalRuns<'a> {
+    config: &'a Config,
+    db: &'a Database,
+    pub(super) store: Arc<PgRunStore>,
+    runs: Runs,
     project: ProjectId,
     graph: Digest,
     timeout: Option<Duration>,
 }
 
-impl<'a> LocalRun<'a> {
-    /// Makes the definition and the workspace's project known to the database.
+impl<'a> LocalRuns<'a> {
+    /// Stores the definition and the workspace's project in the database.
     pub(super) async fn new(
-        instance: &'a Instance,
-        config: &Config,
+        config: &'a Config,
         db: &'a Database,
         document: &Value,
         workspace: &str,
     ) -> anyhow::Result<Self> {
+        let wakes = WakeBus::new();
+        let store =
+            Arc::new(PgRunStore::new(db.pool.clone(), wakes.clone()).with_stuck_limit(config.stuck_instance));
         let name = Path::new(workspace).file_name().and_then(|name| name.to_str()).unwrap_or("workspace");
         let project = Projects::new(db.pool.clone()).ensure_local(name, workspace).await?;
         let graph = Digest::of_json(document);
-        instance.engine.store().ensure_graph(graph, document).await?;
+        store.ensure_graph(graph, document).await?;
         let timeout = document["timeout_seconds"]
             .as_f64()
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        Ok(Self {
-            instance,
-            pool: &db.pool,
-            is_embedded: db.is_embedded(),
-            max_recoveries: config.max_recoveries,
-            project: project.id,
-            graph,
-            timeout,
-        })
+        let runs = Runs::new(db.pool.clone(), wakes);
+        Ok(Self { config, db, store, runs, project: project.id, graph, timeout })
     }
 
-    /// The latest run of this definition, with this input where one is given, if `resume`; else, or if there is none, a
-    /// new one.
+    /// With `resume`, the latest run of this definition, and with this input where one is given. Otherwise, or if there is
+    /// none, a new run.
     pub(super) async fn choose(&self, input: Option<Value>, resume: bool) -> anyhow::Result<Chosen> {
-        // An earlier process may have been killed: what it left is then queued again.
-        self.recover().await?;
+        // An earlier process may have been killed: this queues its run again.
+        self.store.recover_dead_instances(self.config.max_recoveries).await?;
         let wanted = input.as_ref().filter(|_| resume);
-        let latest = match find_latest_local_run(self.pool, self.project, self.graph, wanted).await? {
-            Some(run) => self.instance.runs.find(run).await?,
+        let latest = match find_latest_local_run(&self.db.pool, self.project, self.graph, wanted).await? {
+            Some(run) => self.runs.find(run).await?,
             None => None,
         };
         match latest {
@@ -113,96 +113,65 @@ impl<'a> LocalRun<'a> {
             timeout: self.timeout,
         };
         let origin = RunOrigin { trigger: json!({"type": "local"}), ..RunOrigin::default() };
-        self.instance.runs.accept(&run, &origin).await.context("the run was not accepted")?;
+        self.runs.accept(&run, &origin).await.context("the run was not accepted")?;
         Ok(run.id)
     }
 
-    async fn recover(&self) -> anyhow::Result<()> {
-        self.instance.engine.store().recover_dead_instances(self.max_recoveries).await?;
-        Ok(())
+    /// Drives the tree of a run until the run ends or a signal comes, through the loss of this process's identity and of
+    /// the database.
+    pub(super) async fn drive(&self, run: RunId, interrupt: &Interrupt) -> anyhow::Result<Driven> {
+        let instance = Instance::start(self.config, self.db, Work::Tree(run)).await?;
+        let ended = tokio::select! {
+            ended = self.until_ended(&instance, run) => Some(ended),
+            () = interrupt.drain().cancelled() => None,
+        };
+        instance.stop().await;
+        match ended {
+            Some(ended) => Ok(Driven::Ended(Box::new(ended?))),
+            // It may have ended within the grace period.
+            None => Ok(match self.runs.find(run).await {
+                Ok(Some(row)) if row.state.is_terminal() => Driven::Ended(Box::new(row)),
+                _ => Driven::Requeued,
+            }),
+        }
     }
 
-    /// Drives a run until it ends or a signal comes, through the loss of this process's identity and of the database.
-    pub(super) async fn drive(&self, run: RunId, interrupt: &Interrupt) -> anyhow::Result<Driven> {
-        let mut waited = Duration::ZERO;
+    /// Waits for the end of the run.
+    async fn until_ended(&self, instance: &Instance, run: RunId) -> anyhow::Result<RunRow> {
+        let mut changes = instance.wakes.subscribe(Wake::Events);
+        let mut undriven = Duration::ZERO;
         loop {
-            let identity = self.instance.identity();
-            if let Some(claimed) = self.claim(&identity, run).await {
-                waited = Duration::ZERO;
-                if self.drive_claimed(claimed, identity, interrupt).await == DriveEnd::Requeued {
-                    return Ok(Driven::Requeued);
-                }
-            }
-            match self.instance.runs.find(run).await {
-                Ok(Some(row)) if row.state.is_terminal() => return Ok(Driven::Ended(Box::new(row))),
+            let is_driven = instance.identity().runner.n_driven() > 0;
+            let found = self.runs.find(run).await;
+            let is_parked = matches!(&found, Ok(Some(row)) if row.state == RunState::Waiting);
+            match found {
+                Ok(Some(row)) if row.state.is_terminal() => return Ok(row),
                 Ok(Some(_)) => {}
-                Ok(None) => anyhow::bail!("run {run} is no longer there"),
-                // What nobody brings back is not waited for.
-                Err(error) if self.is_embedded && waited > WORTH_A_WORD => {
+                Ok(None) => anyhow::bail!("run {run} no longer exists"),
+                // No other process restarts an embedded database.
+                Err(error) if self.db.is_embedded() && undriven > WORTH_A_WORD => {
                     return Err(error)
-                        .context("the embedded database has ended; `--resume` finishes the run");
+                        .context("the embedded database has stopped; `--resume` finishes the run");
                 }
                 Err(error) => tracing::debug!(
                     error = &error as &dyn std::error::Error,
-                    "run {run} cannot be looked up: {error}"
+                    "cannot look up run {run}; retrying: {error}"
                 ),
             }
-            if interrupt.drain().is_cancelled() {
-                return Ok(Driven::Requeued);
-            }
-            if waited < WORTH_A_WORD && waited + LOOK_AGAIN >= WORTH_A_WORD {
+            let pause = if is_driven || is_parked { SAFETY_NET } else { LOOK_AGAIN };
+            if is_driven || is_parked {
+                undriven = Duration::ZERO;
+            } else if undriven < WORTH_A_WORD && undriven + pause >= WORTH_A_WORD {
                 tell(&format!("waiting for run {run}: another process drives it, or the database is away"));
             }
             tokio::select! {
-                () = interrupt.drain().cancelled() => {}
-                () = tokio::time::sleep(LOOK_AGAIN) => waited += LOOK_AGAIN,
+                Ok(()) = changes.changed() => {}
+                () = tokio::time::sleep(pause) => {
+                    if !(is_driven || is_parked) {
+                        undriven += pause;
+                    }
+                }
             }
-        }
-    }
-
-    /// Claims the run, if nobody alive holds it.
-    async fn claim(&self, identity: &Identity, run: RunId) -> Option<ClaimedRun> {
-        if identity.fence.is_cancelled() {
-            return None;
-        }
-        let store = self.instance.engine.store();
-        let claimed = async {
-            if let Some(claimed) = store.claim_run(identity.id, run).await? {
-                return Ok(Some(claimed));
-            }
-            store.recover_dead_instances(self.max_recoveries).await?;
-            store.claim_run(identity.id, run).await
-        };
-        match claimed.await {
-            Ok(claimed) => claimed,
-            Err(error) => {
-                let error: gathering_dag_engine::StoreError = error;
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "run {run} cannot be claimed: {error}"
-                );
-                None
-            }
-        }
-    }
-
-    async fn drive_claimed(
-        &self,
-        claimed: ClaimedRun,
-        identity: Identity,
-        interrupt: &Interrupt,
-    ) -> DriveEnd {
-        let root = claimed.claim.run;
-        let signals = Signals {
-            drain: interrupt.drain().clone(),
-            release: interrupt.release().clone(),
-            fence: identity.fence.clone(),
-            ..Signals::default()
-        };
-        let tree = Tree { instance: self.instance, identity: &identity, root, signals: signals.clone() };
-        tokio::select! {
-            end = self.instance.engine.drive(claimed, signals.clone()) => end,
-            () = tree.accompany(&signals) => DriveEnd::Abandoned,
         }
     }
 }

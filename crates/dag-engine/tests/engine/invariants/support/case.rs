@@ -15,6 +15,8 @@ pub struct Case {
     pub edges: Vec<CaseEdge>,
     pub max_concurrency: usize,
     pub meddling: Meddling,
+    /// Whether each process claims only the tree of one of the runs, instead of everything.
+    pub by_tree: bool,
 }
 
 /// What comes from outside, in milliseconds after the first run was accepted. It concerns the first run only.
@@ -183,7 +185,7 @@ impl CaseNode {
 impl Case {
     pub fn of(nodes: Vec<CaseNode>, edges: &[(usize, usize)]) -> Self {
         let edges = edges.iter().map(|&(from, to)| CaseEdge::of(from, to)).collect();
-        Self { nodes, edges, max_concurrency: 3, meddling: Meddling::default() }
+        Self { nodes, edges, max_concurrency: 3, meddling: Meddling::default(), by_tree: false }
     }
 
     /// The nodes end one after the other, so that every end of a node is a checkpoint of its own.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use gathering_dag_engine::testing::{Fault, Faults, MemoryStore, VirtualClock};
 use gathering_dag_engine::{
-    Approval, ApprovalSpec, Breakers, Engine, EngineSettings, MapNode, MapSpec, NewRun, NodeTypes, RunStore,
-    Runner, RunnerHandle, RunnerSettings,
+    Approval, ApprovalSpec, Breakers, ClaimScope, Engine, EngineSettings, MapNode, MapSpec, NewRun,
+    NodeTypes, RunStore, Runner, RunnerHandle, RunnerSettings,
 };
 use gathering_domain::{Digest, InstanceId, PipelineId, ProjectId, RunId, RunState};
 use tokio::task::JoinSet;
@@ -76,7 +76,7 @@ pub struct World {
     people: People,
 }
 
-/// Drives `n_runs` runs of the case through the episodes, one after the other, and then through one process to which
+/// Drives `n_runs` runs of the case through the episodes, one after the other, and then through processes to which
 /// nothing happens; checks the invariants and the outcome. Answers with the calls that the first process made.
 pub fn check(case: &Case, episodes: &[Episode], n_runs: usize) -> usize {
     let runtime =
@@ -91,17 +91,24 @@ async fn check_in_virtual_time(case: &Case, episodes: &[Episode], n_runs: usize)
     let mut n_calls = None;
     let mut undead = Vec::new();
     for episode in episodes {
-        let mut processes: Vec<Process> = episode.processes.iter().map(|plan| world.start(plan)).collect();
+        let plans = episode.processes.iter().enumerate();
+        let mut processes: Vec<Process> =
+            plans.map(|(place, plan)| world.start(plan, world.scope(place))).collect();
         world.watch(&processes, episode.lasts_ms.map(Duration::from_millis)).await;
         n_calls.get_or_insert(processes.first().map_or(0, |process| process.faults.n_calls()));
         for process in processes.drain(..) {
             undead.extend(world.end(process).await);
         }
     }
-    let last = world.start(&ProcessPlan { faults: Vec::new(), ending: Ending::Stopped });
-    world.watch(std::slice::from_ref(&last), None).await;
+    // One process for everything, or one for each tree.
+    let n_last = if case.by_tree { n_runs } else { 1 };
+    let healthy = ProcessPlan { faults: Vec::new(), ending: Ending::Stopped };
+    let last: Vec<Process> = (0..n_last).map(|place| world.start(&healthy, world.scope(place))).collect();
+    world.watch(&last, None).await;
     let stood = world.stands();
-    world.end(last).await;
+    for process in last {
+        world.end(process).await;
+    }
     for process in undead {
         world.kill(process).await;
     }
@@ -145,7 +152,15 @@ impl World {
         Self { store, clock, case: Arc::new(case.clone()), witness: Arc::default(), runs, people }
     }
 
-    fn start(&self, plan: &ProcessPlan) -> Process {
+    /// What the process at this place claims.
+    fn scope(&self, place: usize) -> ClaimScope {
+        match self.case.by_tree {
+            false => ClaimScope::Queue,
+            true => ClaimScope::Tree(self.runs[place % self.runs.len()]),
+        }
+    }
+
+    fn start(&self, plan: &ProcessPlan, scope: ClaimScope) -> Process {
         let id = InstanceId::new();
         let too_many = (MAX_CALLS, Fault::CrashBefore);
         let faults = Arc::new(Faults::planned(plan.faults.iter().copied().chain([too_many])));
@@ -156,7 +171,8 @@ impl World {
         let (engine, service) = Engine::new(store.clone(), types, Arc::new(self.clock), settings);
         let breakers = Breakers::new(store, Arc::new(self.clock));
         let engine = engine.with_breakers(breakers.clone());
-        let settings = RunnerSettings { grace: Duration::from_millis(200), ..RunnerSettings::default() };
+        let settings =
+            RunnerSettings { grace: Duration::from_millis(200), scope, ..RunnerSettings::default() };
         let runner = Runner::new(engine, id, settings);
         let handle = runner.handle();
         if self.case.meddling.is_announced {
