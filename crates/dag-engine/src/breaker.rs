@@ -201,7 +201,7 @@ impl Guard {
             }
         };
         if let Err(error) = noted {
-            tracing::warn!(error = %error, node.id = %self.key.node, "a circuit breaker could not be told");
+            tracing::warn!(error = %error, node.id = %self.key.node, "cannot record an outcome on the circuit breaker");
         }
     }
 }

@@ -137,7 +137,7 @@ async fn write(store: &dyn RunStore, batch: Vec<Request>, stop: &CancellationTok
         Committed::Refused(error) => error,
         committed => return answer(answers, committed),
     };
-    tracing::warn!(error = %error, "checkpoints are written one by one: one of them may be refused");
+    tracing::warn!(error = %error, "writing checkpoints singly: the store may reject one of them");
     for (checkpoint, to) in checkpoints.into_iter().zip(answers) {
         let run = checkpoint.claim.run;
         let committed = match commit(store, &[checkpoint], TRIES_ALONE, stop).await {

@@ -157,7 +157,7 @@ impl Driver {
         // While draining nothing is launched: who drives the run next takes them for interrupted, and begins them again.
         self.restore(if self.draining { Vec::new() } else { started });
         if self.claimed.cancel_requested {
-            self.end_early(RunEvent::Cancelled, "cancelled", "somebody asked for it");
+            self.end_early(RunEvent::Cancelled, "cancelled", "cancelled on request");
         }
         let mut in_flight: Option<InFlight> = None;
         loop {
@@ -193,7 +193,7 @@ impl Driver {
                     }
                 }
                 () = signals.cancel.cancelled(), if !ending => {
-                    self.end_early(RunEvent::Cancelled, "cancelled", "somebody asked for it");
+                    self.end_early(RunEvent::Cancelled, "cancelled", "cancelled on request");
                 }
                 // The next turn finds it overdue.
                 () = sleep_until(self.claimed.deadline_at, &*self.around.clock), if !ending => {}
@@ -323,7 +323,7 @@ impl Driver {
         let attempt = run.attempt + i32::from(event == JournalEvent::Started);
         if let Err(illegal) = self.progress.apply(node, &event, attempt, self.around.clock.now()) {
             // The decisions above only make legal records; one that is not must not reach the journal.
-            tracing::error!(run.id = %self.claimed.claim.run, error = %illegal, "a record was refused");
+            tracing::error!(run.id = %self.claimed.claim.run, error = %illegal, "the engine made an illegal record; dropping it");
             debug_assert!(false, "{illegal}");
             return;
         }

@@ -185,7 +185,7 @@ impl Engine {
             LoadError::Stopped => return self.requeue(claimed, last_seq).await,
             LoadError::Unusable(cause) => cause,
         };
-        tracing::error!(run.id = %claimed.claim.run, error = %cause, "a run cannot be driven and fails");
+        tracing::error!(run.id = %claimed.claim.run, error = %cause, "cannot drive a run; failing it");
         let error = RunError { kind: "graph_invalid".to_owned(), message: cause.to_string(), node_id: None };
         let end =
             RunEnd { event: RunEvent::Failed, output: None, error: Some(error), abandons_children: true };
@@ -195,8 +195,8 @@ impl Engine {
 
     /// Ends a run whose drive panicked.
     pub(crate) async fn fail_after_panic(&self, claim: Claim, signals: Signals) -> DriveEnd {
-        tracing::error!(run.id = %claim.run, "the engine panicked while it drove a run, which fails");
-        let message = "the engine broke off while it drove this run: the server's log says where".to_owned();
+        tracing::error!(run.id = %claim.run, "engine panicked while driving a run; failing the run");
+        let message = "the engine panicked while driving this run; see the server log".to_owned();
         let error = RunError { kind: "internal".to_owned(), message, node_id: None };
         tokio::select! {
             () = signals.fence.cancelled() => DriveEnd::Abandoned,
@@ -206,8 +206,8 @@ impl Engine {
 
     /// Ends a run of which the store does not take a checkpoint. It would be refused again, whoever drove it next.
     async fn end_refused(&self, claim: Claim, signals: &Signals, refused: Refused) -> DriveEnd {
-        tracing::error!(run.id = %claim.run, error = %refused.0, "what was to be written of a run is refused, and it fails");
-        let message = "what its nodes came to cannot be stored: the server's log says why".to_owned();
+        tracing::error!(run.id = %claim.run, error = %refused.0, "checkpoint rejected by the store; failing the run");
+        let message = "the store rejected this run's results; see the server log".to_owned();
         let error = RunError { kind: "checkpoint_refused".to_owned(), message, node_id: None };
         self.end_from_journal(claim, signals, error).await
     }

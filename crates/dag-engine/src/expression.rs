@@ -60,7 +60,7 @@ static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     for extension in [cel::extensions::strings, cel::extensions::lists, cel::extensions::math] {
         // The three extensions are disjoint; should a release make them clash, its functions are reported as unknown.
         if let Err(error) = env.add_extension(extension) {
-            tracing::error!(error = %error, "an extension of the expression language is not available");
+            tracing::error!(error = %error, "cannot load an extension of the expression language");
         }
     }
     Arc::new(env)

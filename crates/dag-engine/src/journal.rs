@@ -258,7 +258,7 @@ impl JournalEvent {
                 let Wait { on, until, times_out } = read(kind, payload)?;
                 let on = on.parse().map_err(|_| CorruptEntry {
                     kind: kind.to_owned(),
-                    reason: format!("nobody waits for `{on:.40}`"),
+                    reason: format!("unknown wait reason `{on:.40}`"),
                 })?;
                 JournalEvent::Waiting { on, until, times_out }
             }

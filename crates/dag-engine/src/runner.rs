@@ -1,4 +1,4 @@
-//! The claim loop of one instance: takes runs from the queue while there is room, and drives them.
+//! The claim loop of one instance: claims runs while there is room, and drives them.
 
 mod handle;
 mod next_poll;
@@ -20,37 +20,37 @@ use handle::Driven;
 pub use handle::RunnerHandle;
 use next_poll::{Claimed, GATHER, NextPoll, QUIET};
 
-/// How often is looked whether somebody acted on the runs that are driven when nobody says so.
-const ACTS: Duration = Duration::from_secs(5);
+/// How often the driven runs are polled for signals when no wake-up arrives.
+const SIGNALS: Duration = Duration::from_secs(5);
 
-/// How often those that have only their end before them are looked for while runs are driven: there may be no room for them,
-/// or others before them in the queue.
+/// How often cancelled and overdue runs are claimed while runs are driven: there may be no room for them, or others may
+/// stand before them in the queue.
 const ENDINGS: Duration = Duration::from_secs(1);
 
-/// How soon again when the queue is said to have changed.
-const ENDINGS_AFTER_WORD: Duration = Duration::from_millis(100);
+/// How soon again after a wake-up for the queue.
+const ENDINGS_AFTER_WAKE_UP: Duration = Duration::from_millis(100);
 
-/// How many of them are claimed at once. They hold nothing and are gone with the next checkpoint, so they need no room.
+/// How many of them one claim takes. They end with their next checkpoint, so they need no room.
 const ENDINGS_BATCH: usize = 64;
 
-/// How long after a failure of the store the next look is taken at most.
+/// The longest wait before the next poll after a failure of the store.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
 
-/// What a runner is told once.
+/// The settings of a runner.
 #[derive(Debug, Clone)]
 pub struct RunnerSettings {
-    /// How many runs this instance drives at once.
+    /// The most runs that this instance drives at once.
     pub max_concurrent_runs: usize,
-    /// How many runs one claim takes at most.
+    /// The most runs that one claim takes.
     pub claim_batch: usize,
-    /// How often the queue is looked at when nothing says that it changed, and so for dead instances.
+    /// How often the queue is polled, and dead instances are looked for, when no wake-up arrives.
     pub safety_net: Duration,
-    /// How often this instance looks for dead ones while any instance drives runs, and how soon after a look at the
+    /// How often this instance looks for dead instances while any instance drives runs, and how soon after a poll of the
     /// queue.
     pub recovery_interval: Duration,
     /// A run that was recovered more often than this is not driven again.
     pub max_recoveries: i32,
-    /// How long running nodes may go on after the stop.
+    /// How long running nodes may continue after the stop.
     pub grace: Duration,
     /// Which runs this instance claims.
     pub scope: ClaimScope,
@@ -70,18 +70,18 @@ impl Default for RunnerSettings {
     }
 }
 
-/// Takes runs from the queue and drives them, until it is told to stop.
+/// Claims runs from the queue and drives them, until it is stopped.
 pub struct Runner {
     engine: Engine,
     owner: InstanceId,
     settings: RunnerSettings,
     handle: RunnerHandle,
-    /// Whether this instance may hold runs that it does not drive: the answer to a claim got lost, or a drive broke off.
+    /// Whether this instance may own runs that it does not drive: the answer to a claim was lost, or a drive was aborted.
     holds_undriven: AtomicBool,
 }
 
 impl Runner {
-    /// A runner that claims in the name of `owner`, whose liveness somebody else proves.
+    /// A runner that claims for `owner`. The caller proves that instance alive.
     pub fn new(engine: Engine, owner: InstanceId, settings: RunnerSettings) -> Self {
         Self {
             engine,
@@ -92,13 +92,13 @@ impl Runner {
         }
     }
 
-    /// What wakes it.
+    /// The handle through which it is woken and observed.
     pub fn handle(&self) -> RunnerHandle {
         self.handle.clone()
     }
 
-    /// Claims and drives until `stop`; then lets running nodes go on for the grace period, hands every unfinished run
-    /// back, and returns. When `fence` is cancelled everything is dropped at once and nothing is written.
+    /// Claims and drives until `stop`. Then running nodes may continue for the grace period, every unfinished run is
+    /// released, and this returns. When `fence` is cancelled it drops everything at once and writes nothing.
     pub async fn run(self, stop: CancellationToken, fence: CancellationToken) {
         let signals = Signals {
             drain: stop.clone(),
@@ -108,7 +108,7 @@ impl Runner {
         };
         let mut driving: JoinSet<(RunId, DriveEnd)> = JoinSet::new();
         let mut next_recovery = Instant::now();
-        let mut next_acts = Instant::now() + ACTS;
+        let mut next_signals = Instant::now() + SIGNALS;
         let mut last_endings = Instant::now();
         let mut next_endings = last_endings + ENDINGS;
         let mut next = NextPoll::Claim;
@@ -139,20 +139,20 @@ impl Runner {
                     next = next.after_ends(may_be_claimed);
                 }
                 () = self.handle.wake_up.notified() => self.forward_signals().await,
-                // What came during the look is kept for us until it is taken here.
+                // A wake-up that arrives during a poll is kept until here.
                 () = self.handle.queue_changed.notified() => {
                     next = NextPoll::Claim;
                     next_recovery = next_recovery.min(self.next_recovery(true));
-                    next_endings = next_endings.min(last_endings + ENDINGS_AFTER_WORD);
+                    next_endings = next_endings.min(last_endings + ENDINGS_AFTER_WAKE_UP);
                 }
                 () = tokio::time::sleep_until(next_endings), if !driving.is_empty() => {}
                 () = tokio::time::sleep_until(at) => {
                     next = then;
                     next_recovery = next_recovery.min(self.next_recovery(true));
                 }
-                () = tokio::time::sleep_until(next_acts), if !driving.is_empty() => {
+                () = tokio::time::sleep_until(next_signals), if !driving.is_empty() => {
                     self.forward_signals().await;
-                    next_acts = Instant::now() + ACTS;
+                    next_signals = Instant::now() + SIGNALS;
                 }
                 () = tokio::time::sleep_until(next_recovery) => {}
             }
@@ -176,32 +176,31 @@ impl Runner {
         }
     }
 
-    /// Where nobody drives, nobody can leave a run behind. Whatever may have changed that calls for a look at the queue
-    /// here too: a word that a run can be claimed, or a time that has come. So a look for dead instances follows each,
-    /// whoever is quicker to claim.
+    /// When no instance drives, no instance can die with a run. That may change whenever the queue is polled here, after a
+    /// wake-up or at a due time, because another instance may claim first. So a check for dead instances follows each poll.
     fn next_recovery(&self, may_anyone_drive: bool) -> Instant {
         let RunnerSettings { recovery_interval, safety_net, .. } = self.settings;
         Instant::now() + if may_anyone_drive { recovery_interval } else { safety_net.max(recovery_interval) }
     }
 
-    /// Looks for dead instances.
+    /// Requeues the runs of dead instances.
     async fn recover(&self) -> Recovered {
         match self.engine.store().recover_dead_instances(self.settings.max_recoveries).await {
             Ok(recovered) => {
                 if recovered.n_runs > 0 {
                     let n_runs = recovered.n_runs;
-                    tracing::info!(n_runs, "took over {n_runs} runs of instances that died");
+                    tracing::info!(n_runs, "requeued {n_runs} runs of dead instances");
                 }
                 recovered
             }
             Err(error) => {
-                log_store_error("dead instances cannot be looked for", &error);
+                log_store_error("cannot check for dead instances", &error);
                 Recovered { n_runs: 0, is_anyone_driving: true }
             }
         }
     }
 
-    /// Looks at the queue, if it is time to; answers when to look again.
+    /// Polls the queue if it is time to, and returns when to poll next.
     async fn poll_queue(
         &self,
         next: NextPoll,
@@ -222,9 +221,9 @@ impl Runner {
             return NextPoll::Full;
         }
         match self.claim(room.min(self.settings.claim_batch), driving, signals).await {
-            // Runs end in groups, as their checkpoints do: claims that wait for a group are fewer and larger.
+            // Runs end in groups, as their checkpoints do, so claims that wait for a group are fewer and larger.
             Claimed::Batch => NextPoll::ClaimRest { by: now + GATHER },
-            // More may be coming: the question when is put when it is quiet.
+            // More may be coming, so it asks for the next time only when the queue is quiet.
             Claimed::Some => NextPoll::ClaimAt(now + QUIET),
             Claimed::None => self.ask().await,
             Claimed::Unknown => NextPoll::ClaimAt(now + self.settings.safety_net.min(AFTER_ERROR)),
@@ -254,7 +253,7 @@ impl Runner {
         }
     }
 
-    /// Claims what has only its end before it, whether or not there is room for it.
+    /// Claims cancelled and overdue runs, whether or not there is room for them.
     async fn claim_ending(&self, driving: &mut JoinSet<(RunId, DriveEnd)>, signals: &Signals) {
         if self.may_claim(signals).await {
             let scope = self.settings.scope;
@@ -267,7 +266,7 @@ impl Runner {
         !signals.drain.is_cancelled() && !signals.fence.is_cancelled() && self.release_undriven().await
     }
 
-    /// Drives what was claimed; answers with how many runs that are, if the store said so.
+    /// Drives the claimed runs, and returns their number if the store answered.
     fn start_all(
         &self,
         claimed: Result<Vec<ClaimedRun>, StoreError>,
@@ -284,30 +283,30 @@ impl Runner {
             }
             Err(error) => {
                 self.holds_undriven.store(true, Ordering::Relaxed);
-                log_store_error("runs cannot be claimed", &error);
+                log_store_error("cannot claim runs", &error);
                 None
             }
         }
     }
 
-    /// Asks when something can be claimed.
+    /// Asks the store when a run can be claimed.
     async fn ask(&self) -> NextPoll {
         let safety_net = NextPoll::AskAt(Instant::now() + self.settings.safety_net);
         match self.engine.store().next_available_in(self.settings.scope).await {
-            // One that can be claimed now was not there at the last look, or another instance is just taking it: not in a
-            // circle without a pause.
+            // A run that is available now arrived after the claim, or another instance is claiming it. The pause keeps this
+            // from polling in a tight loop.
             Ok(Some(wait)) if wait < self.settings.safety_net => {
                 NextPoll::ClaimAt(Instant::now() + wait.max(QUIET))
             }
             Ok(_) => safety_net,
             Err(error) => {
-                log_store_error("the queue cannot be looked at", &error);
+                log_store_error("cannot poll the queue", &error);
                 NextPoll::AskAt(Instant::now() + self.settings.safety_net.min(AFTER_ERROR))
             }
         }
     }
 
-    /// Puts back what this instance holds without driving it, if there may be such runs; answers whether that is settled.
+    /// Requeues the runs that this instance owns but does not drive, if there may be any. Returns whether that is settled.
     async fn release_undriven(&self) -> bool {
         if !self.holds_undriven.load(Ordering::Relaxed) {
             return true;
@@ -317,15 +316,12 @@ impl Runner {
             Ok(n_runs) => {
                 self.holds_undriven.store(false, Ordering::Relaxed);
                 if n_runs > 0 {
-                    tracing::warn!(
-                        n_runs,
-                        "{n_runs} runs were held without being driven, and are queued again"
-                    );
+                    tracing::warn!(n_runs, "requeued {n_runs} claimed runs that were not being driven");
                 }
                 true
             }
             Err(error) => {
-                log_store_error("undriven runs cannot be put back", &error);
+                log_store_error("cannot release undriven runs", &error);
                 false
             }
         }
@@ -342,7 +338,7 @@ impl Runner {
             let drive = AssertUnwindSafe(engine.drive(claimed, signals.clone())).catch_unwind();
             match drive.await {
                 Ok(end) => (run, end),
-                // It would panic again, whoever drove it next.
+                // It would panic again on the next instance.
                 Err(_) => (run, engine.fail_after_panic(claim, signals).await),
             }
         });
@@ -363,11 +359,11 @@ impl Runner {
                     }
                 }
             }),
-            Err(error) => log_store_error("it cannot be looked for who acted on a run", &error),
+            Err(error) => log_store_error("cannot poll driven runs for cancellations and wake-ups", &error),
         }
     }
 
-    /// Answers whether the run may be claimed again at once.
+    /// Forgets a drive that ended, and returns whether its run may be claimed again at once.
     fn note(&self, ended: Result<(RunId, DriveEnd), tokio::task::JoinError>) -> bool {
         match ended {
             Ok((run, end)) => {
@@ -375,11 +371,11 @@ impl Runner {
                 if end == DriveEnd::Abandoned {
                     self.holds_undriven.store(true, Ordering::Relaxed);
                 }
-                tracing::debug!(run.id = %run, end = ?end, "a run is no longer driven here");
+                tracing::debug!(run.id = %run, end = ?end, "stopped driving a run");
                 !matches!(end, DriveEnd::Ended(_) | DriveEnd::ClaimLost)
             }
             Err(error) => {
-                tracing::error!(error = %error, "a drive was aborted from outside");
+                tracing::error!(error = %error, "a drive was aborted");
                 true
             }
         }
@@ -387,5 +383,5 @@ impl Runner {
 }
 
 fn log_store_error(what: &str, error: &StoreError) {
-    tracing::warn!(error = %error, cause = ?std::error::Error::source(error), "{what}, trying again");
+    tracing::warn!(error = %error, cause = ?std::error::Error::source(error), "{what}; retrying");
 }

@@ -1,4 +1,4 @@
-//! What reaches a runner from outside, and what it tells.
+//! The handle of a runner: wake-ups and signals go in, and what it drives can be observed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +7,7 @@ use gathering_domain::RunId;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-/// Tells a [`Runner`](super::Runner) that there is something to look at. Cheap to clone.
+/// Wakes a [`Runner`](super::Runner) and observes it. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct RunnerHandle {
     pub(super) queue_changed: Arc<Notify>,
@@ -17,7 +17,7 @@ pub struct RunnerHandle {
     pub(super) release: CancellationToken,
 }
 
-/// What reaches a run that is driven here.
+/// The signals of a run that is driven here.
 #[derive(Clone, Default)]
 pub(super) struct Driven {
     pub(super) cancel: CancellationToken,
@@ -25,37 +25,37 @@ pub(super) struct Driven {
 }
 
 impl RunnerHandle {
-    /// The queue may hold something new.
+    /// Says that the queue may hold a new run.
     pub fn wake(&self) {
         self.queue_changed.notify_one();
     }
 
-    /// Somebody may have acted on a run that is driven here: asked for its end, or brought what it waits for.
+    /// Says that a run that is driven here may have a signal: a cancel request, or what one of its nodes waits for.
     pub fn wake_up_driven(&self) {
         self.wake_up.notify_one();
     }
 
-    /// Ends a run if this instance drives it; answers whether it does.
+    /// Cancels a run if this instance drives it, and returns whether it does.
     pub fn cancel(&self, run: RunId) -> bool {
         self.with_driven(|driven| driven.get(&run).map(|run| run.cancel.cancel())).is_some()
     }
 
-    /// Ends the grace period of a runner that was stopped: what still executes is dropped and handed back now.
+    /// Ends the grace period of a stopped runner: it drops what still executes and releases those runs now.
     pub fn release_now(&self) {
         self.release.cancel();
     }
 
-    /// How many runs are driven now.
+    /// How many runs are driven.
     pub fn n_driven(&self) -> usize {
         self.with_driven(|driven| driven.len())
     }
 
-    /// Whether any run is driven; changes as that does. It is true before anything of a run executes.
+    /// Whether any run is driven. It becomes true before any node of a run executes.
     pub fn driving(&self) -> watch::Receiver<bool> {
         self.is_driving.subscribe()
     }
 
-    /// Only the runner begins and ends, in one task.
+    /// Only the runner calls this and [`Self::end`], from one task.
     pub(super) fn begin(&self, run: RunId, reached: Driven) {
         self.with_driven(|driven| driven.insert(run, reached));
         self.tell();
