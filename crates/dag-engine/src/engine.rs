@@ -114,7 +114,7 @@ impl Engine {
         if is_of_later_claim(&journal, claimed.claim) {
             return DriveEnd::ClaimLost;
         }
-        let last_seq = journal.last().map_or(claimed.n_begun(), |entry| entry.seq);
+        let last_seq = journal.last().map_or(claimed.n_started_with_claim(), |entry| entry.seq);
         if let Some(reason) = &claimed.unreadable {
             return self.give_up(&claimed, last_seq, LoadError::Unusable(reason.as_str().into())).await;
         }

@@ -1,4 +1,4 @@
-//! The port to where runs live: claimed, checkpointed, released. Written in the engine's words.
+//! The port to the store of runs, which are claimed, checkpointed and released. It uses the engine's words.
 //!
 //! `gathering-persistence` implements it on PostgreSQL, `testing::MemoryStore` in memory; one suite of cases runs
 //! against both.
@@ -29,27 +29,27 @@ pub struct Claim {
 pub struct ClaimedRun {
     /// The right to drive it.
     pub claim: Claim,
-    /// Whose it is.
+    /// The project that owns it.
     pub project: ProjectId,
     /// Its definition.
     pub graph: Digest,
-    /// What it was started with.
+    /// Its input.
     pub input: Value,
-    /// Why that cannot be read, if so: then the run fails, and spoils no claim of others.
+    /// Why the input cannot be read, if it cannot. Only this run fails then; the claim of the others stands.
     pub unreadable: Option<String>,
-    /// When it must have ended.
+    /// Its deadline.
     pub deadline_at: Option<DateTime<Utc>>,
-    /// Whether somebody asked for its end before it was claimed.
+    /// Whether its cancellation was requested before it was claimed.
     pub cancel_requested: bool,
-    /// Whether its journal began with what an earlier run achieved.
+    /// Whether its journal starts with results of an earlier run.
     pub is_rerun: bool,
     /// The pipeline that it is a run of.
     pub pipeline: Option<PipelineId>,
-    /// Whether it is an item of a list: its graph may read `item` and `index`, and its input holds them beside `input`.
+    /// Whether it is an item of a `map`: its graph may read `item` and `index`, and its input holds them beside `input`.
     pub is_item: bool,
     /// When it was accepted.
     pub created_at: DateTime<Utc>,
-    /// The nodes whose first attempts the claim recorded as started, at the first places of the journal; see
+    /// The nodes whose first attempts the claim recorded as started, in the first entries of the journal; see
     /// [`RunStore::claim`].
     pub started_with_claim: Vec<NodeId>,
 }
@@ -60,12 +60,12 @@ impl ClaimedRun {
         self.claim.epoch > 1
     }
 
-    /// How many places of the journal the claim itself took.
-    pub(crate) fn n_begun(&self) -> Seq {
+    /// How many entries of the journal the claim itself wrote.
+    pub(crate) fn n_started_with_claim(&self) -> Seq {
         Seq::try_from(self.started_with_claim.len()).unwrap_or(Seq::MAX)
     }
 
-    /// Whether the journal may hold more than the claim says: then it must be read before driving.
+    /// Whether the journal may hold more than the claim says, so that it must be read before driving.
     pub const fn has_journal(&self) -> bool {
         self.was_claimed_before() || self.is_rerun
     }
@@ -81,56 +81,56 @@ pub enum ClaimScope {
     Tree(RunId),
 }
 
-/// A run that is to be accepted.
+/// A run to accept.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewRun {
     /// Its id.
     pub id: RunId,
-    /// Whose it is.
+    /// The project that owns it.
     pub project: ProjectId,
     /// Its definition, stored before.
     pub graph: Digest,
-    /// What it is started with.
+    /// Its input.
     pub input: Value,
-    /// 1 to 10; the higher the sooner.
+    /// 1 to 10; higher is sooner.
     pub priority: i32,
-    /// Not to be claimed before, unless its deadline comes first; absent: at once.
+    /// When it becomes available, or at its deadline if that comes first; absent: at once.
     pub available_at: Option<DateTime<Utc>>,
-    /// How long it may take from its acceptance.
+    /// How long it may take after it was accepted.
     pub timeout: Option<Duration>,
 }
 
-/// What one run wants to have in the journal, and, if it stops being driven, what becomes of it: all or nothing.
+/// What the driver of one run writes to the journal, and how it releases the run, if it does: all or nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
-    /// The right under which it is written.
+    /// The claim under which it is written.
     pub claim: Claim,
-    /// The place of the first record.
+    /// The number of the first record.
     pub first_seq: Seq,
-    /// What happened, in order; places follow from `first_seq` without gaps.
+    /// What happened, in order; numbers follow from `first_seq` without gaps.
     pub records: Vec<Record>,
-    /// What becomes of the run afterwards; absent: its owner goes on driving.
+    /// How the run is released afterwards; absent: its owner continues to drive it.
     pub release: Option<Release>,
 }
 
-/// How an owner lets go of a run.
+/// How an owner releases a run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Release {
     /// The run ended.
     End(RunEnd),
-    /// Nothing of it can go on now.
+    /// Its nodes only wait.
     Park {
         /// What it waits for.
         waiting_for: WaitingFor,
-        /// From when it may be claimed again; absent: only when somebody acts.
+        /// When it becomes available again; absent: when a wake-up makes it so.
         until: Option<DateTime<Utc>>,
     },
-    /// Somebody else shall drive it, as this instance stops.
+    /// Another instance is to drive it, because this one stops.
     Requeue,
 }
 
 impl Release {
-    /// What it is to the run's state.
+    /// The event that it is for the state of the run.
     pub const fn event(&self) -> RunEvent {
         match self {
             Release::End(end) => end.event,
@@ -145,36 +145,36 @@ impl Release {
 pub struct RunEnd {
     /// Which end: [`RunEvent::Succeeded`], `Failed`, `Cancelled` or `TimedOut`.
     pub event: RunEvent,
-    /// What it hands to whoever asked for it.
+    /// Its output.
     pub output: Option<Value>,
-    /// Why it ended otherwise than well.
+    /// Why it did not succeed.
     pub error: Option<RunError>,
-    /// Whether runs that it started and waited for may still go on: they are to be cancelled with it.
+    /// Whether awaited child runs may not have ended, so that they are cancelled with it.
     pub abandons_children: bool,
 }
 
-/// A run of an owner on which somebody acted while it was driven.
+/// A driven run that has a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SignalledRun {
     /// The run.
     pub run: RunId,
-    /// Whether its end was asked for; else what a node of it waits for may have come.
+    /// Whether its cancellation was requested. If not, what one of its nodes waits for may have come.
     pub cancel_requested: bool,
 }
 
-/// What a look for dead instances found.
+/// The result of a check for dead instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recovered {
-    /// How many runs were taken from instances that died.
+    /// How many runs were taken from dead instances.
     pub n_runs: usize,
-    /// Whether any instance, alive or dead, owned a run when the look began: then it is worth looking again soon.
+    /// Whether any instance, alive or dead, owned a run when the check began. Then another check soon is worthwhile.
     pub is_anyone_driving: bool,
 }
 
 /// Why a run did not succeed, as it is stored and shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunError {
-    /// A short stable word.
+    /// The kind of the failure.
     pub kind: String,
     /// What happened, for the author of the definition.
     pub message: String,
@@ -186,28 +186,28 @@ pub struct RunError {
 /// What went wrong between the engine and its store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Another claim has been made since, or the run was ended from outside: drop the work.
+    /// A later claim was made, or the run was ended from outside: drop the work.
     #[error("the claim on run {run} is lost")]
     ClaimLost {
         /// The run.
         run: RunId,
     },
-    /// The store answers, but what was to be written of the run it refuses each time: writing it again is in vain.
-    #[error("what was to be written of run {run} is refused")]
+    /// The store answers, but rejects what is to be written of the run each time, so there is no use in another try.
+    #[error("the store rejects what is to be written of run {run}")]
     Refused {
         /// The run.
         run: RunId,
-        /// What the store said last.
+        /// The last error of the store.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The store cannot be reached, or it is unknown whether it did what was asked: try again later.
+    /// The store cannot be reached, or it is unknown whether the call took effect: try again later.
     #[error("the run store is unavailable: {0}")]
     Unavailable(Box<dyn std::error::Error + Send + Sync>),
     /// The store answers, but failed in a way that it should not: an operator must act. Another attempt may succeed.
     #[error("the run store failed: {0}")]
     Fault(Box<dyn std::error::Error + Send + Sync>),
-    /// Something stored makes no sense: a person has to look.
+    /// Stored data is invalid: a person has to look.
     #[error("{what} in the run store is corrupt")]
     Corrupt {
         /// What.
@@ -216,7 +216,7 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// What was asked for is not there.
+    /// The requested thing does not exist.
     #[error("{what} does not exist")]
     Missing {
         /// What.
@@ -224,7 +224,7 @@ pub enum StoreError {
     },
 }
 
-/// Where runs live.
+/// The store of runs.
 ///
 /// All methods may be called at once from many tasks. Dropping a future of [`RunStore::commit`] may leave it unknown
 /// whether it took place, never half of it.

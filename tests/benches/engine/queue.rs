@@ -1,6 +1,7 @@
 //! Many runs at once: what grouping makes of the commits.
 
 use anyhow::Result;
+use gathering_dag_engine::ClaimScope;
 
 use crate::bare;
 use crate::graphs;

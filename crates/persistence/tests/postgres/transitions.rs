@@ -16,8 +16,9 @@ use crate::common::World;
 enum Transition {
     Claim,
     ClaimBatch,
-    ClaimBelow,
+    ClaimTree,
     ClaimEnding,
+    ClaimTreeEnding,
     Requeue,
     Park,
     End(RunEvent),
@@ -34,15 +35,16 @@ enum Transition {
 }
 
 use Transition::{
-    Cancel, CancelChildren, Claim as ClaimOne, ClaimBatch, ClaimBelow, ClaimEnding, ClaimToEnd, End,
-    MakeAvailable, Park, Recover, RecoverTooOften, ReleaseUndriven, Requeue,
+    Cancel, CancelChildren, Claim as ClaimOne, ClaimBatch, ClaimEnding, ClaimToEnd, ClaimTree,
+    ClaimTreeEnding, End, MakeAvailable, Park, Recover, RecoverTooOften, ReleaseUndriven, Requeue,
 };
 
-const TRANSITIONS: [Transition; 17] = [
+const TRANSITIONS: [Transition; 18] = [
     ClaimOne,
     ClaimBatch,
-    ClaimBelow,
+    ClaimTree,
     ClaimEnding,
+    ClaimTreeEnding,
     Requeue,
     Park,
     End(RunEvent::Succeeded),
@@ -63,7 +65,9 @@ impl Transition {
     fn rule(self) -> (RunEvent, &'static [RunState]) {
         const RUNNING: &[RunState] = &[RunState::Running];
         match self {
-            ClaimOne | ClaimBatch | ClaimBelow | ClaimEnding => (RunEvent::Claimed, &RunState::CLAIMABLE),
+            ClaimOne | ClaimBatch | ClaimTree | ClaimEnding | ClaimTreeEnding => {
+                (RunEvent::Claimed, &RunState::CLAIMABLE)
+            }
             Requeue | ReleaseUndriven => (RunEvent::Requeued, RUNNING),
             Park => (RunEvent::Parked, RUNNING),
             End(event) => (event, RUNNING),
@@ -87,7 +91,11 @@ impl Transition {
         match self {
             ClaimOne => drop(world.store.claim_run(owner, run).await.unwrap()),
             ClaimBatch => drop(world.store.claim(owner, ClaimScope::Queue, 10).await.unwrap()),
-            ClaimBelow => drop(world.store.claim_children(owner, place.run, 10).await.unwrap()),
+            ClaimTree => drop(world.store.claim(owner, ClaimScope::Tree(place.run), 10).await.unwrap()),
+            ClaimTreeEnding => {
+                set(world, run, "cancel_requested_at = now()").await;
+                world.store.claim_ending(owner, ClaimScope::Tree(place.run), 10).await.unwrap();
+            }
             ClaimEnding => {
                 set(world, run, "cancel_requested_at = now()").await;
                 world.store.claim_ending(owner, ClaimScope::Queue, 10).await.unwrap();

@@ -234,11 +234,14 @@ fn company() -> Vec<(&'static str, Case)> {
 #[test]
 fn i1_to_i5_hold_at_every_crash_point_of_runs_below_runs_approvals_and_breakers() {
     for (number, (name, case)) in company().into_iter().enumerate() {
-        // They take long, so each call gets one fault, and another than in the case before.
-        check_points(name, &case, |call| match (call + number) % FAULTS.len() {
-            _ if is_soak() => &FAULTS,
-            turn => &FAULTS[turn..=turn],
-        });
+        for by_tree in [false, true] {
+            let case = Case { by_tree, ..case.clone() };
+            // They take long, so each call gets one fault, and another than in the case before.
+            check_points(name, &case, |call| match (call + number + usize::from(by_tree)) % FAULTS.len() {
+                _ if is_soak() => &FAULTS,
+                turn => &FAULTS[turn..=turn],
+            });
+        }
     }
 }
 

@@ -94,7 +94,10 @@ async fn check_in_virtual_time(case: &Case, episodes: &[Episode], n_runs: usize)
         let plans = episode.processes.iter().enumerate();
         let mut processes: Vec<Process> =
             plans.map(|(place, plan)| world.start(plan, world.scope(place))).collect();
-        world.watch(&processes, episode.lasts_ms.map(Duration::from_millis)).await;
+        // Without a process for each tree, the others do not end.
+        let leaves_trees = case.by_tree && processes.len() < n_runs;
+        let lasts_ms = episode.lasts_ms.or(leaves_trees.then_some(3000));
+        world.watch(&processes, lasts_ms.map(Duration::from_millis)).await;
         n_calls.get_or_insert(processes.first().map_or(0, |process| process.faults.n_calls()));
         for process in processes.drain(..) {
             undead.extend(world.end(process).await);
