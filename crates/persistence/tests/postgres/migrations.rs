@@ -4,7 +4,7 @@ use crate::accounts::create_account;
 use crate::common::{World, count, wait_until};
 use gathering_auth::{AccountStore, Origin, RoleAtCreation};
 use gathering_dag_engine::{ClaimScope, RunStore};
-use gathering_domain::{Email, PipelineId, UserId};
+use gathering_domain::{Email, PipelineId, RunKind, RunState, UserId, WaitingFor};
 use gathering_persistence::testing::TestDb;
 use gathering_persistence::{
     MigrateError, Migrator, NewPipeline, PgAccountStore, Pipelines, Projects, drop_journal_before,
@@ -165,6 +165,32 @@ async fn every_foreign_key_has_an_index_to_find_its_rows_by() {
     // Accounts are disabled rather than deleted, and graphs are cleared away in bulk: an index would only cost.
     let exempt = ["pipeline_versions.pipeline_versions_created_by_fkey", "runs.runs_graph_digest_fkey"];
     assert_eq!(without, exempt, "deleting what they refer to would scan these tables");
+}
+
+#[tokio::test]
+async fn the_schema_checks_exactly_the_states_kinds_and_wait_reasons_of_the_types() {
+    let db = TestDb::new().await;
+    let checked = async |constraint: &str| {
+        let words = format!(
+            "SELECT word[1] FROM pg_constraint, \
+                 regexp_matches(pg_get_constraintdef(oid), '''([a-z_]+)''', 'g') AS word \
+             WHERE conrelid = 'runs'::regclass AND conname = '{constraint}'"
+        );
+        names(&db, &words).await
+    };
+    let sorted = |words: &mut [&'static str]| {
+        words.sort_unstable();
+        words.iter().map(|word| (*word).to_owned()).collect::<Vec<String>>()
+    };
+    assert_eq!(checked("runs_state_check").await, sorted(&mut RunState::ALL.map(RunState::as_str)));
+    let terminal = sorted(&mut RunState::TERMINAL.map(RunState::as_str));
+    assert_eq!(checked("runs_ended_when_terminal").await, terminal);
+    assert_eq!(checked("runs_kind_check").await, sorted(&mut RunKind::ALL.map(RunKind::as_str)));
+    let reasons = checked("runs_waiting_for_check").await;
+    assert_eq!(reasons.len(), 4);
+    for reason in reasons {
+        assert!(reason.parse::<WaitingFor>().is_ok(), "{reason}");
+    }
 }
 
 #[tokio::test]
