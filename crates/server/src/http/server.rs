@@ -21,16 +21,16 @@ use crate::http::edge::route::{Route, RouteIndex};
 use crate::http::routes::ROUTES;
 use crate::http::state::AppState;
 
-/// A client must have sent a request's head within this.
+/// A client must send the head of a request within this time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// An idle connection is kept for longer than common load balancers keep theirs.
+/// Idle connections stay open for longer than those of common load balancers.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// How long a connection may be without a request, whatever arrives on it: what the two above leave open for every request
-/// but the first.
+/// The longest time of a connection without a request, whatever arrives on it. The two limits above leave this open for
+/// every request but the first.
 const PAUSE: Duration = KEEP_ALIVE.saturating_add(HEAD_TIMEOUT);
-/// A client that does not close its half of a connection is cut off after this.
+/// A client that does not close its half of a connection is disconnected after this time.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The most connections of one worker.
+/// The maximum number of connections of one worker.
 const MAX_CONNECTIONS: usize = 10_000;
 
 /// The application with these routes, but without the services that the handlers use and without the [`Gate`].
@@ -76,16 +76,16 @@ pub(crate) fn openapi_text() -> serde_json::Result<String> {
     Document::of(ROUTES).map(Document::into_text)
 }
 
-/// What a server is told once.
+/// The settings of the server.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ServerSettings {
-    /// Where to listen; port 0 takes a free one.
+    /// The address to listen on; port 0 takes a free one.
     pub(crate) bind: SocketAddr,
-    /// How long requests may take to finish once it stops.
+    /// The time that requests in flight have to finish after a stop.
     pub(crate) grace: Duration,
 }
 
-/// A server that listens.
+/// A running server.
 pub(crate) struct Server {
     handle: ServerHandle,
     task: JoinHandle<std::io::Result<()>>,
@@ -95,7 +95,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Binds and begins to answer.
+    /// Binds the address and starts to answer requests.
     ///
     /// # Errors
     /// If the address cannot be bound; nothing is left running.
@@ -131,7 +131,7 @@ impl Server {
             .client_request_timeout(HEAD_TIMEOUT)
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
             .keep_alive(KEEP_ALIVE)
-            // An answer goes out at once, and an event of a stream too.
+            // Answers and events of streams go out at once.
             .tcp_nodelay(true)
             .max_connections(MAX_CONNECTIONS)
             .bind(settings.bind)?;
@@ -143,28 +143,28 @@ impl Server {
         Ok(Self { handle, task: tokio::spawn(server), watching: (stop.drop_guard(), watching), address })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its handle, to stop it at once while [`Server::stop`] waits.
+    /// A handle to stop the server at once while [`Server::stop`] waits.
     pub(crate) fn handle(&self) -> ServerHandle {
         self.handle.clone()
     }
 
-    /// Ends when the server does, which it only does by itself when it cannot go on.
+    /// Ends when the server does; by itself the server ends only when it cannot continue.
     ///
     /// # Errors
-    /// Why it ended.
+    /// The reason.
     pub(crate) async fn ended(&mut self) -> std::io::Result<()> {
         (&mut self.task).await.map_err(std::io::Error::other)?
     }
 
-    /// Accepts nothing more, and waits for the requests in flight until the grace period is over.
+    /// Stops to accept requests, and waits for those in flight until the grace period is over.
     ///
     /// # Errors
-    /// If the server ended badly.
+    /// If the server failed.
     pub(crate) async fn stop(self) -> std::io::Result<()> {
         self.handle.stop(true).await;
         let ended = self.task.await.map_err(std::io::Error::other).flatten();

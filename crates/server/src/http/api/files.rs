@@ -1,7 +1,7 @@
 //! The files of a project's workspace: listed, read, written and removed.
 //!
-//! Owns the way from a request's path to a path in the workspace, and from the workspace's errors to problems. A path is
-//! decoded once, here, from the bytes on the wire; the workspace decides which paths are allowed.
+//! Owns the way from a request's path to a path in the workspace, and from the workspace's errors to problems. A path
+//! is decoded once, here, from the bytes on the wire; the workspace decides which paths are allowed.
 
 mod download;
 mod upload;

@@ -1,8 +1,8 @@
-//! A run as it happens: server-sent events out of its journal.
+//! The event stream of a run: server-sent events from its journal.
 //!
-//! Owns the bound on streams and the form of events. A stream is the body of its answer and nothing else: it reads when
-//! the client takes, and is gone with the connection. What was sent is in the journal, so a client that comes back with
-//! the last id it saw, on any instance, misses nothing.
+//! Owns the limits on streams and the form of events. A stream is only the body of its answer: it reads when the
+//! client takes more, and ends with the connection. Every event is in the journal, so a client that reconnects with
+//! the last id, to any instance, misses nothing.
 
 mod follow;
 
@@ -20,32 +20,33 @@ use gathering_persistence::{Following, Wake, WakeBus};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::http::edge::caller::{Authenticated, bearer};
-use crate::http::edge::problem::{Kind, Problem, ProblemView};
+use crate::http::edge::problem::{Kind, Problem};
 use crate::http::state::AppState;
 use follow::Follow;
 
-/// The most streams of one instance: each asks the database up to four times a second when another one drives its run.
+/// The maximum per instance: each stream queries the database up to four times a second while another instance drives
+/// its run.
 const MAX_STREAMS: usize = 256;
 
-/// The most of one account, so that nobody takes the streams of all others away.
+/// The maximum per account, so that no account uses up the streams of all others.
 const MAX_STREAMS_OF_ONE: usize = 64;
 
-/// After how many seconds it is worth trying again when there are too many streams.
+/// `Retry-After` in seconds when there are too many streams.
 const RETRY_AFTER_SECONDS: u32 = 5;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// Tells proxies that they must not wait for more before they pass on what there is.
+/// Tells proxies to pass on every event at once.
 const UNBUFFERED: (&str, &str) = ("x-accel-buffering", "no");
 
-/// The room for streams, and what tells them that runs have ended.
+/// The places for streams, and the wake-ups for them.
 pub(crate) struct Streams {
     room: Arc<Semaphore>,
     taken: Arc<Mutex<HashMap<UserId, usize>>>,
     wakes: WakeBus,
 }
 
-/// Room for one stream, until it is dropped.
+/// The place of one stream, until it is dropped.
 struct Room {
     user: UserId,
     taken: Arc<Mutex<HashMap<UserId, usize>>>,
@@ -53,24 +54,24 @@ struct Room {
 }
 
 impl Streams {
-    /// Room for all streams of an instance.
+    /// The places of an instance.
     pub(crate) fn new(wakes: WakeBus) -> Self {
         Self { room: Arc::new(Semaphore::new(MAX_STREAMS)), taken: Arc::default(), wakes }
     }
 
-    /// Room for one more of this account.
+    /// Takes a place for one more stream of this account.
     ///
     /// # Errors
-    /// 429 if the account has enough, 503 if the instance has.
+    /// 429 if the account has the maximum, 503 if the instance has.
     fn enter(&self, user: UserId) -> Result<Room, Problem> {
         let permit = Arc::clone(&self.room).try_acquire_owned().map_err(|_none_left| {
-            let detail = format!("this instance has {MAX_STREAMS} streams, which is the most");
+            let detail = format!("this instance has the maximum of {MAX_STREAMS} streams");
             Problem::new(Kind::Overloaded, detail).retry_after(RETRY_AFTER_SECONDS)
         })?;
         let mut taken = locked(&self.taken);
         let n_taken = taken.entry(user).or_default();
         if *n_taken >= MAX_STREAMS_OF_ONE {
-            let detail = format!("an account has at most {MAX_STREAMS_OF_ONE} streams at a time");
+            let detail = format!("an account may have at most {MAX_STREAMS_OF_ONE} streams at a time");
             let retry_after = Duration::from_secs(RETRY_AFTER_SECONDS.into());
             return Err(Problem::rate_limited(detail, retry_after));
         }
@@ -78,7 +79,7 @@ impl Streams {
         Ok(Room { user, taken: Arc::clone(&self.taken), _permit: permit })
     }
 
-    /// Follows what this instance writes about a run.
+    /// Follows what this instance writes to the journal of a run.
     fn follow(&self, run: RunId) -> Following {
         self.wakes.follow(run)
     }
@@ -106,21 +107,21 @@ fn locked(taken: &Mutex<HashMap<UserId, usize>>) -> MutexGuard<'_, HashMap<UserI
     taken.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A run as it happens, as server-sent events: one for each entry of its journal, from the first or after
-/// `Last-Event-ID`, with the entry's `seq` as `id`, its kind as `event` and the entry as `data`. When the run has ended
-/// and all of them were sent comes `run_ended` with the run, and the stream ends.
+/// Streams the events of a run: one for each entry of its journal, from the first or after `Last-Event-ID`, with the
+/// `seq` of the entry as `id`, its kind as `event` and the entry as `data`. After the last entry of a run that has
+/// ended, the event `run_ended` carries the run, and the stream ends.
 ///
-/// A comment every 15 seconds keeps the connection open. The stream also ends when the instance stops, or when the
-/// caller may not see the run any more: come back with `Last-Event-ID`.
+/// A comment every 15 seconds keeps the connection open. The stream also ends when the instance stops or when the
+/// caller loses access to the run: reconnect with `Last-Event-ID`.
 #[utoipa::path(get, path = "/api/v1/runs/{id}/stream", tag = "runs", operation_id = "stream_run", params(
     ("id" = Uuid, Path),
-    ("Last-Event-ID" = Option<i64>, Header, description = "Only what came after this entry"),
+    ("Last-Event-ID" = Option<i64>, Header, description = "Only the entries after this one"),
 ), responses(
     (status = 200, description = "Server-sent events", body = String, content_type = "text/event-stream"),
-    (status = 404, body = ProblemView, content_type = "application/problem+json"),
-    (status = 422, description = "`Last-Event-ID` is no number", body = ProblemView, content_type = "application/problem+json"),
-    (status = 429, description = "Too many streams of this account", body = ProblemView, content_type = "application/problem+json"),
-    (status = 503, description = "Too many streams, or the server is shutting down", body = ProblemView, content_type = "application/problem+json"),
+    (status = 404),
+    (status = 422, description = "`Last-Event-ID` is not a number"),
+    (status = 429, description = "Too many streams of this account"),
+    (status = 503, description = "Too many streams, or the server is shutting down"),
 ))]
 pub(crate) async fn stream(
     state: web::Data<AppState>,
@@ -145,7 +146,7 @@ pub(crate) async fn stream(
     Ok(response.content_type("text/event-stream").insert_header(UNBUFFERED).streaming(Box::pin(body)))
 }
 
-/// The entry that the client saw last; 0 for none.
+/// The last entry that the client has seen; 0 for none.
 fn last_event_id(headers: &HeaderMap) -> Result<Seq, Problem> {
     let Some(value) = headers.get(LAST_EVENT_ID).filter(|value| !value.is_empty()) else { return Ok(0) };
     let seq = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|seq: &Seq| *seq >= 0);

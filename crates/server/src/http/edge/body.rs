@@ -1,8 +1,7 @@
-//! Request bodies: JSON or YAML, bounded in size and time, read field by field so that every problem is named, in YAML
-//! with its place in the text.
+//! Request bodies: JSON or YAML, bounded in size and time. Every problem is named, in YAML with its line and column.
 //!
-//! Owns the order of things: a body comes whole before anybody decides what its sender may. A sender can take as long as
-//! they like over the last byte, and what they may can be taken from them meanwhile.
+//! Owns the order: the server receives the whole body before it decides what the sender may do. A sender can delay the
+//! last byte, and can lose a right meanwhile.
 
 use std::future::{Ready, ready};
 use std::pin::{Pin, pin};
@@ -24,19 +23,18 @@ use crate::http::edge::input::{self, Input};
 use crate::http::edge::problem::{FieldError, Kind, Problem};
 use crate::http::edge::route::matched;
 
-/// A body must have come whole after this long, so that a slow client holds nothing for ever.
+/// The whole body must arrive within this time, so that a slow client holds nothing for ever.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The body of a request of somebody who is known, not yet read. A handler that takes one answers 401 to everybody else,
-/// before it waits for anything, and learns who asks together with the body.
+/// The body of an authenticated request, not yet received. The handler gets the caller together with the body.
 pub(crate) struct Body {
     open: OpenBody,
-    /// As they stood when the request's head had come.
+    /// As authenticated when the head of the request arrived.
     caller: Caller,
     request: HttpRequest,
 }
 
-/// The body of a request that anybody may send, not yet read.
+/// The body of a public request, not yet received.
 pub(crate) struct OpenBody {
     payload: Payload,
     format: Result<Format, String>,
@@ -44,30 +42,30 @@ pub(crate) struct OpenBody {
     limit: usize,
 }
 
-/// A body that has come whole.
+/// A body that has arrived whole.
 pub(crate) struct Received {
     bytes: Vec<u8>,
     format: Format,
 }
 
-/// How a body is written.
+/// The format of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     Json,
     Yaml,
 }
 
-/// The text of a body, for as long as something may be found wrong with what it says.
+/// The text of a body, to find the places of its problems.
 pub(crate) enum Source {
-    /// Whoever sent it made it with a program, and finds the place by the pointer.
+    /// A program wrote it: the pointer is place enough.
     Json,
-    /// Somebody wrote it, and looks for a line.
+    /// A person may have written it: they look for a line.
     Yaml(String),
 }
 
-/// What can be read out of an object's fields.
+/// A type that is read from the fields of an object.
 pub(crate) trait FromFields: Sized {
-    /// Asks for every field that it knows; problems go to `fields`. `None` only when there was one.
+    /// Reads every field that it knows. Problems go to `fields`; `None` means that there was one.
     fn from_fields(fields: &mut Fields<'_>) -> Option<Self>;
 }
 
@@ -92,8 +90,8 @@ impl FromRequest for OpenBody {
 }
 
 impl Body {
-    /// Receives the whole body, and gives the caller as they stand then: if the body had to be waited for, the caller is
-    /// authenticated again.
+    /// Receives the whole body, and gives the caller as they stand then: if the body had to be waited for, the caller
+    /// is authenticated again.
     ///
     /// # Errors
     /// As [`OpenBody::receive`]; 401 or 403 if the credential or the role was taken away meanwhile.
@@ -124,8 +122,8 @@ impl OpenBody {
     /// Receives the whole body, and tells whether it had to be waited for.
     ///
     /// # Errors
-    /// 400 for a body that breaks off, 408 for one that is too slow, 413 for one over the limit of its route, 415 for an
-    /// unsupported media type or encoding.
+    /// 400 for a body that breaks off, 408 for one that is too slow, 413 for one over the limit of its route, 415 for
+    /// an unsupported media type or encoding.
     pub(crate) async fn receive(self) -> Result<(Received, bool), Problem> {
         let format = self.format.map_err(|detail| Problem::new(Kind::UnsupportedMediaType, detail))?;
         let limit = self.limit;
@@ -169,12 +167,12 @@ impl Received {
         source.placing(async { input::read(value) }).await
     }
 
-    /// What it says, and the text that says so. An empty one is an empty object.
+    /// The value of the body, and its text. An empty body is an empty object.
     pub(crate) fn value(self) -> Result<(Value, Source), Problem> {
         parse(self.format, self.bytes)
     }
 
-    /// The object that it holds.
+    /// Reads the object of the body.
     pub(crate) async fn read<T: FromFields>(self) -> Result<T, Problem> {
         let (value, source) = self.value()?;
         source.placing(async { read_object(&value) }).await
@@ -182,7 +180,7 @@ impl Received {
 }
 
 fn format_of(content_type: Option<&str>) -> Result<Format, String> {
-    // Many clients name no type, and mean JSON.
+    // Many clients send JSON without a content type.
     let Some(content_type) = content_type else { return Ok(Format::Json) };
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match essence.as_str() {
@@ -194,13 +192,12 @@ fn format_of(content_type: Option<&str>) -> Result<Format, String> {
 }
 
 impl Source {
-    /// Whether it is written in YAML.
+    /// Whether the body is YAML.
     pub(crate) const fn is_yaml(&self) -> bool {
         matches!(self, Source::Yaml(_))
     }
 
-    /// Does `work` with what the text says. What is found wrong with it gets its place in the text; where nothing is, that
-    /// costs nothing.
+    /// Runs `work` and adds the line and column to each problem that it finds. Without a problem this costs nothing.
     ///
     /// # Errors
     /// As `work`.
@@ -217,7 +214,7 @@ impl Source {
         }
     }
 
-    /// What is wrong with the text, each with its place in it. On a thread of its own, since a large text takes a while.
+    /// Adds line and column to each problem, on a thread of its own, since a large text takes a while.
     ///
     /// # Errors
     /// A 500 only if the search panicked.
@@ -235,8 +232,8 @@ impl Source {
     }
 }
 
-/// What is there at once. A connection hands a body on after its handler's first turn, so a handler that asked nobody
-/// anything yet, or was answered without a wait, gives it one.
+/// Polls twice: a connection hands a body on only after the first turn of the request, so a request that has not
+/// waited for anything yet gives it one.
 async fn poll_twice<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
     if let Poll::Ready(output) = futures::poll!(future.as_mut()) {
         return Some(output);
@@ -279,7 +276,7 @@ fn parse(format: Format, bytes: Vec<u8>) -> Result<(Value, Source), Problem> {
             let text = String::from_utf8(bytes)
                 .map_err(|_| malformed("the body is no YAML: it is no text in UTF-8".to_owned()))?;
             let value = serde_saphyr::from_str(&text).map_err(|error| {
-                // The first line says what and where; the rest shows the place for a terminal.
+                // The first line has the problem and its place; the others draw the place for a terminal.
                 let message = error.to_string();
                 malformed(format!("the body is no YAML: {}", message.lines().next().unwrap_or_default()))
             })?;
@@ -288,7 +285,7 @@ fn parse(format: Format, bytes: Vec<u8>) -> Result<(Value, Source), Problem> {
     }
 }
 
-/// Reads an object, with everything wrong with it named; a field that nobody asked for is wrong.
+/// Reads an object and names every problem; an unknown field is one.
 pub(crate) fn read_object<T: FromFields>(value: &Value) -> Result<T, Problem> {
     let mut problems = Problems::new();
     let mut read = None;

@@ -91,8 +91,8 @@ fn origin(request: &HttpRequest, gate: &Gate) -> Origin {
     Origin { address, request_id }
 }
 
-/// The client's address: the last entry of the reported chain that is no trusted proxy itself. The chain is read from its
-/// end, one entry at a time, because the client wrote whatever precedes an untrusted entry.
+/// The client's address: the last entry of the reported chain that is no trusted proxy itself. The chain is read from
+/// its end, one entry at a time, because the client wrote whatever precedes an untrusted entry.
 fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut client = peer;

@@ -1,33 +1,33 @@
-//! Conditional requests: what `If-Match` and `If-None-Match` say about the version that a request is for (RFC 9110, 13).
+//! Conditional requests: the versions that `If-Match` and `If-None-Match` allow (RFC 9110, 13).
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{self, EntityTag, Header as _, IfMatch, IfNoneMatch};
 
 use crate::http::edge::problem::{Kind, Problem};
 
-/// What `If-Match` asks for before something is changed.
+/// The precondition of a change in `If-Match`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Expected {
-    /// Nothing: there is no such header.
+    /// None: the header is absent.
     Nothing,
-    /// That it is there.
+    /// The resource exists.
     Present,
-    /// One of these tags.
+    /// The resource has one of these tags.
     OneOf(Vec<String>),
 }
 
 impl Expected {
-    /// Reads the header. What is no tag is equal to none, so it is as if it were not in the list.
+    /// Reads the header. A malformed tag equals no version, so it is left out of the list.
     ///
     /// # Errors
-    /// 400 if it is no text.
+    /// 400 for a header that is no text.
     pub(crate) fn of(request: &HttpRequest) -> Result<Self, Problem> {
         if !request.headers().contains_key(header::IF_MATCH) {
             return Ok(Expected::Nothing);
         }
         match IfMatch::parse(request) {
             Ok(IfMatch::Any) => Ok(Expected::Present),
-            // A weak one is equal to none here.
+            // A weak tag equals no version here.
             Ok(IfMatch::Items(tags)) => {
                 let strong = tags.into_iter().filter(|tag| !tag.weak);
                 Ok(Expected::OneOf(strong.map(|tag| tag.tag().to_owned()).collect()))
@@ -37,7 +37,7 @@ impl Expected {
     }
 }
 
-/// Whether `If-Match`, if there is one, lets this version through. A list that cannot be read has no version in it.
+/// Whether `If-Match` allows this version. A missing header allows every version, a malformed one none.
 pub(crate) fn matches(request: &HttpRequest, tag: &EntityTag) -> bool {
     !request.headers().contains_key(header::IF_MATCH)
         || match IfMatch::parse(request) {
@@ -47,7 +47,7 @@ pub(crate) fn matches(request: &HttpRequest, tag: &EntityTag) -> bool {
         }
 }
 
-/// Whether the client has this version already.
+/// Whether `If-None-Match` says that the client already has this version.
 pub(crate) fn is_known(request: &HttpRequest, tag: &EntityTag) -> bool {
     request.headers().contains_key(header::IF_NONE_MATCH)
         && match IfNoneMatch::parse(request) {

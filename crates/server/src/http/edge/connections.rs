@@ -1,8 +1,8 @@
-//! Connections on which nothing is being answered: ended when that takes too long.
+//! Ends connections that stay without a request for too long.
 //!
-//! The HTTP layer gives the head of a connection's first request a limit, and the silence after an answer; but the first
-//! byte after an answer ends that limit, and no other begins. The limit here is that of every pause between answers,
-//! whatever arrives in it. Never knows what is asked, only when something is.
+//! The HTTP layer limits the head of the first request of a connection and the silence after an answer. The first byte
+//! after an answer ends that limit, and no other starts. The limit here covers every pause between answers, whatever
+//! arrives in it. Knows when a request is in flight, never its content.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use actix_web::dev::{Extensions, ServiceRequest};
 use actix_web::web::Bytes;
 use tokio_util::sync::CancellationToken;
 
-/// How many times within the limit the connections are looked at: one may last that much longer.
+/// The number of checks within the limit: a connection may exceed it by one part of this.
 const LOOKS: u32 = 16;
 
 /// The open connections. Cloning shares them; there are never more than the server accepts.
@@ -37,31 +37,31 @@ struct Connection {
     /// Another handle of the same socket.
     socket: TcpStream,
     n_in_flight: AtomicU32,
-    /// In milliseconds since the registry's beginning.
+    /// In milliseconds since the registry was created.
     idle_since: AtomicU64,
 }
 
-/// What a connection carries with it; when it ends, nobody knows of it any more.
+/// The entry of a connection in the registry; dropping it removes the connection.
 pub(crate) struct Registered {
     registry: Arc<Registry>,
     number: u64,
     connection: Arc<Connection>,
 }
 
-/// A request that is being answered, for as long as this exists.
+/// A request in flight, until this is dropped.
 pub(crate) struct InFlight {
     registry: Arc<Registry>,
     connection: Arc<Connection>,
 }
 
 impl Connections {
-    /// None yet; `limit` is how long one may be without a request.
+    /// An empty registry; `limit` is the longest time without a request.
     pub(crate) fn new(limit: Duration) -> Self {
         let (next, open) = (AtomicU64::new(0), Mutex::default());
         Self(Arc::new(Registry { limit, begun: Instant::now(), next, open }))
     }
 
-    /// Takes a connection that was just accepted; what is kept of it goes into its data.
+    /// Registers a connection that was just accepted; its entry goes into its data.
     pub(crate) fn register(&self, connection: &dyn Any, data: &mut Extensions) {
         let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() else { return };
         match stream.as_fd().try_clone_to_owned() {
@@ -83,7 +83,7 @@ impl Connections {
         Registered { registry, number, connection }
     }
 
-    /// Ends those that are over their time, until `stop`.
+    /// Ends the connections that exceed the limit, until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let pause = self.0.limit / LOOKS;
         while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
@@ -129,7 +129,7 @@ impl Drop for Registered {
 }
 
 impl InFlight {
-    /// That this request is being answered; nothing where its connection is none of ours.
+    /// Marks this request as in flight; `None` where its connection is not registered.
     pub(crate) fn begin(request: &ServiceRequest) -> Option<Self> {
         let registered = request.conn_data::<Registered>()?;
         registered.connection.n_in_flight.fetch_add(1, Ordering::AcqRel);
@@ -139,7 +139,7 @@ impl InFlight {
         })
     }
 
-    /// The body of the answer: with it the request ends. One that is whole already costs nothing more.
+    /// Ties the request to the body of the answer. A body that is complete already costs nothing more.
     pub(crate) fn until_sent(self, body: BoxBody) -> BoxBody {
         match body.try_into_bytes() {
             Ok(bytes) => BoxBody::new(bytes),

@@ -1,8 +1,7 @@
-//! What every answer has, whoever made it: a request id, security headers, a line in the log, and for errors the form
-//! of a problem.
+//! What every answer has: a request id, security headers, a log line, and for errors the form of a problem.
 //!
-//! Owns the request's id and its span, and turns HEAD into GET without a body. Never knows what a request asks for.
-//! Other sites get no access: there are no CORS headers, so a browser lets no script of theirs read an answer.
+//! Owns the id of the request and its span, and turns HEAD into GET without a body. Sends no CORS headers, so a
+//! browser lets no script of another site read an answer.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -34,7 +33,7 @@ pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// Whatever a browser makes of an answer, it loads and executes nothing.
+/// A browser that shows an answer loads and executes nothing.
 const NOTHING_LOADED: HeaderValue =
     HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; sandbox");
 
@@ -44,12 +43,12 @@ tokio::task_local! {
     static REQUEST: RequestIdentity;
 }
 
-/// A request's name: the one that its client gave it, or else ours.
+/// The id of a request: the client's if it sent a sane one, else a new one.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestIdentity {
-    /// As it is answered and logged.
+    /// As answers and logs show it.
     pub(crate) text: String,
-    /// As the audit record keeps it: the same where the client's is a UUID, else one of our own, logged beside it.
+    /// As the audit record keeps it: the client's if it is a UUID, else a new one, which the log shows beside it.
     pub(crate) id: RequestId,
 }
 
@@ -108,9 +107,9 @@ async fn answer(
         // A range is defined for GET only (RFC 9110, 14.2), and the head is that of the whole.
         request.head_mut().headers_mut().remove(RANGE);
     }
-    // A handler that panics must not take the connection, and with it the answer, away.
+    // A handler that panics must not close the connection without an answer.
     let answered = AssertUnwindSafe(next.call(request)).catch_unwind().await;
-    // Routing needs the request for itself, so there is none at hand when a layer gives only an error back.
+    // Routing owns the request, so none is at hand when a layer returns only an error.
     let (request, response) = match answered {
         Ok(Ok(answered)) => {
             let (request, response) = answered.map_into_boxed_body().into_parts();
@@ -143,7 +142,7 @@ async fn answer(
     }
 }
 
-/// The length of a body without the body: what would be sent is not even made.
+/// The length of a body without the body, which is never produced.
 struct Bodiless(BodySize);
 
 impl MessageBody for Bodiless {
@@ -158,7 +157,7 @@ impl MessageBody for Bodiless {
     }
 }
 
-/// Logs why an error came to be; what the HTTP layer refused in its own form gets ours.
+/// Logs the cause of an error, and gives an error of the HTTP layer the form of a problem.
 fn in_our_form(response: HttpResponse) -> HttpResponse {
     if let Some(error) = response.error() {
         log_cause(error);
@@ -172,7 +171,7 @@ fn in_our_form(response: HttpResponse) -> HttpResponse {
     let problem =
         Problem::new(Kind::Other(response.status()), "the request was rejected before it reached a handler");
     let mut ours = problem.error_response();
-    // What inner layers told stands, such as the rate limits; the body and what describes it are replaced.
+    // Headers of inner layers stay, such as the rate limits; the body and the headers that describe it are replaced.
     for (name, value) in response.headers().iter().filter(|(name, _)| !name.as_str().starts_with("content-"))
     {
         ours.headers_mut().append(name.clone(), value.clone());
@@ -194,7 +193,7 @@ fn log_cause(error: &Error) {
 }
 
 fn complete_headers(headers: &mut HeaderMap, identity: &RequestIdentity, route: &str) {
-    // The text was checked, so it is always a header's value.
+    // The text was checked, so it is always a valid header value.
     if let Ok(id) = HeaderValue::from_str(&identity.text) {
         headers.insert(X_REQUEST_ID, id);
     }

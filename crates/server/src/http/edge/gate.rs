@@ -1,7 +1,7 @@
 //! The layer between the envelope and the handlers: finds the route, applies its rate limit, authenticates the caller.
 //!
-//! Owns the order: a request over its limit costs no look at a credential, and a handler runs only for a caller that its
-//! route serves. Reads nothing of the body.
+//! Owns the order: a request over its limit costs no look at a credential, and a handler runs only for a caller that
+//! its route serves. Reads nothing of the body.
 
 use std::sync::Arc;
 

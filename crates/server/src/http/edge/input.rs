@@ -1,8 +1,8 @@
 //! Bodies and queries, checked against the schema that documents them and then read by serde.
 //!
-//! A type derives `Deserialize` and utoipa's `ToSchema` (a body) or `IntoParams` (a query). The schema that utoipa makes for
-//! the OpenAPI document is compiled once per type and finds every problem, each with its JSON pointer. What no schema can
-//! say, [`Input::judge`] adds. serde reads the value only when nothing is wrong with it.
+//! A type derives `Deserialize` and utoipa's `ToSchema` (a body) or `IntoParams` (a query). The schema that utoipa
+//! makes for the OpenAPI document is compiled once per type and finds every problem, each with its JSON pointer. What
+//! no schema can say, [`Input::judge`] adds. serde reads the value only when nothing is wrong with it.
 
 mod schema;
 mod words;
@@ -17,8 +17,8 @@ pub(crate) use schema::Compiled;
 
 /// The type of a request body.
 pub(crate) trait Input: DeserializeOwned + ToSchema + 'static {
-    /// Adds the problems that the schema cannot find. The object is as it was sent, and may be invalid otherwise: so one
-    /// answer names every problem. A problem of a place that the schema complains about already is dropped.
+    /// Adds the problems that the schema cannot find. The object is as it was sent, and may be invalid otherwise: so
+    /// one answer names every problem. A problem of a place that the schema complains about already is dropped.
     fn judge(_object: &Map<String, Value>, _problems: &mut Problems) {}
 }
 

@@ -1,7 +1,8 @@
 //! The OpenAPI 3.1 document, made of the table of routes and of the documentation at the handlers.
 //!
-//! Owns what the table implies, so that no handler repeats it: the security of an operation, the answers of the layers in
-//! front of the handler, the form of an error, and the extension `x-gathering` with access, scope, tier and body limit.
+//! Owns what the table implies, so that no handler repeats it: the security of an operation, the answers of the layers
+//! in front of the handler, the form of an error, and the extension `x-gathering` with access, scope, tier and body
+//! limit.
 
 use std::collections::BTreeSet;
 

@@ -1,7 +1,7 @@
 //! Every error as `application/problem+json` (RFC 9457): one table from an error to the answer of the caller.
 //!
-//! The words are for the caller; the cause goes to the log, under the id of the request. An error without a row in the table
-//! is a 500 that says nothing.
+//! The words are for the caller; the cause goes to the log, under the id of the request. An error without a row in the
+//! table is a 500 that says nothing.
 
 use std::error::Error;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! Query strings, checked against the documented parameters: an unknown parameter is refused, as an unknown field of a body
-//! is.
+//! Query strings, checked against the documented parameters: an unknown parameter is refused, as an unknown field of a
+//! body is.
 
 use std::future::{Ready, ready};
 use std::marker::PhantomData;

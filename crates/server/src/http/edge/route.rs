@@ -1,7 +1,7 @@
 //! What an endpoint declares about itself, and how a request finds its declaration.
 //!
-//! The one table of all endpoints is `http/routes.rs`. Routing, authentication, rate limits, body limits and the OpenAPI
-//! document read it. This file never knows a handler.
+//! The one table of all endpoints is `http/routes.rs`. Routing, authentication, rate limits, body limits and the
+//! OpenAPI document read it. This file never knows a handler.
 
 use std::collections::HashMap;
 
@@ -44,8 +44,8 @@ pub(crate) struct Description {
     pub(crate) schemas: Vec<(String, RefOr<Schema>)>,
 }
 
-/// Which callers an endpoint serves. The server checks this before the handler runs; what a role allows inside a project
-/// is decided where the project is known.
+/// Which callers an endpoint serves. The server checks this before the handler runs; what a role allows inside a
+/// project is decided where the project is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Everyone, without a login.

@@ -30,8 +30,8 @@ pub(crate) fn trimmed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Stri
     Ok(String::deserialize(deserializer)?.trim().to_owned())
 }
 
-/// A text on one line: at least one visible character, and no control character inside. Python, Rust and browsers read the
-/// pattern alike.
+/// A text on one line: at least one visible character, and no control character inside. Python, Rust and browsers read
+/// the pattern alike.
 pub(crate) const ONE_LINE: &str = r"^\s*[^\s\u0000-\u001f\u007f-\u009f]([^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f])?\s*$";
 
 /// The schema of a text of 1 to `MOST` characters on one line.

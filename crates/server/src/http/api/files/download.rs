@@ -1,4 +1,4 @@
-//! The way down: conditions, ranges, and a body that is read as fast as it is taken.
+//! Downloads: conditions, ranges, and a body that is read as fast as the client takes it.
 
 use std::time::SystemTime;
 
@@ -16,22 +16,22 @@ use super::tag_of;
 use crate::http::edge::conditions::{is_known, matches};
 use crate::http::edge::problem::{Kind, Problem};
 
-/// How much of a file is in memory for each download: 256 KiB.
+/// The part of a file in memory for each download: 256 KiB.
 const PIECE: usize = 256 * 1024;
 
 /// A browser that shows a file gives it no origin and lets it execute and load nothing.
 const SANDBOX: HeaderValue = HeaderValue::from_static("default-src 'none'; sandbox");
 
-/// It may be kept, but must be asked for each time, which is cheap with its `ETag`.
+/// A client may cache the file, but must revalidate it each time, which is cheap with its `ETag`.
 const REVALIDATED: HeaderValue = HeaderValue::from_static("private, no-cache");
 
-/// Which part of a file is asked for.
+/// The requested part of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Whole,
     /// From the first byte to the last, both included.
     Range(u64, u64),
-    /// One that the file does not have.
+    /// A range outside of the file.
     Nowhere,
 }
 
@@ -78,8 +78,8 @@ fn described(mut response: HttpResponseBuilder, file: &OpenFile, tag: EntityTag)
     response
 }
 
-/// What cannot be read, is in another unit or asks for several ranges is answered with the whole file, as is a range of
-/// another version.
+/// The part to answer with. The whole file is the answer to a malformed range, another unit, several ranges, and a
+/// range of another version.
 fn part_of(request: &HttpRequest, tag: &EntityTag, size: u64) -> Part {
     let Ok(Range::Bytes(ranges)) = Range::parse(request) else { return Part::Whole };
     let [range] = ranges.as_slice() else { return Part::Whole };
@@ -103,9 +103,9 @@ fn pieces(file: OpenFile, from: u64, to: u64) -> impl Stream<Item = Result<Bytes
         }
         let read = file.read_at(at, most).await;
         if let Err(error) = &read {
-            tracing::warn!(error = %error, "a download breaks off: {error}");
+            tracing::warn!(error = %error, "download aborted: {error}");
         }
-        // After an error the connection ends, so that nobody takes a part for the whole.
+        // An error ends the connection, so that no client takes a part for the whole.
         let next = at + read.as_ref().map_or(0, |bytes| bytes.len() as u64);
         Some((read, (file, next)))
     })

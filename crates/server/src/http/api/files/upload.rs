@@ -1,4 +1,4 @@
-//! The way up: a body that goes to the disk piece by piece, bounded in size, in silence and in time.
+//! Uploads: a body that goes to the disk piece by piece, bounded in size, silence and time.
 
 use std::time::Duration;
 
@@ -13,33 +13,33 @@ use tokio::time::Instant;
 use crate::http::edge::envelope::current_request_id;
 use crate::http::edge::problem::{Kind, Problem};
 
-/// How much of a file is in memory for each upload: 256 KiB.
+/// The part of a file in memory for each upload: 256 KiB.
 const PIECE: usize = 256 * 1024;
 
-/// How patient a client is waited for.
+/// The limits for a client.
 const PATIENCE: Patience =
     Patience { silence: Duration::from_secs(30), least: Duration::from_secs(60), bytes_per_second: 4 * 1024 };
 
-/// How long a client may take. The disk's time is not theirs.
+/// The time that a client may take; the time of the disk does not count.
 #[derive(Debug, Clone, Copy)]
 struct Patience {
-    /// One that sends nothing for so long is gone.
+    /// A client that sends nothing for this long is gone.
     silence: Duration,
-    /// For the whole, however little it is.
+    /// The minimum for the whole body.
     least: Duration,
-    /// What else has to come on average, so that nobody holds a file open for days with a byte now and then.
+    /// The average rate beyond that, so that no client holds a file open for days with a byte now and then.
     bytes_per_second: u32,
 }
 
 impl Patience {
-    /// How much longer a client may take that was waited for so long and has sent so much; nothing once it is enough.
+    /// The time left for a client that has taken `waited` and has sent `n_bytes`.
     fn left(&self, waited: Duration, n_bytes: u64) -> Duration {
         let earned = Duration::from_secs(n_bytes / u64::from(self.bytes_per_second.max(1)));
         (self.least + earned).saturating_sub(waited)
     }
 }
 
-/// The body of a request that writes a file, not yet read.
+/// The body of a request that writes a file, not yet received.
 pub(super) struct Incoming {
     payload: Payload,
     announced: Option<u64>,
@@ -48,13 +48,13 @@ pub(super) struct Incoming {
 
 impl Incoming {
     /// # Errors
-    /// What can be refused before anything is read: 413 for what is announced as larger than `max_bytes`, 415 for an
-    /// encoding, which would have to be kept with the file, and 400 for a part of a file.
+    /// Before anything is read: 413 for an announced length over `max_bytes`, 415 for a content encoding, which would
+    /// have to be stored with the file, and 400 for a part of a file.
     pub(super) fn of(request: &HttpRequest, payload: Payload, max_bytes: u64) -> Result<Self, Problem> {
         Ok(Self { announced: announced(request, max_bytes)?, payload, max_bytes })
     }
 
-    /// Takes it to its end, and publishes it if it has come whole and its sender still `may`; else nothing stays.
+    /// Receives the body and publishes the file if the body is whole and the sender still `may`; else nothing is left.
     pub(super) async fn receive(
         self,
         mut upload: Upload,
@@ -73,7 +73,7 @@ impl Incoming {
     }
 }
 
-/// The length that the body is to have, if the head says it.
+/// The announced length of the body.
 fn announced(request: &HttpRequest, max_bytes: u64) -> Result<Option<u64>, Problem> {
     let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
     if let Some(encoding) = header(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
@@ -120,7 +120,7 @@ async fn copy(
             }
         };
         piece.extend_from_slice(&chunk);
-        // What is too large is refused now, not when a piece is full.
+        // A body over the limit is refused now, not when a piece is full.
         let is_too_large = upload.size_bytes() + piece.len() as u64 > max_bytes;
         if piece.len() >= PIECE || is_too_large {
             upload.append(piece.split().freeze()).await?;

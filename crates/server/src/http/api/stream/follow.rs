@@ -49,7 +49,8 @@ const RUN_INTERVAL: Duration = Duration::from_secs(2);
 /// Other runs end, too: looks at this one because of the word are at least so far apart, unless something just came.
 const WORD_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How often there is a comment, so that nobody on the way takes the connection for dead. The access is checked as often.
+/// How often there is a comment, so that nobody on the way takes the connection for dead. The access is checked as
+/// often.
 const COMMENT_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Comes first, so that something does: whoever is cut off shall come back after a second.

@@ -1,10 +1,9 @@
-//! Whether one more request of somebody is admitted, and what they are told about it.
+//! The limiters: decide whether one more request of a caller is within its quota.
 //!
-//! Never knows HTTP. A limiter takes a moment to make and some hundred bytes; they are kept in a bounded cache, and the
-//! one that was used least recently is forgotten first. Whoever is forgotten begins with a full quota again. That helps
-//! nobody as long as the cache holds more callers than can come between two requests of one: to be forgotten before an
-//! empty quota of 5 a minute has filled by itself, somebody would have to be known by more than a hundred thousand
-//! other addresses or accounts within a minute (the default size), and those have their quotas anyway.
+//! Knows nothing of HTTP. A limiter takes some hundred bytes. A bounded cache keeps the limiters and evicts the least
+//! recently used one; an evicted caller starts with a full quota. An attacker gains nothing from that: to be evicted
+//! before an empty quota of 5 a minute has refilled, they need more than a hundred thousand other addresses or
+//! accounts within a minute (the default size), and each of those has a quota anyway.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -19,21 +18,21 @@ use governor::{Quota as Rate, RateLimiter};
 
 use crate::config::{Quota, RateLimits};
 
-/// What kind of request it is.
+/// The rate-limit tier of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Tier {
     /// Passwords and tokens.
     Auth,
-    /// Changes something.
+    /// Changes.
     Write,
-    /// Changes nothing.
+    /// Reads.
     Read,
-    /// Asks how the server is.
+    /// Health and metrics.
     Health,
 }
 
 impl Tier {
-    /// The name in headers and measures.
+    /// The name in headers, metrics and the OpenAPI document.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Tier::Auth => "auth",
@@ -53,16 +52,16 @@ impl Tier {
     }
 }
 
-/// Whose quota a request is taken from.
+/// The owner of a quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum LimitKey {
-    /// That of an account, whatever session or API key is shown.
+    /// An account, with all its sessions and API keys.
     User(UserId),
-    /// That of an IPv4 address.
+    /// An IPv4 address.
     Address(Ipv4Addr),
-    /// That of 64 bits of IPv6, within which one client may choose any address.
+    /// 64 bits of IPv6, within which one client may choose any address.
     Site([u16; 4]),
-    /// That of all who come from no address, such as over a Unix socket.
+    /// All clients without an address, such as those of a Unix socket.
     Nowhere,
 }
 
@@ -79,22 +78,22 @@ impl From<Option<IpAddr>> for LimitKey {
     }
 }
 
-/// What became of a request, and how much is left.
+/// The decision on a request, and what is left of the quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Decision {
-    /// What the caller has.
+    /// The quota of the caller.
     pub(crate) quota: Quota,
-    /// How many more requests would be admitted now.
+    /// The number of further requests that would be admitted now.
     pub(crate) n_left: u32,
-    /// When the quota is full again at the latest, if nobody asks meanwhile.
+    /// The time until the quota is full again, without further requests.
     pub(crate) full_after: Duration,
-    /// Absent: it is admitted. Else the next one may come after this.
+    /// `None`: the request is admitted. Else the time until the next one is.
     pub(crate) retry_after: Option<Duration>,
 }
 
 type Limiter<C> = RateLimiter<NotKeyed, InMemoryState, C, StateInformationMiddleware>;
 
-/// The limiters of everybody who asked lately.
+/// The limiters of recent callers.
 pub(crate) struct Limiters<C: Clock = DefaultClock> {
     limits: RateLimits,
     clock: C,
@@ -113,8 +112,7 @@ impl<C: Clock + Clone + Send + Sync + 'static> Limiters<C> {
         Self { limits, clock, known: BoundedCache::new("limiters", n_entries) }
     }
 
-    /// Takes one request from a quota, if there is one left in it. `None` where nothing is limited; then `key` is not
-    /// asked for.
+    /// Takes one request from a quota. `None` where the tier has no limit; then `key` is not called.
     pub(crate) fn admit(&self, tier: Tier, key: impl FnOnce() -> LimitKey) -> Option<Decision> {
         let quota = tier.quota(&self.limits)?;
         let n_requests = quota.n_requests();
