@@ -25,7 +25,6 @@ pub(super) struct InstanceLifecycle {
 }
 
 impl InstanceLifecycle {
-    #[expect(clippy::too_many_arguments, reason = "called once, with everything that an instance is made of")]
     pub(super) fn new(
         engine: Engine,
         wakes: WakeBus,
