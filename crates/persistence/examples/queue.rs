@@ -2,10 +2,14 @@
 //! can be named with `?options=-c%20search_path%3Dname`.
 #![expect(clippy::print_stdout, reason = "this program speaks to whoever runs it")]
 
+use std::sync::Arc;
+
+use gathering_control::{Operator, Projects};
 use gathering_dag_engine::{Checkpoint, JournalEvent, NewRun, Record, Release, RunEnd, RunStore};
 use gathering_domain::{Digest, NodeId, RunEvent, RunId, Secret};
 use gathering_persistence::{
-    ConnectOptions, InstanceInfo, Liveness, Migrator, PgRunStore, Pool, PoolSettings, Projects, Runs, WakeBus,
+    ConnectOptions, InstanceInfo, Liveness, Migrator, PgControlStore, PgRunStore, Pool, PoolSettings, Runs,
+    WakeBus,
 };
 use serde_json::json;
 
@@ -21,7 +25,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let definition = json!({"nodes": [{"id": "start", "type": "trigger"}]});
     let graph = Digest::of_json(&definition);
     store.ensure_graph(graph, &definition).await?;
-    let project = Projects::new(pool.clone()).ensure_local("queue example", "/").await?.id;
+    let control = Arc::new(PgControlStore::new(pool.clone(), wakes.clone()));
+    let project = Projects::new(control).ensure_local(Operator, "/").await?.id;
     let id = RunId::new();
     let input = json!({"greeting": "hello"});
     let run = NewRun { id, project, graph, input, priority: 10, available_at: None, timeout: None };

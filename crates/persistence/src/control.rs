@@ -5,3 +5,5 @@ pub(crate) mod deletions;
 pub(crate) mod members;
 pub(crate) mod pipelines;
 pub(crate) mod projects;
+pub(crate) mod runs;
+pub(crate) mod store;

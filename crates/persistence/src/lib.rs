@@ -20,10 +20,11 @@ pub use control::budgets::{Bounds, Budget, Budgets, TopUp};
 pub use control::deletions::finish_deletions;
 pub use control::members::{MemberPut, Membership};
 pub use control::pipelines::{
-    Definitions, ExpectedPipeline, NewPipeline, Pipeline, PipelineChange, PipelineDeletion, PipelineSeen,
-    PipelineUpdate, PipelineVersion, Pipelines, VersionsPage,
+    Definitions, ExpectedPipeline, NewPipeline, PipelineChange, PipelineDeletion, PipelineUpdate,
+    PipelineVersion, Pipelines, VersionsPage,
 };
 pub use control::projects::{Project, ProjectError, ProjectRefusal, ProjectSeen, Projects, Viewer};
+pub use control::store::PgControlStore;
 pub use db::connect::{ConnectOptions, InvalidDatabaseUrl};
 pub use db::error::DatabaseError;
 pub use db::migrate::{MigrateError, Migrator};
@@ -31,14 +32,13 @@ pub use db::pool::{Pool, PoolSettings, PoolStatus};
 pub use runs::accept::{Acceptance, RunOrigin};
 pub use runs::appends::Following;
 pub use runs::dead_instances::{Recoveries, Recovery, recover_dead_instances};
-pub use runs::decisions::{Decided, NewDecision};
+pub use runs::decisions::Decided;
 pub use runs::events::{EventFilter, EventRow, Events};
 pub use runs::journal_page::JournalPage;
 pub use runs::list::{CancelRequest, RunFilter, Runs};
 pub use runs::local_runs::find_latest_local_run;
 pub use runs::maintenance::{Cleared, clear_expired, ensure_journal_partitions};
 pub use runs::retention::{drop_journal_before, prune_audit_events, prune_runs};
-pub use runs::row::RunRow;
 pub use runs::store::PgRunStore;
 
 #[cfg(doctest)]

@@ -11,12 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use gathering_control::{Control, ProjectPipelines};
 use gathering_dag_engine::{
     Breakers, ClaimScope, Engine, EngineSettings, RunnerHandle, RunnerSettings, SystemClock,
 };
 use gathering_domain::{InstanceId, RunId};
 use gathering_nodes::NodeServices;
-use gathering_persistence::{Budgets, InstanceInfo, Liveness, PgRunStore, Pipelines, Runs, Wake, WakeBus};
+use gathering_persistence::{
+    Budgets, InstanceInfo, Liveness, PgControlStore, PgRunStore, Runs, Wake, WakeBus,
+};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +27,6 @@ use tokio_util::sync::CancellationToken;
 use crate::capabilities::Capabilities;
 use crate::config::Config;
 use crate::database::Database;
-use crate::project_pipelines::StoredPipelines;
 use crate::workspaces::Workspaces;
 use lifecycle::InstanceLifecycle;
 use task::Task;
@@ -68,6 +70,8 @@ pub struct Identity {
 pub struct Instance {
     /// Drives claimed runs.
     pub engine: Engine,
+    /// What may be done with projects, pipelines and runs.
+    pub control: Control,
     /// The runs as a whole.
     pub runs: Runs,
     /// Their budgets.
@@ -99,17 +103,25 @@ impl Instance {
         let store =
             Arc::new(PgRunStore::new(db.pool.clone(), wakes.clone()).with_stuck_limit(config.stuck_instance));
         let budgets = Budgets::new(db.pool.clone(), wakes.clone());
+        let control_store = Arc::new(PgControlStore::new(db.pool.clone(), wakes.clone()));
         let node_services = NodeServices {
             files: Arc::new(workspaces.clone()),
-            pipelines: Arc::new(StoredPipelines {
-                pipelines: Pipelines::new(db.pool.clone()),
-                children: Arc::clone(&store) as _,
-            }),
+            pipelines: Arc::new(ProjectPipelines::new(
+                control_store.clone(),
+                Arc::clone(&store) as _,
+                Arc::clone(&store) as _,
+            )),
             children: Arc::clone(&store) as _,
             decisions: Arc::clone(&store) as _,
             budgets: Some(Arc::new(budgets.clone())),
         };
         let types = capabilities.node_types(&node_services);
+        let control = Control::new(
+            control_store,
+            Arc::clone(&store) as _,
+            types.specs().clone(),
+            config.cache_graphs_entries,
+        );
         let breakers = Breakers::new(Arc::clone(&store) as _, Arc::new(SystemClock));
         let (engine, service) =
             Engine::new(Arc::clone(&store) as _, types, Arc::new(SystemClock), engine_settings(config, work));
@@ -131,6 +143,7 @@ impl Instance {
         let runs = Runs::new(db.pool.clone(), wakes.clone());
         Ok(Self {
             engine,
+            control,
             runs,
             budgets,
             wakes,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
+use gathering_control::{Operator, Projects};
 use gathering_dag_engine::{
     Attempt, DriveEnd, Engine, EngineSettings, NewRun, NodeExecutor, NodeFailure, NodeSpec, NodeTypes,
     Outcome, RunStore, Runner, RunnerSettings, Signals, SystemClock,
@@ -14,8 +15,8 @@ use gathering_dag_engine::{
 use gathering_domain::{Digest, ProjectId, RunEvent, RunId, Secret};
 use gathering_e2e::Database;
 use gathering_persistence::{
-    ConnectOptions, InstanceInfo, Liveness, Migrator, PgRunStore, Pool, PoolSettings, Projects, WakeBus,
-    ensure_journal_partitions,
+    ConnectOptions, InstanceInfo, Liveness, Migrator, PgControlStore, PgRunStore, Pool, PoolSettings,
+    WakeBus, ensure_journal_partitions,
 };
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -73,9 +74,10 @@ impl Stand {
         let info =
             InstanceInfo { hostname: "bench".to_owned(), pid: std::process::id(), version: "0".to_owned() };
         let liveness = Liveness::begin(&options, &info).await?;
-        let project = Projects::new(pool.clone()).ensure_local("bench", "/").await?.id;
-        let stop = CancellationToken::new();
         let bus = WakeBus::new();
+        let control = PgControlStore::new(pool.clone(), bus.clone());
+        let project = Projects::new(Arc::new(control)).ensure_local(Operator, "/").await?.id;
+        let stop = CancellationToken::new();
         let executed = Arc::new(AtomicUsize::new(0));
         let types = NodeTypes::builtin().with("step", Step(Arc::clone(&executed)));
         let store: Arc<dyn RunStore> = Arc::new(PgRunStore::new(pool, bus.clone()));

@@ -69,6 +69,7 @@ const RULES: &[Rule] = &[
         package: "gathering-control",
         may_use: &[
             "gathering-domain",
+            "gathering-cache",
             "gathering-dag-engine",
             "gathering-scheduler",
             "gathering-auth",

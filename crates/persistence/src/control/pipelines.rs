@@ -7,9 +7,9 @@ use chrono::{DateTime, Utc};
 use diesel::dsl::not;
 use diesel::prelude::*;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
-use gathering_auth::ProjectRole;
+use gathering_control::{Found, Pipeline, PipelineHead};
 use gathering_domain::{Digest, PipelineId, ProjectId, UserId};
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::control::projects::{hidden_projects, is_of_accounts, parse_role};
@@ -20,9 +20,6 @@ use crate::runs::graphs;
 
 pub use change::{ExpectedPipeline, PipelineChange, PipelineDeletion, PipelineUpdate};
 pub use versions::{Definitions, PipelineVersion, VersionsPage};
-
-/// How much of a digest is in a revision: 64 bits, as nobody gains from making two of them equal.
-const REVISION_DIGITS: usize = 16;
 
 /// What a pipeline shall be.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,50 +32,6 @@ pub struct NewPipeline {
     pub enabled: bool,
     /// Its definition, checked, as its author wrote it; the digest is of this value.
     pub definition: Value,
-}
-
-/// A pipeline as it stands, without its definition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pipeline {
-    /// Which.
-    pub id: PipelineId,
-    /// Whose.
-    pub project: ProjectId,
-    /// What people call it.
-    pub name: String,
-    /// What it is for.
-    pub description: String,
-    /// Whether it may start runs.
-    pub enabled: bool,
-    /// The latest version, from 1.
-    pub version: i32,
-    /// Since when, in UTC.
-    pub created_at: DateTime<Utc>,
-    /// When it was last changed, in UTC.
-    pub updated_at: DateTime<Utc>,
-}
-
-impl Pipeline {
-    /// What tells the pipeline as it stands from how it ever stood otherwise, its definition included: 18 or more visible
-    /// ASCII characters, the version first.
-    pub fn revision(&self) -> String {
-        let Self { id, project, name, description, enabled, version, created_at, updated_at } = self;
-        // A version's definition never changes, so its number stands for it.
-        let whole = json!([id, project, name, description, enabled, version, created_at, updated_at]);
-        let digest = Digest::of_json(&whole).to_string();
-        format!("{version}.{}", &digest[..REVISION_DIGITS])
-    }
-}
-
-/// A pipeline as one user finds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PipelineSeen {
-    /// The pipeline.
-    pub pipeline: Pipeline,
-    /// The graph of its latest version.
-    pub graph: Digest,
-    /// The user's role in its project, if they are a member.
-    pub role: Option<ProjectRole>,
 }
 
 /// The pipelines. Cloning is cheap and shares the pool.
@@ -147,41 +100,6 @@ impl Pipelines {
         Ok(row.map(Into::into))
     }
 
-    /// The pipeline as this user finds it, if it is there.
-    ///
-    /// # Errors
-    /// [`DatabaseError::Unavailable`] or [`DatabaseError::Corrupt`].
-    pub async fn find_for(
-        &self,
-        id: PipelineId,
-        user: UserId,
-    ) -> Result<Option<PipelineSeen>, DatabaseError> {
-        let conn = self.pool.get().await?;
-        let membership = project_members::project_id
-            .eq(pipelines::project_id)
-            .and(project_members::user_id.eq(user.as_uuid()));
-        let latest = pipeline_versions::pipeline_id
-            .eq(pipelines::id)
-            .and(pipeline_versions::version.eq(pipelines::version));
-        let row: Option<(Row, Vec<u8>, Option<String>)> = pipelines::table
-            .inner_join(pipeline_versions::table.on(latest))
-            .inner_join(projects::table)
-            .left_join(project_members::table.on(membership))
-            .filter(
-                pipelines::id.eq(id.as_uuid()).and(pipelines::deleting_at.is_null()).and(is_of_accounts()),
-            )
-            .select((Row::as_select(), pipeline_versions::graph_digest, project_members::role.nullable()))
-            .first(&mut &*conn)
-            .await
-            .optional()
-            .map_err(|error| DatabaseError::query("looking for a pipeline", error))?;
-        row.map(|(row, digest, role)| {
-            let role = role.map(|role| parse_role(&role)).transpose()?;
-            Ok(PipelineSeen { pipeline: row.into(), graph: graph_digest(&digest)?, role })
-        })
-        .transpose()
-    }
-
     /// The pipeline with the definition of its latest version, if it is there.
     ///
     /// # Errors
@@ -241,6 +159,75 @@ impl Pipelines {
             .map_err(|error| DatabaseError::query("listing pipelines", error))?;
         Ok(rows.into_iter().map(Into::into).collect())
     }
+}
+
+/// The pipeline, and the role of this account in its project; nothing if the project is not one of accounts.
+pub(crate) async fn find_as(
+    mut conn: &AsyncPgConnection,
+    id: PipelineId,
+    user: UserId,
+) -> Result<Option<Found<PipelineHead>>, DatabaseError> {
+    let membership = project_members::project_id
+        .eq(pipelines::project_id)
+        .and(project_members::user_id.eq(user.as_uuid()));
+    let row: Option<(Row, Vec<u8>, Option<String>)> = pipelines::table
+        .inner_join(pipeline_versions::table.on(is_latest()))
+        .inner_join(projects::table)
+        .left_join(project_members::table.on(membership))
+        .filter(pipelines::id.eq(id.as_uuid()).and(pipelines::deleting_at.is_null()).and(is_of_accounts()))
+        .select((Row::as_select(), pipeline_versions::graph_digest, project_members::role.nullable()))
+        .first(&mut conn)
+        .await
+        .optional()
+        .map_err(|error| DatabaseError::query("looking for a pipeline", error))?;
+    row.map(|(row, digest, role)| {
+        let membership = role.map(|role| parse_role(&role)).transpose()?;
+        Ok(Found { thing: head(row, &digest)?, membership })
+    })
+    .transpose()
+}
+
+/// The pipeline, if it belongs to this project.
+pub(crate) async fn find_in(
+    mut conn: &AsyncPgConnection,
+    project: ProjectId,
+    id: PipelineId,
+) -> Result<Option<PipelineHead>, DatabaseError> {
+    let row: Option<(Row, Vec<u8>)> = pipelines::table
+        .inner_join(pipeline_versions::table.on(is_latest()))
+        .filter(pipelines::id.eq(id.as_uuid()).and(pipelines::project_id.eq(project.as_uuid())))
+        .filter(pipelines::deleting_at.is_null())
+        .select((Row::as_select(), pipeline_versions::graph_digest))
+        .first(&mut conn)
+        .await
+        .optional()
+        .map_err(|error| DatabaseError::query("looking for a pipeline", error))?;
+    row.map(|(row, digest)| head(row, &digest)).transpose()
+}
+
+/// The graph of one version, if there is such a version.
+pub(crate) async fn find_version(
+    mut conn: &AsyncPgConnection,
+    id: PipelineId,
+    version: i32,
+) -> Result<Option<Digest>, DatabaseError> {
+    let digest: Option<Vec<u8>> = pipeline_versions::table
+        .find((id.as_uuid(), version))
+        .select(pipeline_versions::graph_digest)
+        .first(&mut conn)
+        .await
+        .optional()
+        .map_err(|error| DatabaseError::query("looking for a version of a pipeline", error))?;
+    digest.map(|digest| graph_digest(&digest)).transpose()
+}
+
+fn head(row: Row, digest: &[u8]) -> Result<PipelineHead, DatabaseError> {
+    Ok(PipelineHead { pipeline: row.into(), graph: graph_digest(digest)? })
+}
+
+#[diesel::dsl::auto_type]
+fn is_latest() -> _ {
+    pipeline_versions::pipeline_id.eq(pipelines::id).and(pipeline_versions::version.eq(pipelines::version))
 }
 
 async fn insert_version(

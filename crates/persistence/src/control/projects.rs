@@ -9,6 +9,7 @@ use diesel::dsl::exists;
 use diesel::prelude::*;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use gathering_auth::{AuditEvent, AuditKind, Denied, Origin, ProjectRole};
+use gathering_control::{Found, LocalProject};
 use gathering_domain::{ProjectId, RunState, UserId};
 use serde_json::json;
 use uuid::Uuid;
@@ -130,33 +131,6 @@ impl Projects {
             Ok(row)
         });
         created.await.map(Into::into).map_err(|error| missing_or("creating a project", error))
-    }
-
-    /// Creates, or finds, the project of the local command line for the files below `workspace_path` (absolute).
-    /// It has no member. Repeats: safe; of two at once both get the same.
-    ///
-    /// # Errors
-    /// [`DatabaseError::Unavailable`].
-    pub async fn ensure_local(&self, name: &str, workspace_path: &str) -> Result<Project, DatabaseError> {
-        let failed = |error| DatabaseError::query("making the local project", error);
-        let conn = self.pool.get().await?;
-        diesel::insert_into(projects::table)
-            .values((
-                projects::id.eq(ProjectId::new().as_uuid()),
-                projects::name.eq(name),
-                projects::workspace_path.eq(workspace_path),
-            ))
-            .on_conflict_do_nothing()
-            .execute(&mut &*conn)
-            .await
-            .map_err(failed)?;
-        let row: Row = projects::table
-            .filter(projects::workspace_path.eq(workspace_path))
-            .select(Row::as_select())
-            .first(&mut &*conn)
-            .await
-            .map_err(failed)?;
-        Ok(row.into())
     }
 
     /// The project, whoever asks: for what the server does by itself. What an account may do is told by
@@ -318,6 +292,52 @@ impl Projects {
     pub async fn find_role(&self, id: ProjectId, user: UserId) -> Result<Option<ProjectRole>, DatabaseError> {
         Ok(self.find_access(id, user).await?.flatten())
     }
+}
+
+/// The project, and the role of this account in it; nothing if the project is not one of accounts.
+pub(crate) async fn find_as(
+    mut conn: &AsyncPgConnection,
+    id: ProjectId,
+    user: UserId,
+) -> Result<Option<Found<ProjectId>>, DatabaseError> {
+    let role: Option<Option<String>> = projects::table
+        .left_join(project_members::table.on(membership_of(user.as_uuid())))
+        .filter(projects::id.eq(id.as_uuid()).and(is_of_accounts()))
+        .select(project_members::role.nullable())
+        .first(&mut conn)
+        .await
+        .optional()
+        .map_err(|error| DatabaseError::query("looking for a project", error))?;
+    role.map(|role| {
+        let membership = role.map(|role| parse_role(&role)).transpose()?;
+        Ok(Found { thing: id, membership })
+    })
+    .transpose()
+}
+
+/// Two statements, the first of which changes nothing when the project is there: repeating both is safe.
+pub(crate) async fn ensure_local(
+    mut conn: &AsyncPgConnection,
+    new: LocalProject,
+) -> Result<LocalProject, DatabaseError> {
+    let failed = |error| DatabaseError::query("making the local project", error);
+    diesel::insert_into(projects::table)
+        .values((
+            projects::id.eq(new.id.as_uuid()),
+            projects::name.eq(&new.name),
+            projects::workspace_path.eq(&new.workspace_path),
+        ))
+        .on_conflict_do_nothing()
+        .execute(&mut conn)
+        .await
+        .map_err(failed)?;
+    let (id, name): (Uuid, String) = projects::table
+        .filter(projects::workspace_path.eq(&new.workspace_path))
+        .select((projects::id, projects::name))
+        .first(&mut conn)
+        .await
+        .map_err(failed)?;
+    Ok(LocalProject { id: id.into(), name, workspace_path: new.workspace_path })
 }
 
 /// The lock is the strong one: it waits for runs that are being accepted, and those that come later find the mark.

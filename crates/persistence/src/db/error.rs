@@ -279,6 +279,17 @@ impl From<DatabaseError> for gathering_auth::StoreError {
     }
 }
 
+impl From<DatabaseError> for gathering_control::ControlError {
+    fn from(error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::Missing { .. } => Self::NotFound,
+            unavailable @ DatabaseError::Unavailable { .. } => Self::Unavailable(unavailable.into()),
+            timed_out @ DatabaseError::TimedOut { .. } => Self::TimedOut(timed_out.into()),
+            other => Self::Broken(other.into()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use gathering_control::Run;
 use gathering_dag_engine::{NewRun, Record};
 use gathering_domain::{Digest, PipelineId, ProjectId, RunId, RunKind, ScheduleId};
 use serde_json::Value;
@@ -13,7 +14,7 @@ use crate::db::error::{DatabaseError, Refusal, violated};
 use crate::db::schema::runs;
 use crate::runs::journal::insert::{Entries, append};
 use crate::runs::list::Runs;
-use crate::runs::row::{Row, RunRow};
+use crate::runs::row::Row;
 use crate::runs::transitions::insert::insert;
 
 /// Where a run comes from, beside what the engine needs.
@@ -50,7 +51,7 @@ impl Default for RunOrigin {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Acceptance {
     /// It is accepted now; this is its row.
-    Accepted(Box<RunRow>),
+    Accepted(Box<Run>),
     /// The same request was accepted before, as this run.
     AcceptedBefore(RunId),
     /// The idempotency key was used for another request.

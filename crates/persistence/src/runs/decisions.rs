@@ -7,8 +7,9 @@ use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_types::{Bool, Nullable, Text, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
+use gathering_control::NewDecision;
 use gathering_dag_engine::{Decision, Decisions, StoreError};
-use gathering_domain::{NodeId, RunId, UserId};
+use gathering_domain::{NodeId, RunId};
 
 use crate::cluster::wake::Wake;
 use crate::db::error::{DatabaseError, Refusal, violated};
@@ -17,19 +18,6 @@ use crate::db::schema::node_decisions;
 use crate::runs::list::Runs;
 use crate::runs::states::ACTIVE;
 use crate::runs::store::PgRunStore;
-
-/// A decision to record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewDecision {
-    /// Whether the node is approved.
-    pub approve: bool,
-    /// A comment; without NUL, which PostgreSQL cannot keep.
-    pub comment: Option<String>,
-    /// The account that decides.
-    pub decided_by: UserId,
-    /// The account's name now; it outlives the account.
-    pub decided_as: String,
-}
 
 /// The answer to a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

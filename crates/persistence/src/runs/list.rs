@@ -5,6 +5,7 @@ use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use gathering_control::Run;
 use gathering_dag_engine::SignalledRun;
 use gathering_domain::{InstanceId, PipelineId, ProjectId, RunId, RunState, ScheduleId, UserId};
 use uuid::Uuid;
@@ -14,7 +15,7 @@ use crate::control::projects::hidden_projects;
 use crate::db::error::DatabaseError;
 use crate::db::pool::Pool;
 use crate::db::schema::{project_members, runs};
-use crate::runs::row::{Row, RunRow};
+use crate::runs::row::Row;
 use crate::runs::states::CLAIMABLE;
 use crate::runs::transitions::cancel::cancel_run;
 
@@ -63,7 +64,7 @@ impl Runs {
     ///
     /// # Errors
     /// [`DatabaseError::Unavailable`] or [`DatabaseError::Corrupt`].
-    pub async fn find(&self, run: RunId) -> Result<Option<RunRow>, DatabaseError> {
+    pub async fn find(&self, run: RunId) -> Result<Option<Run>, DatabaseError> {
         let conn = self.pool.get().await?;
         let row: Option<Row> = runs::table
             .find(run.as_uuid())
@@ -72,7 +73,7 @@ impl Runs {
             .await
             .optional()
             .map_err(|error| DatabaseError::query("looking up a run", error))?;
-        row.map(RunRow::try_from).transpose()
+        row.map(Run::try_from).transpose()
     }
 
     /// At most `limit` runs, the newest first, without those of the local command line. The id of the last is the next
@@ -80,7 +81,7 @@ impl Runs {
     ///
     /// # Errors
     /// [`DatabaseError::Unavailable`] or [`DatabaseError::Corrupt`].
-    pub async fn list(&self, filter: &RunFilter, limit: usize) -> Result<Vec<RunRow>, DatabaseError> {
+    pub async fn list(&self, filter: &RunFilter, limit: usize) -> Result<Vec<Run>, DatabaseError> {
         let conn = self.pool.get().await?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows: Vec<Row> = filtered(filter, limit)
@@ -90,7 +91,7 @@ impl Runs {
             .load(&mut &*conn)
             .await
             .map_err(|error| DatabaseError::query("listing runs", error))?;
-        rows.into_iter().map(RunRow::try_from).collect()
+        rows.into_iter().map(Run::try_from).collect()
     }
 
     /// Requests the cancellation of a run. A run that was never claimed ends at once. Otherwise its owner is told, wherever

@@ -2,61 +2,14 @@
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use gathering_dag_engine::RunError;
-use gathering_domain::{Digest, PipelineId, ProjectId, RunId, RunKind, RunState, ScheduleId, WaitingFor};
+use gathering_control::Run;
+use gathering_domain::{Digest, PipelineId};
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::db::error::DatabaseError;
 use crate::db::schema::runs;
 use crate::db::stored_json::StoredJson;
-
-/// A run.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RunRow {
-    /// Its id.
-    pub id: RunId,
-    /// Its project.
-    pub project: ProjectId,
-    /// Its definition.
-    pub graph: Digest,
-    /// What it is one execution of.
-    pub kind: RunKind,
-    /// What made it.
-    pub trigger: Value,
-    /// The pipeline and its version.
-    pub pipeline: Option<(PipelineId, i32)>,
-    /// The schedule that it belongs to.
-    pub schedule: Option<ScheduleId>,
-    /// The run that started it.
-    pub parent: Option<RunId>,
-    /// The run whose successes it reuses.
-    pub rerun_of: Option<RunId>,
-    /// Its state.
-    pub state: RunState,
-    /// Its wait reason, while it waits.
-    pub waiting_for: Option<WaitingFor>,
-    /// Its input.
-    pub input: Value,
-    /// Its output, once it has succeeded.
-    pub output: Option<Value>,
-    /// Why it did not succeed.
-    pub error: Option<RunError>,
-    /// 1 to 10; the higher the sooner.
-    pub priority: i32,
-    /// How often it was recovered from a dead owner.
-    pub recoveries: i32,
-    /// When it must have ended, in UTC.
-    pub deadline_at: Option<DateTime<Utc>>,
-    /// When its cancellation was requested, in UTC.
-    pub cancel_requested_at: Option<DateTime<Utc>>,
-    /// When it was accepted, in UTC.
-    pub created_at: DateTime<Utc>,
-    /// When it was first claimed, in UTC.
-    pub started_at: Option<DateTime<Utc>>,
-    /// When it ended, in UTC.
-    pub ended_at: Option<DateTime<Utc>>,
-}
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = runs)]
@@ -87,7 +40,7 @@ pub(crate) struct Row {
     ended_at: Option<DateTime<Utc>>,
 }
 
-impl TryFrom<Row> for RunRow {
+impl TryFrom<Row> for Run {
     type Error = DatabaseError;
 
     fn try_from(row: Row) -> Result<Self, DatabaseError> {

@@ -3,20 +3,21 @@
 use crate::common::{World, wait_until};
 use chrono::{TimeDelta, Utc};
 use diesel_async::SimpleAsyncConnection;
+use gathering_control::Run;
 use gathering_dag_engine::testing::{PortsFixture, child_run_cases};
 use gathering_dag_engine::{
     Checkpoint, ChildKind, ChildRuns, ChildSummary, Claim, ClaimScope, MAX_DEPTH, NewChild, Parent, Release,
     RunEnd, RunError, RunStore, StartChildrenError, StoreError,
 };
 use gathering_domain::{Digest, InstanceId, RunEvent, RunId, RunKind, RunState};
-use gathering_persistence::{CancelRequest, RunRow, Runs, WakeBus};
+use gathering_persistence::{CancelRequest, Runs, WakeBus};
 use serde_json::{Value, json};
 
 fn runs(world: &World) -> Runs {
     Runs::new(world.pool.clone(), WakeBus::new())
 }
 
-async fn find(world: &World, run: RunId) -> RunRow {
+async fn find(world: &World, run: RunId) -> Run {
     runs(world).find(run).await.unwrap().unwrap()
 }
 

@@ -8,6 +8,7 @@ use crate::accounts::create_account;
 use async_trait::async_trait;
 use diesel_async::RunQueryDsl;
 use gathering_auth::RoleAtCreation;
+use gathering_control::NewDecision;
 use gathering_dag_engine::testing::{PortsFixture, StoreFixture};
 use gathering_dag_engine::{BreakerStore, ChildRuns, Decisions, NewRun, RunStore};
 use gathering_domain::{
@@ -15,8 +16,8 @@ use gathering_domain::{
 };
 use gathering_persistence::testing::TestDb;
 use gathering_persistence::{
-    ConnectOptions, Decided, InstanceInfo, Liveness, NewDecision, NewPipeline, PgAccountStore, PgRunStore,
-    Pipelines, Pool, PoolSettings, Runs, WakeBus,
+    ConnectOptions, Decided, InstanceInfo, Liveness, NewPipeline, PgAccountStore, PgRunStore, Pipelines,
+    Pool, PoolSettings, Runs, WakeBus,
 };
 use serde_json::json;
 use tokio::sync::{Mutex, OnceCell};

@@ -3,10 +3,11 @@
 use crate::accounts::create_account;
 use crate::common::World;
 use gathering_auth::RoleAtCreation;
+use gathering_control::NewDecision;
 use gathering_dag_engine::testing::{PortsFixture, decision_cases};
 use gathering_dag_engine::{Checkpoint, Claim, ClaimScope, Decisions, Release, RunEnd, RunStore};
 use gathering_domain::{NodeId, RunEvent, RunId, UserId, WaitingFor};
-use gathering_persistence::{Decided, NewDecision, PgAccountStore, Runs, WakeBus};
+use gathering_persistence::{Decided, PgAccountStore, Runs, WakeBus};
 
 pub async fn somebody(world: &World) -> UserId {
     let accounts = PgAccountStore::new(world.pool.clone());

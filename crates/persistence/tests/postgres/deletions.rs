@@ -1,11 +1,13 @@
 //! Deleting much: hidden at once, removed in batches, and finished by whoever is there.
 
 use diesel_async::SimpleAsyncConnection;
-use gathering_auth::{Account, Origin, RoleAtCreation};
+use gathering_auth::{Account, Origin, Role, RoleAtCreation};
+use gathering_control::ControlStore as _;
+use gathering_control::testing::session_caller;
 use gathering_domain::{PipelineId, ProjectId, RunId};
 use gathering_persistence::{
-    DatabaseError, ExpectedPipeline, PgAccountStore, PipelineDeletion, Pipelines, Projects, RunOrigin, Runs,
-    Viewer, WakeBus, finish_deletions,
+    DatabaseError, ExpectedPipeline, PgAccountStore, PgControlStore, PipelineDeletion, Pipelines, Projects,
+    RunOrigin, Runs, Viewer, WakeBus, finish_deletions,
 };
 use serde_json::json;
 
@@ -154,7 +156,9 @@ async fn a_pipeline_with_many_runs_is_hidden_at_once_and_its_runs_stay_without_i
     place.fill(project, Some(id), MANY).await;
     assert_eq!(pipelines.delete(id, &ExpectedPipeline::Any).await.unwrap(), PipelineDeletion::Done);
     assert_eq!(pipelines.find(id).await.unwrap(), None);
-    assert_eq!(pipelines.find_for(id, place.ada.id).await.unwrap(), None);
+    let control = PgControlStore::new(place.world.pool.clone(), WakeBus::new());
+    let ada = session_caller(place.ada.id, Role::Member);
+    assert_eq!(control.find_pipeline(&ada, id).await.unwrap(), None);
     assert_eq!(pipelines.list(None, Some(project), None, 10).await.unwrap(), []);
     assert_eq!(pipelines.delete(id, &ExpectedPipeline::Any).await.unwrap(), PipelineDeletion::Missing);
     let refused = place.accept(project, Some(id)).await.unwrap_err();

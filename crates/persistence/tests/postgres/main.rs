@@ -7,6 +7,7 @@ mod budgets;
 mod children;
 mod committed;
 mod common;
+mod control;
 mod decisions;
 mod deletions;
 mod events;

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use gathering_control::Run;
 use gathering_dag_engine::{RunStore, Seq, check_value, read_json};
 use gathering_domain::{RunId, RunState};
-use gathering_persistence::RunRow;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -185,7 +185,7 @@ async fn look(store: &dyn RunStore, run: RunId, seen: &mut Seq, progress: &mut P
 }
 
 /// Says how a run ended: its output on standard output, or why there is none on standard error.
-fn report(row: &RunRow, json: bool) -> ExitCode {
+fn report(row: &Run, json: bool) -> ExitCode {
     let took = row.ended_at.zip(row.started_at).map(|(ended, started)| ended - started);
     if json {
         print_line(&json!({

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use actix_web::web;
 use anyhow::Context as _;
 use gathering_auth::{Auth, AuthSettings, PasswordSettings};
-use gathering_cache::BoundedCache;
 use gathering_persistence::{PgAccountStore, Pipelines, Projects};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -53,6 +52,7 @@ async fn serve_on(
         pool: db.pool.clone(),
         projects: Projects::new(db.pool.clone()),
         pipelines: Pipelines::new(db.pool.clone()),
+        control: instance.control.clone(),
         runs: instance.runs.clone(),
         budgets: instance.budgets.clone(),
         engine: instance.engine.clone(),
@@ -62,7 +62,6 @@ async fn serve_on(
         metrics,
         workspaces: instance.workspaces.clone(),
         max_file_bytes: config.max_file_bytes,
-        graph_summaries: BoundedCache::new("graphs", config.cache_graphs_entries),
     });
     let settings = ServerSettings { bind: config.bind, grace: config.shutdown_grace };
     let mut server = match Server::start(state, gate, settings) {

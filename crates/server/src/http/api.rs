@@ -5,7 +5,6 @@ pub(crate) mod audit;
 pub(crate) mod auth;
 pub(crate) mod budgets;
 pub(crate) mod files;
-pub(crate) mod graph_summary;
 pub(crate) mod health;
 pub(crate) mod members;
 pub(crate) mod pipelines;

@@ -6,6 +6,7 @@ pub(crate) mod conditions;
 pub(crate) mod connections;
 pub(crate) mod envelope;
 pub(crate) mod gate;
+pub(crate) mod idempotency;
 pub(crate) mod input;
 pub(crate) mod limits;
 pub(crate) mod metrics;

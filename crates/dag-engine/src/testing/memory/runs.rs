@@ -148,6 +148,7 @@ impl Shared {
         if self.dead.contains(&owner) {
             return None;
         }
+        let has_journal = self.journals.get(&id).is_some_and(|journal| !journal.is_empty());
         let run = self.runs.get_mut(&id)?;
         run.state = run.state.after(RunEvent::Claimed).ok()?;
         run.owner = Some(owner);
@@ -163,7 +164,7 @@ impl Shared {
             unreadable: None,
             deadline_at: run.deadline_at,
             cancel_requested: run.cancel_requested,
-            is_rerun: false,
+            is_rerun: run.epoch == 1 && has_journal,
             pipeline: run.pipeline,
             is_item: run.place.as_ref().is_some_and(|place| place.is_item),
             created_at: run.created_at,
@@ -171,7 +172,10 @@ impl Shared {
         };
         if claimed.was_claimed_before() {
             self.append(claimed.claim, vec![Record::of_run(JournalEvent::TakenOver)], now);
-        } else if !claimed.cancel_requested && claimed.deadline_at.is_none_or(|deadline| deadline > now) {
+        } else if !has_journal
+            && !claimed.cancel_requested
+            && claimed.deadline_at.is_none_or(|deadline| deadline > now)
+        {
             claimed.started_with_claim = self.begin(&claimed, now);
         }
         Some(claimed)

@@ -3,10 +3,11 @@
 use diesel::dsl::exists;
 use diesel::prelude::*;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use gathering_control::Pipeline;
 use gathering_domain::{Digest, PipelineId, RunState, UserId};
 use serde_json::Value;
 
-use super::{Pipeline, Pipelines, Row, insert_version};
+use super::{Pipelines, Row, insert_version};
 use crate::control::deletions::{self, Hidden};
 use crate::db::error::DatabaseError;
 use crate::db::schema::{pipeline_versions, pipelines, runs};

@@ -8,9 +8,8 @@ use gathering_domain::{Digest, PipelineId, UserId};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Pipelines, graph_digest};
+use super::{Pipelines, find_version, graph_digest};
 use crate::db::error::DatabaseError;
-use crate::db::schema::pipeline_versions;
 use crate::runs::graphs;
 
 /// About how many bytes of definitions are read for one page: a definition may have many megabytes.
@@ -120,22 +119,6 @@ impl Pipelines {
         Ok(VersionsPage { items, has_more })
     }
 
-    /// The graph of one version, if there is such a version.
-    ///
-    /// # Errors
-    /// [`DatabaseError::Unavailable`] or [`DatabaseError::Corrupt`].
-    pub async fn find_graph(&self, id: PipelineId, version: i32) -> Result<Option<Digest>, DatabaseError> {
-        let conn = self.pool.get().await?;
-        let digest: Option<Vec<u8>> = pipeline_versions::table
-            .find((id.as_uuid(), version))
-            .select(pipeline_versions::graph_digest)
-            .first(&mut &*conn)
-            .await
-            .optional()
-            .map_err(|error| DatabaseError::query("looking for a version of a pipeline", error))?;
-        digest.map(|digest| graph_digest(&digest)).transpose()
-    }
-
     /// The digest and definition of one version.
     ///
     /// # Errors
@@ -146,8 +129,8 @@ impl Pipelines {
         version: i32,
     ) -> Result<(Digest, Value), DatabaseError> {
         let missing = DatabaseError::Missing { what: "the version of the pipeline" };
-        let digest = self.find_graph(id, version).await?.ok_or(missing)?;
         let conn = self.pool.get().await?;
+        let digest = find_version(&conn, id, version).await?.ok_or(missing)?;
         Ok((digest, graphs::load(&conn, digest).await?))
     }
 }

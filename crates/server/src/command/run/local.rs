@@ -1,17 +1,15 @@
 //! A run of the local command line: found or accepted, then driven to its end in this process.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use chrono::{TimeDelta, Utc};
-use gathering_dag_engine::{NewRun, RunStore as _};
-use gathering_domain::{Digest, ProjectId, RunId, RunState};
-use gathering_persistence::{
-    PgRunStore, Projects, RunOrigin, RunRow, Runs, Wake, WakeBus, find_latest_local_run,
-};
-use serde_json::{Map, Value, json};
+use gathering_control::{Control, LocalProject, Operator, Run, Scoped, StartRun, right};
+use gathering_dag_engine::{NodeSpecs, RunStore as _};
+use gathering_domain::{Digest, RunId, RunState};
+use gathering_persistence::{PgControlStore, PgRunStore, Runs, Wake, WakeBus, find_latest_local_run};
+use serde_json::Value;
 
 use super::interrupt::Interrupt;
 use crate::command::progress::tell;
@@ -38,13 +36,13 @@ pub(super) enum Chosen {
     /// An earlier one.
     Unfinished(RunId),
     /// An earlier one that has ended.
-    Ended(Box<RunRow>),
+    Ended(Box<Run>),
 }
 
 /// What became of the run.
 pub(super) enum Driven {
     /// It reached a terminal state.
-    Ended(Box<RunRow>),
+    Ended(Box<Run>),
     /// A signal came first; the run is queued again.
     Requeued,
 }
@@ -55,9 +53,9 @@ pub(super) struct LocalRuns<'a> {
     db: &'a Database,
     pub(super) store: Arc<PgRunStore>,
     runs: Runs,
-    project: ProjectId,
-    graph: Digest,
-    timeout: Option<Duration>,
+    control: Control,
+    project: Scoped<LocalProject, right::Run>,
+    document: &'a Value,
 }
 
 impl<'a> LocalRuns<'a> {
@@ -65,21 +63,18 @@ impl<'a> LocalRuns<'a> {
     pub(super) async fn new(
         config: &'a Config,
         db: &'a Database,
-        document: &Value,
+        document: &'a Value,
         workspace: &str,
     ) -> anyhow::Result<Self> {
         let wakes = WakeBus::new();
         let store =
             Arc::new(PgRunStore::new(db.pool.clone(), wakes.clone()).with_stuck_limit(config.stuck_instance));
-        let name = Path::new(workspace).file_name().and_then(|name| name.to_str()).unwrap_or("workspace");
-        let project = Projects::new(db.pool.clone()).ensure_local(name, workspace).await?;
-        let graph = Digest::of_json(document);
-        store.ensure_graph(graph, document).await?;
-        let timeout = document["timeout_seconds"]
-            .as_f64()
-            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let control_store = Arc::new(PgControlStore::new(db.pool.clone(), wakes.clone()));
+        // The definition was validated when its file was read, so no types of nodes are needed here.
+        let control = Control::new(control_store, Arc::clone(&store) as _, NodeSpecs::default(), 1);
+        let project = control.projects.ensure_local(Operator, workspace).await?;
         let runs = Runs::new(db.pool.clone(), wakes);
-        Ok(Self { config, db, store, runs, project: project.id, graph, timeout })
+        Ok(Self { config, db, store, runs, control, project, document })
     }
 
     /// With `resume`, the latest run of this definition, and with this input where one is given. Otherwise, or if there is
@@ -87,8 +82,9 @@ impl<'a> LocalRuns<'a> {
     pub(super) async fn choose(&self, input: Option<Value>, resume: bool) -> anyhow::Result<Chosen> {
         // An earlier process may have been killed: this queues its run again.
         self.store.recover_dead_instances(self.config.max_recoveries).await?;
+        let graph = Digest::of_json(self.document);
         let wanted = input.as_ref().filter(|_| resume);
-        let latest = match find_latest_local_run(&self.db.pool, self.project, self.graph, wanted).await? {
+        let latest = match find_latest_local_run(&self.db.pool, self.project.id, graph, wanted).await? {
             Some(run) => self.runs.find(run).await?,
             None => None,
         };
@@ -103,18 +99,15 @@ impl<'a> LocalRuns<'a> {
     }
 
     async fn accept(&self, input: Option<Value>) -> anyhow::Result<RunId> {
-        let run = NewRun {
-            id: RunId::new(),
-            project: self.project,
-            graph: self.graph,
-            input: input.unwrap_or_else(|| Value::Object(Map::new())),
-            priority: 5,
+        let mut start = StartRun {
             available_at: Some(Utc::now() + TimeDelta::seconds(OWN_CLAIM_SECONDS)),
-            timeout: self.timeout,
+            ..StartRun::default()
         };
-        let origin = RunOrigin { trigger: json!({"type": "local"}), ..RunOrigin::default() };
-        self.runs.accept(&run, &origin).await.context("the run was not accepted")?;
-        Ok(run.id)
+        if let Some(input) = input {
+            start.input = input;
+        }
+        let run = self.control.runs.start_local(&self.project, self.document, start).await;
+        Ok(run.context("the run was not accepted")?.id)
     }
 
     /// Drives the tree of a run until the run ends or a signal comes, through the loss of this process's identity and of
@@ -137,7 +130,7 @@ impl<'a> LocalRuns<'a> {
     }
 
     /// Waits for the end of the run.
-    async fn until_ended(&self, instance: &Instance, run: RunId) -> anyhow::Result<RunRow> {
+    async fn until_ended(&self, instance: &Instance, run: RunId) -> anyhow::Result<Run> {
         let mut changes = instance.wakes.subscribe(Wake::Events);
         let mut undriven = Duration::ZERO;
         loop {

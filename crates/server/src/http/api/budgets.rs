@@ -2,7 +2,7 @@
 
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
-use gathering_auth::Action;
+use gathering_control::right;
 use gathering_dag_engine::{Fields, Shape};
 use gathering_domain::{Amounts, MAX_AMOUNT, Period, Resource};
 use gathering_persistence::{Bounds, Budget};
@@ -113,7 +113,7 @@ pub(crate) async fn show(
     caller: Authenticated,
     id: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
-    let project = state.project(&caller.0, &id, Action::Read).await?;
+    let project = state.project::<right::Read>(&caller.0, &id).await?;
     Ok(HttpResponse::Ok().json(BudgetView::of(&state.budgets.list(project).await?)))
 }
 
@@ -130,7 +130,7 @@ pub(crate) async fn put(
     body: Body,
 ) -> Result<HttpResponse, Problem> {
     let (caller, body) = body.receive().await?;
-    let project = state.project(&caller, &id, Action::Manage).await?;
+    let project = state.project::<right::Manage>(&caller, &id).await?;
     let bounds: Bounds = body.read().await?;
     let budgets = state.budgets.set(project, &bounds, &caller).await?;
     tracing::info!(project.id = %project, "the budget of project {project} is set");

@@ -14,7 +14,8 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
-use gathering_auth::{Action, Caller};
+use gathering_auth::Caller;
+use gathering_control::right::{self, Right};
 use gathering_tools::{
     Entry, FileVersion, ListOptions, Precondition, Workspace, WorkspaceError, WorkspacePath,
 };
@@ -90,7 +91,7 @@ pub(crate) async fn list(
     query: Query<ListFiles>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
-    let workspace = state.workspace(&caller.0, &id, Action::Read).await?;
+    let workspace = state.workspace::<right::Read>(&caller.0, &id).await?;
     let query = query.read()?;
     let directory = directory_in(&query, &request)?;
     let mut options =
@@ -132,7 +133,7 @@ pub(crate) async fn show(
     id: web::Path<(String, String)>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
-    let workspace = state.workspace(&caller.0, &id.0, Action::Read).await?;
+    let workspace = state.workspace::<right::Read>(&caller.0, &id.0).await?;
     let path = path_of(&request)?;
     let file = workspace.open_file(&path).await?;
     download::answer(&request, &path, file)
@@ -163,7 +164,7 @@ pub(crate) async fn put(
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
-    let workspace = state.workspace(&caller.0, &id.0, Action::Write).await?;
+    let workspace = state.workspace::<right::Write>(&caller.0, &id.0).await?;
     let path = file_path_of(&request)?;
     let precondition = precondition_of(&request)?;
     let incoming = Incoming::of(&request, payload, state.max_file_bytes)?;
@@ -171,7 +172,7 @@ pub(crate) async fn put(
     // What the caller may was looked at when the first bytes came, which may be hours ago.
     let still_may = async || {
         let caller = authenticate(&request).await?;
-        state.project(&caller, &id.0, Action::Write).await.map(drop)
+        state.project::<right::Write>(&caller, &id.0).await.map(drop)
     };
     let written = incoming.receive(upload, still_may).await?;
     let mut response = if written.created { HttpResponse::Created() } else { HttpResponse::NoContent() };
@@ -196,19 +197,19 @@ pub(crate) async fn delete(
     id: web::Path<(String, String)>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
-    let workspace = state.workspace(&caller.0, &id.0, Action::Write).await?;
+    let workspace = state.workspace::<right::Write>(&caller.0, &id.0).await?;
     let path = path_of(&request)?;
     workspace.remove_if(&path, precondition_of(&request)?).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
 impl AppState {
-    /// The workspace of the project that this text names, if the caller may do `action` in it.
+    /// The workspace of the project that this text names, if the caller may do `R` in it.
     ///
     /// # Errors
     /// As [`AppState::project`].
-    async fn workspace(&self, caller: &Caller, id: &str, action: Action) -> Result<Workspace, Problem> {
-        let project = self.project(caller, id, action).await?;
+    async fn workspace<R: Right>(&self, caller: &Caller, id: &str) -> Result<Workspace, Problem> {
+        let project = self.project::<R>(caller, id).await?;
         Ok(self.workspaces.open(project).await?)
     }
 }

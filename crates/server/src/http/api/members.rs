@@ -3,6 +3,7 @@
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use gathering_auth::{Action, ProjectRole};
+use gathering_control::{authorize_credential, right};
 use gathering_dag_engine::{Fields, Shape};
 use gathering_domain::{Problems, UserId};
 use gathering_persistence::Membership;
@@ -17,7 +18,7 @@ use crate::http::edge::page::{self, List, Page};
 use crate::http::edge::problem::{Problem, ProblemView};
 use crate::http::edge::query::Query;
 use crate::http::edge::values::ProjectRoleSchema;
-use crate::http::state::{AppState, authorize_credential};
+use crate::http::state::AppState;
 
 /// A member of a project.
 #[derive(Debug, Serialize, ToSchema)]
@@ -82,7 +83,7 @@ pub(crate) async fn list(
     id: web::Path<String>,
     query: Query<ListMembers>,
 ) -> Result<HttpResponse, Problem> {
-    let project = state.project(&caller.0, &id, Action::Read).await?;
+    let project = state.project::<right::Read>(&caller.0, &id).await?;
     let query = query.read()?;
     let mut problems = Problems::new();
     let limit = page::limit(query.limit.as_deref(), &mut problems);
@@ -112,7 +113,7 @@ pub(crate) async fn put(
 ) -> Result<HttpResponse, Problem> {
     let (caller, body) = body.receive().await?;
     let (project, user) = path.into_inner();
-    let project = state.project(&caller, &project, Action::Manage).await?;
+    let project = state.project::<right::Manage>(&caller, &project).await?;
     let member: UserId = user.parse().map_err(|_| Problem::not_found())?;
     let PutMember { role } = body.read().await?;
     state.projects.put_member(project, member, role, &caller).await?;
@@ -137,8 +138,11 @@ pub(crate) async fn remove(
     let (project, user) = path.into_inner();
     let member: UserId = user.parse().map_err(|_| Problem::not_found())?;
     let is_own = member == caller.0.user;
-    let project =
-        state.project(&caller.0, &project, if is_own { Action::Read } else { Action::Manage }).await?;
+    let project = if is_own {
+        state.project::<right::Read>(&caller.0, &project).await?
+    } else {
+        state.project::<right::Manage>(&caller.0, &project).await?
+    };
     // Who leaves needs no role, but an API key that may only look ends nothing.
     authorize_credential(&caller.0, Action::Manage)?;
     if state.projects.remove_member(project, member, &caller.0).await? {

@@ -6,10 +6,12 @@ pub(crate) mod versions;
 use actix_web::http::header::{ETag, EntityTag};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use chrono::{DateTime, Utc};
-use gathering_auth::{Action, Caller, authorize};
+use gathering_auth::Caller;
+use gathering_control::right::{self, Right};
+use gathering_control::{Pipeline, PipelineHead, Scoped, visible_to};
 use gathering_dag_engine::{Fields, Shape};
 use gathering_domain::{PipelineId, Pointer, Problems, ProjectId};
-use gathering_persistence::{NewPipeline, Pipeline, PipelineSeen};
+use gathering_persistence::NewPipeline;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -22,7 +24,7 @@ use crate::http::edge::page::{self, List, Page};
 use crate::http::edge::problem::{FieldError, Problem, ProblemView, field_errors};
 use crate::http::edge::query::Query;
 use crate::http::edge::values::AnyObject;
-use crate::http::state::{AppState, visible_to};
+use crate::http::state::AppState;
 
 const MAX_NAME: usize = 200;
 const MAX_DESCRIPTION: usize = 20_000;
@@ -133,7 +135,7 @@ pub(crate) struct ListPipelines {
 ))]
 pub(crate) async fn validate(state: web::Data<AppState>, body: Body) -> Result<HttpResponse, Problem> {
     let (definition, source) = body.receive().await?.1.value()?;
-    let view = match state.check_definition(definition).await?.1 {
+    let view = match state.control.graphs.check(definition).await?.1 {
         Ok(summary) => ValidationView {
             valid: true,
             errors: Vec::new(),
@@ -267,7 +269,7 @@ pub(crate) async fn show(
     let id: PipelineId = id.parse().map_err(|_| Problem::not_found())?;
     let found = state.pipelines.find_with_definition(id).await?;
     let (pipeline, definition) = found.ok_or_else(Problem::not_found)?;
-    state.authorize(&caller.0, pipeline.project, Action::Read).await?;
+    state.control.projects.find::<right::Read>(&caller.0, pipeline.project).await?;
     let tag = tag_of(&pipeline);
     if conditions::is_known(&request, &tag) {
         return Ok(HttpResponse::NotModified().insert_header(ETag(tag)).finish());
@@ -281,24 +283,21 @@ impl AppState {
     /// # Errors
     /// 422 with everything that is wrong with it.
     async fn check_definition_at(&self, at: &Pointer, definition: Value) -> Result<Value, Problem> {
-        let (definition, checked) = self.check_definition(definition).await?;
+        let (definition, checked) = self.control.graphs.check(definition).await?;
         checked.map_err(|problems| Problem::invalid(below(at, problems)))?;
         Ok(definition)
     }
 
-    /// The pipeline with this id as the caller finds it, if they may do `action` with it.
+    /// The pipeline that this text names, if the caller may do `R` with it.
     ///
     /// # Errors
     /// 404 for what is absent, invisible or no id at all; 403 for what the caller's role does not allow.
-    pub(crate) async fn pipeline(
+    pub(crate) async fn pipeline<R: Right>(
         &self,
         caller: &Caller,
         id: &str,
-        action: Action,
-    ) -> Result<PipelineSeen, Problem> {
+    ) -> Result<Scoped<PipelineHead, R>, Problem> {
         let id: PipelineId = id.parse().map_err(|_| Problem::not_found())?;
-        let seen = self.pipelines.find_for(id, caller.user).await?.ok_or_else(Problem::not_found)?;
-        authorize(caller, seen.role, action)?;
-        Ok(seen)
+        Ok(self.control.pipelines.find(caller, id).await?)
     }
 }

@@ -3,6 +3,8 @@
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use gathering_auth::{Action, Caller, ProjectRole};
+use gathering_control::right::{self, Right};
+use gathering_control::{authorize_credential, visible_to};
 use gathering_dag_engine::{Fields, Shape};
 use gathering_domain::{Problems, ProjectId, with_causes};
 use gathering_persistence::{Project, ProjectSeen, Viewer};
@@ -15,7 +17,7 @@ use crate::http::edge::caller::Authenticated;
 use crate::http::edge::page::{self, List, Page};
 use crate::http::edge::problem::{Problem, ProblemView};
 use crate::http::edge::query::Query;
-use crate::http::state::{AppState, authorize_credential, visible_to};
+use crate::http::state::AppState;
 
 const MAX_NAME: usize = 200;
 const MAX_DESCRIPTION: usize = 20_000;
@@ -147,7 +149,7 @@ pub(crate) async fn show(
     caller: Authenticated,
     id: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
-    let id = state.project(&caller.0, &id, Action::Read).await?;
+    let id = state.project::<right::Read>(&caller.0, &id).await?;
     let seen = state.projects.find_for(id, caller.0.user).await?.ok_or_else(Problem::not_found)?;
     Ok(HttpResponse::Ok().json(ProjectView::of(seen.project, seen.role)))
 }
@@ -165,7 +167,7 @@ pub(crate) async fn change(
     body: Body,
 ) -> Result<HttpResponse, Problem> {
     let (caller, body) = body.receive().await?;
-    let id = state.project(&caller, &id, Action::Manage).await?;
+    let id = state.project::<right::Manage>(&caller, &id).await?;
     let change: ChangeProject = body.read().await?;
     let (name, description) = (change.name.as_deref(), change.description.as_deref());
     let project = state.projects.update(id, name, description).await?;
@@ -185,7 +187,7 @@ pub(crate) async fn delete(
     caller: Authenticated,
     id: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
-    let id = state.project(&caller.0, &id, Action::Manage).await?;
+    let id = state.project::<right::Manage>(&caller.0, &id).await?;
     if !state.projects.delete(id, caller.0.user, caller.0.origin).await? {
         return Err(Problem::not_found());
     }
@@ -199,19 +201,13 @@ pub(crate) async fn delete(
 }
 
 impl AppState {
-    /// The project that this text names, if the caller may do `action` in it.
+    /// The project that this text names, if the caller may do `R` in it.
     ///
     /// # Errors
     /// 404 for what is absent, invisible or no id at all; 403 for what the caller's role does not allow.
-    pub(crate) async fn project(
-        &self,
-        caller: &Caller,
-        id: &str,
-        action: Action,
-    ) -> Result<ProjectId, Problem> {
+    pub(crate) async fn project<R: Right>(&self, caller: &Caller, id: &str) -> Result<ProjectId, Problem> {
         let id: ProjectId = id.parse().map_err(|_| Problem::not_found())?;
-        self.authorize(caller, id, action).await?;
-        Ok(id)
+        Ok(self.control.projects.find::<R>(caller, id).await?.into_thing())
     }
 }
 

@@ -1,17 +1,14 @@
 //! A run and its nodes as they are shown.
 
-use std::collections::HashMap;
-
 use chrono::{DateTime, Utc};
-use gathering_dag_engine::{IllegalRecord, JournalEntry, NodeFailure, NodeRun, NodeState, RunError};
-use gathering_domain::{NodeId, RunState, WaitingFor};
-use gathering_persistence::RunRow;
+use gathering_control::{GraphSummary, NodeRuns, Run};
+use gathering_dag_engine::{JournalEntry, NodeFailure, NodeRun, NodeState, RunError};
+use gathering_domain::{NodeId, RunState};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::http::api::graph_summary::GraphSummary;
 use crate::http::edge::values::{AnyObject, NodeStateSchema, RunStateSchema, WaitingForSchema};
 
 /// One execution of a graph.
@@ -102,7 +99,7 @@ pub(crate) struct NodeErrorView {
 
 impl RunView {
     /// A run without its nodes.
-    pub(crate) fn of(run: RunRow) -> Self {
+    pub(crate) fn of(run: Run) -> Self {
         Self {
             id: run.id.as_uuid(),
             kind: run.kind.as_str(),
@@ -130,14 +127,14 @@ impl RunView {
     }
 
     /// A run with its nodes in the graph's order.
-    pub(crate) fn with_nodes(run: RunRow, summary: &GraphSummary, mut folded: NodeRuns) -> Self {
+    pub(crate) fn with_nodes(run: Run, summary: &GraphSummary, mut nodes: NodeRuns) -> Self {
         let (state, ended_at) = (run.state, run.ended_at);
-        let nodes = summary.nodes.iter().map(|(id, node_type)| {
-            let node = id.parse::<NodeId>().ok().and_then(|id| folded.0.remove(&id)).unwrap_or_default();
+        let shown = summary.nodes.iter().map(|(id, node_type)| {
+            let node = id.parse::<NodeId>().ok().and_then(|id| nodes.take(&id)).unwrap_or_default();
             NodeRunView::of(id, node_type, node, state, ended_at)
         });
-        let nodes = nodes.collect();
-        Self { nodes: Some(nodes), ..Self::of(run) }
+        let shown = shown.collect();
+        Self { nodes: Some(shown), ..Self::of(run) }
     }
 }
 
@@ -177,30 +174,6 @@ impl NodeRunView {
 impl NodeErrorView {
     fn of(failure: NodeFailure) -> Self {
         Self { kind: failure.kind, message: failure.message, retryable: failure.retryable }
-    }
-}
-
-/// The nodes that a journal speaks of, folded page by page.
-#[derive(Debug, Default)]
-pub(crate) struct NodeRuns(HashMap<NodeId, NodeRun>);
-
-impl NodeRuns {
-    /// Takes in the next entries.
-    pub(crate) fn apply(&mut self, entries: &[JournalEntry]) -> Result<(), IllegalRecord> {
-        for entry in entries {
-            if let Some(node) = &entry.record.node {
-                let node = self.0.entry(node.clone()).or_default();
-                node.apply(&entry.record.event, entry.record.attempt, entry.at)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether this node waits for a decision.
-    pub(crate) fn is_waiting_for_approval(&self, node: &NodeId) -> bool {
-        self.0.get(node).is_some_and(|node| {
-            node.state == NodeState::Waiting && node.waiting_for == Some(WaitingFor::Approval)
-        })
     }
 }
 

@@ -1,28 +1,27 @@
-//! Runs: accepted, listed, shown, asked to stop.
+//! Runs: started, listed, shown, cancelled.
 
-mod accept;
 pub(crate) mod decide;
 pub(crate) mod rerun;
 pub(crate) mod start;
 pub(crate) mod top_up;
 
 use actix_web::{HttpResponse, web};
-use gathering_auth::{Action, Caller};
+use gathering_auth::Caller;
+use gathering_control::right::{self, Right};
+use gathering_control::{Run, Scoped, visible_to};
 use gathering_dag_engine::JournalEntry;
 use gathering_domain::{Problems, RunId, RunState};
-use gathering_persistence::{CancelRequest, RunFilter, RunRow};
+use gathering_persistence::RunFilter;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use crate::http::api::run_view::{JournalEntryView, NodeRuns, RunView};
+use crate::http::api::run_view::{JournalEntryView, RunView};
 use crate::http::edge::caller::Authenticated;
 use crate::http::edge::page::{self, List, Page};
 use crate::http::edge::problem::{Problem, ProblemView};
 use crate::http::edge::query::Query;
-use crate::http::state::{AppState, visible_to};
-
-const JOURNAL_PAGE: usize = 5000;
+use crate::http::state::AppState;
 
 /// Which runs to list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -81,25 +80,20 @@ pub(crate) async fn show(
     id: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
     // The run first: what its journal says is then at least as far.
-    let run = state.run(&caller.0, &id, Action::Read).await?;
-    let summary = state.graph_summary(run.graph).await?;
-    let nodes = fold(&state, run.id).await?;
-    Ok(HttpResponse::Ok().json(RunView::with_nodes(run, &summary, nodes)))
+    let run = state.run::<right::Read>(&caller.0, &id).await?;
+    let summary = state.control.graphs.summarize(run.graph).await?;
+    let nodes = state.control.runs.load_nodes(&run).await?;
+    Ok(HttpResponse::Ok().json(RunView::with_nodes(run.into_thing(), &summary, nodes)))
 }
 
-async fn fold(state: &AppState, run: RunId) -> Result<NodeRuns, Problem> {
-    let (mut nodes, mut after) = (NodeRuns::default(), 0);
-    loop {
-        let entries = state.engine.store().load_journal(run, after, JOURNAL_PAGE).await?;
-        nodes.apply(&entries).map_err(Problem::internal)?;
-        match entries.last() {
-            Some(last) if entries.len() == JOURNAL_PAGE => after = last.seq,
-            _ => return Ok(nodes),
-        }
-    }
+/// The answer to a request that started a run, now or before.
+fn accepted(run: Run) -> HttpResponse {
+    let location = format!("/api/v1/runs/{}", run.id);
+    HttpResponse::Accepted().insert_header(("location", location)).json(RunView::of(run))
 }
 
-/// Asks for the end of a run. It reaches whoever drives the run; what is answered is recorded.
+/// Requests the cancellation of a run. The request is recorded before the answer, and reaches the instance that drives
+/// the run.
 #[utoipa::path(post, path = "/api/v1/runs/{id}/cancel", tag = "runs", operation_id = "cancel_run", params(("id" = Uuid, Path)), responses(
     (status = 202, body = RunView),
     (status = 404, body = ProblemView, content_type = "application/problem+json"),
@@ -110,16 +104,9 @@ pub(crate) async fn cancel(
     caller: Authenticated,
     id: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
-    let run = state.run(&caller.0, &id, Action::Run).await?.id;
-    match state.runs.request_cancel(run).await? {
-        CancelRequest::Requested => {
-            tracing::info!(run.id = %run, "the end of run {run} is asked for");
-            let run = state.runs.find(run).await?.ok_or_else(Problem::not_found)?;
-            Ok(HttpResponse::Accepted().json(RunView::of(run)))
-        }
-        CancelRequest::AlreadyEnded => Err(Problem::conflict("the run has ended already")),
-        CancelRequest::Missing => Err(Problem::not_found()),
-    }
+    let run: RunId = id.parse().map_err(|_| Problem::not_found())?;
+    let run = state.control.runs.cancel(&caller.0, run).await?;
+    Ok(HttpResponse::Accepted().json(RunView::of(run)))
 }
 
 /// From where to read a journal.
@@ -146,7 +133,7 @@ pub(crate) async fn journal(
     id: web::Path<String>,
     query: Query<ReadJournal>,
 ) -> Result<HttpResponse, Problem> {
-    let run = state.run(&caller.0, &id, Action::Read).await?;
+    let run = state.run::<right::Read>(&caller.0, &id).await?;
     let query = query.read()?;
     let mut problems = Problems::new();
     let limit = page::limit(query.limit.as_deref(), &mut problems);
@@ -160,29 +147,13 @@ pub(crate) async fn journal(
     Ok(HttpResponse::Ok().json(page))
 }
 
-/// The whole journal of a run.
-async fn load_journal(state: &AppState, run: RunId) -> Result<Vec<JournalEntry>, Problem> {
-    let mut all: Vec<JournalEntry> = Vec::new();
-    loop {
-        let after = all.last().map_or(0, |last| last.seq);
-        let entries = state.engine.store().load_journal(run, after, JOURNAL_PAGE).await?;
-        let is_last = entries.len() < JOURNAL_PAGE;
-        all.extend(entries);
-        if is_last {
-            return Ok(all);
-        }
-    }
-}
-
 impl AppState {
-    /// The run with this id, if the caller may do `action` with it.
+    /// The run with this id, if the caller may do `R` with it.
     ///
     /// # Errors
     /// 404 for what is absent, invisible or no id at all; 403 for what the caller's role does not allow.
-    pub(crate) async fn run(&self, caller: &Caller, id: &str, action: Action) -> Result<RunRow, Problem> {
+    pub(crate) async fn run<R: Right>(&self, caller: &Caller, id: &str) -> Result<Scoped<Run, R>, Problem> {
         let id: RunId = id.parse().map_err(|_| Problem::not_found())?;
-        let run = self.runs.find(id).await?.ok_or_else(Problem::not_found)?;
-        self.authorize(caller, run.project, action).await?;
-        Ok(run)
+        Ok(self.control.runs.find(caller, id).await?)
     }
 }

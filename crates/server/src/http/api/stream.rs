@@ -13,7 +13,7 @@ use std::time::Duration;
 use actix_web::http::header::{HeaderMap, HeaderName};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures::stream::unfold;
-use gathering_auth::Action;
+use gathering_control::right;
 use gathering_dag_engine::Seq;
 use gathering_domain::{RunId, Secret, UserId};
 use gathering_persistence::{Following, Wake, WakeBus};
@@ -129,7 +129,7 @@ pub(crate) async fn stream(
     id: web::Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
-    let run = state.run(&caller.0, &id, Action::Read).await?;
+    let run = state.run::<right::Read>(&caller.0, &id).await?.into_thing();
     let after = last_event_id(request.headers())?;
     if state.readiness.is_draining() {
         let detail = "this instance is shutting down; another one will answer";

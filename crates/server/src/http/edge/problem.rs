@@ -11,6 +11,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
 use gathering_auth::{AuthError, Denied};
+use gathering_control::ControlError;
 use gathering_dag_engine::{SourceMap, StoreError};
 use gathering_domain::{Pointer, Problems};
 use gathering_persistence::{DatabaseError, ProjectError, ProjectRefusal};
@@ -307,6 +308,22 @@ impl From<DatabaseError> for Problem {
             DatabaseError::Conflict { what } => {
                 Self::conflict(format!("{what} is not what the request expects"))
             }
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<ControlError> for Problem {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::NotFound => Self::not_found(),
+            ControlError::Forbidden => Denied::Forbidden.into(),
+            ControlError::NotApprover => Self::forbidden(error.to_string()),
+            ControlError::Revoked => AuthError::Revoked.into(),
+            ControlError::Invalid(problems) => Self::invalid(problems),
+            ControlError::Conflict(conflict) => Self::conflict(conflict.to_string()),
+            unavailable @ ControlError::Unavailable(_) => Self::unavailable(unavailable),
+            timed_out @ ControlError::TimedOut(_) => Self::timed_out(timed_out),
             other => Self::internal(other),
         }
     }

@@ -2,7 +2,7 @@
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
-use gathering_auth::Action;
+use gathering_control::right;
 use gathering_dag_engine::{Fields, Shape};
 use gathering_domain::{PipelineId, Pointer};
 use gathering_persistence::{ExpectedPipeline, PipelineChange, PipelineDeletion, PipelineUpdate};
@@ -69,7 +69,7 @@ pub(crate) async fn change(
     body: Body,
 ) -> Result<HttpResponse, Problem> {
     let (caller, body) = body.receive().await?;
-    let id = state.pipeline(&caller, &id, Action::Write).await?.pipeline.id;
+    let id = state.pipeline::<right::Write>(&caller, &id).await?.pipeline.id;
     let expected = expected_pipeline(&request)?;
     let (value, source) = body.value()?;
     let (value, at) = body_of_pipeline(value, &source);
@@ -113,7 +113,7 @@ pub(crate) async fn delete(
     id: web::Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
-    let id = state.pipeline(&caller.0, &id, Action::Write).await?.pipeline.id;
+    let id = state.pipeline::<right::Write>(&caller.0, &id).await?.pipeline.id;
     match state.pipelines.delete(id, &expected_pipeline(&request)?).await? {
         PipelineDeletion::Done => Ok(HttpResponse::NoContent().finish()),
         PipelineDeletion::Unexpected => Err(changed_since(id)),

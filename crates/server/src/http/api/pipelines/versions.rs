@@ -2,7 +2,7 @@
 
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
-use gathering_auth::Action;
+use gathering_control::right;
 use gathering_domain::{Pointer, Problems};
 use gathering_persistence::{Definitions, PipelineVersion};
 use serde::{Deserialize, Serialize};
@@ -68,7 +68,7 @@ pub(crate) async fn list(
     id: web::Path<String>,
     query: Query<ListVersions>,
 ) -> Result<HttpResponse, Problem> {
-    let pipeline = state.pipeline(&caller.0, &id, Action::Read).await?.pipeline;
+    let id = state.pipeline::<right::Read>(&caller.0, &id).await?.pipeline.id;
     let query = query.read()?;
     let mut problems = Problems::new();
     let limit = page::limit(query.limit.as_deref(), &mut problems);
@@ -84,7 +84,7 @@ pub(crate) async fn list(
     problems.into_result().map_err(Problem::invalid)?;
     // One that is too large for a version leads to the latest.
     let before = before.and_then(|key| i32::try_from(key.as_u128()).ok());
-    let page = state.pipelines.list_versions(pipeline.id, before, limit, definitions).await?;
+    let page = state.pipelines.list_versions(id, before, limit, definitions).await?;
     let last = page.items.last().filter(|_| page.has_more);
     let key = last.and_then(|last| u128::try_from(last.version).ok()).map(Uuid::from_u128);
     let next_cursor = key.map(|key| page::encode(List::Versions, key));

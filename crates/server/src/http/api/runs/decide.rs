@@ -1,14 +1,12 @@
 //! What people decide about nodes that wait for them.
 
 use actix_web::{HttpResponse, web};
-use gathering_auth::Action;
+use gathering_control as control;
 use gathering_dag_engine::{Fields, Shape};
-use gathering_domain::NodeId;
-use gathering_persistence::{Decided, NewDecision};
+use gathering_domain::{NodeId, RunId};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::fold;
 use crate::http::api::run_view::RunView;
 use crate::http::edge::body::{Body, FromFields, prose};
 use crate::http::edge::problem::{Problem, ProblemView};
@@ -16,12 +14,12 @@ use crate::http::state::AppState;
 
 const MAX_COMMENT: usize = 10_000;
 
-/// What somebody decides.
+/// A decision.
 #[derive(Debug, ToSchema)]
 pub(crate) struct Decide {
     /// Whether the node may go on; else it fails as `denied`.
     approve: bool,
-    /// What there is to say to it; the node hands it on.
+    /// A comment, which becomes part of the node's output.
     #[schema(required = false)]
     comment: Option<String>,
 }
@@ -37,16 +35,16 @@ impl FromFields for Decide {
     }
 }
 
-/// Decides about a node that waits for an approval: approved, it succeeds and the run goes on; denied, it fails. The
-/// first decision stands.
+/// Decides about a node that waits for an approval. An approved node succeeds and the run goes on; a denied one fails.
+/// The first decision is final.
 #[utoipa::path(post, path = "/api/v1/runs/{id}/nodes/{node_id}/decision", tag = "runs", operation_id = "decide_node", params(
     ("id" = Uuid, Path, description = "The run"),
     ("node_id" = String, Path),
 ), request_body = Decide, responses(
-    (status = 202, description = "It is recorded, and reaches whoever drives the run", body = RunView),
-    (status = 403, description = "The node names others who may decide", body = ProblemView, content_type = "application/problem+json"),
+    (status = 202, description = "The decision is recorded, and reaches the instance that drives the run", body = RunView),
+    (status = 403, description = "You are not one of the node's approvers", body = ProblemView, content_type = "application/problem+json"),
     (status = 404, description = "No such run or node", body = ProblemView, content_type = "application/problem+json"),
-    (status = 409, description = "The node waits for no approval, or it is decided already", body = ProblemView, content_type = "application/problem+json"),
+    (status = 409, description = "The node is not waiting for an approval, or already has a decision", body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn decide(
@@ -56,34 +54,12 @@ pub(crate) async fn decide(
 ) -> Result<HttpResponse, Problem> {
     let (caller, body) = body.receive().await?;
     let (run, node) = path.into_inner();
-    let run = state.run(&caller, &run, Action::Run).await?;
+    let run: RunId = run.parse().map_err(|_| Problem::not_found())?;
     let node: NodeId = node.parse().map_err(|_| Problem::not_found())?;
-    let summary = state.graph_summary(run.graph).await?;
-    if !summary.has(&node) {
-        return Err(Problem::not_found());
-    }
-    let account = state.auth.me(&caller).await?;
-    if !summary.may_decide(&node, &account.email) {
-        return Err(Problem::forbidden("the node names who may decide, and you are not among them"));
-    }
     let Decide { approve, comment } = body.read().await?;
-    if run.state.is_terminal() || !fold(&state, run.id).await?.is_waiting_for_approval(&node) {
-        return Err(Problem::conflict(format!("node `{node}` waits for no approval")));
-    }
-    let decision =
-        NewDecision { approve, comment, decided_by: account.id, decided_as: account.email.to_string() };
-    match state.runs.decide(run.id, &node, &decision).await? {
-        Decided::Recorded => {
-            tracing::info!(run.id = %run.id, node.id = %node, "node {node} of run {} is decided", run.id);
-            let run = state.runs.find(run.id).await?.ok_or_else(Problem::not_found)?;
-            Ok(HttpResponse::Accepted().json(RunView::of(run)))
-        }
-        Decided::DecidedBefore => {
-            Err(Problem::conflict(format!("node `{node}` is decided already: the first decision stands")))
-        }
-        Decided::Missing => Err(Problem::not_found()),
-        Decided::RunEnded => Err(Problem::conflict("the run has ended")),
-    }
+    let decide = control::Decide { approve, comment };
+    let run = state.control.runs.decide(&caller, run, &node, decide).await?;
+    Ok(HttpResponse::Accepted().json(RunView::of(run)))
 }
 
 #[cfg(test)]

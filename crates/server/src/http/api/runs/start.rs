@@ -2,35 +2,33 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Utc};
-use gathering_auth::Action;
-use gathering_dag_engine::{Fields, NewRun, Shape, check_value};
-use gathering_domain::{RunId, RunKind};
-use gathering_persistence::{PipelineSeen, RunOrigin};
+use gathering_control::{self as control, DEFAULT_PRIORITY};
+use gathering_dag_engine::{Fields, Shape, check_value};
+use gathering_domain::PipelineId;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::accept::{Planned, accept};
+use super::accepted;
 use crate::http::api::run_view::RunView;
-use crate::http::edge::body::{Body, FromFields};
+use crate::http::edge::body::{Body, FromFields, read_object};
+use crate::http::edge::idempotency::keyed_body;
 use crate::http::edge::page;
 use crate::http::edge::problem::{Problem, ProblemView};
 use crate::http::state::AppState;
 
-const DEFAULT_PRIORITY: i32 = 5;
-
 /// A run to be started.
 #[derive(ToSchema)]
 pub(crate) struct StartRun {
-    /// What it is started with; an empty object by default.
+    /// Its input; an empty object by default.
     #[schema(required = false)]
     input: Value,
-    /// 1 to 10; the higher the sooner. 5 by default.
+    /// 1 to 10; runs with a higher priority start first. 5 by default.
     #[schema(required = false, minimum = 1, maximum = 10)]
     priority: i32,
-    /// Not to begin before.
+    /// The run does not start before this time.
     #[schema(required = false)]
     available_at: Option<DateTime<Utc>>,
-    /// Of the pipeline; the latest by default.
+    /// The version of the pipeline; the latest by default.
     #[schema(required = false, minimum = 1)]
     version: Option<i32>,
 }
@@ -49,7 +47,7 @@ impl FromFields for StartRun {
     }
 }
 
-/// The input that is asked for, if any is, with what is wrong with it named.
+/// The input, if there is one; what is wrong with it is named.
 pub(super) fn run_input(fields: &mut Fields<'_>) -> Option<Value> {
     let input = fields.optional("input", Shape::Any).filter(|input| !input.is_null())?;
     if let Err(limit) = check_value(input) {
@@ -59,7 +57,7 @@ pub(super) fn run_input(fields: &mut Fields<'_>) -> Option<Value> {
     Some(input.clone())
 }
 
-/// Starts a run of a pipeline: once this is answered, the run will reach a terminal state.
+/// Starts a run of a pipeline. An accepted run always reaches a terminal state.
 #[utoipa::path(post, path = "/api/v1/pipelines/{id}/runs", tag = "runs", operation_id = "start_run", params(
     ("id" = Uuid, Path, description = "The pipeline"),
     ("Idempotency-Key" = Option<String>, Header, description = "The same key and body answer the same run"),
@@ -76,55 +74,21 @@ pub(crate) async fn start(
     body: Body,
 ) -> Result<HttpResponse, Problem> {
     let (caller, body) = body.receive().await?;
-    let seen = state.pipeline(&caller, &id, Action::Run).await?;
-    let about = json!({ "pipeline_id": seen.pipeline.id });
-    let trigger = json!({ "type": "api", "user_id": caller.user });
-    let project = seen.pipeline.project;
-    accept(&state, &request, body, project, about, async |wanted| plan(&state, seen, trigger, wanted).await)
-        .await
-}
-
-async fn plan(
-    state: &AppState,
-    seen: PipelineSeen,
-    trigger: Value,
-    wanted: StartRun,
-) -> Result<Planned, Problem> {
-    let PipelineSeen { pipeline, graph: latest, .. } = seen;
-    if !pipeline.enabled {
-        return Err(Problem::conflict("the pipeline is disabled: enable it first"));
-    }
-    let (version, graph) = match wanted.version {
-        Some(version) if version != pipeline.version => {
-            let graph = state.pipelines.find_graph(pipeline.id, version).await?;
-            let missing = || format!("the pipeline has no version {version}");
-            (version, graph.ok_or_else(|| Problem::invalid_field("version", missing()))?)
-        }
-        _ => (pipeline.version, latest),
-    };
-    let run = NewRun {
-        id: RunId::new(),
-        project: pipeline.project,
-        graph,
-        input: wanted.input,
-        priority: wanted.priority,
-        available_at: wanted.available_at,
-        timeout: state.graph_summary(graph).await?.timeout,
-    };
-    let origin = RunOrigin {
-        kind: RunKind::Pipeline,
-        trigger,
-        pipeline: Some((pipeline.id, version)),
-        ..RunOrigin::default()
-    };
-    Ok(Planned { run, origin, begins_with: Vec::new() })
+    let pipeline: PipelineId = id.parse().map_err(|_| Problem::not_found())?;
+    let (value, source) = body.value()?;
+    let once = keyed_body(&request, &value)?;
+    let run = source.placing(async {
+        let StartRun { input, priority, available_at, version } = read_object(&value)?;
+        let start = control::StartRun { input, priority, available_at, version, once };
+        Ok(state.control.runs.start(&caller, pipeline, start).await?)
+    });
+    Ok(accepted(run.await?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::rerun::Rerun;
     use super::*;
-    use crate::http::edge::body::read_object;
 
     #[test]
     fn an_input_that_could_not_be_read_again_is_refused_at_its_place() {

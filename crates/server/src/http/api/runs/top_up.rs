@@ -1,7 +1,7 @@
 //! What a run may use up beyond the budget of its project.
 
 use actix_web::{HttpResponse, web};
-use gathering_auth::Action;
+use gathering_control::right;
 use gathering_dag_engine::{Fields, Shape};
 use gathering_domain::{Amounts, Pointer, Problems, Resource};
 use gathering_persistence::TopUp;
@@ -50,7 +50,7 @@ pub(crate) async fn top_up(
     body: Body,
 ) -> Result<HttpResponse, Problem> {
     let (caller, body) = body.receive().await?;
-    let run = state.run(&caller, &id, Action::Manage).await?;
+    let run = state.run::<right::Manage>(&caller, &id).await?;
     let AddToBudget { add } = body.read().await?;
     let wrong = |resource: Resource, message: &str| {
         Problem::invalid(Problems::one(Pointer::root().join("add").join(resource.as_str()), message))

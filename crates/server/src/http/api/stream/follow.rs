@@ -6,10 +6,11 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 use actix_web::web;
 use actix_web::web::Bytes;
-use gathering_auth::{Action, Origin};
+use gathering_auth::Origin;
+use gathering_control::{Run, right};
 use gathering_dag_engine::{JournalEntry, Seq};
 use gathering_domain::{ExposeSecret, Secret};
-use gathering_persistence::{Following, JournalPage, RunRow};
+use gathering_persistence::{Following, JournalPage};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -63,7 +64,7 @@ const COMMENT: &str = ":\n\n";
 pub(super) struct Follow {
     state: web::Data<AppState>,
     /// As it was seen last.
-    run: RunRow,
+    run: Run,
     /// The last entry that was read.
     after: Seq,
     unsent: VecDeque<JournalEntry>,
@@ -116,7 +117,7 @@ impl Follow {
     /// Follows `run` from after the entry `after`, for somebody who may read it and showed `token`.
     pub(super) fn new(
         state: web::Data<AppState>,
-        run: RunRow,
+        run: Run,
         after: Seq,
         token: Secret,
         origin: Origin,
@@ -306,7 +307,8 @@ impl Follow {
 
     async fn check_access(&self) -> Result<(), Problem> {
         let caller = self.state.auth.authenticate(self.token.expose_secret(), self.origin).await?;
-        self.state.authorize(&caller, self.run.project, Action::Read).await
+        self.state.control.projects.find::<right::Read>(&caller, self.run.project).await?;
+        Ok(())
     }
 }
 
@@ -317,7 +319,7 @@ fn broken_off(problem: Problem) {
     }
 }
 
-fn last_event(run: &RunRow) -> Bytes {
+fn last_event(run: &Run) -> Bytes {
     let mut text = String::new();
     push_event(&mut text, None, "run_ended", &RunView::of(run.clone()));
     text.into()

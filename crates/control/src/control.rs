@@ -1,0 +1,39 @@
+//! Everything of this crate over one store.
+
+use std::sync::Arc;
+
+use gathering_dag_engine::{NodeSpecs, RunStore};
+
+use crate::{ControlStore, Graphs, Pipelines, Projects, Runs};
+
+/// What may be done, noun by noun. Cloning is cheap and shares the store.
+#[derive(Clone)]
+pub struct Control {
+    /// Projects and their members.
+    pub projects: Projects,
+    /// Pipelines and their versions.
+    pub pipelines: Pipelines,
+    /// Runs.
+    pub runs: Runs,
+    /// The graphs of pipelines and runs.
+    pub graphs: Graphs,
+}
+
+impl Control {
+    /// Everything over `store`. The graphs and journals of its runs are in `run_store`, and their nodes have these
+    /// types. At most `n_cached_graphs` summaries of graphs are kept; at least 1.
+    pub fn new(
+        store: Arc<dyn ControlStore>,
+        run_store: Arc<dyn RunStore>,
+        specs: NodeSpecs,
+        n_cached_graphs: u64,
+    ) -> Self {
+        let graphs = Graphs::new(run_store, specs, n_cached_graphs);
+        Self {
+            projects: Projects::new(Arc::clone(&store)),
+            pipelines: Pipelines::new(Arc::clone(&store)),
+            runs: Runs::new(store, graphs.clone()),
+            graphs,
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Why something is not done, by what the reader does about it.
+
+use gathering_auth::Denied;
+use gathering_dag_engine::StoreError;
+use gathering_domain::{NodeId, Problems, RunId};
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why something is not done. Nothing was changed, unless a variant says otherwise.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// The thing is absent, or the caller may not see it.
+    #[error("no such resource, or you have no access to it")]
+    NotFound,
+    /// The caller's role in the project, or the scopes of their API key, do not allow it.
+    #[error("your role, or the scopes of your API key, do not allow this")]
+    Forbidden,
+    /// The node names its approvers, and the caller is not one of them.
+    #[error("you are not one of this node's approvers")]
+    NotApprover,
+    /// The caller's credential or account is no longer valid.
+    #[error("the credential is no longer valid")]
+    Revoked,
+    /// The request is wrong, at these places of it.
+    #[error("the request is invalid: {0}")]
+    Invalid(Problems),
+    /// It conflicts with what is stored.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+    /// The store cannot be reached or is too busy: whether it was done is unknown. Later it may work.
+    #[error("the store is unavailable")]
+    Unavailable(#[source] Cause),
+    /// The store took too long: whether it was done is unknown. Later it may work.
+    #[error("the store timed out")]
+    TimedOut(#[source] Cause),
+    /// Something went wrong that nobody expected, such as a stored value that makes no sense. A person has to look.
+    #[error("the store, or what it holds, is broken")]
+    Broken(#[source] Cause),
+}
+
+/// What stands against it. The texts are for the caller: what is wrong, then what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Conflict {
+    /// The pipeline starts no runs.
+    #[error("the pipeline is disabled: enable it first")]
+    PipelineDisabled,
+    /// The idempotency key came with another request before.
+    #[error("this idempotency key was used for another request")]
+    KeyReused,
+    /// A run that has not ended is not rerun.
+    #[error("the run has not ended: wait for it, or cancel it")]
+    RunNotEnded,
+    /// A child run is not rerun by itself.
+    #[error("this is a child run: rerun its parent, run {0}")]
+    ChildRun(RunId),
+    /// Every node of the run succeeded.
+    #[error("no node of this run failed: rerun it from the start or from a node")]
+    NothingFailed,
+    /// The results that a rerun would keep are no longer stored.
+    #[error("the journal of this run is no longer kept: rerun it from `start`")]
+    JournalPruned,
+    /// A run that has ended is not cancelled, and takes no decision.
+    #[error("the run has ended already")]
+    RunEnded,
+    /// The node does not wait for an approval.
+    #[error("node `{0}` is not waiting for an approval")]
+    NotWaitingForApproval(NodeId),
+    /// The node was decided before.
+    #[error("node `{0}` already has a decision, and decisions are final")]
+    AlreadyDecided(NodeId),
+}
+
+impl From<Denied> for ControlError {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Invisible => Self::NotFound,
+            Denied::Forbidden => Self::Forbidden,
+        }
+    }
+}
+
+impl From<StoreError> for ControlError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::Unavailable(error.into()),
+            other => Self::Broken(other.into()),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Graphs as this crate needs them: checked before they are stored, summarized where runs of them are started, decided
+//! and shown.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gathering_cache::BoundedCache;
+use gathering_dag_engine::{Graph, NodeSpecs, RunStore};
+use gathering_domain::{Digest, Email, Node, NodeId, Problems};
+use serde_json::Value;
+
+use crate::ControlError;
+
+/// What is worth knowing of a graph beside its runs: its nodes in a topological order, its limits, its approvers.
+#[derive(Debug, PartialEq, Eq)]
+pub struct GraphSummary {
+    /// Ids and types, in a topological order.
+    pub nodes: Vec<(String, String)>,
+    /// The ids by depth.
+    pub levels: Vec<Vec<String>>,
+    /// How long a run may take.
+    pub timeout: Option<Duration>,
+    /// Who may decide about a node, where it says so.
+    approvers: HashMap<String, Vec<Email>>,
+}
+
+impl GraphSummary {
+    /// The summary of a definition.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn read(definition: &Value, specs: &NodeSpecs) -> Result<Self, Problems> {
+        Ok(Self::of(&Graph::validate(definition, specs)?))
+    }
+
+    /// The summary of a definition that was valid once, be it of a run or of an item of a list.
+    fn read_stored(definition: &Value, specs: &NodeSpecs) -> Result<Self, Problems> {
+        let graph = Graph::validate(definition, specs);
+        Ok(Self::of(&graph.or_else(|_| Graph::validate_item(definition, specs))?))
+    }
+
+    fn of(graph: &Graph) -> Self {
+        let nodes = &graph.definition().nodes;
+        let approvers =
+            nodes.iter().filter_map(|node| Some((node.id.to_string(), approvers(node)?))).collect();
+        let types: HashMap<&str, &str> =
+            nodes.iter().map(|node| (node.id.as_str(), node.node_type.as_str())).collect();
+        let nodes = graph
+            .order()
+            .map(|id| (id.to_owned(), types.get(id).copied().unwrap_or_default().to_owned()))
+            .collect();
+        let levels =
+            graph.levels().into_iter().map(|level| level.into_iter().map(str::to_owned).collect()).collect();
+        Self { nodes, levels, timeout: graph.definition().timeout, approvers }
+    }
+
+    /// Whether the graph has this node.
+    pub fn has(&self, node: &NodeId) -> bool {
+        self.nodes.iter().any(|(id, _)| id == node.as_str())
+    }
+
+    /// Whether the node lets this person decide: a node without a list of approvers lets everybody.
+    pub fn may_decide(&self, node: &NodeId, person: &Email) -> bool {
+        self.approvers.get(node.as_str()).is_none_or(|approvers| approvers.contains(person))
+    }
+}
+
+/// The approvers that a node names. A text that is not an address names nobody.
+fn approvers(node: &Node) -> Option<Vec<Email>> {
+    let approvers = node.config.get("approvers").filter(|_| node.node_type == "approval")?.as_array()?;
+    Some(approvers.iter().filter_map(Value::as_str).filter_map(|text| text.parse().ok()).collect())
+}
+
+/// How long a run of a stored definition may take; `None` without a limit. The same as [`GraphSummary::timeout`],
+/// without checking the whole graph again.
+pub(crate) fn timeout_of(definition: &Value) -> Option<Duration> {
+    let seconds = definition.get("timeout_seconds")?.as_f64()?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+/// The stored graphs, with a bounded cache of their summaries: a graph never changes. Cloning is cheap and shares both.
+#[derive(Clone)]
+pub struct Graphs {
+    store: Arc<dyn RunStore>,
+    specs: NodeSpecs,
+    summaries: Arc<BoundedCache<Digest, Arc<GraphSummary>>>,
+}
+
+impl Graphs {
+    /// The graphs of this store, whose nodes have these types. At most `n_cached` summaries are kept; at least 1.
+    pub fn new(store: Arc<dyn RunStore>, specs: NodeSpecs, n_cached: u64) -> Self {
+        Self { store, specs, summaries: Arc::new(BoundedCache::new("graphs", n_cached)) }
+    }
+
+    /// The store where the graphs and journals are.
+    pub(crate) const fn store(&self) -> &Arc<dyn RunStore> {
+        &self.store
+    }
+
+    /// The types of nodes that a definition may use.
+    pub(crate) const fn specs(&self) -> &NodeSpecs {
+        &self.specs
+    }
+
+    /// Checks a definition, on a thread of its own, since a large one takes a while. Gives it back with its summary, or
+    /// with everything that is wrong with it. Stores nothing.
+    ///
+    /// # Errors
+    /// [`ControlError::Broken`] only if the check panicked.
+    pub async fn check(
+        &self,
+        definition: Value,
+    ) -> Result<(Value, Result<GraphSummary, Problems>), ControlError> {
+        let specs = self.specs.clone();
+        let check = tokio::task::spawn_blocking(move || {
+            let summary = GraphSummary::read(&definition, &specs);
+            (definition, summary)
+        });
+        check.await.map_err(|panicked| ControlError::Broken(panicked.into()))
+    }
+
+    /// The summary of a stored graph.
+    ///
+    /// # Errors
+    /// [`ControlError::Unavailable`], or [`ControlError::Broken`] if the graph is absent or no longer valid.
+    pub async fn summarize(&self, graph: Digest) -> Result<Arc<GraphSummary>, ControlError> {
+        if let Some(summary) = self.summaries.get(&graph) {
+            return Ok(summary);
+        }
+        let definition = self.store.load_graph(graph).await?;
+        let specs = self.specs.clone();
+        let read = tokio::task::spawn_blocking(move || GraphSummary::read_stored(&definition, &specs));
+        let read = read.await.map_err(|panicked| ControlError::Broken(panicked.into()))?;
+        let summary = Arc::new(read.map_err(|problems| ControlError::Broken(problems.into()))?);
+        self.summaries.insert(graph, Arc::clone(&summary));
+        Ok(summary)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_timeout_of_a_definition_is_that_of_its_graph() {
+        let specs = NodeSpecs::builtin();
+        for timeout in [json!(1.5), json!(60), json!(null)] {
+            let mut definition = json!({"nodes": [{"id": "a", "type": "trigger"}]});
+            if !timeout.is_null() {
+                definition["timeout_seconds"] = timeout;
+            }
+            let summary = GraphSummary::read(&definition, &specs).unwrap();
+            assert_eq!(summary.timeout, timeout_of(&definition));
+        }
+    }
+
+    #[test]
+    fn approvers_decide_alone_and_without_them_everybody_does() {
+        let definition = json!({"nodes": [
+            {"id": "named", "type": "approval", "config": {"message": "?", "approvers": ["ada@example.org"]}},
+            {"id": "open", "type": "approval", "config": {"message": "?"}},
+        ]});
+        let specs = NodeSpecs::builtin();
+        let summary = GraphSummary::read(&definition, &specs).unwrap();
+        let node = |id: &str| id.parse::<NodeId>().unwrap();
+        let (ada, bob) = ("ada@example.org".parse().unwrap(), "bob@example.org".parse().unwrap());
+        assert!(summary.has(&node("named")) && !summary.has(&node("other")));
+        assert!(summary.may_decide(&node("named"), &ada) && !summary.may_decide(&node("named"), &bob));
+        assert!(summary.may_decide(&node("open"), &bob));
+    }
+}

@@ -1,0 +1,34 @@
+//! What may be done with projects, pipelines and runs, and by whom.
+//!
+//! Owns the rules: who sees and changes what, which version of a pipeline runs, what may be rerun, who may decide an
+//! approval. Never knows SQL or HTTP: it keeps everything through the port [`ControlStore`], and every call comes with
+//! the [`Caller`](gathering_auth::Caller).
+
+mod access;
+mod control;
+mod error;
+mod graphs;
+mod idempotency;
+mod pipelines;
+mod projects;
+mod runs;
+mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+pub use access::{Found, OfProject, Operator, Scoped, authorize_credential, right, visible_to};
+pub use control::Control;
+pub use error::{Conflict, ControlError};
+pub use graphs::{GraphSummary, Graphs};
+pub use idempotency::{Creation, IdempotencyKey, InvalidKey, KeyedBody, Once};
+pub use pipelines::{Pipeline, PipelineHead, Pipelines};
+pub use projects::{LocalProject, Projects};
+pub use runs::{
+    DEFAULT_PRIORITY, Decide, Decided, NewDecision, NodeRuns, PlannedRun, ProjectPipelines, Rerun, Run, Runs,
+    StartRun, Startable, StartedBy,
+};
+pub use store::ControlStore;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,76 @@
+//! Projects: what owns pipelines, runs and files, and what membership is of.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use gathering_auth::Caller;
+use gathering_domain::ProjectId;
+
+use crate::access::right::{self, Right};
+use crate::access::{OfProject, Operator, Scoped};
+use crate::{ControlError, ControlStore};
+
+/// A project of the local command line: its files are a directory of this machine, and it belongs to the operator.
+///
+/// It has no members and is hidden from every account, admins too: only the operator decides which directory of the
+/// machine is a project's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalProject {
+    /// Its id.
+    pub id: ProjectId,
+    /// The last part of its path.
+    pub name: String,
+    /// Where its files are: an absolute path.
+    pub workspace_path: String,
+}
+
+impl OfProject for LocalProject {
+    fn project(&self) -> ProjectId {
+        self.id
+    }
+}
+
+/// What may be done with projects. Cloning is cheap and shares the store.
+#[derive(Clone)]
+pub struct Projects {
+    store: Arc<dyn ControlStore>,
+}
+
+impl Projects {
+    /// The projects of this store.
+    pub fn new(store: Arc<dyn ControlStore>) -> Self {
+        Self { store }
+    }
+
+    /// The project, if the caller may do `R` in it.
+    ///
+    /// # Errors
+    /// [`ControlError::NotFound`] or [`ControlError::Forbidden`], or the store's.
+    pub async fn find<R: Right>(
+        &self,
+        caller: &Caller,
+        project: ProjectId,
+    ) -> Result<Scoped<ProjectId, R>, ControlError> {
+        Scoped::check(caller, self.store.find_project(caller, project).await?)
+    }
+
+    /// The operator's project for the files below `workspace_path` (absolute), created if it is new. Repeats: safe; of
+    /// two at once both get the same.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn ensure_local(
+        &self,
+        operator: Operator,
+        workspace_path: &str,
+    ) -> Result<Scoped<LocalProject, right::Run>, ControlError> {
+        let name = Path::new(workspace_path).file_name().and_then(|name| name.to_str());
+        let new = LocalProject {
+            id: ProjectId::new(),
+            name: name.unwrap_or("workspace").to_owned(),
+            workspace_path: workspace_path.to_owned(),
+        };
+        let project = self.store.ensure_local_project(operator, new).await?;
+        Ok(Scoped::of_operator(operator, project))
+    }
+}

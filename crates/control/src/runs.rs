@@ -1,0 +1,142 @@
+//! Runs as people and programs know them: started, shown, rerun, cancelled, decided. Driving them is the engine's.
+
+mod cancel;
+mod child;
+mod decide;
+mod nodes;
+mod rerun;
+mod start;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use gathering_auth::Caller;
+use gathering_dag_engine::{Record, RunError};
+use gathering_domain::{Digest, PipelineId, ProjectId, RunId, RunKind, RunState, ScheduleId, WaitingFor};
+use serde_json::Value;
+
+use crate::access::right::Right;
+use crate::access::{OfProject, Scoped};
+use crate::graphs::Graphs;
+use crate::idempotency::Once;
+use crate::{ControlError, ControlStore};
+
+pub use child::ProjectPipelines;
+pub use decide::{Decide, Decided, NewDecision};
+pub use nodes::NodeRuns;
+pub use rerun::Rerun;
+pub use start::{DEFAULT_PRIORITY, StartRun, Startable, StartedBy};
+
+/// A run as it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// The project that it belongs to.
+    pub project: ProjectId,
+    /// Its definition.
+    pub graph: Digest,
+    /// What it is one execution of.
+    pub kind: RunKind,
+    /// What started it.
+    pub trigger: Value,
+    /// The pipeline and its version.
+    pub pipeline: Option<(PipelineId, i32)>,
+    /// The schedule that it belongs to.
+    pub schedule: Option<ScheduleId>,
+    /// The run that started it.
+    pub parent: Option<RunId>,
+    /// The run whose successes it reuses.
+    pub rerun_of: Option<RunId>,
+    /// Its state.
+    pub state: RunState,
+    /// What it waits for, while it waits.
+    pub waiting_for: Option<WaitingFor>,
+    /// Its input.
+    pub input: Value,
+    /// Its output, once it has succeeded.
+    pub output: Option<Value>,
+    /// Why it did not succeed.
+    pub error: Option<RunError>,
+    /// 1 to 10; runs with a higher priority are claimed first.
+    pub priority: i32,
+    /// How often its owner died.
+    pub recoveries: i32,
+    /// When it must have ended, in UTC.
+    pub deadline_at: Option<DateTime<Utc>>,
+    /// When its cancellation was requested, in UTC.
+    pub cancel_requested_at: Option<DateTime<Utc>>,
+    /// When it was accepted, in UTC.
+    pub created_at: DateTime<Utc>,
+    /// When it was first claimed, in UTC.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended, in UTC.
+    pub ended_at: Option<DateTime<Utc>>,
+}
+
+impl OfProject for Run {
+    fn project(&self) -> ProjectId {
+        self.project
+    }
+}
+
+/// A run that was decided on, and is to be accepted in a project. Only this crate makes one.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct PlannedRun {
+    /// Its id.
+    pub id: RunId,
+    /// Its definition, stored before.
+    pub graph: Digest,
+    /// Its input.
+    pub input: Value,
+    /// 1 to 10; runs with a higher priority are claimed first.
+    pub priority: i32,
+    /// Not to be claimed before, in UTC.
+    pub available_at: Option<DateTime<Utc>>,
+    /// How long it may take from its acceptance.
+    pub timeout: Option<Duration>,
+    /// What it is one execution of.
+    pub kind: RunKind,
+    /// What started it, as the API shows it.
+    pub trigger: Value,
+    /// The pipeline and its version.
+    pub pipeline: Option<(PipelineId, i32)>,
+    /// The run whose successes it reuses.
+    pub rerun_of: Option<RunId>,
+    /// What makes a repeated request the same.
+    pub once: Option<Once>,
+    /// What its journal begins with.
+    pub begins_with: Vec<Record>,
+}
+
+/// What may be done with runs. Cloning is cheap and shares the store.
+#[derive(Clone)]
+pub struct Runs {
+    store: Arc<dyn ControlStore>,
+    graphs: Graphs,
+}
+
+impl Runs {
+    /// The runs of this store, whose graphs are these.
+    pub fn new(store: Arc<dyn ControlStore>, graphs: Graphs) -> Self {
+        Self { store, graphs }
+    }
+
+    /// The run, if the caller may do `R` with it.
+    ///
+    /// # Errors
+    /// [`ControlError::NotFound`] or [`ControlError::Forbidden`], or the store's.
+    pub async fn find<R: Right>(&self, caller: &Caller, run: RunId) -> Result<Scoped<Run, R>, ControlError> {
+        Scoped::check(caller, self.store.find_run(caller, run).await?)
+    }
+
+    /// The nodes of a run, as its journal has them. What it holds is at least as new as the run that was found.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn load_nodes<R: Right>(&self, run: &Scoped<Run, R>) -> Result<NodeRuns, ControlError> {
+        NodeRuns::load(&**self.graphs.store(), run.id).await
+    }
+}

@@ -1,0 +1,78 @@
+//! Starting pipelines as child runs: what `execute_pipeline` asks for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use gathering_dag_engine::{ChildRuns, NewChild, RunStore, StoreError};
+use gathering_domain::{PipelineId, ProjectId};
+use gathering_nodes::{ChildPipeline, ChildPipelines, StartPipelineError};
+
+use super::Startable;
+use crate::graphs::timeout_of;
+use crate::{Conflict, ControlError, ControlStore};
+
+/// The pipelines that nodes run: those of the project that their own run belongs to. Cloning is cheap.
+#[derive(Clone)]
+pub struct ProjectPipelines {
+    store: Arc<dyn ControlStore>,
+    graphs: Arc<dyn RunStore>,
+    children: Arc<dyn ChildRuns>,
+}
+
+impl ProjectPipelines {
+    /// The pipelines of this store, whose graphs are in `graphs`, and whose runs are accepted by `children`.
+    pub fn new(
+        store: Arc<dyn ControlStore>,
+        graphs: Arc<dyn RunStore>,
+        children: Arc<dyn ChildRuns>,
+    ) -> Self {
+        Self { store, graphs, children }
+    }
+
+    /// The latest version of a pipeline of this project, and how long a run of it may take.
+    ///
+    /// # Errors
+    /// [`ControlError::NotFound`] for a pipeline that is absent or of another project;
+    /// [`Conflict::PipelineDisabled`]; or the store's.
+    async fn find(
+        &self,
+        project: ProjectId,
+        pipeline: PipelineId,
+    ) -> Result<(Startable, Option<Duration>), ControlError> {
+        let head = self.store.find_pipeline_in(project, pipeline).await?.ok_or(ControlError::NotFound)?;
+        let startable = Startable::choose(&*self.store, &head, None).await?;
+        let definition = self.graphs.load_graph(startable.graph).await?;
+        Ok((startable, timeout_of(&definition)))
+    }
+}
+
+#[async_trait]
+impl ChildPipelines for ProjectPipelines {
+    async fn start(&self, child: ChildPipeline) -> Result<(), StartPipelineError> {
+        let ChildPipeline { project, parent, kind, pipeline, input, now } = child;
+        let found = self.find(project, pipeline).await;
+        let (startable, timeout) = found.map_err(|error| refused(pipeline, error))?;
+        let timeout = timeout.and_then(|timeout| TimeDelta::from_std(timeout).ok());
+        let child = NewChild {
+            item: 0,
+            graph: startable.graph,
+            input,
+            pipeline: Some((pipeline, startable.version)),
+            deadline_at: timeout.and_then(|timeout| now.checked_add_signed(timeout)),
+        };
+        Ok(self.children.start(&parent, kind, vec![child]).await?)
+    }
+}
+
+fn refused(pipeline: PipelineId, error: ControlError) -> StartPipelineError {
+    match error {
+        ControlError::NotFound => StartPipelineError::Missing(pipeline),
+        ControlError::Conflict(Conflict::PipelineDisabled) => StartPipelineError::Disabled(pipeline),
+        ControlError::Unavailable(cause) | ControlError::TimedOut(cause) => {
+            StartPipelineError::Unavailable(cause)
+        }
+        other => StoreError::Fault(other.into()).into(),
+    }
+}

@@ -1,0 +1,205 @@
+//! Starting runs: one set of rules, whoever starts one.
+
+use chrono::{DateTime, Utc};
+use gathering_auth::Caller;
+use gathering_domain::{Digest, PipelineId, Pointer, Problems, ProjectId, RunId, RunKind, UserId};
+use serde_json::{Map, Value, json};
+
+use super::{PlannedRun, Run, Runs};
+use crate::access::right;
+use crate::graphs::timeout_of;
+use crate::idempotency::{Creation, KeyedBody, Once};
+use crate::pipelines::PipelineHead;
+use crate::projects::LocalProject;
+use crate::{ControlError, ControlStore, Scoped};
+
+/// The priority of a run that names none.
+pub const DEFAULT_PRIORITY: i32 = 5;
+
+/// Who or what starts a run. It decides the run's kind and the trigger that the API shows.
+///
+/// Another way to start runs is one more variant here, and one more function that finds the pipeline its own way; the
+/// rules are the same ([`Startable`]). Runs that a node starts are [`ProjectPipelines`](super::ProjectPipelines): the
+/// engine's port for child runs derives their kind and trigger from the parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StartedBy {
+    /// A caller of the API.
+    Caller(UserId),
+    /// A caller of the API, who reruns this run.
+    Rerun(UserId, RunId),
+    /// The operator, with a definition from a file.
+    Local,
+}
+
+impl StartedBy {
+    /// The trigger of the run, as the API shows it.
+    pub(super) fn trigger(self) -> Value {
+        match self {
+            StartedBy::Caller(user) => json!({ "type": "api", "user_id": user }),
+            StartedBy::Rerun(user, run) => json!({ "type": "rerun", "user_id": user, "run_id": run }),
+            StartedBy::Local => json!({ "type": "local" }),
+        }
+    }
+}
+
+/// What a run is started with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StartRun {
+    /// Its input.
+    pub input: Value,
+    /// 1 to 10; runs with a higher priority are claimed first.
+    pub priority: i32,
+    /// Not to be claimed before, in UTC; at once if absent.
+    pub available_at: Option<DateTime<Utc>>,
+    /// The version of the pipeline; the latest if absent.
+    pub version: Option<i32>,
+    /// The client's idempotency key, with the body that it came with.
+    pub once: Option<KeyedBody>,
+}
+
+impl Default for StartRun {
+    /// An empty object as the input, the priority 5, the latest version, at once.
+    fn default() -> Self {
+        Self {
+            input: Value::Object(Map::new()),
+            priority: DEFAULT_PRIORITY,
+            available_at: None,
+            version: None,
+            once: None,
+        }
+    }
+}
+
+/// The version of a pipeline that a run is started of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Startable {
+    /// The pipeline.
+    pub pipeline: PipelineId,
+    /// The version.
+    pub version: i32,
+    /// Its graph.
+    pub graph: Digest,
+}
+
+impl Startable {
+    /// The version to run: the one that is named, else the latest.
+    ///
+    /// # Errors
+    /// [`Conflict::PipelineDisabled`]; [`ControlError::Invalid`] at `version` if there is no such version.
+    pub(super) async fn choose(
+        store: &dyn ControlStore,
+        head: &PipelineHead,
+        version: Option<i32>,
+    ) -> Result<Self, ControlError> {
+        let PipelineHead { pipeline, graph: latest } = head;
+        pipeline.check_enabled()?;
+        let (version, graph) = match version {
+            Some(version) if version != pipeline.version => {
+                let graph = store.find_version(pipeline.id, version).await?;
+                (version, graph.ok_or_else(|| no_such_version(version))?)
+            }
+            _ => (pipeline.version, *latest),
+        };
+        Ok(Self { pipeline: pipeline.id, version, graph })
+    }
+}
+
+fn no_such_version(version: i32) -> ControlError {
+    let message = format!("the pipeline has no version {version}");
+    ControlError::Invalid(Problems::one(Pointer::root().join("version"), message))
+}
+
+impl Runs {
+    /// Starts a run of a pipeline: once this is answered, the run will reach a terminal state (I4).
+    ///
+    /// Repeats: the same idempotency key and body answer the same run, whatever became of the pipeline since.
+    ///
+    /// # Errors
+    /// [`ControlError::NotFound`] or [`ControlError::Forbidden`]; [`Conflict::PipelineDisabled`] or
+    /// [`Conflict::KeyReused`]; [`ControlError::Invalid`] for a version that does not exist. After
+    /// [`ControlError::Unavailable`] it is unknown whether the run was accepted.
+    pub async fn start(
+        &self,
+        caller: &Caller,
+        pipeline: PipelineId,
+        start: StartRun,
+    ) -> Result<Run, ControlError> {
+        let found = self.store.find_pipeline(caller, pipeline).await?;
+        let head: Scoped<PipelineHead, right::Run> = Scoped::check(caller, found)?;
+        let project = head.in_project();
+        let once = start.once.as_ref().map(|body| body.about(&json!({ "pipeline_id": pipeline })));
+        if let Some(run) = self.find_repeated(&project, once.as_ref()).await? {
+            return Ok(run);
+        }
+        let startable = Startable::choose(&*self.store, &head, start.version).await?;
+        let planned = PlannedRun {
+            id: RunId::new(),
+            graph: startable.graph,
+            input: start.input,
+            priority: start.priority,
+            available_at: start.available_at,
+            timeout: self.graphs.summarize(startable.graph).await?.timeout,
+            kind: RunKind::Pipeline,
+            trigger: StartedBy::Caller(caller.user).trigger(),
+            pipeline: Some((pipeline, startable.version)),
+            rerun_of: None,
+            once,
+            begins_with: Vec::new(),
+        };
+        self.accept(&project, &planned).await
+    }
+
+    /// Starts a run of a definition from a file, in one of the operator's local projects.
+    ///
+    /// # Errors
+    /// [`ControlError::Unavailable`]: it is unknown whether the run was accepted.
+    pub async fn start_local(
+        &self,
+        project: &Scoped<LocalProject, right::Run>,
+        definition: &Value,
+        start: StartRun,
+    ) -> Result<Run, ControlError> {
+        let graph = Digest::of_json(definition);
+        self.graphs.store().ensure_graph(graph, definition).await?;
+        let planned = PlannedRun {
+            id: RunId::new(),
+            graph,
+            input: start.input,
+            priority: start.priority,
+            available_at: start.available_at,
+            timeout: timeout_of(definition),
+            kind: RunKind::Local,
+            trigger: StartedBy::Local.trigger(),
+            pipeline: None,
+            rerun_of: None,
+            once: None,
+            begins_with: Vec::new(),
+        };
+        self.accept(&project.in_project(), &planned).await
+    }
+
+    /// The run that the same request started before. It is looked up before anything is planned, as what the run was
+    /// made of may have changed since.
+    pub(super) async fn find_repeated(
+        &self,
+        project: &Scoped<ProjectId, right::Run>,
+        once: Option<&Once>,
+    ) -> Result<Option<Run>, ControlError> {
+        let Some(once) = once else { return Ok(None) };
+        let found = self.store.find_repeated_run(project, once).await?;
+        found.map(Creation::into_result).transpose()
+    }
+
+    pub(super) async fn accept(
+        &self,
+        project: &Scoped<ProjectId, right::Run>,
+        planned: &PlannedRun,
+    ) -> Result<Run, ControlError> {
+        let accepted = self.store.accept_run(project, planned).await?;
+        if let Creation::Created(run) = &accepted {
+            tracing::info!(run.id = %run.id, project.id = %run.project, "run {} accepted", run.id);
+        }
+        accepted.into_result()
+    }
+}

@@ -1,0 +1,124 @@
+//! The port: what this crate needs to be kept, in its own words.
+
+use async_trait::async_trait;
+use gathering_auth::Caller;
+use gathering_domain::{Digest, Email, NodeId, PipelineId, ProjectId, RunId};
+
+use crate::ControlError;
+use crate::access::{Found, Operator, Scoped, right};
+use crate::idempotency::{Creation, Once};
+use crate::pipelines::PipelineHead;
+use crate::projects::LocalProject;
+use crate::runs::{Decided, NewDecision, PlannedRun, Run};
+
+/// Keeps projects, pipelines and what people do with runs.
+///
+/// Each method is one transaction: all of it holds when it returns `Ok`, nothing of it when it errs. After
+/// [`ControlError::Unavailable`] it is unknown whether a write took place. Every write takes a [`Scoped`] thing, a
+/// [`Caller`] or the [`Operator`]. What a caller finds are the things of accounts: the operator's local projects, and
+/// what is in them, are absent to every caller. Dropping a future is safe: the method takes place whole or not at all.
+#[async_trait]
+pub trait ControlStore: Send + Sync + 'static {
+    /// The project, and the caller's role in it; also if they are not a member.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    async fn find_project(
+        &self,
+        by: &Caller,
+        project: ProjectId,
+    ) -> Result<Option<Found<ProjectId>>, ControlError>;
+
+    /// The local project with this path; `new` if there is none yet. Repeats: safe; of two at once both get the same.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    async fn ensure_local_project(
+        &self,
+        by: Operator,
+        new: LocalProject,
+    ) -> Result<LocalProject, ControlError>;
+
+    /// The pipeline with its latest graph, and the caller's role in its project; also if they are not a member.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    async fn find_pipeline(
+        &self,
+        by: &Caller,
+        pipeline: PipelineId,
+    ) -> Result<Option<Found<PipelineHead>>, ControlError>;
+
+    /// The pipeline with its latest graph, if it belongs to this project.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    async fn find_pipeline_in(
+        &self,
+        project: ProjectId,
+        pipeline: PipelineId,
+    ) -> Result<Option<PipelineHead>, ControlError>;
+
+    /// The graph of one version of a pipeline.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    async fn find_version(&self, pipeline: PipelineId, version: i32) -> Result<Option<Digest>, ControlError>;
+
+    /// The run, and the caller's role in its project; also if they are not a member.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    async fn find_run(&self, by: &Caller, run: RunId) -> Result<Option<Found<Run>>, ControlError>;
+
+    /// What became of the request that used this idempotency key for a run in the project; `None` if none did. Never
+    /// [`Creation::Created`].
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    async fn find_repeated_run(
+        &self,
+        project: &Scoped<ProjectId, right::Run>,
+        once: &Once,
+    ) -> Result<Option<Creation<Run>>, ControlError>;
+
+    /// Accepts a run with its first journal records: from the answer on, it will reach a terminal state (I4).
+    ///
+    /// Repeats: safe; the same id, or the same idempotency key with the same digest, is answered with the run that was
+    /// accepted before. Of two such requests at once, one is accepted.
+    ///
+    /// # Errors
+    /// [`ControlError::NotFound`] if the project, or the version of the pipeline, is gone: nothing was accepted.
+    async fn accept_run(
+        &self,
+        project: &Scoped<ProjectId, right::Run>,
+        run: &PlannedRun,
+    ) -> Result<Creation<Run>, ControlError>;
+
+    /// Requests the cancellation of the run, and answers with the run as it stands then; `None` if it has ended.
+    ///
+    /// A run that was never claimed ends by this. Else the request reaches whoever drives it, and a run that nobody
+    /// drives becomes available at once, so that somebody ends it. Repeats: safe.
+    ///
+    /// # Errors
+    /// [`ControlError::NotFound`] if the run is gone.
+    async fn cancel_run(&self, run: &Scoped<Run, right::Run>) -> Result<Option<Run>, ControlError>;
+
+    /// The e-mail of the caller's account; `None` if it is disabled or gone.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    async fn find_email(&self, by: &Caller) -> Result<Option<Email>, ControlError>;
+
+    /// Records a decision about a node of the run, unless there is one, and has the run take it up. Of two at once, one
+    /// stands. Whether the node waits for a decision, the caller of this method knows.
+    ///
+    /// # Errors
+    /// [`ControlError::NotFound`] if the run or the account is gone; nothing was recorded.
+    async fn decide_node(
+        &self,
+        run: &Scoped<Run, right::Run>,
+        node: &NodeId,
+        decision: &NewDecision,
+    ) -> Result<Decided, ControlError>;
+}

@@ -1,0 +1,258 @@
+//! The store in memory: the twin of the one on PostgreSQL. Its runs are those of the engine's own twin, so that an
+//! engine can drive them.
+
+mod state;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use chrono::Utc;
+use gathering_auth::{Caller, ProjectRole, Role};
+use gathering_dag_engine::testing::MemoryStore;
+use gathering_dag_engine::{ChildRuns, Decision, Decisions as _, NewRun, RunStore, SystemClock};
+use gathering_domain::{Digest, Email, InstanceId, NodeId, PipelineId, ProjectId, RunId, UserId};
+use serde_json::Value;
+
+use self::state::State;
+use super::{ControlFixture, session_caller};
+use crate::{
+    ControlError, ControlStore, Creation, Decided, Found, LocalProject, NewDecision, Once, Operator,
+    PipelineHead, PlannedRun, Run, Scoped, right,
+};
+
+/// Projects, pipelines and runs in memory. Cloning shares them.
+///
+/// Every account exists: whoever calls has one.
+#[derive(Clone)]
+pub struct MemoryControl {
+    runs: MemoryStore,
+    state: Arc<Mutex<State>>,
+}
+
+impl Default for MemoryControl {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryControl {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self { runs: MemoryStore::new(Arc::new(SystemClock)), state: Arc::default() }
+    }
+
+    /// The engine's store, for an engine that drives these runs.
+    pub fn runs(&self) -> MemoryStore {
+        self.runs.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The run as the caller may come to see it.
+    fn run(&self, run: RunId) -> Option<Run> {
+        let stored = self.runs.run(run)?;
+        let facts = self.lock().runs.get(&run).cloned();
+        Some(state::shown(&stored, facts.as_ref()))
+    }
+
+    async fn ensure(&self, definition: &Value) -> Result<Digest, ControlError> {
+        let graph = Digest::of_json(definition);
+        RunStore::ensure_graph(&self.runs, graph, definition).await?;
+        Ok(graph)
+    }
+}
+
+#[async_trait]
+impl ControlStore for MemoryControl {
+    async fn find_project(
+        &self,
+        by: &Caller,
+        project: ProjectId,
+    ) -> Result<Option<Found<ProjectId>>, ControlError> {
+        Ok(self.lock().found(by, project, project))
+    }
+
+    async fn ensure_local_project(
+        &self,
+        _by: Operator,
+        new: LocalProject,
+    ) -> Result<LocalProject, ControlError> {
+        Ok(self.lock().ensure_local(new))
+    }
+
+    async fn find_pipeline(
+        &self,
+        by: &Caller,
+        pipeline: PipelineId,
+    ) -> Result<Option<Found<PipelineHead>>, ControlError> {
+        let state = self.lock();
+        let Some(head) = state.head(pipeline) else { return Ok(None) };
+        Ok(state.found(by, head.pipeline.project, head))
+    }
+
+    async fn find_pipeline_in(
+        &self,
+        project: ProjectId,
+        pipeline: PipelineId,
+    ) -> Result<Option<PipelineHead>, ControlError> {
+        Ok(self.lock().head(pipeline).filter(|head| head.pipeline.project == project))
+    }
+
+    async fn find_version(&self, pipeline: PipelineId, version: i32) -> Result<Option<Digest>, ControlError> {
+        Ok(self.lock().version(pipeline, version))
+    }
+
+    async fn find_run(&self, by: &Caller, run: RunId) -> Result<Option<Found<Run>>, ControlError> {
+        let Some(run) = self.run(run) else { return Ok(None) };
+        Ok(self.lock().found(by, run.project, run))
+    }
+
+    async fn find_repeated_run(
+        &self,
+        project: &Scoped<ProjectId, right::Run>,
+        once: &Once,
+    ) -> Result<Option<Creation<Run>>, ControlError> {
+        let Some((digest, run)) = self.lock().key_of_run(*project.thing(), once) else { return Ok(None) };
+        if digest != once.digest {
+            return Ok(Some(Creation::OtherRequest));
+        }
+        Ok(self.run(run).map(Creation::Repeated))
+    }
+
+    async fn accept_run(
+        &self,
+        project: &Scoped<ProjectId, right::Run>,
+        run: &PlannedRun,
+    ) -> Result<Creation<Run>, ControlError> {
+        let project = *project.thing();
+        let new = NewRun {
+            id: run.id,
+            project,
+            graph: run.graph,
+            input: run.input.clone(),
+            priority: run.priority,
+            available_at: run.available_at,
+            timeout: run.timeout,
+        };
+        let repeated = {
+            let mut state = self.lock();
+            if !state.has_project(project) {
+                return Err(ControlError::NotFound);
+            }
+            let earlier = run.once.as_ref().and_then(|once| state.key_of_run(project, once));
+            match (earlier, &run.once) {
+                (Some((digest, _)), Some(once)) if digest != once.digest => {
+                    return Ok(Creation::OtherRequest);
+                }
+                (Some((_, earlier)), _) => Some(earlier),
+                (None, _) => {
+                    state.accept(project, run);
+                    None
+                }
+            }
+        };
+        if let Some(earlier) = repeated {
+            // Who accepted it first may not have put it into the engine's store yet.
+            loop {
+                if let Some(run) = self.run(earlier) {
+                    return Ok(Creation::Repeated(run));
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        if run.begins_with.is_empty() {
+            self.runs.enqueue(new).await?;
+        } else {
+            self.runs.accept_rerun(new, run.begins_with.clone());
+        }
+        if let Some((pipeline, _)) = run.pipeline {
+            self.runs.make_run_of(pipeline, run.id);
+        }
+        self.run(run.id).map(Creation::Created).ok_or(ControlError::NotFound)
+    }
+
+    async fn cancel_run(&self, run: &Scoped<Run, right::Run>) -> Result<Option<Run>, ControlError> {
+        let stands = self.run(run.id).ok_or(ControlError::NotFound)?;
+        if stands.state.is_terminal() {
+            return Ok(None);
+        }
+        self.runs.request_cancel(run.id);
+        Ok(self.run(run.id))
+    }
+
+    async fn find_email(&self, by: &Caller) -> Result<Option<Email>, ControlError> {
+        Ok(self.lock().emails.get(&by.user).cloned())
+    }
+
+    async fn decide_node(
+        &self,
+        run: &Scoped<Run, right::Run>,
+        node: &NodeId,
+        decision: &NewDecision,
+    ) -> Result<Decided, ControlError> {
+        let NewDecision { approve, comment, decided_as, .. } = decision.clone();
+        let decision = Decision { approve, comment, decided_by: decided_as, decided_at: Utc::now() };
+        if self.runs.find_decision(run.id, node).await?.is_some() {
+            return Ok(Decided::DecidedBefore);
+        }
+        let is_recorded = self.runs.decide(run.id, node, decision);
+        let stands = self.run(run.id).ok_or(ControlError::NotFound)?;
+        Ok(match is_recorded {
+            true => Decided::Recorded(Box::new(stands)),
+            false if stands.state.is_terminal() => Decided::RunEnded,
+            false => Decided::DecidedBefore,
+        })
+    }
+}
+
+#[async_trait]
+#[expect(clippy::expect_used, reason = "a test that cannot prepare has failed")]
+impl ControlFixture for MemoryControl {
+    fn store(&self) -> Arc<dyn ControlStore> {
+        Arc::new(self.clone())
+    }
+
+    fn run_store(&self) -> Arc<dyn RunStore> {
+        Arc::new(self.runs())
+    }
+
+    fn child_runs(&self) -> Arc<dyn ChildRuns> {
+        Arc::new(self.runs())
+    }
+
+    async fn account(&self, role: Role) -> Caller {
+        let caller = session_caller(UserId::new(), role);
+        let email = format!("{}@example.org", caller.user).parse().expect("an address");
+        self.lock().emails.insert(caller.user, email);
+        caller
+    }
+
+    async fn instance(&self) -> InstanceId {
+        InstanceId::new()
+    }
+
+    async fn project(&self, owner: &Caller) -> ProjectId {
+        let project = ProjectId::new();
+        self.lock().join(project, owner.user, ProjectRole::Owner);
+        project
+    }
+
+    async fn join(&self, project: ProjectId, member: &Caller, role: ProjectRole) {
+        self.lock().join(project, member.user, role);
+    }
+
+    async fn pipeline(&self, project: ProjectId, definition: &Value) -> PipelineId {
+        let graph = self.ensure(definition).await.expect("the memory does not fail");
+        self.lock().define(project, graph)
+    }
+
+    async fn change_pipeline(&self, pipeline: PipelineId, enabled: bool, definition: Option<&Value>) {
+        let graph = match definition {
+            Some(definition) => Some(self.ensure(definition).await.expect("the memory does not fail")),
+            None => None,
+        };
+        self.lock().change(pipeline, enabled, graph);
+    }
+}

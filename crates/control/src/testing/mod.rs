@@ -1,0 +1,110 @@
+//! For tests and examples: the in-memory twin of the port, and the cases that every implementation of it must pass.
+//!
+//! An implementation runs the cases with [`control_store_suite!`](crate::control_store_suite).
+
+mod memory;
+pub mod suite;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chrono::Utc;
+use gathering_auth::{Caller, Credential, Origin, ProjectRole, Role, Scope, Scopes};
+use gathering_dag_engine::{ChildRuns, RunStore};
+use gathering_domain::{ApiKeyId, InstanceId, PipelineId, ProjectId, SessionId, TokenId, UserId};
+use serde_json::Value;
+
+use crate::ControlStore;
+
+pub use memory::MemoryControl;
+
+/// A caller with a session of this account.
+pub fn session_caller(user: UserId, role: Role) -> Caller {
+    let (session, token) = (SessionId::new(), TokenId::new());
+    let credential = Credential::Session { session, token, expires_at: Utc::now() };
+    Caller { user, role, credential, origin: Origin::default() }
+}
+
+/// A member with a session.
+pub fn member() -> Caller {
+    session_caller(UserId::new(), Role::Member)
+}
+
+/// A caller with an API key that has these scopes.
+pub fn key_caller(role: Role, scopes: &[Scope]) -> Caller {
+    let scopes: Scopes = scopes.iter().copied().collect();
+    let credential = Credential::ApiKey { key: ApiKeyId::new(), scopes };
+    Caller { user: UserId::new(), role, credential, origin: Origin::default() }
+}
+
+/// What the cases need beside the port itself.
+#[async_trait]
+pub trait ControlFixture: Send + Sync {
+    /// The port.
+    fn store(&self) -> Arc<dyn ControlStore>;
+
+    /// The engine's store, where the graphs and journals of the same runs are.
+    fn run_store(&self) -> Arc<dyn RunStore>;
+
+    /// Where nodes start runs of the same store.
+    fn child_runs(&self) -> Arc<dyn ChildRuns>;
+
+    /// A new account of this role, with a session.
+    async fn account(&self, role: Role) -> Caller;
+
+    /// An instance that can claim runs.
+    async fn instance(&self) -> InstanceId;
+
+    /// A new project with this owner.
+    async fn project(&self, owner: &Caller) -> ProjectId;
+
+    /// Makes the caller a member of the project.
+    async fn join(&self, project: ProjectId, member: &Caller, role: ProjectRole);
+
+    /// A new, enabled pipeline.
+    async fn pipeline(&self, project: ProjectId, definition: &Value) -> PipelineId;
+
+    /// Enables or disables a pipeline, and gives it another definition where there is one.
+    async fn change_pipeline(&self, pipeline: PipelineId, enabled: bool, definition: Option<&Value>);
+}
+
+/// Makes one `#[tokio::test]` of each case of [`suite`].
+///
+/// Takes an async function without arguments that gives a [`ControlFixture`] on an empty store. The crate must depend
+/// on tokio with `macros`.
+#[macro_export]
+macro_rules! control_store_suite {
+    ($fixture:path) => {
+        $crate::control_store_suite! { $fixture:
+            a_started_run_is_queued_and_names_who_started_it,
+            a_run_ends_in_the_time_that_its_definition_allows,
+            a_stranger_finds_no_pipeline_and_a_viewer_starts_none,
+            an_admin_starts_a_run_in_any_project,
+            a_disabled_pipeline_starts_no_run,
+            a_run_has_the_latest_version_unless_another_is_named,
+            the_same_key_and_body_start_one_run,
+            of_two_starts_with_one_key_at_once_one_is_accepted,
+            a_key_with_another_body_is_refused,
+            a_repeated_start_is_answered_whatever_became_of_the_pipeline,
+            a_run_is_found_by_the_members_of_its_project,
+            a_node_runs_the_pipelines_of_its_own_project_only,
+            a_local_project_is_the_same_each_time_and_hidden_from_accounts,
+            a_cancelled_run_ends_and_is_not_cancelled_twice,
+            a_viewer_neither_cancels_nor_reruns_nor_decides,
+            a_rerun_refers_to_the_run_that_ended_and_keeps_what_stands,
+            a_run_that_goes_on_or_belongs_to_a_disabled_pipeline_is_not_rerun,
+            a_rerun_from_a_node_needs_that_node,
+            the_same_key_and_body_rerun_a_run_once,
+            an_approver_decides_once,
+            only_an_approver_decides_where_a_node_names_them,
+            only_a_node_that_waits_for_an_approval_is_decided,
+        }
+    };
+    ($fixture:path: $($case:ident,)+) => {$(
+        #[tokio::test]
+        async fn $case() {
+            let fixture = $fixture().await;
+            $crate::testing::suite::$case(&fixture).await;
+        }
+    )+};
+}

@@ -1,0 +1,83 @@
+//! The cases, one promise of [`ControlStore`](crate::ControlStore) and the rules above it each. Every case wants an
+//! empty store.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the cases are tests")]
+
+mod decisions;
+mod reruns;
+mod runs;
+
+use gathering_auth::{Caller, Role};
+use gathering_dag_engine::{Checkpoint, Claim, JournalEvent, NodeSpecs, Record, Release, RunEnd, RunError};
+use gathering_domain::{NodeId, PipelineId, ProjectId, RunEvent, RunId};
+use serde_json::{Value, json};
+
+use super::ControlFixture;
+use crate::{Conflict, ControlError, Graphs, Runs};
+
+pub use decisions::*;
+pub use reruns::*;
+pub use runs::*;
+
+/// A member who owns a project with a pipeline.
+struct World {
+    runs: Runs,
+    owner: Caller,
+    project: ProjectId,
+    pipeline: PipelineId,
+}
+
+impl World {
+    async fn new<F: ControlFixture>(fixture: &F) -> Self {
+        let owner = fixture.account(Role::Member).await;
+        let project = fixture.project(&owner).await;
+        let pipeline = fixture.pipeline(project, &definition("first")).await;
+        let graphs = Graphs::new(fixture.run_store(), NodeSpecs::builtin(), 16);
+        Self { runs: Runs::new(fixture.store(), graphs), owner, project, pipeline }
+    }
+}
+
+/// A definition of one node.
+fn definition(node: &str) -> Value {
+    json!({"nodes": [{"id": node, "type": "trigger"}]})
+}
+
+fn node(id: &str) -> NodeId {
+    id.parse().unwrap()
+}
+
+fn conflict<T: std::fmt::Debug>(answer: Result<T, ControlError>) -> Conflict {
+    match answer {
+        Err(ControlError::Conflict(conflict)) => conflict,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Claims a run, as an instance would.
+async fn claim<F: ControlFixture>(fixture: &F, run: RunId) -> Claim {
+    let instance = fixture.instance().await;
+    fixture.run_store().claim_run(instance, run).await.unwrap().unwrap().claim
+}
+
+/// Writes what happened in a claimed run.
+async fn commit<F: ControlFixture>(
+    fixture: &F,
+    claim: Claim,
+    events: Vec<(&str, JournalEvent)>,
+    release: Option<Release>,
+) {
+    let records = events.into_iter().map(|(id, event)| Record::of_node(node(id), 1, event)).collect();
+    let checkpoint = Checkpoint { claim, first_seq: 1, records, release };
+    let written = fixture.run_store().commit(&[checkpoint]).await.unwrap();
+    assert!(written.iter().all(Result::is_ok), "{written:?}");
+}
+
+/// The end of a run that failed.
+fn failed() -> Release {
+    let error = RunError { kind: "failed".to_owned(), message: "it failed".to_owned(), node_id: None };
+    Release::End(RunEnd {
+        event: RunEvent::Failed,
+        output: None,
+        error: Some(error),
+        abandons_children: false,
+    })
+}

@@ -1,0 +1,104 @@
+//! Rerunning runs.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the cases are tests")]
+
+use gathering_dag_engine::{JournalEvent, NodeFailure, NodeState, RerunFrom};
+use gathering_domain::{RunId, RunState};
+use serde_json::{Value, json};
+
+use super::{World, claim, commit, conflict, failed, node};
+use crate::testing::ControlFixture;
+use crate::{Conflict, ControlError, KeyedBody, Rerun, StartRun, right};
+
+fn from(from: RerunFrom) -> Rerun {
+    Rerun { from, input: None, once: None }
+}
+
+/// Two nodes that a claim does not begin, so that what a case writes is the whole journal.
+fn two_nodes() -> Value {
+    json!({
+        "nodes": [
+            {"id": "a", "type": "trigger", "idempotent": false},
+            {"id": "b", "type": "trigger", "idempotent": false},
+        ],
+        "edges": [{"from": "a", "to": "b"}],
+    })
+}
+
+/// A run in which `a` succeeded and `b` failed.
+async fn half_done<F: ControlFixture>(fixture: &F, world: &World) -> RunId {
+    let pipeline = fixture.pipeline(world.project, &two_nodes()).await;
+    let start = StartRun { input: json!({"n": 1}), priority: 3, ..StartRun::default() };
+    let run = world.runs.start(&world.owner, pipeline, start).await.unwrap().id;
+    let claim = claim(fixture, run).await;
+    let failure = NodeFailure::permanent("broken", "it broke");
+    let events = vec![
+        ("a", JournalEvent::Started),
+        ("a", JournalEvent::Succeeded { output: json!({"kept": true}) }),
+        ("b", JournalEvent::Started),
+        ("b", JournalEvent::Failed(failure)),
+    ];
+    commit(fixture, claim, events, Some(failed())).await;
+    run
+}
+
+/// With the input and the priority of the old one, unless another input is given.
+pub async fn a_rerun_refers_to_the_run_that_ended_and_keeps_what_stands<F: ControlFixture>(fixture: &F) {
+    let world = World::new(fixture).await;
+    let old = half_done(fixture, &world).await;
+    let new = world.runs.rerun(&world.owner, old, from(RerunFrom::Failed)).await.unwrap();
+    assert_eq!((new.rerun_of, new.state, new.priority), (Some(old), RunState::Queued, 3));
+    assert_eq!(new.input, json!({"n": 1}));
+    assert_eq!(new.trigger, json!({"type": "rerun", "user_id": world.owner.user, "run_id": old}));
+    let found = world.runs.find::<right::Read>(&world.owner, new.id).await.unwrap();
+    let mut nodes = world.runs.load_nodes(&found).await.unwrap();
+    let kept = nodes.take(&node("a")).unwrap();
+    assert_eq!((kept.state, kept.output), (NodeState::Succeeded, Some(json!({"kept": true}))));
+    assert!(nodes.take(&node("b")).is_none(), "it executes again");
+    let input = Some(json!({"n": 2}));
+    let anew = Rerun { from: RerunFrom::Start, input, once: None };
+    let anew = world.runs.rerun(&world.owner, old, anew).await.unwrap();
+    assert_eq!(anew.input, json!({"n": 2}));
+    let found = world.runs.find::<right::Read>(&world.owner, anew.id).await.unwrap();
+    assert!(world.runs.load_nodes(&found).await.unwrap().take(&node("a")).is_none());
+}
+
+/// Each says what stands against it.
+pub async fn a_run_that_goes_on_or_belongs_to_a_disabled_pipeline_is_not_rerun<F: ControlFixture>(
+    fixture: &F,
+) {
+    let world = World::new(fixture).await;
+    let run = world.runs.start(&world.owner, world.pipeline, StartRun::default()).await.unwrap().id;
+    let refused = world.runs.rerun(&world.owner, run, from(RerunFrom::Start)).await;
+    assert_eq!(conflict(refused), Conflict::RunNotEnded);
+    world.runs.cancel(&world.owner, run).await.unwrap();
+    fixture.change_pipeline(world.pipeline, false, None).await;
+    let refused = world.runs.rerun(&world.owner, run, from(RerunFrom::Start)).await;
+    assert_eq!(conflict(refused), Conflict::PipelineDisabled);
+    fixture.change_pipeline(world.pipeline, true, None).await;
+    assert!(world.runs.rerun(&world.owner, run, from(RerunFrom::Start)).await.is_ok());
+}
+
+/// The field that is wrong is named.
+pub async fn a_rerun_from_a_node_needs_that_node<F: ControlFixture>(fixture: &F) {
+    let world = World::new(fixture).await;
+    let old = half_done(fixture, &world).await;
+    let refused = world.runs.rerun(&world.owner, old, from(RerunFrom::Node(node("c")))).await;
+    let Err(ControlError::Invalid(problems)) = refused else { panic!("{refused:?}") };
+    assert_eq!(problems.iter().next().unwrap().pointer.as_str(), "/from");
+    assert!(world.runs.rerun(&world.owner, old, from(RerunFrom::Node(node("b")))).await.is_ok());
+}
+
+/// The same key for another request is refused.
+pub async fn the_same_key_and_body_rerun_a_run_once<F: ControlFixture>(fixture: &F) {
+    let world = World::new(fixture).await;
+    let old = half_done(fixture, &world).await;
+    let keyed = |body: Value| {
+        let once = Some(KeyedBody::new("k".parse().unwrap(), &body));
+        Rerun { once, ..from(RerunFrom::Failed) }
+    };
+    let first = world.runs.rerun(&world.owner, old, keyed(json!({"from": "failed"}))).await.unwrap();
+    let second = world.runs.rerun(&world.owner, old, keyed(json!({"from": "failed"}))).await.unwrap();
+    assert_eq!(first.id, second.id);
+    let refused = world.runs.rerun(&world.owner, old, keyed(json!({"from": "start"}))).await;
+    assert_eq!(conflict(refused), Conflict::KeyReused);
+}

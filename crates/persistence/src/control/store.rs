@@ -1,0 +1,114 @@
+//! The port of `gathering-control`: each of its methods is one transaction. What they do is in the file of its noun.
+
+use async_trait::async_trait;
+use gathering_auth::Caller;
+use gathering_control::{
+    ControlError, ControlStore, Creation, Decided, Found, LocalProject, NewDecision, Once, Operator,
+    PipelineHead, PlannedRun, Run, Scoped, right,
+};
+use gathering_domain::{Digest, Email, NodeId, PipelineId, ProjectId, RunId};
+
+use crate::accounts::account;
+use crate::cluster::wake::WakeBus;
+use crate::control::{pipelines, projects, runs};
+use crate::db::pool::Pool;
+use crate::runs::list::Runs;
+
+/// [`ControlStore`] on PostgreSQL. Cloning is cheap and shares the pool.
+#[derive(Debug, Clone)]
+pub struct PgControlStore {
+    pool: Pool,
+    runs: Runs,
+}
+
+impl PgControlStore {
+    /// Keeps everything where `pool` leads; `wakes` tells those who claim and drive runs.
+    pub fn new(pool: Pool, wakes: WakeBus) -> Self {
+        let runs = Runs::new(pool.clone(), wakes);
+        Self { pool, runs }
+    }
+}
+
+#[async_trait]
+impl ControlStore for PgControlStore {
+    async fn find_project(
+        &self,
+        by: &Caller,
+        project: ProjectId,
+    ) -> Result<Option<Found<ProjectId>>, ControlError> {
+        let conn = self.pool.get().await?;
+        Ok(projects::find_as(&conn, project, by.user).await?)
+    }
+
+    async fn ensure_local_project(
+        &self,
+        _by: Operator,
+        new: LocalProject,
+    ) -> Result<LocalProject, ControlError> {
+        let conn = self.pool.get().await?;
+        Ok(projects::ensure_local(&conn, new).await?)
+    }
+
+    async fn find_pipeline(
+        &self,
+        by: &Caller,
+        pipeline: PipelineId,
+    ) -> Result<Option<Found<PipelineHead>>, ControlError> {
+        let conn = self.pool.get().await?;
+        Ok(pipelines::find_as(&conn, pipeline, by.user).await?)
+    }
+
+    async fn find_pipeline_in(
+        &self,
+        project: ProjectId,
+        pipeline: PipelineId,
+    ) -> Result<Option<PipelineHead>, ControlError> {
+        let conn = self.pool.get().await?;
+        Ok(pipelines::find_in(&conn, project, pipeline).await?)
+    }
+
+    async fn find_version(&self, pipeline: PipelineId, version: i32) -> Result<Option<Digest>, ControlError> {
+        let conn = self.pool.get().await?;
+        Ok(pipelines::find_version(&conn, pipeline, version).await?)
+    }
+
+    async fn find_run(&self, by: &Caller, run: RunId) -> Result<Option<Found<Run>>, ControlError> {
+        let conn = self.pool.get().await?;
+        Ok(runs::find_as(&conn, run, by.user).await?)
+    }
+
+    async fn find_repeated_run(
+        &self,
+        project: &Scoped<ProjectId, right::Run>,
+        once: &Once,
+    ) -> Result<Option<Creation<Run>>, ControlError> {
+        runs::find_repeated(&self.runs, *project.thing(), once).await
+    }
+
+    async fn accept_run(
+        &self,
+        project: &Scoped<ProjectId, right::Run>,
+        run: &PlannedRun,
+    ) -> Result<Creation<Run>, ControlError> {
+        runs::accept(&self.runs, *project.thing(), run).await
+    }
+
+    async fn cancel_run(&self, run: &Scoped<Run, right::Run>) -> Result<Option<Run>, ControlError> {
+        runs::cancel(&self.runs, run.id).await
+    }
+
+    async fn find_email(&self, by: &Caller) -> Result<Option<Email>, ControlError> {
+        let conn = self.pool.get().await?;
+        let account = account::find(&conn, by.user).await?;
+        Ok(account.filter(|record| record.account.is_active).map(|record| record.account.email))
+    }
+
+    async fn decide_node(
+        &self,
+        run: &Scoped<Run, right::Run>,
+        node: &NodeId,
+        decision: &NewDecision,
+    ) -> Result<Decided, ControlError> {
+        runs::decide(&self.runs, run.id, node, decision).await
+    }
+}

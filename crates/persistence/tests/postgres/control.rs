@@ -1,0 +1,92 @@
+//! Projects, pipelines and runs under the rules of `gathering-control`, on PostgreSQL.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use gathering_auth::{Caller, Origin, ProjectRole, Role, RoleAtCreation};
+use gathering_control::ControlStore;
+use gathering_control::testing::{ControlFixture, session_caller};
+use gathering_dag_engine::{ChildRuns, RunStore};
+use gathering_domain::{InstanceId, PipelineId, ProjectId};
+use gathering_persistence::{
+    ExpectedPipeline, NewPipeline, PgAccountStore, PgControlStore, PipelineChange, Pipelines, Projects,
+    WakeBus,
+};
+use serde_json::Value;
+
+use crate::accounts::create_account;
+use crate::common::World;
+
+struct Fixture {
+    world: World,
+    n_accounts: AtomicUsize,
+}
+
+async fn fixture() -> Fixture {
+    Fixture { world: World::new().await, n_accounts: AtomicUsize::new(0) }
+}
+
+#[async_trait]
+impl ControlFixture for Fixture {
+    fn store(&self) -> Arc<dyn ControlStore> {
+        Arc::new(PgControlStore::new(self.world.pool.clone(), WakeBus::new()))
+    }
+
+    fn run_store(&self) -> Arc<dyn RunStore> {
+        Arc::new(self.world.store.clone())
+    }
+
+    fn child_runs(&self) -> Arc<dyn ChildRuns> {
+        Arc::new(self.world.store.clone())
+    }
+
+    async fn account(&self, role: Role) -> Caller {
+        let accounts = PgAccountStore::new(self.world.pool.clone());
+        let number = self.n_accounts.fetch_add(1, Ordering::Relaxed);
+        let email = format!("account{number}@example.org");
+        let account = create_account(&accounts, &email, RoleAtCreation::Given(role)).await.unwrap();
+        session_caller(account.id, role)
+    }
+
+    async fn instance(&self) -> InstanceId {
+        self.world.begin_instance().await
+    }
+
+    async fn project(&self, owner: &Caller) -> ProjectId {
+        let projects = Projects::new(self.world.pool.clone());
+        projects.create(ProjectId::new(), "project", "", owner.user, Origin::default()).await.unwrap().id
+    }
+
+    async fn join(&self, project: ProjectId, member: &Caller, role: ProjectRole) {
+        let user = member.user;
+        let sql = format!(
+            "INSERT INTO project_members (project_id, user_id, role) VALUES ('{project}', '{user}', '{role}')"
+        );
+        self.world.db.execute(&sql).await;
+    }
+
+    async fn pipeline(&self, project: ProjectId, definition: &Value) -> PipelineId {
+        let id = PipelineId::new();
+        let new = NewPipeline {
+            name: id.to_string(),
+            description: String::new(),
+            enabled: true,
+            definition: definition.clone(),
+        };
+        Pipelines::new(self.world.pool.clone()).create(id, project, &new, None).await.unwrap();
+        id
+    }
+
+    async fn change_pipeline(&self, pipeline: PipelineId, enabled: bool, definition: Option<&Value>) {
+        let change = PipelineChange {
+            enabled: Some(enabled),
+            definition: definition.cloned(),
+            ..PipelineChange::default()
+        };
+        let pipelines = Pipelines::new(self.world.pool.clone());
+        pipelines.update(pipeline, &ExpectedPipeline::Any, &change, None).await.unwrap();
+    }
+}
+
+gathering_control::control_store_suite!(fixture);
