@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use gathering_auth::{Action, ProjectRole};
 use gathering_control::{authorize_credential, right};
 use gathering_dag_engine::{Fields, Shape};
-use gathering_domain::{Problems, UserId};
+use gathering_domain::UserId;
 use gathering_persistence::Membership;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -65,9 +65,11 @@ impl FromFields for PutMember {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListMembers {
-    /// 1 to 200; 50 by default.
-    limit: Option<String>,
+    /// The length of a page.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<usize>,
     /// The `next_cursor` of the page before.
+    #[expect(dead_code, reason = "`Query::read_page` reads it")]
     cursor: Option<String>,
 }
 
@@ -84,11 +86,8 @@ pub(crate) async fn list(
     query: Query<ListMembers>,
 ) -> Result<HttpResponse, Problem> {
     let project = state.project::<right::Read>(&caller.0, &id).await?;
-    let query = query.read()?;
-    let mut problems = Problems::new();
-    let limit = page::limit(query.limit.as_deref(), &mut problems);
-    let after = page::cursor(List::Members, query.cursor.as_deref(), &mut problems);
-    problems.into_result().map_err(Problem::invalid)?;
+    let (query, after) = query.read_page(List::Members)?;
+    let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
     let rows = state.projects.list_members(project, after.map(UserId::from), limit + 1).await?;
     let key = |member: &Membership| member.user.as_uuid();
     let page = Page::of(List::Members, rows, limit, key, MemberView::from);

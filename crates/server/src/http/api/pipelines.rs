@@ -119,10 +119,12 @@ impl FromFields for CreatePipeline {
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListPipelines {
     /// Only of this project.
-    project_id: Option<String>,
-    /// 1 to 200; 50 by default.
-    limit: Option<String>,
+    project_id: Option<Uuid>,
+    /// The length of a page.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<usize>,
     /// The `next_cursor` of the page before.
+    #[expect(dead_code, reason = "`Query::read_page` reads it")]
     cursor: Option<String>,
 }
 
@@ -238,12 +240,9 @@ pub(crate) async fn list(
     caller: Authenticated,
     query: Query<ListPipelines>,
 ) -> Result<HttpResponse, Problem> {
-    let query = query.read()?;
-    let mut problems = Problems::new();
-    let limit = page::limit(query.limit.as_deref(), &mut problems);
-    let before = page::cursor(List::Pipelines, query.cursor.as_deref(), &mut problems);
-    let project = page::id("project_id", query.project_id.as_deref(), &mut problems);
-    problems.into_result().map_err(Problem::invalid)?;
+    let (query, before) = query.read_page(List::Pipelines)?;
+    let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
+    let project = query.project_id.map(ProjectId::from);
     let visible_to = visible_to(&caller.0)?;
     let rows = state.pipelines.list(visible_to, project, before.map(Into::into), limit + 1).await?;
     let key = |pipeline: &Pipeline| pipeline.id.as_uuid();

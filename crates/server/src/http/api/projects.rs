@@ -6,7 +6,7 @@ use gathering_auth::{Action, Caller, ProjectRole};
 use gathering_control::right::{self, Right};
 use gathering_control::{authorize_credential, visible_to};
 use gathering_dag_engine::{Fields, Shape};
-use gathering_domain::{Problems, ProjectId, with_causes};
+use gathering_domain::{ProjectId, with_causes};
 use gathering_persistence::{Project, ProjectSeen, Viewer};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -94,9 +94,11 @@ fn description(fields: &mut Fields<'_>) -> Option<String> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListProjects {
-    /// 1 to 200; 50 by default.
-    limit: Option<String>,
+    /// The length of a page.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<usize>,
     /// The `next_cursor` of the page before.
+    #[expect(dead_code, reason = "`Query::read_page` reads it")]
     cursor: Option<String>,
 }
 
@@ -127,11 +129,8 @@ pub(crate) async fn list(
     caller: Authenticated,
     query: Query<ListProjects>,
 ) -> Result<HttpResponse, Problem> {
-    let query = query.read()?;
-    let mut problems = Problems::new();
-    let limit = page::limit(query.limit.as_deref(), &mut problems);
-    let before = page::cursor(List::Projects, query.cursor.as_deref(), &mut problems);
-    problems.into_result().map_err(Problem::invalid)?;
+    let (query, before) = query.read_page(List::Projects)?;
+    let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
     let viewer = visible_to(&caller.0)?.map_or(Viewer::Admin(caller.0.user), Viewer::Member);
     let rows = state.projects.list(viewer, before.map(Into::into), limit + 1).await?;
     let key = |seen: &ProjectSeen| seen.project.id.as_uuid();

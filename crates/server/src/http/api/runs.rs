@@ -10,7 +10,7 @@ use gathering_auth::Caller;
 use gathering_control::right::{self, Right};
 use gathering_control::{Run, Scoped, visible_to};
 use gathering_dag_engine::JournalEntry;
-use gathering_domain::{Problems, RunId, RunState};
+use gathering_domain::{RunId, RunState};
 use gathering_persistence::RunFilter;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -21,6 +21,7 @@ use crate::http::edge::caller::Authenticated;
 use crate::http::edge::page::{self, List, Page};
 use crate::http::edge::problem::{Problem, ProblemView};
 use crate::http::edge::query::Query;
+use crate::http::edge::values::{RunStateSchema, Word};
 use crate::http::state::AppState;
 
 /// Which runs to list.
@@ -29,16 +30,19 @@ use crate::http::state::AppState;
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListRuns {
     /// Only in this state.
-    state: Option<String>,
+    #[param(value_type = Option<RunStateSchema>, inline)]
+    state: Option<Word<RunState>>,
     /// Only of this pipeline.
-    pipeline_id: Option<String>,
+    pipeline_id: Option<Uuid>,
     /// Only of this schedule.
-    schedule_id: Option<String>,
+    schedule_id: Option<Uuid>,
     /// Only of this project.
-    project_id: Option<String>,
-    /// 1 to 200; 50 by default.
-    limit: Option<String>,
+    project_id: Option<Uuid>,
+    /// The length of a page.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<usize>,
     /// The `next_cursor` of the page before.
+    #[expect(dead_code, reason = "`Query::read_page` reads it")]
     cursor: Option<String>,
 }
 
@@ -52,18 +56,16 @@ pub(crate) async fn list(
     caller: Authenticated,
     query: Query<ListRuns>,
 ) -> Result<HttpResponse, Problem> {
-    let query = query.read()?;
-    let mut problems = Problems::new();
-    let limit = page::limit(query.limit.as_deref(), &mut problems);
+    let (query, before) = query.read_page(List::Runs)?;
+    let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
     let filter = RunFilter {
         visible_to: visible_to(&caller.0)?,
-        project: page::id("project_id", query.project_id.as_deref(), &mut problems),
-        pipeline: page::id("pipeline_id", query.pipeline_id.as_deref(), &mut problems),
-        schedule: page::id("schedule_id", query.schedule_id.as_deref(), &mut problems),
-        state: page::id::<RunState>("state", query.state.as_deref(), &mut problems),
-        before: page::cursor(List::Runs, query.cursor.as_deref(), &mut problems).map(Into::into),
+        project: query.project_id.map(Into::into),
+        pipeline: query.pipeline_id.map(Into::into),
+        schedule: query.schedule_id.map(Into::into),
+        state: query.state.map(|Word(state)| state),
+        before: before.map(Into::into),
     };
-    problems.into_result().map_err(Problem::invalid)?;
     let rows = state.runs.list(&filter, limit + 1).await?;
     let page = Page::of(List::Runs, rows, limit, |run| run.id.as_uuid(), RunView::of);
     Ok(HttpResponse::Ok().json(page))
@@ -115,10 +117,12 @@ pub(crate) async fn cancel(
 #[into_params(parameter_in = Query)]
 pub(crate) struct ReadJournal {
     /// Only entries after this one; 0 by default.
-    after: Option<String>,
-    /// 1 to 200; 50 by default.
-    limit: Option<String>,
+    after: Option<i64>,
+    /// The length of a page.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<usize>,
     /// The `next_cursor` of the page before.
+    #[expect(dead_code, reason = "`Query::read_page` reads it")]
     cursor: Option<String>,
 }
 
@@ -134,12 +138,9 @@ pub(crate) async fn journal(
     query: Query<ReadJournal>,
 ) -> Result<HttpResponse, Problem> {
     let run = state.run::<right::Read>(&caller.0, &id).await?;
-    let query = query.read()?;
-    let mut problems = Problems::new();
-    let limit = page::limit(query.limit.as_deref(), &mut problems);
-    let after: i64 = page::id("after", query.after.as_deref(), &mut problems).unwrap_or(0);
-    let cursor = page::cursor(List::Journal, query.cursor.as_deref(), &mut problems);
-    problems.into_result().map_err(Problem::invalid)?;
+    let (query, cursor) = query.read_page(List::Journal)?;
+    let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
+    let after = query.after.unwrap_or(0);
     let from_cursor = cursor.and_then(|cursor| i64::try_from(cursor.as_u128()).ok());
     let entries = state.engine.store().load_journal(run.id, from_cursor.unwrap_or(after), limit + 1).await?;
     let key = |entry: &JournalEntry| Uuid::from_u128(u128::try_from(entry.seq).unwrap_or_default());

@@ -10,7 +10,6 @@ use uuid::Uuid;
 
 /// The length of a page when the caller names none.
 pub(crate) const DEFAULT_LIMIT: usize = 50;
-const MAX_LIMIT: usize = 200;
 
 /// The list that a cursor belongs to; a cursor of another list is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,19 +64,6 @@ fn decode(list: List, text: &str) -> Option<Uuid> {
     (*kind == list as u8).then(|| Uuid::from_slice(key).ok()).flatten()
 }
 
-/// The page's length out of the query.
-pub(crate) fn limit(text: Option<&str>, problems: &mut Problems) -> usize {
-    let Some(text) = text else { return DEFAULT_LIMIT };
-    match text.parse() {
-        Ok(limit) if (1..=MAX_LIMIT).contains(&limit) => limit,
-        _ => {
-            problems
-                .add(Pointer::root().join("limit"), format!("must be a whole number from 1 to {MAX_LIMIT}"));
-            DEFAULT_LIMIT
-        }
-    }
-}
-
 /// The key of the last item of the page before, out of the query.
 pub(crate) fn cursor(list: List, text: Option<&str>, problems: &mut Problems) -> Option<Uuid> {
     let key = decode(list, text?);
@@ -130,19 +116,6 @@ mod tests {
             let mut problems = Problems::new();
             assert_eq!(cursor(List::Runs, Some(text), &mut problems), None);
             assert_eq!(problems.iter().next().unwrap().pointer.as_str(), "/cursor", "{text:.20}");
-        }
-    }
-
-    #[test]
-    fn a_limit_is_from_1_to_200_and_50_by_default() {
-        let mut problems = Problems::new();
-        assert_eq!(limit(None, &mut problems), 50);
-        assert_eq!((limit(Some("1"), &mut problems), limit(Some("200"), &mut problems)), (1, 200));
-        assert!(problems.is_empty());
-        for text in ["0", "201", "-1", "x", ""] {
-            let mut problems = Problems::new();
-            limit(Some(text), &mut problems);
-            assert!(!problems.is_empty(), "{text}");
         }
     }
 

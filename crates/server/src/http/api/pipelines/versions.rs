@@ -3,7 +3,6 @@
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use gathering_control::right;
-use gathering_domain::{Pointer, Problems};
 use gathering_persistence::{Definitions, PipelineVersion};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -49,10 +48,12 @@ impl From<PipelineVersion> for PipelineVersionView {
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListVersions {
     /// `true`: with their definitions; a page is shorter then when they are large. `false` by default.
-    definitions: Option<String>,
-    /// 1 to 200; 50 by default.
-    limit: Option<String>,
+    definitions: Option<bool>,
+    /// The length of a page.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<usize>,
     /// The `next_cursor` of the page before.
+    #[expect(dead_code, reason = "`Query::read_page` reads it")]
     cursor: Option<String>,
 }
 
@@ -69,19 +70,10 @@ pub(crate) async fn list(
     query: Query<ListVersions>,
 ) -> Result<HttpResponse, Problem> {
     let id = state.pipeline::<right::Read>(&caller.0, &id).await?.pipeline.id;
-    let query = query.read()?;
-    let mut problems = Problems::new();
-    let limit = page::limit(query.limit.as_deref(), &mut problems);
-    let before = page::cursor(List::Versions, query.cursor.as_deref(), &mut problems);
-    let definitions = match query.definitions.as_deref() {
-        None | Some("false") => Definitions::Omitted,
-        Some("true") => Definitions::Included,
-        Some(_) => {
-            problems.add(Pointer::root().join("definitions"), "must be `true` or `false`");
-            Definitions::Omitted
-        }
-    };
-    problems.into_result().map_err(Problem::invalid)?;
+    let (query, before) = query.read_page(List::Versions)?;
+    let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
+    let definitions =
+        if query.definitions == Some(true) { Definitions::Included } else { Definitions::Omitted };
     // One that is too large for a version leads to the latest.
     let before = before.and_then(|key| i32::try_from(key.as_u128()).ok());
     let page = state.pipelines.list_versions(id, before, limit, definitions).await?;
