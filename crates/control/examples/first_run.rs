@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use gathering_auth::Role;
 use gathering_control::testing::{ControlFixture, MemoryControl};
-use gathering_control::{Graphs, Runs, StartRun, right};
+use gathering_control::{Graphs, RunControl, StartRun, right};
 use gathering_dag_engine::{ClaimScope, Engine, EngineSettings, NodeTypes, RunStore, Signals, SystemClock};
 use gathering_domain::InstanceId;
 use serde_json::json;
@@ -18,8 +18,10 @@ use tokio_util::sync::CancellationToken;
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let store = MemoryControl::new();
     let types = NodeTypes::builtin();
-    let runs =
-        Runs::new(Arc::new(store.clone()), Graphs::new(Arc::new(store.runs()), types.specs().clone(), 100));
+    let runs = RunControl::new(
+        Arc::new(store.clone()),
+        Graphs::new(Arc::new(store.runs()), types.specs().clone(), 100),
+    );
 
     // Ada owns a project with a pipeline, and starts a run of it.
     let ada = store.account(Role::Member).await;

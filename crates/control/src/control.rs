@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use gathering_dag_engine::{NodeSpecs, RunStore};
 
-use crate::{ControlStore, Graphs, Pipelines, Projects, Runs};
+use crate::{ControlStore, Graphs, PipelineControl, ProjectControl, RunControl};
 
 /// What may be done, noun by noun. Cloning is cheap and shares the store.
 #[derive(Clone)]
 pub struct Control {
     /// Projects and their members.
-    pub projects: Projects,
+    pub projects: ProjectControl,
     /// Pipelines and their versions.
-    pub pipelines: Pipelines,
+    pub pipelines: PipelineControl,
     /// Runs.
-    pub runs: Runs,
+    pub runs: RunControl,
     /// The graphs of pipelines and runs.
     pub graphs: Graphs,
 }
@@ -30,9 +30,9 @@ impl Control {
     ) -> Self {
         let graphs = Graphs::new(run_store, specs, n_cached_graphs);
         Self {
-            projects: Projects::new(Arc::clone(&store)),
-            pipelines: Pipelines::new(Arc::clone(&store)),
-            runs: Runs::new(store, graphs.clone()),
+            projects: ProjectControl::new(Arc::clone(&store)),
+            pipelines: PipelineControl::new(Arc::clone(&store)),
+            runs: RunControl::new(store, graphs.clone()),
             graphs,
         }
     }

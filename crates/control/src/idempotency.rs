@@ -19,7 +19,7 @@ pub struct IdempotencyKey(String);
 /// A text that is not an idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("must have 1 to {MAX_KEY_LEN} visible ASCII characters")]
-pub struct InvalidKey;
+pub struct InvalidIdempotencyKey;
 
 impl IdempotencyKey {
     /// The key as the client sent it.
@@ -29,14 +29,14 @@ impl IdempotencyKey {
 }
 
 impl FromStr for IdempotencyKey {
-    type Err = InvalidKey;
+    type Err = InvalidIdempotencyKey;
 
-    fn from_str(text: &str) -> Result<Self, InvalidKey> {
+    fn from_str(text: &str) -> Result<Self, InvalidIdempotencyKey> {
         let is_visible = text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
         if is_visible && (1..=MAX_KEY_LEN).contains(&text.len()) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(InvalidKey)
+            Err(InvalidIdempotencyKey)
         }
     }
 }
@@ -109,7 +109,7 @@ mod tests {
         assert!("a-1 b".parse::<IdempotencyKey>().is_ok());
         assert!("x".repeat(255).parse::<IdempotencyKey>().is_ok());
         for wrong in ["", "a\nb", "ä", &"x".repeat(256)] {
-            assert_eq!(wrong.parse::<IdempotencyKey>(), Err(InvalidKey), "{wrong:?}");
+            assert_eq!(wrong.parse::<IdempotencyKey>(), Err(InvalidIdempotencyKey), "{wrong:?}");
         }
     }
 

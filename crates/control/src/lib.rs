@@ -20,12 +20,12 @@ pub use access::{Found, OfProject, Operator, Scoped, authorize_credential, right
 pub use control::Control;
 pub use error::{Conflict, ControlError};
 pub use graphs::{GraphSummary, Graphs};
-pub use idempotency::{Creation, IdempotencyKey, InvalidKey, KeyedBody, Once};
-pub use pipelines::{Pipeline, PipelineHead, Pipelines};
-pub use projects::{LocalProject, Projects};
+pub use idempotency::{Creation, IdempotencyKey, InvalidIdempotencyKey, KeyedBody, Once};
+pub use pipelines::{Pipeline, PipelineControl, PipelineHead};
+pub use projects::{LocalProject, ProjectControl};
 pub use runs::{
-    DEFAULT_PRIORITY, Decide, Decided, NewDecision, NodeRuns, PlannedRun, ProjectPipelines, Rerun, Run, Runs,
-    StartRun, Startable, StartedBy,
+    DEFAULT_PRIORITY, Decide, DecisionOutcome, NewDecision, NodeRuns, PlannedRun, ProjectPipelines, Rerun,
+    Run, RunControl, StartRun, Startable, StartedBy,
 };
 pub use store::ControlStore;
 

@@ -75,11 +75,11 @@ impl OfProject for PipelineHead {
 
 /// What may be done with pipelines. Cloning is cheap and shares the store.
 #[derive(Clone)]
-pub struct Pipelines {
+pub struct PipelineControl {
     store: Arc<dyn ControlStore>,
 }
 
-impl Pipelines {
+impl PipelineControl {
     /// The pipelines of this store.
     pub fn new(store: Arc<dyn ControlStore>) -> Self {
         Self { store }

@@ -32,11 +32,11 @@ impl OfProject for LocalProject {
 
 /// What may be done with projects. Cloning is cheap and shares the store.
 #[derive(Clone)]
-pub struct Projects {
+pub struct ProjectControl {
     store: Arc<dyn ControlStore>,
 }
 
-impl Projects {
+impl ProjectControl {
     /// The projects of this store.
     pub fn new(store: Arc<dyn ControlStore>) -> Self {
         Self { store }

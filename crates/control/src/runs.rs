@@ -23,7 +23,7 @@ use crate::idempotency::Once;
 use crate::{ControlError, ControlStore};
 
 pub use child::ProjectPipelines;
-pub use decide::{Decide, Decided, NewDecision};
+pub use decide::{Decide, DecisionOutcome, NewDecision};
 pub use nodes::NodeRuns;
 pub use rerun::Rerun;
 pub use start::{DEFAULT_PRIORITY, StartRun, Startable, StartedBy};
@@ -113,12 +113,12 @@ pub struct PlannedRun {
 
 /// What may be done with runs. Cloning is cheap and shares the store.
 #[derive(Clone)]
-pub struct Runs {
+pub struct RunControl {
     store: Arc<dyn ControlStore>,
     graphs: Graphs,
 }
 
-impl Runs {
+impl RunControl {
     /// The runs of this store, whose graphs are these.
     pub fn new(store: Arc<dyn ControlStore>, graphs: Graphs) -> Self {
         Self { store, graphs }

@@ -9,7 +9,7 @@ use crate::access::{Found, Operator, Scoped, right};
 use crate::idempotency::{Creation, Once};
 use crate::pipelines::PipelineHead;
 use crate::projects::LocalProject;
-use crate::runs::{Decided, NewDecision, PlannedRun, Run};
+use crate::runs::{DecisionOutcome, NewDecision, PlannedRun, Run};
 
 /// Keeps projects, pipelines and what people do with runs.
 ///
@@ -120,5 +120,5 @@ pub trait ControlStore: Send + Sync + 'static {
         run: &Scoped<Run, right::Run>,
         node: &NodeId,
         decision: &NewDecision,
-    ) -> Result<Decided, ControlError>;
+    ) -> Result<DecisionOutcome, ControlError>;
 }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use gathering_control::{Operator, Projects};
+use gathering_control::{Operator, ProjectControl};
 use gathering_dag_engine::{Checkpoint, JournalEvent, NewRun, Record, Release, RunEnd, RunStore};
 use gathering_domain::{Digest, NodeId, RunEvent, RunId, Secret};
 use gathering_persistence::{
@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let graph = Digest::of_json(&definition);
     store.ensure_graph(graph, &definition).await?;
     let control = Arc::new(PgControlStore::new(pool.clone(), wakes.clone()));
-    let project = Projects::new(control).ensure_local(Operator, "/").await?.id;
+    let project = ProjectControl::new(control).ensure_local(Operator, "/").await?.id;
     let id = RunId::new();
     let input = json!({"greeting": "hello"});
     let run = NewRun { id, project, graph, input, priority: 10, available_at: None, timeout: None };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
-use gathering_control::{Operator, Projects};
+use gathering_control::{Operator, ProjectControl};
 use gathering_dag_engine::{
     Attempt, DriveEnd, Engine, EngineSettings, NewRun, NodeExecutor, NodeFailure, NodeSpec, NodeTypes,
     Outcome, RunStore, Runner, RunnerSettings, Signals, SystemClock,
@@ -76,7 +76,7 @@ impl Stand {
         let liveness = Liveness::begin(&options, &info).await?;
         let bus = WakeBus::new();
         let control = PgControlStore::new(pool.clone(), bus.clone());
-        let project = Projects::new(Arc::new(control)).ensure_local(Operator, "/").await?.id;
+        let project = ProjectControl::new(Arc::new(control)).ensure_local(Operator, "/").await?.id;
         let stop = CancellationToken::new();
         let executed = Arc::new(AtomicUsize::new(0));
         let types = NodeTypes::builtin().with("step", Step(Arc::clone(&executed)));

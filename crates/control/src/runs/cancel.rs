@@ -3,11 +3,11 @@
 use gathering_auth::Caller;
 use gathering_domain::RunId;
 
-use super::{Run, Runs};
+use super::{Run, RunControl};
 use crate::access::right;
 use crate::{Conflict, ControlError};
 
-impl Runs {
+impl RunControl {
     /// Requests the cancellation of a run, and answers with the run as it stands then. A run that was never claimed ends
     /// at once; else the request reaches the instance that drives it. Repeats: safe, until the run has ended.
     ///

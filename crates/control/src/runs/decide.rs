@@ -4,7 +4,7 @@ use gathering_auth::Caller;
 use gathering_domain::{NodeId, RunId, UserId};
 
 use super::nodes::NodeRuns;
-use super::{Run, Runs};
+use super::{Run, RunControl};
 use crate::access::right;
 use crate::{Conflict, ControlError};
 
@@ -32,7 +32,7 @@ pub struct NewDecision {
 
 /// What became of a decision.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Decided {
+pub enum DecisionOutcome {
     /// It stands, and the run takes it up.
     Recorded(Box<Run>),
     /// Another decision was recorded before, and stands.
@@ -41,7 +41,7 @@ pub enum Decided {
     RunEnded,
 }
 
-impl Runs {
+impl RunControl {
     /// Decides about a node that waits for an approval, and answers with the run as it stands then. The first decision
     /// is final.
     ///
@@ -78,12 +78,12 @@ impl Runs {
             decided_as: email.to_string(),
         };
         match self.store.decide_node(&run, node, &decision).await? {
-            Decided::Recorded(decided) => {
+            DecisionOutcome::Recorded(decided) => {
                 tracing::info!(run.id = %run.id, node.id = %node, "node {node} of run {} decided", run.id);
                 Ok(*decided)
             }
-            Decided::DecidedBefore => Err(Conflict::AlreadyDecided(node.clone()).into()),
-            Decided::RunEnded => Err(Conflict::RunEnded.into()),
+            DecisionOutcome::DecidedBefore => Err(Conflict::AlreadyDecided(node.clone()).into()),
+            DecisionOutcome::RunEnded => Err(Conflict::RunEnded.into()),
         }
     }
 }

@@ -6,7 +6,7 @@ use gathering_domain::{Pointer, Problems, RunId};
 use serde_json::{Value, json};
 
 use super::nodes::load_journal;
-use super::{PlannedRun, Run, Runs, StartedBy};
+use super::{PlannedRun, Run, RunControl, StartedBy};
 use crate::access::right;
 use crate::idempotency::KeyedBody;
 use crate::{Conflict, ControlError, Scoped};
@@ -22,7 +22,7 @@ pub struct Rerun {
     pub once: Option<KeyedBody>,
 }
 
-impl Runs {
+impl RunControl {
     /// Reruns a run that has ended, as a new run that refers to it.
     ///
     /// Repeats: the same idempotency key and body answer the same run.

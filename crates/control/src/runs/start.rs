@@ -5,7 +5,7 @@ use gathering_auth::Caller;
 use gathering_domain::{Digest, PipelineId, Pointer, Problems, ProjectId, RunId, RunKind, UserId};
 use serde_json::{Map, Value, json};
 
-use super::{PlannedRun, Run, Runs};
+use super::{PlannedRun, Run, RunControl};
 use crate::access::right;
 use crate::graphs::timeout_of;
 use crate::idempotency::{Creation, KeyedBody, Once};
@@ -110,7 +110,7 @@ fn no_such_version(version: i32) -> ControlError {
     ControlError::Invalid(Problems::one(Pointer::root().join("version"), message))
 }
 
-impl Runs {
+impl RunControl {
     /// Starts a run of a pipeline: once this is answered, the run will reach a terminal state (I4).
     ///
     /// Repeats: the same idempotency key and body answer the same run, whatever became of the pipeline since.

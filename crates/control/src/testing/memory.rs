@@ -16,7 +16,7 @@ use serde_json::Value;
 use self::state::State;
 use super::{ControlFixture, session_caller};
 use crate::{
-    ControlError, ControlStore, Creation, Decided, Found, LocalProject, NewDecision, Once, Operator,
+    ControlError, ControlStore, Creation, DecisionOutcome, Found, LocalProject, NewDecision, Once, Operator,
     PipelineHead, PlannedRun, Run, Scoped, right,
 };
 
@@ -191,18 +191,18 @@ impl ControlStore for MemoryControl {
         run: &Scoped<Run, right::Run>,
         node: &NodeId,
         decision: &NewDecision,
-    ) -> Result<Decided, ControlError> {
+    ) -> Result<DecisionOutcome, ControlError> {
         let NewDecision { approve, comment, decided_as, .. } = decision.clone();
         let decision = Decision { approve, comment, decided_by: decided_as, decided_at: Utc::now() };
         if self.runs.find_decision(run.id, node).await?.is_some() {
-            return Ok(Decided::DecidedBefore);
+            return Ok(DecisionOutcome::DecidedBefore);
         }
         let is_recorded = self.runs.decide(run.id, node, decision);
         let stands = self.run(run.id).ok_or(ControlError::NotFound)?;
         Ok(match is_recorded {
-            true => Decided::Recorded(Box::new(stands)),
-            false if stands.state.is_terminal() => Decided::RunEnded,
-            false => Decided::DecidedBefore,
+            true => DecisionOutcome::Recorded(Box::new(stands)),
+            false if stands.state.is_terminal() => DecisionOutcome::RunEnded,
+            false => DecisionOutcome::DecidedBefore,
         })
     }
 }

@@ -12,7 +12,7 @@ use gathering_domain::{NodeId, PipelineId, ProjectId, RunEvent, RunId};
 use serde_json::{Value, json};
 
 use super::ControlFixture;
-use crate::{Conflict, ControlError, Graphs, Runs};
+use crate::{Conflict, ControlError, Graphs, RunControl};
 
 pub use decisions::*;
 pub use reruns::*;
@@ -20,7 +20,7 @@ pub use runs::*;
 
 /// A member who owns a project with a pipeline.
 struct World {
-    runs: Runs,
+    runs: RunControl,
     owner: Caller,
     project: ProjectId,
     pipeline: PipelineId,
@@ -32,7 +32,7 @@ impl World {
         let project = fixture.project(&owner).await;
         let pipeline = fixture.pipeline(project, &definition("first")).await;
         let graphs = Graphs::new(fixture.run_store(), NodeSpecs::builtin(), 16);
-        Self { runs: Runs::new(fixture.store(), graphs), owner, project, pipeline }
+        Self { runs: RunControl::new(fixture.store(), graphs), owner, project, pipeline }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use gathering_control::{ControlError, Creation, Decided, Found, NewDecision, Once, PlannedRun, Run};
+use gathering_control::{ControlError, Creation, DecisionOutcome, Found, NewDecision, Once, PlannedRun, Run};
 use gathering_dag_engine::NewRun;
 use gathering_domain::{NodeId, ProjectId, RunId, UserId};
 
@@ -10,7 +10,7 @@ use crate::control::projects::{is_of_accounts, parse_role};
 use crate::db::error::DatabaseError;
 use crate::db::schema::{project_members, projects, runs};
 use crate::runs::accept::{Acceptance, RunOrigin};
-use crate::runs::decisions::Decided as DecisionRecorded;
+use crate::runs::decisions::Decided;
 use crate::runs::list::{CancelRequest, Runs};
 use crate::runs::row::Row;
 
@@ -101,12 +101,12 @@ pub(crate) async fn decide(
     run: RunId,
     node: &NodeId,
     decision: &NewDecision,
-) -> Result<Decided, ControlError> {
+) -> Result<DecisionOutcome, ControlError> {
     match runs.decide(run, node, decision).await? {
-        DecisionRecorded::Recorded => Ok(Decided::Recorded(Box::new(load(runs, run).await?))),
-        DecisionRecorded::DecidedBefore => Ok(Decided::DecidedBefore),
-        DecisionRecorded::RunEnded => Ok(Decided::RunEnded),
-        DecisionRecorded::Missing => Err(ControlError::NotFound),
+        Decided::Recorded => Ok(DecisionOutcome::Recorded(Box::new(load(runs, run).await?))),
+        Decided::DecidedBefore => Ok(DecisionOutcome::DecidedBefore),
+        Decided::RunEnded => Ok(DecisionOutcome::RunEnded),
+        Decided::Missing => Err(ControlError::NotFound),
     }
 }
 

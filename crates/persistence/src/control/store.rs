@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use gathering_auth::Caller;
 use gathering_control::{
-    ControlError, ControlStore, Creation, Decided, Found, LocalProject, NewDecision, Once, Operator,
+    ControlError, ControlStore, Creation, DecisionOutcome, Found, LocalProject, NewDecision, Once, Operator,
     PipelineHead, PlannedRun, Run, Scoped, right,
 };
 use gathering_domain::{Digest, Email, NodeId, PipelineId, ProjectId, RunId};
@@ -108,7 +108,7 @@ impl ControlStore for PgControlStore {
         run: &Scoped<Run, right::Run>,
         node: &NodeId,
         decision: &NewDecision,
-    ) -> Result<Decided, ControlError> {
+    ) -> Result<DecisionOutcome, ControlError> {
         runs::decide(&self.runs, run.id, node, decision).await
     }
 }

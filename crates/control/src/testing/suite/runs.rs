@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::{World, claim, conflict, definition, node};
 use crate::testing::ControlFixture;
 use crate::{
-    Conflict, ControlError, Decide, KeyedBody, Operator, ProjectPipelines, Projects, Rerun, Run, Scoped,
-    StartRun, right,
+    Conflict, ControlError, Decide, KeyedBody, Operator, ProjectControl, ProjectPipelines, Rerun, Run,
+    Scoped, StartRun, right,
 };
 
 pub(super) fn keyed(key: &str, body: Value) -> StartRun {
@@ -66,7 +66,7 @@ pub async fn a_run_ends_in_the_time_that_its_definition_allows<F: ControlFixture
     let pipeline = fixture.pipeline(world.project, &limited).await;
     let run = world.runs.start(&world.owner, pipeline, StartRun::default()).await.unwrap();
     assert_eq!(run.deadline_at, Some(run.created_at + TimeDelta::seconds(90)));
-    let project = Projects::new(fixture.store()).ensure_local(Operator, "/tmp/limited").await.unwrap();
+    let project = ProjectControl::new(fixture.store()).ensure_local(Operator, "/tmp/limited").await.unwrap();
     let run = world.runs.start_local(&project, &limited, StartRun::default()).await.unwrap();
     assert_eq!(run.deadline_at, Some(run.created_at + TimeDelta::seconds(90)));
 }
@@ -227,7 +227,7 @@ pub async fn a_node_runs_the_pipelines_of_its_own_project_only<F: ControlFixture
 /// Not even an admin sees it or its runs.
 pub async fn a_local_project_is_the_same_each_time_and_hidden_from_accounts<F: ControlFixture>(fixture: &F) {
     let world = World::new(fixture).await;
-    let projects = Projects::new(fixture.store());
+    let projects = ProjectControl::new(fixture.store());
     let path = "/home/ada/work";
     let (one, two) =
         tokio::join!(projects.ensure_local(Operator, path), projects.ensure_local(Operator, path));

@@ -1,7 +1,7 @@
 //! The header `Idempotency-Key`: what it names is created once, however often the request is sent.
 
 use actix_web::HttpRequest;
-use gathering_control::{IdempotencyKey, InvalidKey, KeyedBody};
+use gathering_control::{IdempotencyKey, InvalidIdempotencyKey, KeyedBody};
 use serde_json::Value;
 
 use crate::http::edge::problem::{Kind, Problem};
@@ -12,7 +12,7 @@ use crate::http::edge::problem::{Kind, Problem};
 /// 422 for a key that cannot be.
 pub(crate) fn keyed_body(request: &HttpRequest, body: &Value) -> Result<Option<KeyedBody>, Problem> {
     let Some(value) = request.headers().get("idempotency-key") else { return Ok(None) };
-    let key = value.to_str().map_err(|_| InvalidKey).and_then(str::parse::<IdempotencyKey>);
+    let key = value.to_str().map_err(|_| InvalidIdempotencyKey).and_then(str::parse::<IdempotencyKey>);
     let key = key.map_err(|error| Problem::new(Kind::Invalid, format!("the Idempotency-Key {error}")))?;
     Ok(Some(KeyedBody::new(key, body)))
 }
