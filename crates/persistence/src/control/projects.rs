@@ -133,8 +133,8 @@ impl Projects {
         created.await.map(Into::into).map_err(|error| missing_or("creating a project", error))
     }
 
-    /// The project, whoever asks: for what the server does by itself. What an account may do is told by
-    /// [`Projects::find_access`].
+    /// The project, without a check of access: for what the server does by itself. One that is being deleted is not
+    /// found. [`Projects::find_access`] tells what an account may do.
     ///
     /// # Errors
     /// [`DatabaseError::Unavailable`].
@@ -142,6 +142,7 @@ impl Projects {
         let conn = self.pool.get().await?;
         let row: Option<Row> = projects::table
             .find(id.as_uuid())
+            .filter(projects::deleting_at.is_null())
             .select(Row::as_select())
             .first(&mut &*conn)
             .await

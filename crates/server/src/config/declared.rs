@@ -186,14 +186,15 @@ settings! {
     rate_limits: RateLimits = "rate_limits", "GATHERING_RATE_LIMITS", Value("on"),
         "`on` or `off`", "`off` turns all four limits off",
         |r, s| {
-            // The quotas are read in any case: an invalid one must not come to light when the limits are turned on.
+            // All five are read in any case, so that every invalid one is reported at once.
+            let is_on = r.value(s, values::on_or_off);
             let limits = RateLimits {
                 auth: rate_limit_auth?,
                 write: rate_limit_write?,
                 read: rate_limit_read?,
                 health: rate_limit_health?,
             };
-            Some(if r.value(s, values::on_or_off)? { limits } else { RateLimits::OFF })
+            Some(if is_on? { limits } else { RateLimits::OFF })
         };
     /// The largest file of a workspace that the API takes, in bytes.
     max_file_bytes: u64 = "max_file_bytes", "GATHERING_MAX_FILE_BYTES", Value("2147483648"),
