@@ -1,9 +1,10 @@
 //! Group commit: one task per instance writes the checkpoints of all its runs.
 //!
-//! Whatever is waiting goes into one transaction: no added delay, and under load many checkpoints share one flush of the
-//! database's log. Those that only append never wait for each other's locks, so two groups of them may be under way at
-//! once, and neither the engine nor the database waits for the other. Those that let runs go touch the rows of other
-//! runs, parents and children, in an order that two transactions would not share: they are written one group at a time.
+//! All waiting checkpoints go into one transaction. This adds no delay, and under load many checkpoints share one flush
+//! of the database's log. Checkpoints that only append never wait for each other's locks, so two groups of them may be
+//! in flight at once, and neither the engine nor the database idles. Checkpoints that release runs touch the rows of
+//! other runs, parents and children, in an order that two transactions would not share: they are written one group at a
+//! time.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -16,15 +17,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::{Checkpoint, ClaimScope, RunStore, StoreError};
 
-/// The most checkpoints in one transaction; what comes in meanwhile waits for the next.
+/// The most checkpoints in one transaction; later ones wait for the next.
 const MAX_BATCH: usize = 1024;
 /// The most transactions at once that only append: while one is flushed, the next is filled. More would only be smaller.
 const MAX_APPENDING: usize = 2;
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
-/// How often a batch is tried whose store answers other questions, before each checkpoint of it is tried alone, and how often
-/// that is.
+/// How often a batch is tried while the store answers other queries, before each of its checkpoints is tried alone; and
+/// how often each is.
 const TRIES_TOGETHER: usize = 2;
 const TRIES_ALONE: usize = 5;
 
@@ -33,7 +34,7 @@ struct Request {
     answer: oneshot::Sender<Result<(), StoreError>>,
 }
 
-/// Where drivers leave their checkpoints. Cheap to clone.
+/// Accepts the checkpoints of drivers. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Checkpointer {
     appends: mpsc::Sender<Request>,
@@ -57,11 +58,12 @@ impl Checkpointer {
 
     /// Writes a checkpoint: once this returns, it is durable.
     ///
-    /// Cancellation: if dropped, it is unknown whether the checkpoint is written. While the store is away this waits.
+    /// Cancellation: if dropped, it is unknown whether the checkpoint is written. While the store is unavailable this
+    /// waits.
     ///
     /// # Errors
-    /// [`StoreError::ClaimLost`] if the run is somebody else's by now; [`StoreError::Refused`] if the store does not take
-    /// it: nothing of it is written; [`StoreError::Unavailable`] only if the checkpointer has stopped.
+    /// [`StoreError::ClaimLost`] if another claim owns the run by now; [`StoreError::Refused`] if the store rejects it,
+    /// and nothing of it is written; [`StoreError::Unavailable`] only if the checkpointer has stopped.
     pub(crate) async fn commit(&self, checkpoint: Checkpoint) -> Result<(), StoreError> {
         let stopped = || StoreError::Unavailable("the checkpointer has stopped".into());
         let (answer, answered) = oneshot::channel();
@@ -82,8 +84,8 @@ impl CheckpointerService {
     }
 }
 
-/// Writes what comes in, at most `max_in_flight` batches at once. A run has one checkpoint on its way at most, so no two of
-/// them are about the same run.
+/// Writes what arrives, at most `max_in_flight` batches at once. A run has at most one checkpoint in flight, so no two
+/// concern the same run.
 async fn write_all(
     store: &dyn RunStore,
     mut requests: mpsc::Receiver<Request>,
@@ -109,8 +111,8 @@ async fn write_all(
     }
 }
 
-/// The few batches under way. `FuturesUnordered` would wake its own task each time a batch is not done at once, and with it a
-/// thread to take that task over, just when the database needs the processor.
+/// The few batches in flight. `FuturesUnordered` would wake its own task each time a batch is not done at once, and
+/// with it a thread to take that task over, just when the database needs the processor.
 struct InFlight<F>(Vec<Pin<Box<F>>>);
 
 impl<F: Future<Output = ()>> InFlight<F> {
@@ -129,7 +131,7 @@ impl<F: Future<Output = ()>> InFlight<F> {
     }
 }
 
-/// Writes a batch and answers those who wait for it; nobody, if the stop comes first.
+/// Writes a batch and answers the drivers that wait for it; none, if the stop comes first.
 async fn write(store: &dyn RunStore, batch: Vec<Request>, stop: &CancellationToken) {
     let (checkpoints, answers): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|request| (request.checkpoint, request.answer)).unzip();
@@ -159,11 +161,11 @@ fn answer(waiting: impl IntoIterator<Item = oneshot::Sender<Result<(), StoreErro
     }
 }
 
-/// What became of a batch.
+/// The result of a batch.
 enum Committed {
     /// One answer each.
     Answered(Vec<Result<(), StoreError>>),
-    /// The store answers other questions, but not this.
+    /// The store answers other queries, but not this batch.
     Refused(StoreError),
     /// The stop came first.
     Stopped,

@@ -1,8 +1,8 @@
-//! The port to runs that a node starts and, as a rule, waits for.
+//! The port to child runs: a node starts them and usually waits for them.
 //!
-//! A child is a run like any other: whoever is free claims it, and it survives its parent's instance. What binds it is
-//! its id, derived from the node that starts it, so that starting it again after a crash starts nothing; and the end of
-//! its parent, which asks for its own.
+//! A child is a run like any other: any instance may claim it, and it survives its parent's instance. Two things tie it
+//! to its parent. Its id derives from the node that starts it, so a repeated start after a crash starts nothing. And
+//! the end of the parent cancels it, unless it is detached.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -14,22 +14,22 @@ use crate::node_type::Attempt;
 use crate::store::{RunError, StoreError};
 use crate::store_retries::StoreRetries;
 
-/// How deep runs may start runs, those that are let go included.
+/// How deep runs may start runs, detached ones included.
 pub const MAX_DEPTH: u32 = 32;
 
-/// The node of a run that starts others, and its how many-eth round of doing so this is.
+/// The node that starts child runs, and its attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Parent {
     /// The run.
     pub run: RunId,
     /// Its node.
     pub node: NodeId,
-    /// How many attempts of the node failed before: each of them had children of its own.
+    /// How many attempts of the node failed before: each had its own children.
     pub round: u32,
 }
 
 impl Parent {
-    /// The parent that this attempt is to the runs that it starts.
+    /// This attempt, as the parent of the runs that it starts.
     pub fn of(attempt: &Attempt) -> Self {
         Self { run: attempt.run, node: attempt.node.clone(), round: attempt.failures }
     }
@@ -40,41 +40,41 @@ impl Parent {
     }
 }
 
-/// A run that is to be started.
+/// A child run to start.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewChild {
     /// Which of its parent's children it is, from 0.
     pub item: u32,
     /// Its definition, stored before.
     pub graph: Digest,
-    /// What it is started with.
+    /// Its input.
     pub input: Value,
-    /// The pipeline and its version, if it is a run of one.
+    /// Its pipeline and version, if it has one.
     pub pipeline: Option<(PipelineId, i32)>,
-    /// When it must have ended; its parent's deadline holds as well, unless it is let go.
+    /// Its deadline; the parent's applies as well, unless the child is detached.
     pub deadline_at: Option<DateTime<Utc>>,
 }
 
-/// What children are to their parent.
+/// How children are tied to their parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChildKind {
-    /// A run of its own, which the parent waits for: each ends with the other.
+    /// A run that the parent waits for; it ends when its parent ends.
     Awaited,
     /// As [`ChildKind::Awaited`], and the child is an item of a list: its input is `{item, index, input}`.
     Item,
-    /// Started and let go: the parent's end and its deadline are nothing to it.
+    /// Detached: the parent does not wait, and neither its end nor its deadline matters.
     Detached,
 }
 
-/// How the awaited children of one parent stand.
+/// A summary of the awaited children of one parent.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ChildSummary {
     /// How many were started. Items are started in their order.
     pub n_started: u32,
     /// How many of them have not ended.
     pub n_unfinished: u32,
-    /// Of those that ended otherwise than well, the one with the lowest item; one that was cancelled only if no other
-    /// failed, as it may have been cancelled because of that.
+    /// The lowest item that failed; if none failed, the lowest that was cancelled, as a failure may have caused the
+    /// cancellation.
     pub unsuccessful: Option<Unsuccessful>,
 }
 
@@ -97,15 +97,15 @@ pub enum StartChildrenError {
     /// The parent is as deep as runs may be.
     #[error("runs start runs at most {MAX_DEPTH} deep")]
     TooDeep,
-    /// The parent is no longer driven, so nothing may be started in its name.
+    /// The parent is no longer driven, so it may not start runs.
     #[error("the run that starts others has ended")]
     ParentEnded,
-    /// The store did not take them; it is unknown whether they are started, and repeating is safe.
+    /// The store failed; the children may or may not be started, and repeating is safe.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Where the runs live that nodes start.
+/// The store of child runs.
 #[async_trait]
 pub trait ChildRuns: Send + Sync + 'static {
     /// Stores a definition under its digest. Repeats: safe.
@@ -114,8 +114,8 @@ pub trait ChildRuns: Send + Sync + 'static {
     /// [`StoreError::Unavailable`]; nothing was stored.
     async fn ensure_graph(&self, digest: Digest, definition: &Value) -> Result<(), StoreError>;
 
-    /// Accepts these runs, in the parent's project and with its priority; one that is there already stays as it is. The
-    /// ids are [`Parent::child`]. All or none.
+    /// Accepts these runs, in the parent's project and with its priority; an existing one stays as it is. The ids are
+    /// [`Parent::child`]. All or none.
     ///
     /// # Errors
     /// [`StartChildrenError`]; unless it says otherwise nothing was started.
@@ -126,7 +126,7 @@ pub trait ChildRuns: Send + Sync + 'static {
         children: Vec<NewChild>,
     ) -> Result<(), StartChildrenError>;
 
-    /// How the awaited children stand.
+    /// Summarizes the awaited children.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -143,7 +143,7 @@ pub trait ChildRuns: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(u32, Value)>, StoreError>;
 
-    /// Asks for the end of the awaited children that have not ended. Repeats: safe.
+    /// Requests cancellation of the awaited children that have not ended. Repeats: safe.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]; repeat.
@@ -151,7 +151,7 @@ pub trait ChildRuns: Send + Sync + 'static {
 }
 
 impl Unsuccessful {
-    /// What its end means to the node that waited for it.
+    /// The failure of the node that waited for it.
     pub fn failure(&self) -> NodeFailure {
         let why = self.error.as_ref().map_or("no reason is recorded", |error| error.message.as_str());
         let message = format!("run {} (item {}) is {}: {why}", self.run, self.item, self.state);
@@ -179,7 +179,7 @@ impl From<StartChildrenError> for NodeFailure {
 /// Cancellation: safe. Waits while the store is away.
 ///
 /// # Errors
-/// [`NodeFailure`] if it ended otherwise than well.
+/// [`NodeFailure`] if it did not succeed.
 pub async fn poll_only_child(
     children: &dyn ChildRuns,
     parent: &Parent,
@@ -195,20 +195,20 @@ pub async fn poll_only_child(
     Ok(outputs.into_iter().next().map(|(_, output)| output))
 }
 
-/// Asks for the end of the children of the attempt that failed before this one: if it was dropped, nobody has yet. A node
-/// that starts runs calls it before it does. The end of the run asks for what is left then.
+/// Cancels the children of the attempt that failed before this one: an attempt that was dropped could not do so. A node
+/// that starts runs calls this first. The end of the run cancels what is left then.
 ///
 /// Cancellation: safe. Waits while the store is away.
 ///
 /// # Errors
-/// As the store has it.
+/// Those of the store.
 pub async fn end_earlier_round(children: &dyn ChildRuns, attempt: &Attempt) -> Result<(), NodeFailure> {
     let Some(round) = attempt.failures.checked_sub(1) else { return Ok(()) };
     let earlier = Parent { round, ..Parent::of(attempt) };
     retry_while_unavailable(|| children.cancel(&earlier)).await
 }
 
-/// Asks the store until it answers: an outage is no failure of a node. Warns once after five seconds.
+/// Asks the store until it answers: an outage must not fail a node. Warns once after five seconds.
 ///
 /// It ends with the attempt: when the node times out, the run's deadline passes or a drain's grace period is over, the
 /// engine drops it.

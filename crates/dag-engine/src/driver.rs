@@ -1,8 +1,9 @@
-//! Drives one claimed run: decides what happens next, has it recorded, executes it.
+//! Drives one claimed run: decides what happens next, records it, executes it.
 //!
-//! The driver alone knows the next place in the journal. It has at most one checkpoint on its way; whatever happens
-//! meanwhile goes into the next one. A node is launched only when the checkpoint that says so is durable, and that same
-//! checkpoint holds the results that led to it (I3). All node futures live inside the driver: dropping it ends them.
+//! The driver alone knows the next place in the journal. It has at most one checkpoint in flight; what happens
+//! meanwhile goes into the next one. A node starts only when the checkpoint that records its start is durable. The same
+//! checkpoint holds the results that led to the start (I3). All node futures live inside the driver: dropping it ends
+//! them.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -36,16 +37,16 @@ use self::waiting::Polls;
 /// Records of effects that may wait for the driver; a node that records faster waits.
 const EFFECTS_BOUND: usize = 64;
 
-/// What may end a drive from outside.
+/// The requests that a driver obeys.
 #[derive(Debug, Clone, Default)]
 pub struct Signals {
-    /// Somebody asked for the run's end.
+    /// Cancellation of the run was requested.
     pub cancel: CancellationToken,
-    /// Somebody acted on the run: what a node waits for may have come.
+    /// A wait of one of the run's nodes may be over: poll them.
     pub wake_up: Arc<Notify>,
-    /// The instance is to stop: start nothing more, and hand the run back once nothing executes.
+    /// The instance drains: start nothing more, and release the run once nothing executes.
     pub drain: CancellationToken,
-    /// The time for that is over: drop what executes and hand the run back now.
+    /// The drain's grace period is over: drop what executes and release the run now.
     pub release: CancellationToken,
     /// The instance may have lost its claims: drop everything and write nothing.
     pub fence: CancellationToken,
@@ -56,13 +57,13 @@ pub struct Signals {
 pub enum DriveEnd {
     /// The run reached a terminal state.
     Ended(RunEvent),
-    /// The run waits; nobody drives it.
+    /// The run waits without an owner.
     Parked,
     /// The run is queued again.
     Requeued,
-    /// The run is somebody else's by now; nothing was written over.
+    /// Another claim owns the run by now; nothing was overwritten.
     ClaimLost,
-    /// The engine stopped, or had to, before the run was let go of; it will be recovered.
+    /// The engine stopped, or had to, before it released the run; the run will be recovered.
     Abandoned,
 }
 
@@ -73,11 +74,11 @@ pub(crate) struct DriverContext {
     pub(crate) checkpointer: Checkpointer,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) breakers: Option<Breakers>,
-    /// From how long a wait on the run is let go of until then.
+    /// A run whose nodes all wait longer than this is parked.
     pub(crate) park_after: Duration,
 }
 
-/// The store does not take what a run has to say; why.
+/// The store rejected a checkpoint, for this reason.
 #[derive(Debug)]
 pub(crate) struct Refused(pub(crate) Box<dyn std::error::Error + Send + Sync>);
 
@@ -89,27 +90,27 @@ pub(crate) struct Driver {
     graph: Arc<Graph>,
     progress: Progress,
     next_seq: Seq,
-    /// What happened and is not yet on its way to the journal.
+    /// Records that no checkpoint holds yet.
     records: Vec<Record>,
-    /// Nodes to launch once `records` are durable, and who waits for that.
+    /// Nodes to launch once `records` are durable, and the tasks that wait for it.
     launches: Vec<usize>,
     durable_waiters: Vec<oneshot::Sender<()>>,
-    /// Set once: what becomes of the run with the next checkpoint.
+    /// Set once: how the next checkpoint releases the run.
     release: Option<Release>,
     ready: VecDeque<usize>,
     timers: BTreeSet<(DateTime<Utc>, usize)>,
-    /// Nodes whose attempt was recorded as begun and has not ended.
+    /// Nodes whose attempt has a recorded start and no recorded end.
     n_active: usize,
     executing: FuturesUnordered<BoxFuture<'static, NodeEnd>>,
     polls: Polls,
-    /// Until when the run is held though its nodes only wait for somebody: what comes soon finds it here.
+    /// Until when the run stays claimed although its nodes only wait: an answer that comes soon needs no new claim.
     lingers_until: Option<DateTime<Utc>>,
     effects_sender: mpsc::Sender<EffectRecord>,
     effects: mpsc::Receiver<EffectRecord>,
     draining: bool,
 }
 
-/// A checkpoint on its way.
+/// A checkpoint in flight.
 struct InFlight {
     commit: BoxFuture<'static, Result<(), StoreError>>,
     launches: Vec<usize>,
@@ -148,20 +149,21 @@ impl Driver {
         }
     }
 
-    /// Drives the run until it ends, waits, or a signal comes. The claim has recorded the start of these nodes.
+    /// Drives the run until it ends, waits, or a signal comes. The claim already recorded the starts of these nodes.
     ///
     /// # Errors
     /// [`Refused`]: the run stays claimed, and what its journal says is what happened.
     pub(crate) async fn drive(mut self, started: Vec<usize>, signals: Signals) -> Result<DriveEnd, Refused> {
         self.draining = signals.drain.is_cancelled();
-        // While draining nothing is launched: who drives the run next takes them for interrupted, and begins them again.
+        // While draining nothing is launched: the next driver treats these attempts as interrupted and starts them
+        // again.
         self.restore(if self.draining { Vec::new() } else { started });
         if self.claimed.cancel_requested {
             self.end_early(RunEvent::Cancelled, "cancelled", "cancelled on request");
         }
         let mut in_flight: Option<InFlight> = None;
         loop {
-            // Before anything else is decided: what has come too late must not begin.
+            // The deadline comes first: an overdue run must not start anything.
             if self.is_overdue() {
                 self.end_early(RunEvent::TimedOut, NodeFailure::TIMED_OUT, "its deadline passed");
             }
@@ -195,7 +197,7 @@ impl Driver {
                 () = signals.cancel.cancelled(), if !ending => {
                     self.end_early(RunEvent::Cancelled, "cancelled", "cancelled on request");
                 }
-                // The next turn finds it overdue.
+                // The next pass of the loop finds the run overdue.
                 () = sleep_until(self.claimed.deadline_at, &*self.around.clock), if !ending => {}
                 Some(record) = self.effects.recv(), if !ending => self.record_effect(record),
                 Some((node, result)) = self.executing.next(), if !ending => {
@@ -217,13 +219,13 @@ impl Driver {
         }
     }
 
-    /// Whether the run's deadline has passed while nothing says yet what becomes of it.
+    /// Whether the run's deadline has passed before its end was decided.
     fn is_overdue(&self) -> bool {
         let passed = |deadline| deadline <= self.around.clock.now();
         self.release.is_none() && self.claimed.deadline_at.is_some_and(passed)
     }
 
-    /// Finds where the run stands after a replay, or begins it.
+    /// Restores the ready nodes and timers after a replay, or starts a new run.
     fn restore(&mut self, started: Vec<usize>) {
         self.ready.extend(
             self.progress
@@ -257,7 +259,7 @@ impl Driver {
         }
     }
 
-    /// Draws every conclusion there is. `quiet` says that no checkpoint is on its way.
+    /// Decides everything that can be decided now. `quiet` says that no checkpoint is in flight.
     fn decide(&mut self, quiet: bool) {
         if self.release.is_some() {
             return;
@@ -287,7 +289,7 @@ impl Driver {
             self.admit();
         }
         if quiet && self.records.is_empty() && self.n_active == 0 && self.polls.is_empty() {
-            self.let_go();
+            self.release_if_idle();
         } else {
             self.lingers_until = None;
         }
@@ -317,12 +319,12 @@ impl Driver {
         }
     }
 
-    /// Adds a record and takes it in.
+    /// Adds a record and applies it to the progress.
     fn record(&mut self, node: usize, event: JournalEvent) {
         let run = self.progress.node(node);
         let attempt = run.attempt + i32::from(event == JournalEvent::Started);
         if let Err(illegal) = self.progress.apply(node, &event, attempt, self.around.clock.now()) {
-            // The decisions above only make legal records; one that is not must not reach the journal.
+            // The decisions above only make legal records; an illegal one must not reach the journal.
             tracing::error!(run.id = %self.claimed.claim.run, error = %illegal, "the engine made an illegal record; dropping it");
             debug_assert!(false, "{illegal}");
             return;
@@ -348,16 +350,16 @@ impl Driver {
                 Err(failure) => self.after_failure(node, failure),
             },
             Err(mut failure) => {
-                // What ended its wait was its timeout, whatever the node takes it for.
+                // Its timeout ended the wait, whatever the node reports.
                 failure.retryable |=
                     failure.kind == NodeFailure::TIMED_OUT && self.progress.node(node).times_out;
                 self.after_failure(node, failure)
             }
         };
-        let waits_for_somebody = matches!(event, JournalEvent::Waiting { on, .. } if on != WaitingFor::Timer);
+        let waits_for_event = matches!(event, JournalEvent::Waiting { on, .. } if on != WaitingFor::Timer);
         self.record(node, event);
-        if waits_for_somebody {
-            // What it waits for may have come before it began to.
+        if waits_for_event {
+            // The wait may have been over before it was recorded.
             self.poll(node);
         }
     }
@@ -376,7 +378,7 @@ impl Driver {
         JournalEvent::Retrying { failure, until }
     }
 
-    /// Sends what happened on its way to the journal, if anything did.
+    /// Sends the pending records to the checkpointer, if there are any.
     fn checkpoint(&mut self) -> Option<InFlight> {
         let release = self.release.clone();
         if self.records.is_empty() && release.is_none() {
@@ -401,7 +403,7 @@ impl Driver {
     }
 }
 
-/// The commit on its way, or never.
+/// Completes with the commit in flight; never, without one.
 async fn commit_of(in_flight: &mut Option<InFlight>) -> Result<(), StoreError> {
     match in_flight {
         Some(flight) => (&mut flight.commit).await,
@@ -409,7 +411,7 @@ async fn commit_of(in_flight: &mut Option<InFlight>) -> Result<(), StoreError> {
     }
 }
 
-/// Waits for that time by the engine's clock; for ever if there is none.
+/// Waits for that time by the engine's clock; without a time, for ever.
 async fn sleep_until(at: Option<DateTime<Utc>>, clock: &dyn Clock) {
     match at {
         Some(at) => tokio::time::sleep((at - clock.now()).to_std().unwrap_or(Duration::ZERO)).await,

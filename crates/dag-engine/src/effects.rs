@@ -1,9 +1,10 @@
-//! The effect ledger as a node sees it: what it did outside already, and where it says what it is about to do.
+//! The effect ledger as a node sees it: the effects that it had already, and the announcement of the next one.
 //!
-//! An effect that is done is never repeated in its run: its recorded result is handed out again. An effect of which
-//! nobody can know whether it took place (its instance died in between, its time was over, the other side gave no answer)
-//! follows its class: `pure` and `idempotent` ones are repeated, `unsafe` ones fail the node. Only an `unsafe` effect waits
-//! for its announcement to be durable; the others lose nothing by being announced in the same checkpoint as their result.
+//! An effect that is done is never repeated in its run: its recorded result is returned. It is unknown whether an
+//! effect took place if its instance died in between, its time was over, or the other side gave no answer. Then its
+//! class decides: `pure` and `idempotent` ones are repeated, `unsafe` ones fail the node. Only an `unsafe` effect waits
+//! for its announcement to be durable; the others lose nothing by being announced in the same checkpoint as their
+//! result.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -15,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::journal::{EffectStart, JournalEvent, NodeFailure};
 use crate::values::check_value;
 
-/// What the journal knows of one effect.
+/// What the journal records of one effect.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RecordedEffect {
     pub(crate) start: EffectStart,
@@ -29,10 +30,10 @@ pub(crate) enum EffectResult {
     Failed,
 }
 
-/// How an act failed, and whether anything may have come of it all the same.
+/// How an effect failed, and whether it may have taken place all the same.
 ///
-/// Made from a [`NodeFailure`] it may have taken place, which is all that can be known of most: an answer that does not
-/// come says nothing about the request.
+/// Made from a [`NodeFailure`], it may have taken place. Most failures allow no more: a missing answer says nothing
+/// about the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActFailed {
     failure: NodeFailure,
@@ -40,12 +41,12 @@ pub struct ActFailed {
 }
 
 impl ActFailed {
-    /// It failed before anything could come of it: there was no connection, or nothing was sent.
+    /// It failed before it could take place: no connection was made, or nothing was sent.
     pub const fn before_it_took_place(failure: NodeFailure) -> Self {
         Self { failure, may_have_taken_place: false }
     }
 
-    /// Whether anything may have come of it.
+    /// Whether it may have taken place.
     pub const fn may_have_taken_place(&self) -> bool {
         self.may_have_taken_place
     }
@@ -57,12 +58,12 @@ impl From<NodeFailure> for ActFailed {
     }
 }
 
-/// A record on its way to the journal.
+/// A record for the journal.
 #[derive(Debug)]
 pub(crate) struct EffectRecord {
     pub(crate) node: usize,
     pub(crate) event: JournalEvent,
-    /// Answered once it is durable; absent when nobody waits for that.
+    /// Notified once the record is durable; absent if no task waits for that.
     pub(crate) durable: Option<oneshot::Sender<()>>,
 }
 
@@ -83,20 +84,20 @@ impl Effects {
         Self { node, recorded, journal }
     }
 
-    /// Whether this effect of the node is done, so that [`Effects::once`] hands out what is recorded.
+    /// Whether this effect of the node is done, so that [`Effects::once`] returns the recorded result.
     pub fn is_done(&self, key: &str) -> bool {
         self.recorded.get(key).is_some_and(|known| matches!(known.result, EffectResult::Done(_)))
     }
 
-    /// Does `act` unless this effect of the node is done already, in which case its recorded result is the answer.
+    /// Performs `act`, unless this effect of the node is done already: then it returns the recorded result.
     ///
-    /// `key` names the effect within the node and must be the same on every attempt; `request` is what is asked for and
-    /// only its digest is recorded. Cancellation: if dropped while acting, it is unknown whether the effect took place.
+    /// `key` names the effect within the node and must be the same on every attempt. Only the digest of `request` is
+    /// recorded. Cancellation: if dropped while acting, it is unknown whether the effect took place.
     ///
     /// # Errors
     /// What `act` fails with; `output_too_deep` and `output_too_large` where its result is beyond what can be recorded;
-    /// `effect_unknown`, for good, when an `unsafe` effect may have taken place, now or in an earlier attempt;
-    /// `effect_changed` when the same key was used for another request.
+    /// `effect_unknown`, which no retry helps, when an `unsafe` effect may have taken place, now or in an earlier
+    /// attempt; `effect_changed` when the same key was used for another request.
     pub async fn once<F, Fut>(
         &self,
         key: &str,
@@ -117,7 +118,7 @@ impl Effects {
                     return Err(NodeFailure::permanent(
                         "effect_changed",
                         format!(
-                            "effect `{key}` was asked for differently before: a node must ask for the same on every attempt"
+                            "effect `{key}` changed its request: a node must send the same one on every attempt"
                         ),
                     ));
                 }

@@ -1,4 +1,4 @@
-//! The engine: what drives claimed runs, whoever claimed them.
+//! The engine drives claimed runs; it does not claim them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,12 +22,13 @@ use crate::store_retries::StoreRetries;
 
 const JOURNAL_PAGE: usize = 10_000;
 
-/// What an engine is told once.
+/// The settings of an engine.
 #[derive(Debug, Clone)]
 pub struct EngineSettings {
-    /// A run whose next timer is further away than this is let go of until then; nearer ones are waited for in place.
+    /// A run whose next timer is further away than this is parked until then; the driver waits in place for nearer
+    /// ones.
     pub park_after: Duration,
-    /// How many validated graphs are kept; the least recently used goes first.
+    /// How many validated graphs are cached; the least recently used is evicted first.
     pub graph_cache_entries: u64,
 }
 
@@ -42,7 +43,7 @@ impl Default for EngineSettings {
 pub struct Engine {
     store: Arc<dyn RunStore>,
     around: DriverContext,
-    /// By digest, and whether `item` is in scope. Of many runs that need a graph at once the first loads it for all.
+    /// By digest, and whether `item` is in scope. When many runs need a graph at once, the first loads it for all.
     graphs: Cache<(Digest, bool), Arc<OnceCell<Arc<Graph>>>>,
 }
 
@@ -50,14 +51,14 @@ pub struct Engine {
 pub struct EngineService(CheckpointerService);
 
 impl EngineService {
-    /// Runs until `stop` is cancelled; drives that are still going on then end as [`DriveEnd::Abandoned`].
+    /// Runs until `stop` is cancelled; drives that have not ended by then end as [`DriveEnd::Abandoned`].
     pub async fn run(self, stop: CancellationToken) {
         self.0.run(stop).await;
     }
 }
 
 impl Engine {
-    /// An engine on this store, and the service that whoever starts it must run.
+    /// An engine on this store, and the service that the caller must run.
     pub fn new(
         store: Arc<dyn RunStore>,
         types: NodeTypes,
@@ -76,7 +77,7 @@ impl Engine {
         (Self { store, around, graphs }, EngineService(service))
     }
 
-    /// The same engine with circuit breakers; without, none ever opens.
+    /// The same engine with circuit breakers; without them, none ever opens.
     #[must_use]
     pub fn with_breakers(mut self, breakers: Breakers) -> Self {
         self.around.breakers = Some(breakers);
@@ -88,15 +89,15 @@ impl Engine {
         self.around.types.specs()
     }
 
-    /// Where the runs live.
+    /// The store of the runs.
     pub fn store(&self) -> &Arc<dyn RunStore> {
         &self.store
     }
 
     /// Drives a claimed run until it ends, waits, or a signal comes.
     ///
-    /// Cancellation: dropping it drops every node future; the run stays claimed and has to be recovered. Signals are the
-    /// better way.
+    /// Cancellation: dropping it drops every node future; the run stays claimed and has to be recovered. Prefer
+    /// signals.
     pub async fn drive(&self, claimed: ClaimedRun, signals: Signals) -> DriveEnd {
         let fence = signals.fence.clone();
         tokio::select! {
@@ -204,7 +205,7 @@ impl Engine {
         }
     }
 
-    /// Ends a run of which the store does not take a checkpoint. It would be refused again, whoever drove it next.
+    /// Fails a run whose checkpoint the store rejected: the next driver would be rejected as well.
     async fn end_refused(&self, claim: Claim, signals: &Signals, refused: Refused) -> DriveEnd {
         tracing::error!(run.id = %claim.run, error = %refused.0, "checkpoint rejected by the store; failing the run");
         let message = "the store rejected this run's results; see the server log".to_owned();
@@ -212,7 +213,7 @@ impl Engine {
         self.end_from_journal(claim, signals, error).await
     }
 
-    /// Fails a run from what is durable of it: that stands, and what was open is cancelled (I5).
+    /// Fails a run from its durable journal: recorded results stay, and open nodes are cancelled (I5).
     async fn end_from_journal(&self, claim: Claim, signals: &Signals, error: RunError) -> DriveEnd {
         let Ok(journal) = self.whole_journal(claim.run, signals).await else { return DriveEnd::Abandoned };
         if is_of_later_claim(&journal, claim) {
@@ -229,7 +230,7 @@ impl Engine {
             .release(claim, last_seq, records, Release::End(end), DriveEnd::Ended(RunEvent::Failed))
             .await
         {
-            // Perhaps a checkpoint that was on its way came before: whoever drives it next reads that, too.
+            // A checkpoint that was in flight may have been written first; the next driver reads it, too.
             DriveEnd::ClaimLost => DriveEnd::Abandoned,
             end => end,
         }
@@ -256,7 +257,8 @@ impl Engine {
     }
 }
 
-/// Whether a later claim has written: that is not for this one to go on from, though the numbers that follow are free.
+/// Whether a later claim has written to the journal: this claim must not go on from it, although the next places are
+/// free.
 fn is_of_later_claim(journal: &[JournalEntry], claim: Claim) -> bool {
     journal.last().is_some_and(|entry| entry.epoch > claim.epoch)
 }
@@ -265,7 +267,7 @@ fn is_of_later_claim(journal: &[JournalEntry], claim: Claim) -> bool {
 enum LoadError {
     /// The instance stops.
     Stopped,
-    /// What is stored of it makes no sense here.
+    /// Its stored data is invalid here.
     Unusable(Box<dyn std::error::Error + Send + Sync>),
 }
 

@@ -1,4 +1,4 @@
-//! What became of one node of a run: a fold over its records in the journal.
+//! The state of one node of a run: a fold over its records in the journal.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::effects::{EffectResult, RecordedEffect};
 use crate::journal::{JournalEntry, JournalEvent, NodeFailure};
 
-/// Where a node of a run stands.
+/// The state of a node in a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NodeState {
     /// Not every edge to it is resolved, or it waits for room.
@@ -24,7 +24,7 @@ pub enum NodeState {
     Waiting,
     /// It has an output.
     Succeeded,
-    /// It failed for good.
+    /// It failed and is not retried.
     Failed,
     /// No edge to it was taken.
     Skipped,
@@ -35,7 +35,7 @@ pub enum NodeState {
 }
 
 impl NodeState {
-    /// The word for it in expressions and JSON.
+    /// Its name in expressions and JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             NodeState::Pending => "pending",
@@ -69,7 +69,7 @@ impl fmt::Display for NodeState {
     }
 }
 
-/// A record that cannot follow on what the journal says before it.
+/// A record that cannot follow the journal before it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a node that is {state} cannot be changed by `{event}`")]
 pub struct IllegalRecord {
@@ -77,22 +77,22 @@ pub struct IllegalRecord {
     event: &'static str,
 }
 
-/// What became of one node so far.
+/// What happened to one node so far.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct NodeRun {
-    /// Where it stands.
+    /// Its state.
     pub state: NodeState,
     /// The last attempt that began, from 1; 0 before the first.
     pub attempt: i32,
     /// Attempts that failed; interrupted ones do not count.
     pub failures: u32,
-    /// What it hands on, once it succeeded.
+    /// Its output, once it succeeded.
     pub output: Option<Value>,
     /// Why the last attempt failed.
     pub failure: Option<NodeFailure>,
     /// When the next attempt begins or the wait ends at the latest.
     pub until: Option<DateTime<Utc>>,
-    /// What it waits for, while it does.
+    /// Its wait reason, while it waits.
     pub waiting_for: Option<WaitingFor>,
     /// Whether its wait is over, so that the next call of it can tell.
     pub woken: bool,
@@ -108,7 +108,7 @@ pub struct NodeRun {
 }
 
 impl NodeRun {
-    /// Takes one record in, live and on replay alike. `attempt` and `at` are those of the record.
+    /// Applies one record, live and on replay alike. `attempt` and `at` are those of the record.
     ///
     /// # Errors
     /// [`IllegalRecord`] if it cannot happen in this state; nothing changed.
@@ -120,9 +120,9 @@ impl NodeRun {
     ) -> Result<(), IllegalRecord> {
         use NodeState::{Pending, Retrying, Running, Waiting};
         match (self.state, event) {
-            // Running to Started: the attempt before was interrupted and is taken up again.
+            // Running to Started: the previous attempt was interrupted and is repeated.
             (Pending | Retrying | Running, JournalEvent::Started) => {
-                // What a wait was over for was the attempt that failed since.
+                // A finished wait belonged to the attempt that failed since.
                 self.woken &= self.state == Running;
                 self.times_out &= self.state == Running;
                 self.goes_on = false;
@@ -190,7 +190,7 @@ impl NodeRun {
         }
     }
 
-    /// Every node that the journal speaks of, by id.
+    /// Every node that the journal names, by id.
     ///
     /// # Errors
     /// [`IllegalRecord`] if the entries are not those of one run in their order.

@@ -1,6 +1,6 @@
 //! How far a run is: the nodes, the edges, and what follows from them. Pure; used while driving and on replay alike.
 //!
-//! Each node and edge is looked at once when it is resolved, so a run costs time linear in its graph.
+//! Each node and edge is visited once, when it is resolved, so a run costs time linear in its graph.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(crate) struct Progress {
     run: RunId,
     project: ProjectId,
     pub(crate) input: Arc<Value>,
-    /// What the run does its graph with, if it is an item of a list.
+    /// The item of a list that the run executes, if it is one.
     item: Option<Item>,
     nodes: Vec<NodeRun>,
     /// Per node: incoming edges that are not resolved yet, and those that were taken.
@@ -32,7 +32,7 @@ pub(crate) struct Progress {
     /// Nodes that are resolved while the edges out of them are not.
     to_resolve: VecDeque<usize>,
     n_resolved: usize,
-    /// How many nodes wait, by what they wait for.
+    /// How many nodes wait, by wait reason.
     n_waiting: BTreeMap<WaitingFor, usize>,
     has_failures: bool,
 }
@@ -56,7 +56,7 @@ pub(crate) struct Advance {
 }
 
 impl Progress {
-    /// A run of which nothing has happened.
+    /// A run that has not started.
     pub(crate) fn new(graph: Arc<Graph>, claimed: &ClaimedRun) -> Self {
         let mut input = claimed.input.clone();
         let item = claimed.is_item.then(|| {
@@ -96,7 +96,7 @@ impl Progress {
         self.nodes.iter().enumerate()
     }
 
-    /// Takes in what happened to a node.
+    /// Applies a record of a node.
     pub(crate) fn apply(
         &mut self,
         node: usize,
@@ -123,7 +123,7 @@ impl Progress {
         Ok(())
     }
 
-    /// Whether a node waits for this. Asked often, so it is counted.
+    /// Whether a node waits for this. Called often, so it is counted.
     pub(crate) fn is_waiting_for(&self, on: WaitingFor) -> bool {
         self.n_waiting.get(&on).is_some_and(|n| *n > 0)
     }
@@ -133,7 +133,7 @@ impl Progress {
         self.has_failures
     }
 
-    /// Takes in what the journal holds.
+    /// Replays a journal.
     pub(crate) fn replay(&mut self, entries: &[JournalEntry]) -> Result<(), ReplayError> {
         for entry in entries {
             let Some(id) = &entry.record.node else { continue };
@@ -142,7 +142,7 @@ impl Progress {
         Ok(())
     }
 
-    /// Takes in the starts that the claim recorded, the first entries of the journal; answers with those nodes.
+    /// Applies the starts that the claim recorded, the first entries of the journal; returns those nodes.
     pub(crate) fn begin(&mut self, started: &[NodeId], at: DateTime<Utc>) -> Result<Vec<usize>, ReplayError> {
         let entries = (1..).zip(started);
         entries.map(|(seq, id)| self.take_in(id, &JournalEvent::Started, 1, seq, at)).collect()
@@ -236,8 +236,9 @@ impl Progress {
         Ok(output)
     }
 
-    /// The outputs of a node's direct predecessors by id. One that collects such outputs itself stands there empty: what
-    /// it holds is read from it, or a chain of them would nest without end, and a lattice double at every layer.
+    /// The outputs of a node's direct predecessors by id. A predecessor that collects such outputs itself is left
+    /// empty: a chain of them would nest without end, and a lattice would double at every layer. Its content is read
+    /// from its own output.
     pub(crate) fn upstream(&self, node: usize) -> Result<Map<String, Value>, ValueLimit> {
         let sources = self.graph.nodes[node].incoming.iter().map(|&edge| self.graph.edges[edge].from);
         self.outputs_of(sources, |from| self.graph.nodes[from].node_type.collects_upstream())

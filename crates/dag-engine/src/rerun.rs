@@ -1,4 +1,4 @@
-//! Running a graph again without repeating what stands: which records of an earlier run a new one begins with.
+//! Reruns a graph without repeating kept results: selects the records of the earlier run that the new one starts with.
 
 use gathering_domain::{EdgeOn, NodeId, RunState};
 
@@ -6,10 +6,10 @@ use crate::graph::Graph;
 use crate::journal::{JournalEntry, JournalEvent, Record};
 use crate::node_run::{IllegalRecord, NodeRun, NodeState};
 
-/// Where a run is taken up again.
+/// Where a rerun starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RerunFrom {
-    /// At its beginning: nothing is kept.
+    /// At the beginning: nothing is kept.
     Start,
     /// At the nodes that did not succeed; where all did and the run did not, at its output.
     Failed,
@@ -17,7 +17,7 @@ pub enum RerunFrom {
     Node(NodeId),
 }
 
-/// Why a run cannot be taken up there.
+/// Why a run cannot be rerun from there.
 #[derive(Debug, thiserror::Error)]
 pub enum RerunRefused {
     /// It succeeded, and so did every node that ran.
@@ -26,14 +26,13 @@ pub enum RerunRefused {
     /// The graph does not have it.
     #[error("there is no node `{0}`")]
     UnknownNode(NodeId),
-    /// The journal does not add up.
-    #[error("the journal of the run makes no sense")]
+    /// The journal is inconsistent.
+    #[error("the run's journal is corrupt")]
     Corrupt(#[from] IllegalRecord),
 }
 
-/// The records of the nodes that need not run again: those that are neither at the chosen point nor after it, and came to
-/// an end that the run could live with. They go before everything else into the new run's journal. `ended` is how the
-/// earlier run did.
+/// The records of the nodes that are kept: those that are neither at the chosen point nor after it, and whose end did
+/// not fail the run. They are the first entries of the new run's journal. `ended` is the end of the earlier run.
 ///
 /// # Errors
 /// [`RerunRefused`].

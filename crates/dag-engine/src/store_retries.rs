@@ -1,4 +1,4 @@
-//! When a question that the store did not answer is asked again, and when the log is told.
+//! Retries of a query that the store did not answer, and when they reach the log.
 
 use std::time::Duration;
 
@@ -6,18 +6,18 @@ use tokio::time::Instant;
 
 use crate::store::StoreError;
 
-/// The pause before the next attempt.
+/// The back-off before the next attempt.
 const PAUSE: Duration = Duration::from_millis(200);
 /// A store that has not answered for this long is worth a warning.
 const WARN_AFTER: Duration = Duration::from_secs(5);
-/// So many faults in a row are no passing trouble.
+/// After this many faults in a row, retrying is pointless.
 const MAX_FAULTS: u32 = 5;
 
-/// The retries of one question. It has no limit of its own while the store is unavailable: what asks is dropped when the
+/// The retries of one query. They have no limit while the store is unavailable: the engine drops the caller when the
 /// attempt times out, the run's deadline passes or the run is released.
 #[derive(Debug)]
 pub(crate) struct StoreRetries {
-    /// What is asked, as a gerund.
+    /// What the query is for, as a gerund.
     doing: &'static str,
     max_faults: u32,
     first_failure: Option<Instant>,
@@ -31,7 +31,7 @@ impl StoreRetries {
         Self { doing, max_faults: MAX_FAULTS, first_failure: None, has_warned: false, n_faults: 0 }
     }
 
-    /// Goes on however many faults there are, for what an operator's repair will complete.
+    /// Never gives up, for work that an operator's repair completes.
     pub(crate) const fn for_ever_of(doing: &'static str) -> Self {
         Self { max_faults: u32::MAX, ..Self::of(doing) }
     }
@@ -41,8 +41,8 @@ impl StoreRetries {
     /// Cancellation: safe.
     ///
     /// # Errors
-    /// The error that was passed in, if another attempt is pointless: it says that the question itself is wrong, or it was
-    /// the fifth fault in a row.
+    /// The error that was passed in, if another attempt is pointless: the query itself is wrong, or this was the fifth
+    /// fault in a row.
     pub(crate) async fn pause(&mut self, error: StoreError) -> Result<(), StoreError> {
         match &error {
             StoreError::Unavailable(_) => self.n_faults = 0,

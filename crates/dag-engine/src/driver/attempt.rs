@@ -27,7 +27,7 @@ impl Driver {
         }
     }
 
-    /// A node's executor, its attempt as the node stands now, and the token that stops it.
+    /// A node's executor, its current attempt, and the token that stops it.
     pub(super) fn attempt_of(
         &self,
         node: usize,
@@ -73,7 +73,7 @@ impl Driver {
         };
         let timeout = self.time_left(node);
         let guard = self.guard_of(node);
-        // One that waited goes on with what it began: only a beginning asks whether it may.
+        // An attempt that waited goes on; only a new attempt asks the breaker.
         let begins = !attempt.woken;
         async move {
             let _stopped_when_dropped = stop.drop_guard();
@@ -83,7 +83,7 @@ impl Driver {
             let result = execute(&*executor, attempt, timeout).await;
             match &result {
                 Ok(Outcome::Done(_)) => on_guard(&guard, |guard| guard.report(None)).await,
-                // Whether it succeeds is told when its wait is over.
+                // The breaker hears of its success or failure once the wait is over.
                 Ok(Outcome::Wait(_)) => None,
                 Err(failure) => on_guard(&guard, |guard| guard.report(Some(failure))).await,
             };
@@ -92,8 +92,8 @@ impl Driver {
         .boxed()
     }
 
-    /// How long the attempt may take from now on. One that goes on begins nothing anew, so what it took and waited counts;
-    /// one that waited for anything else has only to end.
+    /// How long the attempt may take from now on. After a wait for a budget the attempt goes on, so the time before and
+    /// during the wait counts; after any other wait it only has to end.
     fn time_left(&self, node: usize) -> Option<Duration> {
         let (limit, run) = (self.graph.nodes[node].spec.timeout?, self.progress.node(node));
         let began = run.started_at.filter(|_| run.goes_on);
@@ -116,7 +116,7 @@ impl Driver {
     }
 }
 
-/// What an attempt came to, if that can be stored and handed on.
+/// The result of an attempt, if its output can be stored and passed on.
 pub(super) fn bounded(result: Result<Outcome, NodeFailure>) -> Result<Outcome, NodeFailure> {
     if let Ok(Outcome::Done(output)) = &result {
         check_value(output).map_err(ValueLimit::of_output)?;

@@ -1,4 +1,4 @@
-//! Letting go of a run: parked, handed back, or ended in one of the four ways.
+//! Releases a run: parks it, requeues it, or ends it in one of four states.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::store::{Release, RunEnd, RunError};
 
 impl Driver {
     /// Nothing executes and nothing can be started: the run needs no driver until its next timer.
-    pub(super) fn let_go(&mut self) {
+    pub(super) fn release_if_idle(&mut self) {
         if self.draining {
             self.release = Some(Release::Requeue);
             return;
@@ -23,8 +23,8 @@ impl Driver {
             (at - self.around.clock.now()).to_std().unwrap_or(Duration::ZERO) <= self.around.park_after
         });
         let waiting_for = match (awaited, until) {
-            // A timer that is near is waited for in place; so is the deadline, or a run that was claimed because its
-            // deadline had come would be parked until that same time, for ever.
+            // The driver waits in place for a timer that is near. It also waits for the deadline: else a run that was
+            // claimed because of its deadline would be parked until that same time, for ever.
             _ if is_near => {
                 self.lingers_until = None;
                 return;
@@ -67,19 +67,19 @@ impl Driver {
         self.end(event, RunError { kind: kind.to_owned(), message: message.to_owned(), node_id: None });
     }
 
-    /// Drops what executes and what looks. What it did until now is kept: whoever drives the run next must not repeat it.
+    /// Drops executing attempts and polls. Their recorded effects stay: the next driver must not repeat them.
     pub(super) fn drop_what_executes(&mut self) {
         self.executing.clear();
         self.polls.clear();
         while let Ok(effect) = self.effects.try_recv() {
-            // Who waits for its announcement to be durable has not begun it, and now never will.
+            // An attempt that waits for its announcement to be durable has not begun the effect, and now never will.
             if effect.durable.is_none() {
                 self.record_effect(effect);
             }
         }
     }
 
-    /// Ends the run before its last node: what executes or waits is dropped and recorded as cancelled (I5).
+    /// Ends the run before its last node: nodes that execute or wait are dropped and recorded as cancelled (I5).
     fn end(&mut self, event: RunEvent, error: RunError) {
         // Asked before those that execute or wait are recorded as cancelled.
         let abandons_children = self.waits_for_children() || self.may_have_left_children();

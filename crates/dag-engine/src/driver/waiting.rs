@@ -1,7 +1,7 @@
-//! Nodes that wait for somebody to act: an approval, the end of a child, a larger budget.
+//! Nodes that wait for an event: a decision, the end of a child run, a larger budget.
 //!
-//! The act itself is stored elsewhere. Whoever stores it marks the run, so that it is claimed again or its driver is told;
-//! the driver then lets each waiting node look. A look that finds nothing leaves no trace.
+//! The event itself is stored elsewhere. Storing it marks the run, so that it is claimed again or its driver gets a
+//! wake-up. The driver then polls each waiting node. A poll that finds nothing leaves no trace.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,33 +19,33 @@ use crate::journal::{JournalEvent, NodeFailure};
 use crate::node_run::NodeState;
 use crate::node_type::{PollOutcome, Wait};
 
-/// How long a run is held whose nodes only wait for somebody, so that what comes soon needs no new claim.
+/// How long a run whose nodes only wait stays claimed: an answer within this time needs no new claim.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// What a look found, and for which attempt: the next one waits for something else.
+/// The result of a poll, and its attempt: the next attempt waits for something else.
 pub(super) struct Found {
     attempt: i32,
     result: Result<PollOutcome, NodeFailure>,
 }
 
-/// The looks of waiting nodes that are under way, at most one per node.
+/// The polls in flight, at most one per waiting node.
 #[derive(Default)]
 pub(super) struct Polls {
     futures: FuturesUnordered<BoxFuture<'static, (usize, Found)>>,
-    /// Whether something came after the look began, so that another must follow.
+    /// Whether a wake-up came after the poll began, so that another poll must follow.
     stale: BTreeMap<usize, bool>,
-    /// The configs of nodes that looked: what they are computed of is resolved, so they never change, and a node may
-    /// look very often.
+    /// The configs of polled nodes. They never change, as the nodes that they refer to are resolved; and a node may be
+    /// polled very often.
     configs: BTreeMap<usize, Arc<Value>>,
 }
 
 impl Polls {
-    /// The end of the next look; at once `None` if there is none under way.
+    /// The next poll that ends; `None` at once if no poll is in flight.
     pub(super) async fn next(&mut self) -> Option<(usize, Found)> {
         self.futures.next().await
     }
 
-    /// The config of a node that looked before.
+    /// The config of a node that was polled before.
     pub(super) fn config_of(&self, node: usize) -> Option<Arc<Value>> {
         self.configs.get(&node).cloned()
     }
@@ -64,20 +64,16 @@ fn waited_too_long() -> NodeFailure {
 }
 
 impl Driver {
-    /// Lets every node that waits for somebody look.
+    /// Polls every node that waits for an event.
     pub(super) fn poll_waiting_nodes(&mut self) {
-        let waiting: Vec<usize> = self
-            .progress
-            .nodes()
-            .map(|(node, _)| node)
-            .filter(|&node| self.waits_for_somebody(node))
-            .collect();
+        let waiting: Vec<usize> =
+            self.progress.nodes().map(|(node, _)| node).filter(|&node| self.waits_for_event(node)).collect();
         for node in waiting {
             self.poll(node);
         }
     }
 
-    /// Lets a waiting node look; if it does already, once more afterwards.
+    /// Polls a waiting node; while a poll is in flight, polls once more afterwards.
     pub(super) fn poll(&mut self, node: usize) {
         if let Some(stale) = self.polls.stale.get_mut(&node) {
             *stale = true;
@@ -108,11 +104,11 @@ impl Driver {
         self.polls.futures.push(poll);
     }
 
-    /// Takes in what a look found.
+    /// Applies the result of a poll.
     pub(super) fn note_poll(&mut self, node: usize, found: Found) {
         let stale = self.polls.stale.remove(&node).unwrap_or(false);
-        // Its time may have come meanwhile, and then it executes.
-        if !self.waits_for_somebody(node) {
+        // Its wait may have ended meanwhile; then it executes.
+        if !self.waits_for_event(node) {
             return;
         }
         let is_late = found.attempt != self.progress.node(node).attempt;
@@ -120,7 +116,7 @@ impl Driver {
             _ if is_late => return self.poll(node),
             Ok(PollOutcome::Ended(outcome)) => Some(Ok(outcome)),
             Ok(PollOutcome::Pending) if stale => return self.poll(node),
-            // While draining nothing is launched: who drives the run next lets it look again.
+            // While draining nothing is launched: the next driver polls it again.
             Ok(PollOutcome::Resume) if self.draining => return,
             Ok(PollOutcome::Resume) => None,
             Ok(PollOutcome::Pending) => return,
@@ -138,14 +134,14 @@ impl Driver {
         }
     }
 
-    /// What is recorded of a node that asks to wait: for as long as it asks, and no longer than it may take. Its timeout
-    /// is for the whole attempt.
+    /// The record of a node that asks to wait: for as long as it asks, but not beyond its timeout, which bounds the
+    /// whole attempt.
     pub(super) fn begin_wait(&mut self, node: usize, wait: Wait) -> Result<JournalEvent, NodeFailure> {
         let now = self.around.clock.now();
         let began = self.progress.node(node).started_at.unwrap_or(now);
         let limit = self.graph.nodes[node].spec.timeout.map(|timeout| began + timeout);
         let times_out = limit.is_some_and(|limit| wait.until.is_none_or(|until| limit < until));
-        // A limit that has passed is no wait: the node would be woken at once, and again.
+        // With a limit that has passed, the node would be woken at once, again and again.
         if times_out && limit.is_some_and(|limit| limit <= now) {
             return Err(waited_too_long());
         }
@@ -154,11 +150,11 @@ impl Driver {
         Ok(JournalEvent::Waiting { on: wait.on, until, times_out })
     }
 
-    /// Ends the wait of a node whose time has come.
+    /// Ends the wait of a node whose timer is due.
     pub(super) fn wake(&mut self, node: usize) {
         let run = self.progress.node(node);
-        // A node that waits for nobody would take it for the time that it asked for, and one that waits for a budget would
-        // begin something new. The others look a last time, and end what they began.
+        // A node that waits for a timer would take this for the end that it asked for, and one that waits for a budget
+        // would start something new. The others are polled a last time, and end what they began.
         let ends_nothing = matches!(run.waiting_for, Some(WaitingFor::Timer | WaitingFor::BudgetExceeded));
         let is_over = run.times_out && ends_nothing;
         self.record(node, JournalEvent::Woken);
@@ -170,14 +166,14 @@ impl Driver {
         }
     }
 
-    /// When the driver must look up though nothing happens.
+    /// When the driver must act although no event comes.
     pub(super) fn next_time(&self) -> Option<DateTime<Utc>> {
-        // While draining no timer wakes anything, so one that is due must not keep the driver turning.
+        // While draining no timer wakes a node, so a due timer must not keep the driver busy.
         let timer = self.timers.first().map(|(at, _)| *at).filter(|_| !self.draining);
         [timer, self.lingers_until].into_iter().flatten().min()
     }
 
-    /// What the nodes wait for that wait for somebody: of several, what most likely needs a person.
+    /// The wait reason of the run: of several, the one that most likely needs a person.
     pub(super) fn awaited(&self) -> Option<WaitingFor> {
         let order = [WaitingFor::BudgetExceeded, WaitingFor::Approval, WaitingFor::Child];
         order.into_iter().find(|on| self.progress.is_waiting_for(*on))
@@ -188,20 +184,21 @@ impl Driver {
         self.progress.is_waiting_for(WaitingFor::Child)
     }
 
-    /// Whether an attempt may have started runs for whose end nobody asked: one that failed may have been dropped before
-    /// it could, as when its time was over; one that executes, or did until its instance died, may just have started some.
+    /// Whether an attempt may have started child runs that were not asked to end. A failed attempt may have been
+    /// dropped before it could ask, as at its timeout. One that executes, or did until its instance died, may just have
+    /// started some.
     pub(super) fn may_have_left_children(&self) -> bool {
         self.progress.has_failures() || self.progress.nodes().any(|(_, run)| run.state == NodeState::Running)
     }
 
-    /// Holds the run for a moment longer; answers whether that moment is over.
+    /// Keeps the run claimed for [`LINGER`]; returns whether that time is over.
     pub(super) fn has_lingered(&mut self) -> bool {
         let now = self.around.clock.now();
         let until = *self.lingers_until.get_or_insert(now + LINGER.min(self.around.park_after));
         now >= until
     }
 
-    fn waits_for_somebody(&self, node: usize) -> bool {
+    fn waits_for_event(&self, node: usize) -> bool {
         let run = self.progress.node(node);
         run.state == NodeState::Waiting && run.waiting_for.is_some_and(|on| on != WaitingFor::Timer)
     }
