@@ -1,5 +1,5 @@
-//! What tests of this crate and of those who embed it need: the store in memory with faults, virtual time, and the cases
-//! that every implementation of a port must pass.
+//! Helpers for tests of this crate and of programs that embed it: the store in memory with faults, virtual time, and
+//! the cases that every implementation of a port must pass.
 
 mod clock;
 mod faults;

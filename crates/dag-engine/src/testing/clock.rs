@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 
-/// A clock that follows tokio's time, so that it stands still and jumps with it under `start_paused`.
+/// A clock that follows tokio's time: under `start_paused` it stops and jumps with it.
 #[derive(Debug, Clone, Copy)]
 pub struct VirtualClock {
     began: Instant,

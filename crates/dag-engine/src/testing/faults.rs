@@ -1,4 +1,4 @@
-//! A plan of what goes wrong with which call of a store.
+//! A fault plan: which call of a store fails, and how.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -10,22 +10,22 @@ use tokio_util::sync::CancellationToken;
 use crate::journal::{JournalEvent, Record};
 use crate::store::Checkpoint;
 
-/// What goes wrong with one call of the store.
+/// How one call of the store fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing is done and the caller is told that the store is away.
+    /// Nothing is done; the caller gets [`crate::StoreError::Unavailable`].
     FailBefore,
-    /// It is done, but the answer gets lost: the caller is told that the store is away.
+    /// The call takes effect, but its answer is lost: the caller gets [`crate::StoreError::Unavailable`].
     FailAfter,
     /// It takes this long.
     Delay(Duration),
-    /// The process dies before anything is done.
+    /// The process dies before the call takes effect.
     CrashBefore,
-    /// It is done, and the process dies before it hears of it.
+    /// The call takes effect, and the process dies before the answer.
     CrashAfter,
 }
 
-/// Which calls of an instance go wrong, by their number from 0. Each happens once.
+/// The calls of an instance that fail, by their number from 0. Each fails once.
 #[derive(Debug, Default)]
 pub struct Faults {
     plan: Mutex<(usize, BTreeMap<usize, Fault>)>,
@@ -34,7 +34,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// A plan of what goes wrong at which call.
+    /// A plan of faults by the number of the call.
     pub fn planned(plan: impl IntoIterator<Item = (usize, Fault)>) -> Self {
         Self { plan: Mutex::new((0, plan.into_iter().collect())), ..Self::default() }
     }
@@ -52,7 +52,7 @@ impl Faults {
         checkpoint.records.iter().any(refused)
     }
 
-    /// Cancelled when a call crashed the process: whoever plays the process drops everything of it.
+    /// Cancelled when a call crashed the process: the test then drops everything of it.
     pub fn crashed(&self) -> CancellationToken {
         self.crashed.clone()
     }
@@ -69,7 +69,7 @@ impl Faults {
         plan.1.remove(&number)
     }
 
-    /// A process that died answers nothing and asks nothing any more.
+    /// A process that died sends and receives nothing any more.
     pub(super) async fn crash(&self) -> std::convert::Infallible {
         self.crashed.cancel();
         std::future::pending().await

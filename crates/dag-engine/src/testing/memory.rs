@@ -28,7 +28,7 @@ mod children;
 mod decisions;
 mod runs;
 
-/// Runs in memory, shared by several instances, each of which sees its own faults.
+/// Runs in memory, shared by several instances, each with its own faults.
 #[derive(Clone)]
 pub struct MemoryStore {
     shared: Arc<Mutex<Shared>>,
@@ -46,12 +46,12 @@ struct Shared {
     children: HashMap<RunId, Vec<RunId>>,
     decisions: HashMap<(RunId, NodeId), Decision>,
     breakers: HashMap<BreakerKey, Breaker>,
-    /// How many calls may have changed something.
+    /// How many calls may have changed the store.
     n_changes: u64,
 }
 
 impl MemoryStore {
-    /// An empty store whose time is this clock's.
+    /// An empty store on this clock.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self { shared: Arc::default(), clock, faults: Arc::default() }
     }
@@ -67,13 +67,13 @@ impl MemoryStore {
         self.lock().dead.insert(instance);
     }
 
-    /// Asks for a run's end, as the API would: at once if no node of it was ever started, else its driver ends it.
+    /// Cancels a run, as the API would: at once if none of its nodes ever started, else through its driver.
     pub fn request_cancel(&self, run: RunId) {
         let now = self.clock.now();
         self.lock().request_cancel(run, now);
     }
 
-    /// Says that something came that a node of the run may wait for: the run can be claimed, or its owner is told.
+    /// Marks that a wait of one of the run's nodes may be over: the run can be claimed, or its owner gets a wake-up.
     pub fn act_on(&self, run: RunId) {
         let now = self.clock.now();
         if let Some(run) = self.lock().runs.get_mut(&run) {
@@ -81,7 +81,7 @@ impl MemoryStore {
         }
     }
 
-    /// Makes a run one of this pipeline, as its acceptance would.
+    /// Assigns a run to this pipeline, as its acceptance would.
     pub fn make_run_of(&self, pipeline: PipelineId, run: RunId) {
         if let Some(run) = self.lock().runs.get_mut(&run) {
             run.pipeline = Some(pipeline);
@@ -102,7 +102,7 @@ impl MemoryStore {
         self.peek().runs.values().cloned().collect()
     }
 
-    /// A run as it stands now.
+    /// The current state of a run.
     pub fn run(&self, run: RunId) -> Option<StoredRun> {
         self.peek().runs.get(&run).cloned()
     }
@@ -115,17 +115,17 @@ impl MemoryStore {
         shared.children.remove(&run);
     }
 
-    /// A run's journal as it stands now.
+    /// The current journal of a run.
     pub fn journal(&self, run: RunId) -> Vec<JournalEntry> {
         self.peek().journals.get(&run).cloned().unwrap_or_default()
     }
 
-    /// A number that has grown if anything has changed: it spares those who watch a look at everything.
+    /// A number that grows with every change, so that a watcher need not compare everything.
     pub fn n_changes(&self) -> u64 {
         self.peek().n_changes
     }
 
-    /// To look only.
+    /// For reading only.
     fn peek(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -136,12 +136,12 @@ impl MemoryStore {
         shared
     }
 
-    /// Does one call as the fault plan has it.
+    /// Performs one call, with the fault that is planned for it.
     async fn call<T, E: From<StoreError>>(
         &self,
         act: impl FnOnce(&mut Shared) -> Result<T, E> + Send,
     ) -> Result<T, E> {
-        // A real store always takes a moment, in which others go on.
+        // A real store always takes a moment, in which other tasks run.
         tokio::task::yield_now().await;
         if self.faults.crashed().is_cancelled() {
             match self.faults.crash().await {}
@@ -280,7 +280,7 @@ impl RunStore for MemoryStore {
     ) -> Result<Vec<JournalEntry>, StoreError> {
         self.call(|shared| {
             let journal = shared.journals.get(&run).map(Vec::as_slice).unwrap_or_default();
-            // An entry stands at its place, counted from 1.
+            // The index of an entry is its place minus 1.
             let first = usize::try_from(after).unwrap_or(0);
             Ok(journal.iter().skip(first).take(limit).cloned().collect())
         })

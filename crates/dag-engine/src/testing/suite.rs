@@ -23,7 +23,7 @@ mod children;
 mod decisions;
 mod ports;
 
-/// What the cases need besides the store.
+/// The fixture of the cases.
 #[async_trait]
 pub trait StoreFixture: Send + Sync {
     /// The store.
@@ -32,7 +32,7 @@ pub trait StoreFixture: Send + Sync {
     async fn project(&self) -> ProjectId;
     /// A new instance that is alive.
     async fn instance(&self) -> InstanceId;
-    /// The end of an instance that did not see it coming.
+    /// Kills an instance without a shutdown.
     async fn kill(&self, instance: InstanceId);
 }
 
@@ -50,19 +50,19 @@ where
     i1_a_place_in_the_journal_is_taken_once(&*make().await).await;
     i1_a_repeated_checkpoint_is_written_once(&*make().await).await;
     i5_a_released_run_is_closed_to_its_former_owner(&*make().await).await;
-    one_lost_claim_spoils_nobody_elses_checkpoint(&*make().await).await;
+    one_lost_claim_does_not_affect_other_checkpoints(&*make().await).await;
     i4_the_runs_of_a_dead_instance_are_queued_again(&*make().await).await;
-    i4_what_a_lost_claim_took_is_queued_again(&*make().await).await;
+    i4_the_runs_of_a_lost_claim_are_queued_again(&*make().await).await;
     a_run_that_kills_every_owner_fails(&*make().await).await;
     a_parked_run_is_claimed_when_its_time_comes(&*make().await).await;
-    i3_what_a_claim_began_stands_in_the_journal(&*make().await).await;
-    i4_what_is_overdue_is_claimed_though_it_is_not_available(&*make().await).await;
+    i3_the_starts_of_a_claim_are_in_the_journal(&*make().await).await;
+    i4_an_overdue_run_is_claimed_although_it_is_not_available(&*make().await).await;
     a_claim_of_a_tree_takes_its_queued_root_before_its_time_and_nothing_else(&*make().await).await;
     i4_an_overdue_run_is_claimed_in_its_tree_and_in_no_other(&*make().await).await;
 }
 
 async fn accept(fixture: &(impl StoreFixture + ?Sized), priority: i32) -> RunId {
-    // A claim begins none of them, so what is in the journal is what a case puts there.
+    // A claim starts no node of it, so the journal holds only what a case puts there.
     accept_graph(fixture, priority, json!({"nodes": [{"id": "a", "type": "trigger", "idempotent": false}]}))
         .await
 }
@@ -153,7 +153,7 @@ async fn i1_a_place_in_the_journal_is_taken_once(fixture: &dyn StoreFixture) {
     let owner = fixture.instance().await;
     let claim = accept_and_claim(fixture, owner).await.claim;
     commit(fixture, started(claim, 1)).await.unwrap();
-    // Something else at a place that is taken.
+    // A different record at a place that is taken.
     let result = commit(fixture, ended(claim, 1, json!(1))).await;
     assert!(is_lost(&result), "{result:?}");
     let journal = fixture.store().load_journal(claim.run, 0, 10).await.unwrap();
@@ -192,7 +192,7 @@ async fn i5_a_released_run_is_closed_to_its_former_owner(fixture: &dyn StoreFixt
     assert_eq!(fixture.store().load_journal(claim.run, 0, 10).await.unwrap().len() as i64, seq);
 }
 
-async fn one_lost_claim_spoils_nobody_elses_checkpoint(fixture: &dyn StoreFixture) {
+async fn one_lost_claim_does_not_affect_other_checkpoints(fixture: &dyn StoreFixture) {
     let owner = fixture.instance().await;
     let mut claims = Vec::new();
     for _ in 0..3 {
@@ -220,7 +220,7 @@ async fn i4_the_runs_of_a_dead_instance_are_queued_again(fixture: &dyn StoreFixt
     assert_eq!(recovered().await, again, "repeating it is harmless");
     let wait = fixture.store().next_available_in(ClaimScope::Queue).await.unwrap();
     assert!(wait.is_some_and(|wait| wait < Duration::from_secs(1)), "it can be claimed now: {wait:?}");
-    // The former owner wakes up before anybody took the run.
+    // The former owner wakes up before another instance claims the run.
     let late = commit(fixture, ended(claim, 2, json!(1))).await;
     assert!(is_lost(&late), "{late:?}");
     let next = fixture.store().claim(other, ClaimScope::Queue, 1).await.unwrap().remove(0);
@@ -229,7 +229,7 @@ async fn i4_the_runs_of_a_dead_instance_are_queued_again(fixture: &dyn StoreFixt
     assert_eq!(journal[1].record.event, JournalEvent::TakenOver);
 }
 
-async fn i4_what_a_lost_claim_took_is_queued_again(fixture: &dyn StoreFixture) {
+async fn i4_the_runs_of_a_lost_claim_are_queued_again(fixture: &dyn StoreFixture) {
     let (one, other) = (fixture.instance().await, fixture.instance().await);
     let driven = accept_and_claim(fixture, one).await.claim.run;
     let lost = accept_and_claim(fixture, one).await.claim.run;
@@ -268,7 +268,7 @@ async fn a_parked_run_is_claimed_when_its_time_comes(fixture: &dyn StoreFixture)
     assert!(fixture.store().claim_run(owner, claimed.claim.run).await.unwrap().is_some());
 }
 
-async fn i3_what_a_claim_began_stands_in_the_journal(fixture: &dyn StoreFixture) {
+async fn i3_the_starts_of_a_claim_are_in_the_journal(fixture: &dyn StoreFixture) {
     let (one, other) = (fixture.instance().await, fixture.instance().await);
     let definition = json!({
         "nodes": [{"id": "b", "type": "trigger"}, {"id": "a", "type": "trigger"}, {"id": "c", "type": "trigger"}],
@@ -284,7 +284,7 @@ async fn i3_what_a_claim_began_stands_in_the_journal(fixture: &dyn StoreFixture)
     let records: Vec<Record> = journal.iter().map(|entry| entry.record.clone()).collect();
     assert_eq!(records, started);
     assert!(journal.iter().all(|entry| (entry.owner, entry.epoch) == (Some(one), 1)), "{journal:?}");
-    // A later claim begins nothing: the journal says how far the run is.
+    // A later claim starts no node: the journal holds the progress of the run.
     let requeue = Checkpoint {
         claim: claimed.claim,
         first_seq: started.len() as Seq + 1,
@@ -296,7 +296,7 @@ async fn i3_what_a_claim_began_stands_in_the_journal(fixture: &dyn StoreFixture)
     assert_eq!((again.claim.epoch, again.started_with_claim), (2, Vec::new()));
 }
 
-async fn i4_what_is_overdue_is_claimed_though_it_is_not_available(fixture: &dyn StoreFixture) {
+async fn i4_an_overdue_run_is_claimed_although_it_is_not_available(fixture: &dyn StoreFixture) {
     let owner = fixture.instance().await;
     let definition = json!({"nodes": [{"id": "a", "type": "trigger"}]});
     let new = new_run(fixture, definition).await;
@@ -330,7 +330,7 @@ async fn a_claim_of_a_tree_takes_its_queued_root_before_its_time_and_nothing_els
     let claimed = store.claim(owner, tree, 10).await.unwrap();
     assert_eq!(claimed.iter().map(|run| run.claim.run).collect::<Vec<_>>(), [root.id]);
     assert_eq!(store.next_available_in(tree).await.unwrap(), None, "it is driven");
-    // Parked, it waits for its time in its tree as well.
+    // A parked run waits for its timer in its tree as well.
     let until = claimed[0].created_at + Duration::from_secs(3600);
     let park = Release::Park { waiting_for: WaitingFor::Timer, until: Some(until) };
     commit(fixture, Checkpoint { release: Some(park), ..started(claimed[0].claim, 1) }).await.unwrap();

@@ -1,4 +1,4 @@
-//! Circuit breakers in memory. What is not there is healthy.
+//! Circuit breakers in memory. A breaker without an entry is healthy.
 
 use std::time::Duration;
 

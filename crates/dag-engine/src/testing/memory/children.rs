@@ -1,4 +1,4 @@
-//! Runs that nodes of other runs start, in memory.
+//! Child runs in memory.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -13,7 +13,7 @@ use crate::children::{
 use crate::store::{NewRun, RunStore, StoreError};
 
 impl Shared {
-    /// Has the run that waits for this one look.
+    /// Marks the run that waits for this one.
     pub(super) fn wake_parent(&mut self, child: RunId, now: DateTime<Utc>) {
         let place = self.runs.get(&child).and_then(|run| run.place.as_ref());
         let Some(parent) = place.map(|place| place.parent.run) else { return };
@@ -22,7 +22,7 @@ impl Shared {
         }
     }
 
-    /// Asks for the end of what a run started and waited for: it has ended itself.
+    /// Cancels the awaited children of a run that has ended.
     pub(super) fn abandon_children(&mut self, parent: RunId, now: DateTime<Utc>) {
         for child in self.children.get(&parent).into_iter().flatten() {
             if let Some(child) = self.runs.get_mut(child).filter(|child| !child.state.is_terminal()) {
@@ -32,7 +32,7 @@ impl Shared {
         }
     }
 
-    /// The awaited children of a node's round, with their items.
+    /// The awaited children of a node's attempt, with their items.
     fn children_of(&self, parent: &Parent) -> impl Iterator<Item = (u32, &StoredRun)> {
         let ids = self.children.get(&parent.run).into_iter().flatten();
         let children = ids.filter_map(|id| self.runs.get(id));
@@ -154,7 +154,7 @@ impl ChildRuns for MemoryStore {
             let children: Vec<RunId> = shared.children_of(parent).map(|(_, child)| child.new.id).collect();
             for child in children {
                 if let Some(child) = shared.runs.get_mut(&child) {
-                    // The parent is not woken by it: it is who asks.
+                    // This does not wake the parent, which is the caller.
                     child.ask_for_its_end(now);
                 }
             }

@@ -1,4 +1,4 @@
-//! What people decide, in memory.
+//! Decisions in memory.
 
 use std::collections::hash_map::Entry;
 
@@ -10,8 +10,8 @@ use crate::decisions::{Decision, Decisions};
 use crate::store::StoreError;
 
 impl MemoryStore {
-    /// Records what somebody decided, as the API would, and has the run look at it. Answers whether it stands: it does
-    /// not if the run has ended, or somebody decided before.
+    /// Records a decision, as the API would, and marks its run. Returns whether the decision was accepted: not if the
+    /// run has ended, or if the node already has one.
     pub fn decide(&self, run: RunId, node: &NodeId, decision: Decision) -> bool {
         let now = self.clock.now();
         let mut shared = self.lock();

@@ -1,4 +1,4 @@
-//! Runs as they stand in memory, and what claims and checkpoints do to them.
+//! Runs in memory, and the effect of claims and checkpoints on them.
 
 use chrono::{DateTime, Utc};
 use gathering_domain::{InstanceId, NodeId, PipelineId, RunEvent, RunId, RunState};
@@ -9,45 +9,45 @@ use crate::first_nodes::first_nodes;
 use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
 use crate::store::{Checkpoint, Claim, ClaimScope, ClaimedRun, NewRun, Release, RunEnd, StoreError};
 
-/// A run as it stands in the store.
+/// A stored run.
 #[derive(Debug, Clone)]
 pub struct StoredRun {
     /// What was accepted.
     pub new: NewRun,
-    /// Where it stands.
+    /// Its state.
     pub state: RunState,
-    /// Who drives it.
+    /// Its owner.
     pub owner: Option<InstanceId>,
-    /// The last claim.
+    /// The epoch of its last claim.
     pub epoch: i64,
     /// How often its owner died.
     pub recoveries: i32,
-    /// Not to be claimed before.
+    /// It cannot be claimed before.
     pub available_at: Option<DateTime<Utc>>,
-    /// Whether somebody asked for its end.
+    /// Whether its cancellation was requested.
     pub cancel_requested: bool,
-    /// Whether who claimed it last has heard of that.
+    /// Whether its last owner was told so.
     pub is_end_heard: bool,
-    /// Whether somebody acted on it since it was claimed.
+    /// Whether it was marked for a wake-up since its last claim.
     pub is_signalled: bool,
     /// When it was accepted.
     pub created_at: DateTime<Utc>,
-    /// When it must have ended.
+    /// Its deadline.
     pub deadline_at: Option<DateTime<Utc>>,
-    /// The pipeline that it is a run of.
+    /// Its pipeline.
     pub pipeline: Option<PipelineId>,
-    /// How many runs led to it.
+    /// Its depth: how many ancestors it has.
     pub depth: u32,
-    /// Where it stands below the run that waits for it.
+    /// Its place among the children of the run that waits for it.
     pub place: Option<Place>,
     /// How it ended; absent also when it was cancelled before it was ever claimed.
     pub end: Option<RunEnd>,
 }
 
-/// The place of a run below another that waits for it.
+/// The place of a run among the children of its parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// Who waits.
+    /// The parent.
     pub parent: Parent,
     /// Which of its children it is, from 0.
     pub item: u32,
@@ -56,7 +56,7 @@ pub struct Place {
 }
 
 impl StoredRun {
-    /// A run of which nothing has happened.
+    /// A run that has not started.
     pub(super) fn accepted(new: NewRun, now: DateTime<Utc>) -> Self {
         let deadline_at = new.timeout.map(|timeout| now + timeout);
         Self {
@@ -78,8 +78,7 @@ impl StoredRun {
         }
     }
 
-    /// Takes note that something came that a node may wait for. A queued run keeps its place: its nodes look when it is
-    /// claimed.
+    /// Marks that a wait of a node may be over. A queued run keeps its place: its nodes are polled when it is claimed.
     pub(super) fn act(&mut self, now: DateTime<Utc>) {
         match self.state {
             RunState::Waiting => self.available_at = Some(now),
@@ -88,8 +87,8 @@ impl StoredRun {
         }
     }
 
-    /// Asks for its end: at once if no node of it was ever started, else its driver ends it. Answers whether it has
-    /// ended by this.
+    /// Cancels it: at once if none of its nodes ever started, else through its driver. Returns whether it ended at
+    /// once.
     pub(super) fn ask_for_its_end(&mut self, now: DateTime<Utc>) -> bool {
         if self.state.is_terminal() {
             return false;
@@ -104,7 +103,7 @@ impl StoredRun {
         false
     }
 
-    /// Makes a run that waits for its turn claimable now; of one that is driven, the owner is told.
+    /// Makes a waiting or queued run claimable now; marks a driven one for its owner.
     pub(super) fn become_available(&mut self, now: DateTime<Utc>) {
         self.act(now);
         if self.state == RunState::Queued {
@@ -112,13 +111,13 @@ impl StoredRun {
         }
     }
 
-    /// Whether it is driven by nobody and has only its end before it.
+    /// Whether it has no owner, and all that is left to do is to end it.
     pub(super) fn is_ending(&self, now: DateTime<Utc>) -> bool {
         matches!(self.state, RunState::Queued | RunState::Waiting)
             && (self.cancel_requested || self.deadline_at.is_some_and(|deadline| deadline <= now))
     }
 
-    /// From when it can be claimed, if nobody acts on it before.
+    /// From when it can be claimed without a wake-up.
     pub(super) fn claimable_from(&self) -> Option<DateTime<Utc>> {
         match self.state {
             RunState::Queued => Some(self.available_at.unwrap_or(self.created_at)),
@@ -129,7 +128,7 @@ impl StoredRun {
 }
 
 impl Shared {
-    /// From when a run can be claimed in this scope, if nobody acts on it before.
+    /// From when a run can be claimed in this scope without a wake-up.
     pub(super) fn available_from(&self, run: &StoredRun, scope: ClaimScope) -> Option<DateTime<Utc>> {
         let is_root = scope == ClaimScope::Tree(run.new.id);
         let from = run.claimable_from().filter(|_| self.is_in(run, scope))?;
@@ -144,7 +143,7 @@ impl Shared {
     }
 
     pub(super) fn claim(&mut self, id: RunId, owner: InstanceId, now: DateTime<Utc>) -> Option<ClaimedRun> {
-        // Who was declared dead has no identity any more in which it could claim.
+        // An instance that was declared dead has no identity to claim with.
         if self.dead.contains(&owner) {
             return None;
         }
@@ -251,7 +250,7 @@ impl Shared {
     }
 }
 
-/// Whether the run stands as this release would leave it: the answer to the first try got lost.
+/// Whether the run is as this release leaves it: then the answer to an earlier try was lost.
 fn released_as(run: &StoredRun, release: &Release) -> bool {
     run.owner.is_none() && RunState::Running.after(release.event()).is_ok_and(|state| state == run.state)
 }

@@ -65,7 +65,7 @@ async fn a_breaker_opens_with_the_last_of_so_many_failures_in_a_row(fixture: &dy
     assert_eq!(store.list_unhealthy().await.unwrap(), []);
     for failures in 1..=2 {
         let counted = store.note_failure(&key, RunId::new(), &thrice).await.unwrap();
-        assert_eq!(counted, Breaker::Closed { failures }, "whichever run it was");
+        assert_eq!(counted, Breaker::Closed { failures }, "failures of all runs count");
     }
     let opened = store.note_failure(&key, run, &thrice).await.unwrap();
     assert!(is_open(Some(opened)), "{opened:?}");
@@ -78,7 +78,11 @@ async fn a_breaker_opens_with_the_last_of_so_many_failures_in_a_row(fixture: &dy
 async fn an_open_breaker_is_not_closed_by_a_success_that_comes_late(fixture: &dyn PortsFixture) {
     let (key, store) = (key(fixture).await, fixture.breakers());
     let opened = store.note_failure(&key, RunId::new(), &settings(1, HOUR)).await.unwrap();
-    assert_eq!(store.note_success(&key, RunId::new()).await.unwrap(), Some(opened), "who asks is told");
+    assert_eq!(
+        store.note_success(&key, RunId::new()).await.unwrap(),
+        Some(opened),
+        "the caller learns of it"
+    );
     assert_eq!(store.list_unhealthy().await.unwrap(), [(key, opened)]);
 }
 
@@ -92,8 +96,8 @@ async fn of_several_that_would_probe_at_once_one_does(fixture: &dyn PortsFixture
     let winners: Vec<_> = answers.iter().filter(|(run, stands)| is_probe_of(*run, *stands)).collect();
     assert_eq!(winners.len(), 1, "{answers:?}");
     let (winner, stands) = *winners[0];
-    assert!(answers.iter().all(|answer| answer.1 == stands), "all hear of the same probe");
-    assert_eq!(store.try_probe(&key, winner, HOUR).await.unwrap(), stands, "its answer got lost");
+    assert!(answers.iter().all(|answer| answer.1 == stands), "all learn of the same probe");
+    assert_eq!(store.try_probe(&key, winner, HOUR).await.unwrap(), stands, "its answer was lost");
 }
 
 async fn the_success_of_the_probe_closes_a_breaker(fixture: &dyn PortsFixture) {
@@ -112,7 +116,7 @@ async fn the_failure_of_the_probe_opens_it_again(fixture: &dyn PortsFixture) {
     let noted = store.note_failure(&key, other, &settings(1, HOUR)).await.unwrap();
     assert_eq!(Some(noted), probed, "another run's says nothing");
     let noted = store.note_failure(&key, probe, &settings(9, HOUR)).await.unwrap();
-    assert!(is_open(Some(noted)), "once is enough: {noted:?}");
+    assert!(is_open(Some(noted)), "one failure is enough: {noted:?}");
     assert_eq!(store.try_probe(&key, other, HOUR).await.unwrap(), Some(noted), "for an hour");
 }
 
@@ -121,7 +125,7 @@ async fn a_probe_that_does_not_answer_in_time_is_given_to_another(fixture: &dyn 
     store.try_probe(&key, lost, Duration::ZERO).await.unwrap();
     let probed = store.try_probe(&key, next, HOUR).await.unwrap();
     assert!(is_probe_of(next, probed), "{probed:?}");
-    assert_eq!(store.note_success(&key, lost).await.unwrap(), probed, "what it says now counts for nothing");
+    assert_eq!(store.note_success(&key, lost).await.unwrap(), probed, "its late answer does not count");
     assert_eq!(store.note_failure(&key, lost, &settings(1, HOUR)).await.unwrap(), probed.unwrap());
     assert_eq!(store.note_success(&key, next).await.unwrap(), None);
 }

@@ -34,8 +34,8 @@ where
     i4_the_children_of_a_parent_that_ended_are_asked_to_end(&*make().await).await;
     i4_the_children_of_a_parent_that_kills_its_owners_are_asked_to_end(&*make().await).await;
     cancelled_children_end_at_once_or_are_asked_to(&*make().await).await;
-    a_tally_counts_what_was_started_and_what_is_left(&*make().await).await;
-    a_tally_names_the_first_that_failed_before_any_that_was_cancelled(&*make().await).await;
+    a_summary_counts_what_was_started_and_what_is_left(&*make().await).await;
+    a_summary_names_the_first_that_failed_before_any_that_was_cancelled(&*make().await).await;
     outputs_come_by_item_from_those_that_succeeded(&*make().await).await;
     a_claim_of_a_tree_takes_the_awaited_descendants_of_its_root(&*make().await).await;
     i4_a_cancelled_descendant_is_claimed_in_its_tree(&*make().await).await;
@@ -82,7 +82,7 @@ async fn a_child_is_started_once_whatever_is_repeated(fixture: &dyn PortsFixture
     let mut expected: Vec<RunId> = (0..6).map(|item| parent.child(item)).collect();
     expected.push(next_round.child(0));
     expected.sort_unstable();
-    assert_eq!(ids(&claim_all(fixture, owner).await), expected, "each is there once");
+    assert_eq!(ids(&claim_all(fixture, owner).await), expected, "each was started once");
 }
 
 async fn a_child_that_ended_is_not_started_again(fixture: &dyn PortsFixture) {
@@ -116,18 +116,18 @@ async fn a_child_inherits_what_binds_its_parent(fixture: &dyn PortsFixture) {
         (Some(sooner), false),
         "the parent's is earlier"
     );
-    let let_go = Parent { node: node("let_go"), ..below };
+    let detached = Parent { node: node("detached"), ..below };
     let mut children = new_children(&of, 0..2);
     children[1].deadline_at = Some(sooner + TimeDelta::hours(1));
-    fixture.children().start(&let_go, ChildKind::Detached, children).await.unwrap();
-    assert_eq!(summarize(fixture, &let_go).await, ChildSummary::default(), "nobody waits for it");
-    let [first, second] = [0, 1].map(|item| claim_child(fixture, owner, &let_go, item));
+    fixture.children().start(&detached, ChildKind::Detached, children).await.unwrap();
+    assert_eq!(summarize(fixture, &detached).await, ChildSummary::default(), "no run waits for it");
+    let [first, second] = [0, 1].map(|item| claim_child(fixture, owner, &detached, item));
     let (first, second) = (first.await, second.await);
     assert!(!first.is_item && !second.is_item);
     assert_eq!(
         (first.deadline_at, second.deadline_at),
         (None, Some(sooner + TimeDelta::hours(1))),
-        "what is let go is not bound by the deadline of who started it"
+        "the parent's deadline does not bind a detached run"
     );
 }
 
@@ -154,7 +154,7 @@ async fn nothing_is_started_too_deep_or_without_its_graph(fixture: &dyn PortsFix
     assert_eq!(summarize(fixture, &parent).await, ChildSummary::default(), "all or none");
     let mut above = parent;
     for depth in 0..MAX_DEPTH {
-        // Those that are let go as well, or they could start each other for ever.
+        // Detached runs count as well, or they could start each other for ever.
         let kind = if depth % 3 == 1 { ChildKind::Detached } else { ChildKind::Awaited };
         fixture.children().start(&above, kind, new_children(&of, 0..1)).await.unwrap();
         claim_child(fixture, owner, &above, 0).await;
@@ -229,7 +229,7 @@ async fn the_end_of_a_child_that_kills_its_owners_is_told_as_well(fixture: &dyn 
     assert_eq!(unsuccessful.error.unwrap().kind, "poisonous");
 }
 
-/// A parent with a child that ended, one that is driven, one that waits and one that nobody claimed.
+/// A parent with a child that ended, one that is driven, one that waits and one that was never claimed.
 async fn with_children_in_every_state(
     fixture: &dyn PortsFixture,
     owner: InstanceId,
@@ -250,7 +250,7 @@ async fn assert_asked_to_end(fixture: &dyn PortsFixture, driver: InstanceId, par
     claimed.retain(|claimed| claimed.claim.run != parent.run);
     let mut expected = vec![parent.child(2), parent.child(3)];
     expected.sort_unstable();
-    assert_eq!(ids(&claimed), expected, "whoever claims them ends them");
+    assert_eq!(ids(&claimed), expected, "their next claim ends them");
     assert!(claimed.iter().all(|claimed| claimed.cancel_requested));
     let reopened = fixture.store().claim_run(driver, parent.child(0)).await.unwrap();
     assert_eq!(reopened, None, "I5: one that ended stays so");
@@ -275,7 +275,7 @@ async fn i4_the_children_of_a_parent_that_kills_its_owners_are_asked_to_end(fixt
 async fn cancelled_children_end_at_once_or_are_asked_to(fixture: &dyn PortsFixture) {
     let (owner, driver) = (fixture.instance().await, fixture.instance().await);
     let (parent, of) = with_children_in_every_state(fixture, owner, driver).await;
-    // What ended before has been told.
+    // The ends before this were reported.
     must_commit(fixture, park(of.claim, WaitingFor::Child)).await;
     let of = fixture.store().claim_run(owner, parent.run).await.unwrap().unwrap();
     let other = Parent { node: node("other"), ..parent.clone() };
@@ -283,8 +283,8 @@ async fn cancelled_children_end_at_once_or_are_asked_to(fixture: &dyn PortsFixtu
     for _ in 0..2 {
         fixture.children().cancel(&parent).await.unwrap();
     }
-    assert_eq!(told(fixture, owner, parent.run).await, None, "the parent is who asked");
-    assert_eq!(counts(fixture, &parent).await, (4, 2), "one that nobody claimed ends at once");
+    assert_eq!(told(fixture, owner, parent.run).await, None, "the parent itself cancelled them");
+    assert_eq!(counts(fixture, &parent).await, (4, 2), "one that was never claimed ends at once");
     assert!(told(fixture, driver, parent.child(1)).await.is_some_and(|told| told.cancel_requested));
     let claimed = claim_all(fixture, driver).await;
     let cancelled: Vec<(RunId, bool)> =
@@ -294,7 +294,7 @@ async fn cancelled_children_end_at_once_or_are_asked_to(fixture: &dyn PortsFixtu
     assert_eq!(cancelled, expected, "another node's goes on");
 }
 
-async fn a_tally_counts_what_was_started_and_what_is_left(fixture: &dyn PortsFixture) {
+async fn a_summary_counts_what_was_started_and_what_is_left(fixture: &dyn PortsFixture) {
     let owner = fixture.instance().await;
     let (parent, of) = driven(fixture, owner).await;
     start(fixture, &parent, &of, 0..3).await;
@@ -316,18 +316,18 @@ async fn a_tally_counts_what_was_started_and_what_is_left(fixture: &dyn PortsFix
     );
 }
 
-async fn a_tally_names_the_first_that_failed_before_any_that_was_cancelled(fixture: &dyn PortsFixture) {
+async fn a_summary_names_the_first_that_failed_before_any_that_was_cancelled(fixture: &dyn PortsFixture) {
     let owner = fixture.instance().await;
     let (parent, of) = driven(fixture, owner).await;
     start(fixture, &parent, &of, 0..6).await;
     let named = async || summarize(fixture, &parent).await.unsuccessful.unwrap().item;
-    // As a node does that found one failed: the others are cancelled, each before the node's own failure is recorded.
+    // A node that found a failed child cancels the others, before its own failure is recorded.
     end_child(fixture, owner, &parent, 2, RunEvent::Cancelled, None).await;
-    assert_eq!(named().await, 2, "there is no better");
+    assert_eq!(named().await, 2, "only a cancelled one so far");
     end_child(fixture, owner, &parent, 1, RunEvent::Cancelled, None).await;
     assert_eq!(named().await, 1);
     end_child(fixture, owner, &parent, 5, RunEvent::TimedOut, None).await;
-    assert_eq!(named().await, 5, "one that was cancelled is no cause");
+    assert_eq!(named().await, 5, "a failure comes before a cancellation");
     end_child(fixture, owner, &parent, 4, RunEvent::Failed, None).await;
     assert_eq!(named().await, 4, "of those that failed, the first");
     fixture.children().cancel(&parent).await.unwrap();
@@ -382,7 +382,7 @@ async fn a_claim_of_a_tree_takes_the_awaited_descendants_of_its_root(fixture: &d
     let left = ids(&claim_all(fixture, owner).await);
     let mut strangers = vec![stranger.child(0), detached.child(0)];
     strangers.sort_unstable();
-    assert_eq!(left, strangers, "what is not of the tree is left");
+    assert_eq!(left, strangers, "runs outside the tree are left");
 }
 
 async fn i4_a_cancelled_descendant_is_claimed_in_its_tree(fixture: &dyn PortsFixture) {

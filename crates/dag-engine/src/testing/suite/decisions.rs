@@ -15,25 +15,25 @@ where
     F: Fn() -> Fut,
     Fut: Future<Output = Box<dyn PortsFixture>>,
 {
-    the_first_decision_stands(&*make().await).await;
+    the_first_decision_is_final(&*make().await).await;
     a_decision_makes_a_parked_run_claimable(&*make().await).await;
     the_owner_of_a_driven_run_is_told_of_a_decision_and_does_not_park_it(&*make().await).await;
     a_queued_run_may_be_decided_about_and_keeps_its_place(&*make().await).await;
     i5_nothing_is_decided_about_a_run_that_ended(&*make().await).await;
 }
 
-async fn the_first_decision_stands(fixture: &dyn PortsFixture) {
+async fn the_first_decision_is_final(fixture: &dyn PortsFixture) {
     let owner = fixture.instance().await;
     let (parent, _) = driven(fixture, owner).await;
     let (run, review) = (parent.run, node("review"));
     let find = async |id: &str| fixture.decisions().find_decision(run, &node(id)).await.unwrap();
     assert_eq!(find("review").await, None);
     let (yes, no) = tokio::join!(fixture.decide(run, &review, true), fixture.decide(run, &review, false));
-    assert!(yes ^ no, "one of two stands");
+    assert!(yes ^ no, "one of two is accepted");
     let stands = find("review").await.unwrap();
     assert_eq!(stands.approve, yes);
     assert!(!fixture.decide(run, &review, !yes).await);
-    assert_eq!(find("review").await.unwrap(), stands, "as it was");
+    assert_eq!(find("review").await.unwrap(), stands, "it is unchanged");
     assert_eq!(find("other").await, None);
     assert!(fixture.decide(run, &node("other"), false).await, "each node has its own");
     assert!(!find("other").await.unwrap().approve);
@@ -49,7 +49,7 @@ async fn a_decision_makes_a_parked_run_claimable(fixture: &dyn PortsFixture) {
     assert_eq!(ids(&claimed), [parent.run]);
     must_commit(fixture, park(claimed[0].claim, WaitingFor::Approval)).await;
     assert!(!fixture.decide(parent.run, &node("review"), true).await);
-    assert_eq!(claim_all(fixture, owner).await, [], "one that does not stand wakes nobody");
+    assert_eq!(claim_all(fixture, owner).await, [], "a rejected decision wakes no instance");
 }
 
 async fn the_owner_of_a_driven_run_is_told_of_a_decision_and_does_not_park_it(fixture: &dyn PortsFixture) {
@@ -67,7 +67,7 @@ async fn a_queued_run_may_be_decided_about_and_keeps_its_place(fixture: &dyn Por
     assert!(fixture.decide(first, &node("review"), true).await);
     let next = fixture.store().claim(owner, ClaimScope::Queue, 1).await.unwrap();
     assert_eq!(ids(&next), [first]);
-    assert_eq!(told(fixture, owner, first).await, None, "its nodes look when it is claimed");
+    assert_eq!(told(fixture, owner, first).await, None, "its nodes are polled when it is claimed");
     assert_eq!(ids(&claim_all(fixture, owner).await), [second]);
 }
 

@@ -1,4 +1,4 @@
-//! What the cases of the ports beside [`crate::RunStore`] begin with.
+//! The fixture and the helpers for the cases of the ports other than [`crate::RunStore`].
 
 use std::sync::Arc;
 
@@ -12,18 +12,18 @@ use crate::children::{ChildKind, ChildRuns, NewChild, Parent};
 use crate::decisions::Decisions;
 use crate::store::{Checkpoint, Claim, ClaimScope, ClaimedRun, Release, RunEnd, RunError, SignalledRun};
 
-/// What the cases of the other ports need besides them. All are of the store of [`StoreFixture::store`].
+/// The fixture of the other ports. All of them belong to the store of [`StoreFixture::store`].
 #[async_trait]
 pub trait PortsFixture: StoreFixture {
-    /// Where nodes start runs.
+    /// The port to child runs.
     fn children(&self) -> Arc<dyn ChildRuns>;
-    /// Where decisions are found.
+    /// The port to decisions.
     fn decisions(&self) -> Arc<dyn Decisions>;
-    /// Where breakers are kept.
+    /// The port to circuit breakers.
     fn breakers(&self) -> Arc<dyn BreakerStore>;
     /// A pipeline that may have breakers.
     async fn pipeline(&self) -> PipelineId;
-    /// Records what somebody decided about a node, as the API would; answers whether it stands.
+    /// Records a decision about a node, as the API would; returns whether it was accepted.
     async fn decide(&self, run: RunId, node: &NodeId, approve: bool) -> bool;
 }
 
@@ -71,15 +71,15 @@ pub(super) fn end(claim: Claim, event: RunEvent, output: Option<Value>) -> Check
         message: "as planned".into(),
         node_id: None,
     });
-    letting_go(claim, Release::End(RunEnd { event, output, error, abandons_children: true }))
+    releasing(claim, Release::End(RunEnd { event, output, error, abandons_children: true }))
 }
 
 pub(super) fn park(claim: Claim, waiting_for: WaitingFor) -> Checkpoint {
-    letting_go(claim, Release::Park { waiting_for, until: None })
+    releasing(claim, Release::Park { waiting_for, until: None })
 }
 
 /// Behind the `taken_over` of its own claim and of those before it, each of which wrote nothing else.
-fn letting_go(claim: Claim, release: Release) -> Checkpoint {
+fn releasing(claim: Claim, release: Release) -> Checkpoint {
     Checkpoint { claim, first_seq: claim.epoch, records: vec![], release: Some(release) }
 }
 
@@ -87,7 +87,7 @@ pub(super) async fn must_commit(fixture: &dyn PortsFixture, checkpoint: Checkpoi
     commit(fixture, checkpoint).await.unwrap();
 }
 
-/// The runs that can be claimed now, sorted. They are claimed by this.
+/// Claims every run that can be claimed now; returns them sorted.
 pub(super) async fn claim_all(fixture: &dyn PortsFixture, owner: InstanceId) -> Vec<ClaimedRun> {
     let mut claimed = fixture.store().claim(owner, ClaimScope::Queue, 100).await.unwrap();
     claimed.sort_unstable_by_key(|claimed| claimed.claim.run);
@@ -98,7 +98,7 @@ pub(super) fn ids(claimed: &[ClaimedRun]) -> Vec<RunId> {
     claimed.iter().map(|claimed| claimed.claim.run).collect()
 }
 
-/// What the owner is told of this run.
+/// The signals of this run for its owner.
 pub(super) async fn told(fixture: &dyn PortsFixture, owner: InstanceId, run: RunId) -> Option<SignalledRun> {
     let signalled = fixture.store().list_signalled(owner, &[run]).await.unwrap();
     signalled.into_iter().find(|signalled| signalled.run == run)
