@@ -1,4 +1,4 @@
-//! The instances as their rows tell them; for people, not for decisions.
+//! The instances, read from their rows; for people, not for decisions.
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::array;
@@ -11,22 +11,22 @@ use crate::db::error::DatabaseError;
 use crate::db::pool::Pool;
 use crate::db::schema::{instances, runs};
 
-/// An instance as its row tells it.
+/// An instance, read from its row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstanceRow {
-    /// Which.
+    /// Its id.
     pub id: InstanceId,
     /// The host that it runs on.
     pub hostname: String,
-    /// Its process there.
+    /// Its process id there.
     pub pid: i32,
     /// The program's version.
     pub version: String,
     /// `active` or `draining`.
     pub state: String,
-    /// When it began, in UTC.
+    /// When it started, in UTC.
     pub started_at: DateTime<Utc>,
-    /// When it last gave a sign of life, in UTC; written every ten seconds while it drives runs, else every thirty.
+    /// Its last heartbeat, in UTC; written every ten seconds while it drives runs, else every thirty.
     pub heartbeat_at: DateTime<Utc>,
     /// How many runs it drives.
     pub n_runs: i64,

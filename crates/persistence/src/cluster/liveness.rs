@@ -1,20 +1,21 @@
-//! Being alive: one session of its own that holds an advisory lock for as long as the process lives.
+//! The liveness session: it holds an advisory lock for as long as the process lives.
 //!
-//! When a process dies, PostgreSQL ends its session and gives the lock back at once: whoever then gets it knows. Owns the
-//! `instances` rows. Never knows what the instance executes, only whether it executes anything.
+//! When a process dies, PostgreSQL ends its session and frees the lock at once; an instance that can take the lock
+//! knows of the death. Owns the `instances` rows. Never knows what the instance executes, only whether it executes
+//! anything.
 //!
-//! While it does, the session is asked for a sign of life every 2 seconds; while it does not, every 30: there is nothing
-//! to stop. That this is enough, although an instance may claim just when its session is gone:
+//! While it does, it probes the session every 2 seconds; while it does not, every 30, as there is nothing to stop. This
+//! is enough, although an instance may claim just when its session is gone:
 //!
 //! - The session ended and its end reached us: `lost` is cancelled at once, whatever the interval.
-//! - It ended without a word, as the host or the way to it vanished: our kernel asks more often than the server's and gives
-//!   up sooner (`PEER_PROBE`, `PEER_LIMIT`), so that `lost` is cancelled before the server gives the lock back.
-//! - Somebody took us for dead: the row is gone, and the claim, which goes through another connection, is refused by it.
-//! - Something between us and the server keeps our end open although the other is gone: the proof that comes with the
-//!   first run fails, at the latest after [`Liveness::SELF_FENCING_LIMIT`]. Until then two may execute the run, one of
-//!   which can write nothing, as after a process was only paused.
+//! - It ended silently, as the host or the network failed: our kernel probes more often than the server's and gives up
+//!   sooner (`PEER_PROBE`, `PEER_LIMIT`), so that `lost` is cancelled before the server frees the lock.
+//! - Another instance declared us dead: our row is gone, so claims, which go through another connection, are refused.
+//! - A middlebox keeps our end open although the server's end is gone: the probe that comes with the first run fails,
+//!   at the latest after [`Liveness::SELF_FENCING_LIMIT`]. Until then two instances may execute the run, and one of
+//!   them can write nothing, as after a paused process.
 //!
-//! A process that was stopped while it drove nothing owns nothing that could be taken over; it goes on where it was.
+//! A process that was paused while it drove nothing owns nothing that could be taken over; it simply continues.
 
 mod keeper;
 
@@ -33,20 +34,20 @@ use crate::db::error::DatabaseError;
 use crate::db::keys::{LockOf, lock_key, wake_channel};
 use keeper::Proof;
 
-/// How often the kernel asks the database's for a sign of life of this session.
+/// How often the kernel probes this session's peer.
 const PEER_PROBE: Duration = Duration::from_secs(2);
 
-/// After how long without one it ends the session here.
+/// Without an answer for this long, the kernel ends the session here.
 const PEER_LIMIT: Duration = Duration::from_secs(6);
 
-// The server counts from the last question that it heard, one `PEER_PROBE` at most before nothing came through any more;
-// ours may be found unanswered one `PEER_PROBE` late.
+// The server counts from the last probe that it received, at most one `PEER_PROBE` before the connection broke; our
+// kernel may notice one `PEER_PROBE` late.
 const _: () = assert!(
     PEER_LIMIT.as_secs() + 2 * PEER_PROBE.as_secs() < ConnectOptions::SILENT_PEER_LIMIT.as_secs(),
-    "the server would give the lock back before this instance knows"
+    "the server would free the lock before this instance knows"
 );
 
-/// What an instance tells about itself.
+/// What an instance says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstanceInfo {
     /// The host that it runs on.
@@ -57,7 +58,7 @@ pub struct InstanceInfo {
     pub version: String,
 }
 
-/// The proof that this process is alive, and its identity for as long as the proof holds.
+/// The session that proves this process alive, and its identity for as long as the session lasts.
 ///
 /// Dropping it ends the session, so that other instances take over at once; [`Liveness::close`] does so in order.
 #[derive(Debug)]
@@ -72,13 +73,13 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    /// From when on an instance that gets no answer takes itself for dead: sooner than the server does, because its
-    /// runs may be taken over from then on.
+    /// After this long without an answer an instance fences itself: sooner than the server ends the session, because
+    /// from then on its runs may be taken over.
     pub const SELF_FENCING_LIMIT: Duration =
         ConnectOptions::SILENT_PEER_LIMIT.saturating_sub(Duration::from_secs(3));
 
-    /// How old the heartbeat of an instance that is well can be, as its row tells it: it is written every ten seconds
-    /// while runs are driven, else every thirty, and each time answered within [`Self::SELF_FENCING_LIMIT`].
+    /// The greatest age of a healthy instance's heartbeat. It is written every ten seconds while runs are driven, else
+    /// every thirty, and each write is answered within [`Self::SELF_FENCING_LIMIT`].
     pub const HEARTBEAT_LIMIT: Duration =
         keeper::IDLE_PROOF_INTERVAL.saturating_add(Self::SELF_FENCING_LIMIT);
 
@@ -104,7 +105,7 @@ impl Liveness {
             .await
             .map_err(|error| DatabaseError::session("registering this instance", error))?;
         let asker = Asker { client: Arc::clone(&client), proofs, instance };
-        // Until somebody tells otherwise, runs may be driven that nobody told of.
+        // Until the first report, assume that runs are driven.
         let (is_driving, driving) = watch::channel(true);
         let keeper = AbortOnDropHandle::new(tokio::spawn(keeper::keep(asker, driving, lost.clone())));
         Ok(Self { instance, channel, client, lost, is_driving, keeper, driver })
@@ -115,19 +116,19 @@ impl Liveness {
         self.instance
     }
 
-    /// Cancelled from the moment that the session ended or gave no sign of life for [`Self::SELF_FENCING_LIMIT`]:
-    /// everything that was claimed under this identity must stop.
+    /// Cancelled when the session ended, or has not answered for [`Self::SELF_FENCING_LIMIT`]: every run that was
+    /// claimed under this identity must stop.
     pub fn lost(&self) -> CancellationToken {
         self.lost.clone()
     }
 
-    /// Says whether runs are driven under this identity: only then is its proof asked for all the time. Until told, it is
-    /// taken for granted.
+    /// Reports whether runs are driven under this identity: the session is probed often only then. Before the first
+    /// report, runs are assumed.
     pub fn set_driving(&self, is_driving: bool) {
         self.is_driving.send_if_modified(|told| std::mem::replace(told, is_driving) != is_driving);
     }
 
-    /// Says that this instance takes no more work.
+    /// Marks this instance as draining.
     ///
     /// # Errors
     /// [`DatabaseError::Unavailable`].
@@ -144,13 +145,13 @@ impl Liveness {
     pub async fn close(self) -> Result<(), DatabaseError> {
         let sql = "DELETE FROM instances WHERE id = $1 AND NOT EXISTS (SELECT FROM runs WHERE owner = $1)";
         let deleted = self.execute(sql, "ending this instance").await;
-        // Nobody else knows when the runs that wait come due. Without it they look all the same, only later.
+        // The others do not know when waiting runs come due. Without this they poll as well, only later.
         let parameters: [&(dyn ToSql + Sync); 1] = [&self.channel];
         let notify = self.client.execute("SELECT pg_notify($1, 'r')", &parameters);
         tokio::time::timeout(Self::SELF_FENCING_LIMIT, notify).await.ok();
         self.keeper.abort();
         let Self { client, keeper, driver, lost, .. } = self;
-        // Aborted just now: there is nothing to learn from how it ended.
+        // It was just aborted, so its result says nothing.
         keeper.await.ok();
         drop(client);
         driver.await.ok();
@@ -167,18 +168,18 @@ impl Liveness {
     }
 }
 
-/// Answers with the channel on which instances wake each other.
+/// Returns the channel on which instances wake each other.
 async fn register(client: &Client, id: InstanceId, info: &InstanceInfo) -> Result<String, DatabaseError> {
     let failed = |error| DatabaseError::session("registering this instance", error);
     let schema: Option<String> =
         client.query_one("SELECT current_schema()::text", &[]).await.map_err(failed)?.get(0);
     let schema = schema.ok_or(DatabaseError::NoSchema)?;
     let key = lock_key(&schema, LockOf::Instance(id));
-    // A host that vanishes says no farewell: the server is told to ask, as often as the client does.
+    // A host that vanishes closes no connection, so the server must probe as well, as often as the client.
     let keepalives = "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; \
                       SET statement_timeout = 0; SET idle_session_timeout = 0";
     client.batch_execute(keepalives).await.map_err(failed)?;
-    // The lock before the row: nobody may see the row of an instance that looks dead.
+    // The lock before the row: else others could see the row of an instance that looks dead.
     client.execute("SELECT pg_advisory_lock($1)", &[&key]).await.map_err(failed)?;
     client
         .execute(
@@ -196,7 +197,7 @@ async fn register(client: &Client, id: InstanceId, info: &InstanceInfo) -> Resul
     Ok(wake_channel(&schema))
 }
 
-/// The questions that are asked all the time, prepared: else each is three round trips.
+/// The frequent queries, prepared: else each takes three round trips.
 struct Proofs {
     heartbeat: Statement,
     is_there: Statement,
@@ -210,7 +211,7 @@ impl Proofs {
     }
 }
 
-/// Asks on the session.
+/// Probes through the session.
 struct Asker {
     client: Arc<Client>,
     proofs: Proofs,

@@ -1,6 +1,7 @@
-//! Instances that seem well, and yet drive a run whose deadline is long past.
+//! Stuck instances: they seem healthy, and yet drive a run whose deadline is long past.
 //!
-//! A run ends with its deadline, whatever executes. So who still drives one does not get to it, though its heart beats.
+//! A run ends at its deadline, whatever executes. An instance that still drives it is stuck, although its heartbeat
+//! goes on.
 
 use std::time::Duration;
 
@@ -22,8 +23,9 @@ struct Overdue {
     is_ended: bool,
 }
 
-/// A run that was claimed just now, or that still gets somewhere, says nothing. Its owner is looked for as a range, in
-/// order, so that the index is read even if the statistics promise many; one who is in a transaction asks just now.
+/// A run that was claimed just now, or that still makes progress, proves nothing. The query asks for its owner as a
+/// range, in order, so that the index is used even if the statistics predict many rows. An instance inside a
+/// transaction is active.
 const END_OVERDUE: &str = "
     SELECT instances.id, pg_terminate_backend(holder.pid) AS is_ended
     FROM instances JOIN (
@@ -40,8 +42,9 @@ const END_OVERDUE: &str = "
         ORDER BY owner LIMIT 1) IS NOT NULL
     ORDER BY instances.id";
 
-/// Ends the sessions of the instances that drive a run whose deadline passed more than `limit` ago, and of which nothing
-/// was heard for as long: the next look for dead ones finds them, and the epoch fences what wakes up.
+/// Ends the sessions of the instances that drive a run whose deadline passed more than `limit` ago, and that wrote
+/// nothing for as long. The next check for dead instances recovers their runs, and the epoch fences them if they wake
+/// up.
 ///
 /// # Errors
 /// [`DatabaseError::Unavailable`].
@@ -52,6 +55,6 @@ pub async fn end_overdue_instances(pool: &Pool, limit: Duration) -> Result<Vec<I
         .bind::<Interval, _>(PgInterval::from_microseconds(microseconds))
         .load(&mut &*conn)
         .await
-        .map_err(|error| DatabaseError::query("looking for instances that are stuck", error))?;
+        .map_err(|error| DatabaseError::query("ending the sessions of stuck instances", error))?;
     Ok(overdue.into_iter().filter(|one| one.is_ended).map(|one| one.id.into()).collect())
 }

@@ -1,6 +1,6 @@
 //! How instances wake each other: `NOTIFY`, coalesced, on one session that listens and speaks.
 //!
-//! A wake-up says only "look"; looking is what everybody relies on, so one that gets lost costs time, not work.
+//! A wake-up only says "poll". Every listener polls anyway, so a lost wake-up costs time, not work.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -20,15 +20,15 @@ use crate::runs::appends::{Appends, Following};
 /// At most one `NOTIFY` in this time per instance: each takes a lock that serialises the commits of the whole cluster.
 const COALESCE: Duration = Duration::from_millis(20);
 
-/// How long after a lost session the next is tried.
+/// The pause between a lost session and the next attempt.
 const RECONNECT: Duration = Duration::from_secs(1);
 
-/// What there may be to look at.
+/// What may have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wake {
     /// A run can be claimed.
     Runs,
-    /// Somebody acted on a run that may be driven just now: asked for its end, or brought what it waits for.
+    /// A run that may be driven now has a signal: cancellation was requested, or a wait may be over.
     Signals,
     /// A schedule was changed.
     Schedules,
@@ -64,13 +64,13 @@ pub struct WakeBus {
 
 #[derive(Debug)]
 struct Shared {
-    /// Counts wake-ups, for those who wait here.
+    /// Counts wake-ups, for the tasks of this process.
     counters: [watch::Sender<u64>; Wake::ALL.len()],
-    /// What the others have not been told yet.
+    /// What has not been sent to the other instances yet.
     unsent: [AtomicBool; Wake::ALL.len()],
     to_send: Notify,
     appends: Appends,
-    /// The server's process of our session, whose echo we need not hear.
+    /// The server process of our session, to ignore our own notifications.
     own_backend: AtomicI32,
 }
 
@@ -89,7 +89,7 @@ impl WakeBus {
         }
     }
 
-    /// Wakes who waits for this, here at once and on the other instances within about 20 ms. Never blocks or fails.
+    /// Wakes the tasks that wait for this: here at once, on other instances within about 20 ms. Never blocks or fails.
     pub fn wake(&self, what: Wake) {
         self.wake_here(what);
         if let Some(flag) = self.shared.unsent.get(what.index()) {
@@ -98,17 +98,17 @@ impl WakeBus {
         self.shared.to_send.notify_one();
     }
 
-    /// Changes whenever there may be something to look at; subscribe first, then look.
+    /// Changes whenever a poll may find something; subscribe first, then poll.
     pub fn subscribe(&self, what: Wake) -> watch::Receiver<u64> {
         self.shared.counters[what.index()].subscribe()
     }
 
-    /// Follows the journal of a run, as far as this process writes it; follow first, then look.
+    /// Follows the journal of a run, as far as this process writes it; follow first, then read.
     pub fn follow(&self, run: RunId) -> Following {
         self.shared.appends.follow(run)
     }
 
-    /// Tells those who follow these runs here that their journals have grown.
+    /// Tells this process's followers of these runs that the journals have grown.
     pub(crate) fn appended(&self, runs: impl Iterator<Item = RunId>) {
         self.shared.appends.tell(runs);
     }
@@ -118,8 +118,8 @@ impl WakeBus {
     }
 
     /// Listens and speaks on a session of its own until `stop`; connects again when the session ends, and then wakes
-    /// everybody here, as something may have been missed. Direct connections only: a transaction pooler does not pass
-    /// notifications on.
+    /// every listener here, as notifications may have been missed. Direct connections only: a transaction pooler does
+    /// not pass notifications on.
     pub async fn run(&self, options: ConnectOptions, stop: CancellationToken) {
         loop {
             let ended = tokio::select! {
@@ -129,7 +129,7 @@ impl WakeBus {
             if let Err(error) = ended {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "wake-ups between instances pause: {error}"
+                    "wake-up session lost; reconnecting: {error}"
                 );
             }
             tokio::select! {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use diesel::data_types::PgInterval;
 
 diesel::define_sql_function! {
-    /// The time at this very moment; `now()` is that of the transaction's begin, which a wait for a lock leaves behind.
+    /// The current time. `now()` is the start of the transaction, which may lie before a wait for a lock.
     fn clock_timestamp() -> diesel::sql_types::Timestamptz;
 }
 

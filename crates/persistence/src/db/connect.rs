@@ -1,6 +1,6 @@
-//! How a connection is made: from a URL to an open session, for the pool and for the sessions that stand alone.
+//! How a connection is made: from a URL to an open session, for the pool and for single sessions.
 //!
-//! Knows nothing of what is done with a connection.
+//! Never knows what a connection is used for.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,7 +18,7 @@ use crate::db::error::DatabaseError;
 /// How long making one connection may take, all its round trips included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A silent peer is asked after this long, and then at each interval.
+/// A silent peer is probed after this long, and then at each interval.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEPALIVE_RETRIES: u32 = 3;
@@ -26,23 +26,23 @@ const KEEPALIVE_RETRIES: u32 = 3;
 /// When the statements that are prepared on a connection are planned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Plans {
-    /// As PostgreSQL sees fit: by the values of the first executions, each time anew.
+    /// As PostgreSQL decides: the first executions are each planned for their values.
     OfEachValue,
-    /// Once, whatever the values: for a few statements that are executed all the time.
+    /// Once for all values: for a few frequent statements.
     Once,
 }
 
-/// Where the database is and as whom to log in. The password is not shown in `Debug`.
+/// The address of the database, and the credentials. The password is not shown in `Debug`.
 #[derive(Clone)]
 pub struct ConnectOptions {
     config: Config,
 }
 
-/// A text that is no usable database URL.
+/// A text that is not a usable database URL.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidDatabaseUrl {
-    /// It cannot be read.
+    /// It is malformed.
     #[error("it must be of the form postgresql://user:password@host:port/database")]
     Syntax(#[source] tokio_postgres::Error),
     /// It asks for an encrypted connection, which this build does not make.
@@ -54,7 +54,7 @@ pub enum InvalidDatabaseUrl {
 }
 
 impl ConnectOptions {
-    /// How long it takes at most until the loss of the peer's host is noticed on an idle connection.
+    /// The longest time until an idle connection notices that the peer's host is lost.
     pub const SILENT_PEER_LIMIT: Duration = Duration::from_secs(
         KEEPALIVE_IDLE.as_secs() + KEEPALIVE_INTERVAL.as_secs() * KEEPALIVE_RETRIES as u64,
     );
@@ -86,14 +86,14 @@ impl ConnectOptions {
         Ok(Self { config })
     }
 
-    /// As these, but the loss of the peer's host is noticed after `limit`; it is asked every `interval`.
+    /// The same, but the loss of the peer's host is noticed after `limit`, with a probe every `interval`.
     pub(crate) fn with_silent_peer_limit(&self, interval: Duration, limit: Duration) -> Self {
         let mut config = self.config.clone();
         config.keepalives_idle(interval).keepalives_interval(interval).tcp_user_timeout(limit);
         Self { config }
     }
 
-    /// Opens a session; who calls this drives the connection.
+    /// Opens a session; the caller drives the connection.
     pub(crate) async fn open(&self) -> Result<(Client, Connection<Socket, NoTlsStream>), DatabaseError> {
         match tokio::time::timeout(CONNECT_TIMEOUT, self.config.connect(NoTls)).await {
             Ok(Ok(opened)) => Ok(opened),

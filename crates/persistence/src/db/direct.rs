@@ -1,9 +1,9 @@
-//! Connections that whoever waits for an answer drives, with their pool.
+//! Connections that are driven by the task that waits for an answer, and their pool.
 //!
 //! A connection is usually driven by a task of its own, so that an answer wakes that task first and then the one that
 //! waits for it. Of the time of a short commit that is a large part, above all where the second task wakes on another
-//! thread. The statements of the engine are executed one after the other by tasks that do nothing else meanwhile, and
-//! those can look after the socket themselves.
+//! thread. The engine executes its statements one after the other in tasks that do nothing else meanwhile, so these
+//! tasks can drive the socket themselves.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -21,13 +21,13 @@ use crate::db::connect::{ConnectOptions, Plans, set_up};
 use crate::db::error::DatabaseError;
 use crate::db::pool::PoolSettings;
 
-/// How often the socket and the question are asked in turn before others have their turn: what was taken in leads to a
-/// question, and that goes out. More would only go round while the runtime wants this task to pause.
+/// How often the socket and the query are polled in turn before the task yields: what was received leads to a query,
+/// and that is sent. More would only spin while the runtime wants this task to pause.
 const MAX_TURNS: usize = 3;
 
 type Transactions = <AsyncPgConnection as AsyncConnection>::TransactionManager;
 
-/// A connection for which there is no task.
+/// A connection without a task of its own.
 pub(crate) struct DirectConnection {
     conn: AsyncPgConnection,
     wire: Wire,
@@ -35,16 +35,16 @@ pub(crate) struct DirectConnection {
 
 /// Its socket.
 pub(crate) struct Wire {
-    /// None once it was closed: only then do those learn of it who wait for an answer.
+    /// None once it was closed: dropping it is what informs the waiting queries.
     connection: Option<Connection<Socket, NoTlsStream>>,
-    /// Whether something was asked and its answer not waited for.
+    /// Whether a query was sent whose answer was not awaited.
     is_busy: bool,
     turns: Arc<Turns>,
 }
 
-/// Wakes whoever waits for an answer, unless what happened is about to be seen anyway: a question wakes those who look
-/// after the socket, who are asked next. A task that wakes itself would go to the end of the queue, and wake another
-/// thread to take it from there.
+/// Wakes the task that waits for an answer, unless the event is about to be polled anyway: a query wakes the driver of
+/// the socket, which is polled next. A task that wakes itself would go to the end of the queue, and wake another thread
+/// to take it from there.
 #[derive(Default)]
 struct Turns {
     waiting: AtomicWaker,
@@ -78,15 +78,15 @@ impl DirectConnection {
         Ok(Self { conn, wire })
     }
 
-    /// What statements are executed on, and what must carry them.
+    /// The client that executes statements, and the connection that must be polled with it.
     pub(crate) fn parts(&mut self) -> (&mut AsyncPgConnection, &mut Wire) {
         (&mut self.conn, &mut self.wire)
     }
 }
 
 impl Wire {
-    /// Does `work`, which executes statements on this connection, and looks after the socket meanwhile. Notices and
-    /// notifications are thrown away.
+    /// Does `work`, which executes statements on this connection, and drives the socket meanwhile. Notices and
+    /// notifications are discarded.
     ///
     /// Cancellation: if dropped, it is unknown what of the work took place, and the connection is not used again.
     pub(crate) async fn carry<F: Future>(&mut self, work: F) -> F::Output {
@@ -117,7 +117,7 @@ impl Wire {
         done
     }
 
-    /// Receives and sends what can be, without a wait.
+    /// Receives and sends what is possible without waiting.
     fn turn(&mut self, context: &mut Context<'_>) {
         if let Some(connection) = &mut self.connection
             && Pin::new(connection).poll(context).is_ready()
@@ -142,7 +142,7 @@ impl Manager for DirectManager {
     }
 
     async fn recycle(&self, own: &mut DirectConnection, _: &Metrics) -> RecycleResult<DatabaseError> {
-        // Nobody looked after it since it was used last.
+        // No task polled it since its last use.
         poll_fn(|context| {
             own.wire.turn(context);
             Poll::Ready(())

@@ -1,4 +1,4 @@
-//! How a failure of the database is classified, and what the ports are told of it.
+//! How a failure of the database is classified, and which error the ports get for it.
 //!
 //! [`Class`] is decided by SQLSTATE. diesel-async does not pass the SQLSTATE of most errors on, so the error of a diesel
 //! statement is classified by its kind, and else by PostgreSQL's own message ([`MESSAGES`]). What no rule knows is a

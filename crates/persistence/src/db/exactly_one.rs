@@ -1,4 +1,4 @@
-//! The one row that a statement which writes answers with.
+//! The single row that a writing statement returns.
 
 use diesel::QueryResult;
 

@@ -1,6 +1,6 @@
 //! The keys of advisory locks and the names of channels, in one place.
 //!
-//! All derive from the schema's name, so that tests and installations in one cluster do not meet.
+//! All derive from the schema's name, so that tests and installations in one cluster do not collide.
 
 use gathering_domain::{Digest, InstanceId};
 
@@ -9,16 +9,16 @@ diesel::define_sql_function! {
     fn pg_advisory_xact_lock(key: diesel::sql_types::BigInt);
 }
 
-/// What a lock is about.
+/// What a lock protects.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum LockOf {
     /// Running migrations.
     Migrations,
     /// Creating the first account.
     FirstAccount,
-    /// Changing who is admin.
+    /// Changing the set of admins.
     Admins,
-    /// Being alive.
+    /// The liveness of an instance.
     Instance(InstanceId),
 }
 

@@ -1,4 +1,4 @@
-//! The migrations that this program carries, and how they are brought to a database.
+//! The migrations that this program contains, and how they are applied.
 
 use std::time::Duration;
 
@@ -16,18 +16,18 @@ use crate::db::keys::{LockOf, lock_key};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations");
 
-/// How often the lock is asked for while another instance migrates. It is never waited for inside the server: a
-/// statement that waits holds a snapshot, for which a concurrent index build would wait in turn.
+/// How often the lock is tried while another instance migrates. No statement waits for it inside the server: a waiting
+/// statement holds a snapshot, for which a concurrent index build would wait in turn.
 const LOCK_POLL: Duration = Duration::from_millis(100);
 const LOCK_LIMIT: Duration = Duration::from_secs(300);
 
-/// Brings a database to the schema that this program knows.
+/// Migrates a database to the schema of this program.
 #[derive(Debug, Clone)]
 pub struct Migrator {
     options: ConnectOptions,
 }
 
-/// Why the schema is not as this program needs it.
+/// Why the schema is not the one that this program needs.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MigrateError {
@@ -56,7 +56,7 @@ pub enum MigrateError {
         "another instance has been migrating the database for five minutes: look at its log, then start again"
     )]
     Busy,
-    /// A migration failed and was rolled back; those before it hold.
+    /// A migration failed and was rolled back; earlier ones stay applied.
     #[error("a migration failed and was rolled back")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The database did not answer.
@@ -65,13 +65,13 @@ pub enum MigrateError {
 }
 
 impl Migrator {
-    /// Migrates where `options` lead, directly: not through a transaction pooler.
+    /// Migrates the database of `options`, over a direct connection: not through a transaction pooler.
     pub const fn new(options: ConnectOptions) -> Self {
         Self { options }
     }
 
-    /// Runs what is pending and answers with how many that were. With nothing pending this is one connection and two
-    /// short queries. Repeats: safe, also from several instances at once.
+    /// Applies pending migrations and returns their number. With none pending this takes one connection and two short
+    /// queries. Repeats: safe, also from several instances at once.
     ///
     /// # Errors
     /// [`MigrateError`] as its variants say.
@@ -90,7 +90,7 @@ impl Migrator {
         Ok(self.load_pending().await?.len())
     }
 
-    /// Takes back every migration, and everything that is stored with it; for tests.
+    /// Reverts every migration, and deletes all data with it; for tests.
     ///
     /// # Errors
     /// [`MigrateError`] as its variants say.
@@ -101,7 +101,7 @@ impl Migrator {
 
     async fn load_pending(&self) -> Result<Vec<String>, MigrateError> {
         let (client, connection) = self.options.open().await?;
-        // Aborted on every way out: the session ends with this function.
+        // Aborted on every path: the session ends with this function.
         let driver = AbortOnDropHandle::new(tokio::spawn(connection));
         let pending = load_pending_with(&client).await;
         drop(client);
@@ -120,7 +120,7 @@ impl Migrator {
         let (client, connection) = self.options.open().await?;
         let driver = AbortOnDropHandle::new(tokio::spawn(connection));
         take_lock(&client).await?;
-        // Whoever had the lock may have migrated to a schema that is newer than ours.
+        // The previous holder of the lock may have migrated to a newer schema than ours.
         load_pending_with(&client).await?;
         let conn = AsyncPgConnection::try_from(client)
             .await
@@ -137,7 +137,7 @@ impl Migrator {
 
 type SyncConnection = AsyncConnectionWrapper<AsyncPgConnection>;
 
-/// The versions that are carried here and not applied there.
+/// The versions that this program contains and the database lacks.
 async fn load_pending_with(client: &Client) -> Result<Vec<String>, MigrateError> {
     let known = known_versions()?;
     let applied = load_applied(client).await?;
@@ -166,7 +166,7 @@ fn known_versions() -> Result<Vec<String>, MigrateError> {
 
 async fn load_applied(client: &Client) -> Result<Vec<String>, DatabaseError> {
     let doing = "reading the schema's version";
-    // Looked for in the schema that would be migrated, not along the whole search_path.
+    // Only in the schema that would be migrated, not along the whole search_path.
     let row = client
         .query_one(
             "SELECT current_schema()::text, \

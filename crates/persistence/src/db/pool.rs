@@ -21,14 +21,14 @@ use crate::db::error::DatabaseError;
 pub(crate) type PooledConnection = PoolObject<AsyncPgConnection>;
 
 diesel::define_sql_function! {
-    /// The schema in which an unqualified `CREATE` creates.
+    /// The schema that an unqualified `CREATE` uses.
     fn current_schema() -> diesel::sql_types::Nullable<diesel::sql_types::Text>;
 }
 
 /// The bounds of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolSettings {
-    /// The most connections at once; the engine has four of its own beside them.
+    /// The most connections at once, without the engine's own four.
     pub max_size: usize,
     /// How long a query waits for a free connection.
     pub wait_timeout: Duration,
@@ -50,7 +50,7 @@ impl Default for PoolSettings {
 #[derive(Clone)]
 pub struct Pool {
     inner: Deadpool<AsyncPgConnection>,
-    /// Opened when they are first used, for the few statements that the engine executes all the time.
+    /// Opened on first use, for the engine's few frequent statements.
     commits: managed::Pool<DirectManager>,
     claims: managed::Pool<DirectManager>,
     schema: Arc<str>,
@@ -110,12 +110,12 @@ impl Pool {
         self.get_from(&self.inner).await
     }
 
-    /// One of the connections that checkpoints are written on, as many as are written at once: no request waits for it, and it waits for none. Cancel: safe.
+    /// A connection for checkpoints, one for each that is written at once: no request shares it. Cancel: safe.
     pub(crate) async fn get_for_commits(&self) -> Result<PooledDirect, DatabaseError> {
         self.get_from(&self.commits).await
     }
 
-    /// The connection that the claim loop asks on. Cancel: safe.
+    /// The claim loop's connection. Cancel: safe.
     pub(crate) async fn get_for_claims(&self) -> Result<PooledDirect, DatabaseError> {
         self.get_from(&self.claims).await
     }
@@ -135,7 +135,7 @@ impl Pool {
         }
     }
 
-    /// Asks the database for a sign of life.
+    /// Checks that the database answers.
     ///
     /// # Errors
     /// [`DatabaseError::Unavailable`].
@@ -145,10 +145,10 @@ impl Pool {
             .get_result::<i32>(&mut &*conn)
             .await
             .map(|_| ())
-            .map_err(|error| DatabaseError::query("asking for a sign of life", error))
+            .map_err(|error| DatabaseError::query("checking that the database answers", error))
     }
 
-    /// How busy it is now, without the connections of the engine.
+    /// Its current use, without the engine's connections.
     pub fn status(&self) -> PoolStatus {
         let status = self.inner.status();
         PoolStatus {
@@ -159,7 +159,7 @@ impl Pool {
         }
     }
 
-    /// Closes the free connections now and the others when they are given back; who waits for one is refused.
+    /// Closes free connections now and the others when they return; tasks that wait for one get an error.
     pub fn close(&self) {
         self.inner.close();
         self.commits.close();
@@ -167,7 +167,7 @@ impl Pool {
     }
 }
 
-/// Whether every connection that a pool may have is open and in use.
+/// Whether all connections that a pool may have are open and in use.
 const fn is_exhausted(status: deadpool::Status) -> bool {
     status.size >= status.max_size && status.available == 0
 }
@@ -211,8 +211,8 @@ fn open(
     let manager = AsyncDieselConnectionManager::new_with_config(String::new(), config);
     Deadpool::builder(manager)
         .max_size(settings.max_size.max(1))
-        // What was prepared, planned and read on a connection is used again at once; taking them in turn would spread the few
-        // statements of a quiet time over all of them, each of which would be slow at first.
+        // The last used connection comes first, as its prepared statements, plans and caches are warm. Taking turns
+        // would spread the few statements of a quiet time over all connections, each of them slow at first.
         .queue_mode(QueueMode::Lifo)
         .build()
         .map_err(|error| DatabaseError::connection("making the connection pool", error))

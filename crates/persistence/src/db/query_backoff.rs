@@ -1,26 +1,26 @@
-//! How often something is asked that grows dearer while somebody holds an old snapshot.
+//! Back-off for queries that get slower while a transaction holds an old snapshot.
 //!
-//! What was claimed leaves dead entries in the indexes of the queue and of the owners. As long as any transaction in the
-//! database is older than they are, say a report or a backup, nobody may clear them away, and whoever reads such an index
-//! from its beginning steps over all of them. Such questions are asked less often once they take long, so that they take
-//! a small part of the time.
+//! Claimed runs leave dead entries in the indexes of the queue and of the owners. As long as any transaction in the
+//! database is older, say a report or a backup, the entries cannot be removed, and every scan from the start of such an
+//! index steps over all of them. Such queries run less often once they are slow, so that they take a small part of the
+//! time.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The part of the time that a dear question may take, as one in so many.
+/// A slow query may take one part in this many of the time.
 const SHARE: u32 = 100;
 
-/// The longest pause: what only this question finds must not wait for longer.
+/// The longest pause: what only this query finds must not wait for longer.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// What takes no longer is asked at its interval.
+/// A query that takes no longer runs at its interval.
 const CHEAP: Duration = Duration::from_millis(20);
 
-/// A question is dear after so many answers in a row that took longer: one may only have met a busy machine.
+/// A query counts as slow after this many slow answers in a row: a single one may only have met a busy machine.
 const PROOF: u32 = 3;
 
-/// Decides when a question is asked again.
+/// Decides when a query runs again.
 #[derive(Debug)]
 pub(crate) struct QueryBackoff {
     interval: Duration,
@@ -40,11 +40,11 @@ impl QueryBackoff {
         Self { interval, asked: Mutex::default() }
     }
 
-    /// Whether to ask now; who is told so asks, and calls [`QueryBackoff::note`].
+    /// Whether to query now; after `true` the caller does so, and calls [`QueryBackoff::note`].
     pub(crate) fn is_due(&self) -> bool {
         let is_due = self.due_in().is_zero();
         if is_due {
-            // Others at the same time need not ask as well.
+            // Concurrent callers need not query as well.
             self.lock().last = Some(Instant::now());
         }
         is_due
@@ -58,14 +58,14 @@ impl QueryBackoff {
         last.map_or(Duration::ZERO, |last| pause.saturating_sub(last.elapsed()))
     }
 
-    /// It was asked, and answered after so long.
+    /// Notes how long the query took.
     pub(crate) fn note(&self, took: Duration) {
         let mut asked = self.lock();
         let n_dear = if took > CHEAP { asked.n_dear.saturating_add(1) } else { 0 };
         *asked = Asked { last: Some(Instant::now()), took, n_dear };
     }
 
-    /// Asks again at once.
+    /// Makes the query due at once.
     pub(crate) fn reset(&self) {
         self.lock().last = None;
     }
@@ -98,6 +98,6 @@ mod tests {
         assert!(backoff.is_due());
         let backoff = QueryBackoff::new(Duration::from_secs(3600));
         assert!(backoff.is_due());
-        assert!(!backoff.is_due(), "who asks now asks for all");
+        assert!(!backoff.is_due(), "one caller queries for all");
     }
 }

@@ -1,4 +1,4 @@
-//! JSON values as they are stored: one that cannot be read spoils nothing but itself.
+//! Stored JSON values: one that cannot be read affects nothing but itself.
 
 use diesel::deserialize::{self, FromSql, FromSqlRow};
 use diesel::pg::{Pg, PgValue};
@@ -15,7 +15,7 @@ impl FromSql<Json, Pg> for StoredJson {
     }
 }
 
-/// For who only shows it.
+/// For callers that only show it.
 impl From<StoredJson> for Value {
     fn from(stored: StoredJson) -> Self {
         stored.0.unwrap_or_else(|error| json!({ "unreadable": error.to_string() }))

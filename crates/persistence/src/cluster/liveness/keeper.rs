@@ -1,6 +1,6 @@
-//! When the liveness session is asked for a sign of life, how long for the answer is waited, and what follows.
+//! When the liveness session is probed, how long an answer may take, and what follows.
 //!
-//! Never knows how it is asked.
+//! Never knows how it is probed.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -12,40 +12,40 @@ use tokio_util::sync::CancellationToken;
 
 use super::Liveness;
 
-/// How often it is asked while runs are driven.
+/// How often it is probed while runs are driven.
 const PROOF_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How often it is asked while none is.
+/// How often it is probed while none is.
 pub(super) const IDLE_PROOF_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How often the heartbeat is written, with the next proof: rows are dearer than questions.
+/// How often the heartbeat is written, with the next probe: a write costs more than a query.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What a late question is given at least: a process that was stopped and goes on asks before it despairs.
+/// The least time that a late probe gets: a process that was paused probes before it gives up.
 const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What is asked.
+/// The probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Proof {
     /// Whether the instance's row is there.
     IsThere,
-    /// The same, and that its time is written.
+    /// The same, and writes the heartbeat.
     Heartbeat,
 }
 
-/// Where it is asked.
+/// The session that is probed.
 pub(super) trait Ask: Send + Sync {
-    /// Why there is no answer.
+    /// Why the answer is missing.
     type Error: Display + Send;
 
-    /// Whose life is proven.
+    /// The instance.
     fn instance(&self) -> InstanceId;
 
     /// Whether the instance's row is there.
     fn ask(&self, proof: Proof) -> impl Future<Output = Result<bool, Self::Error>> + Send;
 }
 
-/// Asks for signs of life until one fails to come; then cancels `lost`.
+/// Probes until an answer fails to come; then cancels `lost`.
 pub(super) async fn keep(asker: impl Ask, mut driving: watch::Receiver<bool>, lost: CancellationToken) {
     let give_up = |reason: &str| {
         let id = asker.instance();
@@ -54,7 +54,7 @@ pub(super) async fn keep(asker: impl Ask, mut driving: watch::Receiver<bool>, lo
     };
     let begin = Instant::now();
     let (mut last_proof, mut last_heartbeat) = (begin, begin);
-    // What is driven now was begun after this, or the instance was alive then. From here on silence counts.
+    // Runs that are driven now were claimed after this, or the instance was alive then. From here on silence counts.
     let mut believed_from = begin;
     loop {
         let is_driving = *driving.borrow_and_update();
@@ -76,13 +76,13 @@ pub(super) async fn keep(asker: impl Ask, mut driving: watch::Receiver<bool>, lo
         let patience = Liveness::SELF_FENCING_LIMIT.saturating_sub(start - believed_from).max(LEAST_PATIENCE);
         match tokio::time::timeout(patience, asker.ask(proof)).await {
             Ok(Ok(true)) => {
-                // We are believed from the start of the question: a slow answer must not stretch that.
+                // The instance counts as alive since the start of the probe: a slow answer must not extend that.
                 (last_proof, believed_from) = (start, start);
                 if is_heartbeat {
                     last_heartbeat = start;
                 }
             }
-            Ok(Ok(false)) => return give_up("its row is gone: it was taken for dead"),
+            Ok(Ok(false)) => return give_up("its row is gone: another instance declared it dead"),
             Ok(Err(error)) => return give_up(&error.to_string()),
             Err(_elapsed) => return give_up("the database did not answer in time"),
         }
@@ -119,7 +119,7 @@ mod tests {
         }
     }
 
-    /// What is kept alive, and what was asked when.
+    /// What is kept alive, and when it was probed.
     struct Kept {
         driving: watch::Sender<bool>,
         lost: CancellationToken,

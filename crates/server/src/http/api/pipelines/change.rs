@@ -128,7 +128,7 @@ pub(crate) async fn delete(
 fn expected_pipeline(request: &HttpRequest) -> Result<ExpectedPipeline, Problem> {
     if request.headers().contains_key(header::IF_NONE_MATCH) {
         // To ignore a condition would be to do what the caller does not want.
-        return Err(Problem::new(Kind::Malformed, "`If-None-Match` is of no use here"));
+        return Err(Problem::new(Kind::Malformed, "`If-None-Match` is not supported here"));
     }
     Ok(match Expected::of(request)? {
         Expected::Nothing | Expected::Present => ExpectedPipeline::Any,
