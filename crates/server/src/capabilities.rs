@@ -1,4 +1,4 @@
-//! What this process can do for a node or a caller: outgoing requests, tools, model providers.
+//! The capabilities of this process for nodes and callers: outgoing requests, tools, model providers.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use gathering_tools::{BlockingPool, Outbound, OutboundPolicy, Toolbox};
 
 use crate::config::Config;
 
-/// Pieces of blocking work, such as file operations, that run at once.
+/// The maximum of concurrent blocking work, such as file operations.
 const MAX_BLOCKING: usize = 32;
 
-/// What this process can do. Cloning is cheap.
+/// The capabilities of this process. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Capabilities {
     /// Outgoing HTTP, as the operator permits it.
@@ -27,7 +27,7 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// What the settings allow. Sends nothing.
+    /// The capabilities that the settings allow. Sends nothing.
     ///
     /// # Errors
     /// If a client cannot be set up, or a setting that only it can judge is wrong.
@@ -50,7 +50,7 @@ impl Capabilities {
     }
 }
 
-/// `openai` is there when its key or another server's address is set.
+/// `openai` exists when its key or another server's address is set.
 fn providers(config: &Config) -> anyhow::Result<Providers> {
     let mut providers = Providers::with_scripted();
     if config.openai_base_url.is_some() || config.openai_api_key.is_some() {

@@ -1,6 +1,6 @@
 //! The database of this process: the one that `DATABASE_URL` names, or an embedded cluster of its own.
 //!
-//! Owns the cluster: it is stopped after the last connection. Never knows what is stored.
+//! Owns the cluster, and stops it after the last connection. Never knows what is stored.
 
 use anyhow::Context as _;
 use gathering_domain::Secret;
@@ -16,7 +16,7 @@ const EMBEDDED_NAME: &str = "gathering";
 pub struct Database {
     /// Connections for queries.
     pub pool: Pool,
-    /// How to reach it without a pooler in between: for sessions that hold a lock or listen.
+    /// A direct address, without a pooler: for sessions that hold a lock or listen.
     pub direct: ConnectOptions,
     /// Present if it belongs to this process.
     cluster: Option<Cluster>,
@@ -50,7 +50,7 @@ impl Database {
     }
 }
 
-/// Brings the database of these settings to this program's schema; answers with how many migrations that took.
+/// Migrates the database of these settings to this program's schema; returns the number of applied migrations.
 ///
 /// # Errors
 /// In words for the operator.

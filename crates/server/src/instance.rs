@@ -55,12 +55,12 @@ pub enum Work {
     Tree(RunId),
 }
 
-/// Who this process is at the moment.
+/// The current identity of this process.
 #[derive(Clone)]
 pub struct Identity {
-    /// The name under which runs are claimed.
+    /// The instance id under which runs are claimed.
     pub id: InstanceId,
-    /// Cancelled when the liveness lock is lost: what was claimed under this name must stop at once.
+    /// Cancelled when the liveness lock is lost: every run that was claimed under this id must stop at once.
     pub fence: CancellationToken,
     /// The claim loop of this identity.
     pub runner: RunnerHandle,
@@ -70,7 +70,7 @@ pub struct Identity {
 pub struct Instance {
     /// Drives claimed runs.
     pub engine: Engine,
-    /// What may be done with projects, pipelines and runs.
+    /// The operations on projects, pipelines and runs.
     pub control: Control,
     /// The runs as a whole.
     pub runs: Runs,
@@ -156,7 +156,7 @@ impl Instance {
         })
     }
 
-    /// Who this process is now.
+    /// The current identity of this process.
     pub fn identity(&self) -> Identity {
         self.identity.borrow().clone()
     }
@@ -166,7 +166,7 @@ impl Instance {
         self.identity.clone()
     }
 
-    /// Claims nothing more from now on; what is driven goes on until [`Instance::stop`] has waited its grace period.
+    /// Claims nothing more from now on; driven runs go on until the grace period of [`Instance::stop`] is over.
     pub fn drain(&self) {
         self.stop.cancel();
     }

@@ -1,4 +1,4 @@
-//! Where log lines go: to standard error, filtered, as JSON or for people.
+//! Logs to standard error, filtered, as JSON or for people.
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
@@ -15,7 +15,7 @@ fn log_panics() {
     }));
 }
 
-/// Sets up the process's log lines, with these defaults where no setting says otherwise. Called once, by the binary.
+/// Sets up logging, with these defaults where no setting says otherwise. Called once, by the binary.
 ///
 /// # Errors
 /// [`TryInitError`] if something else was set up before.

@@ -1,4 +1,4 @@
-//! The key ring of this installation: out of the settings, or made once into the data directory.
+//! The key ring of this installation: from the settings, or generated once in the data directory.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -39,8 +39,8 @@ pub(crate) fn load_or_create(config: &Config) -> anyhow::Result<KeyRing> {
     }
 }
 
-/// Writes a whole file beside and links it to its name, so that of two processes that start at once both read the
-/// key of the first, and a crash leaves no half of one.
+/// Writes a whole file beside and links it to its name, so that of two processes that start at once both read the key
+/// of the first, and a crash leaves no partial key.
 fn create(directory: &Path, path: &Path) -> anyhow::Result<KeyRing> {
     fs::create_dir_all(directory)?;
     let draft = directory.join(format!(".{FILE}.{}", uuid::Uuid::now_v7()));

@@ -26,16 +26,16 @@ pub struct Workspaces {
 /// Why a workspace could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenWorkspaceError {
-    /// There is no such project.
+    /// The project does not exist.
     #[error("project {0} does not exist")]
     NoProject(ProjectId),
-    /// Nobody can say where it is.
+    /// Its directory cannot be determined.
     #[error("the workspace of a project cannot be looked up")]
     Database(#[from] DatabaseError),
     /// It is not accessible.
     #[error("the workspace of project {project} cannot be opened")]
     Workspace {
-        /// Whose.
+        /// The project of the workspace.
         project: ProjectId,
         /// Why.
         #[source]
@@ -43,7 +43,7 @@ pub enum OpenWorkspaceError {
     },
 }
 
-/// Why the files of a deleted project are still there, if not all of them.
+/// Why some or all files of a deleted project could not be removed.
 #[derive(Debug, thiserror::Error)]
 #[error("the files of the deleted project {project} cannot be removed")]
 pub struct RemoveWorkspaceError {
@@ -53,8 +53,7 @@ pub struct RemoveWorkspaceError {
 }
 
 impl Workspaces {
-    /// Workspaces below the root that is configured, but for projects of the local command line, which have their own
-    /// place.
+    /// Workspaces below the configured root. Projects of the local command line have their own directories.
     pub fn new(pool: Pool, config: &Config, blocking: BlockingPool) -> Self {
         Self {
             projects: Projects::new(pool),
@@ -66,11 +65,11 @@ impl Workspaces {
         }
     }
 
-    /// Opens the workspace of a project, making its directory where it is missing. Whether there is such a project is
-    /// asked each time: it may have been deleted, also by another instance.
+    /// Opens the workspace of a project; creates its directory if it is missing. Every call checks that the project
+    /// exists: this or another instance may have deleted it.
     ///
     /// # Errors
-    /// [`OpenWorkspaceError`]; nothing was made.
+    /// [`OpenWorkspaceError`]; nothing was created.
     pub async fn open(&self, project: ProjectId) -> Result<Workspace, OpenWorkspaceError> {
         let Some(found) = self.projects.find(project).await? else {
             self.open.remove(&project);
@@ -82,7 +81,7 @@ impl Workspaces {
         let root = match found.workspace_path {
             Some(of_operator) => PathBuf::from(of_operator),
             None => {
-                // As private as what is in it, where nobody made it before.
+                // A new directory is as private as its content.
                 let made = Workspace::open(&self.root, self.blocking.clone()).await;
                 made.map_err(|source| OpenWorkspaceError::Workspace { project, source })?;
                 self.root.join(project.to_string())
@@ -100,8 +99,8 @@ impl Workspaces {
         Ok(opened)
     }
 
-    /// Removes the files of a project that has been deleted. A directory outside of the server's own root, as projects
-    /// of the local command line have, belongs to somebody else and stays. Repeats: safe. Cancel: it goes on.
+    /// Removes the files of a project that has been deleted. A directory outside of the server's own root, as of
+    /// projects of the local command line, belongs to the user and stays. Repeats: safe. Cancel: it goes on.
     ///
     /// # Errors
     /// [`RemoveWorkspaceError`]; a part may be removed.

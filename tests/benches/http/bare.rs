@@ -22,7 +22,7 @@ pub(crate) struct BareServer {
 }
 
 impl BareServer {
-    /// Serves `/nothing`, and `/queries`, which asks this database for two signs of life one after the other.
+    /// Serves `/nothing`, and `/queries`, which sends two trivial queries to this database, one after the other.
     pub(crate) fn start(database_url: String) -> Result<BareServer> {
         let (sender, receiver) = channel();
         let thread = thread::spawn(move || System::new().block_on(serve(database_url, sender)));
@@ -47,7 +47,7 @@ impl BareServer {
     }
 }
 
-/// A session that asks for a sign of life, with a statement that is prepared once.
+/// A session for a trivial query, with a statement that is prepared once.
 pub(crate) struct Select {
     client: Client,
     statement: Statement,
@@ -104,7 +104,7 @@ async fn serve(database_url: String, started: Sender<(String, ServerHandle)>) ->
     let server = server.workers(n_workers).disable_signals().bind("127.0.0.1:0")?;
     let address = server.addrs().first().context("the bare server has no address")?.to_string();
     let server = server.run();
-    started.send((address, server.handle())).context("nobody waits for the bare server")?;
+    started.send((address, server.handle())).context("the bare server has no receiver any more")?;
     Ok(server.await?)
 }
 

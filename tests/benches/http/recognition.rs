@@ -1,4 +1,4 @@
-//! What it costs to know who asks, and how many requests a second are answered.
+//! The cost of authenticating a request, and the throughput in requests a second.
 
 use std::time::{Duration, Instant};
 

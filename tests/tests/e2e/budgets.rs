@@ -221,7 +221,7 @@ async fn a_run_below_another_shares_the_allowance_of_its_tree() -> Result<()> {
     let above = pipeline(&[json!({"id": "call", "type": "action", "config": config})], &[]);
     let root = ada.start_run(&ada.create_pipeline(&above).await?).await?;
     let stranger = waiting(&ada, &agent()).await?;
-    wait_until(LIMIT, "the run below waits for the budget of its project", async || {
+    wait_until(LIMIT, "the child run waits for the budget of its project", async || {
         let topped_up = ada.post(&top_up(&root), &json!({"add": {"model_calls": 3}})).await;
         let status = topped_up.map_err(|error| error.to_string())?.status;
         if status == 202 { Ok(()) } else { Err(status.to_string()) }

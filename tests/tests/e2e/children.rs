@@ -1,4 +1,4 @@
-//! Runs below runs: the items of a map, pipelines run by pipelines, and how each ends with the other.
+//! Child runs: the items of a map, and pipelines that start pipelines. Each ends when its parent ends.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// How long a request is held that nobody waits for in particular.
+/// How long the peer holds a request that the test does not wait for.
 const HELD: Duration = Duration::from_millis(30);
 
 /// A map over `input.items` whose sub-graph is these nodes.

@@ -1,4 +1,4 @@
-//! SIGTERM: what was begun is finished or handed back, and the exit code is 0.
+//! SIGTERM: runs in progress are finished or released, and the exit code is 0.
 
 use std::process::Command;
 use std::time::Duration;

@@ -452,7 +452,7 @@ async fn what_an_attempt_finds_too_late_is_not_what_the_next_one_waits_for() {
     assert_eq!(output(&bench.run(json!({"nodes": [node]})).await), json!({"a": "second"}));
 }
 
-/// Starts a run below its own, and is not heard of again.
+/// Starts a child run, and then hangs.
 struct StartsAndHangs(MemoryStore);
 
 impl NodeSpec for StartsAndHangs {}

@@ -16,8 +16,8 @@ use crate::db::pool::Pool;
 
 /// [`AccountStore`] on PostgreSQL. Cloning is cheap and shares the pool.
 ///
-/// Who changes an account, its sessions or its keys locks the account's row first, so that such changes of one account
-/// follow each other and nobody waits in a circle; login budgets come last.
+/// A change of an account, its sessions or its keys locks the account's row first, and login budgets last. So changes
+/// of one account follow each other, and no two transactions deadlock.
 #[derive(Debug, Clone)]
 pub struct PgAccountStore {
     pool: Pool,

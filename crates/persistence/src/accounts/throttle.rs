@@ -1,7 +1,7 @@
 //! Budgets of attempts to log in: charged, and given back.
 //!
 //! Each budget is one row, charged under its lock by the clock at that moment, so that of charges at the same time each
-//! sees the others. Rows are taken in the order of their keys by everybody, so that nobody waits in a circle.
+//! sees the others. Every transaction locks rows in the order of their keys, so that no two deadlock.
 
 use std::time::Duration;
 

@@ -43,7 +43,7 @@ pub struct Bounds {
 pub struct Budget {
     /// What it bounds.
     pub resource: Resource,
-    /// After what time it begins anew.
+    /// How often it is reset.
     pub period: Period,
     /// From when `spent` counts.
     pub period_start: DateTime<Utc>,

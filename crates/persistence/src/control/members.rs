@@ -208,8 +208,8 @@ async fn remove(
     Ok(Ok(true))
 }
 
-/// Whether who asks may do it as they stand now: their account and, under the lock of the project, their membership
-/// stay so until the end of the transaction. What an API key took from its owner's role stays taken.
+/// Whether the caller may do it now. Their account and, under the lock of the project, their membership do not change
+/// until the end of the transaction. The scopes of an API key still limit the role of its owner.
 pub(crate) async fn still_may(
     conn: &AsyncPgConnection,
     project: ProjectId,

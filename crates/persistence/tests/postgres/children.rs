@@ -105,7 +105,7 @@ async fn a_child_inherits_the_project_the_priority_and_the_deadline_of_its_paren
     world.store.start(&alone, ChildKind::Detached, children(new.graph, 0..1)).await.unwrap();
     let detached = find(&world, alone.child(0)).await;
     assert_eq!((detached.parent, detached.kind), (None, RunKind::Pipeline));
-    assert_eq!(world.store.summarize(&alone).await.unwrap(), ChildSummary::default(), "nobody waits for it");
+    assert_eq!(world.store.summarize(&alone).await.unwrap(), ChildSummary::default(), "no run waits for it");
 }
 
 #[tokio::test]

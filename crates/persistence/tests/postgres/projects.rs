@@ -41,7 +41,7 @@ impl World {
         self.projects.create(id, "Sales", "", ada, self.origin).await.unwrap().id
     }
 
-    /// Somebody who asks, with the role that they have now.
+    /// The caller of an account, with its current role.
     fn caller(&self, account: &Account) -> Caller {
         let (session, token) = (SessionId::new(), TokenId::new());
         let credential = Credential::Session { session, token, expires_at: Utc::now() };

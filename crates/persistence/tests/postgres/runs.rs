@@ -376,7 +376,7 @@ async fn a_run_that_enters_the_queue_before_the_scan_window_is_claimed() {
     let young = world.accept().await;
     let claimed = world.store.claim(owner, ClaimScope::Queue, 10).await.unwrap();
     assert_eq!(claimed.iter().map(|run| run.claim.run).collect::<Vec<_>>(), [young]);
-    // As old ones do that were handed back, more of them than one claim takes.
+    // As old released runs do: more of them than one claim takes.
     for _ in 0..25 {
         world.accept().await;
     }

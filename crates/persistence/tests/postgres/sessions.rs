@@ -154,7 +154,7 @@ async fn a_schema_that_does_not_exist_is_named_as_the_problem() {
     assert!(matches!(refused, Err(DatabaseError::NoSchema)), "{refused:?}");
 }
 
-/// The engine's own connections have no task that looks after them: whoever asks does.
+/// The engine's own connections have no task that drives them: the caller of a query does.
 #[tokio::test]
 async fn a_question_whose_session_ends_is_answered_and_the_next_finds_another_session() {
     let db = TestDb::new().await;

@@ -1,4 +1,4 @@
-//! What a run does, as it is told to whoever started it: from its journal, and from nothing else.
+//! Shows the progress of a run to the user who started it, from its journal alone.
 
 use std::collections::HashMap;
 use std::io::{IsTerminal as _, Write as _};
@@ -10,13 +10,13 @@ use gathering_domain::{NodeId, RunId, WaitingFor};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-/// A graph with more nodes than these does not fit on a screen: it is told line by line.
+/// A graph with more nodes does not fit on a screen: its events are printed line by line.
 const MAX_LIVE_NODES: usize = 30;
 
 /// How much of a failure's message is shown while the run goes on; the end shows all of it.
 const MAX_MESSAGE_CHARS: usize = 200;
 
-/// Tells what happens, entry by entry.
+/// Shows a run's journal, entry by entry.
 pub(super) struct Progress {
     nodes: HashMap<NodeId, NodeRun>,
     width: usize,
@@ -30,7 +30,7 @@ enum Shown {
     Live { all: MultiProgress, lines: HashMap<NodeId, Line> },
     /// A line for each event of a node, on standard error.
     Plain,
-    /// Each entry as it stands, on standard output.
+    /// Each entry as JSON, on standard output.
     Json { run: RunId },
 }
 
@@ -53,7 +53,7 @@ impl Progress {
         Self { nodes: HashMap::new(), width, shown, is_taken_over: false }
     }
 
-    /// Takes in the next entry of the journal and shows what it means.
+    /// Applies the next entry of the journal and shows it.
     pub(super) fn note(&mut self, entry: &JournalEntry) {
         if let Some(id) = &entry.record.node {
             let node = self.nodes.entry(id.clone()).or_default();
@@ -81,7 +81,7 @@ impl Progress {
         }
     }
 
-    /// Moves what shows the time.
+    /// Updates the elapsed time.
     pub(super) fn tick(&self) {
         if let Shown::Live { lines, .. } = &self.shown {
             for (id, line) in lines {
@@ -93,7 +93,7 @@ impl Progress {
         }
     }
 
-    /// The lines stay as they are: nothing more comes.
+    /// Keeps the lines as they are: the run has no more entries.
     pub(super) fn end(&self) {
         if let Shown::Live { lines, .. } = &self.shown {
             for line in lines.values().filter(|line| !line.bar.is_finished()) {
@@ -221,7 +221,7 @@ fn entry_json(run: RunId, entry: &JournalEntry) -> Value {
     })
 }
 
-/// One JSON line on standard output. Whoever closed it does not want it.
+/// One JSON line on standard output. A closed output is not an error.
 pub(super) fn print_line(value: &Value) {
     writeln!(std::io::stdout(), "{value}").ok();
 }

@@ -26,13 +26,13 @@ use local::{Chosen, Driven, LocalRuns};
 /// The exit code for a run that did not succeed.
 const FAILED: u8 = 1;
 
-/// How often the journal is looked at.
+/// How often the journal is read.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How many entries of the journal one look takes.
+/// How many entries of the journal are read at once.
 const PAGE: usize = 500;
 
-/// What `gathering run` is told.
+/// The arguments of `gathering run`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RunArgs {
     /// The definition, in YAML or JSON
@@ -56,7 +56,7 @@ pub struct RunArgs {
 /// the signal's number when a signal interrupted it; then `--resume` finishes it.
 ///
 /// # Errors
-/// If the database cannot be opened or is lost for good.
+/// If the database cannot be opened or does not come back.
 pub async fn run(config: &Config, args: &RunArgs) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::listen()?;
     let specs = Capabilities::new(config)?.node_specs();
@@ -147,7 +147,7 @@ fn tell_choice(chosen: &Chosen, args: &RunArgs) {
     }
 }
 
-/// Shows the journal while the run is driven, and what is left of it once `done`.
+/// Shows the journal while the run is driven, and the rest of it once `done`.
 async fn follow(store: &dyn RunStore, run: RunId, mut progress: Progress, done: &CancellationToken) {
     let mut seen: Seq = 0;
     loop {
@@ -167,7 +167,7 @@ async fn follow(store: &dyn RunStore, run: RunId, mut progress: Progress, done: 
     }
 }
 
-/// Answers whether there may be more at once. A database that is away is for the driver to care about.
+/// Returns whether more entries may be available at once. The driver handles an unavailable database.
 async fn look(store: &dyn RunStore, run: RunId, seen: &mut Seq, progress: &mut Progress) -> bool {
     match store.load_journal(run, *seen, PAGE).await {
         Ok(entries) => {
@@ -214,11 +214,11 @@ fn report(row: &Run, json: bool) -> ExitCode {
 fn print_output(output: &Value) {
     let text = match output {
         Value::String(text) => text.clone(),
-        // A value always has a pretty form; the plain one stands in for what cannot happen.
+        // A value always has a pretty form; the plain one is a fallback that is never used.
         other => serde_json::to_string_pretty(other).unwrap_or_else(|_| other.to_string()),
     };
     let mut out = std::io::stdout();
-    // Whoever closed it does not want it.
+    // A closed output is not an error.
     writeln!(out, "{}", text.trim_end_matches('\n')).and_then(|()| out.flush()).ok();
 }
 

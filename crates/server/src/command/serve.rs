@@ -85,8 +85,8 @@ async fn serve_on(
     stop(config, server, instance, signals).await
 }
 
-/// The listener stays open for the drain delay, so that load balancers notice; then requests in flight finish. Runs
-/// end or are handed back at the same time.
+/// The listener stays open for the drain delay, so that load balancers notice; then requests in flight finish.
+/// Meanwhile, runs end or are released.
 async fn stop(
     config: &Config,
     server: Server,
@@ -108,7 +108,7 @@ async fn stop(
     let ended = tokio::select! {
         ended = &mut in_order => ended,
         name = signals.next() => {
-            tracing::warn!(signal = name, "{name} again: what still runs is dropped and handed back now");
+            tracing::warn!(signal = name, "second {name}: dropping what still executes and releasing its runs now");
             identity.runner.release_now();
             hurry.cancel();
             http.stop(false).await;

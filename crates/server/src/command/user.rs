@@ -15,16 +15,16 @@ use gathering_persistence::PgAccountStore;
 use crate::config::Config;
 use crate::database::Database;
 
-/// Nobody's password is longer; more on standard input is a mistake.
+/// No password is longer; more on standard input is a mistake.
 const MAX_INPUT_BYTES: u64 = 4096;
 
-/// What `gathering user create` is told.
+/// The arguments of `gathering user create`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct CreateUserArgs {
     /// The e-mail address to log in with
     #[arg(long)]
     email: String,
-    /// What people call them [default: what stands before the @]
+    /// Display name [default: the part of --email before the @]
     #[arg(long)]
     name: Option<String>,
     /// May do everything, in every project

@@ -12,7 +12,7 @@ use crate::config::Config;
 /// The exit code for a file that holds no valid definition.
 pub(super) const INVALID: u8 = 2;
 
-/// What `gathering validate` is told.
+/// The arguments of `gathering validate`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ValidateArgs {
     /// The definition, in YAML or JSON
@@ -38,7 +38,7 @@ pub async fn validate(config: &Config, args: &ValidateArgs) -> anyhow::Result<Ex
     for (depth, nodes) in (1..).zip(file.graph.levels()) {
         text.push_str(&format!("level {depth}: {}\n", nodes.join(", ")));
     }
-    // Whoever closed standard output does not want it.
+    // A closed standard output is not an error.
     std::io::stdout().write_all(text.as_bytes()).ok();
     Ok(ExitCode::SUCCESS)
 }

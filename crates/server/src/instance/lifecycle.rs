@@ -40,7 +40,7 @@ impl InstanceLifecycle {
         (lifecycle, identities)
     }
 
-    /// Works until the stop; answers with the identity that still holds then, for its owner to end in order.
+    /// Works until the stop; returns the identity that is still valid then, for its owner to end in order.
     pub(super) async fn run(mut self, first: Liveness) -> Option<Liveness> {
         let mut liveness = first;
         loop {
@@ -120,7 +120,7 @@ async fn announce(liveness: &Liveness, stop: &CancellationToken, fence: &Cancell
     }
 }
 
-/// Tells the liveness session whether runs are driven. Never ends.
+/// Reports to the liveness session whether runs are driven. Never ends.
 async fn tell_driving(liveness: &Liveness, runner: &RunnerHandle) {
     let mut driving = runner.driving();
     loop {

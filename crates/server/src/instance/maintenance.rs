@@ -17,7 +17,7 @@ use crate::config::Config;
 
 const DAILY: Duration = Duration::from_secs(24 * 3600);
 const HOURLY: Duration = Duration::from_secs(3600);
-/// How long a deletion waits at most that its request did not finish.
+/// How often unfinished deletions are continued.
 const DELETIONS: Duration = Duration::from_secs(30);
 /// The longest pause after a failure.
 const RETRY: Duration = Duration::from_secs(600);
@@ -25,7 +25,7 @@ const RETRY: Duration = Duration::from_secs(600);
 /// Partitions are made so many weeks ahead: a dump that delays this for hours does no harm.
 const PARTITIONS_WEEKS: u8 = 4;
 
-/// Starts all of it.
+/// Starts the tasks.
 pub(super) fn start(pool: &Pool, wakes: &WakeBus, config: &Config) -> Vec<Task> {
     let make_partitions =
         |pool| async move { ensure_journal_partitions(&pool, PARTITIONS_WEEKS).await.map(drop) };
@@ -61,7 +61,7 @@ pub(super) fn start(pool: &Pool, wakes: &WakeBus, config: &Config) -> Vec<Task> 
     tasks
 }
 
-/// Work with the limit that so many days of retention put before now; none if they are zero, which is for ever.
+/// A daily task that works on everything older than this many days; none for 0 days, which keeps data for ever.
 fn daily_before<F, Fut>(name: &'static str, days: u32, pool: &Pool, work: F) -> Option<Task>
 where
     F: Fn(Pool, DateTime<Utc>) -> Fut + Send + Sync + 'static,
@@ -77,8 +77,8 @@ fn limit_before(now: DateTime<Utc>, days: u32) -> Option<DateTime<Utc>> {
     if days == 0 { None } else { now.checked_sub_signed(TimeDelta::days(days.into())) }
 }
 
-/// A task that does `work` now and at every interval, and sooner after a failure, which it logs. A stop drops work under
-/// way: the transaction is rolled back.
+/// A task that does `work` now and at every interval. After a failure, which it logs, it retries sooner. A stop drops
+/// work in progress: its transaction is rolled back.
 fn every<F, Fut>(name: &'static str, interval: Duration, pool: &Pool, work: F) -> Task
 where
     F: Fn(Pool) -> Fut + Send + Sync + 'static,

@@ -1,11 +1,11 @@
-//! A background task with a name and an owner who ends it.
+//! A background task with a name and an owner that ends it.
 
 use std::future::Future;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-/// A task that ends when it is told to, or with its owner.
+/// A task that ends when it is stopped, or with its owner.
 pub(super) struct Task {
     name: &'static str,
     stop: CancellationToken,

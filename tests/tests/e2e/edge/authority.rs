@@ -10,10 +10,10 @@ use uuid::Uuid;
 const LIMIT: Duration = Duration::from_secs(30);
 const KEYS: &str = "/api/v1/auth/api-keys";
 
-/// What the server says once it knows who asks, and waits for the rest.
+/// The server's answer once it knows the caller and waits for the rest.
 const AWAITED: &str = "waiting for the rest of a body";
 
-/// A request of somebody whom the server knows, with all but its last byte sent.
+/// A request of a known caller, with all but its last byte sent.
 struct HalfOpen {
     raw: Raw,
     last: Vec<u8>,

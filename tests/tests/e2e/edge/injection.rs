@@ -84,7 +84,8 @@ struct Bench {
 }
 
 impl Bench {
-    /// Who asks: an admin with an address of their own, unless the request ends or changes the account that asks.
+    /// The caller: an admin with an address of their own, or a new account if the request ends its session or changes
+    /// it.
     async fn client(&self, route: &Route) -> Result<Client> {
         let number = self.n_requests.fetch_add(1, Ordering::Relaxed);
         let address = format!("10.{}.{}.{}", number >> 16, (number >> 8) & 255, number & 255);
@@ -143,7 +144,7 @@ impl Bench {
         self.scene.fill(&parts.collect::<Vec<_>>().join("/")).await
     }
 
-    /// What was accepted is shown as it was sent: in the answer, when it is looked at again, and as a password.
+    /// Accepted text comes back as it was sent: in the answer, when it is read again, and as a password.
     async fn read_back(
         &self,
         client: &Client,

@@ -1,4 +1,4 @@
-//! What a run keeps of the one that it takes up again.
+//! The results that a rerun keeps.
 
 use gathering_dag_engine::{
     Graph, JournalEvent, NodeSpecs, Record, RerunFrom, RerunRefused, records_that_stand,

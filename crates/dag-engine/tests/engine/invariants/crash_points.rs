@@ -133,10 +133,10 @@ fn behaviours() -> Vec<(&'static str, Case)> {
         ("a failure", Case::of(vec![CaseNode { fails: 1, ..plain() }, plain()], &[(0, 1)])),
         ("a failure that an edge catches", caught),
         ("a long wait", Case::of(vec![CaseNode { waits_ms: 5000, ..plain() }, plain()], &[(0, 1)])),
-        ("somebody acts soon", Case::of(vec![CaseNode { acts_ms: 1, ..plain() }, plain()], &[(0, 1)])),
-        ("somebody acts late", Case::of(vec![CaseNode { acts_ms: 5000, ..plain() }, plain()], &[(0, 1)])),
+        ("an event comes soon", Case::of(vec![CaseNode { acts_ms: 1, ..plain() }, plain()], &[(0, 1)])),
+        ("an event comes late", Case::of(vec![CaseNode { acts_ms: 5000, ..plain() }, plain()], &[(0, 1)])),
         (
-            "somebody acts as the run is parked",
+            "an event comes as the run is parked",
             Case::of(
                 vec![CaseNode { acts_ms: 300, ..plain() }, CaseNode { acts_ms: 301, ..plain() }, plain()],
                 &[(0, 2), (1, 2)],
@@ -166,7 +166,7 @@ fn behaviours() -> Vec<(&'static str, Case)> {
         ),
         ("a cancel", Case { meddling: cancelled, ..Case::of(slow.clone(), &[(0, 1)]) }),
         (
-            "a cancel of which nobody is told",
+            "a cancel without a wake-up",
             Case {
                 meddling: Meddling { is_announced: false, ..cancelled },
                 ..Case::of(slow.clone(), &[(0, 1)])
@@ -189,7 +189,7 @@ fn behaviours() -> Vec<(&'static str, Case)> {
     ]
 }
 
-/// What a node may do with runs below its own, with people, and with its breaker.
+/// Nodes with child runs, decisions and breakers.
 fn company() -> Vec<(&'static str, Case)> {
     let plain = CaseNode::plain;
     let call = |depth| CaseNode { kind: Kind::Call { depth }, takes_ms: 1, ..plain() };
@@ -210,22 +210,22 @@ fn company() -> Vec<(&'static str, Case)> {
     let hangs = |node| CaseNode { failing: Failing::Hanging, ..fails(node) };
     let breaks = |node| CaseNode { breaker: Some(CaseBreaker { threshold: 1, reset_ms: 30 }), ..node };
     vec![
-        ("a run below a run", then(call(1))),
-        ("a run below a run, announced", announced(then(call(1)))),
-        ("a run below a run below a run, announced", announced(then(call(2)))),
+        ("a child run", then(call(1))),
+        ("a child run, announced", announced(then(call(1)))),
+        ("a child run of a child run, announced", announced(then(call(2)))),
         ("a run whose first round fails", announced(then(fails(call(1))))),
         ("a run whose first round hangs", announced(then(hangs(call(2))))),
         ("a run that must not be started again", announced(then(CaseNode { idempotent: false, ..call(1) }))),
         ("a map of two at once", announced(then(map(3, 2)))),
         ("a map of which an item fails", announced(then(CaseNode { max_attempts: 1, ..fails(map(3, 3)) }))),
         ("a map that is tried again", announced(then(fails(map(2, 2))))),
-        ("a cancel of a run with runs below", meddled(cancelled, slow(call(2)))),
+        ("a cancel of a run with child runs", meddled(cancelled, slow(call(2)))),
         ("a cancel of a map", meddled(cancelled, slow(map(3, 2)))),
-        ("a deadline of a run with runs below", meddled(timed_out, slow(call(2)))),
+        ("a deadline of a run with child runs", meddled(timed_out, slow(call(2)))),
         ("an approval", announced(then(ask(Some(true))))),
         ("an approval that takes its time", then(CaseNode { acts_ms: 700, ..ask(Some(true)) })),
         ("a denial", announced(then(ask(Some(false))))),
-        ("an approval that nobody gives", then(ask(None))),
+        ("an approval without a decision", then(ask(None))),
         ("a breaker that opens", then(breaks(fails(plain())))),
         ("a breaker of a node that waits for runs", announced(then(breaks(fails(call(1)))))),
     ]

@@ -9,7 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::command::progress::tell;
 
-/// What the first signal asks for, and which it was.
+/// The stop that the first signal requests, and which signal it was.
 pub(super) struct Interrupt {
     drain: CancellationToken,
     signal: Arc<AtomicU8>,

@@ -20,13 +20,13 @@ use crate::instance::{Instance, Work};
 /// A new run is kept from other instances for this long, until this process has claimed it.
 const OWN_CLAIM_SECONDS: i64 = 10;
 
-/// How often to look at a run that this process does not drive.
+/// How often to poll a run that this process does not drive.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// How often to look at one that it drives, in case no wake-up arrives.
+/// How often to poll one that it drives, in case no wake-up arrives.
 const SAFETY_NET: Duration = Duration::from_secs(2);
 
-/// After how long without driving the run the user is told.
+/// After this long without driving the run, the user gets a message.
 const WORTH_A_WORD: Duration = Duration::from_secs(3);
 
 /// Which run is to be driven.
@@ -39,7 +39,7 @@ pub(super) enum Chosen {
     Ended(Box<Run>),
 }
 
-/// What became of the run.
+/// How the drive ended.
 pub(super) enum Driven {
     /// It reached a terminal state.
     Ended(Box<Run>),
@@ -110,8 +110,8 @@ impl<'a> LocalRuns<'a> {
         Ok(run.context("the run was not accepted")?.id)
     }
 
-    /// Drives the tree of a run until the run ends or a signal comes, through the loss of this process's identity and of
-    /// the database.
+    /// Drives the tree of a run until the run ends or a signal comes. It survives the loss of this process's identity
+    /// and of the database.
     pub(super) async fn drive(&self, run: RunId, interrupt: &Interrupt) -> anyhow::Result<Driven> {
         let instance = Instance::start(self.config, self.db, Work::Tree(run)).await?;
         let ended = tokio::select! {

@@ -32,11 +32,11 @@ use crate::http::state::AppState;
 use crate::workspaces::OpenWorkspaceError;
 use upload::Incoming;
 
-/// `/api/v1/projects/{id}/files/` has so many slashes; the file's path stands behind the last of them. Routing decodes
-/// none of them out of an escape, nor into one.
+/// The number of slashes in `/api/v1/projects/{id}/files/`; the file's path follows the last one. Routing neither
+/// decodes an escape into a slash nor encodes one.
 const SLASHES_BEFORE_PATH: usize = 6;
 
-/// What a cursor of this list begins with.
+/// The prefix of a cursor of this list.
 const CURSOR: &str = "files:";
 
 /// A file or a directory.
@@ -169,7 +169,7 @@ pub(crate) async fn put(
     let precondition = precondition_of(&request)?;
     let incoming = Incoming::of(&request, payload, state.max_file_bytes)?;
     let upload = workspace.begin_write(&path, precondition, state.max_file_bytes).await?;
-    // What the caller may was looked at when the first bytes came, which may be hours ago.
+    // The caller's rights were checked when the first bytes came, which may be hours ago.
     let still_may = async || {
         let caller = authenticate(&request).await?;
         state.project::<right::Write>(&caller, &id.0).await.map(drop)
@@ -214,12 +214,12 @@ impl AppState {
     }
 }
 
-/// The path out of the request as it came: not out of what routing made of it, which is decoded in part.
+/// The path from the raw request: routing decodes its copy in part.
 fn path_of(request: &HttpRequest) -> Result<WorkspacePath, Problem> {
     Ok(WorkspacePath::from_percent_encoded(raw_path_of(request))?)
 }
 
-/// The same for a file that is to be: what ends like the path of a directory is none.
+/// The same for a file to write: a path that ends like a directory's is refused.
 fn file_path_of(request: &HttpRequest) -> Result<WorkspacePath, Problem> {
     let path = path_of(request)?;
     let raw = raw_path_of(request);
@@ -233,11 +233,11 @@ fn raw_path_of(request: &HttpRequest) -> &str {
     request.uri().path().splitn(SLASHES_BEFORE_PATH + 1, '/').nth(SLASHES_BEFORE_PATH).unwrap_or_default()
 }
 
-/// The directory out of the query, which has been decoded.
+/// The directory from the query, which has been decoded.
 fn directory_in(query: &ListFiles, request: &HttpRequest) -> Result<WorkspacePath, Problem> {
     const REPLACEMENT: char = '\u{FFFD}';
     let text = query.path.as_deref().unwrap_or_default();
-    // Decoding a query puts this in the place of bytes that are no UTF-8, unless somebody means it.
+    // Decoding a query replaces invalid UTF-8 by this character, unless the client sent it on purpose.
     let is_meant = || request.query_string().to_ascii_uppercase().contains("%EF%BF%BD");
     if text.contains(REPLACEMENT) && !is_meant() {
         return Err(WorkspaceError::Escape.into());
@@ -260,7 +260,7 @@ fn tag_of(version: &FileVersion) -> EntityTag {
     EntityTag::new_strong(version.as_str().to_owned())
 }
 
-/// What the file must be, for it to be changed.
+/// The condition that the file must meet to be changed.
 fn precondition_of(request: &HttpRequest) -> Result<Precondition, Problem> {
     let malformed = |detail: &str| Err(Problem::new(Kind::Malformed, detail));
     let has_none_match = request.headers().contains_key(header::IF_NONE_MATCH);

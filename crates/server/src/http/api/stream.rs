@@ -207,6 +207,6 @@ mod tests {
         all.pop();
         assert_eq!(refused(one), None);
         all.clear();
-        assert!(locked(&streams.taken).is_empty(), "who has none is not kept in mind");
+        assert!(locked(&streams.taken).is_empty(), "an account without streams uses no memory");
     }
 }

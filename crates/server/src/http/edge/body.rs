@@ -59,7 +59,7 @@ enum Format {
 pub(crate) enum Source {
     /// A program wrote it: the pointer is place enough.
     Json,
-    /// A person may have written it: they look for a line.
+    /// A person may have written it, and needs a line number.
     Yaml(String),
 }
 

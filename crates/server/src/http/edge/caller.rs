@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn a_client_hides_its_address_by_nothing_that_it_sends() {
         let proxy = &["10.0.0.0/8"];
-        // Whatever stands before what the proxy added, in the same line or in one of its own.
+        // Ignores everything before the proxy's own entry, in the same line or in another one.
         for sent in [&b"\xff\xfe"[..], "ä".as_bytes(), b"nonsense", b"", b",,,", b"6.6.6.6", b"10.0.0.9"] {
             let line = [sent, b", 198.51.100.7"].concat();
             assert_eq!(address_of_lines("10.0.0.1", &[&line], proxy), "198.51.100.7", "{sent:?}");

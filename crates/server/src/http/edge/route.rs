@@ -99,7 +99,7 @@ impl Access {
         }
     }
 
-    /// The word for it in the OpenAPI document.
+    /// Its name in the OpenAPI document.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Access::Public => "public",

@@ -38,11 +38,11 @@ pub struct ProcessPlan {
 pub enum Ending {
     /// Without a word.
     Killed,
-    /// It is asked to stop, and hands back what it cannot finish.
+    /// It is asked to stop, and releases what it cannot finish.
     Stopped,
     /// It learns that it may have lost its claims, and drops everything.
     Fenced,
-    /// Everybody takes it for dead, but its nodes go on, and it writes until it meets a refusal.
+    /// It is declared dead, but its nodes go on, and it writes until a write is refused.
     TakenForDead,
 }
 
@@ -169,7 +169,7 @@ impl World {
         let faults = Arc::new(Faults::planned(plan.faults.iter().copied().chain([too_many])));
         let store = Arc::new(self.store.seen_with(Arc::clone(&faults)));
         let types = self.node_types(id, &store);
-        // Short, so that runs are parked and taken up again.
+        // Short, so that runs are parked and claimed again.
         let settings = EngineSettings { park_after: Duration::from_millis(300), ..EngineSettings::default() };
         let (engine, service) = Engine::new(store.clone(), types, Arc::new(self.clock), settings);
         let breakers = Breakers::new(store, Arc::new(self.clock));
@@ -268,7 +268,7 @@ impl World {
             Ending::TakenForDead => {
                 self.witness.lock().unwrap().declare_undead(process.id);
                 self.store.kill(process.id);
-                // It cannot claim any more, but writes what its nodes come to, and tries to hand back what it had.
+                // It cannot claim any more, but it writes the results of its nodes, and tries to release its runs.
                 process.stop.cancel();
                 return Some(process);
             }

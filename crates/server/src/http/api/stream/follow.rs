@@ -1,4 +1,4 @@
-//! Following one run: when to look, and what to send of what is seen.
+//! Follows one run: when to poll it, and what to send.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -26,44 +26,44 @@ const PAGE: usize = 50;
 /// How many bytes of large payloads are read, and held, at a time; one entry may have more.
 const PAGE_BYTES: i64 = 1024 * 1024;
 
-/// About how many bytes are handed on at a time.
+/// About how many bytes are sent at a time.
 const PIECE: usize = 64 * 1024;
 
-/// How long after something happened the journal is looked at again; twice as long each time that nothing came.
+/// The pause before the journal is polled again after a new entry; it doubles with each poll that finds nothing.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// The longest pause between two looks at the journal.
+/// The longest pause between two polls of the journal.
 const LAST_PAUSE: Duration = Duration::from_millis(500);
 
-/// The pause while this instance writes the journal, and tells: another one may take the run over.
+/// The pause while this instance writes the journal and sends wake-ups: another one may take the run over.
 const TOLD_PAUSE: Duration = Duration::from_secs(2);
 
-/// A run may write many times in a moment: looks because of that are so far apart.
+/// A run may write many times in a moment: polls after a wake-up are at least this far apart.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What is sent was preceded by a look at who may see it, so long ago at most. Where nothing is sent, a comment looks.
+/// The caller's access is checked at most this long before anything is sent. While nothing is sent, each comment checks
+/// it.
 const ACCESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// When the run itself is looked at again although there is no word that one has ended: that may be lost.
+/// When the run itself is polled although no wake-up says that one has ended: wake-ups may be lost.
 const RUN_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Other runs end, too: looks at this one because of the word are at least so far apart, unless something just came.
+/// Other runs end, too: polls after such a wake-up are at least this far apart, unless an entry just arrived.
 const WORD_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How often there is a comment, so that nobody on the way takes the connection for dead. The access is checked as
-/// often.
+/// How often a comment is sent, so that no proxy closes an idle connection. The access is checked as often.
 const COMMENT_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Comes first, so that something does: whoever is cut off shall come back after a second.
+/// The first bytes of every stream: a client that is cut off shall reconnect after a second.
 const GREETING: &str = "retry: 1000\n\n";
 
-/// What comes every so often.
+/// The periodic comment.
 const COMMENT: &str = ":\n\n";
 
 /// A stream of one run's events.
 pub(super) struct Follow {
     state: web::Data<AppState>,
-    /// As it was seen last.
+    /// The run, as last read.
     run: Run,
     /// The last entry that was read.
     after: Seq,
@@ -71,27 +71,27 @@ pub(super) struct Follow {
     stage: Stage,
     /// Changes when a run has ended somewhere.
     ends: watch::Receiver<u64>,
-    /// Tells when this instance has written more.
+    /// Changes when this instance has written more.
     following: Following,
-    /// Whether it has since the last look.
+    /// Whether it has since the last poll.
     is_told: bool,
     pause: Duration,
-    /// When there was something last.
+    /// When the last entry arrived.
     came: Instant,
     journal_seen: Instant,
     journal_due: Instant,
     run_seen: Instant,
     run_due: Instant,
     comment_due: Instant,
-    /// When the caller was last seen to have access.
+    /// When the caller's access was last confirmed.
     access_seen: Instant,
-    /// What the caller showed.
+    /// The caller's credential.
     token: Secret,
     origin: Origin,
     _room: Room,
 }
 
-/// How far a stream is.
+/// The progress of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Greeting,
@@ -102,19 +102,19 @@ enum Stage {
     Done,
 }
 
-/// Why a stream waits no longer.
+/// Why a stream stops waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Due {
-    /// It is time to look.
+    /// It is time to poll.
     Look,
-    /// It is time to say something.
+    /// It is time to send a comment.
     Comment,
     /// The instance stops.
     Drained,
 }
 
 impl Follow {
-    /// Follows `run` from after the entry `after`, for somebody who may read it and showed `token`.
+    /// Follows `run` from after the entry `after`, for a caller who may read it and sent `token`.
     pub(super) fn new(
         state: web::Data<AppState>,
         run: Run,
@@ -124,7 +124,7 @@ impl Follow {
         room: Room,
     ) -> Self {
         let now = Instant::now();
-        // Before the first look, so that no end is missed.
+        // Before the first poll, so that no end is missed.
         let (ends, following) = (state.streams.ends(), state.streams.follow(run.id));
         Self {
             state,
@@ -149,7 +149,7 @@ impl Follow {
         }
     }
 
-    /// What comes next, when it comes; `None` at the end. Cancel: safe.
+    /// Waits for the next bytes; `None` at the end. Cancel: safe.
     pub(super) async fn next(&mut self) -> Option<Bytes> {
         loop {
             if self.state.readiness.is_draining() {
@@ -201,7 +201,7 @@ impl Follow {
         }
     }
 
-    /// Looks at the run and at its journal, whichever is due. A database that is away is asked again later.
+    /// Polls the run and its journal, whichever is due. While the database is unavailable, it polls again later.
     async fn look(&mut self) -> Result<(), Problem> {
         let looked = self.try_look().await;
         match looked {
@@ -216,7 +216,8 @@ impl Follow {
 
     async fn try_look(&mut self) -> Result<(), Problem> {
         let now = Instant::now();
-        // The run first: its last entries are written with its end, so whatever is read after that is complete.
+        // The run first: its last entries are written with its end, so a journal that is read after the end is
+        // complete.
         if now >= self.run_due && !self.run.state.is_terminal() {
             self.run = self.state.runs.find(self.run.id).await?.ok_or_else(Problem::not_found)?;
             (self.run_seen, self.run_due) = (now, now + RUN_INTERVAL);
@@ -252,7 +253,7 @@ impl Follow {
         }
     }
 
-    /// Some of what is to be sent.
+    /// The next part of the pending bytes.
     fn piece(&mut self) -> Bytes {
         let mut text = String::new();
         while text.len() < PIECE
@@ -264,25 +265,24 @@ impl Follow {
         text.into()
     }
 
-    /// A comment, if the caller may still see the run. While nobody can say, it shows nothing of it.
+    /// A comment, if the caller may still see the run, or if that is unknown: it shows nothing of the run.
     async fn comment(&mut self) -> Option<Bytes> {
         self.comment_due = Instant::now() + COMMENT_INTERVAL;
         self.has_access().await?;
         Some(Bytes::from_static(COMMENT.as_bytes()))
     }
 
-    /// Whether there is something of the run to send.
+    /// Whether anything of the run is ready to send.
     fn has_something(&self) -> bool {
         !self.unsent.is_empty() || self.stage == Stage::Read
     }
 
-    /// Whether it may be shown now: nothing is that the caller was not seen to have access to a moment ago. `None` if
-    /// they have none any more.
+    /// Whether it may be sent now: only if the caller's access was confirmed a moment ago. `None` if they have lost it.
     async fn may_show(&mut self) -> Option<bool> {
         if self.access_seen.elapsed() < ACCESS_INTERVAL || self.has_access().await? {
             return Some(true);
         }
-        // The database is away, and asked again.
+        // The database is unavailable; poll again.
         tokio::select! {
             () = self.state.readiness.drained() => {}
             () = tokio::time::sleep(LAST_PAUSE) => {}
@@ -290,7 +290,7 @@ impl Follow {
         Some(false)
     }
 
-    /// Whether the caller may see the run, or nobody can say; `None` if not.
+    /// Whether the caller may see the run, or that is unknown; `None` if they may not.
     async fn has_access(&mut self) -> Option<bool> {
         match self.check_access().await {
             Ok(()) => {

@@ -141,7 +141,7 @@ impl Compiled {
         }
     }
 
-    /// The value that the text of a query parameter stands for: a number or a boolean where the schema expects one.
+    /// The value of a query parameter's text: a number or a boolean where the schema expects one.
     pub(crate) fn value_of_parameter(&self, name: &str, text: String) -> Value {
         let Some(schema) = self.at([name]) else { return Value::String(text) };
         let typed = if has_type(schema, "integer") {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::schema::{Compiled, has_type};
 use crate::http::edge::values::ONE_LINE;
 
-/// The problems that one violation stands for.
+/// The problems of one violation.
 pub(super) fn problems_of(error: &ValidationError<'_>, schema: &Compiled) -> Vec<Problem> {
     let place = Pointer::from(error.instance_path().as_str().to_owned());
     let steps: Vec<String> = place.as_str().split('/').skip(1).map(unescaped).collect();

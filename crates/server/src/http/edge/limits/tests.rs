@@ -30,7 +30,7 @@ fn small() -> RateLimits {
     RateLimits { auth: quota("2/h"), write: quota("3/h"), read: quota("4/h"), health: quota("5/h") }
 }
 
-/// Somebody who logged in, with an access token and an API key.
+/// An account that logged in, with an access token and an API key.
 struct Person {
     access_token: String,
     api_key: String,
@@ -244,5 +244,5 @@ async fn an_address_is_believed_from_trusted_proxies_only() {
     let answer = application_with(small(), &auth, &[]).await;
     assert_ne!(answer(from(1)).await.0, 429);
     assert_ne!(answer(from(2)).await.0, 429);
-    assert_eq!(answer(from(3)).await.0, 429, "whoever is not trusted cannot make up addresses");
+    assert_eq!(answer(from(3)).await.0, 429, "an untrusted peer cannot make up addresses");
 }

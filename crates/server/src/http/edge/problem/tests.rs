@@ -1,4 +1,4 @@
-//! What callers are told.
+//! The answers that callers get.
 
 use actix_web::body::to_bytes;
 use serde_json::{Value, json};
