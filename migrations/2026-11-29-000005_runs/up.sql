@@ -75,7 +75,7 @@ CREATE TABLE child_runs (
     item          integer NOT NULL,                     -- which of the node's children it is, from 0
     root_run_id   uuid    NOT NULL                      -- the run at the top of the tree
 );
-COMMENT ON TABLE child_runs IS 'The place of a child run below the parent that waits for it';
+COMMENT ON TABLE child_runs IS 'The place of a child run under the parent that waits for it';
 CREATE UNIQUE INDEX child_runs_place ON child_runs (parent_run_id, node_id, round, item);
 
 CREATE TABLE node_decisions (

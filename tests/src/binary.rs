@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 /// Names the program to be tested; `cargo xtask test` sets it.
 const BINARY: &str = "GATHERING_TEST_BINARY";
 
-/// What would lead a test to somebody's own database, or to a provider that costs money.
+/// Variables that would lead a test to a developer's own database, or to a provider that costs money.
 const FORGOTTEN: [&str; 4] = ["GATHERING_", "DATABASE_", "OPENAI_", "ANTHROPIC_"];
 
 /// The root of the workspace.

@@ -15,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// The password of every account that [`Client::register`] makes.
 pub const PASSWORD: &str = "correct horse battery staple";
 
-/// Speaks to one server, as one account or as nobody.
+/// A client of one server, as one account or without credentials.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
@@ -93,7 +93,7 @@ impl Reply {
 }
 
 impl Client {
-    /// A client of the server at `base`, such as `http://127.0.0.1:8080`, as nobody.
+    /// A client of the server at `base`, such as `http://127.0.0.1:8080`, without credentials.
     ///
     /// # Errors
     /// If it cannot be set up.
@@ -109,7 +109,7 @@ impl Client {
         Client { token: Some(token.to_owned()), ..self.clone() }
     }
 
-    /// The same client as nobody.
+    /// The same client without credentials.
     pub fn as_nobody(&self) -> Client {
         Client { token: None, ..self.clone() }
     }
@@ -171,7 +171,7 @@ impl Client {
     /// The id of the account that this client speaks as.
     ///
     /// # Errors
-    /// If it is nobody.
+    /// If it has no credentials.
     pub async fn user_id(&self) -> Result<String> {
         let me = self.get("/api/v1/auth/me").await?.expect(200)?;
         Ok(me["id"].as_str().context("no id")?.to_owned())

@@ -49,7 +49,7 @@ const CONTRADICTIONS: [(&str, &str); 8] = [
     ),
 ];
 
-/// The journals in which a number is missing, for whoever looks for the cause.
+/// The journals in which a number is missing, to find the cause.
 const GAPS: &str = "SELECT concat_ws(' ', run_id, seq, node_id, kind, 'attempt', attempt, 'epoch', epoch, owner, at) \
                     FROM run_journal WHERE run_id IN \
                     (SELECT run_id FROM run_journal GROUP BY run_id HAVING max(seq) <> count(*)) \
@@ -80,7 +80,7 @@ pub async fn check_journals(session: &tokio_postgres::Client) -> Result<()> {
 /// least once, and at most once for each time that it began without knowing an answer, always with the same key.
 ///
 /// # Errors
-/// With the first node that asked too often, or never, or that nobody knows.
+/// With the first node that asked too often, or never, or that is unknown.
 pub async fn check_requests(peer: &Peer, session: &tokio_postgres::Client) -> Result<()> {
     let mut asked: HashMap<String, i64> = HashMap::new();
     for request in peer.requests() {

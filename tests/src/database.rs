@@ -107,7 +107,7 @@ impl Database {
         Ok(Database { schema: None, cluster: None, directory: directory()? })
     }
 
-    /// The data directory; whoever uses it first makes it.
+    /// The data directory; its first user creates it.
     pub fn data_dir(&self) -> PathBuf {
         self.directory.path().join("data")
     }

@@ -63,7 +63,7 @@ impl Footprint {
         };
         let (mut n_files, mut n_sockets) = (0, 0);
         for entry in fs::read_dir(format!("{process}/fd"))? {
-            // One that was closed between the listing and this look counts as open: it is looked at again.
+            // One that was closed between the listing and this read counts as open: the next read sees it.
             let target = fs::read_link(entry?.path()).unwrap_or_default();
             n_files += 1;
             n_sockets += usize::from(target.to_string_lossy().starts_with("socket:"));

@@ -79,7 +79,7 @@ impl Load {
     /// it has one.
     ///
     /// # Errors
-    /// If a start was refused for good, or never answered.
+    /// If a start was refused permanently, or never answered.
     pub async fn end(mut self) -> Result<Vec<String>> {
         self.state.send_modify(|state| state.is_over = true);
         let mut accepted = Vec::new();

@@ -202,7 +202,7 @@ async fn serve(stream: TcpStream, shared: &Shared) -> Result<()> {
     let mut rest = [0; 64];
     tokio::select! {
         () = ready => {}
-        // Nobody sends more before the answer: this is the end of the connection.
+        // A client sends no more before the answer: this is the end of the connection.
         _ = stream.read(&mut rest) => {
             if let Some(request) = shared.requests().all.get_mut(request.number) {
                 request.is_given_up = true;

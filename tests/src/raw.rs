@@ -54,7 +54,7 @@ impl Raw {
     /// Connects to an address and port.
     ///
     /// # Errors
-    /// If nobody listens there.
+    /// If nothing listens there.
     pub async fn connect(address: &str) -> Result<Raw> {
         let stream =
             TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;

@@ -1,6 +1,6 @@
 //! A sample request for every route of the server: one that does the work of the route.
 
-/// A sample request for a route. [`crate::Scene::fill`] fills in what stands in braces.
+/// A sample request for a route. [`crate::Scene::fill`] fills in the placeholders in braces.
 #[derive(Debug, Clone, Copy)]
 pub struct Route {
     /// Method and pattern, each parameter as `{}`.

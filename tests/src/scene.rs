@@ -22,7 +22,7 @@ pub struct Scene {
     pub viewer: Client,
     /// Has an account and nothing to do with the project.
     pub stranger: Client,
-    /// The id of somebody who is now a member and now is not.
+    /// The id of an account that is sometimes a member.
     pub guest: String,
     /// The project.
     pub project: String,
@@ -82,7 +82,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Fills in what stands in braces; what is `new` is made first, so that it is there to be changed or deleted.
+    /// Fills in the placeholders in braces; a `new` one is created first, so that the request can change or delete it.
     ///
     /// # Errors
     /// If it cannot be made.

@@ -27,7 +27,7 @@ const SETTINGS: [&str; 3] = ["GATHERING_TOKEN_KEY", "OPENAI_API_KEY", "ANTHROPIC
 
 /// A shorter text may be part of something else by chance.
 const LEAST_LEN: usize = 8;
-/// Of a longer text its beginning is looked for.
+/// Of a longer text, the check searches for the beginning.
 const MOST_LEN: usize = 512;
 /// More than any test process shows.
 const MOST_SECRETS: usize = 200_000;

@@ -72,7 +72,7 @@ impl Server {
         &self.address
     }
 
-    /// A client as nobody.
+    /// A client without credentials.
     pub fn client(&self) -> &Client {
         &self.client
     }

@@ -1,4 +1,4 @@
-//! Several servers on one database, and who of them does what.
+//! Several servers on one database, and which of them does what.
 
 use std::collections::HashMap;
 use std::process::Command;
@@ -16,7 +16,7 @@ use crate::{Client, Database, Server};
 /// How many starts are under way at once.
 const N_STARTERS: usize = 8;
 
-/// Servers on one database, killed when this is dropped; and somebody who is logged in to them.
+/// Servers on one database, killed when this is dropped; and an account that is logged in to them.
 #[derive(Debug)]
 pub struct Several {
     servers: Vec<Server>,
@@ -173,7 +173,7 @@ pub async fn check_stored(session: &Session, accepted: &[String]) -> Result<()> 
     let lost: Vec<_> = expected.iter().filter(|run| stored.binary_search(run).is_err()).collect();
     let unknown: Vec<_> = stored.iter().filter(|run| expected.binary_search(run).is_err()).collect();
     ensure!(lost.is_empty(), "{} of {} accepted runs were lost: {lost:?}", lost.len(), expected.len());
-    ensure!(unknown.is_empty(), "{} runs that nobody was told of: {unknown:?}", unknown.len());
+    ensure!(unknown.is_empty(), "{} runs that no client knows: {unknown:?}", unknown.len());
     ensure!(stored.len() == expected.len(), "{} runs for {} starts", stored.len(), expected.len());
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! How much a test does: little by default, everything where somebody has the time.
+//! The length of a test: short by default, full on request.
 
 /// `full` asks for the long form of every test that has one.
 const SOAK: &str = "GATHERING_TEST_SOAK";

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Looks again and again until `look` answers with a value; what it says otherwise is the last status in the failure.
+/// Polls `look` until it returns a value; the last status that it returned is part of the failure.
 ///
 /// # Errors
 /// If `limit` passes first.

@@ -1,4 +1,4 @@
-//! One run at a time: what durability costs when nobody shares a commit.
+//! One run at a time: the cost of durability when no runs share a commit.
 
 use std::time::Duration;
 

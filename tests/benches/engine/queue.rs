@@ -17,7 +17,7 @@ const ROWS_PER_NODE: usize = 2;
 /// How many rows a bare claim takes.
 const PER_CLAIM: usize = 500;
 
-/// 100 chains at once, against the same number of rows written by nobody but a loop.
+/// 100 chains at once, against the same number of rows written by a plain loop.
 pub(crate) async fn crowd(stand: &Stand, n_rounds: usize, report: &mut Report) -> Result<()> {
     eprintln!("{N_CROWD} runs at once");
     let graph = stand.graph(&graphs::chain(CHAIN)).await?;

@@ -145,16 +145,16 @@ impl Stand {
         let (engine, owner) = (self.engine.clone(), self.liveness.instance());
         tokio::spawn(async move {
             let start = Instant::now();
-            let claimed = engine.store().claim_run(owner, id).await?.context("somebody else claimed it")?;
+            let claimed = engine.store().claim_run(owner, id).await?.context("another owner claimed it")?;
             let end = engine.drive(claimed, Signals::default()).await;
             let time = start.elapsed();
-            ensure!(end == DriveEnd::Ended(RunEvent::Succeeded), "a run came to {end:?}");
+            ensure!(end == DriveEnd::Ended(RunEvent::Succeeded), "a run ended as {end:?}");
             Ok(time)
         })
         .await?
     }
 
-    /// Puts runs into the queue, with nobody there to claim them.
+    /// Puts runs into the queue while no instance claims.
     pub(crate) async fn enqueue(&self, graph: Digest, n_runs: usize) -> Result<()> {
         let ids: Vec<_> = (0..n_runs).map(|_| RunId::new().as_uuid()).collect();
         let sql = "INSERT INTO runs (id, project_id, graph_digest, kind, input)
@@ -186,7 +186,7 @@ impl Stand {
         Ok(time)
     }
 
-    /// Where the log of the database stands, in bytes.
+    /// The position of the database's log, in bytes.
     pub(crate) async fn log_position(&self) -> Result<f64> {
         let sql = "SELECT (pg_current_wal_insert_lsn() - '0/0')::float8";
         Ok(self.session.query_one(sql, &[]).await?.get(0))

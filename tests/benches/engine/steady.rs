@@ -1,4 +1,4 @@
-//! Runs at a steady rate: what is left behind, and what it costs, while somebody reads for long.
+//! Runs at a steady rate: dead rows, and their cost, while a long transaction reads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// What may be behind when everything is accepted.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Dead rows and bytes by table, and the bytes of the two indexes that a claim and a look for dead instances read.
+/// Dead rows and bytes by table, and the bytes of the two indexes that a claim and a check for dead instances read.
 const HELD: &str = "
     SELECT name, (SELECT sum(n_dead_tup) FROM pg_stat_user_tables
                   WHERE schemaname = current_schema() AND relname LIKE pattern)::float8,
@@ -190,7 +190,7 @@ impl Course {
     /// Bytes per run that ended from one part of the whole to another.
     fn bytes_per_run(&self, from: Duration, to: Duration) -> Result<Figure> {
         let within: Vec<&Held> = self.held.iter().filter(|held| held.at >= from && held.at <= to).collect();
-        let (first, last) = within.first().zip(within.last()).context("nothing was looked at")?;
+        let (first, last) = within.first().zip(within.last()).context("nothing was measured")?;
         Ok(Figure::Bytes((last.bytes - first.bytes) / (last.n_ended - first.n_ended).max(1) as f64))
     }
 

@@ -96,7 +96,7 @@ pub(crate) fn get(path: &str, token: Option<&str>) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{token}\r\n").into_bytes()
 }
 
-/// A POST request as nobody, which seems to come from a network that has never asked anything.
+/// A POST request without credentials, which seems to come from a network that has sent no request before.
 ///
 /// Attempts to log in are counted per network; so no attempt meets the count of another.
 pub(crate) fn post(path: &str, body: &Value) -> Vec<u8> {

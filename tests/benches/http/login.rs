@@ -128,7 +128,7 @@ fn flood(stand: &Stand, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Logs in again and again; who is refused waits for as long as the answer says.
+/// Logs in repeatedly; after a refusal it waits for as long as the answer says.
 fn log_in_until(
     stand: &Stand,
     client: usize,

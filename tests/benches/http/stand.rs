@@ -113,7 +113,7 @@ impl Stand {
     }
 }
 
-/// An e-mail that nobody has; all are equally long.
+/// An e-mail without an account; all are equally long.
 pub(crate) fn fresh_email() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("account-{:08}@example.org", COUNT.fetch_add(1, Ordering::Relaxed))

@@ -1,4 +1,4 @@
-//! Whether the time of an answer tells what the answer itself does not.
+//! Whether the time of an answer reveals what the answer itself does not.
 //!
 //! The groups take turns, so that whatever else the machine does meets all of them.
 

@@ -104,7 +104,7 @@ async fn served(client: &Client) -> Result<Vec<Declared>> {
     Ok(routes)
 }
 
-/// The callers of the columns. A logout takes a session of its own, or the next row would meet nobody.
+/// The callers of the columns. A logout takes a session of its own, or the next row would have no valid session.
 async fn callers(scene: &Scene, nobody: &Client, is_logout: bool) -> Result<Vec<Client>> {
     let mut all = vec![
         nobody.clone(),

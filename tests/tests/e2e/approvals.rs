@@ -51,7 +51,7 @@ async fn an_approved_node_goes_on_at_once_and_a_denied_one_fails() -> Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_decision_finds_a_run_that_nobody_drives_any_more() -> Result<()> {
+async fn a_decision_reaches_a_parked_run() -> Result<()> {
     let database = Database::empty().await?;
     let mut first = Server::start(&database).await?;
     let ada = first.client().join("ada@example.org").await?;
@@ -68,7 +68,7 @@ async fn a_decision_finds_a_run_that_nobody_drives_any_more() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_nobody_decides_about_in_time_is_timed_out() -> Result<()> {
+async fn an_approval_without_a_decision_in_time_times_out() -> Result<()> {
     let database = Database::empty().await?;
     let server = Server::start(&database).await?;
     let ada = server.client().join("ada@example.org").await?;

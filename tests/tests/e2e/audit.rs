@@ -1,4 +1,4 @@
-//! The record of what concerned security: complete, for admins, and for good.
+//! The audit record: complete, for admins only, and permanent.
 
 use anyhow::{Context, Result};
 use gathering_e2e::{Client, Database, PASSWORD, Raw, Server, head};

@@ -138,7 +138,7 @@ async fn an_agent_waits_for_its_budget_survives_a_kill_and_pays_for_no_call_twic
     assert_eq!(done, ["model/1", "tool/1/0", "model/2", "tool/2/0", "model/3"]);
     let stands = budget(&ada).await?;
     let used = (&stands["spent"]["model_calls"], &stands["reserved"]["model_calls"]);
-    assert_eq!(used, (&json!(2), &json!(0)), "the last was paid by the top-up: {stands}");
+    assert_eq!(used, (&json!(2), &json!(0)), "the top-up granted the last call: {stands}");
     ada.post(&top_up(&run), &json!({"add": {"model_calls": 1}})).await?.expect_problem(409, "conflict")?;
     Ok(())
 }
@@ -168,11 +168,15 @@ async fn a_call_that_was_refused_costs_nothing_and_one_that_was_lost_is_paid_aga
     let stands = budget(&ada).await?;
     let used =
         |budget: &Value| (budget["spent"]["model_calls"].clone(), budget["reserved"]["model_calls"].clone());
-    assert_eq!(used(&stands), (json!(1), json!(1)), "nobody knows what it cost");
+    assert_eq!(used(&stands), (json!(1), json!(1)), "its cost is unknown");
     ada.post(&format!("/api/v1/runs/{run}/cancel"), &json!({})).await?.expect(202)?;
     ada.run_in(&run, &ENDS, LIMIT).await?;
     waiting(&ada, &persistent).await?;
-    assert_eq!(used(&budget(&ada).await?), (json!(2), json!(0)), "nobody will ever know");
+    assert_eq!(
+        used(&budget(&ada).await?),
+        (json!(2), json!(0)),
+        "its cost stays unknown, so the reservation is spent"
+    );
     Ok(())
 }
 

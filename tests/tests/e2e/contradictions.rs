@@ -1,4 +1,4 @@
-//! What the tests that kill rely on: the checks they make afterwards find what they look for.
+//! The checks after the kill tests detect the contradictions that they are for.
 
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ async fn a_contradiction_is_found_wherever_it_is() -> Result<()> {
     let lost = check_stored(&session, &[run.clone(), "a run that is not there".to_owned()]).await;
     assert!(lost.is_err_and(|error| error.to_string().contains("lost")));
     let unknown = check_stored(&session, &[]).await;
-    assert!(unknown.is_err_and(|error| error.to_string().contains("nobody was told")));
+    assert!(unknown.is_err_and(|error| error.to_string().contains("no client knows")));
     let outside = Client::new(peer.url(""))?;
     let again = outside.request(Method::POST, "/a").header("idempotency-key", format!("{run}/a"));
     outside.send(again).await?.expect(200)?;

@@ -94,7 +94,7 @@ async fn an_ordinary_user_needs_nothing_from_root() -> Result<()> {
     let database = Database::embedded()?;
     let mut command = database.command(&["serve"])?;
     if fs::metadata("/proc/self")?.uid() == 0 {
-        // A copy, as the program may lie where nobody else can go.
+        // A copy, as other users may not reach the program's own directory.
         let program = database.directory().join("gathering");
         fs::copy(binary()?, &program)?;
         chown(database.directory(), Some(NOBODY), Some(NOBODY))?;

@@ -13,7 +13,7 @@ use tokio_postgres::Client as Session;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Less than the time after which an instance would look by itself: it was told.
+/// Less than an instance's poll interval: only a wake-up is faster.
 const TOLD: Duration = Duration::from_secs(4);
 
 /// The states that a run never leaves.
@@ -47,7 +47,7 @@ fn hanging(peer: &Peer) -> Value {
     pipeline(&nodes, &[("begin", "hang"), ("begin", "again"), ("hang", "after"), ("again", "after")])
 }
 
-/// A run that nobody drives while it waits.
+/// A run that is parked while it waits.
 fn parked() -> Value {
     let delay = json!({"id": "delay", "type": "delay", "config": {"seconds": 3600}});
     pipeline(&[begin(), delay], &[("begin", "delay")])
@@ -159,7 +159,7 @@ async fn hangs(peer: &Peer, run: &str) -> Result<()> {
     .await
 }
 
-/// Waits until a run's connections to what hangs are closed; answers with how many those are.
+/// Waits until a run's connections to the hanging peer are closed; returns their number.
 async fn given_up(peer: &Peer, run: &str) -> Result<usize> {
     wait_until(LIMIT, "the connections are closed", async || {
         let hang = asked(peer, run, "hang");
@@ -179,12 +179,12 @@ fn check_nodes(ended: &Value, expected: &[(&str, &str)]) -> Result<()> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "a figure for whoever runs the test with --nocapture")]
+#[expect(clippy::print_stdout, reason = "a figure for runs with --nocapture")]
 fn report(what: &str, seconds: f64) {
     println!("{what}: {seconds:.3} s");
 }
 
-/// Asks for the end of a run and waits for it; answers with how long that took.
+/// Cancels a run and waits for its end; returns how long that took.
 async fn cancel(client: &Client, run: &str) -> Result<Duration> {
     let asked_at = Instant::now();
     client.post(&format!("/api/v1/runs/{run}/cancel"), &json!({})).await?.expect(202)?;

@@ -1,4 +1,4 @@
-//! `gathering run FILE`: what somebody sees who starts it for the first time.
+//! `gathering run FILE`: what a first-time user sees.
 
 use std::fs;
 use std::path::Path;
@@ -72,7 +72,7 @@ async fn uptime_check_tries_again_while_the_page_stumbles() -> Result<()> {
     assert_eq!(output, json!({"up": true, "status": 200, "reason": "", "notified": false}));
     let keys: Vec<_> =
         peer.requests().iter().map(|request| request.idempotency_key().map(str::to_owned)).collect();
-    assert_eq!(keys.len(), 3, "two failures, one success, and nobody told");
+    assert_eq!(keys.len(), 3, "two failures, one success, and no notification");
     assert!(keys[0].is_some() && keys.iter().all(|key| *key == keys[0]), "{keys:?}");
     Ok(())
 }
@@ -91,7 +91,7 @@ async fn uptime_check_tells_the_webhook_when_the_page_is_down() -> Result<()> {
     let output: Value = serde_json::from_str(&ended.stdout)?;
     assert_eq!((&output["up"], &output["notified"]), (&json!(false), &json!(true)), "{output}");
     assert!(output["reason"].as_str().is_some_and(|reason| reason.contains("404")), "{output}");
-    assert_eq!(peer.requests_to("/page").len(), 1, "404 is an answer for good");
+    assert_eq!(peer.requests_to("/page").len(), 1, "a 404 is not retried");
     let told = peer.requests_to("/hook");
     assert_eq!(told.len(), 1);
     assert!(told[0].body.contains("is down"), "{}", told[0].body);

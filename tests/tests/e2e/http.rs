@@ -164,7 +164,7 @@ async fn openapi_names_every_route_that_is_served() -> Result<()> {
     {
         assert!(paths.contains_key(path), "{path} in {:?}", paths.keys());
     }
-    // A route that is documented and not served would answer 404 or 405 to nobody as well.
+    // A route that is documented and not served would answer 404 or 405 without credentials as well.
     for (path, methods) in paths {
         let path = path.replace("{id}", "01990000-0000-7000-8000-000000000000");
         for method in methods.as_object().context("no methods")?.keys() {
@@ -180,7 +180,7 @@ async fn openapi_names_every_route_that_is_served() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_belongs_to_somebody_else_is_not_there() -> Result<()> {
+async fn resources_of_others_answer_404() -> Result<()> {
     let database = Database::empty().await?;
     let server = Server::start(&database).await?;
     let ada = server.client().join("ada@example.org").await?;

@@ -52,7 +52,7 @@ async fn a_revoked_key_is_refused_by_the_next_request_on_every_instance() -> Res
     let path = format!("{KEYS}/{id}");
     let bob = one.client().join("bob@example.org").await?;
     bob.delete(&path).await?.expect_problem(404, "not-found")?;
-    assert_eq!(there.get(ME).await?.status, 200, "somebody else cannot revoke it");
+    assert_eq!(there.get(ME).await?.status, 200, "another account cannot revoke it");
     ada.delete(&path).await?.expect(204)?;
     for client in [&there, &key] {
         client.get(ME).await?.expect_problem(401, "not-authenticated")?;
@@ -180,7 +180,7 @@ async fn the_token_key_is_replaced_without_logging_anybody_out() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_makes_a_token_key_beside_a_shared_database_is_told_that_other_hosts_need_it() -> Result<()> {
+async fn a_new_token_key_beside_a_shared_database_logs_that_other_hosts_need_it() -> Result<()> {
     let database = Database::empty().await?;
     let is_told = |server: &Server| {
         let log = server.log();

@@ -1,4 +1,4 @@
-//! The schema at start: brought up to date by whoever comes first, refused when it is newer than the program.
+//! The schema at start: the first process migrates it, and a schema newer than the program is refused.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn a_newer_schema_is_refused_with_what_to_do_and_left_as_it_is() -> Result
         }
     }
     let n_instances: i64 = session.query_one("SELECT count(*) FROM instances", &[]).await?.get(0);
-    assert_eq!(n_instances, 0, "nobody began to work on it");
+    assert_eq!(n_instances, 0, "no instance registered");
     Ok(())
 }
 

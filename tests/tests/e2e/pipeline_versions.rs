@@ -151,7 +151,7 @@ async fn of_changes_that_expect_the_same_exactly_one_is_made_whatever_the_instan
         let shown = ada.get(&path).await?;
         assert_eq!((shown.header("etag"), &shown.body), (reply.header("etag"), &reply.body));
         for (field, value) in body.as_object().context("no object")? {
-            assert_eq!(&shown.body[field], value, "what was answered stands");
+            assert_eq!(&shown.body[field], value, "an answered version does not change");
         }
     }
     let versions = ada.get(&format!("{path}/versions")).await?.expect(200)?;

@@ -1,4 +1,4 @@
-//! Projects and who is in them.
+//! Projects and their members.
 
 use std::time::Duration;
 
@@ -209,8 +209,7 @@ fn asks_and_writes(peer: &Peer) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_directory_of_a_local_run_is_reached_by_nobody_through_the_api_but_the_run_is_finished()
--> Result<()> {
+async fn the_directory_of_a_local_run_is_hidden_from_the_api_but_the_run_is_finished() -> Result<()> {
     let (database, peer) = (Database::empty().await?, Peer::start(|_| Answer::held(json!({}))).await?);
     let (directory, file) = (database.directory().join("mine"), database.directory().join("mine.json"));
     std::fs::create_dir(&directory)?;

@@ -1,6 +1,6 @@
 //! The commands of README.md do what it says.
 //!
-//! A block of `sh` that follows the line `<!-- tested: NAME -->` is executed as it stands.
+//! A block of `sh` that follows the line `<!-- tested: NAME -->` is executed unchanged.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 /// Enough for a session, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Stands in for cargo: README's command runs the program under test, which is built already. Any other command fails.
+/// A substitute for cargo: README's command runs the program under test, which is built already. Any other command
+/// fails.
 const CARGO: &str = r#"#!/bin/sh
 case "$1 $2 $3" in
     "run --release --") shift 3; exec "$PROGRAM_UNDER_TEST" "$@" ;;
@@ -112,7 +113,7 @@ async fn the_first_run_of_the_readme_works() -> Result<()> {
 async fn the_session_of_the_readme_works() -> Result<()> {
     let database = Database::empty().await?;
     let server = Server::start(&database).await?;
-    // One shell for all blocks, as somebody would type them, in a directory where files may be left.
+    // One shell for all blocks, as a user would type them, in a directory where files may be left.
     let script = blocks(&readme()?, "api")?.join("\n").replace("127.0.0.1:8080", server.address());
     let script = script.replace("localhost:8080", server.address());
     let examples = workspace_root()?.join("examples");

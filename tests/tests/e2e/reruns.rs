@@ -1,4 +1,4 @@
-//! Running again without repeating what stands.
+//! Reruns that keep earlier results.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

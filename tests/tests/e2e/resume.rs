@@ -163,7 +163,7 @@ async fn kill_and_resume(
     }
     let run = result["run_id"].as_str().context("no run_id")?;
     if journal.is_empty() {
-        // It had ended before it was killed: nothing is told again, and nothing was done again.
+        // It had ended before it was killed: nothing is shown again, and nothing was executed again.
         ensure!(after.values().all(|keys| keys.len() == 1), "{after:?}");
         return Ok(false);
     }

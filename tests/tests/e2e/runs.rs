@@ -94,7 +94,7 @@ async fn the_same_key_answers_the_same_run_though_its_pipeline_is_disabled_since
     other.expect_problem(409, "conflict")?;
     let new = start_with_key(&ada, &id, "order-2", &body).await?;
     new.expect_problem(409, "conflict")?;
-    // Who may not see the run is told nothing, key or not.
+    // A caller who may not see the run learns nothing, with or without a key.
     let eve = server.client().join("eve@example.org").await?;
     start_with_key(&eve, &id, "order-1", &body).await?.expect_problem(404, "not-found")?;
     Ok(())
@@ -118,7 +118,7 @@ async fn i5_a_cancelled_run_ends_within_seconds_and_its_request_is_given_up() ->
     let ended = ada.run_in(&run, &["cancelled", "failed", "succeeded"], LIMIT).await?;
     let took = asked_at.elapsed();
     assert_eq!(ended["state"], "cancelled", "{ended}");
-    // It is told at once; polling alone would take five seconds.
+    // A wake-up reaches it at once; polling alone would take five seconds.
     assert!(took < Duration::from_secs(3), "{took:?}");
     let states: Vec<_> = ended["nodes"].as_array().into_iter().flatten().map(|node| &node["state"]).collect();
     assert_eq!(states, ["succeeded", "cancelled", "cancelled"].map(Value::from).iter().collect::<Vec<_>>());
@@ -204,6 +204,6 @@ async fn i2_a_server_that_is_only_stopped_keeps_its_run() -> Result<()> {
     paused.signal(Signal::SIGCONT)?;
     peer.release();
     on_the_other.run_in(&run, &["succeeded"], LIMIT).await?;
-    assert_eq!(peer.requests().len(), 1, "nobody else executed it");
+    assert_eq!(peer.requests().len(), 1, "no other instance executed it");
     Ok(())
 }

@@ -70,7 +70,7 @@ async fn scenario(server: &Server) -> Result<Vec<(String, Reply)>> {
             let reply = nobody.with_token(&credential).get("/api/v1/auth/me").await?;
             replies.push(("a wrong credential".to_owned(), reply));
         }
-        // Where somebody put it by mistake.
+        // In a place where a user put it by mistake.
         let basic = nobody.with_header("authorization", &format!("Basic {secret}"));
         replies.push(("another scheme".to_owned(), basic.get("/api/v1/auth/me").await?));
     }
@@ -103,7 +103,7 @@ async fn secrets_are_in_no_log_error_event_or_table() -> Result<()> {
     })
     .await?;
     let replies = scenario(&server).await?;
-    // What is no HTTP at all is logged by nobody, either.
+    // A request that is not HTTP is not logged, either.
     let mut raw = Raw::connect(server.address()).await?;
     raw.send(format!("GET /?{PASSWORD} HTTP/9.9\r\nauthorization {PASSWORD}\r\n\r\n").replace(' ', "-"))
         .await?;
@@ -179,6 +179,6 @@ async fn a_process_that_writes_a_secret_fails_its_test() -> Result<()> {
     drop(echo("only-this-test-says-so").await?);
     let process = echo(&format!("before {secret} after")).await?;
     let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(process)));
-    assert!(dropped.is_err(), "nobody noticed");
+    assert!(dropped.is_err(), "the leak was not noticed");
     Ok(())
 }

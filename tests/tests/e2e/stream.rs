@@ -236,7 +236,7 @@ async fn streams_end_when_their_instance_stops_and_go_on_at_another() -> Result<
     first.signal(Signal::SIGTERM)?;
     seen.extend(stream.rest().await?);
     assert!(seen.iter().all(|event| event.kind != "run_ended"), "{seen:?}");
-    // The listener is still open, but whoever comes back is sent elsewhere.
+    // The listener is still open, but a client that reconnects is sent elsewhere.
     let refused = ada.get(&format!("/api/v1/runs/{run}/stream")).await?;
     refused.expect_problem(503, "draining")?;
     assert!(refused.retry_after()? > Duration::ZERO);
@@ -316,7 +316,7 @@ async fn a_quiet_stream_shows_that_it_lives_to_those_who_may_still_see_the_run()
     let member = format!("/api/v1/projects/{}/members/{}", scene.project, scene.viewer.user_id().await?);
     assert_eq!(scene.owner.delete(&member).await?.status, 204);
     assert_eq!(session.post("/api/v1/auth/logout", &json!({})).await?.status, 204);
-    assert_eq!(leaves.rest().await?, [], "who is no member any more sees nothing more");
+    assert_eq!(leaves.rest().await?, [], "a former member sees nothing more");
     assert_eq!(logs_out.rest().await?, [], "nor does a session that has ended");
     peer.release();
     let events = stays.rest().await?;
@@ -378,13 +378,13 @@ async fn an_admin_sees_the_instances_and_what_they_drive() -> Result<()> {
     assert_eq!(shown, [(pid(&first), Some(1), Some("active")), (pid(&second), Some(0), Some("active"))]);
     let driven: Vec<_> =
         listed["items"].as_array().into_iter().flatten().map(|one| &one["run_ids"]).collect();
-    assert_eq!(driven, [&json!([run]), &json!([])], "who owns what");
+    assert_eq!(driven, [&json!([run]), &json!([])], "the owner of each run");
     for field in ["id", "hostname", "version", "started_at", "heartbeat_at"] {
         assert!(listed["items"][0][field].is_string(), "{field} in {listed}");
     }
     assert_eq!(second.stop(LIMIT).await?.code, Some(0));
     let left = ada.get("/api/v1/system/instances").await?.expect(200)?;
-    assert_eq!(left["items"].as_array().map(Vec::len), Some(1), "who has signed off is gone: {left}");
+    assert_eq!(left["items"].as_array().map(Vec::len), Some(1), "an unregistered instance is gone: {left}");
     peer.release();
     Ok(())
 }

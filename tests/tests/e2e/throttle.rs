@@ -1,4 +1,4 @@
-//! Guessing passwords is bounded, for all instances together, and locks nobody else out. Rate limits are off here.
+//! Guessing passwords is bounded, for all instances together, and locks no other account out. Rate limits are off here.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use anyhow::Result;
 use gathering_e2e::{Client, Database, Metrics, PASSWORD, Reply, Server, wait_until};
 use serde_json::json;
 
-/// How many attempts for one e-mail, and from one network, are looked at at once.
+/// The burst of attempts for one e-mail, and from one network.
 const BURST: usize = 5;
 const NETWORK_BURST: usize = 30;
 const LIMIT: Duration = Duration::from_secs(30);
@@ -77,7 +77,7 @@ async fn a_refused_guess_computes_no_password() -> Result<()> {
         )
     };
     let before = computed().await?;
-    assert!(before >= 5.0, "the attempts before were looked at: {before}");
+    assert!(before >= 5.0, "the attempts before were checked: {before}");
     for _ in 0..20 {
         check_refused(&guess(&guesser, "ada@example.org").await?)?;
     }
@@ -113,14 +113,14 @@ async fn a_network_is_bounded_over_all_accounts_and_served_again_when_it_was_tol
             break check_refused(&reply)?;
         }
         n_looked_at += 1;
-        assert!(n_looked_at < 2 * NETWORK_BURST, "nobody is stopped");
+        assert!(n_looked_at < 2 * NETWORK_BURST, "no attempt is throttled");
     };
     let regained = usize::try_from(begun.elapsed().as_secs() / 2)? + 1;
     assert!((NETWORK_BURST..=NETWORK_BURST + regained).contains(&n_looked_at), "{n_looked_at}");
     assert!(wait <= Duration::from_secs(2), "{wait:?}");
     let told = Instant::now();
     // What was said is enough: no attempt before it, and the first one after it.
-    wait_until(LIMIT, "the time that was told passes", async || {
+    wait_until(LIMIT, "the announced time passes", async || {
         if told.elapsed() >= wait { Ok(()) } else { Err("not yet") }
     })
     .await?;

@@ -47,7 +47,7 @@ async fn kill_while_it_starts(database: &Database, moment: Duration) -> Result<(
     process.kill()
 }
 
-#[expect(clippy::print_stdout, reason = "a figure for whoever runs the test with --nocapture")]
+#[expect(clippy::print_stdout, reason = "a figure for runs with --nocapture")]
 fn report(n_kills: usize, n_runs: usize, recoveries: i64, peer: &Peer) {
     let mut keys: HashMap<String, usize> = HashMap::new();
     for request in peer.requests() {

@@ -46,7 +46,7 @@ async fn count(session: &Session, query: &str, of: &str) -> Result<i64> {
     Ok(session.query_one(query, &[&of]).await?.get(0))
 }
 
-#[expect(clippy::print_stdout, reason = "a figure for whoever runs the test with --nocapture")]
+#[expect(clippy::print_stdout, reason = "a figure for runs with --nocapture")]
 fn report(what: &str, seconds: f64) {
     println!("{what}: {seconds:.3} s");
 }
@@ -67,7 +67,7 @@ async fn i2_three_instances_share_the_queue_and_each_run_is_executed_by_one_of_t
     let id = three.client(0).create_pipeline(&definition).await?;
     let begun = Instant::now();
     let accepted = three.start_runs(&id, n_runs).await?;
-    // Nobody is answered, and none of them takes more than this: all three are at work now.
+    // The peer has answered none of them, and each takes no more than this: all three execute now.
     peer.asked(3 * AT_ONCE, LIMIT).await?;
     peer.release();
     let session = database.session().await?;
@@ -136,7 +136,7 @@ async fn i4_runs_of_a_killed_instance_go_on_elsewhere_within_two_seconds() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn i2_nobody_executes_the_nodes_of_an_instance_that_is_only_stopped() -> Result<()> {
+async fn i2_the_nodes_of_a_paused_instance_execute_nowhere_else() -> Result<()> {
     let _machine = MACHINE.read().await;
     let pause = soak(Duration::from_secs(6), Duration::from_secs(30));
     let database = Database::empty().await?;
@@ -184,7 +184,7 @@ async fn i2_nobody_executes_the_nodes_of_an_instance_that_is_only_stopped() -> R
         let is_of = |request: &&Request| runs.iter().any(|run| key(request).starts_with(run.as_str()));
         peer.requests().iter().filter(is_of).count()
     };
-    assert_eq!(asked_for(&its_runs), n_stopped, "nobody called for it");
+    assert_eq!(asked_for(&its_runs), n_stopped, "its nodes were not executed again");
     three.signal(stopped, Signal::SIGCONT)?;
     let continued_at = Instant::now();
     all_succeeded(&session, LIMIT).await?;
@@ -209,7 +209,7 @@ async fn end_liveness(session: &Session, identity: &str) -> Result<()> {
     Ok(())
 }
 
-/// Waits until each server has one identity, and none of them is `former`; answers with them.
+/// Waits until each server has one identity, and none of them is `former`; returns them.
 async fn new_identities(three: &Several, session: &Session, former: &[String]) -> Result<Vec<String>> {
     wait_until(LIMIT, "every process has a new identity", async || {
         let identities = three.identities(session).await.map_err(|error| format!("{error:#}"))?;
@@ -255,7 +255,7 @@ async fn i2_an_instance_that_loses_its_liveness_session_fences_itself_and_goes_o
     check_requests(&peer, &session).await?;
     let again = three.client(fenced).start_run(&id).await?;
     three.client(fenced).run_in(&again, &["succeeded"], LIMIT).await?;
-    assert_eq!(three.identities(&session).await?, identities, "it stays who it is");
+    assert_eq!(three.identities(&session).await?, identities, "each keeps its identity");
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use crate::MACHINE;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// How the server's database sessions are told from those of others.
+/// The mark of the server's database sessions.
 const APPLICATION: &str = "gathering_soak";
 
 /// How many runs are begun at once.
@@ -110,7 +110,7 @@ async fn round(
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "a figure for whoever runs the test with --nocapture")]
+#[expect(clippy::print_stdout, reason = "a figure for runs with --nocapture")]
 fn report(when: &str, footprint: &Footprint) {
     println!("{when}: {footprint}");
 }
@@ -148,7 +148,7 @@ async fn a_map_over_10_000_items_needs_bounded_memory_and_gives_their_outputs_in
         }
     })
     .await?;
-    let most = most.context("nobody looked")?;
+    let most = most.context("nothing was measured")?;
     report("at its most", &most);
     assert!(most.resident_bytes < MOST_BYTES_OF_A_MAP, "{most}");
     let ended = ada.run_in(&run, &["succeeded"], LIMIT).await?;

@@ -7,27 +7,23 @@ use super::sources::{Source, Sources};
 /// Phrases of prose, and what to write instead. Matched as whole words, in any case, across line ends.
 const PHRASES: &[(&str, &str)] = &[
     ("asked for until", "polled until"),
+    ("begins anew", "is reset"),
     ("bring back", "recover"),
+    ("brings back", "recovers"),
     ("brought back", "recovered"),
+    ("hand back", "release"),
+    ("handed back", "released"),
     ("handing back", "releasing"),
+    ("hands back", "releases"),
     ("inner run", "child run"),
     ("lease", "claim, or liveness lock"),
     ("leases", "claims, or liveness locks"),
-    ("put aside", "park"),
-];
-
-/// Phrases that are on their way out: reported, not refused. Move a line to [`PHRASES`] once it is not reported.
-const LEAVING: &[(&str, &str)] = &[
-    ("begins anew", "is reset"),
-    ("brings back", "recovers"),
-    ("hand back", "release"),
-    ("handed back", "released"),
-    ("hands back", "releases"),
     ("let go", "release"),
     ("lets go", "releases"),
     ("looks after", "drives"),
     ("nobody waits", "unknown wait reason"),
     ("proof of life", "liveness lock"),
+    ("put aside", "park"),
     ("run below", "child run"),
     ("runs below", "child runs"),
     ("sign of life", "heartbeat"),
@@ -37,6 +33,16 @@ const LEAVING: &[(&str, &str)] = &[
     ("takes up again", "takes over"),
     ("there is no such thing", "not found"),
     ("who asks", "the caller"),
+];
+
+/// Phrases that are on their way out: reported, not refused. Move a line to [`PHRASES`] once it is not reported.
+const LEAVING: &[(&str, &str)] = &[
+    ("comes to nothing", "fails, or has no effect"),
+    ("is looked at", "is read, or is polled"),
+    ("is looked for", "name what checks for it"),
+    ("nobody else", "no other instance, or no other caller"),
+    ("taken for dead", "declared dead"),
+    ("whoever", "name the actor"),
 ];
 
 /// Names, and their successors. Matched as whole words, in this case.

@@ -124,7 +124,7 @@ fn kind(node: &NodeRun) -> &str {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_success_that_comes_late_lets_nobody_past_an_open_breaker() {
+async fn a_late_success_does_not_close_an_open_breaker() {
     let bench = Bench::new(json!({"failure_threshold": 1, "reset_seconds": 60}));
     let (late, early) = tokio::join!(bench.run(1000, false), bench.run(10, true));
     assert_eq!((late.1.state, kind(&early.1)), (NodeState::Succeeded, "circuit_open"));
@@ -134,7 +134,7 @@ async fn a_success_that_comes_late_lets_nobody_past_an_open_breaker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_success_of_another_run_lets_nobody_past_a_probe_that_is_under_way() {
+async fn a_success_of_another_run_does_not_close_a_half_open_breaker() {
     let bench = Bench::new(json!({"failure_threshold": 1, "reset_seconds": 5}));
     let others = async {
         bench.run(10, true).await;

@@ -74,7 +74,7 @@ impl Bench {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_nobody_drives_a_runner_asks_twice_a_minute() {
+async fn while_no_instance_drives_a_runner_polls_twice_a_minute() {
     let bench = Bench::idle().await;
     let n_calls = bench.n_calls_in(Duration::from_secs(24 * 3600)).await;
     assert!(n_calls <= 2 * 24 * 60 + 2, "{n_calls} questions a day");

@@ -1,4 +1,4 @@
-//! What every answer carries, what is refused before it is looked at, and what is counted.
+//! The headers of every answer, requests that are refused unread, and metrics.
 
 use std::time::Duration;
 
@@ -118,7 +118,7 @@ async fn a_body_that_is_too_large_is_refused_before_it_has_come() -> Result<()> 
         let mut raw = Raw::connect(server.address()).await?;
         raw.send(head(route.method(), &path, &headers, limit as u64 + 1)).await?;
         let reply = raw.reply().await.with_context(|| route.name)?;
-        // Who may not do it anyway hears that instead.
+        // A caller without the right gets that answer instead.
         let is_forbidden = reply.status == 403 && path.contains("/users/");
         assert!(reply.status == 413 || is_forbidden, "{}: {}", route.name, reply.text());
         // Not announced: refused as soon as it is too much.
@@ -146,7 +146,7 @@ async fn a_body_that_is_too_large_is_refused_before_it_has_come() -> Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_is_not_http_is_answered_with_4xx_and_harms_nobody() -> Result<()> {
+async fn a_request_that_is_not_http_gets_4xx_and_does_no_harm() -> Result<()> {
     let database = Database::empty().await?;
     let server = Server::start(&database).await?;
     let start = "POST /api/v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
@@ -185,7 +185,7 @@ async fn a_request_that_is_not_http_is_answered_with_4xx_and_harms_nobody() -> R
     }
     for answered in asking.join_all().await {
         let (n, answer) = answered?;
-        // Hanging up is no answer: the client could not tell it from a broken network.
+        // Closing the connection is not an answer: it looks like a broken network.
         let is_refused = answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.0 4");
         assert!(is_refused, "request {n}: {answer:?}");
         assert_eq!(answer.matches("HTTP/1.").count(), 1, "request {n}: {answer}");

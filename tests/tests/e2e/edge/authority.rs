@@ -1,4 +1,4 @@
-//! A right that is taken away while a request is on its way: what counts is who may when all of it is there.
+//! A right that is revoked during a request: the rights at the end of the request's body count.
 
 use std::time::Duration;
 
@@ -99,7 +99,11 @@ async fn who_is_no_admin_any_more_when_the_body_is_there_changes_no_account() ->
     assert_eq!((&users["items"][0]["id"], &users["items"][0]["role"]), (&json!(eve), &json!("member")));
 
     let still = HalfOpen::json(&server, &ada, "PATCH", &path, &change).await?.end().await?;
-    assert_eq!((still.status, &still.json()["role"]), (200, &json!("admin")), "who may, does");
+    assert_eq!(
+        (still.status, &still.json()["role"]),
+        (200, &json!("admin")),
+        "a caller with the right succeeds"
+    );
 
     let (id, body) = (Uuid::new_v4().to_string(), change.to_string());
     let bearer = format!("Bearer {}", ada.token().context("no token")?);
@@ -178,7 +182,7 @@ async fn who_has_left_a_project_when_the_body_is_there_changes_nothing_in_it() -
     put("owner").await?;
     let late = HalfOpen::json(&server, &scene.stranger, "PUT", &guest, &json!({"role": "owner"})).await?;
     put("editor").await?;
-    assert_eq!(late.end().await?.status, 403, "who still sees it is told that it is not allowed");
+    assert_eq!(late.end().await?.status, 403, "a caller who still sees it gets 403");
     scene.owner.delete(&member).await?.expect(204)?;
     assert_eq!(shown(&scene).await?, before);
     Ok(())
@@ -224,7 +228,11 @@ async fn an_upload_whose_right_is_gone_when_it_is_there_leaves_no_file() -> Resu
     assert_eq!((removed.end().await?.status, old.end().await?.status), (404, 404));
 
     put("editor").await?;
-    assert_eq!(upload(&scene.editor, "in-time").await?.end().await?.status, 201, "who may, does");
+    assert_eq!(
+        upload(&scene.editor, "in-time").await?.end().await?.status,
+        201,
+        "a caller with the right succeeds"
+    );
     let list = scene.owner.get(&format!("{files}?recursive=true")).await?.expect(200)?;
     let files_left = list["items"].as_array().context("no items")?.iter();
     let files_left: Vec<_> = files_left.filter(|item| item["kind"] == "file").collect();

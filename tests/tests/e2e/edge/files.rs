@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Somebody with a project; the answer's text is the path of its files.
+/// An account with a project; returns the path of its files.
 async fn joined(server: &Server) -> Result<(Client, String)> {
     let ada = server.client().join("ada@example.org").await?;
     let project = ada.create_project("files").await?;
@@ -243,7 +243,7 @@ async fn a_file_that_is_too_large_is_refused_and_leaves_nothing() -> Result<()> 
     let start = String::from_utf8(head("PUT", &path, &login, 0))?;
     raw.send(start.replace("content-length: 0", "transfer-encoding: chunked")).await?;
     let chunk = [b"ea60\r\n".as_slice(), &[2; 60_000], b"\r\n"].concat();
-    // A piece of 256 KiB is looked at at a time.
+    // The server reads 256 KiB at a time.
     for _ in 0..6 {
         // It may have been refused already.
         raw.send(&chunk).await.ok();

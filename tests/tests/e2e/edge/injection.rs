@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-/// No answer takes this long, unless the database was told to sleep.
+/// No answer takes this long, unless the database was made to sleep.
 const PROMPT: Duration = Duration::from_secs(8);
 
 const CORPUS: [&str; 30] = [
@@ -314,12 +314,12 @@ async fn sql_in_any_field_path_or_parameter_stays_text() -> Result<()> {
     let after = fixed(&database, &accounts).await?;
     assert!(after.0 == before.0, "the tables are others: {:?}", after.0);
     assert!(after.1 == before.1, "the accounts are others: {:?}", after.1);
-    assert_eq!(after.2, before.2, "rows that nobody asked for, or fewer");
+    assert_eq!(after.2, before.2, "more rows than expected, or fewer");
     let users = database.rows().await?["users"].clone();
     assert_eq!(
         users.len(),
         bench.n_accounts.load(Ordering::Relaxed),
-        "accounts that nobody asked for, or fewer"
+        "more accounts than expected, or fewer"
     );
     let admins = users.iter().filter(|user| user.contains("\"role\":\"admin\"")).count();
     assert_eq!(admins, 1, "{users:?}");

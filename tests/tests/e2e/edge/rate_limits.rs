@@ -1,4 +1,4 @@
-//! How many requests one caller may send, and what they are told.
+//! Rate limits of one caller, and the answers beyond them.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -65,18 +65,18 @@ async fn who_asks_too_often_is_told_when_to_come_back_and_is_answered_then() -> 
     let wait = refused.retry_after()?;
     assert!(wait >= Duration::from_secs(1) && wait <= Duration::from_secs(2), "{wait:?}");
     let told = Instant::now();
-    wait_until(LIMIT, "the time that was told passes", async || {
+    wait_until(LIMIT, "the announced time passes", async || {
         if told.elapsed() >= wait { Ok(()) } else { Err("not yet") }
     })
     .await?;
-    assert_eq!(ada.get("/api/v1/auth/me").await?.status, 200, "as it was told");
+    assert_eq!(ada.get("/api/v1/auth/me").await?.status, 200, "as announced");
     let metrics = Metrics::read(server.client()).await?;
     assert!(metrics.sum("gathering_rate_limited_total", &[("tier", "read")]) >= 1.0);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_spends_nobody_elses_requests_though_the_address_is_the_same() -> Result<()> {
+async fn callers_with_the_same_address_have_separate_limits() -> Result<()> {
     let database = Database::empty().await?;
     let quotas =
         [("RATE_LIMIT_READ", "5/min"), ("RATE_LIMIT_WRITE", "5/min"), ("RATE_LIMIT_AUTH", "100/min")];
@@ -95,7 +95,7 @@ async fn a_caller_spends_nobody_elses_requests_though_the_address_is_the_same() 
     let created = ada.post("/api/v1/projects", &json!({"name": "a"})).await?;
     assert_eq!(created.status, 201, "writing is another tier: {}", created.text);
     check_told(&created, "write", 5, 60)?;
-    // Who is nobody is known by the address, and a credential that is none changes nothing about it.
+    // A caller without credentials is known by the address, and an invalid credential does not change that.
     let here = server.client().from_address("198.51.100.1");
     let mut statuses = Vec::new();
     for n in 0..7 {

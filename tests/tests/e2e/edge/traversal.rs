@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use gathering_e2e::{Client, Database, Raw, RawReply, Server, workspace_root};
 use serde_json::json;
 
-/// What stands in every file outside, and must never be answered.
+/// The content of every file outside, which no answer may contain.
 const CANARY: &str = "canary-7f3a-outside-the-workspace";
 
 /// A project, and files around its directory.

@@ -62,7 +62,7 @@ async fn a_delay_that_is_shorter_than_its_nodes_timeout_ends_in_its_own_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_delay_is_timed_out_by_whoever_drives_its_run_then() {
+async fn a_delay_is_timed_out_by_the_driver_of_that_time() {
     let bench = Bench::new(|types, _| types);
     let node = json!({"id": "a", "type": "delay", "config": {"seconds": 600}, "timeout_seconds": 60});
     let run = bench.accept(json!({"nodes": [node]})).await;

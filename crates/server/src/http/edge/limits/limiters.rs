@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_as_long_as_they_were_told_is_admitted() {
+    fn a_caller_that_waits_for_the_announced_time_is_admitted() {
         for quota in ["1/s", "3/s", "7/s", "120/s", "1/min", "7/min", "1/h", "999/h"] {
             let (limiters, clock) = limiters(quota, 10);
             let ask = || limiters.admit(Tier::Read, || from("192.0.2.1")).unwrap().retry_after;

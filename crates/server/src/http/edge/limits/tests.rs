@@ -201,7 +201,7 @@ async fn a_token_that_is_not_ours_gives_no_limit_of_its_own() {
 }
 
 #[actix_web::test]
-async fn whoever_logs_in_is_known_by_network_and_whoever_changes_the_password_by_account() {
+async fn logins_are_limited_by_network_and_password_changes_by_account() {
     let auth = auth();
     let (ada, eve) = (
         Person::registered(&auth, "ada@example.org").await,
