@@ -179,7 +179,7 @@ fn plain_line(entry: &JournalEntry, nodes: &HashMap<NodeId, NodeRun>, width: usi
             | JournalEvent::EffectFailed { .. }
             | JournalEvent::EffectUnknown { .. },
         ) => None,
-        (None, JournalEvent::TakenOver) => Some(format!("{time}  taken over from an earlier process")),
+        (None, JournalEvent::TakenOver) => Some(format!("{time}  the run resumes")),
         (None, other) => Some(format!("{time}  {}", other.kind())),
         (Some(id), event) => {
             let node = nodes.get(id)?;
