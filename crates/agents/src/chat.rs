@@ -2,6 +2,7 @@
 //!
 //! All types can be written to a journal and read back.
 
+use gathering_domain::FailureKind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -116,7 +117,7 @@ impl ToolResult {
     }
 
     /// A failure, in words for the model.
-    pub fn failure(kind: &str, message: &str) -> Self {
+    pub fn failure(kind: &FailureKind, message: &str) -> Self {
         Self { content: json!({"error": {"kind": kind, "message": message}}), is_error: true }
     }
 }
@@ -125,7 +126,7 @@ impl From<Result<Value, ToolError>> for ToolResult {
     fn from(ended: Result<Value, ToolError>) -> Self {
         match ended {
             Ok(content) => Self::success(content),
-            Err(error) => Self::failure(error.kind(), &error.to_string()),
+            Err(error) => Self::failure(&error.kind(), &error.to_string()),
         }
     }
 }

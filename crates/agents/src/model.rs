@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use gathering_domain::FailureKind;
 
 use crate::chat::{ChatReply, ChatRequest};
 
@@ -105,17 +106,17 @@ pub enum ModelError {
 
 impl ModelError {
     /// A short name of the cause, which is the same in all versions.
-    pub const fn kind(&self) -> &'static str {
+    pub const fn kind(&self) -> FailureKind {
         match self {
-            ModelError::RateLimited { .. } => "rate_limited",
-            ModelError::Unavailable { .. } => "provider_unavailable",
-            ModelError::Connection { .. } => "connection",
-            ModelError::TimedOut { .. } => "timeout",
-            ModelError::Unauthorized { .. } => "provider_unauthorized",
-            ModelError::Rejected { .. } => "provider_rejected",
-            ModelError::Malformed { .. } => "provider_malformed",
-            ModelError::ScriptEnded { .. } => "script_ended",
-            ModelError::Setup { .. } => "provider_setup",
+            ModelError::RateLimited { .. } => FailureKind::RateLimited,
+            ModelError::Unavailable { .. } => FailureKind::ProviderUnavailable,
+            ModelError::Connection { .. } => FailureKind::Connection,
+            ModelError::TimedOut { .. } => FailureKind::Unanswered,
+            ModelError::Unauthorized { .. } => FailureKind::ProviderUnauthorized,
+            ModelError::Rejected { .. } => FailureKind::ProviderRejected,
+            ModelError::Malformed { .. } => FailureKind::ProviderMalformed,
+            ModelError::ScriptEnded { .. } => FailureKind::ScriptEnded,
+            ModelError::Setup { .. } => FailureKind::ProviderSetup,
         }
     }
 

@@ -9,15 +9,18 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use gathering_dag_engine::testing::MemoryStore;
 use gathering_dag_engine::{
-    Attempt, Engine, EngineSettings, Fields, NewRun, NodeExecutor, NodeFailure, NodeSpec, NodeTypes, Outcome,
-    RunStore, Shape, Signals, SystemClock,
+    Attempt, Engine, EngineSettings, FailureKind, Fields, NewRun, NodeExecutor, NodeFailure, NodeSpec,
+    NodeTypes, Outcome, RunStore, Shape, Signals, SystemClock,
 };
 use gathering_domain::{Digest, InstanceId, ProjectId, RunId};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 /// `shout {text}`: fails on its first attempt, then returns the text in capitals.
-struct Shout;
+struct Shout {
+    /// A kind of failure of its own.
+    hoarse: FailureKind,
+}
 
 impl NodeSpec for Shout {
     fn check(&self, config: &mut Fields<'_>) {
@@ -29,7 +32,7 @@ impl NodeSpec for Shout {
 impl NodeExecutor for Shout {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         if attempt.attempt == 1 {
-            return Err(NodeFailure::retryable("hoarse", "the voice failed"));
+            return Err(NodeFailure::retryable(self.hoarse.clone(), "the voice failed"));
         }
         let text = attempt.config["text"].as_str().unwrap_or_default();
         Ok(Outcome::Done(json!({ "text": text.to_uppercase() })))
@@ -51,7 +54,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The store of the runs: memory here, PostgreSQL in the server, in your service anything that implements `RunStore`.
     let clock = Arc::new(SystemClock);
     let store = MemoryStore::new(clock.clone());
-    let types = NodeTypes::builtin().with("shout", Shout);
+    let types = NodeTypes::builtin().with("shout", Shout { hoarse: "hoarse".parse()? });
     let (engine, service) = Engine::new(Arc::new(store.clone()), types, clock, EngineSettings::default());
     let stop = CancellationToken::new();
     let service = tokio::spawn(service.run(stop.clone()));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use gathering_domain::{CircuitBreaker, NodeId, PipelineId, RunId};
+use gathering_domain::{CircuitBreaker, FailureKind, NodeId, PipelineId, RunId};
 
 use crate::children::retry_while_unavailable;
 use crate::clock::Clock;
@@ -20,10 +20,8 @@ use crate::store::StoreError;
 const PROBE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Failures that say nothing about what the node calls.
-const NOT_COUNTED: [&str; 4] = ["expression", "config", "interrupted", CIRCUIT_OPEN];
-
-/// The kind of the failure of a node whose breaker is open.
-const CIRCUIT_OPEN: &str = "circuit_open";
+const NOT_COUNTED: [FailureKind; 4] =
+    [FailureKind::Expression, FailureKind::Config, FailureKind::Interrupted, FailureKind::CircuitOpen];
 
 /// Whose breaker it is: that of one node in all runs of a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -170,7 +168,7 @@ impl Guard {
             "it failed too often of late, so no run tries it until {}",
             refused_until.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
         );
-        Err(NodeFailure::permanent(CIRCUIT_OPEN, message))
+        Err(NodeFailure::permanent(FailureKind::CircuitOpen, message))
     }
 
     /// `None` if this attempt is the probe, or none is needed any more; else until when not.
@@ -189,7 +187,7 @@ impl Guard {
     /// Takes note of how an attempt ended. That the store is away then is no reason for the node to wait.
     pub(crate) async fn report(&self, failure: Option<&NodeFailure>) {
         let noted = match failure {
-            Some(failure) if NOT_COUNTED.contains(&failure.kind.as_str()) => return,
+            Some(failure) if NOT_COUNTED.contains(&failure.kind) => return,
             Some(_) => {
                 let noted = self.breakers.store.note_failure(&self.key, self.run, &self.settings).await;
                 noted.map(|stands| self.breakers.set(&self.key, Some(stands)))

@@ -6,7 +6,7 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use gathering_domain::{Digest, NodeId, PipelineId, RunId, RunState};
+use gathering_domain::{Digest, FailureKind, NodeId, PipelineId, RunId, RunState};
 use serde_json::Value;
 
 use crate::journal::NodeFailure;
@@ -156,9 +156,9 @@ impl Unsuccessful {
         let why = self.error.as_ref().map_or("no reason is recorded", |error| error.message.as_str());
         let message = format!("run {} (item {}) is {}: {why}", self.run, self.item, self.state);
         if self.state == RunState::Cancelled {
-            NodeFailure::permanent("child_cancelled", message)
+            NodeFailure::permanent(FailureKind::ChildCancelled, message)
         } else {
-            NodeFailure::retryable("child_failed", message)
+            NodeFailure::retryable(FailureKind::ChildFailed, message)
         }
     }
 }
@@ -166,9 +166,9 @@ impl Unsuccessful {
 impl From<StartChildrenError> for NodeFailure {
     fn from(error: StartChildrenError) -> Self {
         let kind = match &error {
-            StartChildrenError::TooDeep => "too_deep",
-            StartChildrenError::ParentEnded => "interrupted",
-            StartChildrenError::Store(_) => "store",
+            StartChildrenError::TooDeep => FailureKind::TooDeep,
+            StartChildrenError::ParentEnded => FailureKind::Interrupted,
+            StartChildrenError::Store(_) => FailureKind::Store,
         };
         NodeFailure::permanent(kind, error.to_string())
     }
@@ -228,6 +228,6 @@ where
             Err(error) => error,
         };
         let again = retries.pause(error).await;
-        again.map_err(|error| NodeFailure::permanent("store", error.to_string()))?;
+        again.map_err(|error| NodeFailure::permanent(FailureKind::Store, error.to_string()))?;
     }
 }

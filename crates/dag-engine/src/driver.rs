@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use gathering_domain::{Digest, RunEvent, WaitingFor};
+use gathering_domain::{Digest, FailureKind, RunEvent, WaitingFor};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -159,13 +159,13 @@ impl Driver {
         // again.
         self.restore(if self.draining { Vec::new() } else { started });
         if self.claimed.cancel_requested {
-            self.end_early(RunEvent::Cancelled, "cancelled", "cancelled on request");
+            self.end_early(RunEvent::Cancelled, FailureKind::Cancelled, "cancelled on request");
         }
         let mut in_flight: Option<InFlight> = None;
         loop {
             // The deadline comes first: an overdue run must not start anything.
             if self.is_overdue() {
-                self.end_early(RunEvent::TimedOut, NodeFailure::TIMED_OUT, "its deadline passed");
+                self.end_early(RunEvent::TimedOut, FailureKind::TimedOut, "its deadline passed");
             }
             self.decide(in_flight.is_none());
             if in_flight.is_none() {
@@ -195,7 +195,7 @@ impl Driver {
                     }
                 }
                 () = signals.cancel.cancelled(), if !ending => {
-                    self.end_early(RunEvent::Cancelled, "cancelled", "cancelled on request");
+                    self.end_early(RunEvent::Cancelled, FailureKind::Cancelled, "cancelled on request");
                 }
                 // The next pass of the loop finds the run overdue.
                 () = sleep_until(self.claimed.deadline_at, &*self.around.clock), if !ending => {}
@@ -251,7 +251,7 @@ impl Driver {
                 self.ready.push_front(node);
             } else {
                 let failure = NodeFailure::permanent(
-                    "interrupted",
+                    FailureKind::Interrupted,
                     "its instance died while it executed, and it is declared not idempotent",
                 );
                 self.record(node, JournalEvent::Failed(failure));
@@ -278,7 +278,9 @@ impl Driver {
                         self.record(node, JournalEvent::Skipped);
                     }
                 }
-                Err(error) => return self.end_early(RunEvent::Failed, "expression", &error.to_string()),
+                Err(error) => {
+                    return self.end_early(RunEvent::Failed, FailureKind::Expression, &error.to_string());
+                }
             }
         }
         if self.progress.is_complete() {
@@ -352,7 +354,7 @@ impl Driver {
             Err(mut failure) => {
                 // Its timeout ended the wait, whatever the node reports.
                 failure.retryable |=
-                    failure.kind == NodeFailure::TIMED_OUT && self.progress.node(node).times_out;
+                    failure.kind == FailureKind::TimedOut && self.progress.node(node).times_out;
                 self.after_failure(node, failure)
             }
         };

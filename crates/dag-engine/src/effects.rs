@@ -9,12 +9,12 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 
-use gathering_domain::{Digest, EffectClass};
+use gathering_domain::{Digest, EffectClass, FailureKind};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::journal::{EffectStart, JournalEvent, NodeFailure};
-use crate::values::check_value;
+use crate::values::{ValueRole, check_value};
 
 /// What the journal records of one effect.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,7 +116,7 @@ impl Effects {
                     if known.start.request_digest != request_digest =>
                 {
                     return Err(NodeFailure::permanent(
-                        "effect_changed",
+                        FailureKind::EffectChanged,
                         format!(
                             "effect `{key}` changed its request: a node must send the same one on every attempt"
                         ),
@@ -135,7 +135,8 @@ impl Effects {
             Ok(result) => {
                 // It took place, so it is not recorded as failed either: after a crash its class decides.
                 check_value(&result).map_err(|limit| {
-                    NodeFailure::permanent(limit.kind("output"), format!("the result of `{key}` {limit}"))
+                    let message = format!("the result of `{key}` {limit}");
+                    NodeFailure::permanent(limit.kind(ValueRole::Output), message)
                 })?;
                 let done = JournalEvent::EffectDone { key: key.to_owned(), result: result.clone() };
                 self.record(done, false).await?;
@@ -155,7 +156,7 @@ impl Effects {
     }
 
     async fn record(&self, event: JournalEvent, wait_until_durable: bool) -> Result<(), NodeFailure> {
-        let lost = || NodeFailure::retryable("interrupted", "the run is no longer driven here");
+        let lost = || NodeFailure::retryable(FailureKind::Interrupted, "the run is no longer driven here");
         let (durable, answer) = if wait_until_durable {
             let (durable, answer) = oneshot::channel();
             (Some(durable), Some(answer))
@@ -173,5 +174,5 @@ impl Effects {
 
 fn unknown(key: &str, why: &str) -> NodeFailure {
     let message = format!("`{key}` may have taken place, and it must not be repeated: {why}");
-    NodeFailure::permanent("effect_unknown", message)
+    NodeFailure::permanent(FailureKind::EffectUnknown, message)
 }

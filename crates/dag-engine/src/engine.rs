@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gathering_domain::{Digest, RunEvent, RunId};
+use gathering_domain::{Digest, FailureKind, RunEvent, RunId};
 use moka::sync::Cache;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -187,7 +187,7 @@ impl Engine {
             LoadError::Unusable(cause) => cause,
         };
         tracing::error!(run.id = %claimed.claim.run, error = %cause, "cannot drive a run; failing it");
-        let error = RunError { kind: "graph_invalid".to_owned(), message: cause.to_string(), node_id: None };
+        let error = RunError { kind: FailureKind::GraphInvalid, message: cause.to_string(), node_id: None };
         let end =
             RunEnd { event: RunEvent::Failed, output: None, error: Some(error), abandons_children: true };
         let (claim, end) = (claimed.claim, Release::End(end));
@@ -198,7 +198,7 @@ impl Engine {
     pub(crate) async fn fail_after_panic(&self, claim: Claim, signals: Signals) -> DriveEnd {
         tracing::error!(run.id = %claim.run, "engine panicked while driving a run; failing the run");
         let message = "the engine panicked while driving this run; see the server log".to_owned();
-        let error = RunError { kind: "internal".to_owned(), message, node_id: None };
+        let error = RunError { kind: FailureKind::Internal, message, node_id: None };
         tokio::select! {
             () = signals.fence.cancelled() => DriveEnd::Abandoned,
             end = self.end_from_journal(claim, &signals, error) => end,
@@ -209,7 +209,7 @@ impl Engine {
     async fn end_refused(&self, claim: Claim, signals: &Signals, refused: Refused) -> DriveEnd {
         tracing::error!(run.id = %claim.run, error = %refused.0, "checkpoint rejected by the store; failing the run");
         let message = "the store rejected this run's results; see the server log".to_owned();
-        let error = RunError { kind: "checkpoint_refused".to_owned(), message, node_id: None };
+        let error = RunError { kind: FailureKind::CheckpointRefused, message, node_id: None };
         self.end_from_journal(claim, signals, error).await
     }
 

@@ -5,7 +5,7 @@
 //! and knows nothing of where they are stored.
 
 use chrono::{DateTime, Utc};
-use gathering_domain::{EffectClass, InstanceId, NodeId, WaitingFor};
+use gathering_domain::{EffectClass, FailureKind, InstanceId, NodeId, WaitingFor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -126,8 +126,8 @@ pub struct EffectStart {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct NodeFailure {
-    /// A short stable word, such as `timed_out`, `expression`, `http_status`.
-    pub kind: String,
+    /// The kind of the failure.
+    pub kind: FailureKind,
     /// What happened and what to do about it, without secrets.
     pub message: String,
     /// Whether trying again may help.
@@ -135,17 +135,14 @@ pub struct NodeFailure {
 }
 
 impl NodeFailure {
-    /// The kind of a failure for want of time.
-    pub const TIMED_OUT: &'static str = "timed_out";
-
     /// A failure that trying again cannot mend.
-    pub fn permanent(kind: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { kind: kind.into(), message: message.into(), retryable: false }
+    pub fn permanent(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), retryable: false }
     }
 
     /// A failure that may pass.
-    pub fn retryable(kind: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { kind: kind.into(), message: message.into(), retryable: true }
+    pub fn retryable(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), retryable: true }
     }
 }
 
@@ -294,7 +291,7 @@ mod tests {
 
     #[test]
     fn every_kind_survives_being_stored() {
-        let failure = NodeFailure::retryable("http_status", "502 from the peer");
+        let failure = NodeFailure::retryable(FailureKind::HttpStatus, "502 from the peer");
         let until = "2026-11-23T12:00:00.5Z".parse().unwrap();
         let start =
             EffectStart { key: "call".into(), class: EffectClass::Unsafe, request_digest: "ab".into() };

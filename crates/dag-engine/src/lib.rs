@@ -46,7 +46,7 @@ pub use expression::{
 };
 pub use fields::{Fields, Shape};
 pub use first_nodes::first_nodes;
-pub use gathering_domain::EffectClass;
+pub use gathering_domain::{EffectClass, FailureKind};
 pub use graph::Graph;
 pub use journal::{CorruptEntry, EffectStart, JournalEntry, JournalEvent, NodeFailure, Record, Seq};
 pub use node_run::{IllegalRecord, NodeRun, NodeState};
@@ -60,4 +60,4 @@ pub use store::{
     Checkpoint, Claim, ClaimScope, ClaimedRun, NewRun, Recovered, Release, RunEnd, RunError, RunStore,
     SignalledRun, StoreError,
 };
-pub use values::{MAX_VALUE_BYTES, MAX_VALUE_DEPTH, ValueLimit, check_value};
+pub use values::{MAX_VALUE_BYTES, MAX_VALUE_DEPTH, ValueLimit, ValueRole, check_value};

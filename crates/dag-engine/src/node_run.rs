@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use gathering_domain::{NodeId, WaitingFor};
+use gathering_domain::{FailureKind, NodeId, WaitingFor};
 use serde_json::Value;
 
 use crate::effects::{EffectResult, RecordedEffect};
@@ -139,7 +139,7 @@ impl NodeRun {
             (Running, JournalEvent::Failed(failure)) => {
                 self.failure = Some(failure.clone());
                 self.failures += 1;
-                let timed_out = failure.kind == NodeFailure::TIMED_OUT;
+                let timed_out = failure.kind == FailureKind::TimedOut;
                 self.resolve(if timed_out { NodeState::TimedOut } else { NodeState::Failed }, at);
             }
             (Pending, JournalEvent::Skipped) => self.resolve(NodeState::Skipped, at),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use gathering_domain::{EdgeOn, Join, NodeId, ProjectId, RunId, WaitingFor};
+use gathering_domain::{EdgeOn, FailureKind, Join, NodeId, ProjectId, RunId, WaitingFor};
 use serde_json::{Map, Value, json};
 
 use crate::expression::{EvaluationError, Scope};
@@ -14,7 +14,7 @@ use crate::graph::Graph;
 use crate::journal::{JournalEntry, JournalEvent, Seq};
 use crate::node_run::{IllegalRecord, NodeRun, NodeState};
 use crate::store::ClaimedRun;
-use crate::values::{Room, ValueLimit, check_value};
+use crate::values::{Room, ValueLimit, ValueRole, check_value};
 
 /// How far a run is.
 #[derive(Debug)]
@@ -304,10 +304,10 @@ pub(crate) enum NoOutput {
 
 impl NoOutput {
     /// The kind of the run's error.
-    pub(crate) fn kind(&self) -> String {
+    pub(crate) fn kind(&self) -> FailureKind {
         match self {
-            NoOutput::Expression(_) => "output".to_owned(),
-            NoOutput::Limit(limit) => limit.kind("output"),
+            NoOutput::Expression(_) => FailureKind::Output,
+            NoOutput::Limit(limit) => limit.kind(ValueRole::Output),
         }
     }
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use gathering_domain::{Digest, InstanceId, NodeId, PipelineId, ProjectId, RunEvent, RunId, WaitingFor};
+use gathering_domain::{
+    Digest, FailureKind, InstanceId, NodeId, PipelineId, ProjectId, RunEvent, RunId, WaitingFor,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -175,7 +177,7 @@ pub struct Recovered {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunError {
     /// The kind of the failure.
-    pub kind: String,
+    pub kind: FailureKind,
     /// What happened, for the author of the definition.
     pub message: String,
     /// The node that caused it, if one did.

@@ -3,12 +3,12 @@
 //! A string that is one whole `${{ … }}` keeps the value's type; in a longer one the values are written out: text as it
 //! is, null as nothing, everything else as JSON. `$${{` is a literal `${{`.
 
-use gathering_domain::{Pointer, Problems};
+use gathering_domain::{FailureKind, Pointer, Problems};
 use serde_json::{Map, Value};
 
 use crate::expression::{EvaluationError, Expression, Scope};
 use crate::journal::NodeFailure;
-use crate::values::{Room, ValueLimit};
+use crate::values::{Room, ValueLimit, ValueRole};
 
 const OPEN: &str = "${{";
 const CLOSE: &str = "}}";
@@ -51,8 +51,8 @@ pub enum NoConfig {
 impl From<NoConfig> for NodeFailure {
     fn from(error: NoConfig) -> Self {
         let kind = match &error {
-            NoConfig::Expression(_) => "expression".to_owned(),
-            NoConfig::Limit(limit) => limit.kind("config"),
+            NoConfig::Expression(_) => FailureKind::Expression,
+            NoConfig::Limit(limit) => limit.kind(ValueRole::Config),
         };
         NodeFailure::permanent(kind, error.to_string())
     }

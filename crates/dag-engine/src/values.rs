@@ -4,8 +4,10 @@
 //! What is written must be read again, and the parser of JSON stops at 128 levels; a value that is far deeper overflows
 //! the stack when it is dropped. So the check itself does not recurse, and stops at the bound.
 
-use serde_json::Value;
 use std::fmt::Write;
+
+use gathering_domain::FailureKind;
+use serde_json::Value;
 
 use crate::journal::NodeFailure;
 
@@ -26,17 +28,32 @@ pub enum ValueLimit {
     TooLarge,
 }
 
+/// What a value is to its node or run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValueRole {
+    /// The computed config of a node.
+    Config,
+    /// The input of a child run.
+    Input,
+    /// The output of a node or a run, or the result of an effect.
+    Output,
+}
+
 impl ValueLimit {
-    /// The kind of the failure of what made the value: `what` with what is wrong with it.
-    pub fn kind(self, what: &str) -> String {
-        match self {
-            ValueLimit::TooDeep => format!("{what}_too_deep"),
-            ValueLimit::TooLarge => format!("{what}_too_large"),
+    /// The kind of the failure of a node or run with such a value.
+    pub const fn kind(self, role: ValueRole) -> FailureKind {
+        match (role, self) {
+            (ValueRole::Config, ValueLimit::TooDeep) => FailureKind::ConfigTooDeep,
+            (ValueRole::Config, ValueLimit::TooLarge) => FailureKind::ConfigTooLarge,
+            (ValueRole::Input, ValueLimit::TooDeep) => FailureKind::InputTooDeep,
+            (ValueRole::Input, ValueLimit::TooLarge) => FailureKind::InputTooLarge,
+            (ValueRole::Output, ValueLimit::TooDeep) => FailureKind::OutputTooDeep,
+            (ValueRole::Output, ValueLimit::TooLarge) => FailureKind::OutputTooLarge,
         }
     }
 
     pub(crate) fn of_output(self) -> NodeFailure {
-        NodeFailure::permanent(self.kind("output"), format!("its output {self}"))
+        NodeFailure::permanent(self.kind(ValueRole::Output), format!("its output {self}"))
     }
 }
 

@@ -6,6 +6,7 @@ mod digest;
 mod effect;
 mod email;
 mod error_chain;
+mod failure_kind;
 mod ids;
 mod pointer;
 mod problem;
@@ -20,6 +21,7 @@ pub use digest::Digest;
 pub use effect::EffectClass;
 pub use email::{Email, InvalidEmail};
 pub use error_chain::with_causes;
+pub use failure_kind::{CustomKind, FailureKind, InvalidFailureKind};
 pub use ids::{
     AgentId, ApiKeyId, AuditEventId, InstanceId, InvalidId, NodeId, PipelineId, ProjectId, RequestId, RunId,
     ScheduleId, SessionId, TaskId, TokenId, UserId,

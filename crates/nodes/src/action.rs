@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use gathering_dag_engine::{
     Attempt, ChildRuns, Fields, NodeExecutor, NodeFailure, NodeSpec, Outcome, PollOutcome, Shape,
 };
+use gathering_domain::FailureKind;
 use gathering_tools::{Outbound, Toolbox};
 use serde_json::Value;
 
@@ -91,7 +92,12 @@ impl NodeExecutor for ActionNode {
             Some("call_api") => self.call_api.execute(&attempt).await?,
             Some("execute_pipeline") => return self.execute_pipeline.execute(&attempt).await,
             Some("send_notification") => self.notification.execute(&attempt).await?,
-            _ => return Err(NodeFailure::permanent("config", format!("`action` must be one of {ACTIONS}"))),
+            _ => {
+                return Err(NodeFailure::permanent(
+                    FailureKind::Config,
+                    format!("`action` must be one of {ACTIONS}"),
+                ));
+            }
         };
         Ok(Outcome::Done(output))
     }

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use gathering_agents::{
-    AgentDefinition, AgentError, ChatModel, Conversation, Providers, ToolDescription, run_agent,
+    AgentDefinition, AgentError, ChatModel, Conversation, Limit, Providers, ToolDescription, run_agent,
 };
 use gathering_dag_engine::{Attempt, BudgetLedger, NodeExecutor, NodeFailure, Outcome, PollOutcome};
+use gathering_domain::FailureKind;
 use gathering_tools::{ToolContext, Toolbox};
 use serde_json::Value;
 
@@ -58,15 +59,17 @@ impl AgentNode {
         };
         if name == OPENAI && agent.model.trim().is_empty() {
             let message = "the provider `openai` needs the name of a model: set `model`";
-            return Err(NodeFailure::permanent("model_missing", message));
+            return Err(NodeFailure::permanent(FailureKind::ModelMissing, message));
         }
-        self.providers.get(name).map_err(|error| NodeFailure::permanent("provider", error.to_string()))
+        self.providers
+            .get(name)
+            .map_err(|error| NodeFailure::permanent(FailureKind::Provider, error.to_string()))
     }
 
     /// Replays the recorded steps and makes the others, as far as `budget` grants their calls.
     async fn converse(&self, attempt: &Attempt, budget: &CallBudget<'_>) -> Result<Value, CallStop> {
         let agent = AgentDefinition::parse(&attempt.config["agent"]).map_err(|problems| {
-            NodeFailure::permanent("config", format!("`agent` is invalid: {problems}"))
+            NodeFailure::permanent(FailureKind::Config, format!("`agent` is invalid: {problems}"))
         })?;
         let prompt = match &attempt.config["prompt"] {
             Value::String(text) => text.clone(),
@@ -109,10 +112,17 @@ fn failure_of(error: AgentError<CallStop>) -> CallStop {
         AgentError::Step { key, source: CallStop::Failed(failure) } => {
             NodeFailure { message: format!("step {key}: {}", failure.message), ..failure }
         }
-        AgentError::Stopped { limit, .. } => {
-            NodeFailure::permanent(format!("limit_{limit}"), error.to_string())
-        }
-        AgentError::OutOfTurn(error) => NodeFailure::permanent("internal", error.to_string()),
+        AgentError::Stopped { limit, .. } => NodeFailure::permanent(kind_of(limit), error.to_string()),
+        AgentError::OutOfTurn(error) => NodeFailure::permanent(FailureKind::Internal, error.to_string()),
     };
     failure.into()
+}
+
+const fn kind_of(limit: Limit) -> FailureKind {
+    match limit {
+        Limit::Steps => FailureKind::LimitMaxSteps,
+        Limit::Tokens => FailureKind::LimitMaxTokens,
+        Limit::ToolCalls => FailureKind::LimitMaxToolCalls,
+        Limit::Timeout => FailureKind::LimitTimeout,
+    }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gathering_dag_engine::{Attempt, EffectClass, Fields, NodeFailure, Shape};
-use gathering_domain::with_causes;
+use gathering_domain::{FailureKind, with_causes};
 use gathering_tools::{Outbound, OutboundError, OutboundRequest};
 use serde_json::Value;
 
@@ -88,8 +88,8 @@ impl CallApi {
         };
         let message = format!("`{}` answered with status {}, not {wanted}", call.host, response.status);
         Err(match response.status {
-            408 | 425 | 429 | 500.. => NodeFailure::retryable("http_status", message),
-            _ => NodeFailure::permanent("http_status", message),
+            408 | 425 | 429 | 500.. => NodeFailure::retryable(FailureKind::HttpStatus, message),
+            _ => NodeFailure::permanent(FailureKind::HttpStatus, message),
         })
     }
 }
@@ -106,7 +106,7 @@ struct Call {
 impl Call {
     /// Reads an evaluated config.
     fn read(config: &Value, idempotency_key: &str) -> Result<Self, NodeFailure> {
-        let wrong = |error: OutboundError| NodeFailure::permanent("config", reason_of(&error));
+        let wrong = |error: OutboundError| NodeFailure::permanent(FailureKind::Config, reason_of(&error));
         let method = config["method"].as_str().unwrap_or("GET").to_ascii_uppercase();
         let url = config["url"].as_str().ok_or_else(|| bad("url", "a string"))?;
         let mut request = OutboundRequest::new(&method, url).map_err(wrong)?;
@@ -144,7 +144,7 @@ impl Call {
 }
 
 fn bad(field: &str, expected: &str) -> NodeFailure {
-    NodeFailure::permanent("config", format!("`{field}` must be {expected}"))
+    NodeFailure::permanent(FailureKind::Config, format!("`{field}` must be {expected}"))
 }
 
 /// The scheme, host and port of a URL. Its path and query may hold a secret, so messages leave them out.
@@ -290,7 +290,7 @@ mod tests {
     async fn a_failure_says_whether_it_is_retryable() {
         let (url, _served) = serve_once("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n").await;
         let busy = call(&url, &json!({})).await.unwrap_err();
-        assert!(busy.retryable && busy.kind == "http_status", "{busy:?}");
+        assert!(busy.retryable && busy.kind.as_str() == "http_status", "{busy:?}");
         assert!(!busy.message.contains("secret-path"), "{busy}");
         let (url, _served) = serve_once("HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n").await;
         assert!(!call(&url, &json!({})).await.unwrap_err().retryable);
@@ -312,6 +312,6 @@ mod tests {
         let url = format!("http://{}/", listener.local_addr().unwrap());
         drop(listener);
         let failed = call(&url, &json!({})).await.unwrap_err();
-        assert!(failed.retryable && failed.kind == "connection", "{failed:?}");
+        assert!(failed.retryable && failed.kind.as_str() == "connection", "{failed:?}");
     }
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gathering_dag_engine::{ChildKind, MAX_DEPTH, NodeFailure, Parent, StartChildrenError, StoreError};
-use gathering_domain::{PipelineId, ProjectId, with_causes};
+use gathering_domain::{FailureKind, PipelineId, ProjectId, with_causes};
 use serde_json::Value;
 
 /// A request to run a pipeline as a child.
@@ -80,12 +80,12 @@ impl From<StartPipelineError> for NodeFailure {
     fn from(error: StartPipelineError) -> Self {
         let message = with_causes(&error);
         match error {
-            StartPipelineError::Missing(_) => NodeFailure::permanent("no_pipeline", message),
-            StartPipelineError::Disabled(_) => NodeFailure::permanent("pipeline_disabled", message),
-            StartPipelineError::TooDeep => NodeFailure::permanent("too_deep", message),
-            StartPipelineError::ParentEnded => NodeFailure::permanent("interrupted", message),
-            StartPipelineError::Unavailable(_) => NodeFailure::retryable("unavailable", message),
-            StartPipelineError::Store(_) => NodeFailure::permanent("store", message),
+            StartPipelineError::Missing(_) => NodeFailure::permanent(FailureKind::NoPipeline, message),
+            StartPipelineError::Disabled(_) => NodeFailure::permanent(FailureKind::PipelineDisabled, message),
+            StartPipelineError::TooDeep => NodeFailure::permanent(FailureKind::TooDeep, message),
+            StartPipelineError::ParentEnded => NodeFailure::permanent(FailureKind::Interrupted, message),
+            StartPipelineError::Unavailable(_) => NodeFailure::retryable(FailureKind::Unavailable, message),
+            StartPipelineError::Store(_) => NodeFailure::permanent(FailureKind::Store, message),
         }
     }
 }
@@ -105,7 +105,8 @@ mod tests {
             StoreError::Unavailable("no connection".into()).into(),
             StoreError::Missing { what: "a graph".to_owned() }.into(),
         ];
-        let failures = refusals.map(NodeFailure::from).map(|failure| (failure.kind, failure.retryable));
+        let failures =
+            refusals.map(NodeFailure::from).map(|failure| (failure.kind.to_string(), failure.retryable));
         let expected = [
             ("no_pipeline", false),
             ("pipeline_disabled", false),

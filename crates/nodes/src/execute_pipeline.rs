@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use gathering_dag_engine::{
-    Attempt, ChildKind, ChildRuns, Fields, NodeFailure, Outcome, Parent, Shape, Wait, check_value,
+    Attempt, ChildKind, ChildRuns, Fields, NodeFailure, Outcome, Parent, Shape, ValueRole, Wait, check_value,
     end_earlier_round, poll_only_child,
 };
-use gathering_domain::{PipelineId, WaitingFor};
+use gathering_domain::{FailureKind, PipelineId, WaitingFor};
 use serde_json::{Value, json};
 
 use crate::child_pipelines::{ChildPipeline, ChildPipelines};
@@ -65,24 +65,25 @@ impl ExecutePipeline {
 
     async fn start(&self, parent: &Parent, attempt: &Attempt, kind: ChildKind) -> Result<(), NodeFailure> {
         let id = attempt.config["pipeline_id"].as_str().unwrap_or_default();
-        let pipeline: PipelineId = id
-            .parse()
-            .map_err(|error| NodeFailure::permanent("config", format!("`pipeline_id`: {error}")))?;
+        let pipeline: PipelineId = id.parse().map_err(|error| {
+            NodeFailure::permanent(FailureKind::Config, format!("`pipeline_id`: {error}"))
+        })?;
         let input = match &attempt.config["input"] {
             Value::Null => json!({}),
             input => input.clone(),
         };
-        check_value(&input)
-            .map_err(|limit| NodeFailure::permanent(limit.kind("input"), format!("`input` {limit}")))?;
+        check_value(&input).map_err(|limit| {
+            NodeFailure::permanent(limit.kind(ValueRole::Input), format!("`input` {limit}"))
+        })?;
         let (project, parent, now) = (attempt.project, parent.clone(), attempt.now);
         Ok(self.pipelines.start(ChildPipeline { project, parent, kind, pipeline, input, now }).await?)
     }
 
     async fn give_up(&self, parent: &Parent) -> Result<Outcome, NodeFailure> {
         let cancelled = self.children.cancel(parent).await;
-        cancelled.map_err(|error| NodeFailure::retryable("unavailable", error.to_string()))?;
+        cancelled.map_err(|error| NodeFailure::retryable(FailureKind::Unavailable, error.to_string()))?;
         let message = format!("run {} took too long", parent.child(0));
-        Err(NodeFailure::retryable(NodeFailure::TIMED_OUT, message))
+        Err(NodeFailure::retryable(FailureKind::TimedOut, message))
     }
 }
 

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use async_trait::async_trait;
 use gathering_dag_engine::NodeFailure;
-use gathering_domain::{ProjectId, with_causes};
+use gathering_domain::{FailureKind, ProjectId, with_causes};
 use gathering_tools::Workspace;
 
 /// Where the files of each project are.
@@ -32,8 +32,8 @@ impl From<OpenFilesError> for NodeFailure {
     fn from(error: OpenFilesError) -> Self {
         let message = with_causes(&error);
         match error {
-            OpenFilesError::Unavailable(_) => NodeFailure::retryable("unavailable", message),
-            OpenFilesError::NoWorkspace(_) => NodeFailure::permanent("no_workspace", message),
+            OpenFilesError::Unavailable(_) => NodeFailure::retryable(FailureKind::Unavailable, message),
+            OpenFilesError::NoWorkspace(_) => NodeFailure::permanent(FailureKind::NoWorkspace, message),
         }
     }
 }

@@ -132,7 +132,7 @@ mod tests {
             match event {
                 JournalEvent::EffectStarted(_) => n_posts += 1,
                 JournalEvent::Failed(failure) | JournalEvent::Retrying { failure, .. } => {
-                    failures.push(failure.kind);
+                    failures.push(failure.kind.to_string());
                 }
                 _ => {}
             }

@@ -3,7 +3,7 @@
 //! Owns the two traits that tools implement and their error. Never knows a particular tool.
 
 use async_trait::async_trait;
-use gathering_domain::Problems;
+use gathering_domain::{FailureKind, Problems};
 use serde_json::Value;
 
 use crate::outbound::OutboundError;
@@ -134,16 +134,16 @@ pub enum ToolError {
 
 impl ToolError {
     /// A short name of the cause, which is the same in all versions.
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> FailureKind {
         match self {
-            ToolError::UnknownTool { .. } => "unknown_tool",
-            ToolError::InvalidParameters(_) => "invalid_parameters",
-            ToolError::NoWorkspace => "no_workspace",
+            ToolError::UnknownTool { .. } => FailureKind::UnknownTool,
+            ToolError::InvalidParameters(_) => FailureKind::InvalidParameters,
+            ToolError::NoWorkspace => FailureKind::NoWorkspace,
             ToolError::Workspace(error) => error.kind(),
             ToolError::Outbound(error) => error.kind(),
-            ToolError::Status { .. } => "http",
-            ToolError::Panicked(_) => "panicked",
-            ToolError::Temporary { .. } | ToolError::Permanent { .. } => "failed",
+            ToolError::Status { .. } => FailureKind::Http,
+            ToolError::Panicked(_) => FailureKind::Panicked,
+            ToolError::Temporary { .. } | ToolError::Permanent { .. } => FailureKind::Failed,
         }
     }
 

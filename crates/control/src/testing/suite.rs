@@ -8,7 +8,7 @@ mod runs;
 
 use gathering_auth::{Caller, Role};
 use gathering_dag_engine::{Checkpoint, Claim, JournalEvent, NodeSpecs, Record, Release, RunEnd, RunError};
-use gathering_domain::{NodeId, PipelineId, ProjectId, RunEvent, RunId};
+use gathering_domain::{FailureKind, NodeId, PipelineId, ProjectId, RunEvent, RunId};
 use serde_json::{Value, json};
 
 use super::ControlFixture;
@@ -73,7 +73,7 @@ async fn commit<F: ControlFixture>(
 
 /// The end of a run that failed.
 fn failed() -> Release {
-    let error = RunError { kind: "failed".to_owned(), message: "it failed".to_owned(), node_id: None };
+    let error = RunError { kind: FailureKind::Failed, message: "it failed".to_owned(), node_id: None };
     Release::End(RunEnd {
         event: RunEvent::Failed,
         output: None,

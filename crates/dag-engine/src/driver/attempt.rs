@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use gathering_domain::FailureKind;
 use tokio_util::sync::CancellationToken;
 
 use super::{Driver, NodeEnd};
@@ -35,7 +36,10 @@ impl Driver {
         let graph_node = &self.graph.nodes[node];
         let name = &graph_node.spec.node_type;
         let executor = self.around.types.executor(name).cloned().ok_or_else(|| {
-            NodeFailure::permanent("node_type", format!("this engine cannot execute the node type `{name}`"))
+            NodeFailure::permanent(
+                FailureKind::NodeType,
+                format!("this engine cannot execute the node type `{name}`"),
+            )
         })?;
         let run = self.progress.node(node);
         let config = match self.polls.config_of(node) {
@@ -148,9 +152,9 @@ async fn execute(
             Ok(result) => result,
             Err(_) => {
                 let message = format!("took longer than {} s", limit.as_secs_f64());
-                return Err(NodeFailure::retryable(NodeFailure::TIMED_OUT, message));
+                return Err(NodeFailure::retryable(FailureKind::TimedOut, message));
             }
         },
     };
-    result.unwrap_or_else(|_| Err(NodeFailure::permanent("panic", "the node's code panicked")))
+    result.unwrap_or_else(|_| Err(NodeFailure::permanent(FailureKind::Panic, "the node's code panicked")))
 }

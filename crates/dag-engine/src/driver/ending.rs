@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gathering_domain::{RunEvent, WaitingFor};
+use gathering_domain::{FailureKind, RunEvent, WaitingFor};
 
 use super::Driver;
 use crate::journal::JournalEvent;
@@ -59,12 +59,12 @@ impl Driver {
             Some(failure) => format!("node `{id}` failed: {}", failure.message),
             None => format!("node `{id}` failed"),
         };
-        let kind = "node_failed".to_owned();
+        let kind = FailureKind::NodeFailed;
         self.end(RunEvent::Failed, RunError { kind, message, node_id: Some(id) });
     }
 
-    pub(super) fn end_early(&mut self, event: RunEvent, kind: &str, message: &str) {
-        self.end(event, RunError { kind: kind.to_owned(), message: message.to_owned(), node_id: None });
+    pub(super) fn end_early(&mut self, event: RunEvent, kind: FailureKind, message: &str) {
+        self.end(event, RunError { kind, message: message.to_owned(), node_id: None });
     }
 
     /// Drops executing attempts and polls. Their recorded effects stay: the next driver must not repeat them.

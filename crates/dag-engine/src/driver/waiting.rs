@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use gathering_domain::WaitingFor;
+use gathering_domain::{FailureKind, WaitingFor};
 use serde_json::Value;
 
 use super::Driver;
@@ -60,7 +60,7 @@ impl Polls {
 }
 
 fn waited_too_long() -> NodeFailure {
-    NodeFailure::retryable(NodeFailure::TIMED_OUT, "waited longer than its timeout")
+    NodeFailure::retryable(FailureKind::TimedOut, "waited longer than its timeout")
 }
 
 impl Driver {
@@ -88,7 +88,8 @@ impl Driver {
                 async move {
                     let _stopped_when_dropped = stop.drop_guard();
                     let poll = std::panic::AssertUnwindSafe(executor.poll(attempt)).catch_unwind().await;
-                    let panicked = |_| Err(NodeFailure::permanent("panic", "the node's code panicked"));
+                    let panicked =
+                        |_| Err(NodeFailure::permanent(FailureKind::Panic, "the node's code panicked"));
                     let found = poll.unwrap_or_else(panicked);
                     if let (Some(guard), Ok(PollOutcome::Ended(_)) | Err(_)) = (&guard, &found) {
                         guard.report(found.as_ref().err()).await;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
-use gathering_domain::{Email, WaitingFor};
+use gathering_domain::{Email, FailureKind, WaitingFor};
 use serde_json::{Value, json};
 
 use super::{Attempt, NodeExecutor, NodeSpec, Outcome, PollOutcome, Wait};
@@ -47,7 +47,7 @@ fn outcome(decision: Decision) -> Result<Outcome, NodeFailure> {
         })));
     }
     let comment = decision.comment.map(|comment| format!(": {comment}")).unwrap_or_default();
-    Err(NodeFailure::permanent("denied", format!("denied by {}{comment}", decision.decided_by)))
+    Err(NodeFailure::permanent(FailureKind::Denied, format!("denied by {}{comment}", decision.decided_by)))
 }
 
 impl NodeSpec for ApprovalSpec {
@@ -79,7 +79,7 @@ impl NodeExecutor for Approval {
             return Ok(outcome);
         }
         if attempt.woken {
-            return Err(NodeFailure::permanent(NodeFailure::TIMED_OUT, "no decision was made in time"));
+            return Err(NodeFailure::permanent(FailureKind::TimedOut, "no decision was made in time"));
         }
         let limit = attempt.config["timeout_seconds"].as_f64();
         #[expect(clippy::cast_possible_truncation, reason = "validation bounds it by ten years")]

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
+use gathering_domain::FailureKind;
 use serde_json::{Value, json};
 
 use super::{Attempt, NodeExecutor, NodeSpec, Outcome, Wait};
@@ -51,7 +52,7 @@ impl NodeExecutor for Condition {
         match &attempt.config["expression"] {
             Value::Bool(result) => Ok(Outcome::Done(json!({ "result": result }))),
             other => Err(NodeFailure::permanent(
-                "expression",
+                FailureKind::Expression,
                 format!("the expression of a condition must be true or false, but is {}", kind_of(other)),
             )),
         }
@@ -112,7 +113,7 @@ impl NodeExecutor for Delay {
             (_, Value::String(until)) => parse_time(until)?,
             (other, _) => {
                 return Err(NodeFailure::permanent(
-                    "config",
+                    FailureKind::Config,
                     format!("`seconds` must be a number, but is {}", kind_of(other)),
                 ));
             }
@@ -128,7 +129,7 @@ impl NodeExecutor for Delay {
 fn after(now: DateTime<Utc>, seconds: f64) -> Result<DateTime<Utc>, NodeFailure> {
     let milliseconds = seconds * 1000.0;
     if !(0.0..=315_360_000_000.0).contains(&milliseconds) {
-        return Err(NodeFailure::permanent("config", "`seconds` must be from 0 to ten years"));
+        return Err(NodeFailure::permanent(FailureKind::Config, "`seconds` must be from 0 to ten years"));
     }
     #[expect(clippy::cast_possible_truncation, reason = "the range was checked above")]
     Ok(now + TimeDelta::milliseconds(milliseconds.ceil() as i64))
@@ -136,7 +137,10 @@ fn after(now: DateTime<Utc>, seconds: f64) -> Result<DateTime<Utc>, NodeFailure>
 
 fn parse_time(text: &str) -> Result<DateTime<Utc>, NodeFailure> {
     DateTime::parse_from_rfc3339(text).map(|time| time.with_timezone(&Utc)).map_err(|_| {
-        NodeFailure::permanent("config", "must be a time such as 2026-11-23T08:30:00Z (RFC 3339)".to_owned())
+        NodeFailure::permanent(
+            FailureKind::Config,
+            "must be a time such as 2026-11-23T08:30:00Z (RFC 3339)".to_owned(),
+        )
     })
 }
 

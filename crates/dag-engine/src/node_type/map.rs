@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
-use gathering_domain::{Digest, WaitingFor};
+use gathering_domain::{Digest, FailureKind, WaitingFor};
 use serde_json::{Value, json};
 
 use super::{Attempt, NodeExecutor, NodeSpec, Outcome, PollOutcome, Wait};
@@ -109,7 +109,7 @@ impl MapNode {
             let page = retry_while_unavailable(|| self.children.load_outputs(parent, from, PAGE)).await?;
             if page.is_empty() {
                 let message = format!("the output of item {from} is missing");
-                return Err(NodeFailure::permanent("store", message));
+                return Err(NodeFailure::permanent(FailureKind::Store, message));
             }
             page.iter().try_for_each(|(_, output)| room.take(output)).map_err(ValueLimit::of_output)?;
             outputs.extend(page.into_iter().map(|(_, output)| output));
@@ -148,7 +148,7 @@ impl NodeExecutor for MapNode {
         if attempt.woken {
             let parent = Parent::of(&attempt);
             retry_while_unavailable(|| self.children.cancel(&parent)).await?;
-            return Err(NodeFailure::retryable(NodeFailure::TIMED_OUT, "its items took too long"));
+            return Err(NodeFailure::retryable(FailureKind::TimedOut, "its items took too long"));
         }
         end_earlier_round(&*self.children, &attempt).await?;
         if items_of(&attempt.config)?.is_empty() {
@@ -170,9 +170,9 @@ fn items_of(config: &Value) -> Result<&[Value], NodeFailure> {
         Value::Array(items) if items.len() <= MAX_ITEMS => Ok(items),
         Value::Array(items) => {
             let message = format!("`items` has {} items; the limit is {MAX_ITEMS}", items.len());
-            Err(NodeFailure::permanent("config", message))
+            Err(NodeFailure::permanent(FailureKind::Config, message))
         }
-        _ => Err(NodeFailure::permanent("expression", "`items` must be a list")),
+        _ => Err(NodeFailure::permanent(FailureKind::Expression, "`items` must be a list")),
     }
 }
 

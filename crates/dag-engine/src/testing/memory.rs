@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use gathering_domain::{Digest, InstanceId, NodeId, PipelineId, RunEvent, RunId, RunState};
+use gathering_domain::{Digest, FailureKind, InstanceId, NodeId, PipelineId, RunEvent, RunId, RunState};
 use serde_json::Value;
 
 pub use self::runs::{Place, StoredRun};
@@ -180,7 +180,7 @@ impl Shared {
             run.epoch += 1;
             if run.recoveries > max_recoveries {
                 let message = format!("it was recovered {} times", run.recoveries);
-                let error = RunError { kind: "poisonous".to_owned(), message, node_id: None };
+                let error = RunError { kind: FailureKind::Poisonous, message, node_id: None };
                 run.state = RunState::Failed;
                 let end = RunEnd {
                     event: RunEvent::Failed,

@@ -43,7 +43,7 @@ impl NodeExecutor for Call {
         }
         tokio::time::sleep(Duration::from_millis(attempt.config["takes_ms"].as_u64().unwrap())).await;
         match attempt.config["fails"].as_bool().unwrap() {
-            true => Err(NodeFailure::retryable("planned", "as planned")),
+            true => Err(NodeFailure::retryable("planned".parse().unwrap(), "as planned")),
             false => Ok(Outcome::Done(json!({}))),
         }
     }

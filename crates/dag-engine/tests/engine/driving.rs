@@ -11,7 +11,9 @@ use gathering_dag_engine::{
     JournalEvent, NewChild, NewRun, NodeExecutor, NodeFailure, NodeRun, NodeSpec, NodeState, NodeTypes,
     Outcome, Parent, PollOutcome, RunStore, Shape, Signals, Wait,
 };
-use gathering_domain::{Digest, InstanceId, NodeId, ProjectId, RunEvent, RunId, RunState, WaitingFor};
+use gathering_domain::{
+    Digest, FailureKind, InstanceId, NodeId, ProjectId, RunEvent, RunId, RunState, WaitingFor,
+};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -430,7 +432,7 @@ impl NodeSpec for LooksSlowly {}
 impl NodeExecutor for LooksSlowly {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         match (attempt.failures, attempt.woken) {
-            (0, true) => Err(NodeFailure::retryable(NodeFailure::TIMED_OUT, "as planned")),
+            (0, true) => Err(NodeFailure::retryable(FailureKind::TimedOut, "as planned")),
             (_, true) => Ok(Outcome::Done(json!("second"))),
             (failures, false) => {
                 let until = attempt.now + Duration::from_millis(if failures == 0 { 500 } else { 3000 });

@@ -79,7 +79,7 @@ fn failure_of(run: &StoredRun, store: &MemoryStore, id: &str) -> NodeFailure {
 
 fn error(run: &StoredRun) -> (String, String) {
     let error = run.end.as_ref().unwrap().error.as_ref().unwrap();
-    (error.kind.clone(), error.message.clone())
+    (error.kind.to_string(), error.message.clone())
 }
 
 #[tokio::test]
@@ -142,7 +142,7 @@ async fn a_barrier_of_outputs_that_are_too_large_together_fails() {
         "edges": [{"from": "a", "to": "both"}, {"from": "b", "to": "both"}],
     }))
     .await;
-    assert_eq!(failure_of(&run, &store, "both").kind, "output_too_large");
+    assert_eq!(failure_of(&run, &store, "both").kind.as_str(), "output_too_large");
 }
 
 #[tokio::test]
@@ -176,7 +176,7 @@ async fn a_config_whose_computed_values_are_too_large_together_fails_its_node() 
         "edges": [{"from": "a", "to": "b"}],
     }))
     .await;
-    assert_eq!(failure_of(&run, &store, "b").kind, "config_too_large");
+    assert_eq!(failure_of(&run, &store, "b").kind.as_str(), "config_too_large");
 }
 
 #[tokio::test]
@@ -192,5 +192,5 @@ async fn items_that_are_too_deep_start_no_run() {
         "edges": [{"from": "a", "to": "each"}],
     }))
     .await;
-    assert_eq!(failure_of(&run, &store, "each").kind, "config_too_deep");
+    assert_eq!(failure_of(&run, &store, "each").kind.as_str(), "config_too_deep");
 }

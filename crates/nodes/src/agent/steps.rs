@@ -7,7 +7,7 @@ use gathering_agents::{
     ChatModel, ChatReply, ChatRequest, ModelError, StepKey, StepRunner, ToolCall, ToolResult, Usage,
 };
 use gathering_dag_engine::{ActFailed, EffectClass, NodeFailure};
-use gathering_domain::{Amounts, Resource, with_causes};
+use gathering_domain::{Amounts, FailureKind, Resource, with_causes};
 use gathering_tools::{ToolContext, Toolbox};
 use serde_json::{Value, json};
 
@@ -67,15 +67,20 @@ impl StepRunner for RecordedSteps<'_> {
 /// Whether the tool was called: it exists, and its parameters were valid.
 fn was_called(result: &Value) -> bool {
     let kind = result["content"]["error"]["kind"].as_str().unwrap_or_default();
-    result["is_error"] != true || !["unknown_tool", "invalid_parameters"].contains(&kind)
+    result["is_error"] != true
+        || ![FailureKind::UnknownTool, FailureKind::InvalidParameters]
+            .iter()
+            .any(|other| other.as_str() == kind)
 }
 
 fn from_json<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, NodeFailure> {
-    serde_json::from_value(value).map_err(|error| NodeFailure::permanent("internal", error.to_string()))
+    serde_json::from_value(value)
+        .map_err(|error| NodeFailure::permanent(FailureKind::Internal, error.to_string()))
 }
 
 pub(super) fn to_json(value: &(impl serde::Serialize + Sync)) -> Result<Value, NodeFailure> {
-    serde_json::to_value(value).map_err(|error| NodeFailure::permanent("internal", error.to_string()))
+    serde_json::to_value(value)
+        .map_err(|error| NodeFailure::permanent(FailureKind::Internal, error.to_string()))
 }
 
 fn model_failed(error: &ModelError) -> ActFailed {

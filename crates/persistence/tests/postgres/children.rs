@@ -37,7 +37,7 @@ fn children(graph: Digest, items: std::ops::Range<u32>) -> Vec<NewChild> {
 
 async fn end(world: &World, claim: Claim, event: RunEvent, output: Option<Value>) {
     let error = (event == RunEvent::Failed).then(|| RunError {
-        kind: "test".into(),
+        kind: "test".parse().unwrap(),
         message: "as the test wants".into(),
         node_id: None,
     });

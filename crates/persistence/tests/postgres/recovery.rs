@@ -22,7 +22,7 @@ async fn i4_a_run_that_kills_its_owners_fails_as_poisonous_and_says_so() {
     }
     let row = runs(&world).find(run).await.unwrap().unwrap();
     assert_eq!((row.state, row.recoveries), (RunState::Failed, 2));
-    assert_eq!(row.error.unwrap().kind, "poisonous");
+    assert_eq!(row.error.unwrap().kind.as_str(), "poisonous");
     assert_eq!(world.count("SELECT count(*) FROM events WHERE type = 'run.failed'").await, 1);
 }
 

@@ -235,6 +235,8 @@ pub(super) fn tell(line: &str) {
 mod tests {
     use gathering_dag_engine::{NodeFailure, Record};
 
+    use gathering_domain::FailureKind;
+
     use super::*;
 
     fn lines(events: Vec<(i32, JournalEvent)>) -> Vec<String> {
@@ -255,7 +257,7 @@ mod tests {
 
     #[test]
     fn each_event_of_a_node_is_one_line() {
-        let failure = NodeFailure::retryable("http_status", "503\nfrom the peer");
+        let failure = NodeFailure::retryable(FailureKind::HttpStatus, "503\nfrom the peer");
         let until = "2026-11-23T12:00:01Z".parse().unwrap();
         let told = lines(vec![
             (1, JournalEvent::Started),

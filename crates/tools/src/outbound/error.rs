@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use gathering_domain::FailureKind;
+
 /// Why an outgoing request failed.
 ///
 /// No variant contains a path, a query, a header or a body, because any of them may contain a secret.
@@ -70,15 +72,15 @@ pub enum OutboundError {
 
 impl OutboundError {
     /// A short name of the cause, which is the same in all versions.
-    pub const fn kind(&self) -> &'static str {
+    pub const fn kind(&self) -> FailureKind {
         match self {
-            OutboundError::InvalidRequest { .. } => "invalid_request",
-            OutboundError::Refused { .. } => "forbidden",
-            OutboundError::TimedOut { .. } => "timeout",
-            OutboundError::TooLarge { .. } => "too_large",
-            OutboundError::Connect { .. } | OutboundError::BrokenOff { .. } => "connection",
-            OutboundError::TooManyRedirects { .. } => "http",
-            OutboundError::Setup(_) => "internal",
+            OutboundError::InvalidRequest { .. } => FailureKind::InvalidRequest,
+            OutboundError::Refused { .. } => FailureKind::Forbidden,
+            OutboundError::TimedOut { .. } => FailureKind::Unanswered,
+            OutboundError::TooLarge { .. } => FailureKind::TooLarge,
+            OutboundError::Connect { .. } | OutboundError::BrokenOff { .. } => FailureKind::Connection,
+            OutboundError::TooManyRedirects { .. } => FailureKind::Http,
+            OutboundError::Setup(_) => FailureKind::Internal,
         }
     }
 

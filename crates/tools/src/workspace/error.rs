@@ -2,6 +2,8 @@
 
 use std::io;
 
+use gathering_domain::FailureKind;
+
 use crate::pool::BlockingWorkPanicked;
 
 /// Too many links. The standard library's kind for it is not stable yet.
@@ -72,17 +74,17 @@ pub enum WorkspaceError {
 
 impl WorkspaceError {
     /// A short name of the cause, which is the same in all versions.
-    pub const fn kind(&self) -> &'static str {
+    pub const fn kind(&self) -> FailureKind {
         match self {
-            WorkspaceError::Escape => "forbidden",
-            WorkspaceError::InvalidPath { .. } => "invalid_path",
-            WorkspaceError::NotFound { .. } => "not_found",
-            WorkspaceError::NotAFile { .. } | WorkspaceError::NotADirectory { .. } => "wrong_kind",
-            WorkspaceError::NotEmpty { .. } => "not_empty",
-            WorkspaceError::TooLarge { .. } => "too_large",
-            WorkspaceError::PreconditionFailed { .. } => "precondition_failed",
-            WorkspaceError::Io { .. } => "io",
-            WorkspaceError::Panicked(_) => "panicked",
+            WorkspaceError::Escape => FailureKind::Forbidden,
+            WorkspaceError::InvalidPath { .. } => FailureKind::InvalidPath,
+            WorkspaceError::NotFound { .. } => FailureKind::NotFound,
+            WorkspaceError::NotAFile { .. } | WorkspaceError::NotADirectory { .. } => FailureKind::WrongKind,
+            WorkspaceError::NotEmpty { .. } => FailureKind::NotEmpty,
+            WorkspaceError::TooLarge { .. } => FailureKind::TooLarge,
+            WorkspaceError::PreconditionFailed { .. } => FailureKind::PreconditionFailed,
+            WorkspaceError::Io { .. } => FailureKind::Io,
+            WorkspaceError::Panicked(_) => FailureKind::Panicked,
         }
     }
 

@@ -178,6 +178,8 @@ fn percent_decoded(text: &str) -> Option<Result<String, std::string::FromUtf8Err
 
 #[cfg(test)]
 mod tests {
+    use gathering_domain::FailureKind;
+
     use super::*;
 
     #[test]
@@ -263,9 +265,9 @@ mod tests {
             ("a%2520b", Ok("a%20b")),
             ("a+b", Ok("a+b")),
             ("%61%2fb", Ok("a/b")),
-            ("%2e%2e/x", Err("forbidden")),
-            ("%ff", Err("forbidden")),
-            ("a%0ab", Err("invalid_path")),
+            ("%2e%2e/x", Err(FailureKind::Forbidden)),
+            ("%ff", Err(FailureKind::Forbidden)),
+            ("a%0ab", Err(FailureKind::InvalidPath)),
         ] {
             let parsed = WorkspacePath::from_percent_encoded(text);
             let shown = parsed.as_ref().map(WorkspacePath::as_str).map_err(WorkspaceError::kind);

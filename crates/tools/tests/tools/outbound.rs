@@ -53,7 +53,7 @@ async fn a_private_host_is_refused_in_every_spelling_and_receives_nothing() {
         assert!(kept_out, "{host}: {error:?}");
         if let OutboundError::Refused { .. } = &error {
             assert!(!error.is_retryable());
-            assert_eq!(error.kind(), "forbidden");
+            assert_eq!(error.kind().as_str(), "forbidden");
             assert!(error.to_string().contains("GATHERING_OUTBOUND_ALLOW"), "{error}");
         }
     }

@@ -81,7 +81,7 @@ async fn every_bad_parameter_is_reported_and_nothing_is_executed() {
     let bad = json!({"b": [1, "x", 2.5], "c": 1});
     let error = tools.call("count", bad.clone(), &ToolContext::new()).await.unwrap_err();
     assert_eq!(pointers(&error), ["/a", "/b/1", "/b/2", "/c"]);
-    assert_eq!((error.kind(), error.is_retryable()), ("invalid_parameters", false));
+    assert_eq!((error.kind().as_str(), error.is_retryable()), ("invalid_parameters", false));
     assert_eq!(tools.validate("count", &bad).unwrap_err().iter().count(), 4);
     assert_eq!(calls.load(std::sync::atomic::Ordering::SeqCst), 0);
     assert_eq!(tools.call("count", json!({"a": "x"}), &ToolContext::new()).await.unwrap(), json!(1));
@@ -123,7 +123,7 @@ async fn a_blocking_tool_runs_off_the_runtime_and_its_panic_is_an_error() {
     let here = json!(std::thread::current().name());
     assert_ne!(tools.call("slow", json!({}), &ToolContext::new()).await.unwrap(), here);
     let error = tools.call("slow", json!({"panic": true}), &ToolContext::new()).await.unwrap_err();
-    assert_eq!((error.kind(), error.is_retryable()), ("panicked", false));
+    assert_eq!((error.kind().as_str(), error.is_retryable()), ("panicked", false));
 }
 
 #[tokio::test]
@@ -160,14 +160,14 @@ async fn a_path_outside_is_forbidden_and_reveals_nothing() {
         ];
         for (tool, params) in calls {
             let error = tools.call(tool, params, &context).await.unwrap_err();
-            assert_eq!((error.kind(), error.is_retryable()), ("forbidden", false), "{tool} {path}");
+            assert_eq!((error.kind().as_str(), error.is_retryable()), ("forbidden", false), "{tool} {path}");
             assert_eq!(error.to_string(), "the path is outside of the workspace");
         }
     }
     let error = tools.call("read_file", json!({"path": "x"}), &ToolContext::new()).await.unwrap_err();
-    assert_eq!(error.kind(), "no_workspace");
+    assert_eq!(error.kind().as_str(), "no_workspace");
     let error = tools.call("read_file", json!({"path": "x"}), &context).await.unwrap_err();
-    assert_eq!(error.kind(), "not_found");
+    assert_eq!(error.kind().as_str(), "not_found");
 }
 
 #[tokio::test]
@@ -231,8 +231,8 @@ async fn a_notification_is_delivered_only_with_a_success_status() {
     assert!(server.asked()[0].ends_with("{\"run\":7,\"message\":\"done\"}"), "{:?}", server.asked());
     assert!(server.asked()[0].to_lowercase().contains("idempotency-key: k\r\n"));
     let busy = send("/busy", json!({"message": ""})).await.unwrap_err();
-    assert_eq!((busy.kind(), busy.is_retryable()), ("http", true));
+    assert_eq!((busy.kind().as_str(), busy.is_retryable()), ("http", true));
     let gone = send("/gone", json!({"message": ""})).await.unwrap_err();
-    assert_eq!((gone.kind(), gone.is_retryable()), ("http", false));
+    assert_eq!((gone.kind().as_str(), gone.is_retryable()), ("http", false));
     assert!(send("/hook", json!({})).await.is_err());
 }

@@ -30,7 +30,7 @@ async fn half_done<F: ControlFixture>(fixture: &F, world: &World) -> RunId {
     let start = StartRun { input: json!({"n": 1}), priority: 3, ..StartRun::default() };
     let run = world.runs.start(&world.owner, pipeline, start).await.unwrap().id;
     let claim = claim(fixture, run).await;
-    let failure = NodeFailure::permanent("broken", "it broke");
+    let failure = NodeFailure::permanent("broken".parse().unwrap(), "it broke");
     let events = vec![
         ("a", JournalEvent::Started),
         ("a", JournalEvent::Succeeded { output: json!({"kept": true}) }),

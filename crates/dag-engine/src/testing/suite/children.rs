@@ -226,7 +226,7 @@ async fn the_end_of_a_child_that_kills_its_owners_is_told_as_well(fixture: &dyn 
     assert!(told(fixture, owner, parent.run).await.is_some());
     let unsuccessful = summarize(fixture, &parent).await.unsuccessful.unwrap();
     assert_eq!(unsuccessful.state, RunState::Failed);
-    assert_eq!(unsuccessful.error.unwrap().kind, "poisonous");
+    assert_eq!(unsuccessful.error.unwrap().kind.as_str(), "poisonous");
 }
 
 /// A parent with a child that ended, one that is driven, one that waits and one that was never claimed.

@@ -67,7 +67,7 @@ pub(super) async fn claim_child(
 /// The end of a run that wrote nothing under this claim.
 pub(super) fn end(claim: Claim, event: RunEvent, output: Option<Value>) -> Checkpoint {
     let error = (event != RunEvent::Succeeded).then(|| RunError {
-        kind: "planned".into(),
+        kind: "planned".parse().unwrap(),
         message: "as planned".into(),
         node_id: None,
     });

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use gathering_dag_engine::{ActFailed, Attempt, DriveEnd, EffectClass, NodeFailure, Signals};
-use gathering_domain::{RunEvent, RunState};
+use gathering_domain::{FailureKind, RunEvent, RunState};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +33,7 @@ fn pipeline() -> Value {
 }
 
 fn no_answer() -> NodeFailure {
-    NodeFailure::retryable("timeout", "the peer did not answer in time")
+    NodeFailure::retryable(FailureKind::Unanswered, "the peer did not answer in time")
 }
 
 #[tokio::test(start_paused = true)]

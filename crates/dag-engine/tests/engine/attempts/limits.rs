@@ -51,7 +51,9 @@ async fn a_delay_that_is_longer_than_its_nodes_timeout_is_timed_out_and_may_be_t
             "node_failed"
         ]
     );
-    assert!(matches!(last_failure(&bench, run.new.id), Some(failure) if failure.kind == "timed_out"));
+    assert!(
+        matches!(last_failure(&bench, run.new.id), Some(failure) if failure.kind.as_str() == "timed_out")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,7 +71,7 @@ async fn a_delay_is_timed_out_by_the_driver_of_that_time() {
     assert_eq!(bench.drive(run, Signals::default()).await, DriveEnd::Parked);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(bench.drive(run, Signals::default()).await, DriveEnd::Ended(RunEvent::Failed));
-    assert!(matches!(last_failure(&bench, run), Some(failure) if failure.kind == "timed_out"));
+    assert!(matches!(last_failure(&bench, run), Some(failure) if failure.kind.as_str() == "timed_out"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -83,7 +85,9 @@ async fn an_approval_waits_no_longer_than_its_node_may() {
         let began = Instant::now();
         let run = bench.run(json!({"nodes": [node]})).await;
         assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
-        assert!(matches!(last_failure(&bench, run.new.id), Some(failure) if failure.kind == "timed_out"));
+        assert!(
+            matches!(last_failure(&bench, run.new.id), Some(failure) if failure.kind.as_str() == "timed_out")
+        );
         let n_retries = bench.kinds(run.new.id).iter().filter(|kind| **kind == "node_retrying").count();
         assert_eq!(n_retries, 1, "it may be tried again, as any node that took too long");
     }

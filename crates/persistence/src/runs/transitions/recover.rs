@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Json, Nullable, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use gathering_domain::{InstanceId, RunId, RunState};
+use gathering_domain::{FailureKind, InstanceId, RunId, RunState};
 use uuid::Uuid;
 
 use crate::db::schema::{instances, runs};
@@ -131,7 +131,7 @@ pub(crate) async fn release_undriven(
 
 fn poisonous(max_recoveries: i32) -> serde_json::Value {
     serde_json::json!({
-        "kind": "poisonous",
+        "kind": FailureKind::Poisonous,
         "message": format!(
             "the instances that drove this run died more than {max_recoveries} times: find out what in it exhausts \
              memory or crashes the server"

@@ -140,7 +140,7 @@ impl RunView {
 
 impl RunErrorView {
     fn of(error: RunError) -> Self {
-        Self { kind: error.kind, message: error.message, node_id: error.node_id }
+        Self { kind: error.kind.to_string(), message: error.message, node_id: error.node_id }
     }
 }
 
@@ -173,7 +173,7 @@ impl NodeRunView {
 
 impl NodeErrorView {
     fn of(failure: NodeFailure) -> Self {
-        Self { kind: failure.kind, message: failure.message, retryable: failure.retryable }
+        Self { kind: failure.kind.to_string(), message: failure.message, retryable: failure.retryable }
     }
 }
 

@@ -9,7 +9,7 @@ use gathering_dag_engine::{
     NodeFailure, NodeSpec, Outcome, Parent, PollOutcome, Shape, StartChildrenError, StoreError, Wait,
     end_earlier_round, poll_only_child,
 };
-use gathering_domain::{Digest, WaitingFor};
+use gathering_domain::{Digest, FailureKind, WaitingFor};
 use serde_json::json;
 
 use super::case::Kind;
@@ -47,9 +47,9 @@ impl NodeExecutor for Work {
         let failures = self.eyes.node_runs(attempt.run)[&attempt.node].failures;
         if u64::from(failures) < number("fails") {
             return match attempt.config["how"].as_str() {
-                Some("permanent") => Err(NodeFailure::permanent("planned", "as planned")),
+                Some("permanent") => Err(NodeFailure::permanent("planned".parse().unwrap(), "as planned")),
                 Some("hanging") => std::future::pending().await,
-                _ => Err(NodeFailure::retryable("planned", "as planned")),
+                _ => Err(NodeFailure::retryable("planned".parse().unwrap(), "as planned")),
             };
         }
         self.act_outside(&attempt).await?;
@@ -163,7 +163,7 @@ impl NodeExecutor for Call {
         let parent = Parent::of(&attempt);
         if attempt.woken {
             until_it_answers(|| self.children.cancel(&parent)).await?;
-            return Err(NodeFailure::retryable(NodeFailure::TIMED_OUT, "the run took too long"));
+            return Err(NodeFailure::retryable(FailureKind::TimedOut, "the run took too long"));
         }
         end_earlier_round(&*self.children, &attempt).await?;
         self.start(&parent, &attempt).await?;
