@@ -1,7 +1,7 @@
-//! The circuit breaker: a node that keeps failing is tried by no run, until one probe in the whole cluster succeeds.
+//! The circuit breaker: no run executes a node that keeps failing, until one probe in the whole cluster succeeds.
 //!
 //! The store keeps one row for each breaker that is not healthy, shared by all runs and instances. Each instance keeps
-//! those rows in memory, so that a healthy node costs a look into a map and nothing else.
+//! those rows in memory, so that a healthy node costs one map lookup and nothing else.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,14 +16,14 @@ use crate::clock::Clock;
 use crate::journal::NodeFailure;
 use crate::store::StoreError;
 
-/// How long a probe may take before another may go, unless its node says how long it may take.
+/// How long a probe may take before another one may start, unless its node has a timeout.
 const PROBE_LIMIT: Duration = Duration::from_secs(60);
 
-/// Failures that say nothing about what the node calls.
+/// Failures that say nothing about the service that the node calls.
 const NOT_COUNTED: [FailureKind; 4] =
     [FailureKind::Expression, FailureKind::Config, FailureKind::Interrupted, FailureKind::CircuitOpen];
 
-/// Whose breaker it is: that of one node in all runs of a pipeline.
+/// The key of a breaker: one node in all runs of a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BreakerKey {
     /// The pipeline.
@@ -32,29 +32,29 @@ pub struct BreakerKey {
     pub node: NodeId,
 }
 
-/// Where a breaker stands that is not healthy.
+/// The state of a breaker that is not healthy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Breaker {
-    /// Attempts go through; so many have failed in a row.
+    /// Attempts may start; some have failed in a row.
     Closed {
         /// How many.
         failures: u32,
     },
-    /// None go through until then; then one probe does.
+    /// No attempt may start until then; then one probe may.
     Open {
         /// When, in UTC.
         until: DateTime<Utc>,
     },
-    /// A probe is under way.
+    /// A probe executes.
     HalfOpen {
         /// Of which run.
         probe: RunId,
-        /// When it is given up and another may go, in UTC.
+        /// When the probe counts as lost and another may start, in UTC.
         until: DateTime<Utc>,
     },
 }
 
-/// Where breakers are kept. What is not there is closed and without failures.
+/// The store of breakers. A breaker without an entry is closed and without failures.
 #[async_trait]
 pub trait BreakerStore: Send + Sync + 'static {
     /// All that are not healthy.
@@ -63,7 +63,7 @@ pub trait BreakerStore: Send + Sync + 'static {
     /// [`StoreError::Unavailable`].
     async fn list_unhealthy(&self) -> Result<Vec<(BreakerKey, Breaker)>, StoreError>;
 
-    /// Counts a failed attempt of this run, and answers where the breaker stands then: closed, it opens with the
+    /// Counts a failed attempt of this run, and returns the breaker's new state: closed, it opens with the
     /// `failure_threshold`-th in a row; half-open, it opens again if this was the probe; else it stays.
     ///
     /// # Errors
@@ -75,15 +75,15 @@ pub trait BreakerStore: Send + Sync + 'static {
         settings: &CircuitBreaker,
     ) -> Result<Breaker, StoreError>;
 
-    /// Takes note of a success of this run: healthy again, unless it is open or another run probes it. Answers where the
-    /// breaker stands then; `None`: healthy.
+    /// Records a success of this run: the breaker is healthy again, unless it is open or another run probes it. Returns
+    /// its new state; `None`: healthy.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
     async fn note_success(&self, key: &BreakerKey, run: RunId) -> Result<Option<Breaker>, StoreError>;
 
-    /// Makes this run's attempt the probe if one may go now: open past its time, or half-open with a probe past its.
-    /// Answers where the breaker stands then; the probe is this run's if it says so. `None`: healthy by now.
+    /// Makes this run's attempt the probe if one may start now: the breaker is open and its time has passed, or the
+    /// time of its probe has. Returns its new state, which names the run of the probe. `None`: healthy by now.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -95,12 +95,12 @@ pub trait BreakerStore: Send + Sync + 'static {
     ) -> Result<Option<Breaker>, StoreError>;
 }
 
-/// The breakers as one instance sees them. Cheap to clone.
+/// One instance's copy of the breakers. Cheap to clone.
 #[derive(Clone)]
 pub struct Breakers {
     store: Arc<dyn BreakerStore>,
     clock: Arc<dyn Clock>,
-    /// Those that are not healthy, as far as this instance has heard.
+    /// Those that are not healthy, as last read.
     known: Arc<Mutex<HashMap<BreakerKey, Breaker>>>,
 }
 
@@ -111,10 +111,10 @@ impl Breakers {
         Self { store, clock, known: Arc::default() }
     }
 
-    /// Takes in how they stand.
+    /// Reads the breakers from the store.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]; what was known stays.
+    /// [`StoreError::Unavailable`]; the copy stays as it was.
     pub async fn reload(&self) -> Result<(), StoreError> {
         let unhealthy = self.store.list_unhealthy().await?;
         self.with_known(|known| *known = unhealthy.into_iter().collect());
@@ -148,15 +148,15 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// Lets an attempt begin, or says why not.
+    /// Permits an attempt, or says why not.
     ///
     /// # Errors
-    /// [`NodeFailure`] of the kind `circuit_open`, which no other attempt may help.
+    /// [`NodeFailure`] of the kind `circuit_open`, which no retry helps.
     pub(crate) async fn admit(&self) -> Result<(), NodeFailure> {
         let now = self.breakers.clock.now();
         let refused_until = match self.breakers.find(&self.key) {
             None | Some(Breaker::Closed { .. }) => return Ok(()),
-            // Its probe was interrupted, and it is the run that says what comes of it.
+            // Its own probe was interrupted: this attempt is the probe now.
             Some(Breaker::HalfOpen { probe, .. }) if probe == self.run => return Ok(()),
             Some(Breaker::Open { until } | Breaker::HalfOpen { until, .. }) if until > now => until,
             Some(_) => match self.probe().await? {
@@ -171,7 +171,7 @@ impl Guard {
         Err(NodeFailure::permanent(FailureKind::CircuitOpen, message))
     }
 
-    /// `None` if this attempt is the probe, or none is needed any more; else until when not.
+    /// `None` if this attempt is the probe, or none is needed any more; else the time until which none may start.
     async fn probe(&self) -> Result<Option<DateTime<Utc>>, NodeFailure> {
         let limit = self.timeout.unwrap_or(PROBE_LIMIT);
         let stands =
@@ -184,7 +184,7 @@ impl Guard {
         })
     }
 
-    /// Takes note of how an attempt ended. That the store is away then is no reason for the node to wait.
+    /// Records the end of an attempt. The node does not wait if the store is unavailable.
     pub(crate) async fn report(&self, failure: Option<&NodeFailure>) {
         let noted = match failure {
             Some(failure) if NOT_COUNTED.contains(&failure.kind) => return,

@@ -1,4 +1,4 @@
-//! The port to what people decide about nodes that wait for them.
+//! The port to people's decisions about nodes that wait for approval.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -6,20 +6,20 @@ use gathering_domain::{NodeId, RunId};
 
 use crate::store::StoreError;
 
-/// What somebody decided. The first decision about a node of a run is the only one.
+/// A person's decision. The first one about a node of a run is final.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     /// Whether the node may go on.
     pub approve: bool,
-    /// What they said to it.
+    /// Their comment.
     pub comment: Option<String>,
-    /// Who decided, as people know them.
+    /// The name of the person who decided.
     pub decided_by: String,
     /// When, in UTC.
     pub decided_at: DateTime<Utc>,
 }
 
-/// Where decisions are.
+/// The store of decisions.
 #[async_trait]
 pub trait Decisions: Send + Sync + 'static {
     /// The decision about this node of this run, if there is one.

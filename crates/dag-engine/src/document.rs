@@ -15,7 +15,7 @@ pub(crate) mod source_map;
 /// The most characters that what people call a node may have.
 const MAX_NAME: usize = 200;
 
-/// What could be read of a document, and where in it each node and edge stands.
+/// The readable parts of a document, with the position of each node and edge.
 pub(crate) struct Document {
     pub(crate) definition: Definition,
     pub(crate) node_places: Vec<Pointer>,

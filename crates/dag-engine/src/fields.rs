@@ -159,7 +159,7 @@ impl<'a> Fields<'a> {
         self.problems
     }
 
-    /// Ends the check: a field that nobody asked for is a problem, since it is most likely a misspelt one.
+    /// Ends the check: an unknown field is a problem, since it is most likely a misspelt one.
     pub fn finish(self) {
         for name in self.object.keys() {
             if !self.known.contains(&name.as_str()) {

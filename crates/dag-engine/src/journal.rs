@@ -1,8 +1,8 @@
 //! The run journal: the one record of what happened inside a run, append-only.
 //!
 //! It is checkpoint, effect ledger, history and event stream at once. The states of the nodes are a fold over it
-//! ([`crate::Progress`]); recovery is its replay. This module owns the words for what can happen and their stored form,
-//! and knows nothing of where they are stored.
+//! ([`crate::Progress`]); recovery is its replay. This module owns the kinds of entries and their stored form, and
+//! never knows where they are stored.
 
 use chrono::{DateTime, Utc};
 use gathering_domain::{EffectClass, FailureKind, InstanceId, NodeId, WaitingFor};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 /// The place of an entry in its run's journal, counted from 1 without gaps.
 pub type Seq = i64;
 
-/// One entry as it stands in the journal.
+/// One entry of the journal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JournalEntry {
     /// Its place.
@@ -53,14 +53,14 @@ impl Record {
 /// The kinds of entries, each with what belongs to it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum JournalEvent {
-    /// An attempt began; recorded before anything of it executes.
+    /// An attempt started; recorded before any of it executes.
     Started,
     /// The node succeeded with this output.
     Succeeded {
-        /// What it hands on.
+        /// Its output.
         output: Value,
     },
-    /// The node failed for good.
+    /// The node failed and is not retried.
     Failed(NodeFailure),
     /// No edge to the node was taken.
     Skipped,
@@ -71,54 +71,54 @@ pub enum JournalEvent {
         /// When the next one begins.
         until: DateTime<Utc>,
     },
-    /// The node holds nothing and waits.
+    /// The node waits, and holds nothing.
     Waiting {
-        /// For what.
+        /// The wait reason.
         on: WaitingFor,
         /// Until when at most.
         until: Option<DateTime<Utc>>,
-        /// Whether the node's time is over then, instead of what it waits for having come.
+        /// Whether the node has timed out then.
         times_out: bool,
     },
-    /// The wait is over: what the node waited for came, or the time did.
+    /// The wait is over: its event came, or its time.
     Woken,
     /// The node was executing or waiting when the run was cancelled, timed out or failed elsewhere.
     Cancelled,
-    /// A side effect is about to happen.
+    /// An effect is about to take place.
     EffectStarted(EffectStart),
-    /// A side effect happened; it is never repeated in this run.
+    /// An effect took place; it is never repeated in this run.
     EffectDone {
         /// Which effect of the node.
         key: String,
-        /// What came of it.
+        /// Its result.
         result: Value,
     },
-    /// A side effect was refused or did not happen, or it may be repeated whatever came of it.
+    /// An effect was refused or did not take place, or its class permits a repeat.
     EffectFailed {
         /// Which effect of the node.
         key: String,
         /// Why.
         failure: NodeFailure,
     },
-    /// A side effect that must not be repeated failed, and may have happened all the same.
+    /// An effect that must not be repeated failed, and may have taken place all the same.
     EffectUnknown {
         /// Which effect of the node.
         key: String,
-        /// Why nobody can know.
+        /// Why it is unknown.
         failure: NodeFailure,
     },
-    /// Another claim continues the run, because its owner died, parked it or handed it back.
+    /// Another claim continues the run, because its owner died, parked it or released it.
     TakenOver,
 }
 
-/// The beginning of a side effect, recorded before it is sent.
+/// The announcement of an effect, recorded before it is sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EffectStart {
     /// Which effect of the node: the same on every attempt.
     pub key: String,
-    /// What happens if nobody can know whether it took place.
+    /// What a repeat may do, if it is unknown whether the effect took place.
     pub class: EffectClass,
-    /// The digest of what is asked for, in hexadecimal.
+    /// The digest of the request, in hexadecimal.
     pub request_digest: String,
 }
 
@@ -130,23 +130,23 @@ pub struct NodeFailure {
     pub kind: FailureKind,
     /// What happened and what to do about it, without secrets.
     pub message: String,
-    /// Whether trying again may help.
+    /// Whether a retry may help.
     pub retryable: bool,
 }
 
 impl NodeFailure {
-    /// A failure that trying again cannot mend.
+    /// A failure that a retry does not help.
     pub fn permanent(kind: FailureKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), retryable: false }
     }
 
-    /// A failure that may pass.
+    /// A failure that a retry may help.
     pub fn retryable(kind: FailureKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), retryable: true }
     }
 }
 
-/// An entry whose stored form makes no sense.
+/// An entry whose stored form is invalid.
 #[derive(Debug, thiserror::Error)]
 #[error("journal entry of kind `{kind}` cannot be read: {reason}")]
 pub struct CorruptEntry {
@@ -155,7 +155,7 @@ pub struct CorruptEntry {
 }
 
 impl JournalEvent {
-    /// The word for its kind in SQL and JSON.
+    /// The name of its kind in SQL and JSON.
     pub const fn kind(&self) -> &'static str {
         match self {
             JournalEvent::Started => "node_started",
@@ -174,7 +174,7 @@ impl JournalEvent {
         }
     }
 
-    /// What belongs to it, as it is stored; absent for kinds that say everything by themselves.
+    /// Its stored payload; absent for kinds without one.
     pub fn payload(&self) -> Option<Value> {
         match self {
             JournalEvent::Started

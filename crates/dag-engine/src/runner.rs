@@ -43,10 +43,10 @@ pub struct RunnerSettings {
     pub max_concurrent_runs: usize,
     /// The most runs that one claim takes.
     pub claim_batch: usize,
-    /// How often the queue is polled, and dead instances are looked for, when no wake-up arrives.
+    /// How often the runner polls the queue and checks for dead instances when no wake-up arrives.
     pub safety_net: Duration,
-    /// How often this instance looks for dead instances while any instance drives runs, and how soon after a poll of the
-    /// queue.
+    /// How often this instance checks for dead instances while any instance drives runs, and how soon after a poll of
+    /// the queue.
     pub recovery_interval: Duration,
     /// A run that was recovered more often than this is not driven again.
     pub max_recoveries: i32,

@@ -37,7 +37,7 @@ pub struct ClaimedRun {
     pub graph: Digest,
     /// Its input.
     pub input: Value,
-    /// Why the input cannot be read, if it cannot. Only this run fails then; the claim of the others stands.
+    /// Why the input cannot be read, if it cannot. Only this run fails then; the claims of the others are valid.
     pub unreadable: Option<String>,
     /// Its deadline.
     pub deadline_at: Option<DateTime<Utc>>,
@@ -160,7 +160,7 @@ pub struct RunEnd {
 pub struct SignalledRun {
     /// The run.
     pub run: RunId,
-    /// Whether its cancellation was requested. If not, what one of its nodes waits for may have come.
+    /// Whether its cancellation was requested. If not, a wait of one of its nodes may be over.
     pub cancel_requested: bool,
 }
 
@@ -185,7 +185,7 @@ pub struct RunError {
     pub node_id: Option<String>,
 }
 
-/// What went wrong between the engine and its store.
+/// A failure of the store, as the engine handles it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// A later claim was made, or the run was ended from outside: drop the work.
@@ -194,8 +194,8 @@ pub enum StoreError {
         /// The run.
         run: RunId,
     },
-    /// The store answers, but rejects what is to be written of the run each time, so there is no use in another try.
-    #[error("the store rejects what is to be written of run {run}")]
+    /// The store answers, but rejects this run's checkpoint each time, so a retry is pointless.
+    #[error("the store rejects the checkpoint of run {run}")]
     Refused {
         /// The run.
         run: RunId,
@@ -209,7 +209,7 @@ pub enum StoreError {
     /// The store answers, but failed in a way that it should not: an operator must act. Another attempt may succeed.
     #[error("the run store failed: {0}")]
     Fault(Box<dyn std::error::Error + Send + Sync>),
-    /// Stored data is invalid: a person has to look.
+    /// Stored data is invalid: an operator must act.
     #[error("{what} in the run store is corrupt")]
     Corrupt {
         /// What.
@@ -228,8 +228,8 @@ pub enum StoreError {
 
 /// The store of runs.
 ///
-/// All methods may be called at once from many tasks. Dropping a future of [`RunStore::commit`] may leave it unknown
-/// whether it took place, never half of it.
+/// All methods may be called at once from many tasks. After the future of [`RunStore::commit`] is dropped, it is
+/// unknown whether the checkpoint was written; it is never written in part.
 #[async_trait]
 pub trait RunStore: Send + Sync + 'static {
     /// Stores a definition under its digest. Repeats: safe.
@@ -253,12 +253,14 @@ pub trait RunStore: Send + Sync + 'static {
     /// Claims at most `limit` runs of the scope that are queued or waiting and available: by priority, then age. A run that was
     /// claimed before gets [`crate::JournalEvent::TakenOver`] appended in the transaction that raises its epoch.
     ///
-    /// The first claim of a run whose journal is empty may begin it: that transaction then also appends the starts of its
-    /// [`crate::first_nodes`], and says so in [`ClaimedRun::started_with_claim`]. That spares each run a checkpoint of its own before its
-    /// first node. It must not where the run is to be cancelled, or its deadline has passed.
+    /// The first claim of a run whose journal is empty may begin it: that transaction then also appends the starts of
+    /// its [`crate::first_nodes`], and says so in [`ClaimedRun::started_with_claim`]. That spares each run a checkpoint
+    /// of its own before its first node. The claim must not do so if the run's cancellation was requested or its
+    /// deadline has passed.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]; it is unknown what was claimed, and [`RunStore::release_undriven`] puts it back.
+    /// [`StoreError::Unavailable`]; it is unknown which runs were claimed, and [`RunStore::release_undriven`] requeues
+    /// them.
     async fn claim(
         &self,
         owner: InstanceId,
@@ -266,8 +268,8 @@ pub trait RunStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<ClaimedRun>, StoreError>;
 
-    /// Claims at most `limit` runs of the scope that are queued or waiting and have only their end before them: somebody asked for it, or
-    /// their deadline has passed. Where there is no room for other runs, these still end in time.
+    /// Claims at most `limit` runs of the scope that are queued or waiting and only have to end: their cancellation was
+    /// requested, or their deadline has passed. So these runs end in time even when there is no room for others.
     ///
     /// # Errors
     /// As [`RunStore::claim`].
@@ -296,24 +298,24 @@ pub trait RunStore: Send + Sync + 'static {
     ) -> Result<Vec<JournalEntry>, StoreError>;
 
     /// Writes checkpoints of different runs in one transaction. One answer each, in their order: the checkpoint is
-    /// wholly there, or (`ClaimLost`) wholly absent. A checkpoint that stands there already, written under the same
-    /// claim, is answered as written: so repeating after a lost answer is safe.
+    /// written completely, or (`ClaimLost`) not at all. A checkpoint that was already written under the same claim is
+    /// answered as written, so repeating after a lost answer is safe.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] for all of them: whether they are written is unknown; repeat. One that can never be
-    /// written may be answered so, too: the engine then writes the others without it, and ends its run.
+    /// [`StoreError::Unavailable`] for all of them: whether they are written is unknown; repeat. The store may answer
+    /// so, too, if one of them can never be written: the engine then writes the others without it, and fails its run.
     async fn commit(&self, checkpoints: &[Checkpoint]) -> Result<Vec<Result<(), StoreError>>, StoreError>;
 
-    /// How long until a run of the scope can be claimed, zero if one can be now; absent when there is none but those that wait for
-    /// somebody to act.
+    /// How long until a run of the scope can be claimed, zero if one can be now; absent if every run of the scope waits
+    /// for an event, or none is left.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
     async fn next_available_in(&self, scope: ClaimScope) -> Result<Option<Duration>, StoreError>;
 
-    /// Those of the runs that this owner drives on which somebody acted: whose end was asked for, or for which something came that a node
-    /// may wait for. A run stays in the list until it is released, and such a run is not parked but claimable at once,
-    /// so nothing that comes meanwhile is missed.
+    /// The runs of this owner that have a signal: their cancellation was requested, or a wait of a node may be over. A
+    /// run stays in the list until it is released. Such a run is not parked but claimable at once, so no signal is
+    /// missed.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -323,17 +325,16 @@ pub trait RunStore: Send + Sync + 'static {
         driven: &[RunId],
     ) -> Result<Vec<SignalledRun>, StoreError>;
 
-    /// Puts the runs that `owner` holds but does not drive back into the queue: those of a claim whose answer got lost.
-    /// Only the owner itself may ask for it, while it is not claiming. Repeats: safe.
+    /// Requeues the runs that `owner` owns but does not drive: those of a claim whose answer was lost. Only the owner
+    /// itself may call this, while it is not claiming. Repeats: safe.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
     async fn release_undriven(&self, owner: InstanceId, driven: &[RunId]) -> Result<usize, StoreError>;
 
-    /// Puts the runs of instances that died back into the queue, or fails those that were recovered more than
-    /// `max_recoveries` times. Reconciles: repeating it, or calling it on several instances at
-    /// once, is harmless. The transaction raises their epochs and appends [`crate::JournalEvent::TakenOver`], so that nothing
-    /// of the former owner can be written any more, whoever claims them and when.
+    /// Requeues the runs of dead instances, or fails those that were recovered more than `max_recoveries` times.
+    /// Repeating it, or calling it on several instances at once, is harmless. The transaction raises their epochs and
+    /// appends [`crate::JournalEvent::TakenOver`], so that the former owner can write nothing any more.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].

@@ -1,4 +1,4 @@
-//! How large a definition may be. What is larger is not looked at any further.
+//! The limits of a definition's size. A larger one is not checked any further.
 
 use gathering_domain::{Pointer, Problems};
 use serde_json::Value;
@@ -18,7 +18,7 @@ pub const MAX_NESTING: usize = 64;
 /// How many problems of one definition are named.
 const MAX_PROBLEMS: usize = 1000;
 
-/// Checks the limits; answers whether the definition is to be looked at.
+/// Checks the limits; returns whether to check the definition further.
 pub(crate) fn check(document: &Value, problems: &mut Problems) -> bool {
     // First of all, since everything else follows a document down.
     if let Some(at) = too_deep(document) {

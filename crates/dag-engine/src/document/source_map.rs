@@ -1,11 +1,11 @@
-//! Where each value of a document stands in its text, so that a problem can be shown in the author's own file.
+//! The position of each value in a document's text, so that a problem can be shown in the author's own file.
 
 use gathering_domain::Pointer;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
-/// Where each value of a YAML or JSON document stands in its text; empty where nobody can tell.
+/// The position of each value in the text of a YAML or JSON document; empty where it is unknown.
 pub struct SourceMap(Option<Spanned<Tree>>);
 
 enum Tree {

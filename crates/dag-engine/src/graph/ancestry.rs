@@ -1,8 +1,8 @@
 //! Which nodes come before which, for any number of pairs at once.
 //!
-//! Most pairs are answered by two comparisons: by the topological order (who stands later is not upstream), and by the
-//! intervals of a spanning forest (who encloses is). What is left goes through the graph once per 64 different nodes, a
-//! bit for each, so that a hostile graph costs a bounded multiple of its size too.
+//! Most pairs are answered by two comparisons: by the topological order (a later node is not upstream), and by the
+//! intervals of a spanning forest (an enclosing node is). What is left goes through the graph once per 64 different
+//! nodes, a bit for each, so that a hostile graph costs a bounded multiple of its size too.
 
 use std::collections::BTreeMap;
 

@@ -6,9 +6,9 @@
 //!   an interruption fails such a node, or
 //! - its source can never run.
 //!
-//! A node can never run if none of the edges to it can be taken; with `join: all`, if one of them cannot, or if two of them
-//! begin at the same node, one on its success and one on its failure. What depends on a run's input or on what a node puts
-//! out is not looked at: the branch that is not taken is no mistake.
+//! A node can never run if none of the edges to it can be taken; with `join: all`, if one of them cannot, or if two of
+//! them begin at the same node, one on its success and one on its failure. What depends on a run's input or on what a
+//! node puts out is not checked: a branch that is not taken is not a mistake.
 
 use std::collections::HashMap;
 

@@ -30,7 +30,7 @@ impl RunnerHandle {
         self.queue_changed.notify_one();
     }
 
-    /// Says that a run that is driven here may have a signal: a cancel request, or what one of its nodes waits for.
+    /// Says that a run that is driven here may have a signal: a cancellation, or a wait of a node that may be over.
     pub fn wake_up_driven(&self) {
         self.wake_up.notify_one();
     }

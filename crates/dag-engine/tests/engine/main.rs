@@ -1,5 +1,5 @@
-//! The engine as those see it who embed it, on stores in memory and in files. All of this is one program: linking takes
-//! longer than most of these tests.
+//! The engine from the outside, as an embedding program uses it, on stores in memory and in files. All of this is one
+//! program: linking takes longer than most of these tests.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed check is a failed test")]
 

@@ -1,5 +1,5 @@
-//! What leaves when it is old: partitions of the journal, ended runs, audit events. Events leave by
-//! [`Events::delete_before`](crate::Events::delete_before).
+//! Retention: deletes old partitions of the journal, ended runs and audit events.
+//! [`Events::delete_before`](crate::Events::delete_before) deletes old events.
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::{exists, not};
@@ -12,7 +12,7 @@ use crate::db::exactly_one::exactly_one;
 use crate::db::pool::Pool;
 use crate::db::schema::runs;
 
-/// How many rows leave in one transaction: few enough to be quick.
+/// How many rows one transaction deletes: few enough to be quick.
 const ROWS_AT_ONCE: i32 = 2000;
 
 diesel::define_sql_function! {
@@ -33,12 +33,12 @@ diesel::define_sql_function! {
 /// Drops the journal's partitions (weeks, by when the runs were accepted) of which every run ended before `before`, each in
 /// a transaction of its own; answers with how many. A run that waits keeps its partition.
 ///
-/// Waits a second at most for those who read the journal in a transaction, such as a dump: everybody who uses the journal
-/// waits behind it.
+/// Waits at most a second for transactions that read the journal, such as a dump: every user of the journal waits
+/// behind it.
 ///
 /// # Errors
-/// [`DatabaseError::TimedOut`] if somebody reads for longer, or another failure of the database: try again later. What was
-/// dropped stays so.
+/// [`DatabaseError::TimedOut`] if a transaction reads for longer, or another failure of the database: try again later.
+/// Dropped partitions stay dropped.
 pub async fn drop_journal_before(pool: &Pool, before: DateTime<Utc>) -> Result<i32, DatabaseError> {
     let mut n_dropped = 0;
     loop {

@@ -29,7 +29,7 @@ pub(crate) struct Setting {
     pub(crate) more: &'static str,
 }
 
-/// What holds for a setting that nobody set.
+/// The default of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fallback {
     /// This text is read.

@@ -1,4 +1,4 @@
-//! What the settings promise to those who write them.
+//! The promises of the settings to operators.
 
 use std::io::Write;
 

@@ -1,4 +1,4 @@
-//! Who has lost its claim appends nothing, however late it comes to drive.
+//! An owner that lost its claim appends nothing, however late it starts to drive.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! People who act on runs, whatever becomes of the processes.
+//! People who decide and cancel, independently of the processes.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
