@@ -172,7 +172,7 @@ const fn is_exhausted(status: deadpool::Status) -> bool {
     status.size >= status.max_size && status.available == 0
 }
 
-/// diesel-async wraps what [`open`]'s `custom_setup` answers twice, and its own error names no source: what was wrapped is
+/// diesel-async wraps what `open`'s `custom_setup` answers twice, and its own error names no source: what was wrapped is
 /// unwrapped here, or the reason would be lost.
 impl From<PoolError> for DatabaseError {
     fn from(error: PoolError) -> Self {
