@@ -116,8 +116,8 @@ impl RunControl {
     /// Repeats: the same idempotency key and body answer the same run, whatever became of the pipeline since.
     ///
     /// # Errors
-    /// [`ControlError::NotFound`] or [`ControlError::Forbidden`]; [`Conflict::PipelineDisabled`] or
-    /// [`Conflict::KeyReused`]; [`ControlError::Invalid`] for a version that does not exist. After
+    /// [`ControlError::NotFound`] or [`ControlError::Forbidden`]; [`crate::Conflict::PipelineDisabled`] or
+    /// [`crate::Conflict::KeyReused`]; [`ControlError::Invalid`] for a version that does not exist. After
     /// [`ControlError::Unavailable`] it is unknown whether the run was accepted.
     pub async fn start(
         &self,
