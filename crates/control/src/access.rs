@@ -8,7 +8,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
 
-use gathering_auth::{Action, Caller, ProjectRole, Role, authorize};
+use gathering_auth::{Account, Action, Caller, ProjectRole, Role, authorize};
 use gathering_domain::{ProjectId, UserId};
 
 use crate::ControlError;
@@ -62,6 +62,25 @@ pub struct Found<T> {
     pub thing: T,
     /// The caller's role in its project; `None` if the caller is not a member.
     pub membership: Option<ProjectRole>,
+}
+
+/// A caller's account and membership, as a store reads them while it holds the lock of the project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CurrentAccess {
+    /// The account, also if it is disabled; `None` if it is gone.
+    pub account: Option<Account>,
+    /// The account's role in the project; `None` if it is not a member.
+    pub membership: Option<ProjectRole>,
+}
+
+impl CurrentAccess {
+    /// Whether the caller may still do `action` in the project. They have at most the role with which they were
+    /// authenticated: what an account gained since is for its next request.
+    pub(crate) fn check(&self, caller: &Caller, action: Action) -> Result<(), ControlError> {
+        let account = self.account.as_ref().filter(|account| account.is_active);
+        let role = caller.role.min(account.ok_or(ControlError::Revoked)?.role);
+        Ok(authorize(&Caller { role, ..caller.clone() }, self.membership, action)?)
+    }
 }
 
 /// Something that belongs to a project.
@@ -153,6 +172,19 @@ impl<T, R: Right> Scoped<T, R> {
         let Found { thing, membership } = found.ok_or(ControlError::NotFound)?;
         authorize(caller, membership, R::ACTION)?;
         Ok(Self { thing, principal: Principal::Caller(caller.clone()), membership, right: PhantomData })
+    }
+
+    /// Checks the right again with what a store read under the lock of the project, where it cannot change before the
+    /// write. The [`Operator`] keeps every right.
+    ///
+    /// # Errors
+    /// [`ControlError::Revoked`] if the account is disabled or gone; [`ControlError::NotFound`] or
+    /// [`ControlError::Forbidden`] if the caller lost the right.
+    pub fn check_again(&self, now: &CurrentAccess) -> Result<(), ControlError> {
+        match &self.principal {
+            Principal::Caller(caller) => now.check(caller, R::ACTION),
+            Principal::Operator => Ok(()),
+        }
     }
 
     /// What belongs to the operator, who may do everything with it.
@@ -249,7 +281,7 @@ mod tests {
     use gathering_auth::Scope;
 
     use super::*;
-    use crate::testing::{key_caller, member};
+    use crate::testing::{account_of, key_caller, member, session_caller};
 
     fn found(membership: Option<ProjectRole>) -> Option<Found<ProjectId>> {
         Some(Found { thing: ProjectId::new(), membership })
@@ -264,6 +296,39 @@ mod tests {
         assert!(matches!(check(&caller, found(Some(ProjectRole::Viewer))), Err(ControlError::Forbidden)));
         let scoped = check(&caller, found(Some(ProjectRole::Editor))).unwrap();
         assert_eq!((scoped.user(), scoped.membership()), (Some(caller.user), Some(ProjectRole::Editor)));
+    }
+
+    #[test]
+    fn a_right_that_was_lost_is_refused_under_the_lock() {
+        let caller = member();
+        let scoped =
+            Scoped::<ProjectId, right::Write>::check(&caller, found(Some(ProjectRole::Editor))).unwrap();
+        let again = |account, membership| scoped.check_again(&CurrentAccess { account, membership });
+        let account = |role| Some(account_of(&caller, role));
+        assert!(again(account(Role::Member), Some(ProjectRole::Editor)).is_ok());
+        let weaker = again(account(Role::Member), Some(ProjectRole::Viewer));
+        assert!(matches!(weaker, Err(ControlError::Forbidden)), "{weaker:?}");
+        assert!(matches!(again(account(Role::Member), None), Err(ControlError::NotFound)));
+        let gained = again(account(Role::Admin), None);
+        assert!(matches!(gained, Err(ControlError::NotFound)), "authenticated as a member: {gained:?}");
+        let disabled = Account { is_active: false, ..account_of(&caller, Role::Member) };
+        for gone in [Some(disabled), None] {
+            let revoked = again(gone, Some(ProjectRole::Editor));
+            assert!(matches!(revoked, Err(ControlError::Revoked)), "{revoked:?}");
+        }
+    }
+
+    #[test]
+    fn a_caller_who_is_no_admin_any_more_has_the_rights_of_the_membership() {
+        let caller = session_caller(UserId::new(), Role::Admin);
+        let scoped = Scoped::<ProjectId, right::Manage>::check(&caller, found(None)).unwrap();
+        let again = |role, membership| {
+            scoped.check_again(&CurrentAccess { account: Some(account_of(&caller, role)), membership })
+        };
+        assert!(again(Role::Admin, None).is_ok());
+        assert!(matches!(again(Role::Member, None), Err(ControlError::NotFound)));
+        assert!(matches!(again(Role::Member, Some(ProjectRole::Editor)), Err(ControlError::Forbidden)));
+        assert!(again(Role::Member, Some(ProjectRole::Owner)).is_ok());
     }
 
     #[test]

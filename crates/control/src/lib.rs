@@ -16,7 +16,9 @@ mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use access::{Found, OfProject, Operator, Scoped, authorize_credential, right, visible_to};
+pub use access::{
+    CurrentAccess, Found, OfProject, Operator, Scoped, authorize_credential, right, visible_to,
+};
 pub use control::Control;
 pub use error::{Conflict, ControlError};
 pub use graphs::{GraphSummary, Graphs};
@@ -27,7 +29,7 @@ pub use runs::{
     DEFAULT_PRIORITY, Decide, DecisionOutcome, NewDecision, NodeRuns, PlannedRun, ProjectPipelines, Rerun,
     Run, RunControl, StartRun, Startable, StartedBy,
 };
-pub use store::ControlStore;
+pub use store::{ControlStore, ProjectStore};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gathering_auth::Caller;
-use gathering_domain::ProjectId;
+use gathering_domain::{Pointer, Problems, ProjectId};
 
 use crate::access::right::{self, Right};
 use crate::access::{OfProject, Operator, Scoped};
@@ -52,6 +52,25 @@ impl ProjectControl {
         project: ProjectId,
     ) -> Result<Scoped<ProjectId, R>, ControlError> {
         Scoped::check(caller, self.store.find_project(caller, project).await?)
+    }
+
+    /// The project in which a request creates something: the one that it names, or else the caller's default project.
+    ///
+    /// # Errors
+    /// As [`ProjectControl::find`]; [`ControlError::Invalid`] if none is named and the caller has no default project.
+    pub async fn find_or_default<R: Right>(
+        &self,
+        caller: &Caller,
+        named: Option<ProjectId>,
+    ) -> Result<Scoped<ProjectId, R>, ControlError> {
+        let project = match named {
+            Some(project) => project,
+            None => self.store.find_default_project(caller).await?.ok_or_else(|| {
+                let message = "is missing, and you have no default project";
+                ControlError::Invalid(Problems::one(Pointer::root().join("project_id"), message))
+            })?,
+        };
+        self.find(caller, project).await
     }
 
     /// The operator's project for the files below `workspace_path` (absolute), created if it is new. Repeats: safe; of

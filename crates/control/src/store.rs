@@ -1,15 +1,18 @@
 //! The port: what this crate needs to be kept, in its own words.
 
+mod projects;
+
 use async_trait::async_trait;
 use gathering_auth::Caller;
 use gathering_domain::{Digest, Email, NodeId, PipelineId, ProjectId, RunId};
 
 use crate::ControlError;
-use crate::access::{Found, Operator, Scoped, right};
+use crate::access::{Found, Scoped, right};
 use crate::idempotency::{Creation, Once};
 use crate::pipelines::PipelineHead;
-use crate::projects::LocalProject;
 use crate::runs::{DecisionOutcome, NewDecision, PlannedRun, Run};
+
+pub use projects::ProjectStore;
 
 /// Keeps projects, pipelines and what people do with runs.
 ///
@@ -18,27 +21,7 @@ use crate::runs::{DecisionOutcome, NewDecision, PlannedRun, Run};
 /// [`Caller`] or the [`Operator`]. What a caller finds are the things of accounts: the operator's local projects, and
 /// what is in them, are absent to every caller. Dropping a future is safe: the method takes place whole or not at all.
 #[async_trait]
-pub trait ControlStore: Send + Sync + 'static {
-    /// The project, and the caller's role in it; also if they are not a member.
-    ///
-    /// # Errors
-    /// As [`ControlError`] says.
-    async fn find_project(
-        &self,
-        by: &Caller,
-        project: ProjectId,
-    ) -> Result<Option<Found<ProjectId>>, ControlError>;
-
-    /// The local project with this path; `new` if there is none yet. Repeats: safe; of two at once both get the same.
-    ///
-    /// # Errors
-    /// As [`ControlError`] says.
-    async fn ensure_local_project(
-        &self,
-        by: Operator,
-        new: LocalProject,
-    ) -> Result<LocalProject, ControlError>;
-
+pub trait ControlStore: ProjectStore {
     /// The pipeline with its latest graph, and the caller's role in its project; also if they are not a member.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ pub(crate) mod budgets;
 pub(crate) mod deletions;
 pub(crate) mod members;
 pub(crate) mod pipelines;
+mod project_store;
 pub(crate) mod projects;
 pub(crate) mod runs;
 pub(crate) mod store;

@@ -1,6 +1,7 @@
 //! The store in memory: the twin of the one on PostgreSQL. Its runs are those of the engine's own twin, so that an
 //! engine can drive them.
 
+mod projects;
 mod state;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,15 +15,15 @@ use gathering_domain::{Digest, Email, InstanceId, NodeId, PipelineId, ProjectId,
 use serde_json::Value;
 
 use self::state::State;
-use super::{ControlFixture, session_caller};
+use super::{ControlFixture, account_of, session_caller};
 use crate::{
-    ControlError, ControlStore, Creation, DecisionOutcome, Found, LocalProject, NewDecision, Once, Operator,
-    PipelineHead, PlannedRun, Run, Scoped, right,
+    ControlError, ControlStore, Creation, DecisionOutcome, Found, NewDecision, Once, PipelineHead,
+    PlannedRun, Run, Scoped, right,
 };
 
 /// Projects, pipelines and runs in memory. Cloning shares them.
 ///
-/// Every account exists: whoever calls has one.
+/// The accounts are those that [`ControlFixture::account`] made.
 #[derive(Clone)]
 pub struct MemoryControl {
     runs: MemoryStore,
@@ -66,22 +67,6 @@ impl MemoryControl {
 
 #[async_trait]
 impl ControlStore for MemoryControl {
-    async fn find_project(
-        &self,
-        by: &Caller,
-        project: ProjectId,
-    ) -> Result<Option<Found<ProjectId>>, ControlError> {
-        Ok(self.lock().found(by, project, project))
-    }
-
-    async fn ensure_local_project(
-        &self,
-        _by: Operator,
-        new: LocalProject,
-    ) -> Result<LocalProject, ControlError> {
-        Ok(self.lock().ensure_local(new))
-    }
-
     async fn find_pipeline(
         &self,
         by: &Caller,
@@ -183,7 +168,9 @@ impl ControlStore for MemoryControl {
     }
 
     async fn find_email(&self, by: &Caller) -> Result<Option<Email>, ControlError> {
-        Ok(self.lock().emails.get(&by.user).cloned())
+        let state = self.lock();
+        let account = state.accounts.get(&by.user).filter(|account| account.is_active);
+        Ok(account.map(|account| account.email.clone()))
     }
 
     async fn decide_node(
@@ -224,8 +211,11 @@ impl ControlFixture for MemoryControl {
 
     async fn account(&self, role: Role) -> Caller {
         let caller = session_caller(UserId::new(), role);
-        let email = format!("{}@example.org", caller.user).parse().expect("an address");
-        self.lock().emails.insert(caller.user, email);
+        let (mut state, project) = (self.lock(), ProjectId::new());
+        state.accounts.insert(caller.user, account_of(&caller, role));
+        state.join(project, caller.user, ProjectRole::Owner);
+        state.make_default(project, caller.user);
+        drop(state);
         caller
     }
 

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::Utc;
-use gathering_auth::{Caller, Credential, Origin, ProjectRole, Role, Scope, Scopes};
+use gathering_auth::{Account, Caller, Credential, Origin, ProjectRole, Role, Scope, Scopes};
 use gathering_dag_engine::{ChildRuns, RunStore};
-use gathering_domain::{ApiKeyId, InstanceId, PipelineId, ProjectId, SessionId, TokenId, UserId};
+use gathering_domain::{ApiKeyId, Email, InstanceId, PipelineId, ProjectId, SessionId, TokenId, UserId};
 use serde_json::Value;
 
 use crate::ControlStore;
@@ -23,6 +23,18 @@ pub fn session_caller(user: UserId, role: Role) -> Caller {
     let (session, token) = (SessionId::new(), TokenId::new());
     let credential = Credential::Session { session, token, expires_at: Utc::now() };
     Caller { user, role, credential, origin: Origin::default() }
+}
+
+/// The account of this caller with this role, as a store keeps it.
+pub fn account_of(caller: &Caller, role: Role) -> Account {
+    Account {
+        id: caller.user,
+        email: Email::accepted_before(format!("{}@example.org", caller.user)),
+        name: "Somebody".to_owned(),
+        role,
+        is_active: true,
+        created_at: Utc::now(),
+    }
 }
 
 /// A member with a session.
@@ -98,6 +110,7 @@ macro_rules! control_store_suite {
             an_approver_decides_once,
             only_an_approver_decides_where_a_node_names_them,
             only_a_node_that_waits_for_an_approval_is_decided,
+            what_names_no_project_goes_into_the_default_one,
         }
     };
     ($fixture:path: $($case:ident,)+) => {$(

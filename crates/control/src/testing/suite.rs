@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the cases are tests")]
 
 mod decisions;
+mod projects;
 mod reruns;
 mod runs;
 
@@ -15,6 +16,7 @@ use super::ControlFixture;
 use crate::{Conflict, ControlError, Graphs, RunControl};
 
 pub use decisions::*;
+pub use projects::*;
 pub use reruns::*;
 pub use runs::*;
 

@@ -196,14 +196,7 @@ impl Projects {
     /// [`DatabaseError::Unavailable`].
     pub async fn find_default(&self, user: UserId) -> Result<Option<ProjectId>, DatabaseError> {
         let conn = self.pool.get().await?;
-        let id: Option<Uuid> = projects::table
-            .filter(projects::default_for.eq(user.as_uuid()))
-            .select(projects::id)
-            .first(&mut &*conn)
-            .await
-            .optional()
-            .map_err(|error| DatabaseError::query("looking for the default project", error))?;
-        Ok(id.map(Into::into))
+        find_default(&conn, user).await
     }
 
     /// At most `limit` projects, the newest first, each with what the viewer is in it. `before` is the last of the page
@@ -314,6 +307,21 @@ pub(crate) async fn find_as(
         Ok(Found { thing: id, membership })
     })
     .transpose()
+}
+
+/// The project that is this account's default one.
+pub(crate) async fn find_default(
+    mut conn: &AsyncPgConnection,
+    user: UserId,
+) -> Result<Option<ProjectId>, DatabaseError> {
+    let id: Option<Uuid> = projects::table
+        .filter(projects::default_for.eq(user.as_uuid()))
+        .select(projects::id)
+        .first(&mut conn)
+        .await
+        .optional()
+        .map_err(|error| DatabaseError::query("looking for the default project", error))?;
+    Ok(id.map(Into::into))
 }
 
 /// Two statements, the first of which changes nothing when the project is there: repeating both is safe.

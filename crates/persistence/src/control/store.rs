@@ -3,21 +3,21 @@
 use async_trait::async_trait;
 use gathering_auth::Caller;
 use gathering_control::{
-    ControlError, ControlStore, Creation, DecisionOutcome, Found, LocalProject, NewDecision, Once, Operator,
-    PipelineHead, PlannedRun, Run, Scoped, right,
+    ControlError, ControlStore, Creation, DecisionOutcome, Found, NewDecision, Once, PipelineHead,
+    PlannedRun, Run, Scoped, right,
 };
 use gathering_domain::{Digest, Email, NodeId, PipelineId, ProjectId, RunId};
 
 use crate::accounts::account;
 use crate::cluster::wake::WakeBus;
-use crate::control::{pipelines, projects, runs};
+use crate::control::{pipelines, runs};
 use crate::db::pool::Pool;
 use crate::runs::list::Runs;
 
 /// [`ControlStore`] on PostgreSQL. Cloning is cheap and shares the pool.
 #[derive(Debug, Clone)]
 pub struct PgControlStore {
-    pool: Pool,
+    pub(super) pool: Pool,
     runs: Runs,
 }
 
@@ -31,24 +31,6 @@ impl PgControlStore {
 
 #[async_trait]
 impl ControlStore for PgControlStore {
-    async fn find_project(
-        &self,
-        by: &Caller,
-        project: ProjectId,
-    ) -> Result<Option<Found<ProjectId>>, ControlError> {
-        let conn = self.pool.get().await?;
-        Ok(projects::find_as(&conn, project, by.user).await?)
-    }
-
-    async fn ensure_local_project(
-        &self,
-        _by: Operator,
-        new: LocalProject,
-    ) -> Result<LocalProject, ControlError> {
-        let conn = self.pool.get().await?;
-        Ok(projects::ensure_local(&conn, new).await?)
-    }
-
     async fn find_pipeline(
         &self,
         by: &Caller,

@@ -3,23 +3,22 @@
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::Utc;
-use gathering_auth::{Caller, ProjectRole};
+use gathering_auth::Account;
 use gathering_dag_engine::testing::StoredRun;
-use gathering_domain::{Digest, Email, PipelineId, ProjectId, RunId, RunKind, UserId};
+use gathering_domain::{Digest, PipelineId, ProjectId, RunId, RunKind, UserId};
 use serde_json::Value;
 
-use crate::{Found, LocalProject, Once, Pipeline, PipelineHead, PlannedRun, Run};
+use super::projects::StoredProject;
+use crate::{LocalProject, Once, Pipeline, PipelineHead, PlannedRun, Run};
 
 #[derive(Default)]
 pub(super) struct State {
-    projects: HashMap<ProjectId, Members>,
-    locals: Vec<LocalProject>,
+    pub(super) projects: BTreeMap<ProjectId, StoredProject>,
+    pub(super) locals: Vec<LocalProject>,
+    pub(super) accounts: HashMap<UserId, Account>,
     pipelines: BTreeMap<PipelineId, StoredPipeline>,
     pub(super) runs: HashMap<RunId, RunFacts>,
-    pub(super) emails: HashMap<UserId, Email>,
 }
-
-type Members = BTreeMap<UserId, ProjectRole>;
 
 struct StoredPipeline {
     pipeline: Pipeline,
@@ -35,28 +34,6 @@ pub(super) struct RunFacts {
 }
 
 impl State {
-    /// The thing with the caller's role in its project; nothing if the project is not one of accounts.
-    pub(super) fn found<T>(&self, by: &Caller, project: ProjectId, thing: T) -> Option<Found<T>> {
-        let members = self.projects.get(&project)?;
-        Some(Found { thing, membership: members.get(&by.user).copied() })
-    }
-
-    pub(super) fn has_project(&self, project: ProjectId) -> bool {
-        self.projects.contains_key(&project) || self.locals.iter().any(|local| local.id == project)
-    }
-
-    pub(super) fn join(&mut self, project: ProjectId, user: UserId, role: ProjectRole) {
-        self.projects.entry(project).or_default().insert(user, role);
-    }
-
-    pub(super) fn ensure_local(&mut self, new: LocalProject) -> LocalProject {
-        if let Some(known) = self.locals.iter().find(|known| known.workspace_path == new.workspace_path) {
-            return known.clone();
-        }
-        self.locals.push(new.clone());
-        new
-    }
-
     pub(super) fn define(&mut self, project: ProjectId, graph: Digest) -> PipelineId {
         let (id, now) = (PipelineId::new(), Utc::now());
         let pipeline = Pipeline {
