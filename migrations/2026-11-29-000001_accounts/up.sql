@@ -56,6 +56,18 @@ CREATE TABLE api_keys (
 COMMENT ON TABLE api_keys IS 'Long-lived keys of programs, as hashes';
 CREATE INDEX api_keys_user ON api_keys (user_id);
 
+CREATE TABLE idempotency_keys (
+    user_id    uuid        NOT NULL REFERENCES users ON DELETE CASCADE,  -- who sent the request
+    key        text        NOT NULL,                    -- the client's, in the header Idempotency-Key
+    kind       text        NOT NULL CHECK (kind IN ('project', 'pipeline', 'api_key')),  -- what the request created
+    digest     bytea       NOT NULL CHECK (octet_length(digest) = 32),  -- of the request: the same key with another request is a conflict
+    created_id uuid        NOT NULL,                    -- no foreign key: what was created may have been deleted since
+    created_at timestamptz NOT NULL DEFAULT now(),      -- a day later the row may go
+    PRIMARY KEY (user_id, key, kind)
+);
+COMMENT ON TABLE idempotency_keys IS 'Requests that created something once; those that start runs are in runs';
+CREATE INDEX idempotency_keys_created ON idempotency_keys (created_at);
+
 CREATE TABLE login_throttles (
     key         bytea       PRIMARY KEY CHECK (octet_length(key) = 32),  -- digest of a network, or of an e-mail and a network
     spent_until timestamptz NOT NULL                    -- until when the budget is spent (generic cell rate algorithm); past: it is full, and the row may go

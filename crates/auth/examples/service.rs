@@ -106,7 +106,11 @@ impl ResponseError for Refusal {
             | AuthError::Denied(_)
             | AuthError::SessionNeeded => StatusCode::FORBIDDEN,
             AuthError::NoAccount | AuthError::NoApiKey => StatusCode::NOT_FOUND,
-            AuthError::AccountExists | AuthError::LastAdmin | AuthError::TooManyKeys => StatusCode::CONFLICT,
+            AuthError::AccountExists
+            | AuthError::LastAdmin
+            | AuthError::TooManyKeys
+            | AuthError::KeyCreatedBefore(_)
+            | AuthError::IdempotencyKeyReused => StatusCode::CONFLICT,
             AuthError::Throttled { .. } => StatusCode::TOO_MANY_REQUESTS,
             AuthError::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             AuthError::Store(_) | AuthError::Password(_) | AuthError::NoRandomness => {
@@ -212,7 +216,8 @@ async fn change_password(
 /// Creates a key for a program that only reads the notes.
 #[post("/api-keys")]
 async fn create_key(service: Data<Service>, LoggedIn(caller): LoggedIn) -> Answer {
-    let asked_for = ApiKeyRequest { name: "reader".to_owned(), scopes: vec![Scope::Read], expires_at: None };
+    let asked_for =
+        ApiKeyRequest { name: "reader".to_owned(), scopes: vec![Scope::Read], expires_at: None, once: None };
     let (key, secret) = service.auth.create_api_key(&caller, asked_for).await?;
     Ok(Json(json!({ "id": key.id, "secret": secret.expose() })))
 }

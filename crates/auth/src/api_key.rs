@@ -3,7 +3,7 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use gathering_domain::{ApiKeyId, Digest, Secret, UserId};
+use gathering_domain::{ApiKeyId, Digest, Once, Secret, UserId};
 
 use crate::opaque::OpaqueToken;
 use crate::{Role, Scopes, SessionId, TokenId};
@@ -94,6 +94,8 @@ pub struct NewApiKey {
     pub scopes: Scopes,
     /// The time from which it is invalid, in UTC.
     pub expires_at: Option<DateTime<Utc>>,
+    /// What makes a repeated request the same.
+    pub once: Option<Once>,
 }
 
 /// The current status of an API key and its account.

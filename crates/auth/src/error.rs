@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gathering_domain::Problems;
+use gathering_domain::{ApiKeyId, Problems};
 
 use crate::{Denied, InvalidToken, PasswordError, StoreError};
 
@@ -56,6 +56,14 @@ pub enum AuthError {
     /// The account has the maximum number of API keys; nothing was created.
     #[error("the account has too many API keys: revoke one first")]
     TooManyKeys,
+    /// The same request created this API key before, and its secret was shown then; nothing was created.
+    #[error(
+        "this request created the API key {0} before, and its secret is shown only once: revoke it and create another"
+    )]
+    KeyCreatedBefore(ApiKeyId),
+    /// The idempotency key came with another request before; nothing was created.
+    #[error("this idempotency key was used for another request")]
+    IdempotencyKeyReused,
     /// The API key does not exist or belongs to another account; nothing was changed.
     #[error("no such API key")]
     NoApiKey,
@@ -82,6 +90,8 @@ impl From<StoreError> for AuthError {
             StoreError::Denied => AuthError::Denied(Denied::Forbidden),
             StoreError::LastAdmin => AuthError::LastAdmin,
             StoreError::TooManyKeys => AuthError::TooManyKeys,
+            StoreError::KeyCreatedBefore(key) => AuthError::KeyCreatedBefore(key),
+            StoreError::OtherRequest => AuthError::IdempotencyKeyReused,
             other => AuthError::Store(other),
         }
     }

@@ -141,10 +141,14 @@ pub trait AccountStore: Send + Sync + 'static {
 
     /// Creates an API key and writes `audit`. The end of `key.session` or of the account happens before or after that.
     ///
+    /// With `key.once` it creates one key: a repeated request is refused, and so is another one with the same
+    /// idempotency key, for at least 24 hours. Of several such requests at once, one creates a key. A request that is
+    /// refused leaves the idempotency key unused.
+    ///
     /// # Errors
     /// [`StoreError::NoAccount`]; [`StoreError::Revoked`] if the account is disabled, or `key.session` or `key.token`
-    /// is revoked; [`StoreError::TooManyKeys`] if the account has [`ApiKey::MAX_PER_ACCOUNT`] keys that are not
-    /// revoked. Nothing was written.
+    /// is revoked; [`StoreError::KeyCreatedBefore`] or [`StoreError::OtherRequest`]; [`StoreError::TooManyKeys`] if the
+    /// account has [`ApiKey::MAX_PER_ACCOUNT`] keys that are not revoked. Nothing was written.
     async fn create_api_key(&self, key: NewApiKey, audit: AuditEvent) -> Result<ApiKey, StoreError>;
 
     /// The account's keys that are not revoked, including expired ones, the newest first.
@@ -210,6 +214,12 @@ pub enum StoreError {
     /// The account has the maximum number of API keys.
     #[error("the account already has {} API keys: revoke one first", ApiKey::MAX_PER_ACCOUNT)]
     TooManyKeys,
+    /// The same request created this API key before. Its secret cannot be shown again.
+    #[error("the same request created the API key {0} before")]
+    KeyCreatedBefore(ApiKeyId),
+    /// The idempotency key came with another request before.
+    #[error("the idempotency key was used for another request")]
+    OtherRequest,
     /// The store is unreachable or overloaded; a retry may succeed.
     #[error("the account store is unavailable: {0}")]
     Unavailable(Box<dyn Error + Send + Sync>),

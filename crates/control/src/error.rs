@@ -49,6 +49,9 @@ pub enum Conflict {
     /// The idempotency key came with another request before.
     #[error("this idempotency key was used for another request")]
     KeyReused,
+    /// The same request created a thing before, and it has been deleted since.
+    #[error("this request created something before, and it has been deleted: use another idempotency key")]
+    CreatedAndDeleted,
     /// A run that has not ended is not rerun.
     #[error("the run has not ended: wait for it, or cancel it")]
     RunNotEnded,

@@ -22,7 +22,7 @@ pub use access::{
 pub use control::Control;
 pub use error::{Conflict, ControlError};
 pub use graphs::{GraphSummary, Graphs};
-pub use idempotency::{Creation, IdempotencyKey, InvalidIdempotencyKey, KeyedBody, Once};
+pub use idempotency::Creation;
 pub use pipelines::{Pipeline, PipelineControl, PipelineHead};
 pub use projects::{LocalProject, ProjectControl};
 pub use runs::{

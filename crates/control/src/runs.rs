@@ -13,13 +13,14 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use gathering_auth::Caller;
 use gathering_dag_engine::{Record, RunError};
-use gathering_domain::{Digest, PipelineId, ProjectId, RunId, RunKind, RunState, ScheduleId, WaitingFor};
+use gathering_domain::{
+    Digest, Once, PipelineId, ProjectId, RunId, RunKind, RunState, ScheduleId, WaitingFor,
+};
 use serde_json::Value;
 
 use crate::access::right::Right;
 use crate::access::{OfProject, Scoped};
 use crate::graphs::Graphs;
-use crate::idempotency::Once;
 use crate::{ControlError, ControlStore};
 
 pub use child::ProjectPipelines;

@@ -4,11 +4,11 @@ mod projects;
 
 use async_trait::async_trait;
 use gathering_auth::Caller;
-use gathering_domain::{Digest, Email, NodeId, PipelineId, ProjectId, RunId};
+use gathering_domain::{Digest, Email, NodeId, Once, PipelineId, ProjectId, RunId};
 
 use crate::ControlError;
 use crate::access::{Found, Scoped, right};
-use crate::idempotency::{Creation, Once};
+use crate::idempotency::Creation;
 use crate::pipelines::PipelineHead;
 use crate::runs::{DecisionOutcome, NewDecision, PlannedRun, Run};
 

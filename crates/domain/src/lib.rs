@@ -7,6 +7,7 @@ mod effect;
 mod email;
 mod error_chain;
 mod failure_kind;
+mod idempotency;
 mod ids;
 mod pointer;
 mod problem;
@@ -22,6 +23,7 @@ pub use effect::EffectClass;
 pub use email::{Email, InvalidEmail};
 pub use error_chain::with_causes;
 pub use failure_kind::{CustomKind, FailureKind, InvalidFailureKind};
+pub use idempotency::{IdempotencyKey, InvalidIdempotencyKey, KeyedBody, Once};
 pub use ids::{
     AgentId, ApiKeyId, AuditEventId, InstanceId, InvalidId, NodeId, PipelineId, ProjectId, RequestId, RunId,
     ScheduleId, SessionId, TaskId, TokenId, UserId,

@@ -1,7 +1,7 @@
 //! API keys: creation, revocation, and authentication with one.
 
 use chrono::{DateTime, Utc};
-use gathering_domain::{ApiKeyId, Pointer, Problems};
+use gathering_domain::{ApiKeyId, KeyedBody, Pointer, Problems};
 use serde_json::json;
 
 use super::{Auth, checked_name, needed_session};
@@ -19,14 +19,17 @@ pub struct ApiKeyRequest {
     pub scopes: Vec<Scope>,
     /// The time from which it is invalid, in UTC; never if absent.
     pub expires_at: Option<DateTime<Utc>>,
+    /// The client's idempotency key, with the body that it came with.
+    pub once: Option<KeyedBody>,
 }
 
 impl Auth {
-    /// Creates an API key for the caller's account. Only this call returns its secret.
+    /// Creates an API key for the caller's account. Only this call returns its secret, so the same idempotency key never
+    /// creates or shows a second one.
     ///
     /// # Errors
     /// [`AuthError::SessionNeeded`] for an API key, [`AuthError::Invalid`] with every problem,
-    /// [`AuthError::TooManyKeys`], [`AuthError::Revoked`] if the caller's session or account has ended since, or an
+    /// [`AuthError::KeyCreatedBefore`] or [`AuthError::IdempotencyKeyReused`], [`AuthError::TooManyKeys`], [`AuthError::Revoked`] if the caller's session or account has ended since, or an
     /// error of the store. Nothing was created.
     pub async fn create_api_key(
         &self,
@@ -47,6 +50,7 @@ impl Auth {
             secret: secret.digest(),
             scopes,
             expires_at: request.expires_at,
+            once: request.once.map(|body| body.about(&json!("api_key"))),
         };
         let words: Vec<&str> = scopes.iter().map(Scope::as_str).collect();
         let audit = AuditEvent::new(AuditKind::ApiKeyCreated, Some(caller.user), caller.origin)

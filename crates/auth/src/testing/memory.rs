@@ -207,10 +207,19 @@ impl AccountStore for MemoryAccounts {
         if !is_active || state.is_revoked(new.session, new.token) {
             return Err(StoreError::Revoked);
         }
+        let once = new.once.map(|once| ((new.user, once.key.as_str().to_owned()), once.digest));
+        match once.as_ref().and_then(|(key, digest)| Some((digest, state.idempotency_keys.get(key)?))) {
+            Some((digest, (stored, id))) if digest == stored => {
+                return Err(StoreError::KeyCreatedBefore(*id));
+            }
+            Some(_) => return Err(StoreError::OtherRequest),
+            None => {}
+        }
         if state.keys_of(new.user).count() >= ApiKey::MAX_PER_ACCOUNT {
             return Err(StoreError::TooManyKeys);
         }
         let NewApiKey { id, user, name, secret, scopes, expires_at, .. } = new;
+        state.idempotency_keys.extend(once.map(|(key, digest)| (key, (digest, id))));
         let key = ApiKey { id, name, scopes, created_at: Utc::now(), expires_at, last_used_at: None };
         state.api_keys.insert(secret, KeyRow { user, key: key.clone(), is_revoked: false });
         state.record(audit);

@@ -77,7 +77,7 @@ async fn not_admins(auth: &Auth) -> [Caller; 3] {
     let admin = logged_in(auth, "ada@example.org").await;
     let key_of = async |caller: &Caller| {
         let scopes = vec![Scope::Read, Scope::Write, Scope::Run, Scope::Manage];
-        let request = ApiKeyRequest { name: "robot".to_owned(), scopes, expires_at: None };
+        let request = ApiKeyRequest { name: "robot".to_owned(), scopes, expires_at: None, once: None };
         let (_, secret) = auth.create_api_key(caller, request).await.unwrap();
         auth.authenticate(secret.expose(), from_somewhere()).await.unwrap()
     };

@@ -8,12 +8,12 @@ use gathering_auth::{
     Action, ApiKey, ApiKeyRequest, ApiKeySecret, AuthError, Credential, InvalidToken, ProjectRole, Scope,
     Scopes, authorize, authorize_admin,
 };
-use gathering_domain::{ApiKeyId, Secret};
+use gathering_domain::{ApiKeyId, KeyedBody, Secret};
 
 use super::*;
 
 fn asking_for(scopes: &[Scope]) -> ApiKeyRequest {
-    ApiKeyRequest { name: " robot ".to_owned(), scopes: scopes.to_vec(), expires_at: None }
+    ApiKeyRequest { name: " robot ".to_owned(), scopes: scopes.to_vec(), expires_at: None, once: None }
 }
 
 async fn create(auth: &Auth, caller: &Caller, scopes: &[Scope]) -> (ApiKey, ApiKeySecret) {
@@ -116,7 +116,7 @@ async fn every_problem_of_a_request_is_reported_and_nothing_is_created() {
     register_as(&auth, "bob@example.org", Role::Member).await;
     let (ada, bob) = (logged_in(&auth, "ada@example.org").await, logged_in(&auth, "bob@example.org").await);
     let past: DateTime<Utc> = Utc::now() - Duration::from_secs(1);
-    let bad = ApiKeyRequest { name: "\n".to_owned(), scopes: Vec::new(), expires_at: Some(past) };
+    let bad = ApiKeyRequest { name: "\n".to_owned(), scopes: Vec::new(), expires_at: Some(past), once: None };
     assert_eq!(pointers_of(&auth, &ada, bad).await, ["/name", "/scopes", "/expires_at"]);
     let long = ApiKeyRequest { name: "x".repeat(101), ..asking_for(&[Scope::Read]) };
     assert_eq!(pointers_of(&auth, &ada, long).await, ["/name"]);
@@ -205,4 +205,24 @@ async fn an_account_has_a_hundred_keys_at_most() {
     }
     let refused = auth.create_api_key(&caller, asking_for(&[Scope::Read])).await;
     assert!(matches!(refused, Err(AuthError::TooManyKeys)));
+}
+
+/// The secret was shown once, so a repeated request names the key instead.
+#[tokio::test]
+async fn a_repeated_request_names_the_key_that_it_created() {
+    let (_store, auth) = auth_with(settings());
+    register_as(&auth, "ada@example.org", Role::Member).await;
+    let ada = logged_in(&auth, "ada@example.org").await;
+    let request = |body: serde_json::Value| {
+        let once = Some(KeyedBody::new("k".parse().unwrap(), &body));
+        auth.create_api_key(&ada, ApiKeyRequest { once, ..asking_for(&[Scope::Read]) })
+    };
+    let body = serde_json::json!({ "name": "robot" });
+    let (key, _secret) = request(body.clone()).await.unwrap();
+    let repeated = request(body).await.unwrap_err();
+    assert!(matches!(repeated, AuthError::KeyCreatedBefore(id) if id == key.id), "{repeated:?}");
+    assert!(repeated.to_string().contains(&key.id.to_string()));
+    let other = request(serde_json::json!({ "name": "another" })).await.unwrap_err();
+    assert!(matches!(other, AuthError::IdempotencyKeyReused), "{other:?}");
+    assert_eq!(auth.list_api_keys(&ada).await.unwrap(), [key]);
 }

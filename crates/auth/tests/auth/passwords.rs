@@ -18,7 +18,8 @@ async fn a_password_change_ends_every_other_session_and_keeps_api_keys() {
     let ada = register(&auth, "ada@example.org").await;
     let (here, elsewhere) = (login(&auth, "ada@example.org").await, login(&auth, "ada@example.org").await);
     let caller = caller_of(&auth, &here).await;
-    let key = ApiKeyRequest { name: "robot".to_owned(), scopes: vec![Scope::Read], expires_at: None };
+    let key =
+        ApiKeyRequest { name: "robot".to_owned(), scopes: vec![Scope::Read], expires_at: None, once: None };
     let (_, secret) = auth.create_api_key(&caller, key).await.unwrap();
     change(&auth, &caller, PASSWORD, NEXT).await.unwrap();
     assert_eq!(last_audit(&*store).await, ("password_changed".into(), Some(ada), String::new()));

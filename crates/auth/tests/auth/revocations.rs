@@ -11,7 +11,8 @@ fn remembering_one() -> AuthSettings {
 }
 
 async fn key_of(auth: &Auth, caller: &Caller) -> String {
-    let request = ApiKeyRequest { name: "robot".to_owned(), scopes: vec![Scope::Read], expires_at: None };
+    let request =
+        ApiKeyRequest { name: "robot".to_owned(), scopes: vec![Scope::Read], expires_at: None, once: None };
     auth.create_api_key(caller, request).await.unwrap().1.expose().to_owned()
 }
 

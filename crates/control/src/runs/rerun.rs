@@ -2,13 +2,12 @@
 
 use gathering_auth::Caller;
 use gathering_dag_engine::{Record, RerunFrom, RerunRefused, records_that_stand};
-use gathering_domain::{Pointer, Problems, RunId};
+use gathering_domain::{KeyedBody, Pointer, Problems, RunId};
 use serde_json::{Value, json};
 
 use super::nodes::load_journal;
 use super::{PlannedRun, Run, RunControl, StartedBy};
 use crate::access::right;
-use crate::idempotency::KeyedBody;
 use crate::{Conflict, ControlError, Scoped};
 
 /// How a run is rerun.

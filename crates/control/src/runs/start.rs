@@ -2,13 +2,15 @@
 
 use chrono::{DateTime, Utc};
 use gathering_auth::Caller;
-use gathering_domain::{Digest, PipelineId, Pointer, Problems, ProjectId, RunId, RunKind, UserId};
+use gathering_domain::{
+    Digest, KeyedBody, Once, PipelineId, Pointer, Problems, ProjectId, RunId, RunKind, UserId,
+};
 use serde_json::{Map, Value, json};
 
 use super::{PlannedRun, Run, RunControl};
 use crate::access::right;
 use crate::graphs::timeout_of;
-use crate::idempotency::{Creation, KeyedBody, Once};
+use crate::idempotency::Creation;
 use crate::pipelines::PipelineHead;
 use crate::projects::LocalProject;
 use crate::{ControlError, ControlStore, Scoped};

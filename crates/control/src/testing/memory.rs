@@ -11,14 +11,14 @@ use chrono::Utc;
 use gathering_auth::{Caller, ProjectRole, Role};
 use gathering_dag_engine::testing::MemoryStore;
 use gathering_dag_engine::{ChildRuns, Decision, Decisions as _, NewRun, RunStore, SystemClock};
-use gathering_domain::{Digest, Email, InstanceId, NodeId, PipelineId, ProjectId, RunId, UserId};
+use gathering_domain::{Digest, Email, InstanceId, NodeId, Once, PipelineId, ProjectId, RunId, UserId};
 use serde_json::Value;
 
 use self::state::State;
 use super::{ControlFixture, account_of, session_caller};
 use crate::{
-    ControlError, ControlStore, Creation, DecisionOutcome, Found, NewDecision, Once, PipelineHead,
-    PlannedRun, Run, Scoped, right,
+    ControlError, ControlStore, Creation, DecisionOutcome, Found, NewDecision, PipelineHead, PlannedRun, Run,
+    Scoped, right,
 };
 
 /// Projects, pipelines and runs in memory. Cloning shares them.

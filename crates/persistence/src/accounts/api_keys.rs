@@ -9,9 +9,10 @@ use gathering_auth::{ApiKey, AuditEvent, KeyStatus, NewApiKey, Role, Scope, Scop
 use gathering_domain::{ApiKeyId, Digest, UserId};
 use uuid::Uuid;
 
+use crate::accounts::idempotency::{self, Claim, Kind};
 use crate::accounts::{account, audit, sessions};
 use crate::db::clock::clock_timestamp;
-use crate::db::error::DatabaseError;
+use crate::db::error::{Aborted, DatabaseError};
 use crate::db::schema::{api_keys, users};
 
 /// The limit is counted under the lock of the account's row, so that two at once do not pass it together; and who ends
@@ -20,12 +21,17 @@ pub(crate) async fn create(
     mut conn: &AsyncPgConnection,
     key: &NewApiKey,
     audit: &AuditEvent,
-) -> QueryResult<Result<ApiKey, StoreError>> {
+) -> Result<ApiKey, Aborted<StoreError>> {
     let Some(account) = account::lock(conn, key.user).await? else {
-        return Ok(Err(StoreError::NoAccount));
+        return Err(Aborted::Refused(StoreError::NoAccount));
     };
     if !account.is_active || sessions::is_revoked(conn, key.session, key.token).await? {
-        return Ok(Err(StoreError::Revoked));
+        return Err(Aborted::Refused(StoreError::Revoked));
+    }
+    match idempotency::claim(conn, key.user, Kind::ApiKey, key.once.as_ref(), key.id.as_uuid()).await? {
+        Claim::Granted => {}
+        Claim::CreatedBefore(id) => return Err(Aborted::Refused(StoreError::KeyCreatedBefore(id.into()))),
+        Claim::OtherRequest => return Err(Aborted::Refused(StoreError::OtherRequest)),
     }
     let n_keys: i64 = api_keys::table
         .filter(api_keys::user_id.eq(key.user.as_uuid()).and(api_keys::revoked_at.is_null()))
@@ -33,7 +39,7 @@ pub(crate) async fn create(
         .get_result(&mut conn)
         .await?;
     if usize::try_from(n_keys).is_ok_and(|n_keys| n_keys >= ApiKey::MAX_PER_ACCOUNT) {
-        return Ok(Err(StoreError::TooManyKeys));
+        return Err(Aborted::Refused(StoreError::TooManyKeys));
     }
     let scopes: Vec<Option<&str>> = key.scopes.iter().map(|scope| Some(scope.as_str())).collect();
     let row: Row = diesel::insert_into(api_keys::table)
@@ -49,7 +55,7 @@ pub(crate) async fn create(
         .get_result(&mut conn)
         .await?;
     audit::insert(conn, audit).await?;
-    Ok(ApiKey::try_from(row).map_err(StoreError::from))
+    ApiKey::try_from(row).map_err(|error| Aborted::Refused(error.into()))
 }
 
 pub(crate) async fn list(mut conn: &AsyncPgConnection, user: UserId) -> Result<Vec<ApiKey>, DatabaseError> {

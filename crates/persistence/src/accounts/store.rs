@@ -146,7 +146,7 @@ impl AccountStore for PgAccountStore {
         let mut conn = self.pool.get().await?;
         let conn: &mut AsyncPgConnection = &mut conn;
         let created = conn.transaction(async |conn| api_keys::create(conn, &key, &audit).await).await;
-        created.map_err(|error| DatabaseError::query("creating an API key", error))?
+        created.map_err(|aborted| aborted.into_error("creating an API key"))
     }
 
     async fn list_api_keys(&self, user: UserId) -> Result<Vec<ApiKey>, StoreError> {

@@ -2,9 +2,9 @@
 
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use gathering_control::{ControlError, Creation, DecisionOutcome, Found, NewDecision, Once, PlannedRun, Run};
+use gathering_control::{ControlError, Creation, DecisionOutcome, Found, NewDecision, PlannedRun, Run};
 use gathering_dag_engine::NewRun;
-use gathering_domain::{NodeId, ProjectId, RunId, UserId};
+use gathering_domain::{NodeId, Once, ProjectId, RunId, UserId};
 
 use crate::control::projects::{is_of_accounts, parse_role};
 use crate::db::error::DatabaseError;

@@ -3,10 +3,10 @@
 use async_trait::async_trait;
 use gathering_auth::Caller;
 use gathering_control::{
-    ControlError, ControlStore, Creation, DecisionOutcome, Found, NewDecision, Once, PipelineHead,
-    PlannedRun, Run, Scoped, right,
+    ControlError, ControlStore, Creation, DecisionOutcome, Found, NewDecision, PipelineHead, PlannedRun, Run,
+    Scoped, right,
 };
-use gathering_domain::{Digest, Email, NodeId, PipelineId, ProjectId, RunId};
+use gathering_domain::{Digest, Email, NodeId, Once, PipelineId, ProjectId, RunId};
 
 use crate::accounts::account;
 use crate::cluster::wake::WakeBus;

@@ -109,6 +109,17 @@ diesel::table! {
 }
 
 diesel::table! {
+    idempotency_keys (user_id, key, kind) {
+        user_id -> Uuid,
+        key -> Text,
+        kind -> Text,
+        digest -> Bytea,
+        created_id -> Uuid,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     instances (id) {
         id -> Uuid,
         lock_key -> Int8,
@@ -275,6 +286,7 @@ diesel::joinable!(budget_reservations -> runs (run_id));
 diesel::joinable!(budgets -> projects (project_id));
 diesel::joinable!(budgets -> runs (run_id));
 diesel::joinable!(circuit_breakers -> pipelines (pipeline_id));
+diesel::joinable!(idempotency_keys -> users (user_id));
 diesel::joinable!(node_decisions -> runs (run_id));
 diesel::joinable!(node_decisions -> users (decided_by));
 diesel::joinable!(pipeline_versions -> graphs (graph_digest));
@@ -299,6 +311,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     circuit_breakers,
     events,
     graphs,
+    idempotency_keys,
     instances,
     login_throttles,
     node_decisions,

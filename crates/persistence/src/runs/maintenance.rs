@@ -1,8 +1,8 @@
-//! Periodic work: makes the journal's partitions ahead, and deletes what no login depends on any more.
+//! Periodic work: makes the journal's partitions ahead, and deletes what no login and no request depends on any more.
 
 use diesel::dsl::{IntervalDsl, exists, not, now};
 use diesel::prelude::*;
-use diesel::sql_types::{Integer, Timestamptz};
+use diesel::sql_types::{BigInt, Integer, Timestamptz};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
@@ -47,12 +47,15 @@ pub struct Cleared {
     pub n_revoked_tokens: usize,
     /// Login budgets that were full again.
     pub n_login_throttles: usize,
+    /// Idempotency keys that were used more than a day ago.
+    pub n_idempotency_keys: usize,
 }
 
 /// Clears away what no login depends on any more: sessions of which every refresh token expired more than a day ago,
-/// revocations of access tokens that expired more than a day ago, and login budgets that are full.
+/// revocations of access tokens that expired more than a day ago, and login budgets that are full. Idempotency keys go
+/// a day after their use.
 ///
-/// The day is for access tokens: one that was issued beside the last refresh token may live that long, and as long may
+/// The day of a session is for access tokens: one that was issued beside the last refresh token may live that long, and as long may
 /// the clock of an instance be behind. A session's rows say that it was revoked, so they go together or not at all.
 /// In batches, each of which waits for no lock: what somebody uses just now is left for the next time. Repeats: safe,
 /// also on several instances at once; to be repeated, say hourly. Cancel: safe between the batches.
@@ -79,6 +82,9 @@ async fn clear_all(conn: &mut AsyncPgConnection) -> QueryResult<Cleared> {
     }
     while let n_rows @ 1.. = clear_login_throttles(conn).await? {
         cleared.n_login_throttles += n_rows;
+    }
+    while let n_rows @ 1.. = clear_idempotency_keys(conn).await? {
+        cleared.n_idempotency_keys += n_rows;
     }
     Ok(cleared)
 }
@@ -188,4 +194,13 @@ async fn clear_login_throttles(conn: &mut AsyncPgConnection) -> QueryResult<usiz
             .await
     })
     .await
+}
+
+const CLEAR_IDEMPOTENCY_KEYS: &str = "
+    DELETE FROM idempotency_keys WHERE (user_id, key, kind) IN (
+        SELECT user_id, key, kind FROM idempotency_keys WHERE created_at < now() - interval '1 day'
+        ORDER BY created_at LIMIT $1 FOR UPDATE SKIP LOCKED)";
+
+async fn clear_idempotency_keys(mut conn: &AsyncPgConnection) -> QueryResult<usize> {
+    diesel::sql_query(CLEAR_IDEMPOTENCY_KEYS).bind::<BigInt, _>(ROWS_AT_ONCE).execute(&mut conn).await
 }

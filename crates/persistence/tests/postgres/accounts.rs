@@ -272,6 +272,7 @@ fn new_key(user: UserId, secret: &str) -> NewApiKey {
         secret: digest(secret),
         scopes: [Scope::Read, Scope::Run].into_iter().collect(),
         expires_at: None,
+        once: None,
     }
 }
 

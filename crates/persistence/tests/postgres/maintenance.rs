@@ -84,6 +84,23 @@ async fn a_login_budget_is_kept_until_it_is_full() {
 }
 
 #[tokio::test]
+async fn an_idempotency_key_is_kept_for_a_day() {
+    let fixture = empty_store().await;
+    let ada = create_account(&fixture, "ada@example.org", RoleAtCreation::AdminIfFirst).await.unwrap();
+    for (key, age) in [("old", "25 hours"), ("recent", "23 hours")] {
+        let sql = format!(
+            "INSERT INTO idempotency_keys (user_id, key, kind, digest, created_id, created_at)
+                 VALUES ('{}', '{key}', 'api_key', sha256('x'), gen_random_uuid(), now() - interval '{age}')",
+            ada.id
+        );
+        fixture.db.execute(&sql).await;
+    }
+    let cleared = clear_expired(&fixture.pool).await.unwrap();
+    assert_eq!(cleared, Cleared { n_idempotency_keys: 1, ..Cleared::default() });
+    assert_eq!(count(&fixture.db, "SELECT count(*) FROM idempotency_keys WHERE key = 'recent'").await, 1);
+}
+
+#[tokio::test]
 async fn much_is_cleared_away_in_batches_by_several_at_once() {
     let fixture = empty_store().await;
     create_account(&fixture, "ada@example.org", RoleAtCreation::AdminIfFirst).await.unwrap();
@@ -97,7 +114,10 @@ async fn much_is_cleared_away_in_batches_by_several_at_once() {
              INSERT INTO revoked_tokens (token_id, expires_at)
                  SELECT gen_random_uuid(), now() - interval '2 days' FROM generate_series(1, 2500);
              INSERT INTO login_throttles (key, spent_until)
-                 SELECT sha256(n::text::bytea), now() FROM generate_series(1, 2500) AS n;",
+                 SELECT sha256(n::text::bytea), now() FROM generate_series(1, 2500) AS n;
+             INSERT INTO idempotency_keys (user_id, key, kind, digest, created_id, created_at)
+                 SELECT users.id, n::text, 'api_key', sha256('x'), gen_random_uuid(), now() - interval '2 days'
+                 FROM users, generate_series(1, 2500) AS n;",
         )
         .await;
     let n_tokens = count(&fixture.db, "SELECT count(*) FROM refresh_tokens").await;
@@ -110,5 +130,6 @@ async fn much_is_cleared_away_in_batches_by_several_at_once() {
     assert_eq!(i64::try_from(sum(|cleared| cleared.n_refresh_tokens)).unwrap(), n_tokens);
     assert_eq!(sum(|cleared| cleared.n_revoked_tokens), 2500);
     assert_eq!(sum(|cleared| cleared.n_login_throttles), 2500);
+    assert_eq!(sum(|cleared| cleared.n_idempotency_keys), 2500);
     assert_eq!(count(&fixture.db, "SELECT count(*) FROM refresh_tokens").await, 0);
 }

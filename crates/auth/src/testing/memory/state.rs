@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use gathering_domain::{AuditEventId, Digest, Email, UserId};
+use gathering_domain::{ApiKeyId, AuditEventId, Digest, Email, UserId};
 
 use crate::{
     Account, AccountRecord, ApiKey, AuditEvent, AuditRecord, Charge, Charged, NewProject, RefreshRefusal,
@@ -19,6 +19,8 @@ pub(super) struct State {
     pub(super) revoked_sessions: HashSet<SessionId>,
     pub(super) revoked_tokens: HashMap<TokenId, DateTime<Utc>>,
     pub(super) api_keys: HashMap<Digest, KeyRow>,
+    /// The request that used an account's idempotency key, and the API key that it created.
+    pub(super) idempotency_keys: HashMap<(UserId, String), (Digest, ApiKeyId)>,
     /// The time until which the budget of a key is used up.
     budgets: HashMap<Digest, DateTime<Utc>>,
     pub(super) audit: Vec<AuditRecord>,

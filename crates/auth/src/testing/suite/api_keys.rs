@@ -1,10 +1,10 @@
 //! API keys.
-#![expect(clippy::unwrap_used, reason = "the cases are tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the cases are tests")]
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use gathering_domain::{ApiKeyId, UserId};
+use gathering_domain::{ApiKeyId, Once, UserId};
 
 use super::{LONG, begin, create, digest, end_of, newest_event, origin, set_active, set_role};
 use crate::testing::InspectAccounts;
@@ -22,7 +22,14 @@ fn new_key(user: UserId, secret: &str) -> NewApiKey {
         secret: digest(secret),
         scopes: Scopes::from_iter([Scope::Run, Scope::Admin]),
         expires_at: None,
+        once: None,
     }
+}
+
+/// A new key, requested with this idempotency key and body.
+fn keyed(user: UserId, secret: &str, key: &str, body: &str) -> NewApiKey {
+    let once = Once { key: key.parse().unwrap(), digest: digest(body) };
+    NewApiKey { once: Some(once), ..new_key(user, secret) }
 }
 
 async fn try_create_key<S: InspectAccounts + ?Sized>(
@@ -185,4 +192,49 @@ pub async fn a_session_that_is_over_makes_no_api_key<S: InspectAccounts + ?Sized
     set_active(store, bob.id, ada.id, false).await.unwrap();
     let refused = try_create_key(store, by(SessionId::new(), TokenId::new())).await;
     assert!(matches!(refused, Err(StoreError::Revoked)), "{refused:?}");
+}
+
+/// The secret was shown once, so the second answer names the key and creates none.
+pub async fn the_same_request_makes_one_api_key<S: InspectAccounts + ?Sized>(store: &S) {
+    let ada = create(store, "ada@example.org").await;
+    let bob = create(store, "bob@example.org").await;
+    let first = try_create_key(store, keyed(ada.id, "one", "k", "body")).await.unwrap();
+    let before = newest_event(store).await;
+    let repeated = try_create_key(store, keyed(ada.id, "two", "k", "body")).await;
+    assert!(matches!(repeated, Err(StoreError::KeyCreatedBefore(id)) if id == first.id), "{repeated:?}");
+    let other = try_create_key(store, keyed(ada.id, "three", "k", "another body")).await;
+    assert!(matches!(other, Err(StoreError::OtherRequest)), "{other:?}");
+    assert_eq!(store.list_api_keys(ada.id).await.unwrap(), std::slice::from_ref(&first));
+    assert_eq!(newest_event(store).await, before);
+    try_create_key(store, keyed(ada.id, "four", "l", "body")).await.unwrap();
+    try_create_key(store, keyed(bob.id, "five", "k", "another body")).await.unwrap();
+    assert!(revoke(store, ada.id, first.id).await);
+    let repeated = try_create_key(store, keyed(ada.id, "six", "k", "body")).await;
+    assert!(matches!(repeated, Err(StoreError::KeyCreatedBefore(id)) if id == first.id), "{repeated:?}");
+}
+
+/// Which of the two it is does not matter.
+pub async fn of_two_same_requests_at_once_one_makes_an_api_key<S: InspectAccounts + ?Sized>(store: &S) {
+    let ada = create(store, "ada@example.org").await;
+    let make = |secret| try_create_key(store, keyed(ada.id, secret, "k", "body"));
+    let (one, two) = tokio::join!(make("one"), make("two"));
+    let ((Ok(made), Err(refused)) | (Err(refused), Ok(made))) = (one, two) else { panic!("not one") };
+    assert!(matches!(refused, StoreError::KeyCreatedBefore(id) if id == made.id), "{refused:?}");
+    assert_eq!(store.list_api_keys(ada.id).await.unwrap(), [made]);
+}
+
+/// The request may be repeated once there is room.
+pub async fn a_refused_request_uses_no_idempotency_key<S: InspectAccounts + ?Sized>(store: &S) {
+    let ada = create(store, "ada@example.org").await;
+    let mut last = None;
+    for number in 0..ApiKey::MAX_PER_ACCOUNT {
+        last = Some(create_key(store, ada.id, &format!("secret {number}")).await.id);
+    }
+    let refused = try_create_key(store, keyed(ada.id, "over", "k", "body")).await;
+    assert!(matches!(refused, Err(StoreError::TooManyKeys)), "{refused:?}");
+    assert!(revoke(store, ada.id, last.unwrap()).await);
+    let key = try_create_key(store, keyed(ada.id, "over", "k", "body")).await.unwrap();
+    // The account is full again, and the repeated request is still told which key it created.
+    let repeated = try_create_key(store, keyed(ada.id, "again", "k", "body")).await;
+    assert!(matches!(repeated, Err(StoreError::KeyCreatedBefore(id)) if id == key.id), "{repeated:?}");
 }

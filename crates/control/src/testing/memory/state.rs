@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use chrono::Utc;
 use gathering_auth::Account;
 use gathering_dag_engine::testing::StoredRun;
-use gathering_domain::{Digest, PipelineId, ProjectId, RunId, RunKind, UserId};
+use gathering_domain::{Digest, Once, PipelineId, ProjectId, RunId, RunKind, UserId};
 use serde_json::Value;
 
 use super::projects::StoredProject;
-use crate::{LocalProject, Once, Pipeline, PipelineHead, PlannedRun, Run};
+use crate::{LocalProject, Pipeline, PipelineHead, PlannedRun, Run};
 
 #[derive(Default)]
 pub(super) struct State {

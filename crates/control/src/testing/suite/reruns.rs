@@ -2,12 +2,12 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the cases are tests")]
 
 use gathering_dag_engine::{JournalEvent, NodeFailure, NodeState, RerunFrom};
-use gathering_domain::{RunId, RunState};
+use gathering_domain::{KeyedBody, RunId, RunState};
 use serde_json::{Value, json};
 
 use super::{World, claim, commit, conflict, failed, node};
 use crate::testing::ControlFixture;
-use crate::{Conflict, ControlError, KeyedBody, Rerun, StartRun, right};
+use crate::{Conflict, ControlError, Rerun, StartRun, right};
 
 fn from(from: RerunFrom) -> Rerun {
     Rerun { from, input: None, once: None }

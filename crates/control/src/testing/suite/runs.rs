@@ -4,15 +4,15 @@
 use chrono::{TimeDelta, Utc};
 use gathering_auth::{Caller, ProjectRole, Role};
 use gathering_dag_engine::{ChildKind, Parent, RerunFrom};
-use gathering_domain::{Digest, PipelineId, ProjectId, RunId, RunKind, RunState};
+use gathering_domain::{Digest, KeyedBody, PipelineId, ProjectId, RunId, RunKind, RunState};
 use gathering_nodes::{ChildPipeline, ChildPipelines as _, StartPipelineError};
 use serde_json::{Value, json};
 
 use super::{World, claim, conflict, definition, node};
 use crate::testing::ControlFixture;
 use crate::{
-    Conflict, ControlError, Decide, KeyedBody, Operator, ProjectControl, ProjectPipelines, Rerun, Run,
-    Scoped, StartRun, right,
+    Conflict, ControlError, Decide, Operator, ProjectControl, ProjectPipelines, Rerun, Run, Scoped, StartRun,
+    right,
 };
 
 pub(super) fn keyed(key: &str, body: Value) -> StartRun {

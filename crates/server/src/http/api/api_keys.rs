@@ -108,7 +108,7 @@ pub(crate) async fn create(auth: web::Data<Auth>, body: Body) -> Result<HttpResp
     let (caller, body) = body.receive().await?;
     let CreateApiKey { name, scopes, expires_at } = body.input().await?;
     let scopes = scopes.into_iter().map(|Word(scope)| scope).collect();
-    let request = ApiKeyRequest { name, scopes, expires_at };
+    let request = ApiKeyRequest { name, scopes, expires_at, once: None };
     let (key, secret) = auth.create_api_key(&caller, request).await?;
     let view = CreatedApiKeyView { key: key.into(), secret: secret.expose().to_owned() };
     Ok(HttpResponse::Created().json(view))

@@ -1,7 +1,7 @@
 //! The header `Idempotency-Key`: what it names is created once, however often the request is sent.
 
 use actix_web::HttpRequest;
-use gathering_control::{IdempotencyKey, InvalidIdempotencyKey, KeyedBody};
+use gathering_domain::{IdempotencyKey, InvalidIdempotencyKey, KeyedBody};
 use serde_json::Value;
 
 use crate::http::edge::problem::{Kind, Problem};

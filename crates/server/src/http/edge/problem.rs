@@ -407,6 +407,9 @@ impl From<AuthError> for Problem {
                 let most = gathering_auth::ApiKey::MAX_PER_ACCOUNT;
                 Self::conflict(format!("an account may have at most {most} API keys: revoke one first"))
             }
+            AuthError::KeyCreatedBefore(_) | AuthError::IdempotencyKeyReused => {
+                Self::conflict(error.to_string())
+            }
             AuthError::Overloaded => {
                 Self::new(Kind::Overloaded, "too many logins at the same time: try again")
                     .retry_after(RETRY_AFTER_SECONDS)

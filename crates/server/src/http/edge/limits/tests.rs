@@ -57,6 +57,7 @@ impl Person {
             name: "key".to_owned(),
             scopes: [Scope::Read].into_iter().collect(),
             expires_at: None,
+            once: None,
         };
         let (_, secret) = auth.create_api_key(&caller, request).await.unwrap();
         let api_key = secret.expose().to_owned();
