@@ -4,7 +4,6 @@
 //! setting has the name of its variable in lower case without `GATHERING_`: `GATHERING_BIND` is `bind`.
 
 mod declared;
-mod quota;
 mod reader;
 mod render;
 #[cfg(test)]
@@ -18,10 +17,10 @@ use std::path::Path;
 use figment::Figment;
 use figment::providers::{Format, Toml};
 use figment::value::Value;
+use gathering_edge::limits::Quota;
 
 pub use declared::Config;
 use declared::SETTINGS;
-pub use quota::{Quota, RateLimits};
 use reader::Reader;
 pub(crate) use render::help;
 

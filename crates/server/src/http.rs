@@ -1,18 +1,15 @@
-//! The HTTP API: its routes, what every answer has, and the server that answers.
+//! The HTTP API: its routes, and the handlers that answer them.
 //!
-//! Owns the contract with the callers: paths, shapes, errors. Decides nothing: a handler parses, authorizes, calls one
-//! function and renders a view that lives beside it.
+//! Owns the contract with the callers: paths, shapes, errors. Decides nothing: a handler parses, makes one call, and
+//! renders a view that lives beside it. What every request passes before and after is `gathering-edge`.
 
 mod api;
-mod edge;
 mod routes;
-mod server;
 mod state;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use api::metrics::describe as describe_metrics;
 pub(crate) use api::stream::Streams;
-pub(crate) use edge::gate::Gate;
-pub(crate) use edge::metrics::Metrics;
-pub(crate) use server::{Server, ServerSettings, openapi_text};
-pub(crate) use state::{AppState, Readiness};
+pub(crate) use routes::{ROUTES, document};
+pub(crate) use state::{AppState, services};

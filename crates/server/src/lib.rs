@@ -14,7 +14,7 @@ mod token_key;
 mod workspaces;
 
 pub use cli::Cli;
-pub use config::{Config, ConfigError, InvalidSetting, LogFormat, Quota, RateLimits};
+pub use config::{Config, ConfigError, InvalidSetting, LogFormat};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

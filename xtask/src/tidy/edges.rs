@@ -101,6 +101,19 @@ const RULES: &[Rule] = &[
         never: &["diesel", "diesel-async", "tokio-postgres", "actix-web"],
     },
     Rule {
+        package: "gathering-edge",
+        may_use: &[
+            "gathering-domain",
+            "gathering-cache",
+            "gathering-dag-engine",
+            "gathering-auth",
+            "gathering-tools",
+            "gathering-control",
+            "gathering-persistence",
+        ],
+        never: &[],
+    },
+    Rule {
         package: "gathering-server",
         may_use: &[
             "gathering-domain",
@@ -115,6 +128,7 @@ const RULES: &[Rule] = &[
             "gathering-control",
             "gathering-postgres",
             "gathering-persistence",
+            "gathering-edge",
         ],
         never: &[],
     },

@@ -10,6 +10,6 @@ use crate::http;
 /// # Errors
 /// If standard output is closed.
 pub(crate) fn print() -> anyhow::Result<ExitCode> {
-    std::io::stdout().write_all(http::openapi_text()?.as_bytes())?;
+    std::io::stdout().write_all(http::document()?.into_text().as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -3,16 +3,19 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use actix_web::web;
 use anyhow::Context as _;
 use gathering_auth::{Auth, AuthSettings, PasswordSettings};
+use gathering_edge::gate::Gate;
+use gathering_edge::metrics::Metrics;
+use gathering_edge::readiness::Readiness;
+use gathering_edge::server::{EdgeServices, Server, ServerSettings};
 use gathering_persistence::{PgAccountStore, Pipelines, Projects};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::database::Database;
-use crate::http::{AppState, Gate, Metrics, Readiness, Server, ServerSettings, Streams};
+use crate::http::{self, AppState, Streams};
 use crate::instance::{Instance, Work};
 use crate::token_key;
 
@@ -24,6 +27,7 @@ pub(crate) async fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
     // Before everything that measures.
     let metrics = Metrics::install().context("nothing can be measured")?;
+    http::describe_metrics();
     let db = Database::open(config).await?;
     let served = serve_on(config, &db, metrics, &mut signals).await;
     db.close().await;
@@ -47,7 +51,8 @@ async fn serve_on(
     );
     let instance = Instance::start(config, db, Work::Queue).await?;
     let readiness = Readiness::default();
-    let state = web::Data::new(AppState {
+    let edge = EdgeServices { gate, document: http::document()?, readiness: readiness.clone(), metrics };
+    let services = http::services(AppState {
         auth,
         pool: db.pool.clone(),
         projects: Projects::new(db.pool.clone()),
@@ -59,12 +64,11 @@ async fn serve_on(
         identities: instance.identities(),
         readiness: readiness.clone(),
         streams: Streams::new(instance.wakes.clone()),
-        metrics,
         workspaces: instance.workspaces.clone(),
         max_file_bytes: config.max_file_bytes,
     });
     let settings = ServerSettings { bind: config.bind, grace: config.shutdown_grace };
-    let mut server = match Server::start(state, gate, settings) {
+    let mut server = match Server::start(http::ROUTES, services, edge, settings) {
         Ok(server) => server,
         Err(error) => {
             instance.stop().await;

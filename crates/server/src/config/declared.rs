@@ -12,7 +12,9 @@ use gathering_domain::Secret;
 use gathering_tools::Network;
 
 use super::reader::Reader;
-use super::{LogFormat, Quota, RateLimits, values};
+use gathering_edge::limits::{Quota, RateLimits};
+
+use super::{LogFormat, values};
 
 /// What is declared of a setting, as its documents show it.
 #[derive(Debug, Clone, Copy)]

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use gathering_edge::limits::RateLimits;
+
 use super::*;
 
 fn load(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {

@@ -9,12 +9,41 @@ use gathering_auth::Action::{Manage, Read, Run, Write};
 use crate::http::api::pipelines::{change, versions};
 use crate::http::api::runs::{decide, rerun, start, top_up};
 use crate::http::api::{
-    api_keys, audit, auth, budgets, files, health, members, pipelines, projects, runs, stream, system, users,
+    api_keys, audit, auth, budgets, files, health, members, metrics, pipelines, projects, runs, stream,
+    system, users,
 };
-use crate::http::edge::limits::Tier;
-use crate::http::edge::route::Access::{Account, Admin, Own, Project, Public, Session};
-use crate::http::edge::route::{BodyLimit, Description, Route};
-use crate::http::edge::{metrics, openapi};
+use gathering_edge::limits::Tier;
+use gathering_edge::openapi::{self, Document};
+use gathering_edge::route::Access::{Account, Admin, Own, Project, Public, Session};
+use gathering_edge::route::{BodyLimit, Description, Route};
+
+/// What the OpenAPI document says that no route knows.
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(title = "GatheRing", description = "Runs teams of AI agents as durable workflows on PostgreSQL."),
+    servers((url = "/", description = "The server that serves this document")),
+    security(("bearer" = [])),
+    tags(
+        (name = "auth", description = "Sessions, passwords and API keys"),
+        (name = "users", description = "Accounts, for admins"),
+        (name = "audit", description = "Security events, for admins"),
+        (name = "projects", description = "Projects, their members and budgets"),
+        (name = "files", description = "The workspaces of projects"),
+        (name = "pipelines", description = "Named graphs in versions"),
+        (name = "runs", description = "Executions of graphs"),
+        (name = "health", description = "The state of the server"),
+        (name = "system", description = "The instances, for admins"),
+    )
+)]
+struct Base;
+
+/// The OpenAPI document of this version.
+///
+/// # Errors
+/// If a schema cannot be written as JSON.
+pub(crate) fn document() -> serde_json::Result<Document> {
+    Document::of(<Base as utoipa::OpenApi>::openapi(), ROUTES)
+}
 
 /// One row: `route!(METHOD path, access, tier, body limit => module::handler)`.
 macro_rules! route {

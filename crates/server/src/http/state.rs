@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
+use actix_web::web::{self, ServiceConfig};
 use gathering_auth::{Auth, Caller};
 use gathering_control::{Control, right};
 use gathering_dag_engine::Engine;
 use gathering_domain::ProjectId;
 use gathering_persistence::{Budgets, Pipelines, Pool, Projects, Runs};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::http::api::stream::Streams;
-use crate::http::edge::metrics::Metrics;
-use crate::http::edge::problem::Problem;
 use crate::instance::Identity;
 use crate::workspaces::Workspaces;
+use gathering_edge::problem::ProblemDetails;
+use gathering_edge::readiness::Readiness;
 
 /// The identity of this process, which changes when it loses its liveness lock.
 pub(crate) type Identities = watch::Receiver<Identity>;
@@ -33,31 +33,9 @@ pub(crate) struct AppState {
     pub(crate) identities: Identities,
     pub(crate) readiness: Readiness,
     pub(crate) streams: Streams,
-    pub(crate) metrics: Metrics,
     pub(crate) workspaces: Workspaces,
     /// The largest file that is taken, in bytes.
     pub(crate) max_file_bytes: u64,
-}
-
-/// Whether requests should be sent here. Cloning shares it.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Readiness(CancellationToken);
-
-impl Readiness {
-    /// From now on no new ones should.
-    pub(crate) fn drain(&self) {
-        self.0.cancel();
-    }
-
-    /// Whether the server is on its way out.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.0.is_cancelled()
-    }
-
-    /// Ends when the server is on its way out.
-    pub(crate) async fn drained(&self) {
-        self.0.cancelled().await;
-    }
 }
 
 impl AppState {
@@ -69,13 +47,27 @@ impl AppState {
         &self,
         caller: &Caller,
         named: Option<ProjectId>,
-    ) -> Result<ProjectId, Problem> {
+    ) -> Result<ProjectId, ProblemDetails> {
         let project = match named {
             Some(project) => project,
             None => self.projects.find_default(caller.user).await?.ok_or_else(|| {
-                Problem::invalid_field("project_id", "is missing, and you have no default project")
+                ProblemDetails::invalid_field("project_id", "is missing, and you have no default project")
             })?,
         };
         Ok(self.control.projects.find::<right::Write>(caller, project).await?.into_thing())
+    }
+}
+
+/// Gives the handlers what they ask for.
+pub(crate) fn services(state: AppState) -> impl Fn(&mut ServiceConfig) + Clone {
+    let state = web::Data::new(state);
+    let auth: web::Data<Auth> = web::Data::from(Arc::clone(&state.auth));
+    let pool = web::Data::new(state.pool.clone());
+    let identities = web::Data::new(state.identities.clone());
+    move |app| {
+        app.app_data(state.clone())
+            .app_data(auth.clone())
+            .app_data(pool.clone())
+            .app_data(identities.clone());
     }
 }

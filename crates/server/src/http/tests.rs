@@ -1,209 +1,15 @@
-//! What holds for every answer, tried on the real application without a database behind it.
+//! The table of routes against the document and the application that are made of it.
 
-use std::sync::LazyLock;
-
-use actix_web::body::MessageBody;
 use actix_web::dev::Service as _;
-use actix_web::http::Method;
 use actix_web::test::{TestRequest, init_service};
-use actix_web::{HttpResponse, Resource, web};
+use gathering_edge::openapi::documented_path;
+use gathering_edge::server::application;
 use serde_json::Value;
 
-use crate::http::edge::body::OpenBody;
-use crate::http::edge::envelope::X_REQUEST_ID;
-use crate::http::edge::limits::Tier;
-use crate::http::edge::openapi::{Document, documented_path};
-use crate::http::edge::problem::{PROBLEM_JSON, Problem};
-use crate::http::edge::route::{Access, BodyLimit, Description, Route};
-use crate::http::routes::ROUTES;
-use crate::http::server::{application, openapi_text};
+use super::routes::{ROUTES, document};
 
-/// Reads a small body, and tells what it read.
-async fn echo(body: OpenBody) -> Result<HttpResponse, Problem> {
-    Ok(HttpResponse::Ok().json(body.receive().await?.0.value()?.0))
-}
-
-/// Asks nobody anything before it reads, and tells whether it had to wait for the body.
-async fn wait(body: OpenBody) -> Result<String, Problem> {
-    Ok(format!("awaited: {}", body.receive().await?.1))
-}
-
-async fn explode() -> HttpResponse {
-    panic!("a handler that panics");
-}
-
-/// Something for browsers.
-async fn page() -> HttpResponse {
-    HttpResponse::Ok()
-        .insert_header(("content-security-policy", "default-src 'self'"))
-        .insert_header(("cache-control", "max-age=60"))
-        .content_type("text/html")
-        .body("<p>a page</p>")
-}
-
-/// A public route of these tests, with a small body.
-fn route(method: Method, path: &'static str, handler: fn(Resource) -> Resource) -> Route {
-    let describe = || Description {
-        documented: (Vec::new(), String::new()),
-        operation: utoipa::openapi::path::Operation::new(),
-        schemas: Vec::new(),
-    };
-    let (access, tier, body) = (Access::Public, Tier::Read, BodyLimit::Small);
-    Route { method, path, access, tier, body, handler, describe }
-}
-
-static TEST_ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
-    let copy = |route: &Route| Route { method: route.method.clone(), ..*route };
-    let mut routes: Vec<Route> = ROUTES.iter().map(copy).collect();
-    routes.push(route(Method::POST, "/echo", |resource| resource.to(echo)));
-    routes.push(route(Method::POST, "/wait", |resource| resource.to(wait)));
-    routes.push(route(Method::GET, "/explode", |resource| resource.to(explode)));
-    routes.push(route(Method::GET, "/page", |resource| resource.to(page)));
-    routes
-});
-
-/// The answer of the application, with four routes more.
-async fn answer(request: TestRequest) -> HttpResponse {
-    let document = web::Data::new(Document::of(ROUTES).unwrap());
-    let app = application(&TEST_ROUTES).app_data(document);
-    match init_service(app).await.call(request.to_request()).await {
-        Ok(answered) => answered.into_parts().1,
-        // As the server does with what no layer turned into an answer.
-        Err(error) => error.error_response(),
-    }
-}
-
-async fn json(response: HttpResponse) -> Value {
-    let body = actix_web::body::to_bytes(response.into_body()).await;
-    serde_json::from_slice(&body.map_err(|_| "a body that breaks off").unwrap()).unwrap()
-}
-
-async fn check_problem(request: TestRequest, status: u16, kind: &str) {
-    let response = answer(request.insert_header((X_REQUEST_ID, "mine-1"))).await;
-    assert_eq!(response.status(), status);
-    assert_eq!(response.headers().get("content-type").unwrap(), PROBLEM_JSON);
-    assert_eq!(response.headers().get(X_REQUEST_ID).unwrap(), "mine-1");
-    let body = json(response).await;
-    assert_eq!(body["type"], format!("/problems/{kind}"));
-    assert_eq!(
-        (body["status"].as_u64(), body["instance"].as_str()),
-        (Some(u64::from(status)), Some("mine-1"))
-    );
-    assert!(body["title"].is_string() && body["detail"].is_string());
-}
-
-#[actix_web::test]
-async fn every_refusal_is_a_problem_that_names_its_request() {
-    let post = |uri: &str| TestRequest::post().uri(uri);
-    check_problem(TestRequest::get().uri("/nowhere"), 404, "not-found").await;
-    check_problem(TestRequest::get().uri("/api/v1/nowhere"), 404, "not-found").await;
-    check_problem(TestRequest::delete().uri("/api/v1/runs"), 405, "method-not-allowed").await;
-    check_problem(post("/health/live"), 405, "method-not-allowed").await;
-    check_problem(post("/echo").set_payload("{"), 400, "malformed").await;
-    check_problem(post("/echo").set_payload(vec![b' '; 64 * 1024 + 1]), 413, "too-large").await;
-    let form = post("/echo").insert_header(("content-type", "application/x-www-form-urlencoded"));
-    check_problem(form.set_payload("a=b"), 415, "unsupported-media-type").await;
-    let packed = post("/echo").insert_header(("content-encoding", "gzip"));
-    check_problem(packed.set_payload("{}"), 415, "unsupported-media-type").await;
-    check_problem(TestRequest::get().uri("/explode"), 500, "internal").await;
-}
-
-#[actix_web::test]
-async fn a_method_that_is_not_supported_is_told_which_ones_are() {
-    let response = answer(TestRequest::delete().uri("/api/v1/pipelines")).await;
-    assert_eq!(response.headers().get("allow").unwrap(), "GET, HEAD, POST");
-    let response = answer(TestRequest::post().uri("/api/v1/projects/x/files/a/b.md")).await;
-    assert_eq!(response.headers().get("allow").unwrap(), "GET, HEAD, PUT, DELETE");
-    let response = answer(TestRequest::patch().uri("/api/v1/runs/0192-whatever/cancel")).await;
-    assert_eq!(response.headers().get("allow").unwrap(), "POST");
-}
-
-#[actix_web::test]
-async fn a_sane_request_id_comes_back_and_any_other_is_replaced() {
-    let id_for = async |sent: Option<&str>| {
-        let mut request = TestRequest::get().uri("/health/live");
-        if let Some(sent) = sent {
-            request = request.insert_header((X_REQUEST_ID, sent));
-        }
-        answer(request).await.headers().get(X_REQUEST_ID).unwrap().to_str().unwrap().to_owned()
-    };
-    let longest = "a".repeat(128);
-    for sane in ["a", "0192f0c8-0000-7000-8000-000000000000", "A.b_c-9", &longest] {
-        assert_eq!(id_for(Some(sane)).await, sane);
-    }
-    let too_long = "a".repeat(129);
-    for other in [None, Some(""), Some("a b"), Some("a\u{e4}"), Some("<script>"), Some(&too_long)] {
-        let id = id_for(other).await;
-        assert!(id.parse::<uuid::Uuid>().is_ok(), "{id}");
-        assert_ne!(id, id_for(other).await);
-    }
-}
-
-#[actix_web::test]
-async fn every_answer_has_the_security_headers() {
-    for uri in ["/health/live", "/nowhere", "/explode", "/api/openapi.json"] {
-        let response = answer(TestRequest::get().uri(uri)).await;
-        let headers = response.headers();
-        assert_eq!(headers.get("x-content-type-options").unwrap(), "nosniff", "{uri}");
-        assert_eq!(headers.get("x-frame-options").unwrap(), "DENY", "{uri}");
-        assert_eq!(headers.get("referrer-policy").unwrap(), "no-referrer", "{uri}");
-        assert_eq!(headers.get("cross-origin-resource-policy").unwrap(), "same-origin", "{uri}");
-        let policy = headers.get("content-security-policy").unwrap();
-        assert_eq!(policy, "default-src 'none'; frame-ancestors 'none'; sandbox", "{uri}");
-        assert_eq!(headers.contains_key("cache-control"), uri != "/api/openapi.json", "{uri}");
-    }
-}
-
-#[actix_web::test]
-async fn no_other_site_is_let_in() {
-    for method in [Method::GET, Method::OPTIONS] {
-        let request = TestRequest::with_uri("/health/live")
-            .method(method)
-            .insert_header(("origin", "https://evil.example"))
-            .insert_header(("access-control-request-method", "POST"));
-        let response = answer(request).await;
-        let mut names = response.headers().keys().map(|name| name.as_str());
-        assert!(names.all(|name| !name.starts_with("access-control-")), "{:?}", response.headers());
-    }
-}
-
-#[actix_web::test]
-async fn what_a_handler_says_about_its_content_stands() {
-    let response = answer(TestRequest::get().uri("/page")).await;
-    let headers = response.headers();
-    assert_eq!(headers.get("content-security-policy").unwrap(), "default-src 'self'");
-    assert_eq!(headers.get("cache-control").unwrap(), "max-age=60");
-    assert_eq!(headers.get_all("content-security-policy").count(), 1);
-}
-
-#[actix_web::test]
-async fn head_is_answered_like_get_without_the_body() {
-    let get = answer(TestRequest::get().uri("/page")).await;
-    let head = answer(TestRequest::with_uri("/page").method(Method::HEAD)).await;
-    assert_eq!(head.status(), 200);
-    assert_eq!(head.body().size(), get.body().size(), "which is the Content-Length");
-    let fields = |response: &HttpResponse| -> Vec<String> {
-        let names = response.headers().keys().filter(|name| **name != X_REQUEST_ID);
-        let mut fields: Vec<_> =
-            names.map(|name| format!("{name}: {:?}", response.headers().get(name))).collect();
-        fields.sort();
-        fields
-    };
-    assert_eq!(fields(&head), fields(&get));
-    assert!(actix_web::body::to_bytes(head.into_body()).await.unwrap_or_default().is_empty());
-    let absent = answer(TestRequest::with_uri("/nowhere").method(Method::HEAD)).await;
-    assert_eq!(absent.status(), 404);
-    let other = answer(TestRequest::with_uri("/api/v1/auth/login").method(Method::HEAD)).await;
-    assert_eq!(
-        (other.status().as_u16(), other.headers().get("allow").unwrap().to_str().unwrap()),
-        (405, "POST")
-    );
-}
-
-#[actix_web::test]
-async fn an_empty_body_is_an_empty_object() {
-    let response = answer(TestRequest::post().uri("/echo")).await;
-    assert_eq!((response.status().as_u16(), json(response).await), (200, serde_json::json!({})));
+fn openapi_text() -> serde_json::Result<String> {
+    document().map(gathering_edge::openapi::Document::into_text)
 }
 
 /// The table as the document shows it: method, path, access, scope, tier and body limit.
@@ -298,11 +104,21 @@ fn the_documentation_at_each_handler_names_the_method_and_path_of_its_row() {
     }
 }
 
+/// The answer of the application without the services that handlers use.
+async fn status_of(request: TestRequest) -> u16 {
+    let app = init_service(application(ROUTES)).await;
+    match app.call(request.to_request()).await {
+        Ok(answered) => answered.status().as_u16(),
+        // As the server does with what no layer turned into an answer.
+        Err(error) => error.error_response().status().as_u16(),
+    }
+}
+
 #[actix_web::test]
 async fn every_route_of_the_table_is_served() {
     for route in ROUTES {
         let filled = documented_path(route.path).replace("{id}", "x").replace("{user_id}", "y");
-        let status = answer(TestRequest::with_uri(&filled).method(route.method.clone())).await.status();
+        let status = status_of(TestRequest::with_uri(&filled).method(route.method.clone())).await;
         assert!(status != 404 && status != 405, "{} {} is not served: {status}", route.method, route.path);
     }
 }
@@ -319,34 +135,6 @@ fn the_document_is_always_the_same_and_complete() {
         let name = reference.split('"').next().unwrap();
         assert!(schemas.contains_key(name), "{name} is referred to and missing");
     }
-}
-
-/// Over a socket, as only a connection hands a body on piece by piece.
-#[actix_web::test]
-async fn a_body_that_comes_with_its_head_is_not_awaited() {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-    let server = actix_web::HttpServer::new(|| application(&TEST_ROUTES));
-    let server = server.workers(1).disable_signals().bind("127.0.0.1:0").unwrap();
-    let address = server.addrs()[0];
-    let running = server.run();
-    let handle = running.handle();
-    let running = actix_web::rt::spawn(running);
-    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
-    let request = b"POST /wait HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
-    socket.write_all(request).await.unwrap();
-    let mut answered = String::new();
-    socket.read_to_string(&mut answered).await.unwrap();
-    assert!(answered.ends_with("awaited: false"), "{answered}");
-    handle.stop(false).await;
-    running.await.unwrap().unwrap();
-}
-
-#[test]
-fn a_problem_has_a_body_of_known_size() {
-    use actix_web::ResponseError as _;
-    let size = Problem::not_found().error_response().body().size();
-    assert!(matches!(size, actix_web::body::BodySize::Sized(_)));
 }
 
 #[test]

@@ -9,13 +9,15 @@ use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::http::edge::body::Body;
-use crate::http::edge::caller::Authenticated;
-use crate::http::edge::input::Input;
-use crate::http::edge::page::{self, List, Page};
-use crate::http::edge::problem::Problem;
-use crate::http::edge::query::Query;
-use crate::http::edge::values::{ScopeSchema, Word, one_line, trimmed};
+use crate::http::api::lists;
+use crate::http::api::words::ScopeSchema;
+use gathering_edge::body::Body;
+use gathering_edge::caller::Authenticated;
+use gathering_edge::input::Input;
+use gathering_edge::page::{self, Page};
+use gathering_edge::problem::ProblemDetails;
+use gathering_edge::query::Query;
+use gathering_edge::values::{Word, one_line, trimmed};
 
 /// An API key, without its secret.
 #[derive(Debug, Serialize, ToSchema)]
@@ -104,7 +106,7 @@ pub(crate) struct ListApiKeys {
     (status = 403, description = "The operation requires a login session"),
     (status = 409, description = "The account has the maximum number of keys"),
 ))]
-pub(crate) async fn create(auth: web::Data<Auth>, body: Body) -> Result<HttpResponse, Problem> {
+pub(crate) async fn create(auth: web::Data<Auth>, body: Body) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
     let CreateApiKey { name, scopes, expires_at } = body.input().await?;
     let scopes = scopes.into_iter().map(|Word(scope)| scope).collect();
@@ -122,13 +124,13 @@ pub(crate) async fn list(
     auth: web::Data<Auth>,
     caller: Authenticated,
     query: Query<ListApiKeys>,
-) -> Result<HttpResponse, Problem> {
-    let (query, before) = query.read_page(List::ApiKeys)?;
+) -> Result<HttpResponse, ProblemDetails> {
+    let (query, before) = query.read_page(lists::API_KEYS)?;
     let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
     // An account has few keys: the store gives all, and the pages are made here.
     let mut keys = auth.list_api_keys(&caller.0).await?;
     keys.retain(|key| before.is_none_or(|before| key.id.as_uuid() < before));
-    let page = Page::of(List::ApiKeys, keys, limit, |key| key.id.as_uuid(), ApiKeyView::from);
+    let page = Page::of(lists::API_KEYS, keys, limit, |key| key.id.as_uuid(), ApiKeyView::from);
     Ok(HttpResponse::Ok().json(page))
 }
 
@@ -142,8 +144,8 @@ pub(crate) async fn revoke(
     auth: web::Data<Auth>,
     caller: Authenticated,
     id: web::Path<String>,
-) -> Result<HttpResponse, Problem> {
-    let id: ApiKeyId = id.parse().map_err(|_| Problem::not_found())?;
+) -> Result<HttpResponse, ProblemDetails> {
+    let id: ApiKeyId = id.parse().map_err(|_| ProblemDetails::not_found())?;
     auth.revoke_api_key(&caller.0, id).await?;
     Ok(HttpResponse::NoContent().finish())
 }
@@ -155,7 +157,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::http::edge::input::read;
+    use gathering_edge::input::read;
 
     async fn pointers(body: &Value) -> Vec<String> {
         let response = read::<CreateApiKey>(body.clone()).unwrap_err().error_response();

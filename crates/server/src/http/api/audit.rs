@@ -9,11 +9,13 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::http::edge::caller::Authenticated;
-use crate::http::edge::page::{self, List, Page};
-use crate::http::edge::problem::Problem;
-use crate::http::edge::query::Query;
-use crate::http::edge::values::{AnyObject, AuditKindSchema, Word};
+use crate::http::api::lists;
+use crate::http::api::words::AuditKindSchema;
+use gathering_edge::caller::Authenticated;
+use gathering_edge::page::{self, Page};
+use gathering_edge::problem::ProblemDetails;
+use gathering_edge::query::Query;
+use gathering_edge::values::{AnyObject, Word};
 
 /// A security event.
 #[derive(Debug, Serialize, ToSchema)]
@@ -78,8 +80,8 @@ pub(crate) async fn list(
     auth: web::Data<Auth>,
     caller: Authenticated,
     query: Query<ListAuditEvents>,
-) -> Result<HttpResponse, Problem> {
-    let (query, before) = query.read_page(List::AuditEvents)?;
+) -> Result<HttpResponse, ProblemDetails> {
+    let (query, before) = query.read_page(lists::AUDIT_EVENTS)?;
     let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
     let filter = AuditFilter {
         user: query.user_id.map(UserId::from),
@@ -90,6 +92,6 @@ pub(crate) async fn list(
     };
     let records = auth.audit_events(&caller.0, &filter, limit + 1).await?;
     let key = |record: &AuditRecord| record.id.as_uuid();
-    let page = Page::of(List::AuditEvents, records, limit, key, AuditEventView::from);
+    let page = Page::of(lists::AUDIT_EVENTS, records, limit, key, AuditEventView::from);
     Ok(HttpResponse::Ok().json(page))
 }

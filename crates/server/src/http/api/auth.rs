@@ -9,11 +9,12 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::http::edge::body::{Body, OpenBody};
-use crate::http::edge::caller::{Authenticated, ClientOrigin};
-use crate::http::edge::input::Input;
-use crate::http::edge::problem::Problem;
-use crate::http::edge::values::{RoleSchema, one_line, trimmed};
+use crate::http::api::words::RoleSchema;
+use gathering_edge::body::{Body, OpenBody};
+use gathering_edge::caller::{Authenticated, ClientOrigin};
+use gathering_edge::input::Input;
+use gathering_edge::problem::ProblemDetails;
+use gathering_edge::values::{one_line, trimmed};
 
 /// An account.
 #[derive(Debug, Serialize, ToSchema)]
@@ -156,7 +157,7 @@ pub(crate) async fn register(
     auth: web::Data<Auth>,
     origin: ClientOrigin,
     body: OpenBody,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let Register { email, name, password } = body.input().await?;
     let account = auth.register(RegistrationRequest { email, name, password }, origin.0).await?;
     Ok(HttpResponse::Created().json(UserView::from(account)))
@@ -172,7 +173,7 @@ pub(crate) async fn login(
     auth: web::Data<Auth>,
     origin: ClientOrigin,
     body: OpenBody,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let Login { email, password } = body.input().await?;
     let pair = auth.login(&email, password, origin.0).await?;
     Ok(HttpResponse::Ok().json(TokensView::from(pair)))
@@ -186,7 +187,7 @@ pub(crate) async fn refresh(
     auth: web::Data<Auth>,
     origin: ClientOrigin,
     body: OpenBody,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let Refresh { refresh_token } = body.input().await?;
     let pair = auth.refresh(&refresh_token, origin.0).await?;
     Ok(HttpResponse::Ok().json(TokensView::from(pair)))
@@ -197,7 +198,7 @@ pub(crate) async fn refresh(
     (status = 204),
     (status = 403, description = "The operation requires a login session"),
 ))]
-pub(crate) async fn logout(auth: web::Data<Auth>, body: Body) -> Result<HttpResponse, Problem> {
+pub(crate) async fn logout(auth: web::Data<Auth>, body: Body) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
     let Logout { refresh_token } = body.input().await?;
     auth.logout(&caller, refresh_token.as_deref()).await?;
@@ -208,7 +209,7 @@ pub(crate) async fn logout(auth: web::Data<Auth>, body: Body) -> Result<HttpResp
 #[utoipa::path(get, path = "/api/v1/auth/me", tag = "auth", operation_id = "me", responses(
     (status = 200, body = UserView),
 ))]
-pub(crate) async fn me(auth: web::Data<Auth>, caller: Authenticated) -> Result<HttpResponse, Problem> {
+pub(crate) async fn me(auth: web::Data<Auth>, caller: Authenticated) -> Result<HttpResponse, ProblemDetails> {
     Ok(HttpResponse::Ok().json(UserView::from(auth.me(&caller.0).await?)))
 }
 
@@ -218,7 +219,10 @@ pub(crate) async fn me(auth: web::Data<Auth>, caller: Authenticated) -> Result<H
     (status = 403, description = "The current password is incorrect, or the credential is an API key"),
     (status = 429, description = "Too many attempts"),
 ))]
-pub(crate) async fn change_password(auth: web::Data<Auth>, body: Body) -> Result<HttpResponse, Problem> {
+pub(crate) async fn change_password(
+    auth: web::Data<Auth>,
+    body: Body,
+) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
     let ChangePassword { current_password, new_password } = body.input().await?;
     auth.change_password(&caller, current_password, new_password).await?;

@@ -10,10 +10,10 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::http::edge::body::{Body, FromFields};
-use crate::http::edge::caller::Authenticated;
-use crate::http::edge::problem::{Problem, ProblemView};
 use crate::http::state::AppState;
+use gathering_edge::body::{Body, FromFields};
+use gathering_edge::caller::Authenticated;
+use gathering_edge::problem::{ProblemDetails, ProblemView};
 
 /// A project's budget: what is null has no bound.
 #[derive(Debug, Serialize, ToSchema)]
@@ -81,12 +81,16 @@ pub(crate) struct PutBudget {
     period: Option<String>,
 }
 
-impl FromFields for Bounds {
+/// What a project may use up from now on, as the budget service takes it.
+#[derive(Debug, PartialEq)]
+struct NewBounds(Bounds);
+
+impl FromFields for NewBounds {
     fn from_fields(fields: &mut Fields<'_>) -> Option<Self> {
         let amounts = amounts(fields, 0);
         let period = fields.optional("period", Shape::OneOf(&["total", "day", "week", "month"]));
         let period = period.and_then(Value::as_str).and_then(|period| period.parse().ok());
-        Some(Self { period: period.unwrap_or(Period::Total), amounts })
+        Some(Self(Bounds { period: period.unwrap_or(Period::Total), amounts }))
     }
 }
 
@@ -112,7 +116,7 @@ pub(crate) async fn show(
     state: web::Data<AppState>,
     caller: Authenticated,
     id: web::Path<String>,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let project = state.project::<right::Read>(&caller.0, &id).await?;
     Ok(HttpResponse::Ok().json(BudgetView::of(&state.budgets.list(project).await?)))
 }
@@ -128,10 +132,10 @@ pub(crate) async fn put(
     state: web::Data<AppState>,
     id: web::Path<String>,
     body: Body,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
     let project = state.project::<right::Manage>(&caller, &id).await?;
-    let bounds: Bounds = body.read().await?;
+    let NewBounds(bounds) = body.read().await?;
     let budgets = state.budgets.set(project, &bounds, &caller).await?;
     tracing::info!(project.id = %project, "the budget of project {project} is set");
     Ok(HttpResponse::Ok().json(BudgetView::of(&budgets)))
@@ -142,19 +146,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::http::edge::body::read_object;
+    use gathering_edge::body::read_object;
 
     #[test]
     fn what_is_absent_or_null_has_no_bound() {
-        let read: Bounds = read_object(&json!({"tokens": 5, "tool_calls": null, "money": null})).unwrap();
+        let NewBounds(read) = read_object(&json!({"tokens": 5, "tool_calls": null, "money": null})).unwrap();
         assert_eq!(read, Bounds { period: Period::Total, amounts: [(Resource::Tokens, 5)].into() });
-        let read: Bounds = read_object(&json!({"model_calls": 0, "period": "week"})).unwrap();
+        let NewBounds(read) = read_object(&json!({"model_calls": 0, "period": "week"})).unwrap();
         assert_eq!(read, Bounds { period: Period::Week, amounts: [(Resource::ModelCalls, 0)].into() });
     }
 
     #[test]
     fn money_is_refused_and_says_why() {
-        let refused = read_object::<Bounds>(&json!({"money": 5})).unwrap_err();
+        let refused = read_object::<NewBounds>(&json!({"money": 5})).unwrap_err();
         let errors: Vec<String> =
             refused.errors.iter().map(|error| serde_json::to_string(error).unwrap()).collect();
         assert_eq!(refused.status(), 422);
@@ -174,7 +178,7 @@ mod tests {
             json!({"period": "year"}),
             json!({"wall_clock": 1}),
         ] {
-            assert_eq!(read_object::<Bounds>(&wrong).unwrap_err().status(), 422, "{wrong}");
+            assert_eq!(read_object::<NewBounds>(&wrong).unwrap_err().status(), 422, "{wrong}");
         }
     }
 }

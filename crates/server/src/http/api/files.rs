@@ -6,9 +6,6 @@
 mod download;
 mod upload;
 
-use std::io;
-
-use actix_web::http::StatusCode;
 use actix_web::http::header::{self, ETag, EntityTag, Header as _, IfNoneMatch};
 use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine as _;
@@ -22,14 +19,15 @@ use gathering_tools::{
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::http::edge::caller::{Authenticated, authenticate};
-use crate::http::edge::conditions::Expected;
-use crate::http::edge::page::{self, Page};
-use crate::http::edge::problem::{Kind, Problem};
-use crate::http::edge::query::Query;
-use crate::http::edge::values::{Binary, FileKindSchema};
+use crate::http::api::words::FileKindSchema;
 use crate::http::state::AppState;
 use crate::workspaces::OpenWorkspaceError;
+use gathering_edge::caller::{Authenticated, authenticate};
+use gathering_edge::conditions::Expected;
+use gathering_edge::page::{self, Page};
+use gathering_edge::problem::{Kind, ProblemDetails};
+use gathering_edge::query::Query;
+use gathering_edge::values::Binary;
 use upload::Incoming;
 
 /// The number of slashes in `/api/v1/projects/{id}/files/`; the file's path follows the last one. Routing neither
@@ -90,7 +88,7 @@ pub(crate) async fn list(
     id: web::Path<String>,
     query: Query<ListFiles>,
     request: HttpRequest,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let workspace = state.workspace::<right::Read>(&caller.0, &id).await?;
     let query = query.read()?;
     let directory = directory_in(&query, &request)?;
@@ -98,7 +96,7 @@ pub(crate) async fn list(
         if query.recursive == Some(true) { ListOptions::recursive() } else { ListOptions::flat() };
     if let Some(text) = &query.cursor {
         let after = cursor_of(text, &directory).ok_or_else(|| {
-            Problem::invalid_field("cursor", "must be the `next_cursor` of a page of this list")
+            ProblemDetails::invalid_field("cursor", "must be the `next_cursor` of a page of this list")
         })?;
         options = options.after(after);
     }
@@ -132,7 +130,7 @@ pub(crate) async fn show(
     caller: Authenticated,
     id: web::Path<(String, String)>,
     request: HttpRequest,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let workspace = state.workspace::<right::Read>(&caller.0, &id.0).await?;
     let path = path_of(&request)?;
     let file = workspace.open_file(&path).await?;
@@ -163,7 +161,7 @@ pub(crate) async fn put(
     id: web::Path<(String, String)>,
     request: HttpRequest,
     payload: web::Payload,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let workspace = state.workspace::<right::Write>(&caller.0, &id.0).await?;
     let path = file_path_of(&request)?;
     let precondition = precondition_of(&request)?;
@@ -196,7 +194,7 @@ pub(crate) async fn delete(
     caller: Authenticated,
     id: web::Path<(String, String)>,
     request: HttpRequest,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let workspace = state.workspace::<right::Write>(&caller.0, &id.0).await?;
     let path = path_of(&request)?;
     workspace.remove_if(&path, precondition_of(&request)?).await?;
@@ -208,23 +206,26 @@ impl AppState {
     ///
     /// # Errors
     /// As [`AppState::project`].
-    async fn workspace<R: Right>(&self, caller: &Caller, id: &str) -> Result<Workspace, Problem> {
+    async fn workspace<R: Right>(&self, caller: &Caller, id: &str) -> Result<Workspace, ProblemDetails> {
         let project = self.project::<R>(caller, id).await?;
         Ok(self.workspaces.open(project).await?)
     }
 }
 
 /// The path from the raw request: routing decodes its copy in part.
-fn path_of(request: &HttpRequest) -> Result<WorkspacePath, Problem> {
+fn path_of(request: &HttpRequest) -> Result<WorkspacePath, ProblemDetails> {
     Ok(WorkspacePath::from_percent_encoded(raw_path_of(request))?)
 }
 
 /// The same for a file to write: a path that ends like a directory's is refused.
-fn file_path_of(request: &HttpRequest) -> Result<WorkspacePath, Problem> {
+fn file_path_of(request: &HttpRequest) -> Result<WorkspacePath, ProblemDetails> {
     let path = path_of(request)?;
     let raw = raw_path_of(request);
     if raw.ends_with('/') || raw.to_ascii_lowercase().ends_with("%2f") {
-        return Err(Problem::invalid_field("path", "must be that of a file, without a `/` at its end"));
+        return Err(ProblemDetails::invalid_field(
+            "path",
+            "must be that of a file, without a `/` at its end",
+        ));
     }
     Ok(path)
 }
@@ -234,7 +235,7 @@ fn raw_path_of(request: &HttpRequest) -> &str {
 }
 
 /// The directory from the query, which has been decoded.
-fn directory_in(query: &ListFiles, request: &HttpRequest) -> Result<WorkspacePath, Problem> {
+fn directory_in(query: &ListFiles, request: &HttpRequest) -> Result<WorkspacePath, ProblemDetails> {
     const REPLACEMENT: char = '\u{FFFD}';
     let text = query.path.as_deref().unwrap_or_default();
     // Decoding a query replaces invalid UTF-8 by this character, unless the client sent it on purpose.
@@ -261,8 +262,8 @@ fn tag_of(version: &FileVersion) -> EntityTag {
 }
 
 /// The condition that the file must meet to be changed.
-fn precondition_of(request: &HttpRequest) -> Result<Precondition, Problem> {
-    let malformed = |detail: &str| Err(Problem::new(Kind::Malformed, detail));
+fn precondition_of(request: &HttpRequest) -> Result<Precondition, ProblemDetails> {
+    let malformed = |detail: &str| Err(ProblemDetails::new(Kind::Malformed, detail));
     let has_none_match = request.headers().contains_key(header::IF_NONE_MATCH);
     match Expected::of(request)? {
         _ if has_none_match && request.headers().contains_key(header::IF_MATCH) => {
@@ -278,34 +279,7 @@ fn precondition_of(request: &HttpRequest) -> Result<Precondition, Problem> {
     }
 }
 
-impl From<WorkspaceError> for Problem {
-    fn from(error: WorkspaceError) -> Self {
-        let detail = error.to_string();
-        match error {
-            WorkspaceError::Escape => Self::forbidden(detail),
-            WorkspaceError::InvalidPath { reason } => Self::invalid_field("path", reason),
-            WorkspaceError::NotFound { .. } => Self::new(Kind::NotFound, detail),
-            WorkspaceError::NotAFile { .. }
-            | WorkspaceError::NotADirectory { .. }
-            | WorkspaceError::NotEmpty { .. } => Self::conflict(detail),
-            WorkspaceError::PreconditionFailed { .. } => Self::new(Kind::PreconditionFailed, detail),
-            WorkspaceError::TooLarge { .. } => Self::new(Kind::TooLarge, detail),
-            WorkspaceError::Io { ref source, .. } => match source.kind() {
-                io::ErrorKind::PermissionDenied => {
-                    Self::forbidden("the operating system does not let the server do this")
-                }
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::new(
-                    Kind::Other(StatusCode::INSUFFICIENT_STORAGE),
-                    "the server has no disk space left for this file",
-                ),
-                _ => Self::internal(error),
-            },
-            WorkspaceError::Panicked(_) => Self::internal(error),
-        }
-    }
-}
-
-impl From<OpenWorkspaceError> for Problem {
+impl From<OpenWorkspaceError> for ProblemDetails {
     fn from(error: OpenWorkspaceError) -> Self {
         match error {
             OpenWorkspaceError::NoProject(_) => Self::not_found(),

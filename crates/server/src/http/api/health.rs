@@ -8,8 +8,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::http::edge::problem::{Kind, Problem};
-use crate::http::state::{Identities, Readiness};
+use crate::http::state::Identities;
+use gathering_edge::problem::{Kind, ProblemDetails};
+use gathering_edge::readiness::Readiness;
 
 /// A database that takes longer than this to answer a ping counts as unavailable.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -80,11 +81,11 @@ pub(crate) async fn ready(
     readiness: web::Data<Readiness>,
     pool: web::Data<Pool>,
     identities: web::Data<Identities>,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     // Without a query: a load balancer must learn it at once.
     if readiness.is_draining() {
         let draining =
-            Problem::new(Kind::Draining, "this instance is shutting down; another one will answer");
+            ProblemDetails::new(Kind::Draining, "this instance is shutting down; another one will answer");
         return Err(draining.retry_after(1));
     }
     let (database, outcome) = database(&pool).await;
@@ -126,11 +127,11 @@ fn view(identities: &Identities, status: &'static str, database: DatabaseView) -
     }
 }
 
-async fn database(pool: &Pool) -> (DatabaseView, Result<(), Problem>) {
+async fn database(pool: &Pool) -> (DatabaseView, Result<(), ProblemDetails>) {
     let begun = Instant::now();
     let outcome = match tokio::time::timeout(PING_TIMEOUT, pool.ping()).await {
-        Ok(pinged) => pinged.map_err(Problem::from),
-        Err(elapsed) => Err(Problem::unavailable(elapsed)),
+        Ok(pinged) => pinged.map_err(ProblemDetails::from),
+        Err(elapsed) => Err(ProblemDetails::unavailable(elapsed)),
     };
     let status = pool.status();
     let view = DatabaseView {

@@ -12,13 +12,14 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::http::edge::body::{Body, FromFields};
-use crate::http::edge::caller::Authenticated;
-use crate::http::edge::page::{self, List, Page};
-use crate::http::edge::problem::{Problem, ProblemView};
-use crate::http::edge::query::Query;
-use crate::http::edge::values::ProjectRoleSchema;
+use crate::http::api::lists;
+use crate::http::api::words::ProjectRoleSchema;
 use crate::http::state::AppState;
+use gathering_edge::body::{Body, FromFields};
+use gathering_edge::caller::Authenticated;
+use gathering_edge::page::{self, Page};
+use gathering_edge::problem::{ProblemDetails, ProblemView};
+use gathering_edge::query::Query;
 
 /// A member of a project.
 #[derive(Debug, Serialize, ToSchema)]
@@ -84,13 +85,13 @@ pub(crate) async fn list(
     caller: Authenticated,
     id: web::Path<String>,
     query: Query<ListMembers>,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let project = state.project::<right::Read>(&caller.0, &id).await?;
-    let (query, after) = query.read_page(List::Members)?;
+    let (query, after) = query.read_page(lists::MEMBERS)?;
     let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
     let rows = state.projects.list_members(project, after.map(UserId::from), limit + 1).await?;
     let key = |member: &Membership| member.user.as_uuid();
-    let page = Page::of(List::Members, rows, limit, key, MemberView::from);
+    let page = Page::of(lists::MEMBERS, rows, limit, key, MemberView::from);
     Ok(HttpResponse::Ok().json(page))
 }
 
@@ -109,11 +110,11 @@ pub(crate) async fn put(
     state: web::Data<AppState>,
     path: web::Path<(String, String)>,
     body: Body,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
     let (project, user) = path.into_inner();
     let project = state.project::<right::Manage>(&caller, &project).await?;
-    let member: UserId = user.parse().map_err(|_| Problem::not_found())?;
+    let member: UserId = user.parse().map_err(|_| ProblemDetails::not_found())?;
     let PutMember { role } = body.read().await?;
     state.projects.put_member(project, member, role, &caller).await?;
     Ok(HttpResponse::NoContent().finish())
@@ -133,9 +134,9 @@ pub(crate) async fn remove(
     state: web::Data<AppState>,
     caller: Authenticated,
     path: web::Path<(String, String)>,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let (project, user) = path.into_inner();
-    let member: UserId = user.parse().map_err(|_| Problem::not_found())?;
+    let member: UserId = user.parse().map_err(|_| ProblemDetails::not_found())?;
     let is_own = member == caller.0.user;
     let project = if is_own {
         state.project::<right::Read>(&caller.0, &project).await?
@@ -147,6 +148,6 @@ pub(crate) async fn remove(
     if state.projects.remove_member(project, member, &caller.0).await? {
         Ok(HttpResponse::NoContent().finish())
     } else {
-        Err(Problem::not_found())
+        Err(ProblemDetails::not_found())
     }
 }

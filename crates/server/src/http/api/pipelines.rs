@@ -17,14 +17,15 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::http::edge::body::{Body, FromFields, Source, line, prose, read_object};
-use crate::http::edge::caller::Authenticated;
-use crate::http::edge::conditions;
-use crate::http::edge::page::{self, List, Page};
-use crate::http::edge::problem::{FieldError, Problem, ProblemView, field_errors};
-use crate::http::edge::query::Query;
-use crate::http::edge::values::AnyObject;
+use crate::http::api::lists;
 use crate::http::state::AppState;
+use gathering_edge::body::{Body, FromFields, Source, line, prose, read_object};
+use gathering_edge::caller::Authenticated;
+use gathering_edge::conditions;
+use gathering_edge::page::{self, Page};
+use gathering_edge::problem::{FieldError, ProblemDetails, ProblemView, field_errors};
+use gathering_edge::query::Query;
+use gathering_edge::values::AnyObject;
 
 const MAX_NAME: usize = 200;
 const MAX_DESCRIPTION: usize = 20_000;
@@ -135,7 +136,7 @@ pub(crate) struct ListPipelines {
     (status = 200, description = "What is wrong with it, or its order", body = ValidationView),
     (status = 400, body = ProblemView, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn validate(state: web::Data<AppState>, body: Body) -> Result<HttpResponse, Problem> {
+pub(crate) async fn validate(state: web::Data<AppState>, body: Body) -> Result<HttpResponse, ProblemDetails> {
     let (definition, source) = body.receive().await?.1.value()?;
     let view = match state.control.graphs.check(definition).await?.1 {
         Ok(summary) => ValidationView {
@@ -165,7 +166,7 @@ pub(crate) async fn validate(state: web::Data<AppState>, body: Body) -> Result<H
     (status = 404, description = "No such project", body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn create(state: web::Data<AppState>, body: Body) -> Result<HttpResponse, Problem> {
+pub(crate) async fn create(state: web::Data<AppState>, body: Body) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
     let (value, source) = body.value()?;
     let (value, at) = body_of_pipeline(value, &source);
@@ -183,7 +184,7 @@ async fn checked(
     caller: &Caller,
     body: &Value,
     at: &Pointer,
-) -> Result<(ProjectId, NewPipeline), Problem> {
+) -> Result<(ProjectId, NewPipeline), ProblemDetails> {
     let CreatePipeline { project_id, name, description, definition, enabled } = read_object(body)?;
     let project = state.project_for(caller, project_id).await?;
     let definition = state.check_definition_at(at, definition).await?;
@@ -239,14 +240,14 @@ pub(crate) async fn list(
     state: web::Data<AppState>,
     caller: Authenticated,
     query: Query<ListPipelines>,
-) -> Result<HttpResponse, Problem> {
-    let (query, before) = query.read_page(List::Pipelines)?;
+) -> Result<HttpResponse, ProblemDetails> {
+    let (query, before) = query.read_page(lists::PIPELINES)?;
     let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
     let project = query.project_id.map(ProjectId::from);
     let visible_to = visible_to(&caller.0)?;
     let rows = state.pipelines.list(visible_to, project, before.map(Into::into), limit + 1).await?;
     let key = |pipeline: &Pipeline| pipeline.id.as_uuid();
-    let page = Page::of(List::Pipelines, rows, limit, key, |pipeline| PipelineView::of(pipeline, None));
+    let page = Page::of(lists::PIPELINES, rows, limit, key, |pipeline| PipelineView::of(pipeline, None));
     Ok(HttpResponse::Ok().json(page))
 }
 
@@ -264,10 +265,10 @@ pub(crate) async fn show(
     caller: Authenticated,
     id: web::Path<String>,
     request: HttpRequest,
-) -> Result<HttpResponse, Problem> {
-    let id: PipelineId = id.parse().map_err(|_| Problem::not_found())?;
+) -> Result<HttpResponse, ProblemDetails> {
+    let id: PipelineId = id.parse().map_err(|_| ProblemDetails::not_found())?;
     let found = state.pipelines.find_with_definition(id).await?;
-    let (pipeline, definition) = found.ok_or_else(Problem::not_found)?;
+    let (pipeline, definition) = found.ok_or_else(ProblemDetails::not_found)?;
     state.control.projects.find::<right::Read>(&caller.0, pipeline.project).await?;
     let tag = tag_of(&pipeline);
     if conditions::is_known(&request, &tag) {
@@ -281,9 +282,9 @@ impl AppState {
     ///
     /// # Errors
     /// 422 with everything that is wrong with it.
-    async fn check_definition_at(&self, at: &Pointer, definition: Value) -> Result<Value, Problem> {
+    async fn check_definition_at(&self, at: &Pointer, definition: Value) -> Result<Value, ProblemDetails> {
         let (definition, checked) = self.control.graphs.check(definition).await?;
-        checked.map_err(|problems| Problem::invalid(below(at, problems)))?;
+        checked.map_err(|problems| ProblemDetails::invalid(below(at, problems)))?;
         Ok(definition)
     }
 
@@ -295,8 +296,8 @@ impl AppState {
         &self,
         caller: &Caller,
         id: &str,
-    ) -> Result<Scoped<PipelineHead, R>, Problem> {
-        let id: PipelineId = id.parse().map_err(|_| Problem::not_found())?;
+    ) -> Result<Scoped<PipelineHead, R>, ProblemDetails> {
+        let id: PipelineId = id.parse().map_err(|_| ProblemDetails::not_found())?;
         Ok(self.control.pipelines.find(caller, id).await?)
     }
 }

@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::http::edge::body::{Body, FromFields, line, prose};
-use crate::http::edge::caller::Authenticated;
-use crate::http::edge::page::{self, List, Page};
-use crate::http::edge::problem::{Problem, ProblemView};
-use crate::http::edge::query::Query;
+use crate::http::api::lists;
 use crate::http::state::AppState;
+use gathering_edge::body::{Body, FromFields, line, prose};
+use gathering_edge::caller::Authenticated;
+use gathering_edge::page::{self, Page};
+use gathering_edge::problem::{ProblemDetails, ProblemView};
+use gathering_edge::query::Query;
 
 const MAX_NAME: usize = 200;
 const MAX_DESCRIPTION: usize = 20_000;
@@ -108,7 +109,7 @@ pub(crate) struct ListProjects {
     (status = 403, description = "An API key without the scope `manage`", body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn create(state: web::Data<AppState>, body: Body) -> Result<HttpResponse, Problem> {
+pub(crate) async fn create(state: web::Data<AppState>, body: Body) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
     authorize_credential(&caller, Action::Manage)?;
     let new: CreateProject = body.read().await?;
@@ -128,13 +129,13 @@ pub(crate) async fn list(
     state: web::Data<AppState>,
     caller: Authenticated,
     query: Query<ListProjects>,
-) -> Result<HttpResponse, Problem> {
-    let (query, before) = query.read_page(List::Projects)?;
+) -> Result<HttpResponse, ProblemDetails> {
+    let (query, before) = query.read_page(lists::PROJECTS)?;
     let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
     let viewer = visible_to(&caller.0)?.map_or(Viewer::Admin(caller.0.user), Viewer::Member);
     let rows = state.projects.list(viewer, before.map(Into::into), limit + 1).await?;
     let key = |seen: &ProjectSeen| seen.project.id.as_uuid();
-    let page = Page::of(List::Projects, rows, limit, key, |seen| ProjectView::of(seen.project, seen.role));
+    let page = Page::of(lists::PROJECTS, rows, limit, key, |seen| ProjectView::of(seen.project, seen.role));
     Ok(HttpResponse::Ok().json(page))
 }
 
@@ -147,9 +148,9 @@ pub(crate) async fn show(
     state: web::Data<AppState>,
     caller: Authenticated,
     id: web::Path<String>,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let id = state.project::<right::Read>(&caller.0, &id).await?;
-    let seen = state.projects.find_for(id, caller.0.user).await?.ok_or_else(Problem::not_found)?;
+    let seen = state.projects.find_for(id, caller.0.user).await?.ok_or_else(ProblemDetails::not_found)?;
     Ok(HttpResponse::Ok().json(ProjectView::of(seen.project, seen.role)))
 }
 
@@ -164,7 +165,7 @@ pub(crate) async fn change(
     state: web::Data<AppState>,
     id: web::Path<String>,
     body: Body,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
     let id = state.project::<right::Manage>(&caller, &id).await?;
     let change: ChangeProject = body.read().await?;
@@ -185,10 +186,10 @@ pub(crate) async fn delete(
     state: web::Data<AppState>,
     caller: Authenticated,
     id: web::Path<String>,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let id = state.project::<right::Manage>(&caller.0, &id).await?;
     if !state.projects.delete(id, caller.0.user, caller.0.origin).await? {
-        return Err(Problem::not_found());
+        return Err(ProblemDetails::not_found());
     }
     tracing::info!(project.id = %id, "project {id} is deleted");
     // The project is gone for good, so that nobody reaches its files; what is left of them is the operator's.
@@ -204,8 +205,12 @@ impl AppState {
     ///
     /// # Errors
     /// 404 for what is absent, invisible or no id at all; 403 for what the caller's role does not allow.
-    pub(crate) async fn project<R: Right>(&self, caller: &Caller, id: &str) -> Result<ProjectId, Problem> {
-        let id: ProjectId = id.parse().map_err(|_| Problem::not_found())?;
+    pub(crate) async fn project<R: Right>(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<ProjectId, ProblemDetails> {
+        let id: ProjectId = id.parse().map_err(|_| ProblemDetails::not_found())?;
         Ok(self.control.projects.find::<R>(caller, id).await?.into_thing())
     }
 }
@@ -215,7 +220,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::http::edge::body::read_object;
+    use gathering_edge::body::read_object;
 
     #[test]
     fn a_project_needs_a_name_on_one_line_and_no_description() {

@@ -9,7 +9,8 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::http::edge::values::{AnyObject, NodeStateSchema, RunStateSchema, WaitingForSchema};
+use crate::http::api::words::{NodeStateSchema, RunStateSchema, WaitingForSchema};
+use gathering_edge::values::AnyObject;
 
 /// One execution of a graph.
 #[derive(Debug, Serialize, ToSchema)]

@@ -16,13 +16,15 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
+use crate::http::api::lists;
 use crate::http::api::run_view::{JournalEntryView, RunView};
-use crate::http::edge::caller::Authenticated;
-use crate::http::edge::page::{self, List, Page};
-use crate::http::edge::problem::{Problem, ProblemView};
-use crate::http::edge::query::Query;
-use crate::http::edge::values::{RunStateSchema, Word};
+use crate::http::api::words::RunStateSchema;
 use crate::http::state::AppState;
+use gathering_edge::caller::Authenticated;
+use gathering_edge::page::{self, Page};
+use gathering_edge::problem::{ProblemDetails, ProblemView};
+use gathering_edge::query::Query;
+use gathering_edge::values::Word;
 
 /// Which runs to list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -55,8 +57,8 @@ pub(crate) async fn list(
     state: web::Data<AppState>,
     caller: Authenticated,
     query: Query<ListRuns>,
-) -> Result<HttpResponse, Problem> {
-    let (query, before) = query.read_page(List::Runs)?;
+) -> Result<HttpResponse, ProblemDetails> {
+    let (query, before) = query.read_page(lists::RUNS)?;
     let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
     let filter = RunFilter {
         visible_to: visible_to(&caller.0)?,
@@ -67,7 +69,7 @@ pub(crate) async fn list(
         before: before.map(Into::into),
     };
     let rows = state.runs.list(&filter, limit + 1).await?;
-    let page = Page::of(List::Runs, rows, limit, |run| run.id.as_uuid(), RunView::of);
+    let page = Page::of(lists::RUNS, rows, limit, |run| run.id.as_uuid(), RunView::of);
     Ok(HttpResponse::Ok().json(page))
 }
 
@@ -80,7 +82,7 @@ pub(crate) async fn show(
     state: web::Data<AppState>,
     caller: Authenticated,
     id: web::Path<String>,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     // The run first: what its journal says is then at least as far.
     let run = state.run::<right::Read>(&caller.0, &id).await?;
     let summary = state.control.graphs.summarize(run.graph).await?;
@@ -105,8 +107,8 @@ pub(crate) async fn cancel(
     state: web::Data<AppState>,
     caller: Authenticated,
     id: web::Path<String>,
-) -> Result<HttpResponse, Problem> {
-    let run: RunId = id.parse().map_err(|_| Problem::not_found())?;
+) -> Result<HttpResponse, ProblemDetails> {
+    let run: RunId = id.parse().map_err(|_| ProblemDetails::not_found())?;
     let run = state.control.runs.cancel(&caller.0, run).await?;
     Ok(HttpResponse::Accepted().json(RunView::of(run)))
 }
@@ -136,15 +138,15 @@ pub(crate) async fn journal(
     caller: Authenticated,
     id: web::Path<String>,
     query: Query<ReadJournal>,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let run = state.run::<right::Read>(&caller.0, &id).await?;
-    let (query, cursor) = query.read_page(List::Journal)?;
+    let (query, cursor) = query.read_page(lists::JOURNAL)?;
     let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
     let after = query.after.unwrap_or(0);
     let from_cursor = cursor.and_then(|cursor| i64::try_from(cursor.as_u128()).ok());
     let entries = state.engine.store().load_journal(run.id, from_cursor.unwrap_or(after), limit + 1).await?;
     let key = |entry: &JournalEntry| Uuid::from_u128(u128::try_from(entry.seq).unwrap_or_default());
-    let page = Page::of(List::Journal, entries, limit, key, JournalEntryView::of);
+    let page = Page::of(lists::JOURNAL, entries, limit, key, JournalEntryView::of);
     Ok(HttpResponse::Ok().json(page))
 }
 
@@ -153,8 +155,12 @@ impl AppState {
     ///
     /// # Errors
     /// 404 for what is absent, invisible or no id at all; 403 for what the caller's role does not allow.
-    pub(crate) async fn run<R: Right>(&self, caller: &Caller, id: &str) -> Result<Scoped<Run, R>, Problem> {
-        let id: RunId = id.parse().map_err(|_| Problem::not_found())?;
+    pub(crate) async fn run<R: Right>(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<Scoped<Run, R>, ProblemDetails> {
+        let id: RunId = id.parse().map_err(|_| ProblemDetails::not_found())?;
         Ok(self.control.runs.find(caller, id).await?)
     }
 }

@@ -19,10 +19,10 @@ use gathering_domain::{RunId, Secret, UserId};
 use gathering_persistence::{Following, Wake, WakeBus};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::http::edge::caller::{Authenticated, bearer};
-use crate::http::edge::problem::{Kind, Problem};
 use crate::http::state::AppState;
 use follow::Follow;
+use gathering_edge::caller::{Authenticated, bearer};
+use gathering_edge::problem::{Kind, ProblemDetails};
 
 /// The maximum per instance: each stream queries the database up to four times a second while another instance drives
 /// its run.
@@ -63,17 +63,17 @@ impl Streams {
     ///
     /// # Errors
     /// 429 if the account has the maximum, 503 if the instance has.
-    fn enter(&self, user: UserId) -> Result<Room, Problem> {
+    fn enter(&self, user: UserId) -> Result<Room, ProblemDetails> {
         let permit = Arc::clone(&self.room).try_acquire_owned().map_err(|_none_left| {
             let detail = format!("this instance has the maximum of {MAX_STREAMS} streams");
-            Problem::new(Kind::Overloaded, detail).retry_after(RETRY_AFTER_SECONDS)
+            ProblemDetails::new(Kind::Overloaded, detail).retry_after(RETRY_AFTER_SECONDS)
         })?;
         let mut taken = locked(&self.taken);
         let n_taken = taken.entry(user).or_default();
         if *n_taken >= MAX_STREAMS_OF_ONE {
             let detail = format!("an account may have at most {MAX_STREAMS_OF_ONE} streams at a time");
             let retry_after = Duration::from_secs(RETRY_AFTER_SECONDS.into());
-            return Err(Problem::rate_limited(detail, retry_after));
+            return Err(ProblemDetails::rate_limited(detail, retry_after));
         }
         *n_taken += 1;
         Ok(Room { user, taken: Arc::clone(&self.taken), _permit: permit })
@@ -128,12 +128,12 @@ pub(crate) async fn stream(
     caller: Authenticated,
     id: web::Path<String>,
     request: HttpRequest,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let run = state.run::<right::Read>(&caller.0, &id).await?.into_thing();
     let after = last_event_id(request.headers())?;
     if state.readiness.is_draining() {
         let detail = "this instance is shutting down; another one will answer";
-        return Err(Problem::new(Kind::Draining, detail).retry_after(1));
+        return Err(ProblemDetails::new(Kind::Draining, detail).retry_after(1));
     }
     let room = state.streams.enter(caller.0.user)?;
     let token = Secret::from(bearer(request.headers()).unwrap_or_default());
@@ -147,11 +147,11 @@ pub(crate) async fn stream(
 }
 
 /// The last entry that the client has seen; 0 for none.
-fn last_event_id(headers: &HeaderMap) -> Result<Seq, Problem> {
+fn last_event_id(headers: &HeaderMap) -> Result<Seq, ProblemDetails> {
     let Some(value) = headers.get(LAST_EVENT_ID).filter(|value| !value.is_empty()) else { return Ok(0) };
     let seq = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|seq: &Seq| *seq >= 0);
     seq.ok_or_else(|| {
-        Problem::new(
+        ProblemDetails::new(
             Kind::Invalid,
             "`Last-Event-ID` must be the id of an event of this stream: a whole number",
         )

@@ -8,9 +8,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::http::edge::page::Page;
-use crate::http::edge::problem::Problem;
-use crate::http::edge::values::InstanceStateSchema;
+use crate::http::api::words::InstanceStateSchema;
+use gathering_edge::page::Page;
+use gathering_edge::problem::ProblemDetails;
 
 /// A process that executes runs.
 #[derive(Debug, Serialize, ToSchema)]
@@ -46,7 +46,7 @@ impl From<InstanceRow> for InstanceView {
 #[utoipa::path(get, path = "/api/v1/system/instances", tag = "system", operation_id = "list_instances", responses(
     (status = 200, body = Page<InstanceView>),
 ))]
-pub(crate) async fn instances(pool: web::Data<Pool>) -> Result<HttpResponse, Problem> {
+pub(crate) async fn instances(pool: web::Data<Pool>) -> Result<HttpResponse, ProblemDetails> {
     let rows = list_instances(&pool).await?;
     let items: Vec<InstanceView> = rows.into_iter().map(InstanceView::from).collect();
     Ok(HttpResponse::Ok().json(Page { items, next_cursor: None }))

@@ -7,13 +7,15 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::http::api::auth::UserView;
-use crate::http::edge::body::Body;
-use crate::http::edge::caller::Authenticated;
-use crate::http::edge::input::Input;
-use crate::http::edge::page::{self, List, Page};
-use crate::http::edge::problem::Problem;
-use crate::http::edge::query::Query;
-use crate::http::edge::values::{RoleSchema, Word};
+use crate::http::api::lists;
+use crate::http::api::words::RoleSchema;
+use gathering_edge::body::Body;
+use gathering_edge::caller::Authenticated;
+use gathering_edge::input::Input;
+use gathering_edge::page::{self, Page};
+use gathering_edge::problem::ProblemDetails;
+use gathering_edge::query::Query;
+use gathering_edge::values::Word;
 
 /// Which accounts to list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -49,12 +51,12 @@ pub(crate) async fn list(
     auth: web::Data<Auth>,
     caller: Authenticated,
     query: Query<ListUsers>,
-) -> Result<HttpResponse, Problem> {
-    let (query, before) = query.read_page(List::Users)?;
+) -> Result<HttpResponse, ProblemDetails> {
+    let (query, before) = query.read_page(lists::USERS)?;
     let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
     let accounts = auth.list_accounts(&caller.0, before.map(UserId::from), limit + 1).await?;
     let key = |account: &Account| account.id.as_uuid();
-    let page = Page::of(List::Users, accounts, limit, key, UserView::from);
+    let page = Page::of(lists::USERS, accounts, limit, key, UserView::from);
     Ok(HttpResponse::Ok().json(page))
 }
 
@@ -68,9 +70,9 @@ pub(crate) async fn change(
     auth: web::Data<Auth>,
     id: web::Path<String>,
     body: Body,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
-    let id: UserId = id.parse().map_err(|_| Problem::not_found())?;
+    let id: UserId = id.parse().map_err(|_| ProblemDetails::not_found())?;
     let ChangeUser { role, is_active } = body.input().await?;
     let account = auth.change_account(&caller, id, role.map(|Word(role)| role), is_active).await?;
     Ok(HttpResponse::Ok().json(UserView::from(account)))
@@ -81,7 +83,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::http::edge::input::read;
+    use gathering_edge::input::read;
 
     #[test]
     fn what_is_absent_of_a_change_stays() {

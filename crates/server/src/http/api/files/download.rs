@@ -13,8 +13,8 @@ use futures::stream::unfold;
 use gathering_tools::{OpenFile, WorkspaceError, WorkspacePath};
 
 use super::tag_of;
-use crate::http::edge::conditions::{is_known, matches};
-use crate::http::edge::problem::{Kind, Problem};
+use gathering_edge::conditions::{is_known, matches};
+use gathering_edge::problem::{Kind, ProblemDetails};
 
 /// The part of a file in memory for each download: 256 KiB.
 const PIECE: usize = 256 * 1024;
@@ -40,11 +40,11 @@ pub(super) fn answer(
     request: &HttpRequest,
     path: &WorkspacePath,
     file: OpenFile,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let tag = tag_of(&file.version());
     if !matches(request, &tag) {
         let detail = format!("`{path}` is not one of the versions in `If-Match`");
-        return Err(Problem::new(Kind::PreconditionFailed, detail));
+        return Err(ProblemDetails::new(Kind::PreconditionFailed, detail));
     }
     if is_known(request, &tag) {
         return Ok(described(HttpResponse::NotModified(), &file, tag).finish());
@@ -59,7 +59,7 @@ pub(super) fn answer(
         }
         Part::Nowhere => {
             let detail = format!("`{path}` has {size} bytes");
-            return Err(Problem::new(Kind::RangeNotSatisfiable, detail)
+            return Err(ProblemDetails::new(Kind::RangeNotSatisfiable, detail)
                 .with_header(header::CONTENT_RANGE, format!("bytes */{size}")));
         }
     };

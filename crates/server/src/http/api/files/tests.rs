@@ -5,10 +5,11 @@ use actix_web::test::{TestRequest, call_service, init_service};
 use gathering_domain::ProjectId;
 
 use super::*;
+use crate::http::api::lists;
 
 const PREFIX: &str = "/api/v1/projects/0192f0c8-0000-7000-8000-000000000000/files/";
 
-async fn echo(request: HttpRequest) -> Result<String, Problem> {
+async fn echo(request: HttpRequest) -> Result<String, ProblemDetails> {
     Ok(path_of(&request)?.to_string())
 }
 
@@ -77,7 +78,7 @@ fn a_cursor_goes_on_in_its_own_directory_only() {
         (cursor("files:../a"), ""),
         (cursor("runs:a"), ""),
         ("a b".to_owned(), ""),
-        (page::encode(page::List::Runs, uuid::Uuid::nil()), ""),
+        (page::encode(lists::RUNS, uuid::Uuid::nil()), ""),
     ] {
         assert_eq!(cursor_of(&text, &path(directory)), None, "{text} {directory}");
     }
@@ -103,24 +104,6 @@ fn a_precondition_is_read_or_refused_and_never_overlooked() {
 }
 
 #[test]
-fn every_refusal_of_the_workspace_has_its_status() {
-    let path = || "a".to_owned();
-    let io = |kind: io::ErrorKind| WorkspaceError::Io { doing: "write the file", source: kind.into() };
-    for (error, status) in [
-        (WorkspaceError::Escape, 403),
-        (WorkspaceError::InvalidPath { reason: "a name in it is empty" }, 422),
-        (WorkspaceError::NotFound { path: path() }, 404),
-        (WorkspaceError::NotAFile { path: path() }, 409),
-        (WorkspaceError::NotADirectory { path: path() }, 409),
-        (WorkspaceError::NotEmpty { path: path() }, 409),
-        (WorkspaceError::PreconditionFailed { path: path() }, 412),
-        (WorkspaceError::TooLarge { limit_bytes: 1 }, 413),
-        (io(io::ErrorKind::PermissionDenied), 403),
-        (io(io::ErrorKind::StorageFull), 507),
-        (io(io::ErrorKind::Other), 500),
-    ] {
-        let text = error.to_string();
-        assert_eq!(Problem::from(error).status(), status, "{text}");
-    }
-    assert_eq!(Problem::from(OpenWorkspaceError::NoProject(ProjectId::new())).status(), 404);
+fn the_files_of_an_absent_project_are_absent() {
+    assert_eq!(ProblemDetails::from(OpenWorkspaceError::NoProject(ProjectId::new())).status(), 404);
 }

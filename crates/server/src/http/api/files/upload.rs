@@ -10,8 +10,8 @@ use futures::{Stream, StreamExt as _};
 use gathering_tools::{Upload, WorkspaceError, Written};
 use tokio::time::Instant;
 
-use crate::http::edge::envelope::current_request_id;
-use crate::http::edge::problem::{Kind, Problem};
+use gathering_edge::envelope::current_request_id;
+use gathering_edge::problem::{Kind, ProblemDetails};
 
 /// The part of a file in memory for each upload: 256 KiB.
 const PIECE: usize = 256 * 1024;
@@ -50,7 +50,11 @@ impl Incoming {
     /// # Errors
     /// Before anything is read: 413 for an announced length over `max_bytes`, 415 for a content encoding, which would
     /// have to be stored with the file, and 400 for a part of a file.
-    pub(super) fn of(request: &HttpRequest, payload: Payload, max_bytes: u64) -> Result<Self, Problem> {
+    pub(super) fn of(
+        request: &HttpRequest,
+        payload: Payload,
+        max_bytes: u64,
+    ) -> Result<Self, ProblemDetails> {
         Ok(Self { announced: announced(request, max_bytes)?, payload, max_bytes })
     }
 
@@ -58,12 +62,12 @@ impl Incoming {
     pub(super) async fn receive(
         self,
         mut upload: Upload,
-        may: impl AsyncFnOnce() -> Result<(), Problem>,
-    ) -> Result<Written, Problem> {
+        may: impl AsyncFnOnce() -> Result<(), ProblemDetails>,
+    ) -> Result<Written, ProblemDetails> {
         tracing::debug!(request.id = %current_request_id(), "waiting for the rest of a body");
         copy(self.payload, &mut upload, self.max_bytes, PATIENCE).await?;
         if self.announced.is_some_and(|announced| announced != upload.size_bytes()) {
-            return Err(Problem::new(
+            return Err(ProblemDetails::new(
                 Kind::Malformed,
                 "the body is shorter or longer than `Content-Length` announces",
             ));
@@ -74,14 +78,17 @@ impl Incoming {
 }
 
 /// The announced length of the body.
-fn announced(request: &HttpRequest, max_bytes: u64) -> Result<Option<u64>, Problem> {
+fn announced(request: &HttpRequest, max_bytes: u64) -> Result<Option<u64>, ProblemDetails> {
     let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
     if let Some(encoding) = header(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
         let detail = format!("the content encoding `{encoding:.40}` is not supported");
-        return Err(Problem::new(Kind::UnsupportedMediaType, detail));
+        return Err(ProblemDetails::new(Kind::UnsupportedMediaType, detail));
     }
     if request.headers().contains_key(CONTENT_RANGE) {
-        return Err(Problem::new(Kind::Malformed, "`Content-Range` is not supported: send the whole file"));
+        return Err(ProblemDetails::new(
+            Kind::Malformed,
+            "`Content-Range` is not supported: send the whole file",
+        ));
     }
     let announced: Option<u64> = header(CONTENT_LENGTH).and_then(|length| length.parse().ok());
     match announced {
@@ -96,7 +103,7 @@ async fn copy(
     upload: &mut Upload,
     max_bytes: u64,
     patience: Patience,
-) -> Result<(), Problem> {
+) -> Result<(), ProblemDetails> {
     let mut piece = BytesMut::with_capacity(PIECE);
     let mut waited = Duration::ZERO;
     loop {
@@ -107,16 +114,19 @@ async fn copy(
         let chunk = match next {
             Ok(Some(Ok(chunk))) => chunk,
             Ok(Some(Err(error))) => {
-                return Err(Problem::new(Kind::Malformed, format!("the body did not arrive: {error}")));
+                return Err(ProblemDetails::new(
+                    Kind::Malformed,
+                    format!("the body did not arrive: {error}"),
+                ));
             }
             Ok(None) => break,
             Err(_elapsed) if left < patience.silence => {
                 let detail = format!("the body did not arrive within {} seconds", waited.as_secs());
-                return Err(Problem::new(Kind::RequestTimeout, detail));
+                return Err(ProblemDetails::new(Kind::RequestTimeout, detail));
             }
             Err(_elapsed) => {
                 let detail = format!("no data arrived for {} seconds", patience.silence.as_secs());
-                return Err(Problem::new(Kind::RequestTimeout, detail));
+                return Err(ProblemDetails::new(Kind::RequestTimeout, detail));
             }
         };
         piece.extend_from_slice(&chunk);

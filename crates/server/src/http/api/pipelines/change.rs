@@ -10,12 +10,12 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{MAX_DESCRIPTION, MAX_NAME, PipelineView, body_of_pipeline, shown};
-use crate::http::edge::body::{Body, FromFields, line, prose, read_object};
-use crate::http::edge::caller::Authenticated;
-use crate::http::edge::conditions::Expected;
-use crate::http::edge::problem::{Kind, Problem, ProblemView};
-use crate::http::edge::values::AnyObject;
 use crate::http::state::AppState;
+use gathering_edge::body::{Body, FromFields, line, prose, read_object};
+use gathering_edge::caller::Authenticated;
+use gathering_edge::conditions::Expected;
+use gathering_edge::problem::{Kind, ProblemDetails, ProblemView};
+use gathering_edge::values::AnyObject;
 
 /// What to change of a pipeline; what is absent stays.
 #[derive(Debug, ToSchema)]
@@ -67,7 +67,7 @@ pub(crate) async fn change(
     id: web::Path<String>,
     request: HttpRequest,
     body: Body,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
     let id = state.pipeline::<right::Write>(&caller, &id).await?.pipeline.id;
     let expected = expected_pipeline(&request)?;
@@ -83,11 +83,11 @@ pub(crate) async fn change(
             Ok(shown(HttpResponse::Ok(), pipeline, definition))
         }
         PipelineUpdate::Unexpected => Err(changed_since(id)),
-        PipelineUpdate::Missing => Err(Problem::not_found()),
+        PipelineUpdate::Missing => Err(ProblemDetails::not_found()),
     }
 }
 
-async fn checked(state: &AppState, body: &Value, at: &Pointer) -> Result<PipelineChange, Problem> {
+async fn checked(state: &AppState, body: &Value, at: &Pointer) -> Result<PipelineChange, ProblemDetails> {
     let ChangePipeline { name, description, definition, enabled } = read_object(body)?;
     let definition = match definition {
         None => None,
@@ -112,23 +112,23 @@ pub(crate) async fn delete(
     caller: Authenticated,
     id: web::Path<String>,
     request: HttpRequest,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let id = state.pipeline::<right::Write>(&caller.0, &id).await?.pipeline.id;
     match state.pipelines.delete(id, &expected_pipeline(&request)?).await? {
         PipelineDeletion::Done => Ok(HttpResponse::NoContent().finish()),
         PipelineDeletion::Unexpected => Err(changed_since(id)),
-        PipelineDeletion::RunsActive => {
-            Err(Problem::conflict("the pipeline has runs that have not ended: cancel them, or wait for them"))
-        }
-        PipelineDeletion::Missing => Err(Problem::not_found()),
+        PipelineDeletion::RunsActive => Err(ProblemDetails::conflict(
+            "the pipeline has runs that have not ended: cancel them, or wait for them",
+        )),
+        PipelineDeletion::Missing => Err(ProblemDetails::not_found()),
     }
 }
 
 /// What the pipeline must be, for it to be changed.
-fn expected_pipeline(request: &HttpRequest) -> Result<ExpectedPipeline, Problem> {
+fn expected_pipeline(request: &HttpRequest) -> Result<ExpectedPipeline, ProblemDetails> {
     if request.headers().contains_key(header::IF_NONE_MATCH) {
         // To ignore a condition would be to do what the caller does not want.
-        return Err(Problem::new(Kind::Malformed, "`If-None-Match` is not supported here"));
+        return Err(ProblemDetails::new(Kind::Malformed, "`If-None-Match` is not supported here"));
     }
     Ok(match Expected::of(request)? {
         Expected::Nothing | Expected::Present => ExpectedPipeline::Any,
@@ -136,9 +136,9 @@ fn expected_pipeline(request: &HttpRequest) -> Result<ExpectedPipeline, Problem>
     })
 }
 
-fn changed_since(id: PipelineId) -> Problem {
+fn changed_since(id: PipelineId) -> ProblemDetails {
     let detail = format!("pipeline {id} is not as `If-Match` says any more: read it again");
-    Problem::new(Kind::PreconditionFailed, detail)
+    ProblemDetails::new(Kind::PreconditionFailed, detail)
 }
 
 #[cfg(test)]

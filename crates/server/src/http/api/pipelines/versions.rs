@@ -9,12 +9,13 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::http::edge::caller::Authenticated;
-use crate::http::edge::page::{self, List, Page};
-use crate::http::edge::problem::{Problem, ProblemView};
-use crate::http::edge::query::Query;
-use crate::http::edge::values::AnyObject;
+use crate::http::api::lists;
 use crate::http::state::AppState;
+use gathering_edge::caller::Authenticated;
+use gathering_edge::page::{self, Page};
+use gathering_edge::problem::{ProblemDetails, ProblemView};
+use gathering_edge::query::Query;
+use gathering_edge::values::AnyObject;
 
 /// A version of a pipeline. It never changes.
 #[derive(Debug, Serialize, ToSchema)]
@@ -68,9 +69,9 @@ pub(crate) async fn list(
     caller: Authenticated,
     id: web::Path<String>,
     query: Query<ListVersions>,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let id = state.pipeline::<right::Read>(&caller.0, &id).await?.pipeline.id;
-    let (query, before) = query.read_page(List::Versions)?;
+    let (query, before) = query.read_page(lists::VERSIONS)?;
     let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
     let definitions =
         if query.definitions == Some(true) { Definitions::Included } else { Definitions::Omitted };
@@ -79,7 +80,7 @@ pub(crate) async fn list(
     let page = state.pipelines.list_versions(id, before, limit, definitions).await?;
     let last = page.items.last().filter(|_| page.has_more);
     let key = last.and_then(|last| u128::try_from(last.version).ok()).map(Uuid::from_u128);
-    let next_cursor = key.map(|key| page::encode(List::Versions, key));
+    let next_cursor = key.map(|key| page::encode(lists::VERSIONS, key));
     let items: Vec<PipelineVersionView> = page.items.into_iter().map(Into::into).collect();
     Ok(HttpResponse::Ok().json(Page { items, next_cursor }))
 }

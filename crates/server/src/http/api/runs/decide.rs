@@ -8,9 +8,9 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::http::api::run_view::RunView;
-use crate::http::edge::body::{Body, FromFields, prose};
-use crate::http::edge::problem::{Problem, ProblemView};
 use crate::http::state::AppState;
+use gathering_edge::body::{Body, FromFields, prose};
+use gathering_edge::problem::{ProblemDetails, ProblemView};
 
 const MAX_COMMENT: usize = 10_000;
 
@@ -51,11 +51,11 @@ pub(crate) async fn decide(
     state: web::Data<AppState>,
     path: web::Path<(String, String)>,
     body: Body,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
     let (run, node) = path.into_inner();
-    let run: RunId = run.parse().map_err(|_| Problem::not_found())?;
-    let node: NodeId = node.parse().map_err(|_| Problem::not_found())?;
+    let run: RunId = run.parse().map_err(|_| ProblemDetails::not_found())?;
+    let node: NodeId = node.parse().map_err(|_| ProblemDetails::not_found())?;
     let Decide { approve, comment } = body.read().await?;
     let decide = control::Decide { approve, comment };
     let run = state.control.runs.decide(&caller, run, &node, decide).await?;
@@ -67,7 +67,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::http::edge::body::read_object;
+    use gathering_edge::body::read_object;
 
     #[test]
     fn a_decision_says_yes_or_no_and_maybe_why() {

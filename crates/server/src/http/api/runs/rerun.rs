@@ -10,10 +10,10 @@ use utoipa::ToSchema;
 use super::accepted;
 use super::start::run_input;
 use crate::http::api::run_view::RunView;
-use crate::http::edge::body::{Body, FromFields, read_object};
-use crate::http::edge::idempotency::keyed_body;
-use crate::http::edge::problem::{Problem, ProblemView};
 use crate::http::state::AppState;
+use gathering_edge::body::{Body, FromFields, read_object};
+use gathering_edge::idempotency::keyed_body;
+use gathering_edge::problem::{ProblemDetails, ProblemView};
 
 /// How to rerun a run.
 #[derive(ToSchema)]
@@ -63,9 +63,9 @@ pub(crate) async fn rerun(
     id: web::Path<String>,
     request: HttpRequest,
     body: Body,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
-    let old: RunId = id.parse().map_err(|_| Problem::not_found())?;
+    let old: RunId = id.parse().map_err(|_| ProblemDetails::not_found())?;
     let (value, source) = body.value()?;
     let once = keyed_body(&request, &value)?;
     let run = source.placing(async {

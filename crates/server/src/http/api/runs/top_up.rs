@@ -9,9 +9,9 @@ use utoipa::ToSchema;
 
 use crate::http::api::budgets::amounts;
 use crate::http::api::run_view::RunView;
-use crate::http::edge::body::{Body, FromFields};
-use crate::http::edge::problem::{Problem, ProblemView};
 use crate::http::state::AppState;
+use gathering_edge::body::{Body, FromFields};
+use gathering_edge::problem::{ProblemDetails, ProblemView};
 
 /// What to add to what a run and all runs of its tree may use up.
 #[derive(Debug, ToSchema)]
@@ -48,20 +48,20 @@ pub(crate) async fn top_up(
     state: web::Data<AppState>,
     id: web::Path<String>,
     body: Body,
-) -> Result<HttpResponse, Problem> {
+) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
     let run = state.run::<right::Manage>(&caller, &id).await?;
     let AddToBudget { add } = body.read().await?;
     let wrong = |resource: Resource, message: &str| {
-        Problem::invalid(Problems::one(Pointer::root().join("add").join(resource.as_str()), message))
+        ProblemDetails::invalid(Problems::one(Pointer::root().join("add").join(resource.as_str()), message))
     };
     match state.budgets.top_up(run.project, run.id, &add, &caller).await? {
         TopUp::Done => {
             tracing::info!(run.id = %run.id, "the budget of run {} is topped up", run.id);
-            let run = state.runs.find(run.id).await?.ok_or_else(Problem::not_found)?;
+            let run = state.runs.find(run.id).await?.ok_or_else(ProblemDetails::not_found)?;
             Ok(HttpResponse::Accepted().json(RunView::of(run)))
         }
-        TopUp::NobodyWaits => Err(Problem::conflict("no run of this tree waits for its budget")),
+        TopUp::NobodyWaits => Err(ProblemDetails::conflict("no run of this tree waits for its budget")),
         TopUp::Unbounded(resource) => {
             Err(wrong(resource, "is not bounded in this project, so nothing waits for it"))
         }
@@ -74,7 +74,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::http::edge::body::read_object;
+    use gathering_edge::body::read_object;
 
     #[test]
     fn something_is_added_and_nothing_is_taken_away() {

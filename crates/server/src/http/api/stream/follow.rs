@@ -17,8 +17,8 @@ use tokio::time::Instant;
 
 use super::Room;
 use crate::http::api::run_view::{JournalEntryView, RunView};
-use crate::http::edge::problem::Problem;
 use crate::http::state::AppState;
+use gathering_edge::problem::ProblemDetails;
 
 /// How many entries are read, and held, at a time.
 const PAGE: usize = 50;
@@ -202,7 +202,7 @@ impl Follow {
     }
 
     /// Polls the run and its journal, whichever is due. While the database is unavailable, it polls again later.
-    async fn look(&mut self) -> Result<(), Problem> {
+    async fn look(&mut self) -> Result<(), ProblemDetails> {
         let looked = self.try_look().await;
         match looked {
             Err(problem) if problem.status() == StatusCode::SERVICE_UNAVAILABLE => {
@@ -214,12 +214,12 @@ impl Follow {
         }
     }
 
-    async fn try_look(&mut self) -> Result<(), Problem> {
+    async fn try_look(&mut self) -> Result<(), ProblemDetails> {
         let now = Instant::now();
         // The run first: its last entries are written with its end, so a journal that is read after the end is
         // complete.
         if now >= self.run_due && !self.run.state.is_terminal() {
-            self.run = self.state.runs.find(self.run.id).await?.ok_or_else(Problem::not_found)?;
+            self.run = self.state.runs.find(self.run.id).await?.ok_or_else(ProblemDetails::not_found)?;
             (self.run_seen, self.run_due) = (now, now + RUN_INTERVAL);
         }
         let has_ended = self.run.state.is_terminal();
@@ -305,7 +305,7 @@ impl Follow {
         }
     }
 
-    async fn check_access(&self) -> Result<(), Problem> {
+    async fn check_access(&self) -> Result<(), ProblemDetails> {
         let caller = self.state.auth.authenticate(self.token.expose_secret(), self.origin).await?;
         self.state.control.projects.find::<right::Read>(&caller, self.run.project).await?;
         Ok(())
@@ -313,7 +313,7 @@ impl Follow {
 }
 
 /// Logs why a stream ends before its run.
-fn broken_off(problem: Problem) {
+fn broken_off(problem: ProblemDetails) {
     if let Some(causes) = problem.causes() {
         tracing::error!(error = %causes, "a stream breaks off: {causes}");
     }

@@ -1,0 +1,138 @@
+//! Lists in pages: the page, and the cursor that leads to the next one.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Datelike, Utc};
+use gathering_domain::{Pointer, Problems};
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// The length of a page when the caller names none.
+pub const DEFAULT_LIMIT: usize = 50;
+
+/// The list that a cursor belongs to; a cursor of another list is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct List(pub u8);
+
+/// One page of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Page<T> {
+    /// The items of this page.
+    pub items: Vec<T>,
+    /// Leads to the next page; null on the last one.
+    pub next_cursor: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// A page of rows; one row more than `limit` means that there is a next page. `key` gives the place of a row.
+    pub fn of<R>(
+        list: List,
+        mut rows: Vec<R>,
+        limit: usize,
+        key: impl Fn(&R) -> Uuid,
+        view: impl Fn(R) -> T,
+    ) -> Self {
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next_cursor = rows.last().filter(|_| more).map(|last| encode(list, key(last)));
+        Self { items: rows.into_iter().map(view).collect(), next_cursor }
+    }
+}
+
+/// The cursor that continues after the item with this key.
+pub fn encode(list: List, key: Uuid) -> String {
+    let mut bytes = [0; 17];
+    bytes[0] = list.0;
+    bytes[1..].copy_from_slice(key.as_bytes());
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn decode(list: List, text: &str) -> Option<Uuid> {
+    let bytes: [u8; 17] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
+    let (kind, key) = bytes.split_first()?;
+    (*kind == list.0).then(|| Uuid::from_slice(key).ok()).flatten()
+}
+
+/// The key of the last item of the page before, out of the query.
+pub fn cursor(list: List, text: Option<&str>, problems: &mut Problems) -> Option<Uuid> {
+    let key = decode(list, text?);
+    if key.is_none() {
+        problems.add(Pointer::root().join("cursor"), "must be the `next_cursor` of a page of this list");
+    }
+    key
+}
+
+/// An id out of the query or a body.
+pub fn id<T: std::str::FromStr>(name: &str, text: Option<&str>, problems: &mut Problems) -> Option<T>
+where
+    T::Err: std::fmt::Display,
+{
+    text?.parse().map_err(|error: T::Err| problems.add(Pointer::root().join(name), error.to_string())).ok()
+}
+
+/// A time in RFC 3339.
+pub fn parse_time(text: &str) -> Option<DateTime<Utc>> {
+    let read = DateTime::parse_from_rfc3339(text).map(|time| time.with_timezone(&Utc));
+    // The year may change in UTC, and RFC 3339 cannot write a year with five digits.
+    read.ok().filter(|time| (0..=9999).contains(&time.year()))
+}
+
+/// A time out of the query or a body.
+pub fn time(name: &str, text: Option<&str>, problems: &mut Problems) -> Option<DateTime<Utc>> {
+    let time = parse_time(text?);
+    if time.is_none() {
+        let message = "must be a time such as 2026-11-23T08:30:00Z (RFC 3339)";
+        problems.add(Pointer::root().join(name), message);
+    }
+    time
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUNS: List = List(2);
+    const PIPELINES: List = List(1);
+
+    #[test]
+    fn a_cursor_leads_back_to_its_place_in_its_own_list_only() {
+        let key = Uuid::now_v7();
+        let cursor = encode(RUNS, key);
+        assert_eq!(decode(RUNS, &cursor), Some(key));
+        assert_eq!(decode(PIPELINES, &cursor), None);
+    }
+
+    #[test]
+    fn what_is_no_cursor_is_named() {
+        for text in ["", "x", "AAAA", "ä", &"A".repeat(10_000)] {
+            let mut problems = Problems::new();
+            assert_eq!(cursor(RUNS, Some(text), &mut problems), None);
+            assert_eq!(problems.iter().next().unwrap().pointer.as_str(), "/cursor", "{text:.20}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_rfc_3339_and_read_as_utc() {
+        let mut problems = Problems::new();
+        let read = time("from", Some("2026-11-23T08:30:00+02:00"), &mut problems);
+        assert_eq!(read.unwrap().to_rfc3339(), "2026-11-23T06:30:00+00:00");
+        assert_eq!(time("from", None, &mut problems), None);
+        assert!(problems.is_empty());
+        for text in ["", "2026-11-23", "2026-11-23T08:30:00", "yesterday", "9999-12-31T23:59:59-01:00"] {
+            let mut problems = Problems::new();
+            assert_eq!(time("from", Some(text), &mut problems), None);
+            assert_eq!(problems.iter().next().unwrap().pointer.as_str(), "/from", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_page_has_a_cursor_exactly_when_there_is_more() {
+        let rows: Vec<Uuid> = (0..3).map(|_| Uuid::now_v7()).collect();
+        let page = Page::of(RUNS, rows.clone(), 2, |row| *row, |row| row);
+        assert_eq!(page.items, rows[..2]);
+        assert_eq!(page.next_cursor, Some(encode(RUNS, rows[1])));
+        let page = Page::of(RUNS, rows.clone(), 3, |row| *row, |row| row);
+        assert_eq!((page.items.len(), page.next_cursor), (3, None));
+    }
+}

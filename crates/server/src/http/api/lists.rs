@@ -1,0 +1,13 @@
+//! The lists of the API. The number of a list is in its cursors, so none is ever given to another list.
+
+use gathering_edge::page::List;
+
+pub(crate) const PIPELINES: List = List(1);
+pub(crate) const RUNS: List = List(2);
+pub(crate) const JOURNAL: List = List(3);
+pub(crate) const USERS: List = List(4);
+pub(crate) const AUDIT_EVENTS: List = List(5);
+pub(crate) const PROJECTS: List = List(6);
+pub(crate) const MEMBERS: List = List(7);
+pub(crate) const API_KEYS: List = List(8);
+pub(crate) const VERSIONS: List = List(9);

@@ -1,0 +1,31 @@
+//! The words of the API's enums, as its document shows them.
+
+use gathering_auth::{ProjectRole, Role, Scope};
+use gathering_dag_engine::NodeState;
+use gathering_domain::{RunState, WaitingFor};
+
+gathering_edge::enum_schemas! {
+    /// What an account may do on the whole server.
+    RoleSchema "Role": Role::ALL.map(Role::as_str);
+    /// What a member may do in a project.
+    ProjectRoleSchema "ProjectRole": ProjectRole::ALL.map(ProjectRole::as_str);
+    /// What an API key may do where its owner may. Each implies `read`; `admin` implies all.
+    ScopeSchema "Scope": Scope::ALL.map(Scope::as_str);
+    /// The state of a run.
+    RunStateSchema "RunState": RunState::ALL.map(RunState::as_str);
+    /// What a waiting run waits for.
+    WaitingForSchema "WaitingFor": [
+        WaitingFor::Timer, WaitingFor::Approval, WaitingFor::Child, WaitingFor::BudgetExceeded,
+    ].map(WaitingFor::as_str);
+    /// The state of a node in a run.
+    NodeStateSchema "NodeState": [
+        NodeState::Pending, NodeState::Running, NodeState::Retrying, NodeState::Waiting, NodeState::Succeeded,
+        NodeState::Failed, NodeState::Skipped, NodeState::Cancelled, NodeState::TimedOut,
+    ].map(NodeState::as_str);
+    /// The kind of an entry of a workspace.
+    FileKindSchema "FileKind": ["file", "directory"];
+    /// The state of an instance.
+    InstanceStateSchema "InstanceState": ["active", "draining"];
+    /// The kind of a security event.
+    AuditKindSchema "AuditKind": gathering_auth::AuditKind::ALL.iter().map(|kind| kind.as_str());
+}
