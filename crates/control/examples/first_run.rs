@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use gathering_auth::Role;
 use gathering_control::testing::{ControlFixture, MemoryControl};
-use gathering_control::{Graphs, RunControl, StartRun, right};
+use gathering_control::{DefinePipeline, Graphs, PipelineControl, RunControl, StartRun, right};
 use gathering_dag_engine::{ClaimScope, Engine, EngineSettings, NodeTypes, RunStore, Signals, SystemClock};
 use gathering_domain::InstanceId;
 use serde_json::json;
@@ -18,10 +18,9 @@ use tokio_util::sync::CancellationToken;
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let store = MemoryControl::new();
     let types = NodeTypes::builtin();
-    let runs = RunControl::new(
-        Arc::new(store.clone()),
-        Graphs::new(Arc::new(store.runs()), types.specs().clone(), 100),
-    );
+    let graphs = Graphs::new(Arc::new(store.runs()), types.specs().clone(), 100);
+    let pipelines = PipelineControl::new(Arc::new(store.clone()), graphs.clone());
+    let runs = RunControl::new(Arc::new(store.clone()), graphs);
 
     // Ada owns a project with a pipeline, and starts a run of it.
     let ada = store.account(Role::Member).await;
@@ -34,7 +33,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         "edges": [{"from": "begin", "to": "is_large"}],
         "output": "nodes.is_large.output",
     });
-    let pipeline = store.pipeline(project, &definition).await;
+    let define = DefinePipeline { project: Some(project), ..DefinePipeline::new("is it large?", definition) };
+    let pipeline = pipelines.define(&ada, define).await?.pipeline.id;
     let start = StartRun { input: json!({"n": 42}), ..StartRun::default() };
     let run = runs.start(&ada, pipeline, start).await?;
     println!("{}: {}, started by {}", run.id, run.state, run.trigger);

@@ -31,7 +31,7 @@ impl Control {
         let graphs = Graphs::new(run_store, specs, n_cached_graphs);
         Self {
             projects: ProjectControl::new(Arc::clone(&store)),
-            pipelines: PipelineControl::new(Arc::clone(&store)),
+            pipelines: PipelineControl::new(Arc::clone(&store), graphs.clone()),
             runs: RunControl::new(store, graphs.clone()),
             graphs,
         }

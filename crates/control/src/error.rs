@@ -2,7 +2,7 @@
 
 use gathering_auth::Denied;
 use gathering_dag_engine::StoreError;
-use gathering_domain::{NodeId, Problems, RunId};
+use gathering_domain::{NodeId, PipelineId, Problems, RunId};
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -22,6 +22,9 @@ pub enum ControlError {
     /// The caller's credential or account is no longer valid.
     #[error("the credential is no longer valid")]
     Revoked,
+    /// The pipeline is not the one that the request expects.
+    #[error("pipeline {0} is no longer the expected one: read it again")]
+    PipelineChanged(PipelineId),
     /// The request is wrong, at these places of it.
     #[error("the request is invalid: {0}")]
     Invalid(Problems),
@@ -46,6 +49,9 @@ pub enum Conflict {
     /// The pipeline starts no runs.
     #[error("the pipeline is disabled: enable it first")]
     PipelineDisabled,
+    /// A pipeline is not deleted while runs of it have not ended.
+    #[error("the pipeline has runs that have not ended: cancel them, or wait for them")]
+    PipelineRunsActive,
     /// The idempotency key came with another request before.
     #[error("this idempotency key was used for another request")]
     KeyReused,

@@ -23,13 +23,17 @@ pub use control::Control;
 pub use error::{Conflict, ControlError};
 pub use graphs::{GraphSummary, Graphs};
 pub use idempotency::Creation;
-pub use pipelines::{Pipeline, PipelineControl, PipelineHead};
+pub use pipelines::{
+    ChangePipeline, DefinePipeline, DefinedPipeline, Definitions, ExpectedRevision, NewPipeline, Pipeline,
+    PipelineControl, PipelineHead, PipelineVersion, PlannedChange, PlannedDeletion, SubmittedDefinition,
+    VersionsPage,
+};
 pub use projects::{LocalProject, ProjectControl};
 pub use runs::{
     DEFAULT_PRIORITY, Decide, DecisionOutcome, NewDecision, NodeRuns, PlannedRun, ProjectPipelines, Rerun,
     Run, RunControl, StartRun, Startable, StartedBy,
 };
-pub use store::{ControlStore, ProjectStore};
+pub use store::{ControlStore, PipelineStore, ProjectStore};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,15 +1,27 @@
 //! Pipelines: a named graph in versions.
 
+mod change;
+mod define;
+mod delete;
+mod list;
+
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use gathering_auth::Caller;
-use gathering_domain::{Digest, PipelineId, ProjectId};
-use serde_json::json;
+use gathering_domain::{Digest, PipelineId, Pointer, Problems, ProjectId};
+use serde_json::{Value, json};
 
 use crate::access::right::Right;
 use crate::access::{OfProject, Scoped};
+use crate::graphs::Graphs;
+use crate::projects::ProjectControl;
 use crate::{Conflict, ControlError, ControlStore};
+
+pub use change::{ChangePipeline, ExpectedRevision, PlannedChange};
+pub use define::{DefinePipeline, NewPipeline};
+pub use delete::PlannedDeletion;
+pub use list::{Definitions, PipelineVersion, VersionsPage};
 
 /// How much of a digest is in a revision: 64 bits, as nobody gains from making two of them equal.
 const REVISION_DIGITS: usize = 16;
@@ -61,6 +73,24 @@ pub struct PipelineHead {
     pub graph: Digest,
 }
 
+/// A pipeline with the definition of its latest version.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DefinedPipeline {
+    /// The pipeline.
+    pub pipeline: Pipeline,
+    /// The definition, as its author wrote it.
+    pub definition: Value,
+}
+
+/// A definition in a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SubmittedDefinition {
+    /// The definition, not checked yet.
+    pub value: Value,
+    /// Where it stands in the request. Its problems are named there.
+    pub at: Pointer,
+}
+
 impl OfProject for Pipeline {
     fn project(&self) -> ProjectId {
         self.project
@@ -77,12 +107,15 @@ impl OfProject for PipelineHead {
 #[derive(Clone)]
 pub struct PipelineControl {
     store: Arc<dyn ControlStore>,
+    projects: ProjectControl,
+    graphs: Graphs,
 }
 
 impl PipelineControl {
-    /// The pipelines of this store.
-    pub fn new(store: Arc<dyn ControlStore>) -> Self {
-        Self { store }
+    /// The pipelines of this store, whose graphs are these.
+    pub fn new(store: Arc<dyn ControlStore>, graphs: Graphs) -> Self {
+        let projects = ProjectControl::new(Arc::clone(&store));
+        Self { store, projects, graphs }
     }
 
     /// The pipeline, if the caller may do `R` with it.
@@ -96,4 +129,31 @@ impl PipelineControl {
     ) -> Result<Scoped<PipelineHead, R>, ControlError> {
         Scoped::check(caller, self.store.find_pipeline(caller, pipeline).await?)
     }
+
+    /// Checks a definition and stores its graph, which no pipeline has yet.
+    ///
+    /// # Errors
+    /// [`ControlError::Invalid`] with everything that is wrong with the definition, or the store's.
+    async fn keep(&self, submitted: SubmittedDefinition) -> Result<(Digest, Value), ControlError> {
+        let (definition, checked) = self.graphs.check(submitted.value).await?;
+        checked.map_err(|problems| ControlError::Invalid(below(&submitted.at, problems)))?;
+        let graph = Digest::of_json(&definition);
+        self.graphs.store().ensure_graph(graph, &definition).await?;
+        Ok((graph, definition))
+    }
+
+    /// The pipeline with the definition of its latest version.
+    async fn defined(&self, head: PipelineHead) -> Result<DefinedPipeline, ControlError> {
+        let definition = self.graphs.store().load_graph(head.graph).await?;
+        Ok(DefinedPipeline { pipeline: head.pipeline, definition })
+    }
+}
+
+/// The problems of a definition, as problems of the request that has it there.
+fn below(at: &Pointer, problems: Problems) -> Problems {
+    let mut all = Problems::new();
+    for problem in problems {
+        all.add(Pointer::from(format!("{at}{}", problem.pointer)), problem.message);
+    }
+    all
 }

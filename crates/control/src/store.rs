@@ -1,17 +1,18 @@
 //! The port: what this crate needs to be kept, in its own words.
 
+mod pipelines;
 mod projects;
 
 use async_trait::async_trait;
 use gathering_auth::Caller;
-use gathering_domain::{Digest, Email, NodeId, Once, PipelineId, ProjectId, RunId};
+use gathering_domain::{Email, NodeId, Once, ProjectId, RunId};
 
 use crate::ControlError;
 use crate::access::{Found, Scoped, right};
 use crate::idempotency::Creation;
-use crate::pipelines::PipelineHead;
 use crate::runs::{DecisionOutcome, NewDecision, PlannedRun, Run};
 
+pub use pipelines::PipelineStore;
 pub use projects::ProjectStore;
 
 /// Keeps projects, pipelines and what people do with runs.
@@ -21,33 +22,7 @@ pub use projects::ProjectStore;
 /// [`Caller`] or the [`Operator`]. What a caller finds are the things of accounts: the operator's local projects, and
 /// what is in them, are absent to every caller. Dropping a future is safe: the method takes place whole or not at all.
 #[async_trait]
-pub trait ControlStore: ProjectStore {
-    /// The pipeline with its latest graph, and the caller's role in its project; also if they are not a member.
-    ///
-    /// # Errors
-    /// As [`ControlError`] says.
-    async fn find_pipeline(
-        &self,
-        by: &Caller,
-        pipeline: PipelineId,
-    ) -> Result<Option<Found<PipelineHead>>, ControlError>;
-
-    /// The pipeline with its latest graph, if it belongs to this project.
-    ///
-    /// # Errors
-    /// As [`ControlError`] says.
-    async fn find_pipeline_in(
-        &self,
-        project: ProjectId,
-        pipeline: PipelineId,
-    ) -> Result<Option<PipelineHead>, ControlError>;
-
-    /// The graph of one version of a pipeline.
-    ///
-    /// # Errors
-    /// As [`ControlError`] says.
-    async fn find_version(&self, pipeline: PipelineId, version: i32) -> Result<Option<Digest>, ControlError>;
-
+pub trait ControlStore: PipelineStore + ProjectStore {
     /// The run, and the caller's role in its project; also if they are not a member.
     ///
     /// # Errors

@@ -14,11 +14,12 @@ use actix_web::{FromRequest, HttpRequest};
 use futures::StreamExt;
 use gathering_auth::Caller;
 use gathering_dag_engine::{Fields, SourceMap, read_json};
-use gathering_domain::{Pointer, Problems};
+use gathering_domain::{KeyedBody, Pointer, Problems};
 use serde_json::Value;
 
 use crate::caller::{authenticate, caller_of};
 use crate::envelope::current_request_id;
+use crate::idempotency::keyed_body;
 use crate::input::{self, Input};
 use crate::problem::{FieldError, Kind, ProblemDetails};
 use crate::route::matched;
@@ -168,7 +169,34 @@ impl Received {
         source.placing(async { input::read(value) }).await
     }
 
+    /// Reads the body as [`Received::input`], with the request's idempotency key, if it has one.
+    ///
+    /// # Errors
+    /// As [`Received::input`]; 422 for a key that cannot be.
+    pub async fn input_once<T: Input>(
+        self,
+        request: &HttpRequest,
+    ) -> Result<(T, Option<KeyedBody>), ProblemDetails> {
+        let (value, source) = self.value()?;
+        let once = keyed_body(request, &value)?;
+        Ok((source.placing(async { input::read(value) }).await?, once))
+    }
+
+    /// The value of a body that may not be empty, and its text.
+    ///
+    /// # Errors
+    /// As [`Received::value`]; 422 for an empty body.
+    pub fn required_value(self) -> Result<(Value, Source), ProblemDetails> {
+        if is_empty(&self.bytes) {
+            return Err(ProblemDetails::invalid(Problems::one(Pointer::root(), "a body is required")));
+        }
+        self.value()
+    }
+
     /// The value of the body, and its text. An empty body is an empty object.
+    ///
+    /// # Errors
+    /// 400 for text that is neither JSON nor YAML.
     pub fn value(self) -> Result<(Value, Source), ProblemDetails> {
         parse(self.format, self.bytes)
     }
@@ -262,9 +290,13 @@ async fn collect(
     Ok(Some(bytes))
 }
 
+fn is_empty(bytes: &[u8]) -> bool {
+    bytes.iter().all(u8::is_ascii_whitespace)
+}
+
 fn parse(format: Format, bytes: Vec<u8>) -> Result<(Value, Source), ProblemDetails> {
     let malformed = |detail: String| ProblemDetails::new(Kind::Malformed, detail);
-    if bytes.iter().all(u8::is_ascii_whitespace) {
+    if is_empty(&bytes) {
         return Ok((Value::Object(serde_json::Map::new()), Source::Json));
     }
     match format {

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
 use utoipa::openapi::RefOr;
-use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Schema, Type};
+use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 /// A word that names a value of the enum `T`. Its schema is named at the field, such as `value_type = RoleSchema`.
@@ -27,14 +27,38 @@ pub fn trimmed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::
     Ok(String::deserialize(deserializer)?.trim().to_owned())
 }
 
+/// Reads a text that may be null, without the white space around it.
+///
+/// # Errors
+/// If the value is neither a string nor null.
+pub fn trimmed_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.map(|text| text.trim().to_owned()))
+}
+
 /// A text on one line: at least one visible character, and no control character inside. Python, Rust and browsers read
 /// the pattern alike.
 pub const ONE_LINE: &str = r"^\s*[^\s\u0000-\u001f\u007f-\u009f]([^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f])?\s*$";
 
 /// The schema of a text of 1 to `MOST` characters on one line.
 pub fn one_line<const MOST: usize>() -> RefOr<Schema> {
-    let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(MOST));
+    line_of::<MOST>(Type::String.into())
+}
+
+/// The schema of a text as that of [`one_line`], or null.
+pub fn one_line_or_null<const MOST: usize>() -> RefOr<Schema> {
+    line_of::<MOST>(SchemaType::from_iter([Type::String, Type::Null]))
+}
+
+fn line_of<const MOST: usize>(schema_type: SchemaType) -> RefOr<Schema> {
+    let text = ObjectBuilder::new().schema_type(schema_type).min_length(Some(1)).max_length(Some(MOST));
     text.pattern(Some(ONE_LINE)).into()
+}
+
+/// The schema of a text of at most `MOST` characters, or null. It may have line breaks, but no NUL, which the database
+/// cannot store.
+pub fn prose_or_null<const MOST: usize>() -> RefOr<Schema> {
+    let text = ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::String, Type::Null]));
+    text.max_length(Some(MOST)).pattern(Some(r"^[^\u0000]*$")).into()
 }
 
 /// Declares the schemas of enums: each a component with its words.

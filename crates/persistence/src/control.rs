@@ -3,6 +3,7 @@
 pub(crate) mod budgets;
 pub(crate) mod deletions;
 pub(crate) mod members;
+mod pipeline_store;
 pub(crate) mod pipelines;
 mod project_store;
 pub(crate) mod projects;

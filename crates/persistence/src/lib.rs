@@ -19,10 +19,6 @@ pub use cluster::wake::{Wake, WakeBus};
 pub use control::budgets::{Bounds, Budget, Budgets, TopUp};
 pub use control::deletions::finish_deletions;
 pub use control::members::{MemberPut, Membership};
-pub use control::pipelines::{
-    Definitions, ExpectedPipeline, NewPipeline, PipelineChange, PipelineDeletion, PipelineUpdate,
-    PipelineVersion, Pipelines, VersionsPage,
-};
 pub use control::projects::{Project, ProjectError, ProjectRefusal, ProjectSeen, Projects, Viewer};
 pub use control::store::PgControlStore;
 pub use db::connect::{ConnectOptions, InvalidDatabaseUrl};

@@ -1,6 +1,8 @@
 //! The store in memory: the twin of the one on PostgreSQL. Its runs are those of the engine's own twin, so that an
 //! engine can drive them.
 
+mod idempotency;
+mod pipelines;
 mod projects;
 mod state;
 
@@ -11,14 +13,12 @@ use chrono::Utc;
 use gathering_auth::{Caller, ProjectRole, Role};
 use gathering_dag_engine::testing::MemoryStore;
 use gathering_dag_engine::{ChildRuns, Decision, Decisions as _, NewRun, RunStore, SystemClock};
-use gathering_domain::{Digest, Email, InstanceId, NodeId, Once, PipelineId, ProjectId, RunId, UserId};
-use serde_json::Value;
+use gathering_domain::{Email, InstanceId, NodeId, Once, ProjectId, RunId, UserId};
 
 use self::state::State;
 use super::{ControlFixture, account_of, session_caller};
 use crate::{
-    ControlError, ControlStore, Creation, DecisionOutcome, Found, NewDecision, PipelineHead, PlannedRun, Run,
-    Scoped, right,
+    ControlError, ControlStore, Creation, DecisionOutcome, Found, NewDecision, PlannedRun, Run, Scoped, right,
 };
 
 /// Projects, pipelines and runs in memory. Cloning shares them.
@@ -57,38 +57,10 @@ impl MemoryControl {
         let facts = self.lock().runs.get(&run).cloned();
         Some(state::shown(&stored, facts.as_ref()))
     }
-
-    async fn ensure(&self, definition: &Value) -> Result<Digest, ControlError> {
-        let graph = Digest::of_json(definition);
-        RunStore::ensure_graph(&self.runs, graph, definition).await?;
-        Ok(graph)
-    }
 }
 
 #[async_trait]
 impl ControlStore for MemoryControl {
-    async fn find_pipeline(
-        &self,
-        by: &Caller,
-        pipeline: PipelineId,
-    ) -> Result<Option<Found<PipelineHead>>, ControlError> {
-        let state = self.lock();
-        let Some(head) = state.head(pipeline) else { return Ok(None) };
-        Ok(state.found(by, head.pipeline.project, head))
-    }
-
-    async fn find_pipeline_in(
-        &self,
-        project: ProjectId,
-        pipeline: PipelineId,
-    ) -> Result<Option<PipelineHead>, ControlError> {
-        Ok(self.lock().head(pipeline).filter(|head| head.pipeline.project == project))
-    }
-
-    async fn find_version(&self, pipeline: PipelineId, version: i32) -> Result<Option<Digest>, ControlError> {
-        Ok(self.lock().version(pipeline, version))
-    }
-
     async fn find_run(&self, by: &Caller, run: RunId) -> Result<Option<Found<Run>>, ControlError> {
         let Some(run) = self.run(run) else { return Ok(None) };
         Ok(self.lock().found(by, run.project, run))
@@ -195,7 +167,6 @@ impl ControlStore for MemoryControl {
 }
 
 #[async_trait]
-#[expect(clippy::expect_used, reason = "a test that cannot prepare has failed")]
 impl ControlFixture for MemoryControl {
     fn store(&self) -> Arc<dyn ControlStore> {
         Arc::new(self.clone())
@@ -231,18 +202,5 @@ impl ControlFixture for MemoryControl {
 
     async fn join(&self, project: ProjectId, member: &Caller, role: ProjectRole) {
         self.lock().join(project, member.user, role);
-    }
-
-    async fn pipeline(&self, project: ProjectId, definition: &Value) -> PipelineId {
-        let graph = self.ensure(definition).await.expect("the memory does not fail");
-        self.lock().define(project, graph)
-    }
-
-    async fn change_pipeline(&self, pipeline: PipelineId, enabled: bool, definition: Option<&Value>) {
-        let graph = match definition {
-            Some(definition) => Some(self.ensure(definition).await.expect("the memory does not fail")),
-            None => None,
-        };
-        self.lock().change(pipeline, enabled, graph);
     }
 }

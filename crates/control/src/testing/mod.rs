@@ -11,8 +11,7 @@ use async_trait::async_trait;
 use chrono::Utc;
 use gathering_auth::{Account, Caller, Credential, Origin, ProjectRole, Role, Scope, Scopes};
 use gathering_dag_engine::{ChildRuns, RunStore};
-use gathering_domain::{ApiKeyId, Email, InstanceId, PipelineId, ProjectId, SessionId, TokenId, UserId};
-use serde_json::Value;
+use gathering_domain::{ApiKeyId, Email, InstanceId, ProjectId, SessionId, TokenId, UserId};
 
 use crate::ControlStore;
 
@@ -72,12 +71,6 @@ pub trait ControlFixture: Send + Sync {
 
     /// Makes the caller a member of the project.
     async fn join(&self, project: ProjectId, member: &Caller, role: ProjectRole);
-
-    /// A new, enabled pipeline.
-    async fn pipeline(&self, project: ProjectId, definition: &Value) -> PipelineId;
-
-    /// Enables or disables a pipeline, and gives it another definition where there is one.
-    async fn change_pipeline(&self, pipeline: PipelineId, enabled: bool, definition: Option<&Value>);
 }
 
 /// Makes one `#[tokio::test]` of each case of [`suite`].
@@ -101,6 +94,19 @@ macro_rules! control_store_suite {
             a_run_is_found_by_the_members_of_its_project,
             a_node_runs_the_pipelines_of_its_own_project_only,
             a_local_project_is_the_same_each_time_and_hidden_from_accounts,
+            a_pipeline_is_found_as_it_was_defined,
+            a_pipeline_belongs_to_the_default_project_unless_another_is_named,
+            an_invalid_definition_is_refused_with_every_problem,
+            a_viewer_sees_pipelines_and_changes_none,
+            another_definition_is_a_new_version_and_the_same_one_is_none,
+            a_pipeline_that_was_changed_since_is_neither_changed_nor_deleted,
+            of_two_changes_at_once_that_expect_the_same_revision_one_is_made,
+            a_deleted_pipeline_is_gone_once_its_runs_have_ended,
+            pipelines_are_listed_newest_first_to_those_who_see_their_project,
+            versions_are_listed_latest_first_with_their_authors,
+            the_same_key_and_body_define_one_pipeline,
+            of_two_definitions_with_one_key_at_once_one_is_created,
+            a_key_defines_no_second_pipeline,
             a_cancelled_run_ends_and_is_not_cancelled_twice,
             a_viewer_neither_cancels_nor_reruns_nor_decides,
             a_rerun_refers_to_the_run_that_ended_and_keeps_what_stands,

@@ -3,19 +3,24 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the cases are tests")]
 
 mod decisions;
+mod pipelines;
 mod projects;
 mod reruns;
 mod runs;
 
 use gathering_auth::{Caller, Role};
 use gathering_dag_engine::{Checkpoint, Claim, JournalEvent, NodeSpecs, Record, Release, RunEnd, RunError};
-use gathering_domain::{FailureKind, NodeId, PipelineId, ProjectId, RunEvent, RunId};
+use gathering_domain::{FailureKind, NodeId, PipelineId, Pointer, ProjectId, RunEvent, RunId};
 use serde_json::{Value, json};
 
 use super::ControlFixture;
-use crate::{Conflict, ControlError, Graphs, RunControl};
+use crate::{
+    ChangePipeline, Conflict, ControlError, DefinePipeline, ExpectedRevision, Graphs, PipelineControl,
+    RunControl, SubmittedDefinition,
+};
 
 pub use decisions::*;
+pub use pipelines::*;
 pub use projects::*;
 pub use reruns::*;
 pub use runs::*;
@@ -23,6 +28,7 @@ pub use runs::*;
 /// A member who owns a project with a pipeline.
 struct World {
     runs: RunControl,
+    pipelines: PipelineControl,
     owner: Caller,
     project: ProjectId,
     pipeline: PipelineId,
@@ -32,10 +38,36 @@ impl World {
     async fn new<F: ControlFixture>(fixture: &F) -> Self {
         let owner = fixture.account(Role::Member).await;
         let project = fixture.project(&owner).await;
-        let pipeline = fixture.pipeline(project, &definition("first")).await;
         let graphs = Graphs::new(fixture.run_store(), NodeSpecs::builtin(), 16);
-        Self { runs: RunControl::new(fixture.store(), graphs), owner, project, pipeline }
+        let runs = RunControl::new(fixture.store(), graphs.clone());
+        let pipelines = PipelineControl::new(fixture.store(), graphs);
+        let first = define_in(project, definition("first"));
+        let pipeline = pipelines.define(&owner, first).await.unwrap().pipeline.id;
+        Self { runs, pipelines, owner, project, pipeline }
     }
+
+    /// Another pipeline of the project.
+    async fn define(&self, definition: &Value) -> PipelineId {
+        let defined = self.pipelines.define(&self.owner, define_in(self.project, definition.clone())).await;
+        defined.unwrap().pipeline.id
+    }
+
+    /// Enables or disables the pipeline, and gives it another definition where there is one.
+    async fn change(&self, enabled: bool, definition: Option<&Value>) {
+        let definition = definition.map(|definition| submitted(definition.clone()));
+        let change = ChangePipeline { enabled: Some(enabled), definition, ..ChangePipeline::default() };
+        self.pipelines.change(&self.owner, self.pipeline, ExpectedRevision::Any, change).await.unwrap();
+    }
+}
+
+/// A definition as a JSON body has it.
+fn submitted(value: Value) -> SubmittedDefinition {
+    SubmittedDefinition { value, at: Pointer::root().join("definition") }
+}
+
+/// A new, enabled pipeline of this project.
+fn define_in(project: ProjectId, definition: Value) -> DefinePipeline {
+    DefinePipeline { project: Some(project), ..DefinePipeline::new("numbers", definition) }
 }
 
 /// A definition of one node.

@@ -43,6 +43,7 @@ impl From<ControlError> for ProblemDetails {
             ControlError::Forbidden => Denied::Forbidden.into(),
             ControlError::NotApprover => Self::forbidden(error.to_string()),
             ControlError::Revoked => AuthError::Revoked.into(),
+            ControlError::PipelineChanged(_) => Self::new(Kind::PreconditionFailed, error.to_string()),
             ControlError::Invalid(problems) => Self::invalid(problems),
             ControlError::Conflict(conflict) => Self::conflict(conflict.to_string()),
             unavailable @ ControlError::Unavailable(_) => Self::unavailable(unavailable),

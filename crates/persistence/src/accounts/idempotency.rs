@@ -26,12 +26,14 @@ use crate::db::schema::idempotency_keys;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     ApiKey,
+    Pipeline,
 }
 
 impl Kind {
     const fn as_str(self) -> &'static str {
         match self {
             Kind::ApiKey => "api_key",
+            Kind::Pipeline => "pipeline",
         }
     }
 }

@@ -1,164 +1,95 @@
 //! Pipelines and their versions.
 
-mod change;
-mod versions;
+pub(crate) mod change;
+pub(crate) mod versions;
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::not;
 use diesel::prelude::*;
-use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
-use gathering_control::{Found, Pipeline, PipelineHead};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use gathering_control::{ControlError, Creation, Found, NewPipeline, Pipeline, PipelineHead};
 use gathering_domain::{Digest, PipelineId, ProjectId, UserId};
-use serde_json::Value;
 use uuid::Uuid;
 
+use crate::accounts::idempotency::{self, Claim, Kind};
 use crate::control::projects::{hidden_projects, is_of_accounts, parse_role};
-use crate::db::error::{DatabaseError, Refusal, violated};
-use crate::db::pool::Pool;
-use crate::db::schema::{graphs as graphs_table, pipeline_versions, pipelines, project_members, projects};
-use crate::runs::graphs;
+use crate::db::error::{Aborted, DatabaseError, Refusal, violated};
+use crate::db::schema::{pipeline_versions, pipelines, project_members, projects};
 
-pub use change::{ExpectedPipeline, PipelineChange, PipelineDeletion, PipelineUpdate};
-pub use versions::{Definitions, PipelineVersion, VersionsPage};
-
-/// What a pipeline shall be.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NewPipeline {
-    /// What people call it.
-    pub name: String,
-    /// What it is for.
-    pub description: String,
-    /// Whether it may start runs.
-    pub enabled: bool,
-    /// Its definition, checked, as its author wrote it; the digest is of this value.
-    pub definition: Value,
+/// Creates a pipeline in its version 1, unless the request's idempotency key says otherwise.
+pub(crate) async fn create(
+    mut conn: &AsyncPgConnection,
+    project: ProjectId,
+    by: Option<UserId>,
+    new: &NewPipeline,
+) -> Result<Creation<PipelineHead>, Aborted<ControlError>> {
+    if let Some(user) = by {
+        match idempotency::claim(conn, user, Kind::Pipeline, new.once.as_ref(), new.id.as_uuid()).await? {
+            Claim::Granted => {}
+            Claim::CreatedBefore(id) => {
+                let earlier = find_in(conn, project, id.into()).await.map_err(refused)?;
+                return Ok(earlier.map_or(Creation::Deleted, Creation::Repeated));
+            }
+            Claim::OtherRequest => return Ok(Creation::OtherRequest),
+        }
+    }
+    let created = diesel::insert_into(pipelines::table)
+        .values((
+            pipelines::id.eq(new.id.as_uuid()),
+            pipelines::project_id.eq(project.as_uuid()),
+            pipelines::name.eq(&new.name),
+            pipelines::description.eq(&new.description),
+            pipelines::enabled.eq(new.enabled),
+            pipelines::version.eq(1),
+        ))
+        .returning(Row::as_returning())
+        .get_result::<Row>(&mut conn)
+        .await;
+    let row = created.map_err(|error| match violated(&error, Refusal::ForeignKey) {
+        Some("pipelines_project_id_fkey") => Aborted::Refused(ControlError::NotFound),
+        _ => Aborted::Query(error),
+    })?;
+    insert_version(conn, new.id, 1, new.graph, by).await?;
+    Ok(Creation::Created(PipelineHead { pipeline: row.into(), graph: new.graph }))
 }
 
-/// The pipelines. Cloning is cheap and shares the pool.
-#[derive(Debug, Clone)]
-pub struct Pipelines {
-    pool: Pool,
+fn refused(error: DatabaseError) -> Aborted<ControlError> {
+    Aborted::Refused(error.into())
 }
 
-impl Pipelines {
-    /// The pipelines where `pool` leads.
-    pub const fn new(pool: Pool) -> Self {
-        Self { pool }
+/// At most `limit` pipelines, the newest first, of projects that the user is a member of (absent: all) and of this
+/// project (absent: any). `before` is the last of the previous page.
+pub(crate) async fn list(
+    mut conn: &AsyncPgConnection,
+    visible_to: Option<UserId>,
+    project: Option<ProjectId>,
+    before: Option<PipelineId>,
+    limit: usize,
+) -> Result<Vec<Pipeline>, DatabaseError> {
+    let mut query = pipelines::table
+        .filter(not(pipelines::project_id.eq_any(hidden_projects())))
+        .filter(pipelines::deleting_at.is_null())
+        .into_boxed();
+    if let Some(user) = visible_to {
+        let own = project_members::table
+            .filter(project_members::user_id.eq(user.as_uuid()))
+            .select(project_members::project_id);
+        query = query.filter(pipelines::project_id.eq_any(own));
     }
-
-    /// Creates a pipeline in its version 1.
-    ///
-    /// # Errors
-    /// [`DatabaseError::Missing`] if there is no such project; nothing was created.
-    pub async fn create(
-        &self,
-        id: PipelineId,
-        project: ProjectId,
-        new: &NewPipeline,
-        author: Option<UserId>,
-    ) -> Result<Pipeline, DatabaseError> {
-        let mut conn = self.pool.get().await?;
-        let conn: &mut AsyncPgConnection = &mut conn;
-        let digest = Digest::of_json(&new.definition);
-        graphs::ensure(conn, digest, &new.definition).await?;
-        let created = conn.transaction(async |conn| {
-            let row = diesel::insert_into(pipelines::table)
-                .values((
-                    pipelines::id.eq(id.as_uuid()),
-                    pipelines::project_id.eq(project.as_uuid()),
-                    pipelines::name.eq(&new.name),
-                    pipelines::description.eq(&new.description),
-                    pipelines::enabled.eq(new.enabled),
-                    pipelines::version.eq(1),
-                ))
-                .returning(Row::as_returning())
-                .get_result::<Row>(conn)
-                .await?;
-            insert_version(conn, id, 1, digest, author).await?;
-            Ok(row)
-        });
-        created.await.map(Into::into).map_err(|error| match violated(&error, Refusal::ForeignKey) {
-            Some("pipelines_project_id_fkey") => DatabaseError::Missing { what: "the project" },
-            _ => DatabaseError::query("creating a pipeline", error),
-        })
+    if let Some(project) = project {
+        query = query.filter(pipelines::project_id.eq(project.as_uuid()));
     }
-
-    /// The pipeline, if it is there.
-    ///
-    /// # Errors
-    /// [`DatabaseError::Unavailable`].
-    pub async fn find(&self, id: PipelineId) -> Result<Option<Pipeline>, DatabaseError> {
-        let conn = self.pool.get().await?;
-        let row: Option<Row> = pipelines::table
-            .find(id.as_uuid())
-            .filter(pipelines::deleting_at.is_null())
-            .select(Row::as_select())
-            .first(&mut &*conn)
-            .await
-            .optional()
-            .map_err(|error| DatabaseError::query("looking for a pipeline", error))?;
-        Ok(row.map(Into::into))
+    if let Some(before) = before {
+        query = query.filter(pipelines::id.lt(before.as_uuid()));
     }
-
-    /// The pipeline with the definition of its latest version, if it is there.
-    ///
-    /// # Errors
-    /// [`DatabaseError::Unavailable`].
-    pub async fn find_with_definition(
-        &self,
-        id: PipelineId,
-    ) -> Result<Option<(Pipeline, Value)>, DatabaseError> {
-        let conn = self.pool.get().await?;
-        let found: Option<(Row, Value)> = pipelines::table
-            .inner_join(pipeline_versions::table.inner_join(graphs_table::table))
-            .filter(pipelines::id.eq(id.as_uuid()).and(pipelines::deleting_at.is_null()))
-            .filter(pipeline_versions::version.eq(pipelines::version))
-            .select((Row::as_select(), graphs_table::definition))
-            .first(&mut &*conn)
-            .await
-            .optional()
-            .map_err(|error| DatabaseError::query("looking for a pipeline and its definition", error))?;
-        Ok(found.map(|(row, definition)| (row.into(), definition)))
-    }
-
-    /// At most `limit` pipelines, the newest first, of projects that the user is a member of (absent: all) and of this
-    /// project (absent: any). `before` is the last of the page before.
-    ///
-    /// # Errors
-    /// [`DatabaseError::Unavailable`].
-    pub async fn list(
-        &self,
-        visible_to: Option<UserId>,
-        project: Option<ProjectId>,
-        before: Option<PipelineId>,
-        limit: usize,
-    ) -> Result<Vec<Pipeline>, DatabaseError> {
-        let conn = self.pool.get().await?;
-        let mut query = pipelines::table
-            .filter(not(pipelines::project_id.eq_any(hidden_projects())))
-            .filter(pipelines::deleting_at.is_null())
-            .into_boxed();
-        if let Some(user) = visible_to {
-            let own = project_members::table
-                .filter(project_members::user_id.eq(user.as_uuid()))
-                .select(project_members::project_id);
-            query = query.filter(pipelines::project_id.eq_any(own));
-        }
-        if let Some(project) = project {
-            query = query.filter(pipelines::project_id.eq(project.as_uuid()));
-        }
-        if let Some(before) = before {
-            query = query.filter(pipelines::id.lt(before.as_uuid()));
-        }
-        let rows: Vec<Row> = query
-            .order(pipelines::id.desc())
-            .limit(i64::try_from(limit).unwrap_or(i64::MAX))
-            .select(Row::as_select())
-            .load(&mut &*conn)
-            .await
-            .map_err(|error| DatabaseError::query("listing pipelines", error))?;
-        Ok(rows.into_iter().map(Into::into).collect())
-    }
+    let rows: Vec<Row> = query
+        .order(pipelines::id.desc())
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+        .select(Row::as_select())
+        .load(&mut conn)
+        .await
+        .map_err(|error| DatabaseError::query("listing pipelines", error))?;
+    Ok(rows.into_iter().map(Into::into).collect())
 }
 
 /// The pipeline, and the role of this account in its project; nothing if the project is not one of accounts.

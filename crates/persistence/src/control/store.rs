@@ -3,14 +3,13 @@
 use async_trait::async_trait;
 use gathering_auth::Caller;
 use gathering_control::{
-    ControlError, ControlStore, Creation, DecisionOutcome, Found, NewDecision, PipelineHead, PlannedRun, Run,
-    Scoped, right,
+    ControlError, ControlStore, Creation, DecisionOutcome, Found, NewDecision, PlannedRun, Run, Scoped, right,
 };
-use gathering_domain::{Digest, Email, NodeId, Once, PipelineId, ProjectId, RunId};
+use gathering_domain::{Email, NodeId, Once, ProjectId, RunId};
 
 use crate::accounts::account;
 use crate::cluster::wake::WakeBus;
-use crate::control::{pipelines, runs};
+use crate::control::runs;
 use crate::db::pool::Pool;
 use crate::runs::list::Runs;
 
@@ -31,29 +30,6 @@ impl PgControlStore {
 
 #[async_trait]
 impl ControlStore for PgControlStore {
-    async fn find_pipeline(
-        &self,
-        by: &Caller,
-        pipeline: PipelineId,
-    ) -> Result<Option<Found<PipelineHead>>, ControlError> {
-        let conn = self.pool.get().await?;
-        Ok(pipelines::find_as(&conn, pipeline, by.user).await?)
-    }
-
-    async fn find_pipeline_in(
-        &self,
-        project: ProjectId,
-        pipeline: PipelineId,
-    ) -> Result<Option<PipelineHead>, ControlError> {
-        let conn = self.pool.get().await?;
-        Ok(pipelines::find_in(&conn, project, pipeline).await?)
-    }
-
-    async fn find_version(&self, pipeline: PipelineId, version: i32) -> Result<Option<Digest>, ControlError> {
-        let conn = self.pool.get().await?;
-        Ok(pipelines::find_version(&conn, pipeline, version).await?)
-    }
-
     async fn find_run(&self, by: &Caller, run: RunId) -> Result<Option<Found<Run>>, ControlError> {
         let conn = self.pool.get().await?;
         Ok(runs::find_as(&conn, run, by.user).await?)

@@ -6,20 +6,13 @@ use crate::common::World;
 use gathering_dag_engine::testing::{PortsFixture, breaker_cases};
 use gathering_dag_engine::{Breaker, BreakerKey, BreakerStore};
 use gathering_domain::{CircuitBreaker, PipelineId, RunId};
-use gathering_persistence::{NewPipeline, PgRunStore, Pipelines, Wake, WakeBus};
+use gathering_persistence::{PgRunStore, Wake, WakeBus};
 use serde_json::json;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 pub async fn breaker(world: &World) -> BreakerKey {
-    let new = NewPipeline {
-        name: "p".into(),
-        description: String::new(),
-        enabled: true,
-        definition: json!({"nodes": [{"id": "a", "type": "trigger"}]}),
-    };
-    let pipeline = PipelineId::new();
-    Pipelines::new(world.pool.clone()).create(pipeline, world.project, &new, None).await.unwrap();
+    let pipeline = world.insert_pipeline(&json!({"nodes": [{"id": "a", "type": "trigger"}]})).await;
     BreakerKey { pipeline, node: "a".parse().unwrap() }
 }
 

@@ -16,10 +16,10 @@ use gathering_domain::{
 };
 use gathering_persistence::testing::TestDb;
 use gathering_persistence::{
-    ConnectOptions, Decided, InstanceInfo, Liveness, NewPipeline, PgAccountStore, PgRunStore, Pipelines,
-    Pool, PoolSettings, Runs, WakeBus,
+    ConnectOptions, Decided, InstanceInfo, Liveness, PgAccountStore, PgRunStore, Pool, PoolSettings, Runs,
+    WakeBus,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell};
 
 /// A schema with a store, its project and the instances that a test begins.
@@ -81,6 +81,18 @@ impl World {
             available_at: None,
             timeout: None,
         }
+    }
+
+    /// A pipeline of the project in its version 1.
+    pub async fn insert_pipeline(&self, definition: &Value) -> PipelineId {
+        let (id, graph, project) = (PipelineId::new(), Digest::of_json(definition), self.project);
+        RunStore::ensure_graph(&self.store, graph, definition).await.unwrap();
+        let sql = format!(
+            "INSERT INTO pipelines (id, project_id, name, version) VALUES ('{id}', '{project}', 'p', 1);
+             INSERT INTO pipeline_versions (pipeline_id, version, graph_digest) VALUES ('{id}', 1, '\\x{graph}')"
+        );
+        TestDb::execute(&self.db, &sql).await;
+        id
     }
 
     /// One number that a query in this schema answers with.
@@ -170,15 +182,7 @@ impl PortsFixture for World {
     }
 
     async fn pipeline(&self) -> PipelineId {
-        let id = PipelineId::new();
-        let new = NewPipeline {
-            name: id.to_string(),
-            description: String::new(),
-            enabled: true,
-            definition: json!({"nodes": [{"id": "call", "type": "trigger"}]}),
-        };
-        Pipelines::new(self.pool.clone()).create(id, self.project, &new, None).await.unwrap();
-        id
+        self.insert_pipeline(&json!({"nodes": [{"id": "call", "type": "trigger"}]})).await
     }
 
     async fn decide(&self, run: RunId, node: &NodeId, approve: bool) -> bool {

@@ -8,12 +8,8 @@ use gathering_auth::{Caller, Origin, ProjectRole, Role, RoleAtCreation};
 use gathering_control::ControlStore;
 use gathering_control::testing::{ControlFixture, session_caller};
 use gathering_dag_engine::{ChildRuns, RunStore};
-use gathering_domain::{InstanceId, PipelineId, ProjectId};
-use gathering_persistence::{
-    ExpectedPipeline, NewPipeline, PgAccountStore, PgControlStore, PipelineChange, Pipelines, Projects,
-    WakeBus,
-};
-use serde_json::Value;
+use gathering_domain::{InstanceId, ProjectId};
+use gathering_persistence::{PgAccountStore, PgControlStore, Projects, WakeBus};
 
 use crate::accounts::create_account;
 use crate::common::World;
@@ -64,28 +60,6 @@ impl ControlFixture for Fixture {
             "INSERT INTO project_members (project_id, user_id, role) VALUES ('{project}', '{user}', '{role}')"
         );
         self.world.db.execute(&sql).await;
-    }
-
-    async fn pipeline(&self, project: ProjectId, definition: &Value) -> PipelineId {
-        let id = PipelineId::new();
-        let new = NewPipeline {
-            name: id.to_string(),
-            description: String::new(),
-            enabled: true,
-            definition: definition.clone(),
-        };
-        Pipelines::new(self.world.pool.clone()).create(id, project, &new, None).await.unwrap();
-        id
-    }
-
-    async fn change_pipeline(&self, pipeline: PipelineId, enabled: bool, definition: Option<&Value>) {
-        let change = PipelineChange {
-            enabled: Some(enabled),
-            definition: definition.cloned(),
-            ..PipelineChange::default()
-        };
-        let pipelines = Pipelines::new(self.world.pool.clone());
-        pipelines.update(pipeline, &ExpectedPipeline::Any, &change, None).await.unwrap();
     }
 }
 

@@ -1,13 +1,18 @@
 //! Deleting much: hidden at once, removed in batches, and finished by whoever is there.
 
+use std::sync::Arc;
+
 use diesel_async::SimpleAsyncConnection;
 use gathering_auth::{Account, Origin, Role, RoleAtCreation};
-use gathering_control::ControlStore as _;
 use gathering_control::testing::session_caller;
+use gathering_control::{
+    ControlError, DefinePipeline, ExpectedRevision, Graphs, PipelineControl, PipelineStore as _,
+};
+use gathering_dag_engine::NodeSpecs;
 use gathering_domain::{PipelineId, ProjectId, RunId};
 use gathering_persistence::{
-    DatabaseError, ExpectedPipeline, PgAccountStore, PgControlStore, PipelineDeletion, Pipelines, Projects,
-    RunOrigin, Runs, Viewer, WakeBus, finish_deletions,
+    DatabaseError, PgAccountStore, PgControlStore, Projects, RunOrigin, Runs, Viewer, WakeBus,
+    finish_deletions,
 };
 use serde_json::json;
 
@@ -149,23 +154,21 @@ async fn a_deletion_that_was_cut_off_is_finished_by_another_instance() {
 #[tokio::test]
 async fn a_pipeline_with_many_runs_is_hidden_at_once_and_its_runs_stay_without_it() {
     let place = Place::new().await;
-    let (project, pipelines) = (place.create().await, Pipelines::new(place.world.pool.clone()));
-    let id = PipelineId::new();
-    let new = gathering_persistence::NewPipeline {
-        name: "p".to_owned(),
-        description: String::new(),
-        enabled: true,
-        definition: json!({"nodes": [{"id": "a", "type": "trigger"}]}),
-    };
-    pipelines.create(id, project, &new, None).await.unwrap();
-    place.fill(project, Some(id), MANY).await;
-    assert_eq!(pipelines.delete(id, &ExpectedPipeline::Any).await.unwrap(), PipelineDeletion::Done);
-    assert_eq!(pipelines.find(id).await.unwrap(), None);
+    let project = place.create().await;
     let control = PgControlStore::new(place.world.pool.clone(), WakeBus::new());
+    let graphs = Graphs::new(Arc::new(place.world.store.clone()), NodeSpecs::builtin(), 1);
+    let pipelines = PipelineControl::new(Arc::new(control.clone()), graphs);
     let ada = session_caller(place.ada.id, Role::Member);
+    let define = DefinePipeline::new("p", json!({"nodes": [{"id": "a", "type": "trigger"}]}));
+    let define = DefinePipeline { project: Some(project), ..define };
+    let id = pipelines.define(&ada, define).await.unwrap().pipeline.id;
+    place.fill(project, Some(id), MANY).await;
+    pipelines.delete(&ada, id, ExpectedRevision::Any).await.unwrap();
     assert_eq!(control.find_pipeline(&ada, id).await.unwrap(), None);
-    assert_eq!(pipelines.list(None, Some(project), None, 10).await.unwrap(), []);
-    assert_eq!(pipelines.delete(id, &ExpectedPipeline::Any).await.unwrap(), PipelineDeletion::Missing);
+    assert_eq!(control.find_pipeline_in(project, id).await.unwrap(), None);
+    assert_eq!(control.list_pipelines(None, Some(project), None, 10).await.unwrap(), []);
+    let again = pipelines.delete(&ada, id, ExpectedRevision::Any).await;
+    assert!(matches!(again, Err(ControlError::NotFound)), "{again:?}");
     let refused = place.accept(project, Some(id)).await.unwrap_err();
     assert!(matches!(refused, DatabaseError::Missing { .. }), "{refused:?}");
     finish_deletions(&place.world.pool).await.unwrap();

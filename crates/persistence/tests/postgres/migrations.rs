@@ -4,11 +4,10 @@ use crate::accounts::create_account;
 use crate::common::{World, count, wait_until};
 use gathering_auth::{AccountStore, Origin, RoleAtCreation};
 use gathering_dag_engine::{ClaimScope, RunStore};
-use gathering_domain::{Email, PipelineId, RunKind, RunState, UserId, WaitingFor};
+use gathering_domain::{Email, RunKind, RunState, UserId, WaitingFor};
 use gathering_persistence::testing::TestDb;
 use gathering_persistence::{
-    MigrateError, Migrator, NewPipeline, PgAccountStore, Pipelines, Projects, drop_journal_before,
-    ensure_journal_partitions,
+    MigrateError, Migrator, PgAccountStore, Projects, drop_journal_before, ensure_journal_partitions,
 };
 use serde_json::json;
 
@@ -21,14 +20,7 @@ async fn fill(world: &World) {
     let owner = world.begin_instance().await;
     let run = world.accept().await;
     world.store.claim(owner, ClaimScope::Queue, 1).await.unwrap();
-    let pipelines = Pipelines::new(world.pool.clone());
-    let pipeline = NewPipeline {
-        name: "p".into(),
-        description: String::new(),
-        enabled: true,
-        definition: json!({"nodes": [{"id": "a", "type": "trigger"}]}),
-    };
-    pipelines.create(PipelineId::new(), world.project, &pipeline, None).await.unwrap();
+    world.insert_pipeline(&json!({"nodes": [{"id": "a", "type": "trigger"}]})).await;
     let sql = format!(
         "INSERT INTO users (id, email, name, password_hash, role)
              VALUES (gen_random_uuid(), 'ada@example.org', 'Ada', 'x', 'admin');
@@ -37,6 +29,8 @@ async fn fill(world: &World) {
          INSERT INTO revoked_tokens (token_id, user_id, expires_at) SELECT gen_random_uuid(), id, now() FROM users;
          INSERT INTO api_keys (id, user_id, name, secret_hash, scopes)
              SELECT gen_random_uuid(), id, 'k', decode(repeat('cd', 32), 'hex'), '{{}}' FROM users;
+         INSERT INTO idempotency_keys (user_id, key, kind, digest, created_id)
+             SELECT id, 'k', 'pipeline', decode(repeat('01', 32), 'hex'), gen_random_uuid() FROM users;
          INSERT INTO login_throttles (key, spent_until) VALUES (decode(repeat('01', 32), 'hex'), now());
          INSERT INTO audit_events (id, type) VALUES (gen_random_uuid(), 'login_succeeded');
          INSERT INTO project_members (project_id, user_id, role)

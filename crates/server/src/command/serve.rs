@@ -9,7 +9,7 @@ use gathering_edge::gate::Gate;
 use gathering_edge::metrics::Metrics;
 use gathering_edge::readiness::Readiness;
 use gathering_edge::server::{EdgeServices, Server, ServerSettings};
-use gathering_persistence::{PgAccountStore, Pipelines, Projects};
+use gathering_persistence::{PgAccountStore, Projects};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -56,7 +56,6 @@ async fn serve_on(
         auth,
         pool: db.pool.clone(),
         projects: Projects::new(db.pool.clone()),
-        pipelines: Pipelines::new(db.pool.clone()),
         control: instance.control.clone(),
         runs: instance.runs.clone(),
         budgets: instance.budgets.clone(),

@@ -3,17 +3,15 @@
 use std::sync::Arc;
 
 use actix_web::web::{self, ServiceConfig};
-use gathering_auth::{Auth, Caller};
-use gathering_control::{Control, right};
+use gathering_auth::Auth;
+use gathering_control::Control;
 use gathering_dag_engine::Engine;
-use gathering_domain::ProjectId;
-use gathering_persistence::{Budgets, Pipelines, Pool, Projects, Runs};
+use gathering_persistence::{Budgets, Pool, Projects, Runs};
 use tokio::sync::watch;
 
 use crate::http::api::stream::Streams;
 use crate::instance::Identity;
 use crate::workspaces::Workspaces;
-use gathering_edge::problem::ProblemDetails;
 use gathering_edge::readiness::Readiness;
 
 /// The identity of this process, which changes when it loses its liveness lock.
@@ -24,7 +22,6 @@ pub(crate) struct AppState {
     pub(crate) auth: Arc<Auth>,
     pub(crate) pool: Pool,
     pub(crate) projects: Projects,
-    pub(crate) pipelines: Pipelines,
     /// What may be done with projects, pipelines and runs.
     pub(crate) control: Control,
     pub(crate) runs: Runs,
@@ -38,36 +35,20 @@ pub(crate) struct AppState {
     pub(crate) max_file_bytes: u64,
 }
 
-impl AppState {
-    /// The project that a create call lands in: the one it names, or else the caller's default.
-    ///
-    /// # Errors
-    /// 404 or 403 as for every project; 422 if none is named and the caller has no default.
-    pub(crate) async fn project_for(
-        &self,
-        caller: &Caller,
-        named: Option<ProjectId>,
-    ) -> Result<ProjectId, ProblemDetails> {
-        let project = match named {
-            Some(project) => project,
-            None => self.projects.find_default(caller.user).await?.ok_or_else(|| {
-                ProblemDetails::invalid_field("project_id", "is missing, and you have no default project")
-            })?,
-        };
-        Ok(self.control.projects.find::<right::Write>(caller, project).await?.into_thing())
-    }
-}
-
 /// Gives the handlers what they ask for.
 pub(crate) fn services(state: AppState) -> impl Fn(&mut ServiceConfig) + Clone {
     let state = web::Data::new(state);
     let auth: web::Data<Auth> = web::Data::from(Arc::clone(&state.auth));
     let pool = web::Data::new(state.pool.clone());
+    let pipelines = web::Data::new(state.control.pipelines.clone());
+    let graphs = web::Data::new(state.control.graphs.clone());
     let identities = web::Data::new(state.identities.clone());
     move |app| {
         app.app_data(state.clone())
             .app_data(auth.clone())
             .app_data(pool.clone())
+            .app_data(pipelines.clone())
+            .app_data(graphs.clone())
             .app_data(identities.clone());
     }
 }

@@ -2,28 +2,25 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use chrono::Utc;
 use gathering_auth::Account;
 use gathering_dag_engine::testing::StoredRun;
 use gathering_domain::{Digest, Once, PipelineId, ProjectId, RunId, RunKind, UserId};
 use serde_json::Value;
 
+use super::idempotency::IdempotencyKeys;
+use super::pipelines::StoredPipeline;
 use super::projects::StoredProject;
-use crate::{LocalProject, Pipeline, PipelineHead, PlannedRun, Run};
+use crate::{LocalProject, PlannedRun, Run};
 
 #[derive(Default)]
 pub(super) struct State {
     pub(super) projects: BTreeMap<ProjectId, StoredProject>,
     pub(super) locals: Vec<LocalProject>,
     pub(super) accounts: HashMap<UserId, Account>,
-    pipelines: BTreeMap<PipelineId, StoredPipeline>,
+    pub(super) pipelines: BTreeMap<PipelineId, StoredPipeline>,
+    /// The pipelines that requests created under an idempotency key.
+    pub(super) pipeline_keys: IdempotencyKeys<PipelineId>,
     pub(super) runs: HashMap<RunId, RunFacts>,
-}
-
-struct StoredPipeline {
-    pipeline: Pipeline,
-    /// Version 1 first.
-    versions: Vec<Digest>,
 }
 
 /// What the engine does not know of a run.
@@ -34,40 +31,11 @@ pub(super) struct RunFacts {
 }
 
 impl State {
-    pub(super) fn define(&mut self, project: ProjectId, graph: Digest) -> PipelineId {
-        let (id, now) = (PipelineId::new(), Utc::now());
-        let pipeline = Pipeline {
-            id,
-            project,
-            name: id.to_string(),
-            description: String::new(),
-            enabled: true,
-            version: 1,
-            created_at: now,
-            updated_at: now,
-        };
-        self.pipelines.insert(id, StoredPipeline { pipeline, versions: vec![graph] });
-        id
-    }
-
-    pub(super) fn change(&mut self, pipeline: PipelineId, enabled: bool, graph: Option<Digest>) {
-        if let Some(stored) = self.pipelines.get_mut(&pipeline) {
-            stored.pipeline.enabled = enabled;
-            if let Some(graph) = graph {
-                stored.versions.push(graph);
-                stored.pipeline.version += 1;
-            }
+    /// From now on the runs of this pipeline name no pipeline.
+    pub(super) fn unlink_runs_of(&mut self, pipeline: PipelineId) {
+        for facts in self.runs.values_mut() {
+            facts.planned.pipeline = facts.planned.pipeline.filter(|(id, _)| *id != pipeline);
         }
-    }
-
-    pub(super) fn head(&self, pipeline: PipelineId) -> Option<PipelineHead> {
-        let stored = self.pipelines.get(&pipeline)?;
-        Some(PipelineHead { pipeline: stored.pipeline.clone(), graph: *stored.versions.last()? })
-    }
-
-    pub(super) fn version(&self, pipeline: PipelineId, version: i32) -> Option<Digest> {
-        let place = usize::try_from(version).ok()?.checked_sub(1)?;
-        self.pipelines.get(&pipeline)?.versions.get(place).copied()
     }
 
     pub(super) fn accept(&mut self, project: ProjectId, planned: &PlannedRun) {

@@ -20,7 +20,7 @@ fn approval(approvers: &[String]) -> Value {
 
 /// A run of this definition that is parked at its approval.
 async fn waiting<F: ControlFixture>(fixture: &F, world: &World, definition: &Value) -> RunId {
-    let pipeline = fixture.pipeline(world.project, definition).await;
+    let pipeline = world.define(definition).await;
     let run = world.runs.start(&world.owner, pipeline, StartRun::default()).await.unwrap().id;
     let claim = claim(fixture, run).await;
     let waits = JournalEvent::Waiting { on: WaitingFor::Approval, until: None, times_out: false };
@@ -67,7 +67,7 @@ pub async fn only_an_approver_decides_where_a_node_names_them<F: ControlFixture>
 /// Neither a node of a run that has ended nor one that executes; and a node that the graph does not have is absent.
 pub async fn only_a_node_that_waits_for_an_approval_is_decided<F: ControlFixture>(fixture: &F) {
     let world = World::new(fixture).await;
-    let pipeline = fixture.pipeline(world.project, &approval(&[])).await;
+    let pipeline = world.define(&approval(&[])).await;
     let run = world.runs.start(&world.owner, pipeline, StartRun::default()).await.unwrap().id;
     let not_waiting = Conflict::NotWaitingForApproval(node("review"));
     assert_eq!(conflict(world.decide(&world.owner, run, true).await), not_waiting);

@@ -26,7 +26,7 @@ fn two_nodes() -> Value {
 
 /// A run in which `a` succeeded and `b` failed.
 async fn half_done<F: ControlFixture>(fixture: &F, world: &World) -> RunId {
-    let pipeline = fixture.pipeline(world.project, &two_nodes()).await;
+    let pipeline = world.define(&two_nodes()).await;
     let start = StartRun { input: json!({"n": 1}), priority: 3, ..StartRun::default() };
     let run = world.runs.start(&world.owner, pipeline, start).await.unwrap().id;
     let claim = claim(fixture, run).await;
@@ -71,10 +71,10 @@ pub async fn a_run_that_goes_on_or_belongs_to_a_disabled_pipeline_is_not_rerun<F
     let refused = world.runs.rerun(&world.owner, run, from(RerunFrom::Start)).await;
     assert_eq!(conflict(refused), Conflict::RunNotEnded);
     world.runs.cancel(&world.owner, run).await.unwrap();
-    fixture.change_pipeline(world.pipeline, false, None).await;
+    world.change(false, None).await;
     let refused = world.runs.rerun(&world.owner, run, from(RerunFrom::Start)).await;
     assert_eq!(conflict(refused), Conflict::PipelineDisabled);
-    fixture.change_pipeline(world.pipeline, true, None).await;
+    world.change(true, None).await;
     assert!(world.runs.rerun(&world.owner, run, from(RerunFrom::Start)).await.is_ok());
 }
 

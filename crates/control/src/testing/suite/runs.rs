@@ -63,7 +63,7 @@ pub async fn a_run_ends_in_the_time_that_its_definition_allows<F: ControlFixture
     let world = World::new(fixture).await;
     let mut limited = definition("limited");
     limited["timeout_seconds"] = json!(90);
-    let pipeline = fixture.pipeline(world.project, &limited).await;
+    let pipeline = world.define(&limited).await;
     let run = world.runs.start(&world.owner, pipeline, StartRun::default()).await.unwrap();
     assert_eq!(run.deadline_at, Some(run.created_at + TimeDelta::seconds(90)));
     let project = ProjectControl::new(fixture.store()).ensure_local(Operator, "/tmp/limited").await.unwrap();
@@ -98,12 +98,12 @@ pub async fn a_disabled_pipeline_starts_no_run<F: ControlFixture>(fixture: &F) {
     let world = World::new(fixture).await;
     let parent = world.start(&world.owner, StartRun::default()).await.unwrap().id;
     claim(fixture, parent).await;
-    fixture.change_pipeline(world.pipeline, false, None).await;
+    world.change(false, None).await;
     let refused = world.start(&world.owner, StartRun::default()).await;
     assert_eq!(conflict(refused), Conflict::PipelineDisabled);
     let refused = start_child(fixture, world.project, parent, world.pipeline).await;
     assert!(matches!(refused, Err(StartPipelineError::Disabled(_))), "{refused:?}");
-    fixture.change_pipeline(world.pipeline, true, None).await;
+    world.change(true, None).await;
     assert!(world.start(&world.owner, StartRun::default()).await.is_ok());
     start_child(fixture, world.project, parent, world.pipeline).await.unwrap();
 }
@@ -111,7 +111,7 @@ pub async fn a_disabled_pipeline_starts_no_run<F: ControlFixture>(fixture: &F) {
 /// A version that does not exist is named as the field that is wrong.
 pub async fn a_run_has_the_latest_version_unless_another_is_named<F: ControlFixture>(fixture: &F) {
     let world = World::new(fixture).await;
-    fixture.change_pipeline(world.pipeline, true, Some(&definition("second"))).await;
+    world.change(true, Some(&definition("second"))).await;
     for (named, version, node) in [(None, 2, "second"), (Some(2), 2, "second"), (Some(1), 1, "first")] {
         let start = StartRun { version: named, ..StartRun::default() };
         let run = world.start(&world.owner, start).await.unwrap();
@@ -148,7 +148,7 @@ pub async fn a_key_with_another_body_is_refused<F: ControlFixture>(fixture: &F) 
     world.start(&world.owner, keyed("k", json!({"input": 1}))).await.unwrap();
     let refused = world.start(&world.owner, keyed("k", json!({"input": 2}))).await;
     assert_eq!(conflict(refused), Conflict::KeyReused);
-    let pipeline = fixture.pipeline(world.project, &definition("other")).await;
+    let pipeline = world.define(&definition("other")).await;
     let refused = world.runs.start(&world.owner, pipeline, keyed("k", json!({"input": 1}))).await;
     assert_eq!(conflict(refused), Conflict::KeyReused);
 }
@@ -158,7 +158,7 @@ pub async fn a_repeated_start_is_answered_whatever_became_of_the_pipeline<F: Con
     let world = World::new(fixture).await;
     let start = || keyed("k", json!({"input": 1}));
     let first = world.start(&world.owner, start()).await.unwrap();
-    fixture.change_pipeline(world.pipeline, false, Some(&definition("second"))).await;
+    world.change(false, Some(&definition("second"))).await;
     assert_eq!(world.start(&world.owner, start()).await.unwrap().id, first.id);
 }
 
@@ -214,7 +214,7 @@ pub async fn a_node_runs_the_pipelines_of_its_own_project_only<F: ControlFixture
     claim(fixture, parent).await;
     let mut limited = definition("second");
     limited["timeout_seconds"] = json!(60);
-    fixture.change_pipeline(world.pipeline, true, Some(&limited)).await;
+    world.change(true, Some(&limited)).await;
     let child = start_child(fixture, world.project, parent, world.pipeline).await.unwrap();
     let child = world.find(&world.owner, child).await.unwrap();
     assert_eq!((child.graph, child.project), (Digest::of_json(&limited), world.project));

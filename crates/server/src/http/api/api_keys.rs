@@ -1,6 +1,6 @@
 //! API keys: long-lived credentials for programs; their owner creates, lists and revokes them.
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Utc};
 use gathering_auth::{ApiKey, ApiKeyRequest, Auth, Scope};
 use gathering_domain::{ApiKeyId, Pointer, Problems};
@@ -101,16 +101,22 @@ pub(crate) struct ListApiKeys {
 }
 
 /// Creates an API key. Only this answer shows its secret.
-#[utoipa::path(post, path = "/api/v1/auth/api-keys", tag = "auth", operation_id = "create_api_key", request_body = CreateApiKey, responses(
+#[utoipa::path(post, path = "/api/v1/auth/api-keys", tag = "auth", operation_id = "create_api_key", params(
+    ("Idempotency-Key" = Option<String>, Header, description = "For 24 hours the same key creates one API key: a repeated request is refused, as its secret cannot be shown again"),
+), request_body = CreateApiKey, responses(
     (status = 201, body = CreatedApiKeyView),
     (status = 403, description = "The operation requires a login session"),
-    (status = 409, description = "The account has the maximum number of keys"),
+    (status = 409, description = "The account has the maximum number of keys, or the idempotency key was used before"),
 ))]
-pub(crate) async fn create(auth: web::Data<Auth>, body: Body) -> Result<HttpResponse, ProblemDetails> {
+pub(crate) async fn create(
+    auth: web::Data<Auth>,
+    request: HttpRequest,
+    body: Body,
+) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
-    let CreateApiKey { name, scopes, expires_at } = body.input().await?;
+    let (CreateApiKey { name, scopes, expires_at }, once) = body.input_once(&request).await?;
     let scopes = scopes.into_iter().map(|Word(scope)| scope).collect();
-    let request = ApiKeyRequest { name, scopes, expires_at, once: None };
+    let request = ApiKeyRequest { name, scopes, expires_at, once };
     let (key, secret) = auth.create_api_key(&caller, request).await?;
     let view = CreatedApiKeyView { key: key.into(), secret: secret.expose().to_owned() };
     Ok(HttpResponse::Created().json(view))

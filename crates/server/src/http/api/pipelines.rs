@@ -6,26 +6,25 @@ pub(crate) mod versions;
 use actix_web::http::header::{ETag, EntityTag};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use chrono::{DateTime, Utc};
-use gathering_auth::Caller;
-use gathering_control::right::{self, Right};
-use gathering_control::{Pipeline, PipelineHead, Scoped, visible_to};
-use gathering_dag_engine::{Fields, Shape};
-use gathering_domain::{PipelineId, Pointer, Problems, ProjectId};
-use gathering_persistence::NewPipeline;
+use gathering_control::{
+    DefinePipeline, DefinedPipeline, Graphs, Pipeline, PipelineControl, SubmittedDefinition,
+};
+use gathering_domain::{PipelineId, Pointer, ProjectId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::http::api::lists;
-use crate::http::state::AppState;
-use gathering_edge::body::{Body, FromFields, Source, line, prose, read_object};
+use gathering_edge::body::{Body, Source};
 use gathering_edge::caller::Authenticated;
 use gathering_edge::conditions;
+use gathering_edge::idempotency::keyed_body;
+use gathering_edge::input::{self, Input};
 use gathering_edge::page::{self, Page};
 use gathering_edge::problem::{FieldError, ProblemDetails, ProblemView, field_errors};
 use gathering_edge::query::Query;
-use gathering_edge::values::AnyObject;
+use gathering_edge::values::{AnyObject, one_line, prose_or_null, trimmed};
 
 const MAX_NAME: usize = 200;
 const MAX_DESCRIPTION: usize = 20_000;
@@ -81,38 +80,28 @@ pub(crate) struct ValidationView {
 }
 
 /// A pipeline to be created.
-#[derive(ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct CreatePipeline {
     /// Absent: the caller's default project.
-    #[schema(value_type = Uuid, required = false)]
-    project_id: Option<ProjectId>,
+    #[schema(required = false)]
+    project_id: Option<Uuid>,
+    /// 1 to 200 characters.
+    #[schema(schema_with = one_line::<MAX_NAME>)]
+    #[serde(deserialize_with = "trimmed")]
     name: String,
-    #[schema(required = false, default = "")]
-    description: String,
+    /// At most 20,000 characters; empty by default.
+    #[schema(schema_with = prose_or_null::<MAX_DESCRIPTION>, required = false)]
+    description: Option<String>,
     /// Nodes, edges and what holds for the whole.
     #[schema(value_type = AnyObject)]
     definition: Value,
-    #[schema(required = false, default = true)]
-    enabled: bool,
+    /// `true` by default.
+    #[schema(required = false)]
+    enabled: Option<bool>,
 }
 
-impl FromFields for CreatePipeline {
-    fn from_fields(fields: &mut Fields<'_>) -> Option<Self> {
-        let project = fields.optional("project_id", Shape::Text).and_then(Value::as_str);
-        let project_id = project.and_then(|text| {
-            text.parse().map_err(|error| fields.problem("project_id", format!("{error}"))).ok()
-        });
-        let name =
-            fields.required("name", Shape::Text).and_then(|value| line(fields, "name", value, MAX_NAME));
-        let description = match fields.optional("description", Shape::Any) {
-            None | Some(Value::Null) => Some(String::new()),
-            Some(value) => prose(fields, "description", value, MAX_DESCRIPTION),
-        };
-        let definition = fields.required("definition", Shape::Object).cloned();
-        let enabled = fields.optional("enabled", Shape::Bool).and_then(Value::as_bool).unwrap_or(true);
-        Some(Self { project_id, name: name?, description: description?, definition: definition?, enabled })
-    }
-}
+impl Input for CreatePipeline {}
 
 /// Which pipelines to list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -135,10 +124,11 @@ pub(crate) struct ListPipelines {
 ), responses(
     (status = 200, description = "What is wrong with it, or its order", body = ValidationView),
     (status = 400, body = ProblemView, content_type = "application/problem+json"),
+    (status = 422, description = "No definition was sent", body = ProblemView, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn validate(state: web::Data<AppState>, body: Body) -> Result<HttpResponse, ProblemDetails> {
-    let (definition, source) = body.receive().await?.1.value()?;
-    let view = match state.control.graphs.check(definition).await?.1 {
+pub(crate) async fn validate(graphs: web::Data<Graphs>, body: Body) -> Result<HttpResponse, ProblemDetails> {
+    let (definition, source) = body.receive().await?.1.required_value()?;
+    let view = match graphs.check(definition).await?.1 {
         Ok(summary) => ValidationView {
             valid: true,
             errors: Vec::new(),
@@ -158,41 +148,47 @@ pub(crate) async fn validate(state: web::Data<AppState>, body: Body) -> Result<H
 /// Creates a pipeline. An invalid definition is refused with everything that is wrong with it, and nothing is stored.
 ///
 /// As YAML, the body may also be a definition alone, with its own `name`.
-#[utoipa::path(post, path = "/api/v1/pipelines", tag = "pipelines", operation_id = "create_pipeline", request_body(
+#[utoipa::path(post, path = "/api/v1/pipelines", tag = "pipelines", operation_id = "create_pipeline", params(
+    ("Idempotency-Key" = Option<String>, Header, description = "For 24 hours the same key and body answer the same pipeline"),
+), request_body(
     content((CreatePipeline = "application/json"), (CreatePipeline = "application/yaml"))
 ), responses(
     (status = 201, description = "With its `ETag`", body = PipelineView),
     (status = 403, body = ProblemView, content_type = "application/problem+json"),
     (status = 404, description = "No such project", body = ProblemView, content_type = "application/problem+json"),
+    (status = 409, description = "The key was used for another request, or what it created was deleted", body = ProblemView, content_type = "application/problem+json"),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn create(state: web::Data<AppState>, body: Body) -> Result<HttpResponse, ProblemDetails> {
+pub(crate) async fn create(
+    pipelines: web::Data<PipelineControl>,
+    request: HttpRequest,
+    body: Body,
+) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
     let (value, source) = body.value()?;
+    let once = keyed_body(&request, &value)?;
     let (value, at) = body_of_pipeline(value, &source);
-    let (project, new) = source.placing(checked(&state, &caller, &value, &at)).await?;
-    let pipeline = state.pipelines.create(PipelineId::new(), project, &new, Some(caller.user)).await?;
-    let location = format!("/api/v1/pipelines/{}", pipeline.id);
+    let defined = source.placing(async {
+        let CreatePipeline { project_id, name, description, definition, enabled } = input::read(value)?;
+        let define = DefinePipeline {
+            project: project_id.map(ProjectId::from),
+            name,
+            description: description.unwrap_or_default(),
+            enabled: enabled.unwrap_or(true),
+            definition: SubmittedDefinition { value: definition, at },
+            once,
+        };
+        Ok(pipelines.define(&caller, define).await?)
+    });
+    let defined = defined.await?;
     let mut response = HttpResponse::Created();
-    response.insert_header(("location", location));
-    Ok(shown(response, pipeline, new.definition))
-}
-
-/// What is to be created, and in which project.
-async fn checked(
-    state: &AppState,
-    caller: &Caller,
-    body: &Value,
-    at: &Pointer,
-) -> Result<(ProjectId, NewPipeline), ProblemDetails> {
-    let CreatePipeline { project_id, name, description, definition, enabled } = read_object(body)?;
-    let project = state.project_for(caller, project_id).await?;
-    let definition = state.check_definition_at(at, definition).await?;
-    Ok((project, NewPipeline { name, description, enabled, definition }))
+    response.insert_header(("location", format!("/api/v1/pipelines/{}", defined.pipeline.id)));
+    Ok(shown(response, defined))
 }
 
 /// A pipeline with its definition and its `ETag`.
-fn shown(mut response: HttpResponseBuilder, pipeline: Pipeline, definition: Value) -> HttpResponse {
+fn shown(mut response: HttpResponseBuilder, defined: DefinedPipeline) -> HttpResponse {
+    let DefinedPipeline { pipeline, definition } = defined;
     response.insert_header(ETag(tag_of(&pipeline)));
     response.json(PipelineView::of(pipeline, Some(definition)))
 }
@@ -222,30 +218,20 @@ fn body_of_definition(definition: Value) -> Value {
     Value::Object(body)
 }
 
-/// The problems of a definition, as problems of the body that holds it there.
-fn below(at: &Pointer, problems: Problems) -> Problems {
-    let mut all = Problems::new();
-    for problem in problems {
-        all.add(Pointer::from(format!("{at}{}", problem.pointer)), problem.message);
-    }
-    all
-}
-
 /// The pipelines that the caller may see, the newest first.
 #[utoipa::path(get, path = "/api/v1/pipelines", tag = "pipelines", operation_id = "list_pipelines", params(ListPipelines), responses(
     (status = 200, body = Page<PipelineView>),
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(
-    state: web::Data<AppState>,
+    pipelines: web::Data<PipelineControl>,
     caller: Authenticated,
     query: Query<ListPipelines>,
 ) -> Result<HttpResponse, ProblemDetails> {
     let (query, before) = query.read_page(lists::PIPELINES)?;
     let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
     let project = query.project_id.map(ProjectId::from);
-    let visible_to = visible_to(&caller.0)?;
-    let rows = state.pipelines.list(visible_to, project, before.map(Into::into), limit + 1).await?;
+    let rows = pipelines.list(&caller.0, project, before.map(Into::into), limit + 1).await?;
     let key = |pipeline: &Pipeline| pipeline.id.as_uuid();
     let page = Page::of(lists::PIPELINES, rows, limit, key, |pipeline| PipelineView::of(pipeline, None));
     Ok(HttpResponse::Ok().json(page))
@@ -261,43 +247,20 @@ pub(crate) async fn list(
     (status = 404, body = ProblemView, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn show(
-    state: web::Data<AppState>,
+    pipelines: web::Data<PipelineControl>,
     caller: Authenticated,
     id: web::Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let id: PipelineId = id.parse().map_err(|_| ProblemDetails::not_found())?;
-    let found = state.pipelines.find_with_definition(id).await?;
-    let (pipeline, definition) = found.ok_or_else(ProblemDetails::not_found)?;
-    state.control.projects.find::<right::Read>(&caller.0, pipeline.project).await?;
-    let tag = tag_of(&pipeline);
+    let defined = pipelines.load(&caller.0, named(&id)?).await?;
+    let tag = tag_of(&defined.pipeline);
     if conditions::is_known(&request, &tag) {
         return Ok(HttpResponse::NotModified().insert_header(ETag(tag)).finish());
     }
-    Ok(shown(HttpResponse::Ok(), pipeline, definition))
+    Ok(shown(HttpResponse::Ok(), defined))
 }
 
-impl AppState {
-    /// Checks the definition that stands there in a body, and gives it back.
-    ///
-    /// # Errors
-    /// 422 with everything that is wrong with it.
-    async fn check_definition_at(&self, at: &Pointer, definition: Value) -> Result<Value, ProblemDetails> {
-        let (definition, checked) = self.control.graphs.check(definition).await?;
-        checked.map_err(|problems| ProblemDetails::invalid(below(at, problems)))?;
-        Ok(definition)
-    }
-
-    /// The pipeline that this text names, if the caller may do `R` with it.
-    ///
-    /// # Errors
-    /// 404 for what is absent, invisible or no id at all; 403 for what the caller's role does not allow.
-    pub(crate) async fn pipeline<R: Right>(
-        &self,
-        caller: &Caller,
-        id: &str,
-    ) -> Result<Scoped<PipelineHead, R>, ProblemDetails> {
-        let id: PipelineId = id.parse().map_err(|_| ProblemDetails::not_found())?;
-        Ok(self.control.pipelines.find(caller, id).await?)
-    }
+/// The pipeline that a path names; 404 for what is no id at all.
+fn named(id: &str) -> Result<PipelineId, ProblemDetails> {
+    id.parse().map_err(|_| ProblemDetails::not_found())
 }

@@ -1,50 +1,40 @@
-//! Pipelines changed and deleted, where the caller says so only as they saw them.
+//! Pipelines changed and deleted, on request only as the caller saw them.
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
-use gathering_control::right;
-use gathering_dag_engine::{Fields, Shape};
-use gathering_domain::{PipelineId, Pointer};
-use gathering_persistence::{ExpectedPipeline, PipelineChange, PipelineDeletion, PipelineUpdate};
+use gathering_control::{self as control, ExpectedRevision, PipelineControl, SubmittedDefinition};
+use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{MAX_DESCRIPTION, MAX_NAME, PipelineView, body_of_pipeline, shown};
-use crate::http::state::AppState;
-use gathering_edge::body::{Body, FromFields, line, prose, read_object};
+use super::{MAX_DESCRIPTION, MAX_NAME, PipelineView, body_of_pipeline, named, shown};
+use gathering_edge::body::Body;
 use gathering_edge::caller::Authenticated;
 use gathering_edge::conditions::Expected;
+use gathering_edge::input::{self, Input};
 use gathering_edge::problem::{Kind, ProblemDetails, ProblemView};
-use gathering_edge::values::AnyObject;
+use gathering_edge::values::{AnyObject, one_line_or_null, prose_or_null, trimmed_or_null};
 
 /// What to change of a pipeline; what is absent stays.
-#[derive(Debug, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct ChangePipeline {
-    #[schema(required = false)]
+    /// 1 to 200 characters.
+    #[schema(schema_with = one_line_or_null::<MAX_NAME>, required = false)]
+    #[serde(default, deserialize_with = "trimmed_or_null")]
     name: Option<String>,
-    #[schema(required = false)]
+    /// At most 20,000 characters.
+    #[schema(schema_with = prose_or_null::<MAX_DESCRIPTION>, required = false)]
     description: Option<String>,
     /// Nodes, edges and what holds for the whole. Another one than the latest makes a new version.
-    #[schema(value_type = AnyObject, required = false)]
+    #[schema(value_type = Option<AnyObject>, required = false)]
     definition: Option<Value>,
     /// `false`: it starts no runs.
     #[schema(required = false)]
     enabled: Option<bool>,
 }
 
-impl FromFields for ChangePipeline {
-    fn from_fields(fields: &mut Fields<'_>) -> Option<Self> {
-        let name =
-            fields.optional("name", Shape::Text).and_then(|value| line(fields, "name", value, MAX_NAME));
-        let description = fields
-            .optional("description", Shape::Any)
-            .filter(|value| !value.is_null())
-            .and_then(|value| prose(fields, "description", value, MAX_DESCRIPTION));
-        let definition = fields.optional("definition", Shape::Object).cloned();
-        let enabled = fields.optional("enabled", Shape::Bool).and_then(Value::as_bool);
-        Some(Self { name, description, definition, enabled })
-    }
-}
+impl Input for ChangePipeline {}
 
 /// Changes a pipeline; what is absent stays. Another definition than that of the latest version makes a new version;
 /// runs keep the one that they began with. Where everything is so already, nothing changes, not even the `ETag`.
@@ -63,37 +53,22 @@ impl FromFields for ChangePipeline {
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn change(
-    state: web::Data<AppState>,
+    pipelines: web::Data<PipelineControl>,
     id: web::Path<String>,
     request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
-    let id = state.pipeline::<right::Write>(&caller, &id).await?.pipeline.id;
-    let expected = expected_pipeline(&request)?;
+    let (id, expected) = (named(&id)?, expected_revision(&request)?);
     let (value, source) = body.value()?;
     let (value, at) = body_of_pipeline(value, &source);
-    let change = source.placing(checked(&state, &value, &at)).await?;
-    match state.pipelines.update(id, &expected, &change, Some(caller.user)).await? {
-        PipelineUpdate::Done(pipeline) => {
-            let definition = match change.definition {
-                Some(definition) => definition,
-                None => state.pipelines.load_definition(id, pipeline.version).await?.1,
-            };
-            Ok(shown(HttpResponse::Ok(), pipeline, definition))
-        }
-        PipelineUpdate::Unexpected => Err(changed_since(id)),
-        PipelineUpdate::Missing => Err(ProblemDetails::not_found()),
-    }
-}
-
-async fn checked(state: &AppState, body: &Value, at: &Pointer) -> Result<PipelineChange, ProblemDetails> {
-    let ChangePipeline { name, description, definition, enabled } = read_object(body)?;
-    let definition = match definition {
-        None => None,
-        Some(definition) => Some(state.check_definition_at(at, definition).await?),
-    };
-    Ok(PipelineChange { name, description, enabled, definition })
+    let changed = source.placing(async {
+        let ChangePipeline { name, description, definition, enabled } = input::read(value)?;
+        let definition = definition.map(|value| SubmittedDefinition { value, at });
+        let change = control::ChangePipeline { name, description, enabled, definition };
+        Ok(pipelines.change(&caller, id, expected, change).await?)
+    });
+    Ok(shown(HttpResponse::Ok(), changed.await?))
 }
 
 /// Deletes a pipeline with its versions. Its runs stay, and name no pipeline any more.
@@ -108,37 +83,25 @@ async fn checked(state: &AppState, body: &Value, at: &Pointer) -> Result<Pipelin
     (status = 412, description = "It was changed since", body = ProblemView, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn delete(
-    state: web::Data<AppState>,
+    pipelines: web::Data<PipelineControl>,
     caller: Authenticated,
     id: web::Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let id = state.pipeline::<right::Write>(&caller.0, &id).await?.pipeline.id;
-    match state.pipelines.delete(id, &expected_pipeline(&request)?).await? {
-        PipelineDeletion::Done => Ok(HttpResponse::NoContent().finish()),
-        PipelineDeletion::Unexpected => Err(changed_since(id)),
-        PipelineDeletion::RunsActive => Err(ProblemDetails::conflict(
-            "the pipeline has runs that have not ended: cancel them, or wait for them",
-        )),
-        PipelineDeletion::Missing => Err(ProblemDetails::not_found()),
-    }
+    pipelines.delete(&caller.0, named(&id)?, expected_revision(&request)?).await?;
+    Ok(HttpResponse::NoContent().finish())
 }
 
-/// What the pipeline must be, for it to be changed.
-fn expected_pipeline(request: &HttpRequest) -> Result<ExpectedPipeline, ProblemDetails> {
+/// The pipeline that the request's conditions are about.
+fn expected_revision(request: &HttpRequest) -> Result<ExpectedRevision, ProblemDetails> {
     if request.headers().contains_key(header::IF_NONE_MATCH) {
         // To ignore a condition would be to do what the caller does not want.
         return Err(ProblemDetails::new(Kind::Malformed, "`If-None-Match` is not supported here"));
     }
     Ok(match Expected::of(request)? {
-        Expected::Nothing | Expected::Present => ExpectedPipeline::Any,
-        Expected::OneOf(tags) => ExpectedPipeline::OneOf(tags),
+        Expected::Nothing | Expected::Present => ExpectedRevision::Any,
+        Expected::OneOf(tags) => ExpectedRevision::OneOf(tags),
     })
-}
-
-fn changed_since(id: PipelineId) -> ProblemDetails {
-    let detail = format!("pipeline {id} is not as `If-Match` says any more: read it again");
-    ProblemDetails::new(Kind::PreconditionFailed, detail)
 }
 
 #[cfg(test)]
@@ -149,9 +112,9 @@ mod tests {
 
     #[test]
     fn what_is_absent_of_a_change_stays() {
-        let read: ChangePipeline = read_object(&json!({})).unwrap();
+        let read: ChangePipeline = input::read(json!({})).unwrap();
         assert_eq!((read.name, read.description, read.definition, read.enabled), (None, None, None, None));
-        let read: ChangePipeline = read_object(&json!({"name": " a ", "enabled": false})).unwrap();
+        let read: ChangePipeline = input::read(json!({"name": " a ", "enabled": false})).unwrap();
         assert_eq!((read.name.as_deref(), read.enabled), (Some("a"), Some(false)));
         for wrong in [
             json!({"name": ""}),
@@ -160,7 +123,7 @@ mod tests {
             json!({"version": 2}),
             json!([]),
         ] {
-            assert_eq!(read_object::<ChangePipeline>(&wrong).unwrap_err().status(), 422, "{wrong}");
+            assert_eq!(input::read::<ChangePipeline>(wrong.clone()).unwrap_err().status(), 422, "{wrong}");
         }
     }
 }

@@ -2,15 +2,14 @@
 
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
-use gathering_control::right;
-use gathering_persistence::{Definitions, PipelineVersion};
+use gathering_control::{Definitions, PipelineControl, PipelineVersion};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use super::named;
 use crate::http::api::lists;
-use crate::http::state::AppState;
 use gathering_edge::caller::Authenticated;
 use gathering_edge::page::{self, Page};
 use gathering_edge::problem::{ProblemDetails, ProblemView};
@@ -65,19 +64,19 @@ pub(crate) struct ListVersions {
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(
-    state: web::Data<AppState>,
+    pipelines: web::Data<PipelineControl>,
     caller: Authenticated,
     id: web::Path<String>,
     query: Query<ListVersions>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let id = state.pipeline::<right::Read>(&caller.0, &id).await?.pipeline.id;
+    let id = named(&id)?;
     let (query, before) = query.read_page(lists::VERSIONS)?;
     let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
     let definitions =
         if query.definitions == Some(true) { Definitions::Included } else { Definitions::Omitted };
     // One that is too large for a version leads to the latest.
     let before = before.and_then(|key| i32::try_from(key.as_u128()).ok());
-    let page = state.pipelines.list_versions(id, before, limit, definitions).await?;
+    let page = pipelines.list_versions(&caller.0, id, before, limit, definitions).await?;
     let last = page.items.last().filter(|_| page.has_more);
     let key = last.and_then(|last| u128::try_from(last.version).ok()).map(Uuid::from_u128);
     let next_cursor = key.map(|key| page::encode(lists::VERSIONS, key));
