@@ -18,6 +18,7 @@ mod embedded;
 mod ends;
 mod first_run;
 mod http;
+mod idempotency;
 mod keys;
 mod migrations;
 mod pipeline_versions;

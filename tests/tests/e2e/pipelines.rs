@@ -209,3 +209,16 @@ async fn a_call_that_names_no_node_type_of_this_server_is_told_which_there_are()
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn validating_needs_a_definition() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let ada = server.client().join("ada@example.org").await?;
+    let path = "/api/v1/pipelines/validate";
+    let refused = ada.send(ada.request(Method::POST, path)).await?;
+    refused.expect_problem(422, "invalid")?;
+    assert_eq!(refused.pointers(), [""]);
+    assert_eq!(ada.post(path, &json!({})).await?.expect(200)?["valid"], false);
+    Ok(())
+}
