@@ -140,7 +140,7 @@ impl World {
     async fn drive(&self, run: RunId) {
         let claimed = self.store.claim_run(self.owner, run).await.unwrap().unwrap();
         self.engine.drive(claimed, Signals::default()).await;
-        assert!(self.store.run(run).unwrap().end.unwrap().error.is_none());
+        assert!(self.store.run(run).unwrap().end.unwrap().result.error().is_none());
     }
 }
 

@@ -26,7 +26,7 @@ use crate::journal::{JournalEvent, NodeFailure, Record, Seq};
 use crate::node_run::NodeState;
 use crate::node_type::{NodeTypes, Outcome};
 use crate::progress::Progress;
-use crate::store::{Checkpoint, ClaimedRun, Release, StoreError};
+use crate::store::{Checkpoint, ClaimedRun, Release, RunError, RunResult, StoreError};
 
 mod attempt;
 mod ending;
@@ -159,13 +159,13 @@ impl Driver {
         // again.
         self.restore(if self.draining { Vec::new() } else { started });
         if self.claimed.cancel_requested {
-            self.end_early(RunEvent::Cancelled, FailureKind::Cancelled, "cancelled on request");
+            self.cancel();
         }
         let mut in_flight: Option<InFlight> = None;
         loop {
             // The deadline comes first: an overdue run must not start anything.
             if self.is_overdue() {
-                self.end_early(RunEvent::TimedOut, FailureKind::TimedOut, "its deadline passed");
+                self.time_out();
             }
             self.decide(in_flight.is_none());
             if in_flight.is_none() {
@@ -195,7 +195,7 @@ impl Driver {
                     }
                 }
                 () = signals.cancel.cancelled(), if !ending => {
-                    self.end_early(RunEvent::Cancelled, FailureKind::Cancelled, "cancelled on request");
+                    self.cancel();
                 }
                 // The next pass of the loop finds the run overdue.
                 () = sleep_until(self.claimed.deadline_at, &*self.around.clock), if !ending => {}
@@ -279,7 +279,9 @@ impl Driver {
                     }
                 }
                 Err(error) => {
-                    return self.end_early(RunEvent::Failed, FailureKind::Expression, &error.to_string());
+                    let message = error.to_string();
+                    let error = RunError { kind: FailureKind::Expression, message, node_id: None };
+                    return self.end(RunResult::Failed(error));
                 }
             }
         }
@@ -390,7 +392,7 @@ impl Driver {
         let first_seq = self.next_seq;
         self.next_seq += i64::try_from(records.len()).unwrap_or(i64::MAX);
         let end = release.as_ref().map(|release| match release {
-            Release::End(end) => DriveEnd::Ended(end.event),
+            Release::End(end) => DriveEnd::Ended(end.result.event()),
             Release::Park { .. } => DriveEnd::Parked,
             Release::Requeue => DriveEnd::Requeued,
         });

@@ -17,7 +17,9 @@ use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
 use crate::node_run::NodeRun;
 use crate::node_type::{NodeSpecs, NodeTypes};
 use crate::progress::Progress;
-use crate::store::{Checkpoint, Claim, ClaimedRun, Release, RunEnd, RunError, RunStore, StoreError};
+use crate::store::{
+    Checkpoint, Claim, ClaimedRun, JournalAtClaim, Release, RunEnd, RunError, RunResult, RunStore, StoreError,
+};
 use crate::store_retries::StoreRetries;
 
 const JOURNAL_PAGE: usize = 10_000;
@@ -107,7 +109,7 @@ impl Engine {
         }
     }
 
-    async fn load_and_drive(&self, claimed: ClaimedRun, signals: Signals) -> DriveEnd {
+    async fn load_and_drive(&self, mut claimed: ClaimedRun, signals: Signals) -> DriveEnd {
         let journal = match self.journal_of(&claimed, &signals).await {
             Ok(journal) => journal,
             Err(error) => return self.give_up(&claimed, 0, error).await,
@@ -115,20 +117,22 @@ impl Engine {
         if is_of_later_claim(&journal, claimed.claim) {
             return DriveEnd::ClaimLost;
         }
-        let last_seq = journal.last().map_or(claimed.n_started_with_claim(), |entry| entry.seq);
-        if let Some(reason) = &claimed.unreadable {
-            return self.give_up(&claimed, last_seq, LoadError::Unusable(reason.as_str().into())).await;
-        }
+        let n_started = Seq::try_from(claimed.started_with_claim().len()).unwrap_or(Seq::MAX);
+        let last_seq = journal.last().map_or(n_started, |entry| entry.seq);
+        let input = match std::mem::replace(&mut claimed.input, Ok(serde_json::Value::Null)) {
+            Ok(input) => input,
+            Err(reason) => return self.give_up(&claimed, last_seq, LoadError::Unusable(reason.into())).await,
+        };
         let graph = match self.graph_of(&claimed, &signals).await {
             Ok(graph) => graph,
             Err(error) => return self.give_up(&claimed, last_seq, error).await,
         };
-        let mut progress = Progress::new(Arc::clone(&graph), &claimed);
+        let mut progress = Progress::new(Arc::clone(&graph), &claimed, input);
         if let Err(error) = progress.replay(&journal) {
             return self.give_up(&claimed, last_seq, LoadError::Unusable(error.into())).await;
         }
         drop(journal);
-        let started = match progress.begin(&claimed.started_with_claim, self.around.clock.now()) {
+        let started = match progress.begin(claimed.started_with_claim(), self.around.clock.now()) {
             Ok(started) => started,
             Err(error) => return self.give_up(&claimed, last_seq, LoadError::Unusable(error.into())).await,
         };
@@ -145,10 +149,10 @@ impl Engine {
         claimed: &ClaimedRun,
         signals: &Signals,
     ) -> Result<Vec<JournalEntry>, LoadError> {
-        if !claimed.has_journal() {
-            return Ok(Vec::new());
+        match claimed.journal {
+            JournalAtClaim::New { .. } => Ok(Vec::new()),
+            JournalAtClaim::Existing => self.whole_journal(claimed.claim.run, signals).await,
         }
-        self.whole_journal(claimed.claim.run, signals).await
     }
 
     async fn whole_journal(&self, run: RunId, signals: &Signals) -> Result<Vec<JournalEntry>, LoadError> {
@@ -166,13 +170,13 @@ impl Engine {
     }
 
     async fn graph_of(&self, claimed: &ClaimedRun, signals: &Signals) -> Result<Arc<Graph>, LoadError> {
-        let cell = self.graphs.get_with((claimed.graph, claimed.is_item), Arc::default);
+        let cell = self.graphs.get_with((claimed.graph, claimed.is_item()), Arc::default);
         cell.get_or_try_init(|| self.load_graph(claimed, signals)).await.cloned()
     }
 
     async fn load_graph(&self, claimed: &ClaimedRun, signals: &Signals) -> Result<Arc<Graph>, LoadError> {
         let definition = retry_while_unavailable(signals, || self.store.load_graph(claimed.graph)).await?;
-        let graph = if claimed.is_item {
+        let graph = if claimed.is_item() {
             Graph::validate_item(&definition, self.node_specs())
         } else {
             Graph::validate(&definition, self.node_specs())
@@ -188,8 +192,7 @@ impl Engine {
         };
         tracing::error!(run.id = %claimed.claim.run, error = %cause, "cannot drive a run; failing it");
         let error = RunError { kind: FailureKind::GraphInvalid, message: cause.to_string(), node_id: None };
-        let end =
-            RunEnd { event: RunEvent::Failed, output: None, error: Some(error), abandons_children: true };
+        let end = RunEnd { result: RunResult::Failed(error), abandons_children: true };
         let (claim, end) = (claimed.claim, Release::End(end));
         self.release(claim, last_seq, Vec::new(), end, DriveEnd::Ended(RunEvent::Failed)).await
     }
@@ -223,8 +226,7 @@ impl Engine {
         let open = nodes.into_iter().filter(|(_, node)| !node.state.is_resolved());
         let records =
             open.map(|(id, node)| Record::of_node(id, node.attempt, JournalEvent::Cancelled)).collect();
-        let end =
-            RunEnd { event: RunEvent::Failed, output: None, error: Some(error), abandons_children: true };
+        let end = RunEnd { result: RunResult::Failed(error), abandons_children: true };
         let last_seq = journal.last().map_or(0, |entry| entry.seq);
         match self
             .release(claim, last_seq, records, Release::End(end), DriveEnd::Ended(RunEvent::Failed))

@@ -57,9 +57,8 @@ pub(crate) struct Advance {
 
 impl Progress {
     /// A run that has not started.
-    pub(crate) fn new(graph: Arc<Graph>, claimed: &ClaimedRun) -> Self {
-        let mut input = claimed.input.clone();
-        let item = claimed.is_item.then(|| {
+    pub(crate) fn new(graph: Arc<Graph>, claimed: &ClaimedRun, mut input: Value) -> Self {
+        let item = claimed.is_item().then(|| {
             let index = input["index"].as_u64().and_then(|index| u32::try_from(index).ok());
             let item = Item { value: input["item"].take(), index: index.unwrap_or(0) };
             input = input["input"].take();

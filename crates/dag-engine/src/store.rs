@@ -35,25 +35,41 @@ pub struct ClaimedRun {
     pub project: ProjectId,
     /// Its definition.
     pub graph: Digest,
-    /// Its input.
-    pub input: Value,
-    /// Why the input cannot be read, if it cannot. Only this run fails then; the claims of the others are valid.
-    pub unreadable: Option<String>,
+    /// Its input, or why the stored input cannot be read. Only this run fails then; the claims of the others are valid.
+    pub input: Result<Value, String>,
     /// Its deadline.
     pub deadline_at: Option<DateTime<Utc>>,
     /// Whether its cancellation was requested before it was claimed.
     pub cancel_requested: bool,
-    /// Whether its journal starts with results of an earlier run.
-    pub is_rerun: bool,
-    /// The pipeline that it is a run of.
-    pub pipeline: Option<PipelineId>,
-    /// Whether it is an item of a `map`: its graph may read `item` and `index`, and its input holds them beside `input`.
-    pub is_item: bool,
+    /// The role of its graph.
+    pub role: GraphRole,
     /// When it was accepted.
     pub created_at: DateTime<Utc>,
-    /// The nodes whose first attempts the claim recorded as started, in the first entries of the journal; see
-    /// [`RunStore::claim`].
-    pub started_with_claim: Vec<NodeId>,
+    /// What its journal holds.
+    pub journal: JournalAtClaim,
+}
+
+/// The role of a run's graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GraphRole {
+    /// A stored pipeline. Its nodes may have circuit breakers.
+    Pipeline(PipelineId),
+    /// An item of a `map`: the graph may read `item` and `index`, and the run's input holds them beside `input`.
+    Item,
+    /// A definition that belongs to no pipeline: it was run from a file, or its pipeline was deleted.
+    Standalone,
+}
+
+/// What the journal of a run holds right after a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JournalAtClaim {
+    /// Exactly the starts of these nodes, which the claim itself recorded; see [`RunStore::claim`].
+    New {
+        /// The nodes, in the order of the entries.
+        started: Vec<NodeId>,
+    },
+    /// Entries of earlier claims, or the results that a rerun keeps: read it before driving.
+    Existing,
 }
 
 impl ClaimedRun {
@@ -62,14 +78,17 @@ impl ClaimedRun {
         self.claim.epoch > 1
     }
 
-    /// How many entries of the journal the claim itself wrote.
-    pub(crate) fn n_started_with_claim(&self) -> Seq {
-        Seq::try_from(self.started_with_claim.len()).unwrap_or(Seq::MAX)
+    /// The nodes whose starts the claim itself recorded, in the first entries of the journal.
+    pub fn started_with_claim(&self) -> &[NodeId] {
+        match &self.journal {
+            JournalAtClaim::New { started } => started,
+            JournalAtClaim::Existing => &[],
+        }
     }
 
-    /// Whether the journal may hold more than the claim says, so that it must be read before driving.
-    pub const fn has_journal(&self) -> bool {
-        self.was_claimed_before() || self.is_rerun
+    /// Whether it is an item of a `map`.
+    pub const fn is_item(&self) -> bool {
+        matches!(self.role, GraphRole::Item)
     }
 }
 
@@ -135,7 +154,7 @@ impl Release {
     /// The event that it is for the state of the run.
     pub const fn event(&self) -> RunEvent {
         match self {
-            Release::End(end) => end.event,
+            Release::End(end) => end.result.event(),
             Release::Park { .. } => RunEvent::Parked,
             Release::Requeue => RunEvent::Requeued,
         }
@@ -145,14 +164,51 @@ impl Release {
 /// The end of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunEnd {
-    /// Which end: [`RunEvent::Succeeded`], `Failed`, `Cancelled` or `TimedOut`.
-    pub event: RunEvent,
-    /// Its output.
-    pub output: Option<Value>,
-    /// Why it did not succeed.
-    pub error: Option<RunError>,
+    /// The result.
+    pub result: RunResult,
     /// Whether awaited child runs may not have ended, so that they are cancelled with it.
     pub abandons_children: bool,
+}
+
+/// The result of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RunResult {
+    /// It succeeded with this output.
+    Succeeded(Value),
+    /// It failed.
+    Failed(RunError),
+    /// It was cancelled.
+    Cancelled(RunError),
+    /// It exceeded its deadline.
+    TimedOut(RunError),
+}
+
+impl RunResult {
+    /// The event that it is for the state of the run.
+    pub const fn event(&self) -> RunEvent {
+        match self {
+            Self::Succeeded(_) => RunEvent::Succeeded,
+            Self::Failed(_) => RunEvent::Failed,
+            Self::Cancelled(_) => RunEvent::Cancelled,
+            Self::TimedOut(_) => RunEvent::TimedOut,
+        }
+    }
+
+    /// The output of a run that succeeded.
+    pub const fn output(&self) -> Option<&Value> {
+        match self {
+            Self::Succeeded(output) => Some(output),
+            Self::Failed(_) | Self::Cancelled(_) | Self::TimedOut(_) => None,
+        }
+    }
+
+    /// Why a run did not succeed.
+    pub const fn error(&self) -> Option<&RunError> {
+        match self {
+            Self::Succeeded(_) => None,
+            Self::Failed(error) | Self::Cancelled(error) | Self::TimedOut(error) => Some(error),
+        }
+    }
 }
 
 /// A driven run that has a signal.
@@ -254,7 +310,7 @@ pub trait RunStore: Send + Sync + 'static {
     /// claimed before gets [`crate::JournalEvent::TakenOver`] appended in the transaction that raises its epoch.
     ///
     /// The first claim of a run whose journal is empty may begin it: that transaction then also appends the starts of
-    /// its [`crate::first_nodes`], and says so in [`ClaimedRun::started_with_claim`]. That spares each run a checkpoint
+    /// its [`crate::first_nodes`], and says so in [`JournalAtClaim::New`]. That spares each run a checkpoint
     /// of its own before its first node. The claim must not do so if the run's cancellation was requested or its
     /// deadline has passed.
     ///

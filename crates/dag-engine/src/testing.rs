@@ -9,4 +9,6 @@ mod suite;
 pub use clock::VirtualClock;
 pub use faults::{Fault, Faults};
 pub use memory::{MemoryStore, Place, StoredRun};
-pub use suite::{PortsFixture, StoreFixture, breaker_cases, child_run_cases, decision_cases, store_cases};
+pub use suite::{
+    PortsFixture, StoreFixture, breaker_cases, child_run_cases, decision_cases, planned_result, store_cases,
+};

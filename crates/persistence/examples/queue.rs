@@ -1,12 +1,12 @@
 //! A run through the queue, by hand: accepted, claimed, checkpointed, ended. Uses `DATABASE_URL`; a schema of its own
 //! can be named with `?options=-c%20search_path%3Dname`.
-#![expect(clippy::print_stdout, reason = "this program speaks to whoever runs it")]
+#![expect(clippy::print_stdout, reason = "this program prints to its user")]
 
 use std::sync::Arc;
 
 use gathering_control::{Operator, ProjectControl};
-use gathering_dag_engine::{Checkpoint, JournalEvent, NewRun, Record, Release, RunEnd, RunStore};
-use gathering_domain::{Digest, NodeId, RunEvent, RunId, Secret};
+use gathering_dag_engine::{Checkpoint, JournalEvent, NewRun, Record, Release, RunEnd, RunResult, RunStore};
+use gathering_domain::{Digest, NodeId, RunId, Secret};
 use gathering_persistence::{
     ConnectOptions, InstanceInfo, Liveness, Migrator, PgControlStore, PgRunStore, Pool, PoolSettings, Runs,
     WakeBus,
@@ -38,9 +38,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let liveness = Liveness::begin(&options, &info).await?;
-    let claimed = store.claim_run(liveness.instance(), id).await?.ok_or("somebody else was quicker")?;
+    let claimed = store.claim_run(liveness.instance(), id).await?.ok_or("another instance was quicker")?;
     let node: NodeId = "start".parse()?;
-    let output = claimed.input.clone();
+    let output = claimed.input?;
     let checkpoint = Checkpoint {
         claim: claimed.claim,
         first_seq: 1,
@@ -49,9 +49,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             Record::of_node(node, 1, JournalEvent::Succeeded { output: output.clone() }),
         ],
         release: Some(Release::End(RunEnd {
-            event: RunEvent::Succeeded,
-            output: Some(output),
-            error: None,
+            result: RunResult::Succeeded(output),
             abandons_children: false,
         })),
     };

@@ -9,8 +9,10 @@ mod reruns;
 mod runs;
 
 use gathering_auth::{Caller, Role};
-use gathering_dag_engine::{Checkpoint, Claim, JournalEvent, NodeSpecs, Record, Release, RunEnd, RunError};
-use gathering_domain::{FailureKind, NodeId, PipelineId, Pointer, ProjectId, RunEvent, RunId};
+use gathering_dag_engine::{
+    Checkpoint, Claim, JournalEvent, NodeSpecs, Record, Release, RunEnd, RunError, RunResult,
+};
+use gathering_domain::{FailureKind, NodeId, PipelineId, Pointer, ProjectId, RunId};
 use serde_json::{Value, json};
 
 use super::ControlFixture;
@@ -108,10 +110,5 @@ async fn commit<F: ControlFixture>(
 /// The end of a run that failed.
 fn failed() -> Release {
     let error = RunError { kind: FailureKind::Failed, message: "it failed".to_owned(), node_id: None };
-    Release::End(RunEnd {
-        event: RunEvent::Failed,
-        output: None,
-        error: Some(error),
-        abandons_children: false,
-    })
+    Release::End(RunEnd { result: RunResult::Failed(error), abandons_children: false })
 }

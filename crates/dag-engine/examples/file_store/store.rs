@@ -13,8 +13,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use gathering_dag_engine::{
-    Checkpoint, Claim, ClaimScope, ClaimedRun, Clock, JournalEntry, JournalEvent, NewRun, Record, Recovered,
-    Release, RunStore, Seq, SignalledRun, StoreError,
+    Checkpoint, Claim, ClaimScope, ClaimedRun, Clock, GraphRole, JournalAtClaim, JournalEntry, JournalEvent,
+    NewRun, Record, Recovered, Release, RunStore, Seq, SignalledRun, StoreError,
 };
 use gathering_domain::{Digest, InstanceId, NodeId, ProjectId, RunEvent, RunId, RunState};
 use serde::{Deserialize, Serialize};
@@ -162,15 +162,16 @@ impl State {
             claim,
             project: run.project,
             graph: run.graph.parse().ok()?,
-            input: run.input.clone(),
-            unreadable: None,
+            input: Ok(run.input.clone()),
             deadline_at: run.deadline_at,
             cancel_requested: false,
-            is_rerun: false,
-            pipeline: None,
-            is_item: false,
+            role: GraphRole::Standalone,
             created_at: run.created_at,
-            started_with_claim: Vec::new(),
+            journal: if run.epoch == 0 {
+                JournalAtClaim::New { started: Vec::new() }
+            } else {
+                JournalAtClaim::Existing
+            },
         };
         let mut changes = Vec::new();
         if claimed.was_claimed_before() {
@@ -206,8 +207,8 @@ impl State {
             let mut released = Row { owner: None, ..run.in_state(state) };
             match release {
                 Release::End(end) => {
-                    released.output = end.output.clone();
-                    released.error = end.error.as_ref().map(|error| json!(error));
+                    released.output = end.result.output().cloned();
+                    released.error = end.result.error().map(|error| json!(error));
                 }
                 Release::Park { until, .. } => released.available_at = *until,
                 Release::Requeue => {}

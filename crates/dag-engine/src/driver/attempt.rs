@@ -14,6 +14,7 @@ use crate::breaker::{BreakerKey, Guard};
 use crate::effects::Effects;
 use crate::journal::NodeFailure;
 use crate::node_type::{Attempt, NodeExecutor, Outcome};
+use crate::store::GraphRole;
 use crate::values::{ValueLimit, check_value};
 
 impl Driver {
@@ -109,7 +110,8 @@ impl Driver {
     pub(super) fn guard_of(&self, node: usize) -> Option<Guard> {
         let spec = &self.graph.nodes[node].spec;
         let settings = spec.circuit_breaker.clone()?;
-        let (breakers, pipeline) = (self.around.breakers.clone()?, self.claimed.pipeline?);
+        let GraphRole::Pipeline(pipeline) = self.claimed.role else { return None };
+        let breakers = self.around.breakers.clone()?;
         Some(Guard {
             breakers,
             key: BreakerKey { pipeline, node: spec.id.clone() },

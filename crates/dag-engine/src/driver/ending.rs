@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use gathering_domain::{FailureKind, RunEvent, WaitingFor};
+use gathering_domain::{FailureKind, WaitingFor};
 
 use super::Driver;
 use crate::journal::JournalEvent;
 use crate::node_run::NodeState;
-use crate::store::{Release, RunEnd, RunError};
+use crate::store::{Release, RunEnd, RunError, RunResult};
 
 impl Driver {
     /// Nothing executes and nothing can be started: the run needs no driver until its next timer.
@@ -37,20 +37,14 @@ impl Driver {
     }
 
     pub(super) fn succeed(&mut self) {
-        self.release = Some(Release::End(match self.progress.output() {
-            Ok(output) => RunEnd {
-                event: RunEvent::Succeeded,
-                output: Some(output),
-                error: None,
-                abandons_children: self.may_have_left_children(),
-            },
-            Err(error) => RunEnd {
-                event: RunEvent::Failed,
-                abandons_children: self.may_have_left_children(),
-                output: None,
-                error: Some(RunError { kind: error.kind(), message: error.to_string(), node_id: None }),
-            },
-        }));
+        let result = match self.progress.output() {
+            Ok(output) => RunResult::Succeeded(output),
+            Err(error) => {
+                RunResult::Failed(RunError { kind: error.kind(), message: error.to_string(), node_id: None })
+            }
+        };
+        let abandons_children = self.may_have_left_children();
+        self.release = Some(Release::End(RunEnd { result, abandons_children }));
     }
 
     pub(super) fn fail(&mut self, node: usize) {
@@ -60,11 +54,17 @@ impl Driver {
             None => format!("node `{id}` failed"),
         };
         let kind = FailureKind::NodeFailed;
-        self.end(RunEvent::Failed, RunError { kind, message, node_id: Some(id) });
+        self.end(RunResult::Failed(RunError { kind, message, node_id: Some(id) }));
     }
 
-    pub(super) fn end_early(&mut self, event: RunEvent, kind: FailureKind, message: &str) {
-        self.end(event, RunError { kind, message: message.to_owned(), node_id: None });
+    pub(super) fn cancel(&mut self) {
+        let message = "cancelled on request".to_owned();
+        self.end(RunResult::Cancelled(RunError { kind: FailureKind::Cancelled, message, node_id: None }));
+    }
+
+    pub(super) fn time_out(&mut self) {
+        let message = "its deadline passed".to_owned();
+        self.end(RunResult::TimedOut(RunError { kind: FailureKind::TimedOut, message, node_id: None }));
     }
 
     /// Drops executing attempts and polls. Their recorded effects stay: the next driver must not repeat them.
@@ -80,7 +80,7 @@ impl Driver {
     }
 
     /// Ends the run before its last node: nodes that execute or wait are dropped and recorded as cancelled (I5).
-    fn end(&mut self, event: RunEvent, error: RunError) {
+    pub(super) fn end(&mut self, result: RunResult) {
         // Asked before those that execute or wait are recorded as cancelled.
         let abandons_children = self.waits_for_children() || self.may_have_left_children();
         self.drop_what_executes();
@@ -96,7 +96,6 @@ impl Driver {
         for node in unresolved {
             self.record(node, JournalEvent::Cancelled);
         }
-        self.release =
-            Some(Release::End(RunEnd { event, output: None, error: Some(error), abandons_children }));
+        self.release = Some(Release::End(RunEnd { result, abandons_children }));
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use gathering_domain::{Digest, FailureKind, InstanceId, NodeId, PipelineId, RunEvent, RunId, RunState};
+use gathering_domain::{Digest, FailureKind, InstanceId, NodeId, PipelineId, RunId, RunState};
 use serde_json::Value;
 
 pub use self::runs::{Place, StoredRun};
@@ -19,8 +19,8 @@ use crate::clock::Clock;
 use crate::decisions::Decision;
 use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
 use crate::store::{
-    Checkpoint, Claim, ClaimScope, ClaimedRun, NewRun, Recovered, RunEnd, RunError, RunStore, SignalledRun,
-    StoreError,
+    Checkpoint, Claim, ClaimScope, ClaimedRun, NewRun, Recovered, RunEnd, RunError, RunResult, RunStore,
+    SignalledRun, StoreError,
 };
 
 mod breakers;
@@ -182,13 +182,7 @@ impl Shared {
                 let message = format!("it was recovered {} times", run.recoveries);
                 let error = RunError { kind: FailureKind::Poisonous, message, node_id: None };
                 run.state = RunState::Failed;
-                let end = RunEnd {
-                    event: RunEvent::Failed,
-                    output: None,
-                    error: Some(error),
-                    abandons_children: true,
-                };
-                run.end = Some(end);
+                run.end = Some(RunEnd { result: RunResult::Failed(error), abandons_children: true });
                 failed = true;
             } else {
                 run.state = RunState::Queued;

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gathering_domain::{Digest, InstanceId, NodeId, ProjectId, RunEvent, RunId, WaitingFor};
+use gathering_domain::{Digest, InstanceId, NodeId, ProjectId, RunId, WaitingFor};
 use serde_json::{Value, json};
 
 use crate::journal::{JournalEvent, Record, Seq};
 use crate::store::{
-    Checkpoint, Claim, ClaimScope, ClaimedRun, NewRun, Recovered, Release, RunEnd, RunStore, StoreError,
+    Checkpoint, Claim, ClaimScope, ClaimedRun, JournalAtClaim, NewRun, Recovered, Release, RunEnd, RunResult,
+    RunStore, StoreError,
 };
 
 pub use self::breakers::breaker_cases;
 pub use self::children::child_run_cases;
 pub use self::decisions::decision_cases;
-pub use self::ports::PortsFixture;
+pub use self::ports::{PortsFixture, planned_result};
 
 mod breakers;
 mod children;
@@ -101,8 +102,7 @@ fn started(claim: Claim, first_seq: i64) -> Checkpoint {
 fn ended(claim: Claim, first_seq: i64, output: Value) -> Checkpoint {
     let node: NodeId = "a".parse().unwrap();
     let records = vec![Record::of_node(node, 1, JournalEvent::Succeeded { output: output.clone() })];
-    let end =
-        RunEnd { event: RunEvent::Succeeded, output: Some(output), error: None, abandons_children: false };
+    let end = RunEnd { result: RunResult::Succeeded(output), abandons_children: false };
     Checkpoint { claim, first_seq, records, release: Some(Release::End(end)) }
 }
 
@@ -277,7 +277,7 @@ async fn i3_the_starts_of_a_claim_are_in_the_journal(fixture: &dyn StoreFixture)
     let run = accept_graph(fixture, 5, definition).await;
     let claimed = fixture.store().claim(one, ClaimScope::Queue, 1).await.unwrap().remove(0);
     let start = |node: &NodeId| Record::of_node(node.clone(), 1, JournalEvent::Started);
-    let started: Vec<Record> = claimed.started_with_claim.iter().map(start).collect();
+    let started: Vec<Record> = claimed.started_with_claim().iter().map(start).collect();
     let first = ["b", "a"].map(|node| start(&node.parse().unwrap()));
     assert!(started.is_empty() || started == first, "all of them, or none: {started:?}");
     let journal = fixture.store().load_journal(run, 0, 10).await.unwrap();
@@ -293,7 +293,7 @@ async fn i3_the_starts_of_a_claim_are_in_the_journal(fixture: &dyn StoreFixture)
     };
     commit(fixture, requeue).await.unwrap();
     let again = fixture.store().claim(other, ClaimScope::Queue, 1).await.unwrap().remove(0);
-    assert_eq!((again.claim.epoch, again.started_with_claim), (2, Vec::new()));
+    assert_eq!((again.claim.epoch, again.journal), (2, JournalAtClaim::Existing));
 }
 
 async fn i4_an_overdue_run_is_claimed_although_it_is_not_available(fixture: &dyn StoreFixture) {
@@ -310,7 +310,7 @@ async fn i4_an_overdue_run_is_claimed_although_it_is_not_available(fixture: &dyn
     assert_eq!(wait, Some(Duration::ZERO), "its end does not wait until it may begin");
     let claimed = fixture.store().claim_ending(owner, ClaimScope::Queue, 10).await.unwrap();
     assert_eq!(claimed.iter().map(|claimed| claimed.claim.run).collect::<Vec<_>>(), [overdue.id]);
-    assert!(claimed[0].started_with_claim.is_empty(), "nothing of it is begun");
+    assert!(claimed[0].started_with_claim().is_empty(), "nothing of it is begun");
     assert_eq!(fixture.store().claim_ending(owner, ClaimScope::Queue, 10).await.unwrap(), []);
 }
 
@@ -352,6 +352,6 @@ async fn i4_an_overdue_run_is_claimed_in_its_tree_and_in_no_other(fixture: &dyn 
     let tree = ClaimScope::Tree(overdue.id);
     let claimed = store.claim_ending(owner, tree, 10).await.unwrap();
     assert_eq!(claimed.iter().map(|run| run.claim.run).collect::<Vec<_>>(), [overdue.id]);
-    assert!(claimed[0].started_with_claim.is_empty(), "nothing of it is begun");
+    assert!(claimed[0].started_with_claim().is_empty(), "nothing of it is begun");
     assert_eq!(store.claim_ending(owner, tree, 10).await.unwrap(), []);
 }

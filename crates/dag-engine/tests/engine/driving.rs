@@ -93,11 +93,11 @@ impl Drop for Bench {
 }
 
 fn output(run: &StoredRun) -> Value {
-    run.end.as_ref().and_then(|end| end.output.clone()).unwrap_or_default()
+    run.end.as_ref().and_then(|end| end.result.output().cloned()).unwrap_or_default()
 }
 
 fn message(run: &StoredRun) -> String {
-    run.end.as_ref().and_then(|end| end.error.as_ref()).map(|error| error.message.clone()).unwrap_or_default()
+    run.end.as_ref().and_then(|end| end.result.error()).map(|error| error.message.clone()).unwrap_or_default()
 }
 
 fn types() -> NodeTypes {

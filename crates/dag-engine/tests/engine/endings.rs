@@ -199,7 +199,7 @@ async fn i4_a_checkpoint_that_cannot_be_written_ends_its_run_and_holds_up_no_oth
     driving.join_all().await;
     let ends: Vec<RunState> = runs.iter().map(|run| store.run(*run).unwrap().state).collect();
     assert_eq!(ends, [RunState::Succeeded, RunState::Failed, RunState::Succeeded]);
-    let error = store.run(runs[1]).unwrap().end.and_then(|end| end.error).unwrap();
+    let error = store.run(runs[1]).unwrap().end.and_then(|end| end.result.error().cloned()).unwrap();
     assert_eq!(error.kind.as_str(), "checkpoint_refused");
     let nodes = NodeRun::fold(&store.journal(runs[1])).unwrap();
     assert!(nodes.values().all(|node| node.state == NodeState::Cancelled), "I5: {nodes:?}");
@@ -239,7 +239,7 @@ async fn i4_a_run_at_which_the_engine_breaks_off_fails_instead_of_being_driven_f
     bench.run(RunnerSettings::default());
     until(&store, run, RunState::Failed).await;
     let stored = store.run(run).unwrap();
-    assert_eq!(stored.end.and_then(|end| end.error).unwrap().kind.as_str(), "internal");
+    assert_eq!(stored.end.and_then(|end| end.result.error().cloned()).unwrap().kind.as_str(), "internal");
     let nodes = NodeRun::fold(&store.journal(run)).unwrap();
     assert!(nodes.values().all(|node| node.state == NodeState::Cancelled), "I5: {nodes:?}");
 }

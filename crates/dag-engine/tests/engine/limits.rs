@@ -78,7 +78,7 @@ fn failure_of(run: &StoredRun, store: &MemoryStore, id: &str) -> NodeFailure {
 }
 
 fn error(run: &StoredRun) -> (String, String) {
-    let error = run.end.as_ref().unwrap().error.as_ref().unwrap();
+    let error = run.end.as_ref().unwrap().result.error().unwrap();
     (error.kind.to_string(), error.message.clone())
 }
 
@@ -154,7 +154,7 @@ async fn a_chain_of_barriers_may_be_as_long_as_a_graph_and_a_lattice_of_them_doe
         .collect();
     let chain: Vec<Value> = (1..n).map(|at| json!({"from": id(at - 1), "to": id(at)})).collect();
     let (run_of_chain, _) = run(json!({ "nodes": nodes, "edges": chain })).await;
-    let output = run_of_chain.end.unwrap().output.unwrap();
+    let output = run_of_chain.end.unwrap().result.output().cloned().unwrap();
     assert_eq!(output, json!({ id(n - 1): { id(n - 2): {} } }));
 
     let nodes: Vec<Value> = (0..200).map(|at| json!({"id": id(at), "type": "parallel"})).collect();
@@ -162,7 +162,7 @@ async fn a_chain_of_barriers_may_be_as_long_as_a_graph_and_a_lattice_of_them_doe
         .flat_map(|at| [0, 1].map(|other| json!({"from": id(at / 2 * 2 - 2 + other), "to": id(at)})))
         .collect();
     let (lattice, _) = run(json!({ "nodes": nodes, "edges": lattice, "output": "nodes.n199.output" })).await;
-    assert_eq!(lattice.end.unwrap().output.unwrap(), json!({"n196": {}, "n197": {}}));
+    assert_eq!(lattice.end.unwrap().result.output(), Some(&json!({"n196": {}, "n197": {}})));
 }
 
 #[tokio::test]

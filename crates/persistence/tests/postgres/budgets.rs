@@ -7,6 +7,7 @@ use gathering_auth::{
     AccountStore as _, AuditFilter, AuditKind, Caller, Credential, Denied, Origin, Role, RoleAtCreation,
     SessionId, TokenId,
 };
+use gathering_dag_engine::testing::planned_result;
 use gathering_dag_engine::{
     BudgetLedger as _, Call, Checkpoint, ChildKind, ChildRuns, ClaimScope, Grant, NewChild, Parent, Release,
     RunEnd, RunStore,
@@ -208,7 +209,7 @@ async fn what_a_run_left_reserved_is_spent_once_it_has_ended() {
     bench.set(Period::Total, &[(CALLS, 3)]).await;
     let (lost, other) = (bench.driven().await, bench.driven().await);
     bench.reserve(lost, "a", &[(CALLS, 2)]).await;
-    let end = RunEnd { event: RunEvent::Cancelled, output: None, error: None, abandons_children: false };
+    let end = RunEnd { result: planned_result(RunEvent::Cancelled), abandons_children: false };
     bench.let_go(lost, Release::End(end)).await;
     assert!(is_refused(&bench.reserve(other, "a", &[(CALLS, 2)]).await), "nothing comes back");
     assert_eq!(bench.used(CALLS).await, (2, 0));

@@ -4,10 +4,10 @@ use crate::common::{World, wait_until};
 use chrono::{TimeDelta, Utc};
 use diesel_async::SimpleAsyncConnection;
 use gathering_control::Run;
-use gathering_dag_engine::testing::{PortsFixture, child_run_cases};
+use gathering_dag_engine::testing::{PortsFixture, child_run_cases, planned_result};
 use gathering_dag_engine::{
     Checkpoint, ChildKind, ChildRuns, ChildSummary, Claim, ClaimScope, MAX_DEPTH, NewChild, Parent, Release,
-    RunEnd, RunError, RunStore, StartChildrenError, StoreError,
+    RunEnd, RunResult, RunStore, StartChildrenError, StoreError,
 };
 use gathering_domain::{Digest, InstanceId, RunEvent, RunId, RunKind, RunState};
 use gathering_persistence::{CancelRequest, Runs, WakeBus};
@@ -36,12 +36,8 @@ fn children(graph: Digest, items: std::ops::Range<u32>) -> Vec<NewChild> {
 }
 
 async fn end(world: &World, claim: Claim, event: RunEvent, output: Option<Value>) {
-    let error = (event == RunEvent::Failed).then(|| RunError {
-        kind: "test".parse().unwrap(),
-        message: "as the test wants".into(),
-        node_id: None,
-    });
-    let end = RunEnd { event, output, error, abandons_children: true };
+    let result = output.map_or_else(|| planned_result(event), RunResult::Succeeded);
+    let end = RunEnd { result, abandons_children: true };
     let checkpoint = Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(end)) };
     world.store.commit(&[checkpoint]).await.unwrap().remove(0).unwrap();
 }
@@ -100,7 +96,7 @@ async fn a_child_inherits_the_project_the_priority_and_the_deadline_of_its_paren
     assert_eq!((first.parent, first.input), (Some(parent.run), json!({ "n": 0 })));
     assert_eq!(first.trigger, json!({ "type": "run", "run_id": parent.run, "node_id": "call" }));
     let claimed = world.store.claim_run(owner, first.id).await.unwrap().unwrap();
-    assert!(claimed.is_item);
+    assert!(claimed.is_item());
     let alone = Parent { node: "detached".parse().unwrap(), ..parent };
     world.store.start(&alone, ChildKind::Detached, children(new.graph, 0..1)).await.unwrap();
     let detached = find(&world, alone.child(0)).await;
@@ -230,7 +226,7 @@ async fn children_that_the_end_of_the_parent_meets_are_cancelled_with_it() {
     );
     wait_until("the start holds the parent", async || world.count(&locked).await > 0).await;
     let store = world.store.clone();
-    let end = RunEnd { event: RunEvent::Cancelled, output: None, error: None, abandons_children: true };
+    let end = RunEnd { result: planned_result(RunEvent::Cancelled), abandons_children: true };
     let checkpoint = Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(end)) };
     let ending = tokio::spawn(async move { store.commit(&[checkpoint]).await });
     wait_until("both wait", async || world.count(N_WAITING).await == 2).await;
@@ -260,7 +256,7 @@ async fn i4_the_end_of_a_child_signals_a_parent_that_is_claimed_meanwhile() {
     let hold = format!("BEGIN; SELECT FROM runs WHERE id = '{}' FOR UPDATE", second.run);
     holder.batch_execute(&hold).await.unwrap();
     let store = gathering_persistence::PgRunStore::new(world.db.pool().await, WakeBus::new());
-    let ending = RunEnd { event: RunEvent::Succeeded, output: None, error: None, abandons_children: false };
+    let ending = RunEnd { result: planned_result(RunEvent::Succeeded), abandons_children: false };
     let ended =
         Checkpoint { claim: second, first_seq: 1, records: vec![], release: Some(Release::End(ending)) };
     let ending = tokio::spawn(async move { store.commit(&[ended]).await.unwrap().remove(0) });
@@ -306,7 +302,7 @@ async fn i4_a_child_that_is_released_in_the_batch_that_ends_its_parent_is_told()
         let (parent, claim, graph) = driven(&world, owner).await;
         world.store.start(&parent, ChildKind::Item, children(graph, 0..1)).await.unwrap();
         let child = claim_item(&world, owner, &parent, 0).await;
-        let failed = RunEnd { event: RunEvent::Failed, output: None, error: None, abandons_children: true };
+        let failed = RunEnd { result: planned_result(RunEvent::Failed), abandons_children: true };
         let batch = [
             Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(failed)) },
             Checkpoint { claim: child, first_seq: 1, records: vec![], release: Some(release) },

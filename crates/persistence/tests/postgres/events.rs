@@ -2,6 +2,7 @@
 
 use diesel_async::SimpleAsyncConnection;
 use gathering_dag_engine::RunStore;
+use gathering_dag_engine::testing::planned_result;
 use gathering_domain::{ProjectId, RunEvent};
 use gathering_persistence::{DatabaseError, EventFilter, Events, WakeBus};
 use serde_json::json;
@@ -39,7 +40,7 @@ async fn the_start_and_the_end_of_a_run_are_events_of_its_project() {
     let owner = world.begin_instance().await;
     let run = world.accept().await;
     let claim = world.store.claim(owner, ClaimScope::Queue, 1).await.unwrap().remove(0).claim;
-    let end = RunEnd { event: RunEvent::Succeeded, output: None, error: None, abandons_children: false };
+    let end = RunEnd { result: planned_result(RunEvent::Succeeded), abandons_children: false };
     let checkpoint = Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(end)) };
     world.store.commit(&[checkpoint]).await.unwrap().remove(0).unwrap();
     let filter = EventFilter { project: Some(world.project), ..EventFilter::default() };

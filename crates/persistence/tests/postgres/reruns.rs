@@ -1,7 +1,7 @@
 //! Runs that begin with the successes of an earlier run.
 
 use crate::common::World;
-use gathering_dag_engine::{JournalEvent, NewRun, Record, RunStore};
+use gathering_dag_engine::{JournalAtClaim, JournalEvent, NewRun, Record, RunStore};
 use gathering_domain::{Digest, RunId};
 use gathering_persistence::{Acceptance, RunOrigin, Runs, WakeBus};
 use serde_json::json;
@@ -52,7 +52,8 @@ async fn the_journal_of_a_rerun_exists_exactly_if_its_run_does() {
     assert_eq!(world.count("SELECT count(*) FROM blobs").await, 1, "what is large is elsewhere");
     assert_eq!(world.store.load_journal(other, 0, 100).await.unwrap(), []);
     let claimed = world.store.claim_run(owner, accepted).await.unwrap().unwrap();
-    assert!(claimed.is_rerun && claimed.has_journal() && !claimed.was_claimed_before());
+    assert_eq!(claimed.journal, JournalAtClaim::Existing);
+    assert!(!claimed.was_claimed_before());
     let n_entries = "SELECT count(*) FROM run_journal";
     assert_eq!(world.count(n_entries).await, 4, "a first claim adds nothing");
 }

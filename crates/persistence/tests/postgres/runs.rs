@@ -8,9 +8,9 @@ use diesel_async::SimpleAsyncConnection;
 use gathering_dag_engine::testing::{StoreFixture, store_cases};
 use gathering_dag_engine::{
     Checkpoint, ChildKind, ChildRuns, Claim, ClaimScope, ClaimedRun, JournalEvent, NewChild, Parent, Record,
-    Release, RunEnd, RunStore, SignalledRun, StoreError,
+    Release, RunEnd, RunResult, RunStore, SignalledRun, StoreError,
 };
-use gathering_domain::{Digest, NodeId, RunEvent, RunId, RunState, WaitingFor};
+use gathering_domain::{Digest, NodeId, RunId, RunState, WaitingFor};
 use gathering_persistence::{
     Acceptance, CancelRequest, DatabaseError, PgRunStore, RunFilter, RunOrigin, Runs, WakeBus,
     recover_dead_instances,
@@ -28,12 +28,7 @@ fn succeeded(claim: Claim, first_seq: i64, output: Value) -> Checkpoint {
 }
 
 fn end(claim: Claim) -> Checkpoint {
-    let end = RunEnd {
-        event: RunEvent::Succeeded,
-        output: Some(json!({"text": "a\0b"})),
-        error: None,
-        abandons_children: false,
-    };
+    let end = RunEnd { result: RunResult::Succeeded(json!({"text": "a\0b"})), abandons_children: false };
     Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(end)) }
 }
 
@@ -399,8 +394,8 @@ async fn i4_a_run_that_cannot_be_read_spoils_no_claim_of_others() {
     world.db.execute(&format!("UPDATE runs SET input = '{input}' WHERE id = '{deep}'")).await;
     let claimed = world.store.claim(owner, ClaimScope::Queue, 10).await.unwrap();
     assert_eq!(claimed.iter().map(|run| run.claim.run).collect::<Vec<_>>(), [deep, fine]);
-    assert!(claimed[0].unreadable.as_ref().is_some_and(|reason| reason.contains("its input")), "{claimed:?}");
-    assert_eq!(claimed[1].unreadable, None);
+    assert!(claimed[0].input.as_ref().is_err_and(|reason| reason.contains("its input")), "{claimed:?}");
+    assert!(claimed[1].input.is_ok());
     let shown = runs(&world).find(deep).await.unwrap().unwrap();
     assert!(shown.input["unreadable"].is_string(), "{:?}", shown.input);
     assert_eq!(runs(&world).list(&RunFilter::default(), 10).await.unwrap().len(), 2);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use gathering_dag_engine::testing::planned_result;
 use gathering_dag_engine::{
     Checkpoint, ChildKind, ChildRuns, Claim, ClaimScope, NewChild, Parent, Release, RunEnd, RunStore,
 };
@@ -140,7 +141,7 @@ async fn release(world: &World, claim: Claim, release: Release) {
 }
 
 async fn end(world: &World, claim: Claim, event: RunEvent) {
-    let end = RunEnd { event, output: None, error: None, abandons_children: true };
+    let end = RunEnd { result: planned_result(event), abandons_children: true };
     release(world, claim, Release::End(end)).await;
 }
 

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use futures::FutureExt;
+use gathering_dag_engine::testing::planned_result;
 use gathering_dag_engine::{
     Checkpoint, ChildKind, ChildRuns, Claim, ClaimScope, NewChild, Parent, Release, RunEnd, RunStore,
     SignalledRun,
@@ -55,7 +56,7 @@ async fn claim_run(world: &World, owner: InstanceId, run: RunId) -> Claim {
 }
 
 fn end(claim: Claim, event: RunEvent, abandons_children: bool) -> Checkpoint {
-    let end = RunEnd { event, output: None, error: None, abandons_children };
+    let end = RunEnd { result: planned_result(event), abandons_children };
     Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(end)) }
 }
 

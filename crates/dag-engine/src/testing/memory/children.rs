@@ -100,7 +100,7 @@ impl Shared {
             run: child.new.id,
             item,
             state: child.state,
-            error: child.end.as_ref().and_then(|end| end.error.clone()),
+            error: child.end.as_ref().and_then(|end| end.result.error().cloned()),
         });
         summary
     }
@@ -137,7 +137,7 @@ impl ChildRuns for MemoryStore {
                 .children_of(parent)
                 .filter(|(item, child)| *item >= from && child.state == RunState::Succeeded)
                 .map(|(item, child)| {
-                    let output = child.end.as_ref().and_then(|end| end.output.clone());
+                    let output = child.end.as_ref().and_then(|end| end.result.output().cloned());
                     (item, output.unwrap_or_default())
                 })
                 .collect();

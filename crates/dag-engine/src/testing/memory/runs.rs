@@ -7,7 +7,9 @@ use super::Shared;
 use crate::children::Parent;
 use crate::first_nodes::first_nodes;
 use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
-use crate::store::{Checkpoint, Claim, ClaimScope, ClaimedRun, NewRun, Release, RunEnd, StoreError};
+use crate::store::{
+    Checkpoint, Claim, ClaimScope, ClaimedRun, GraphRole, JournalAtClaim, NewRun, Release, RunEnd, StoreError,
+};
 
 /// A stored run.
 #[derive(Debug, Clone)]
@@ -159,15 +161,20 @@ impl Shared {
             claim: Claim { run: id, owner, epoch: run.epoch },
             project: run.new.project,
             graph: run.new.graph,
-            input: run.new.input.clone(),
-            unreadable: None,
+            input: Ok(run.new.input.clone()),
             deadline_at: run.deadline_at,
             cancel_requested: run.cancel_requested,
-            is_rerun: run.epoch == 1 && has_journal,
-            pipeline: run.pipeline,
-            is_item: run.place.as_ref().is_some_and(|place| place.is_item),
+            role: match (&run.place, run.pipeline) {
+                (Some(place), _) if place.is_item => GraphRole::Item,
+                (_, Some(pipeline)) => GraphRole::Pipeline(pipeline),
+                (_, None) => GraphRole::Standalone,
+            },
             created_at: run.created_at,
-            started_with_claim: Vec::new(),
+            journal: if run.epoch > 1 || has_journal {
+                JournalAtClaim::Existing
+            } else {
+                JournalAtClaim::New { started: Vec::new() }
+            },
         };
         if claimed.was_claimed_before() {
             self.append(claimed.claim, vec![Record::of_run(JournalEvent::TakenOver)], now);
@@ -175,7 +182,7 @@ impl Shared {
             && !claimed.cancel_requested
             && claimed.deadline_at.is_none_or(|deadline| deadline > now)
         {
-            claimed.started_with_claim = self.begin(&claimed, now);
+            claimed.journal = JournalAtClaim::New { started: self.begin(&claimed, now) };
         }
         Some(claimed)
     }

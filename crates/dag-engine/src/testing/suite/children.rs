@@ -104,15 +104,15 @@ async fn a_child_inherits_what_binds_its_parent(fixture: &dyn PortsFixture) {
     children[0].deadline_at = Some(sooner);
     fixture.children().start(&parent, ChildKind::Item, children).await.unwrap();
     let child = claim_child(fixture, owner, &parent, 0).await;
-    assert_eq!((child.project, child.graph, child.is_item), (of.project, of.graph, true));
-    assert_eq!((&child.input, child.deadline_at), (&json!({ "n": 0 }), Some(sooner)));
+    assert_eq!((child.project, child.graph, child.is_item()), (of.project, of.graph, true));
+    assert_eq!((child.input, child.deadline_at), (Ok(json!({ "n": 0 })), Some(sooner)));
     let below = Parent { run: parent.child(0), ..parent.clone() };
     let mut children = new_children(&of, 0..1);
     children[0].deadline_at = Some(sooner + TimeDelta::hours(1));
     fixture.children().start(&below, ChildKind::Awaited, children).await.unwrap();
     let grandchild = claim_child(fixture, owner, &below, 0).await;
     assert_eq!(
-        (grandchild.deadline_at, grandchild.is_item),
+        (grandchild.deadline_at, grandchild.is_item()),
         (Some(sooner), false),
         "the parent's is earlier"
     );
@@ -123,7 +123,7 @@ async fn a_child_inherits_what_binds_its_parent(fixture: &dyn PortsFixture) {
     assert_eq!(summarize(fixture, &detached).await, ChildSummary::default(), "no run waits for it");
     let [first, second] = [0, 1].map(|item| claim_child(fixture, owner, &detached, item));
     let (first, second) = (first.await, second.await);
-    assert!(!first.is_item && !second.is_item);
+    assert!(!first.is_item() && !second.is_item());
     assert_eq!(
         (first.deadline_at, second.deadline_at),
         (None, Some(sooner + TimeDelta::hours(1))),

@@ -10,7 +10,9 @@ use super::{StoreFixture, accept, commit};
 use crate::breaker::BreakerStore;
 use crate::children::{ChildKind, ChildRuns, NewChild, Parent};
 use crate::decisions::Decisions;
-use crate::store::{Checkpoint, Claim, ClaimScope, ClaimedRun, Release, RunEnd, RunError, SignalledRun};
+use crate::store::{
+    Checkpoint, Claim, ClaimScope, ClaimedRun, Release, RunEnd, RunError, RunResult, SignalledRun,
+};
 
 /// The fixture of the other ports. All of them belong to the store of [`StoreFixture::store`].
 #[async_trait]
@@ -64,14 +66,26 @@ pub(super) async fn claim_child(
     fixture.store().claim_run(owner, parent.child(item)).await.unwrap().unwrap()
 }
 
+/// A result that ends a run with this event.
+///
+/// # Panics
+/// If the event ends no run.
+pub fn planned_result(event: RunEvent) -> RunResult {
+    let kind = "planned".parse().unwrap();
+    let error = RunError { kind, message: "as planned".to_owned(), node_id: None };
+    match event {
+        RunEvent::Succeeded => RunResult::Succeeded(Value::Null),
+        RunEvent::Failed => RunResult::Failed(error),
+        RunEvent::Cancelled => RunResult::Cancelled(error),
+        RunEvent::TimedOut => RunResult::TimedOut(error),
+        _ => panic!("{event:?} ends no run"),
+    }
+}
+
 /// The end of a run that wrote nothing under this claim.
 pub(super) fn end(claim: Claim, event: RunEvent, output: Option<Value>) -> Checkpoint {
-    let error = (event != RunEvent::Succeeded).then(|| RunError {
-        kind: "planned".parse().unwrap(),
-        message: "as planned".into(),
-        node_id: None,
-    });
-    releasing(claim, Release::End(RunEnd { event, output, error, abandons_children: true }))
+    let result = output.map_or_else(|| planned_result(event), RunResult::Succeeded);
+    releasing(claim, Release::End(RunEnd { result, abandons_children: true }))
 }
 
 pub(super) fn park(claim: Claim, waiting_for: WaitingFor) -> Checkpoint {

@@ -83,9 +83,9 @@ impl Drop for Bench {
 }
 
 pub fn output(run: &StoredRun) -> Value {
-    run.end.as_ref().and_then(|end| end.output.clone()).unwrap_or_default()
+    run.end.as_ref().and_then(|end| end.result.output().cloned()).unwrap_or_default()
 }
 
 pub fn message(run: &StoredRun) -> String {
-    run.end.as_ref().and_then(|end| end.error.as_ref()).map(|error| error.message.clone()).unwrap_or_default()
+    run.end.as_ref().and_then(|end| end.result.error()).map(|error| error.message.clone()).unwrap_or_default()
 }

@@ -19,9 +19,8 @@ use diesel::sql_types::{
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use gathering_dag_engine::{Claim, ClaimedRun, JournalEvent};
+use gathering_dag_engine::{Claim, ClaimedRun, GraphRole, JournalAtClaim, JournalEvent};
 use gathering_domain::{Digest, InstanceId, InvalidId, RunId, RunKind};
-use serde_json::Value;
 use uuid::Uuid;
 
 use crate::db::error::DatabaseError;
@@ -280,22 +279,27 @@ fn into_claimed(owner: InstanceId, row: ClaimedRow) -> Result<ClaimedRun, Databa
         (deadline_at, cancel_requested, is_rerun, is_item, created_at, started),
     ) = row;
     let started = started.into_iter().flatten().map(|node| node.parse());
-    let unreadable = input.0.as_ref().err().map(|error| format!("its input cannot be read: {error}"));
+    let started = started
+        .collect::<Result<_, InvalidId>>()
+        .map_err(|error| DatabaseError::corrupt("the first nodes of a graph", error))?;
     Ok(ClaimedRun {
         claim: Claim { run: run.into(), owner, epoch },
         project: project.into(),
         graph: Digest::try_from(graph.as_slice())
             .map_err(|error| DatabaseError::corrupt("the graph of a run", error))?,
-        input: input.0.unwrap_or(Value::Null),
-        unreadable,
+        input: input.0.map_err(|error| format!("its input cannot be read: {error}")),
         deadline_at,
         cancel_requested,
-        is_rerun,
-        pipeline: pipeline.map(Into::into),
-        is_item,
+        role: match pipeline {
+            _ if is_item => GraphRole::Item,
+            Some(pipeline) => GraphRole::Pipeline(pipeline.into()),
+            None => GraphRole::Standalone,
+        },
         created_at,
-        started_with_claim: started
-            .collect::<Result<_, InvalidId>>()
-            .map_err(|error| DatabaseError::corrupt("the first nodes of a graph", error))?,
+        journal: if epoch > 1 || is_rerun {
+            JournalAtClaim::Existing
+        } else {
+            JournalAtClaim::New { started }
+        },
     })
 }

@@ -59,8 +59,8 @@ impl Releases {
             Release::End(end) => Some(end),
             _ => None,
         };
-        self.output.push(end.and_then(|end| end.output.as_ref()).map(ToString::to_string));
-        let error = end.and_then(|end| end.error.as_ref()).map(serde_json::to_string).transpose();
+        self.output.push(end.and_then(|end| end.result.output()).map(ToString::to_string));
+        let error = end.and_then(|end| end.result.error()).map(serde_json::to_string).transpose();
         self.error.push(error.map_err(|error| DatabaseError::corrupt(what, error))?);
         Ok(())
     }
