@@ -19,6 +19,9 @@ use crate::store::StoreError;
 /// How long a probe may take before another one may start, unless its node has a timeout.
 const PROBE_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long the end of a node waits for the store to note an outcome.
+const REPORT_LIMIT: Duration = Duration::from_secs(1);
+
 /// Failures that say nothing about the service that the node calls.
 const NOT_COUNTED: [FailureKind; 4] =
     [FailureKind::Expression, FailureKind::Config, FailureKind::Interrupted, FailureKind::CircuitOpen];
@@ -148,7 +151,9 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// Permits an attempt, or says why not.
+    /// Permits an attempt, or says why not. Waits while the store is away; the node's timeout bounds that.
+    ///
+    /// Cancellation: safe.
     ///
     /// # Errors
     /// [`NodeFailure`] of the kind `circuit_open`, which no retry helps.
@@ -184,22 +189,29 @@ impl Guard {
         })
     }
 
-    /// Records the end of an attempt. The node does not wait if the store is unavailable.
+    /// Records the end of an attempt, if the store does so within [`REPORT_LIMIT`]. The end of the node does not wait
+    /// longer, and nothing is repeated.
     pub(crate) async fn report(&self, failure: Option<&NodeFailure>) {
-        let noted = match failure {
-            Some(failure) if NOT_COUNTED.contains(&failure.kind) => return,
-            Some(_) => {
-                let noted = self.breakers.store.note_failure(&self.key, self.run, &self.settings).await;
-                noted.map(|stands| self.breakers.set(&self.key, Some(stands)))
-            }
-            None if self.breakers.find(&self.key).is_none() => return,
-            None => {
-                let noted = self.breakers.store.note_success(&self.key, self.run).await;
-                noted.map(|stands| self.breakers.set(&self.key, stands))
+        let is_counted = match failure {
+            Some(failure) => !NOT_COUNTED.contains(&failure.kind),
+            None => self.breakers.find(&self.key).is_some(),
+        };
+        if !is_counted {
+            return;
+        }
+        let (store, key) = (&self.breakers.store, &self.key);
+        let note = async {
+            match failure {
+                Some(_) => store.note_failure(key, self.run, &self.settings).await.map(Some),
+                None => store.note_success(key, self.run).await,
             }
         };
-        if let Err(error) = noted {
-            tracing::warn!(error = %error, node.id = %self.key.node, "cannot record an outcome on the circuit breaker");
+        let noted = tokio::time::timeout(REPORT_LIMIT, note).await;
+        match noted.unwrap_or_else(|_| Err(StoreError::Unavailable("no answer within a second".into()))) {
+            Ok(stands) => self.breakers.set(key, stands),
+            Err(error) => {
+                tracing::warn!(error = %error, node.id = %key.node, "cannot record an outcome on the circuit breaker");
+            }
         }
     }
 }

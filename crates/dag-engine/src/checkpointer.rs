@@ -15,7 +15,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{Checkpoint, ClaimScope, RunStore, StoreError};
+use crate::rehearsal::with_plain_values;
+use crate::store::{Checkpoint, RunStore, StoreError};
 
 /// The most checkpoints in one transaction; later ones wait for the next.
 const MAX_BATCH: usize = 1024;
@@ -24,9 +25,9 @@ const MAX_APPENDING: usize = 2;
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
-/// How often a batch is tried while the store answers other queries, before each of its checkpoints is tried alone; and
-/// how often each is.
+/// After this many faults of the store, each checkpoint of a batch is tried alone.
 const TRIES_TOGETHER: usize = 2;
+/// A checkpoint is refused after this many faults in a row that must be its own.
 const TRIES_ALONE: usize = 5;
 
 struct Request {
@@ -135,14 +136,14 @@ impl<F: Future<Output = ()>> InFlight<F> {
 async fn write(store: &dyn RunStore, batch: Vec<Request>, stop: &CancellationToken) {
     let (checkpoints, answers): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|request| (request.checkpoint, request.answer)).unzip();
-    let error = match commit(store, &checkpoints, TRIES_TOGETHER, stop).await {
+    let error = match commit(store, &checkpoints, stop).await {
         Committed::Refused(error) => error,
         committed => return answer(answers, committed),
     };
     tracing::warn!(error = %error, "writing checkpoints singly: the store may reject one of them");
     for (checkpoint, to) in checkpoints.into_iter().zip(answers) {
         let run = checkpoint.claim.run;
-        let committed = match commit(store, &[checkpoint], TRIES_ALONE, stop).await {
+        let committed = match commit(store, &[checkpoint], stop).await {
             Committed::Refused(source) => {
                 Committed::Answered(vec![Err(StoreError::Refused { run, source: Box::new(source) })])
             }
@@ -165,30 +166,34 @@ fn answer(waiting: impl IntoIterator<Item = oneshot::Sender<Result<(), StoreErro
 enum Committed {
     /// One answer each.
     Answered(Vec<Result<(), StoreError>>),
-    /// The store answers other queries, but not this batch.
+    /// The store rejects this batch, and one checkpoint alone although it would write one with other values.
     Refused(StoreError),
     /// The stop came first.
     Stopped,
 }
 
 /// Repeats until the store has answered: a checkpoint whose fate is unknown must not be given up while the store is
-/// unavailable or slow. After `tries` other failures, with a store that answers, these checkpoints count as refused.
-async fn commit(
-    store: &dyn RunStore,
-    checkpoints: &[Checkpoint],
-    tries: usize,
-    stop: &CancellationToken,
-) -> Committed {
+/// unavailable or slow, and a fault that would meet any other checkpoint must not fail this one's run (I4). Only faults
+/// that are the checkpoint's own, so many in a row, make it refused.
+async fn commit(store: &dyn RunStore, checkpoints: &[Checkpoint], stop: &CancellationToken) -> Committed {
     let mut backoff = FIRST_BACKOFF;
-    let mut n_refusals = 0;
+    let mut n_faults = 0;
     loop {
         match store.commit(checkpoints).await {
             Ok(results) => return Committed::Answered(results),
-            Err(error) => {
+            Err(error @ StoreError::Unavailable(_)) => {
                 tracing::warn!(error = %error, n_checkpoints = checkpoints.len(),
                     "cannot write checkpoints; retrying: {error}");
-                n_refusals += usize::from(!matches!(error, StoreError::Unavailable(_)));
-                if n_refusals >= tries && store.next_available_in(ClaimScope::Queue).await.is_ok() {
+            }
+            Err(error) => {
+                tracing::error!(error = %error, n_checkpoints = checkpoints.len(),
+                    "the store failed to write checkpoints; retrying: {error}");
+                let (is_counted, tries) = match checkpoints {
+                    [alone] => (is_own_fault(store, alone).await, TRIES_ALONE),
+                    _ => (true, TRIES_TOGETHER),
+                };
+                n_faults = if is_counted { n_faults + 1 } else { 0 };
+                if n_faults >= tries {
                     return Committed::Refused(error);
                 }
             }
@@ -198,4 +203,9 @@ async fn commit(
             () = tokio::time::sleep(backoff) => backoff = (backoff * 2).min(MAX_BACKOFF),
         }
     }
+}
+
+/// Whether the store would write a checkpoint with other values, so that it rejects this one for its values.
+async fn is_own_fault(store: &dyn RunStore, checkpoint: &Checkpoint) -> bool {
+    store.rehearse(&with_plain_values(checkpoint)).await.is_ok()
 }

@@ -216,7 +216,7 @@ pub async fn end_earlier_round(children: &dyn ChildRuns, attempt: &Attempt) -> R
 /// Cancellation: as safe as one question.
 ///
 /// # Errors
-/// What the store holds is corrupt or missing, or the store failed five times in a row.
+/// What the store holds is corrupt or missing, or the store gave nothing but faults for a minute.
 pub async fn retry_while_unavailable<T, Fut>(ask: impl Fn() -> Fut) -> Result<T, NodeFailure>
 where
     Fut: Future<Output = Result<T, StoreError>>,

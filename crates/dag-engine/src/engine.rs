@@ -273,6 +273,10 @@ enum LoadError {
     Unusable(Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// How long the store may take to answer while the instance drains: a run that was loaded is released with its place in
+/// the journal known.
+const LOAD_WHILE_DRAINING: Duration = Duration::from_secs(1);
+
 /// Asks the store until it answers or the instance drains. Warns once after five seconds without an answer.
 async fn retry_while_unavailable<T, F, Fut>(signals: &Signals, ask: F) -> Result<T, LoadError>
 where
@@ -280,14 +284,22 @@ where
     Fut: Future<Output = Result<T, StoreError>>,
 {
     let mut retries = StoreRetries::for_ever_of("loading a run");
-    loop {
-        let error = match ask().await {
-            Ok(answer) => return Ok(answer),
-            Err(error) => error,
-        };
-        tokio::select! {
-            () = signals.drain.cancelled() => return Err(LoadError::Stopped),
-            again = retries.pause(error) => again.map_err(|error| LoadError::Unusable(error.into()))?,
+    let answer = async {
+        loop {
+            let error = match ask().await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            retries.pause(error).await.map_err(|error| LoadError::Unusable(error.into()))?;
         }
+    };
+    let stopped = async {
+        signals.drain.cancelled().await;
+        tokio::time::sleep(LOAD_WHILE_DRAINING).await;
+    };
+    tokio::select! {
+        biased;
+        answer = answer => answer,
+        () = stopped => Err(LoadError::Stopped),
     }
 }

@@ -18,6 +18,7 @@ mod journal;
 mod node_run;
 mod node_type;
 mod progress;
+mod rehearsal;
 mod rerun;
 mod runner;
 mod store;

@@ -33,6 +33,9 @@ const ENDINGS_AFTER_WAKE_UP: Duration = Duration::from_millis(100);
 /// How many of them one claim takes. They end with their next checkpoint, so they need no room.
 const ENDINGS_BATCH: usize = 64;
 
+/// How long the store may take to release runs after the grace period of a stop.
+const RELEASE_LIMIT: Duration = Duration::from_secs(10);
+
 /// The longest wait before the next poll after a failure of the store.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
 
@@ -160,9 +163,12 @@ impl Runner {
         self.drain(driving, &signals).await;
     }
 
+    /// Waits for the drives. After the grace period they release their runs; a drive that the store does not let release
+    /// within [`RELEASE_LIMIT`] is dropped, and its run is recovered.
     async fn drain(&self, mut driving: JoinSet<(RunId, DriveEnd)>, signals: &Signals) {
         let grace = tokio::time::sleep(self.settings.grace);
-        tokio::pin!(grace);
+        let limit = tokio::time::sleep(self.settings.grace + RELEASE_LIMIT);
+        tokio::pin!(grace, limit);
         loop {
             tokio::select! {
                 ended = driving.join_next() => match ended {
@@ -172,6 +178,11 @@ impl Runner {
                 // A run that ended may have asked for the end of its children.
                 () = self.handle.wake_up.notified() => self.forward_signals().await,
                 () = &mut grace, if !signals.release.is_cancelled() => signals.release.cancel(),
+                () = &mut limit => {
+                    let n_runs = driving.len();
+                    tracing::warn!(n_runs, "the store did not release {n_runs} runs in time; they will be recovered");
+                    return driving.shutdown().await;
+                }
             }
         }
     }

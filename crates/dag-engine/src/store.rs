@@ -126,7 +126,7 @@ pub struct NewRun {
 pub struct Checkpoint {
     /// The claim under which it is written.
     pub claim: Claim,
-    /// The number of the first record.
+    /// The number of the first record; of no meaning without records.
     pub first_seq: Seq,
     /// What happened, in order; numbers follow from `first_seq` without gaps.
     pub records: Vec<Record>,
@@ -358,9 +358,16 @@ pub trait RunStore: Send + Sync + 'static {
     /// answered as written, so repeating after a lost answer is safe.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] for all of them: whether they are written is unknown; repeat. The store may answer
-    /// so, too, if one of them can never be written: the engine then writes the others without it, and fails its run.
+    /// [`StoreError::Unavailable`] for all of them: whether they are written is unknown; repeat.
+    /// [`StoreError::Fault`] for all of them: none is written. If one of them can never be written, the engine writes the
+    /// others without it; [`RunStore::rehearse`] tells it whether that one's run is at fault.
     async fn commit(&self, checkpoints: &[Checkpoint]) -> Result<Vec<Result<(), StoreError>>, StoreError>;
+
+    /// Writes a checkpoint as [`RunStore::commit`] would, and undoes it. A lost claim is no error here.
+    ///
+    /// # Errors
+    /// Those of [`RunStore::commit`]: the store would not write such a checkpoint now, whatever its values are.
+    async fn rehearse(&self, checkpoint: &Checkpoint) -> Result<(), StoreError>;
 
     /// How long until a run of the scope can be claimed, zero if one can be now; absent if every run of the scope waits
     /// for an event, or none is left.

@@ -10,8 +10,8 @@ use crate::store::StoreError;
 const PAUSE: Duration = Duration::from_millis(200);
 /// A store that has not answered for this long is worth a warning.
 const WARN_AFTER: Duration = Duration::from_secs(5);
-/// After this many faults in a row, retrying is pointless.
-const MAX_FAULTS: u32 = 5;
+/// A store that has given nothing but faults for this long will not answer this query.
+const FAULTS_FOR: Duration = Duration::from_secs(60);
 
 /// The retries of one query. They have no limit while the store is unavailable: the engine drops the caller when the
 /// attempt times out, the run's deadline passes or the run is released.
@@ -19,21 +19,22 @@ const MAX_FAULTS: u32 = 5;
 pub(crate) struct StoreRetries {
     /// What the query is for, as a gerund.
     doing: &'static str,
-    max_faults: u32,
+    gives_up: bool,
     first_failure: Option<Instant>,
     has_warned: bool,
-    n_faults: u32,
+    first_fault: Option<Instant>,
 }
 
 impl StoreRetries {
-    /// Gives up at the fifth fault in a row.
+    /// Gives up after a minute of faults: an operator may repair in that time what affects every query, but the query
+    /// itself may be at fault.
     pub(crate) const fn of(doing: &'static str) -> Self {
-        Self { doing, max_faults: MAX_FAULTS, first_failure: None, has_warned: false, n_faults: 0 }
+        Self { doing, gives_up: true, first_failure: None, has_warned: false, first_fault: None }
     }
 
     /// Never gives up, for work that an operator's repair completes.
     pub(crate) const fn for_ever_of(doing: &'static str) -> Self {
-        Self { max_faults: u32::MAX, ..Self::of(doing) }
+        Self { gives_up: false, ..Self::of(doing) }
     }
 
     /// Waits before the next attempt. Warns once when the store has not answered for five seconds.
@@ -41,19 +42,22 @@ impl StoreRetries {
     /// Cancellation: safe.
     ///
     /// # Errors
-    /// The error that was passed in, if another attempt is pointless: the query itself is wrong, or this was the fifth
-    /// fault in a row.
+    /// The error that was passed in, if another attempt is pointless: the query itself is wrong, or the store gave nothing
+    /// but faults for a minute.
     pub(crate) async fn pause(&mut self, error: StoreError) -> Result<(), StoreError> {
         match &error {
-            StoreError::Unavailable(_) => self.n_faults = 0,
-            StoreError::Fault(_) => self.n_faults = self.n_faults.saturating_add(1),
+            StoreError::Unavailable(_) => self.first_fault = None,
+            StoreError::Fault(_) => {
+                let is_first = self.first_fault.is_none();
+                let since = *self.first_fault.get_or_insert_with(Instant::now);
+                if self.gives_up && since.elapsed() >= FAULTS_FOR {
+                    return Err(error);
+                }
+                if is_first {
+                    tracing::error!(error = %error, "the store failed while {}; retrying: {error}", self.doing);
+                }
+            }
             _ => return Err(error),
-        }
-        if self.n_faults >= self.max_faults {
-            return Err(error);
-        }
-        if self.n_faults == 1 {
-            tracing::error!(error = %error, "the store failed while {}; retrying: {error}", self.doing);
         }
         let waited = self.first_failure.get_or_insert_with(Instant::now).elapsed();
         if waited >= WARN_AFTER && !self.has_warned {
@@ -133,20 +137,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_fault_is_retried_until_it_is_the_fifth_in_a_row_and_a_wrong_question_never() {
+    async fn faults_are_retried_for_a_minute_and_a_wrong_question_never() {
         let mut retries = StoreRetries::of("testing");
-        for _ in 0..4 {
-            retries.pause(fault()).await.unwrap();
-        }
-        retries.pause(away()).await.unwrap();
-        for _ in 0..4 {
-            retries.pause(fault()).await.unwrap();
+        for _ in 0..2 {
+            // What interrupts the faults shows that they may pass.
+            retries.pause(away()).await.unwrap();
+            let began = Instant::now();
+            while began.elapsed() < FAULTS_FOR {
+                retries.pause(fault()).await.unwrap();
+            }
         }
         assert!(matches!(retries.pause(fault()).await, Err(StoreError::Fault(_))));
         let missing = StoreError::Missing { what: "the graph".to_owned() };
         assert!(matches!(StoreRetries::of("testing").pause(missing).await, Err(StoreError::Missing { .. })));
         let mut patient = StoreRetries::for_ever_of("testing");
-        for _ in 0..100 {
+        for _ in 0..1000 {
             patient.pause(fault()).await.unwrap();
         }
     }

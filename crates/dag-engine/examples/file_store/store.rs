@@ -1,8 +1,8 @@
-//! `RunStore` on one file: everything that the engine asks of a store, in a few hundred lines.
+//! `RunStore` on one file: everything that the engine needs of a store, in a few hundred lines.
 //!
-//! The state is in memory and every change of it is in the log first. One process holds the log, so the instances that an
-//! earlier process left in it are dead. It grows for ever; a store for more than an example would write the log anew now
-//! and then, without the runs that ended long ago.
+//! The state is in memory, and every change is written to the log first. One process has the log open, so the instances of
+//! earlier processes are dead. The log only grows; a store for production would rewrite it sometimes, without the runs
+//! that ended long ago.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use super::log::Log;
 
-/// One thing that a transaction changes. It says what is so afterwards, so replaying it decides nothing.
+/// One change of a transaction. It contains the new value, so a replay decides nothing.
 #[derive(Serialize, Deserialize)]
 enum Change {
     Graph(String, Value),
@@ -30,7 +30,7 @@ enum Change {
     Entry(RunId, Entry),
 }
 
-/// A run as it stands.
+/// The current state of a run.
 #[derive(Clone, Serialize, Deserialize)]
 struct Row {
     id: RunId,
@@ -92,7 +92,7 @@ impl FileStore {
         Ok(Self { inner: Arc::new(Mutex::new(Inner { log, state })), clock })
     }
 
-    /// Says that an instance is no more; what it held is recovered.
+    /// Declares an instance dead; its runs are recovered.
     pub fn bury(&self, instance: InstanceId) {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).state.dead.insert(instance);
     }
@@ -112,8 +112,8 @@ impl FileStore {
         self.transact(move |state| Ok((read(state)?, Vec::new()))).await
     }
 
-    /// Decides on the state as it is; what is to change is written, then true. Dropping the future does not stop it, so it
-    /// happens wholly or not at all.
+    /// Decides on the current state, writes the changes, and then applies them. Dropping the future does not stop it, so a
+    /// transaction takes effect completely or not at all.
     async fn transact<T: Send + 'static>(
         &self,
         decide: impl FnOnce(&State) -> Result<(T, Vec<Change>), StoreError> + Send + 'static,
@@ -154,7 +154,7 @@ impl State {
         entries.map(|entry| Change::Entry(claim.run, entry)).collect()
     }
 
-    /// Claims a run that can be: what the owner is told, and what changes.
+    /// Claims an available run: the answer to the owner, and the changes.
     fn claim(&self, run: &Row, owner: InstanceId, now: DateTime<Utc>) -> Option<Claimed> {
         let state = run.state().ok()?.after(RunEvent::Claimed).ok()?;
         let claim = Claim { run: run.id, owner, epoch: run.epoch + 1 };
@@ -182,7 +182,7 @@ impl State {
         Some((claimed, changes))
     }
 
-    /// What a checkpoint changes; nothing if it stands there already.
+    /// The changes of a checkpoint; none if it was written before.
     fn commit(&self, checkpoint: &Checkpoint, now: DateTime<Utc>) -> Result<Vec<Change>, StoreError> {
         let Checkpoint { claim, first_seq, records, release } = checkpoint;
         let lost = || StoreError::ClaimLost { run: claim.run };
@@ -198,7 +198,7 @@ impl State {
         match release {
             Some(release) if stands && run.was_released_as(claim, release) => return Ok(Vec::new()),
             None if stands && is_held && !records.is_empty() => return Ok(Vec::new()),
-            _ if !is_held || !there.is_empty() => return Err(lost()),
+            _ if !is_held || !(records.is_empty() || there.is_empty()) => return Err(lost()),
             _ => {}
         }
         let mut changes = self.entries(*claim, records, now);
@@ -218,7 +218,7 @@ impl State {
         Ok(changes)
     }
 
-    /// Takes a run from an owner that is no more.
+    /// Takes a run from a dead owner.
     fn recover(&self, run: &Row, max_recoveries: i32, now: DateTime<Utc>) -> Option<Vec<Change>> {
         let owner = run.owner.filter(|owner| self.dead.contains(owner))?;
         let (epoch, recoveries) = (run.epoch + 1, run.recoveries + 1);
@@ -245,7 +245,7 @@ impl Row {
         Self { state: state.to_string(), ..self.clone() }
     }
 
-    /// Whether this release has been done: its answer got lost, and it is asked for again.
+    /// Whether this release was written before: its answer was lost, and it is repeated.
     fn was_released_as(&self, claim: &Claim, release: &Release) -> bool {
         let after = RunState::Running.after(release.event());
         self.owner.is_none()
@@ -253,7 +253,7 @@ impl Row {
             && after.is_ok_and(|state| state.to_string() == self.state)
     }
 
-    /// From when it can be claimed in this scope, if nobody acts on it before.
+    /// From when it can be claimed in this scope, if no wake-up comes before.
     fn available_from(&self, scope: ClaimScope) -> Option<DateTime<Utc>> {
         match self.state() {
             _ if !self.is_in(scope) => None,
@@ -357,7 +357,7 @@ impl RunStore for FileStore {
     ) -> Result<Vec<ClaimedRun>, StoreError> {
         let now = self.clock.now();
         self.transact(move |state| {
-            // Nobody can ask for an end here.
+            // Runs of this store cannot be cancelled.
             let is_overdue =
                 |run: &&Row| run.is_in(scope) && run.deadline_at.is_some_and(|deadline| deadline <= now);
             let overdue = state.runs.values().filter(is_overdue);
@@ -411,6 +411,11 @@ impl RunStore for FileStore {
         .await
     }
 
+    /// A line of the log takes any values, so a checkpoint that is rejected is never at fault itself.
+    async fn rehearse(&self, _checkpoint: &Checkpoint) -> Result<(), StoreError> {
+        Err(StoreError::Fault("this store rejects no checkpoint for its values".into()))
+    }
+
     async fn next_available_in(&self, scope: ClaimScope) -> Result<Option<Duration>, StoreError> {
         let now = self.clock.now();
         self.read(move |state| {
@@ -420,7 +425,7 @@ impl RunStore for FileStore {
         .await
     }
 
-    /// Nobody can act on the runs of this store from outside.
+    /// The runs of this store get no signals.
     async fn list_signalled(
         &self,
         _owner: InstanceId,

@@ -17,6 +17,9 @@ use crate::node_type::{Attempt, NodeExecutor, Outcome};
 use crate::store::GraphRole;
 use crate::values::{ValueLimit, check_value};
 
+/// How long an attempt whose wait is over may take to end, if less than that is left of its timeout.
+const ENDING: Duration = Duration::from_secs(5);
+
 impl Driver {
     /// Launches nodes whose start is durable.
     pub(super) fn launch(&mut self, nodes: Vec<usize>) {
@@ -82,28 +85,37 @@ impl Driver {
         let begins = !attempt.woken;
         async move {
             let _stopped_when_dropped = stop.drop_guard();
-            if begins && let Some(Err(refused)) = on_guard(&guard, Guard::admit).await {
-                return (node, Err(refused));
-            }
-            let result = execute(&*executor, attempt, timeout).await;
-            match &result {
-                Ok(Outcome::Done(_)) => on_guard(&guard, |guard| guard.report(None)).await,
-                // The breaker hears of its success or failure once the wait is over.
-                Ok(Outcome::Wait(_)) => None,
-                Err(failure) => on_guard(&guard, |guard| guard.report(Some(failure))).await,
+            let mut is_admitted = false;
+            let work = async {
+                if begins && let Some(guard) = &guard {
+                    guard.admit().await?;
+                }
+                is_admitted = true;
+                executor.execute(attempt).await
             };
+            let result = within(timeout, work).await;
+            match (&guard, &result) {
+                // It called nothing, so the breaker counts nothing.
+                _ if !is_admitted => {}
+                (Some(guard), Ok(Outcome::Done(_))) => guard.report(None).await,
+                (Some(guard), Err(failure)) => guard.report(Some(failure)).await,
+                // The breaker hears of its success or failure once the wait is over.
+                (Some(_), Ok(Outcome::Wait(_))) | (None, _) => {}
+            }
             (node, result)
         }
         .boxed()
     }
 
-    /// How long the attempt may take from now on. After a wait for a budget the attempt goes on, so the time before and
-    /// during the wait counts; after any other wait it only has to end.
+    /// How long the attempt may take from now on; a wait counts as time of the attempt. After a wait for a budget the
+    /// attempt goes on. After any other wait it only has to end, and has [`ENDING`] for that: it may have to ask the
+    /// store, or to cancel what it started.
     fn time_left(&self, node: usize) -> Option<Duration> {
         let (limit, run) = (self.graph.nodes[node].spec.timeout?, self.progress.node(node));
-        let began = run.started_at.filter(|_| run.goes_on);
+        let began = run.started_at.filter(|_| run.woken);
         let took = began.and_then(|began| (self.around.clock.now() - began).to_std().ok());
-        Some(limit.saturating_sub(took.unwrap_or_default()))
+        let left = limit.saturating_sub(took.unwrap_or_default());
+        Some(if run.woken && !run.goes_on { left.max(ENDING.min(limit)) } else { left })
     }
 
     /// The circuit breaker of a node that has one and is part of a pipeline.
@@ -130,24 +142,12 @@ pub(super) fn bounded(result: Result<Outcome, NodeFailure>) -> Result<Outcome, N
     result
 }
 
-/// Asks the node's breaker, if it has one.
-async fn on_guard<'g, T, Fut>(guard: &'g Option<Guard>, ask: impl FnOnce(&'g Guard) -> Fut) -> Option<T>
-where
-    Fut: Future<Output = T>,
-{
-    match guard {
-        Some(guard) => Some(ask(guard).await),
-        None => None,
-    }
-}
-
 /// Executes an attempt within its time, whatever its code does.
-async fn execute(
-    executor: &dyn NodeExecutor,
-    attempt: Attempt,
+async fn within(
     timeout: Option<Duration>,
+    work: impl Future<Output = Result<Outcome, NodeFailure>>,
 ) -> Result<Outcome, NodeFailure> {
-    let execution = AssertUnwindSafe(executor.execute(attempt)).catch_unwind();
+    let execution = AssertUnwindSafe(work).catch_unwind();
     let result = match timeout {
         None => execution.await,
         Some(limit) => match tokio::time::timeout(limit, execution).await {

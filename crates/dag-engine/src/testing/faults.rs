@@ -5,10 +5,11 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::{JournalEvent, Record};
-use crate::store::Checkpoint;
+use crate::store::{Checkpoint, StoreError};
 
 /// How one call of the store fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,7 @@ pub struct Faults {
     plan: Mutex<(usize, BTreeMap<usize, Fault>)>,
     crashed: CancellationToken,
     refused: Option<Value>,
+    broken: Option<watch::Receiver<bool>>,
 }
 
 impl Faults {
@@ -44,12 +46,24 @@ impl Faults {
         Self { refused: Some(output), ..Self::default() }
     }
 
-    pub(super) fn refuses(&self, checkpoint: &Checkpoint) -> bool {
+    /// A store that can write no checkpoint while `broken` is true.
+    pub fn broken_while(broken: watch::Receiver<bool>) -> Self {
+        Self { broken: Some(broken), ..Self::default() }
+    }
+
+    /// Whether these checkpoints can be written.
+    pub(super) fn check(&self, checkpoints: &[Checkpoint]) -> Result<(), StoreError> {
+        if self.broken.as_ref().is_some_and(|broken| *broken.borrow()) {
+            return Err(StoreError::Fault("no checkpoint can be written".into()));
+        }
         let refused = |record: &Record| match &record.event {
             JournalEvent::Succeeded { output } => self.refused.as_ref() == Some(output),
             _ => false,
         };
-        checkpoint.records.iter().any(refused)
+        if checkpoints.iter().flat_map(|checkpoint| &checkpoint.records).any(refused) {
+            return Err(StoreError::Fault("a checkpoint that cannot be written".into()));
+        }
+        Ok(())
     }
 
     /// Cancelled when a call crashed the process: the test then drops everything of it.

@@ -283,11 +283,13 @@ impl RunStore for MemoryStore {
 
     async fn commit(&self, checkpoints: &[Checkpoint]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         let now = self.clock.now();
-        if checkpoints.iter().any(|checkpoint| self.faults.refuses(checkpoint)) {
-            return Err(StoreError::Fault("a checkpoint that cannot be written".into()));
-        }
+        self.faults.check(checkpoints)?;
         self.call(|shared| Ok(checkpoints.iter().map(|checkpoint| shared.commit(checkpoint, now)).collect()))
             .await
+    }
+
+    async fn rehearse(&self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+        self.faults.check(std::slice::from_ref(checkpoint))
     }
 
     async fn next_available_in(&self, scope: ClaimScope) -> Result<Option<Duration>, StoreError> {

@@ -51,6 +51,8 @@ where
     i1_a_place_in_the_journal_is_taken_once(&*make().await).await;
     i1_a_repeated_checkpoint_is_written_once(&*make().await).await;
     i5_a_released_run_is_closed_to_its_former_owner(&*make().await).await;
+    a_release_without_records_needs_no_place_in_the_journal(&*make().await).await;
+    a_rehearsed_checkpoint_leaves_no_trace(&*make().await).await;
     one_lost_claim_does_not_affect_other_checkpoints(&*make().await).await;
     i4_the_runs_of_a_dead_instance_are_queued_again(&*make().await).await;
     i4_the_runs_of_a_lost_claim_are_queued_again(&*make().await).await;
@@ -190,6 +192,24 @@ async fn i5_a_released_run_is_closed_to_its_former_owner(fixture: &dyn StoreFixt
     let result = commit(fixture, again).await;
     assert!(is_lost(&result), "a terminal run never changes: {result:?}");
     assert_eq!(fixture.store().load_journal(claim.run, 0, 10).await.unwrap().len() as i64, seq);
+}
+
+async fn a_release_without_records_needs_no_place_in_the_journal(fixture: &dyn StoreFixture) {
+    let owner = fixture.instance().await;
+    let claim = accept_and_claim(fixture, owner).await.claim;
+    commit(fixture, started(claim, 1)).await.unwrap();
+    let requeue = Checkpoint { records: Vec::new(), release: Some(Release::Requeue), ..started(claim, 1) };
+    commit(fixture, requeue).await.unwrap();
+    assert_eq!(fixture.store().claim(owner, ClaimScope::Queue, 1).await.unwrap()[0].claim.epoch, 2);
+}
+
+async fn a_rehearsed_checkpoint_leaves_no_trace(fixture: &dyn StoreFixture) {
+    let owner = fixture.instance().await;
+    let claim = accept_and_claim(fixture, owner).await.claim;
+    // Whether the store would write it does not matter here.
+    drop(fixture.store().rehearse(&ended(claim, 1, json!("rehearsed"))).await);
+    assert_eq!(fixture.store().load_journal(claim.run, 0, 10).await.unwrap(), []);
+    commit(fixture, ended(claim, 1, json!("written"))).await.unwrap();
 }
 
 async fn one_lost_claim_does_not_affect_other_checkpoints(fixture: &dyn StoreFixture) {

@@ -12,4 +12,5 @@ mod idling;
 mod invariants;
 mod limits;
 mod memory_store;
+mod outages;
 mod validation;

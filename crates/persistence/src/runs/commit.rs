@@ -113,6 +113,23 @@ async fn lock_released(mut conn: &AsyncPgConnection, ids: &[Uuid]) -> QueryResul
     rows.load::<Uuid>(&mut conn).await.map(|_| ())
 }
 
+/// Writes a checkpoint and undoes it: an error says that the database would not write it now. Whether its claim holds does
+/// not matter.
+pub(crate) async fn rehearse(
+    conn: &mut AsyncPgConnection,
+    checkpoint: &Checkpoint,
+) -> Result<(), DatabaseError> {
+    let mut written = Ok(());
+    let undone = conn.transaction::<(), QueryError, _>(async |conn| {
+        written = write(conn, &[checkpoint]).await.map(|_| ());
+        Err(QueryError::RollbackTransaction)
+    });
+    match undone.await {
+        Ok(()) | Err(QueryError::RollbackTransaction) => written,
+        Err(error) => Err(DatabaseError::query("rehearsing a checkpoint", error)),
+    }
+}
+
 /// The answer to a checkpoint, and what it owes.
 async fn answer(
     conn: &AsyncPgConnection,

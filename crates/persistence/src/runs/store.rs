@@ -177,6 +177,12 @@ impl RunStore for PgRunStore {
         Ok(committed.answers)
     }
 
+    async fn rehearse(&self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+        let mut own = self.pool.get_for_commits().await?;
+        let (conn, wire) = own.parts();
+        Ok(wire.carry(commit::rehearse(conn, checkpoint)).await?)
+    }
+
     async fn next_available_in(&self, scope: ClaimScope) -> Result<Option<Duration>, StoreError> {
         let mut own = self.pool.get_for_claims().await?;
         let (conn, wire) = own.parts();

@@ -2,10 +2,14 @@
 
 use diesel_async::SimpleAsyncConnection;
 use gathering_auth::Origin;
-use gathering_dag_engine::{RunStore, StoreError};
+use gathering_dag_engine::{
+    Checkpoint, Claim, JournalEvent, Record, Release, RunEnd, RunResult, RunStore, StoreError,
+};
 use gathering_domain::{ExposeSecret, ProjectId, RunId, Secret, UserId};
 use gathering_persistence::testing::TestDb;
 use gathering_persistence::{ConnectOptions, DatabaseError, Pool, PoolSettings, Projects};
+
+use serde_json::json;
 
 use crate::common::{World, named_pool, wait_until};
 
@@ -94,4 +98,37 @@ async fn a_connection_that_is_refused_tells_the_innermost_cause_once() {
     let closed = ConnectOptions::parse(&Secret::from("postgresql://ada@127.0.0.1:1/db")).unwrap();
     let text = Pool::connect(closed, PoolSettings::default()).await.unwrap_err().to_string();
     assert!(text.contains("Connection refused"), "{text}");
+}
+
+#[tokio::test]
+async fn a_rehearsal_tells_the_fault_of_one_checkpoint_from_a_fault_that_meets_all_and_writes_nothing() {
+    let world = World::new().await;
+    let owner = world.begin_instance().await;
+    let run = world.accept().await;
+    let claim = world.store.claim_run(owner, run).await.unwrap().unwrap().claim;
+    let checkpoint = |output: &str| {
+        let (node, output) = ("a".parse().unwrap(), json!(output.repeat(100_000)));
+        let result = RunResult::Succeeded(output.clone());
+        Checkpoint {
+            claim,
+            first_seq: 1,
+            records: vec![Record::of_node(node, 1, JournalEvent::Succeeded { output })],
+            release: Some(Release::End(RunEnd { result, abandons_children: true })),
+        }
+    };
+    world.db.execute("ALTER TABLE runs ADD CHECK (output IS NULL OR output::text NOT LIKE '%y%')").await;
+    assert!(matches!(world.store.commit(&[checkpoint("y")]).await, Err(StoreError::Fault(_))));
+    assert!(matches!(world.store.rehearse(&checkpoint("y")).await, Err(StoreError::Fault(_))));
+    world.store.rehearse(&checkpoint("x")).await.unwrap();
+    let lost = Checkpoint { claim: Claim { epoch: 7, ..claim }, ..checkpoint("x") };
+    world.store.rehearse(&lost).await.unwrap();
+    world.db.execute("ALTER TABLE events RENAME TO hidden").await;
+    assert!(matches!(world.store.rehearse(&checkpoint("x")).await, Err(StoreError::Fault(_))));
+    world.db.execute("ALTER TABLE hidden RENAME TO events").await;
+    for written in
+        ["run_journal", "blobs", "runs WHERE state <> 'running'", "events WHERE type = 'run.succeeded'"]
+    {
+        assert_eq!(world.count(&format!("SELECT count(*) FROM {written}")).await, 0, "{written}");
+    }
+    world.store.commit(&[checkpoint("x")]).await.unwrap().remove(0).unwrap();
 }

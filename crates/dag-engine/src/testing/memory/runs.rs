@@ -216,7 +216,8 @@ impl Shared {
             && there.iter().zip(&checkpoint.records).all(|(entry, record)| {
                 entry.record == *record && entry.epoch == claim.epoch && entry.owner == Some(claim.owner)
             });
-        if !there.is_empty() && !written_before {
+        // Only records need their number.
+        if !checkpoint.records.is_empty() && !there.is_empty() && !written_before {
             return Err(lost());
         }
         let run = self.runs.get_mut(&claim.run).ok_or_else(lost)?;
