@@ -15,6 +15,9 @@ CREATE TABLE run_journal (
 ) PARTITION BY RANGE (run_id);
 COMMENT ON TABLE run_journal IS 'Checkpoint, effect ledger, history and event stream of every run';
 
+-- Whether an entry still refers to a blob. The other entries, nearly all, are not in it.
+CREATE INDEX run_journal_blob ON run_journal (blob) WHERE blob IS NOT NULL;
+
 -- So that no append fails because a partition is missing.
 CREATE TABLE run_journal_rest PARTITION OF run_journal DEFAULT;
 
@@ -81,9 +84,9 @@ END $$;
 SELECT run_journal_ensure_partitions(1);
 
 CREATE TABLE blobs (
-    digest     bytea       PRIMARY KEY CHECK (octet_length(digest) = 32),  -- BLAKE3 of the content
-    content    bytea       NOT NULL,
-    size_bytes bigint      GENERATED ALWAYS AS (octet_length(content)) STORED,
-    created_at timestamptz NOT NULL DEFAULT now()
+    digest        bytea       PRIMARY KEY CHECK (octet_length(digest) = 32),  -- BLAKE3 of the content
+    content       bytea       NOT NULL,
+    size_bytes    bigint      GENERATED ALWAYS AS (octet_length(content)) STORED,
+    referenced_at timestamptz NOT NULL DEFAULT now()    -- when the last entry that refers to it was written, to the hour
 );
-COMMENT ON TABLE blobs IS 'Payloads that are too large for the journal, addressed by their content';
+COMMENT ON TABLE blobs IS 'Payloads that are too large for the journal, addressed by their content. Deleted when no entry refers to them';

@@ -34,7 +34,7 @@ pub use runs::journal_page::JournalPage;
 pub use runs::list::{CancelRequest, RunFilter, Runs};
 pub use runs::local_runs::find_latest_local_run;
 pub use runs::maintenance::{Cleared, clear_expired, ensure_journal_partitions};
-pub use runs::retention::{drop_journal_before, prune_audit_events, prune_runs};
+pub use runs::retention::{drop_journal_before, prune_audit_events, prune_blobs, prune_runs};
 pub use runs::store::PgRunStore;
 
 #[cfg(doctest)]

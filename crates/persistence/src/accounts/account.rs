@@ -138,7 +138,7 @@ pub(crate) async fn update(
     origin: Origin,
 ) -> QueryResult<Result<Account, StoreError>> {
     diesel::select(pg_advisory_xact_lock(admins)).execute(&mut conn).await?;
-    // Not locked: nobody else changes its role or activity before this transaction ends.
+    // Not locked: no other transaction changes its role or activity before this transaction ends.
     let by = users::table.find(change.by.as_uuid()).select(Row::as_select());
     let by: Option<Row> = by.first(&mut conn).await.optional()?;
     if let Err(refused) = AccountChange::permitted(by.map(account_of).transpose()?.as_ref()) {

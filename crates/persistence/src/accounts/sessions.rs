@@ -1,7 +1,7 @@
 //! Sessions: refresh tokens that are spent and revoked, and access tokens that are revoked.
 //!
-//! A session is revoked as soon as one of its refresh tokens is. Whoever changes sessions of an account holds the lock
-//! of the account's row, so the tokens need none of their own.
+//! A session is revoked as soon as one of its refresh tokens is. A change of an account's sessions holds the lock of the
+//! account's row, so the tokens need none of their own.
 
 use std::time::Duration;
 

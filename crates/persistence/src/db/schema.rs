@@ -32,7 +32,7 @@ diesel::table! {
         digest -> Bytea,
         content -> Bytea,
         size_bytes -> Nullable<Int8>,
-        created_at -> Timestamptz,
+        referenced_at -> Timestamptz,
     }
 }
 

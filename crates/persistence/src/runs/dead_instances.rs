@@ -42,8 +42,8 @@ pub struct Recoveries {
 }
 
 /// Recovers each instance that has lost its liveness lock. Its runs are queued again; a run that was recovered
-/// `max_recoveries` times before fails as poisonous. Then the instance's row is deleted, and `wakes` wakes whoever may go
-/// on. That is one transaction per dead instance, and one statement where all are well.
+/// `max_recoveries` times before fails as poisonous. Then the instance's row is deleted, and `wakes` sends the wake-ups
+/// that this owes. That is one transaction per dead instance, and one statement where all are well.
 ///
 /// An instance that owns runs and holds its lock, but has had no heartbeat for longer than `stuck_limit`, loses its
 /// session. The next search then finds it dead, and the epoch fences what it still does.

@@ -1,10 +1,10 @@
-//! Retention: deletes old partitions of the journal, ended runs and audit events.
+//! Retention: deletes old partitions of the journal, ended runs, audit events, and blobs to which no entry refers.
 //! [`Events::delete_before`](crate::Events::delete_before) deletes old events.
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::{exists, not};
 use diesel::prelude::*;
-use diesel::sql_types::{Integer, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Integer, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use crate::db::error::DatabaseError;
@@ -14,6 +14,9 @@ use crate::db::schema::runs;
 
 /// How many rows one transaction deletes: few enough to be quick.
 const ROWS_AT_ONCE: i32 = 2000;
+
+/// How many blobs one transaction deletes; each may be 16 MiB.
+const BLOBS_AT_ONCE: i64 = 200;
 
 diesel::define_sql_function! {
     /// Drops the oldest partition of which every run ended before a time; answers with how many, 0 or 1.
@@ -95,6 +98,47 @@ pub async fn prune_runs(pool: &Pool, before: DateTime<Utc>) -> Result<usize, Dat
         }
         n_pruned += n;
     }
+}
+
+/// Deletes the blobs to which no entry of the journal refers, and to which none was written since `before`, in batches;
+/// answers with how many. `before` is at least two hours ago.
+///
+/// An entry that reuses a blob cannot lose it. The insert of the entry locks the blob; if this came first, the insert waits
+/// and then stores the blob again. If the insert came first, this skips the locked blob. If the insert was committed after
+/// this began, so that this does not see the entry, the blob's time is new, and the lock reads the time again.
+///
+/// Repeats: safe. Cancel: safe between the batches.
+///
+/// # Errors
+/// The database's; what was deleted stays so.
+pub async fn prune_blobs(pool: &Pool, before: DateTime<Utc>) -> Result<usize, DatabaseError> {
+    let mut n_pruned = 0;
+    loop {
+        let conn = pool.get().await?;
+        let n = delete_unreferenced_blobs(&conn, before)
+            .await
+            .map_err(|error| DatabaseError::query("deleting unreferenced blobs", error))?;
+        if n == 0 {
+            return Ok(n_pruned);
+        }
+        n_pruned += n;
+    }
+}
+
+async fn delete_unreferenced_blobs(
+    mut conn: &AsyncPgConnection,
+    before: DateTime<Utc>,
+) -> QueryResult<usize> {
+    diesel::sql_query(
+        "DELETE FROM blobs WHERE digest = ANY (ARRAY(
+            SELECT digest FROM blobs
+            WHERE referenced_at < $1 AND NOT EXISTS (SELECT FROM run_journal WHERE run_journal.blob = blobs.digest)
+            LIMIT $2 FOR UPDATE OF blobs SKIP LOCKED))",
+    )
+    .bind::<Timestamptz, _>(before)
+    .bind::<BigInt, _>(BLOBS_AT_ONCE)
+    .execute(&mut conn)
+    .await
 }
 
 /// The ids sort by age, so the oldest runs are found by the primary key; those that wait for long are few.

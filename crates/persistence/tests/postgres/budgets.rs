@@ -1,4 +1,4 @@
-//! Budgets: never exceeded, whoever calls at the same time; settled once; shared by a tree of runs.
+//! Budgets: never exceeded by concurrent calls; settled once; shared by a tree of runs.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Deleting much: hidden at once, removed in batches, and finished by whoever is there.
+//! Deleting much: hidden at once, removed in batches, and finished by any instance.
 
 use std::sync::Arc;
 

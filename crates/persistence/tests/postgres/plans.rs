@@ -191,7 +191,7 @@ async fn a_claim_does_not_read_runs_that_were_claimed_long_before() {
         }
     })
     .await;
-    // Everything is looked at to begin with, then twice a second by who claims, and five times by who only asks.
+    // A full scan comes first; then two a second by claims, and five by polls that only ask.
     let n_whole = 3 + i64::try_from(began.elapsed().as_millis() / 130).unwrap();
     assert!(
         n_rows < (n_whole + 1) * N_DEAD,

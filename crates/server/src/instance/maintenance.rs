@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use gathering_persistence::{
     DatabaseError, Events, Pool, WakeBus, clear_expired, drop_journal_before, ensure_journal_partitions,
-    finish_deletions, prune_audit_events, prune_runs,
+    finish_deletions, prune_audit_events, prune_blobs, prune_runs,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,9 @@ const RETRY: Duration = Duration::from_secs(600);
 /// Partitions are made so many weeks ahead: a dump that delays this for hours does no harm.
 const PARTITIONS_WEEKS: u8 = 4;
 
+/// A blob to which no entry of a journal refers is kept so long after the last one was written.
+const BLOBS_AFTER: TimeDelta = TimeDelta::days(1);
+
 /// Starts the tasks.
 pub(super) fn start(pool: &Pool, wakes: &WakeBus, config: &Config) -> Vec<Task> {
     let make_partitions =
@@ -36,6 +39,9 @@ pub(super) fn start(pool: &Pool, wakes: &WakeBus, config: &Config) -> Vec<Task> 
         }),
         every("finishing deletions", DELETIONS, pool, |pool| async move {
             finish_deletions(&pool).await.map(drop)
+        }),
+        every("deleting unreferenced blobs", DAILY, pool, |pool| async move {
+            prune_blobs(&pool, Utc::now() - BLOBS_AFTER).await.map(drop)
         }),
     ];
     let days = config.retention_journal_days;

@@ -178,7 +178,7 @@ async fn take(
     Ok(Grant::Reserved(resources))
 }
 
-/// Under the locks of the budgets it is recorded who waits, so that whoever changes one of them next knows.
+/// Records the waiting call under the locks of the budgets, so that the next change of one of them finds it.
 async fn refuse(
     conn: &AsyncPgConnection,
     call: Call<'_>,
@@ -236,7 +236,7 @@ async fn settle(mut conn: &AsyncPgConnection, call: Call<'_>, used: &Amounts) ->
         .load(&mut conn)
         .await?;
     let before = rows.into_iter().map(LockedBudget::try_from).collect::<QueryResult<Vec<_>>>()?;
-    // Whoever settles the same call at the same time finds nothing here, once it has the locks.
+    // A concurrent settlement of the same call finds nothing here once it has the locks.
     let reservations = budget_reservations::table
         .filter(budget_reservations::run_id.eq(call.run.as_uuid()))
         .filter(budget_reservations::effect_key.eq(call.key))

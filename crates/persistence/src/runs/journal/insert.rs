@@ -110,11 +110,15 @@ impl Entries {
         Ok(())
     }
 
-    /// Pushes the insert of the blobs, as one part of a `WITH`.
+    /// Pushes the insert of the blobs, as one part of a `WITH`. It locks every blob, new or not, until its entry is
+    /// committed, and notes that it is referred to: the sweep of blobs deletes none of those.
     pub(crate) fn push_blobs<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql("stored AS (INSERT INTO blobs (digest, content) SELECT * FROM unnest(");
         push_columns!(out, Bytea: self.blob_digests, Bytea: self.blob_contents);
-        out.push_sql(") ON CONFLICT DO NOTHING)");
+        out.push_sql(
+            ") ON CONFLICT (digest) DO UPDATE SET referenced_at = now()
+                WHERE blobs.referenced_at < now() - interval '1 hour')",
+        );
         Ok(())
     }
 }
