@@ -36,9 +36,6 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         migrations::check(workspace.root())?,
     ]
     .concat();
-    for hint in words::leaving(&sources) {
-        eprintln!("hint: {hint}");
-    }
     for breach in &breaches {
         eprintln!("{breach}");
     }

@@ -32,7 +32,7 @@ pub enum Charged {
     Paid,
     /// One of the budgets is exhausted, so none was charged.
     Refused {
-        /// The time until all could be accepted, if nobody else charges them before.
+        /// The time until all could be accepted, if no other attempt charges them before.
         retry_after: Duration,
     },
 }

@@ -97,7 +97,7 @@ impl OfProject for ProjectId {
 
 /// The person at the machine's own command line, to whom its local projects belong.
 ///
-/// They need no account: whoever can start the program there can read the files and the database anyway.
+/// They need no account: a person who can start the program there can read the files and the database anyway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Operator;
 

@@ -55,8 +55,8 @@ pub trait ControlStore: PipelineStore + ProjectStore {
 
     /// Requests the cancellation of the run, and answers with the run as it stands then; `None` if it has ended.
     ///
-    /// A run that was never claimed ends by this. Else the request reaches whoever drives it, and a run that nobody
-    /// drives becomes available at once, so that somebody ends it. Repeats: safe.
+    /// A run that was never claimed ends by this. Else the request reaches its driver. A run that no instance
+    /// drives becomes available at once, so that the next claim ends it. Repeats: safe.
     ///
     /// # Errors
     /// [`ControlError::NotFound`] if the run is gone.

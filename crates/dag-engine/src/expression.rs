@@ -5,8 +5,8 @@
 //! scope gives the same value, so edges and conditions need no record of their own and replay equals live.
 //!
 //! The interpreter itself does not bound evaluation. Only comprehensions (`map`, `filter`, `all`, `exists`, …) can
-//! repeat work, so every iteration of one pays a step into [`MAX_STEPS`]; and what reads, copies or makes much pays its
-//! bytes into [`MAX_WORK`] before it does.
+//! repeat work, so each of their iterations counts against [`MAX_STEPS`]. An operation that reads, copies or creates much
+//! counts its bytes against [`MAX_WORK`] first.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
@@ -32,26 +32,26 @@ pub(crate) mod tests;
 /// The most iterations that one evaluation may take.
 pub const MAX_STEPS: u32 = 250_000;
 
-/// The most work of one evaluation: bytes that it reads, copies and makes, where every value counts some besides its text.
-/// What it reads of its scope may be as much once more.
+/// The most work of one evaluation: bytes that it reads, copies and creates, plus a fixed number for every value. It may
+/// read as much again from its scope.
 pub const MAX_WORK: usize = 64 * 1024 * 1024;
 
 /// The most bytes that the source of an expression may have.
 pub const MAX_SOURCE_BYTES: usize = 8 * 1024;
 
-/// How long an expression may be for its value to be looked for when it is compiled.
+/// The longest expression that is evaluated when it is compiled.
 const MAX_CONSTANT_BYTES: usize = 256;
 
-/// The work that may be put into looking for it.
+/// The most work of that evaluation.
 const MAX_CONSTANT_WORK: usize = 64 * 1024;
 
-/// How long the reason may be for which an evaluation has no value.
+/// The longest reason why an evaluation has no value.
 const MAX_REASON: usize = 1000;
 
-/// How deep an expression may be nested: parser and interpreter recurse, and a thread's stack is not endless.
+/// The deepest nesting of an expression: parser and interpreter recurse, and a thread's stack is bounded.
 const MAX_DEPTH: usize = 96;
 
-/// What a message says of the names that there are; in the graph of a `map` there are two more.
+/// The names in scope, for messages; the graph of a `map` has two more.
 pub(crate) const IN_SCOPE: &str = "in scope are `input`, `nodes` and `run`";
 pub(crate) const IN_SCOPE_OF_ITEM: &str = "in scope are `input`, `nodes`, `run`, `item` and `index`";
 
@@ -90,7 +90,7 @@ pub struct Expression {
     uses: Uses,
 }
 
-/// Why a text is no expression that could be evaluated here.
+/// Why a text is not a valid expression here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ExpressionProblem {
@@ -162,14 +162,14 @@ impl Expression {
         self.uses.paths.iter()
     }
 
-    /// Its value if that is always the same, and cheap to find; the reason if it never has one.
+    /// Its value if that is constant and cheap to compute; the reason if it never has one.
     pub(crate) fn constant(&self) -> Option<Result<Value, EvaluationError>> {
         if !self.uses.nothing() || self.source.len() > MAX_CONSTANT_BYTES {
             return None;
         }
         let budget = Arc::new(Budget::new(MAX_CONSTANT_WORK));
         let value = self.evaluate_within(&Nothing, &budget);
-        // What is not cheap is left for when it is needed.
+        // An expensive value is computed when it is needed.
         budget.spent().is_none().then_some(value)
     }
 
@@ -197,7 +197,7 @@ impl Expression {
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         metered::declare(&mut context, self.uses.functions.iter().map(String::as_str), budget)
             .map_err(|conflict| error(conflict.to_string()))?;
-        // What is in scope, as far as it is read, is copied for the interpreter.
+        // The part of the scope that it reads is copied for the interpreter.
         let mut left = MAX_WORK;
         let mut to_cel = |value: &Value| {
             budget::is_within(value, &mut left)
@@ -218,7 +218,7 @@ impl Expression {
             context.add_variable_from_value("nodes", self.nodes_in(scope, &mut to_cel)?);
         }
         let value = CelValue::resolve(&self.root, &context);
-        // First of all: `||` and its like may have gone on without what there was nothing left to pay with.
+        // This check comes first: `||` and `&&` may have hidden an exhausted budget.
         if let Some(spent) = budget.spent() {
             return Err(error(spent.to_owned()));
         }
@@ -249,7 +249,7 @@ impl Expression {
     }
 }
 
-/// The scope of what reads nothing.
+/// An empty scope.
 struct Nothing;
 
 impl Scope for Nothing {
@@ -321,7 +321,7 @@ fn describe(error: &ExecutionError) -> String {
     }
 }
 
-/// A text that stops being written when it is long enough.
+/// A text that is cut off at a length.
 struct Reason(String);
 
 impl Write for Reason {

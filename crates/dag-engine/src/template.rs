@@ -1,7 +1,7 @@
 //! Configs with expressions in them: every string may hold `${{ expression }}`.
 //!
-//! A string that is one whole `${{ … }}` keeps the value's type; in a longer one the values are written out: text as it
-//! is, null as nothing, everything else as JSON. `$${{` is a literal `${{`.
+//! A string that is one whole `${{ … }}` keeps the value's type; in a longer string values become text: a string as it
+//! is, null as nothing, any other value as JSON. `$${{` is a literal `${{`.
 
 use gathering_domain::{FailureKind, Pointer, Problems};
 use serde_json::{Map, Value};
@@ -43,8 +43,8 @@ pub enum NoConfig {
     /// An expression in it has none.
     #[error(transparent)]
     Expression(#[from] EvaluationError),
-    /// What is computed in it is too deep or too large.
-    #[error("what is computed in the config {0}")]
+    /// Its computed values are too deep or too large.
+    #[error("the computed config {0}")]
     Limit(#[from] ValueLimit),
 }
 
@@ -58,10 +58,10 @@ impl From<NoConfig> for NodeFailure {
     }
 }
 
-/// The fields of a config that are not read as text with expressions in it.
+/// The fields of a config that are not text with expressions.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SpecialFields<'a> {
-    /// They are expressions as a whole.
+    /// They are plain expressions.
     pub expressions: &'a [&'a str],
     /// It stays as it is.
     pub literal: Option<&'a str>,
@@ -183,7 +183,7 @@ impl Template {
         self.resolve_within(scope, &mut Room::default())
     }
 
-    /// Its value; what is computed in it takes of `room`, as an expression of ten bytes may give megabytes.
+    /// Its value. Computed values count against `room`, because an expression of ten bytes may have a value of megabytes.
     fn resolve_within(&self, scope: &dyn Scope, room: &mut Room) -> Result<Value, NoConfig> {
         let mut computed = |expression: &Expression| -> Result<Value, NoConfig> {
             let value = expression.evaluate(scope)?;
@@ -246,7 +246,7 @@ impl Template {
     }
 }
 
-/// Compiles an expression that stands at `at`, adding what is wrong with it.
+/// Compiles the expression at `at`, adding its problems.
 pub fn compile(source: &str, at: &Pointer, problems: &mut Problems) -> Option<Expression> {
     match Expression::compile(source) {
         Ok(expression) => Some(expression),
@@ -259,7 +259,7 @@ pub fn compile(source: &str, at: &Pointer, problems: &mut Problems) -> Option<Ex
     }
 }
 
-/// Splits behind the first `}}` that is outside of the expression's own strings and braces.
+/// Splits after the first `}}` that is outside of the expression's own strings and braces.
 fn split_at_close(text: &str) -> Option<(&str, &str)> {
     let mut quote = None;
     let mut braces = 0usize;
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_expression_keeps_its_type_and_a_part_is_written_out() {
+    fn a_whole_expression_keeps_its_type_and_a_part_becomes_text() {
         assert_eq!(
             resolved(json!({
                 "whole": "${{ input.n }}",

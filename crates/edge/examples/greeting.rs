@@ -23,7 +23,7 @@ use gathering_edge::server::{EdgeServices, Server, ServerSettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Greets whoever has an account.
+/// Greets a person who has an account.
 #[utoipa::path(get, path = "/greeting", tag = "greetings", responses((status = 200, body = String)))]
 async fn greet(caller: Authenticated) -> String {
     format!("hello, {}", caller.0.user)

@@ -2,7 +2,7 @@
 //!
 //! Its path is short, because the path of a socket is limited to 107 bytes. It depends only on the data directory, so a
 //! URL is valid after every start. Access to the directory is access to the databases: it belongs to the cluster's
-//! user, and nobody else may enter it.
+//! user, and no other user may enter it.
 
 use std::fs::{self, DirBuilder};
 use std::io;

@@ -16,7 +16,7 @@ struct Rule {
     package: &'static str,
     /// The crates of the workspace that it may name in its manifest.
     may_use: &'static [&'static str],
-    /// What its tree must not contain: whoever embeds the crate would get it, too.
+    /// What its tree must not contain: a program that embeds the crate would get it, too.
     never: &'static [&'static str],
 }
 

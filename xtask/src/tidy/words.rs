@@ -11,16 +11,20 @@ const PHRASES: &[(&str, &str)] = &[
     ("bring back", "recover"),
     ("brings back", "recovers"),
     ("brought back", "recovered"),
+    ("comes to nothing", "fails, or has no effect"),
     ("hand back", "release"),
     ("handed back", "released"),
     ("handing back", "releasing"),
     ("hands back", "releases"),
     ("inner run", "child run"),
+    ("is looked at", "is read, or is polled"),
+    ("is looked for", "name what checks for it"),
     ("lease", "claim, or liveness lock"),
     ("leases", "claims, or liveness locks"),
     ("let go", "release"),
     ("lets go", "releases"),
     ("looks after", "drives"),
+    ("nobody else", "no other instance, or no other caller"),
     ("nobody waits", "unknown wait reason"),
     ("proof of life", "liveness lock"),
     ("put aside", "park"),
@@ -29,19 +33,11 @@ const PHRASES: &[(&str, &str)] = &[
     ("sign of life", "heartbeat"),
     ("signs of life", "heartbeats"),
     ("somebody else holds", "another instance holds"),
+    ("taken for dead", "declared dead"),
     ("taken up again", "taken over"),
     ("takes up again", "takes over"),
     ("there is no such thing", "not found"),
     ("who asks", "the caller"),
-];
-
-/// Phrases that are on their way out: reported, not refused. Move a line to [`PHRASES`] once it is not reported.
-const LEAVING: &[(&str, &str)] = &[
-    ("comes to nothing", "fails, or has no effect"),
-    ("is looked at", "is read, or is polled"),
-    ("is looked for", "name what checks for it"),
-    ("nobody else", "no other instance, or no other caller"),
-    ("taken for dead", "declared dead"),
     ("whoever", "name the actor"),
 ];
 
@@ -90,22 +86,6 @@ pub(super) fn check(sources: &Sources) -> Vec<String> {
         }
     }
     breaches
-}
-
-/// How often each phrase of [`LEAVING`] is left.
-pub(super) fn leaving(sources: &Sources) -> Vec<String> {
-    let mut hints = Vec::new();
-    for (phrase, instead) in LEAVING {
-        let mut found = Vec::new();
-        for source in sources.files.iter().filter(|source| is_checked(source)) {
-            let matches = |word: &str, wanted: &str| word.eq_ignore_ascii_case(wanted);
-            report(source, &words(source), phrase, instead, matches, &mut found);
-        }
-        if !found.is_empty() {
-            hints.push(format!("`{phrase}` is left {} times; say `{instead}`", found.len()));
-        }
-    }
-    hints
 }
 
 fn is_checked(source: &Source) -> bool {

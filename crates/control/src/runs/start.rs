@@ -1,4 +1,4 @@
-//! Starting runs: one set of rules, whoever starts one.
+//! Starting runs: one set of rules for every way to start one.
 
 use chrono::{DateTime, Utc};
 use gathering_auth::Caller;

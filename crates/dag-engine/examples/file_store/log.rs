@@ -1,4 +1,5 @@
-//! An append-only log of transactions: each is one line, there wholly or not at all, and durable once it was appended.
+//! An append-only log of transactions: each is one line, is stored completely or not at all, and is durable once it was
+//! appended.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -8,20 +9,20 @@ use gathering_domain::Digest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The log, held by this process alone.
+/// The log. This process alone has it open.
 pub struct Log {
     file: File,
-    /// Where the last whole transaction ends; behind it may lie half of one that failed.
+    /// Where the last complete transaction ends; a part of a failed one may follow.
     end: u64,
 }
 
 impl Log {
-    /// Opens the log and hands every transaction to `replay`. A line that was cut off by a crash was never answered as
-    /// written, and is dropped.
+    /// Opens the log and passes every transaction to `replay`. A line that a crash cut off was never confirmed, so it is
+    /// dropped.
     pub fn open<T: DeserializeOwned>(path: &Path, mut replay: impl FnMut(T)) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         file.try_lock().map_err(io::Error::from)?;
-        // The file's name must survive a power failure as well as what is in it.
+        // The file's name must survive a power failure as well as its content.
         if let Some(directory) = path.parent() {
             File::open(directory)?.sync_all()?;
         }
@@ -36,18 +37,21 @@ impl Log {
         let mut rest = Vec::new();
         reader.read_to_end(&mut rest)?;
         if rest.contains(&b'\n') {
-            // Only the last line can be cut off; this is another damage, and going on would hide it.
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a line amid the log is damaged"));
+            // Only the last line can be cut off. This is other damage, which must not be hidden.
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a line in the middle of the log is damaged",
+            ));
         }
         drop(reader);
         Ok(Self { file, end })
     }
 
-    /// Appends a transaction: durable once this returns. If it fails, it is as if it had never been asked for.
+    /// Appends a transaction: durable once this returns. After an error nothing was appended.
     pub fn append(&mut self, transaction: &impl Serialize) -> io::Result<()> {
         let json = serde_json::to_string(transaction)?;
         let line = format!("{} {json}\n", checksum(json.as_bytes()));
-        // Cuts off what an earlier failure may have left.
+        // Cuts off what an earlier error may have left.
         self.file.set_len(self.end)?;
         self.file.seek(SeekFrom::Start(self.end))?;
         self.file.write_all(line.as_bytes())?;

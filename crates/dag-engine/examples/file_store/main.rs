@@ -1,10 +1,10 @@
-//! The engine on an own store: runs that live in a file and survive `kill -9`.
+//! The engine on a store of your own: runs are kept in a file and survive `kill -9`.
 //!
-//! `cargo run -p gathering-dag-engine --example file_store -- /tmp/runs` accepts a run of five steps and drives it. Kill it
-//! in between, start it again, and it goes on behind the last step that ended. `store` is all that it takes to put runs
-//! somewhere else; the cases that every store must pass run against it in `tests/file_store.rs`.
+//! `cargo run -p gathering-dag-engine --example file_store -- /tmp/runs` accepts a run of five nodes and drives it. Kill it
+//! meanwhile and start it again: it continues after the last node that ended. `store` is all that another storage needs;
+//! `tests/file_store.rs` runs the cases that every store must pass against it.
 
-#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+#![expect(clippy::print_stdout, reason = "an example prints its progress")]
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -72,7 +72,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             .await?;
         println!("{id} is accepted; from now on it cannot get lost");
     } else {
-        println!("there is a run that has not ended: going on with it");
+        println!("resuming a run that has not ended");
     }
 
     let instance = InstanceId::new();

@@ -1,8 +1,8 @@
-//! What one evaluation may cost, in iterations and in work: bytes that are read, compared, copied or made.
+//! The cost of one evaluation, in iterations and in work: bytes that are read, compared, copied or created.
 //!
-//! Work, not time: the same scope costs the same on every machine and on every replay, so a run that was decided live is
-//! decided alike when it is rebuilt, however busy the machine is. It is paid before it is done, so what is not there to
-//! pay with is never allocated.
+//! It counts work, not time: the same scope costs the same on every machine and every replay, so a replay decides as the
+//! live run did, however busy the machine is. An operation is charged before it is done, so nothing is allocated beyond
+//! the budget.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -17,23 +17,23 @@ use serde_json::Value;
 
 use super::{MAX_STEPS, MAX_WORK};
 
-/// What a value costs besides its text and its elements: about what it takes in memory.
+/// The cost of a value besides its text and its elements: about its size in memory.
 const VALUE: usize = 32;
 
-/// What compiling a regular expression costs; it is done once per evaluation for each.
+/// The cost of compiling a regular expression, once per evaluation.
 const REGEX: usize = 2 * 1024 * 1024;
 
 /// How large a compiled regular expression may be.
 const REGEX_BYTES: usize = 1024 * 1024;
 
-/// What a node of the syntax tree costs each time that it is evaluated.
+/// The cost of each evaluation of a node of the syntax tree.
 pub(super) const NODE: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct Budget {
     steps: AtomicU32,
     work: AtomicUsize,
-    /// What ran out first. Boolean operators may swallow the error, but not this.
+    /// The limit that was exceeded first. Boolean operators may hide the error, but not this.
     spent: OnceLock<String>,
     regexes: Mutex<HashMap<String, Regex>>,
 }
@@ -48,12 +48,12 @@ impl Budget {
         }
     }
 
-    /// What ran out, if anything did.
+    /// The limit that was exceeded, if any.
     pub(super) fn spent(&self) -> Option<&str> {
         self.spent.get().map(String::as_str)
     }
 
-    /// Pays one iteration, whose body has `nodes` nodes.
+    /// Charges one iteration, whose body has `nodes` nodes.
     pub(super) fn step(&self, nodes: usize) -> Result<(), ExecutionError> {
         let paid = self.steps.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         paid.map_err(|_| self.run_out(format!("more than {MAX_STEPS} iterations")))?;
@@ -72,7 +72,7 @@ impl Budget {
         error
     }
 
-    /// Pays for a value as a whole, and answers with what that was.
+    /// Charges a whole value, and answers with its cost.
     pub(super) fn read<'v>(&self, value: &(dyn Val + 'v)) -> Result<usize, ExecutionError> {
         let mut cost = 0usize;
         let mut pay = |work: usize| {
@@ -123,13 +123,12 @@ impl Budget {
     }
 }
 
-/// Says what is meant by too much work.
+/// The message about too much work.
 pub(super) fn too_much() -> String {
     format!("it reads and makes more than {MAX_WORK} bytes")
 }
 
-/// Takes what a value costs from what is `left`, before it is turned into one of the interpreter's. Answers whether it
-/// was there.
+/// Takes the cost of a value from `left` before it is converted for the interpreter. Answers whether that was enough.
 pub(super) fn is_within(value: &Value, left: &mut usize) -> bool {
     let own = VALUE
         + match value {

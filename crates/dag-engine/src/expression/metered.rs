@@ -1,8 +1,8 @@
-//! The functions that an expression is made to call, so that it pays for what it does. No source can spell their names.
+//! Functions that are inserted into an expression to charge its work. No source can spell their names.
 //!
-//! The interpreter has no hook for this. Operands that may be large are wrapped in [`READ`], which pays for them and hands
-//! them on as they are: what most functions and operators read, copy and make is bounded by what they are given. The few
-//! of which that is not true, because they multiply it, are called through a function of ours that pays for that first.
+//! The interpreter has no hook for this. Operands that may be large are wrapped in [`READ`], which charges them and
+//! returns them unchanged: the work of most functions and operators is bounded by their operands. The few that multiply
+//! their operands are called through a function of ours that charges the result first.
 
 use std::sync::Arc;
 
@@ -13,23 +13,23 @@ use cel::{Context, DeclarationError, ExecutionError, FunctionContext, Value as C
 
 use super::budget::Budget;
 
-/// `@step(x, n)`: `x`, once an iteration over a body of `n` nodes was paid for.
+/// `@step(x, n)`: `x`, after charging an iteration over a body of `n` nodes.
 pub(super) const STEP: &str = "@step";
-/// `@read(x)`: `x`, once it was paid for as a whole.
+/// `@read(x)`: `x`, after charging all of it.
 pub(super) const READ: &str = "@read";
-/// `@optional(x)`: `x`; if it is an optional it is paid for, since selecting from one copies.
+/// `@optional(x)`: `x`; an optional is charged, since a selection copies it.
 pub(super) const OPTIONAL: &str = "@optional";
-/// `@index(x)`: `x`, once it was paid for; a fraction is refused, or the interpreter's error would copy the list.
+/// `@index(x)`: `x`, after charging it; a fraction is refused, because the interpreter's error would copy the list.
 pub(super) const INDEX: &str = "@index";
 /// `@keys(x)`: as [`READ`]; a map becomes the list of its keys, in the order of [`keys_in_order`].
 pub(super) const KEYS: &str = "@keys";
-/// `@container(x)`: `x`, once what looking through it costs was paid for.
+/// `@container(x)`: `x`, after charging a search through it.
 pub(super) const CONTAINER: &str = "@container";
 
-/// What stands before the name of a function that is called through ours.
+/// The prefix of the name of a function that is called through ours.
 pub(super) const METERED: &str = "@metered ";
 
-/// The functions whose cost is more than that of what they are given.
+/// The functions that cost more than their operands.
 const FUNCTIONS: [&str; 11] = [
     "replace",
     "split",
@@ -44,7 +44,7 @@ const FUNCTIONS: [&str; 11] = [
     "matches",
 ];
 
-/// The name under which a function is called so that it pays, if it is one that has to.
+/// The name of the charging variant of a function, if it needs one.
 pub(super) fn metered(name: &str) -> Option<String> {
     FUNCTIONS.contains(&name).then(|| format!("{METERED}{name}"))
 }
@@ -55,7 +55,7 @@ type Function = Box<
     dyn for<'b, 'v> Fn(&mut FunctionContext<'b, 'v>) -> Result<CowVal<'b, 'v>, ExecutionError> + Send + Sync,
 >;
 
-/// Makes the functions of these names known, each paying from `budget`.
+/// Registers the functions of these names, each charging `budget`.
 pub(super) fn declare<'n>(
     context: &mut Context<'_, '_>,
     names: impl Iterator<Item = &'n str>,
@@ -150,7 +150,7 @@ fn text<'b>(args: &'b Args<'_, '_>, index: usize) -> &'b str {
     args.get(index).and_then(|value| value.downcast_ref::<CelString<'_>>()).map_or("", |text| text.inner())
 }
 
-/// Pays for a call of `name`, then calls it.
+/// Charges a call of `name`, then calls it.
 fn call_metered<'b, 'v>(name: &str, called: &mut FunctionContext<'b, 'v>, budget: &Budget) -> Called<'b, 'v> {
     let args = std::mem::take(&mut called.args);
     let mut given = 0usize;
@@ -170,7 +170,7 @@ fn call_metered<'b, 'v>(name: &str, called: &mut FunctionContext<'b, 'v>, budget
     call(name, called.ptx, args)
 }
 
-/// What a call costs beyond what it is `given`, at most.
+/// The most that a call costs beyond what it is `given`.
 fn surplus(name: &str, args: &Args<'_, '_>, given: usize) -> usize {
     let (first, second) = (text(args, 0), text(args, 1));
     let n_items =

@@ -1,9 +1,8 @@
-//! What an expression looks like: how deep its text nests, how large its parts are, and which of them may give something
-//! large.
+//! The shape of an expression: how deep its text nests, how large its parts are, and which of them may have large values.
 
 use cel::common::ast::{EntryExpr, Expr, IdedExpr, operators};
 
-/// What an open bracket or a conditional counts: the grammar recurses through every precedence for it.
+/// The depth of an open bracket or a conditional: the grammar recurses through every precedence for it.
 const RECURSION: usize = 4;
 
 /// The list that is appended in `accu + [...]`.
@@ -59,7 +58,7 @@ pub(super) fn is_small(expr: &Expr) -> bool {
     }
 }
 
-/// Whether it is a variable of the scope or something within it, which is no optional.
+/// Whether it is a variable of the scope or a part of one, which is no optional.
 pub(super) fn is_plain(expr: &Expr, local: &[String]) -> bool {
     match expr {
         Expr::Ident(name) => !local.contains(name),

@@ -1,4 +1,4 @@
-//! What can be known of an expression from its text and its syntax tree, before it is evaluated.
+//! What the text and the syntax tree of an expression tell before it is evaluated.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::metered::{CONTAINER, INDEX, KEYS, OPTIONAL, READ, STEP, metered};
 use super::shape::{appended, count, is_comparison, is_plain, is_small};
 use super::{ENVIRONMENT, IN_SCOPE};
 
-/// What `run` has.
+/// The fields of `run`.
 const RUN_FIELDS: &[&str] = &["id", "project_id"];
 
 /// Which variables an expression reads.
@@ -24,18 +24,18 @@ pub(super) struct Uses {
     pub(super) item: bool,
     /// Nodes that are named in it.
     pub(super) nodes: BTreeSet<String>,
-    /// What is read of them, as far as the names stand in the source.
+    /// The parts of them that it reads, as far as the source names them.
     pub(super) paths: BTreeSet<NodePath>,
     /// Whether `nodes` is read as a whole or by a computed name.
     pub(super) all_nodes: bool,
     /// Whether something is repeated in it.
     pub(super) repeats: bool,
-    /// The functions that it is made to call.
+    /// The charging functions that it calls.
     pub(super) functions: BTreeSet<String>,
 }
 
 impl Uses {
-    /// Whether its value is always the same and found in one go.
+    /// Whether its value is constant and computed without a repetition.
     pub(super) fn nothing(&self) -> bool {
         !(self.input || self.run || self.item || self.all_nodes || self.repeats) && self.nodes.is_empty()
     }
@@ -50,10 +50,10 @@ pub(crate) struct NodePath {
     pub(crate) field: Option<String>,
 }
 
-/// What functions of a library are called on: no variables, and nothing to pay for.
+/// The namespaces of library functions: no variables, and free.
 const SPACES: &[&str] = &["math", "strings", "lists"];
 
-/// One pass over a syntax tree: finds what it uses and what is wrong, and makes everything pay that may cost much.
+/// One pass over a syntax tree: finds its references and problems, and charges everything that may cost much.
 #[derive(Default)]
 pub(super) struct Walk {
     pub(super) uses: Uses,
@@ -61,7 +61,7 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// Looks at this node and what is below it; `local` holds the variables of the comprehensions around it.
+    /// Visits this node and its descendants; `local` holds the variables of the comprehensions around it.
     pub(super) fn visit(&mut self, node: &mut IdedExpr, local: &mut Vec<String>) {
         if let Some((id, names)) = named_node(&node.expr, local) {
             let mut names = names.into_iter();
@@ -177,8 +177,8 @@ impl Walk {
         local.truncate(outer);
     }
 
-    /// The step of `map` and `filter`, whose shape the interpreter recognises, or it would copy the list at every
-    /// iteration: what is appended pays, or the condition for it. Answers whether it is such a step.
+    /// The step of `map` and `filter`. The interpreter recognises its shape; otherwise it would copy the list at every
+    /// iteration. So the appended value is charged, or the condition for it. Answers whether it is such a step.
     fn appending(
         &mut self,
         step: &mut IdedExpr,
@@ -204,7 +204,7 @@ impl Walk {
         true
     }
 
-    /// Makes an operand pay before it is used.
+    /// Charges an operand before it is used.
     fn pay(&mut self, operand: &mut IdedExpr, function: &str) {
         if !is_small(&operand.expr) {
             self.wrap(operand, function, None);

@@ -1,4 +1,4 @@
-//! What expressions give, and what they may not cost.
+//! The values of expressions, and the bounds of their cost.
 
 mod maps;
 
@@ -6,7 +6,7 @@ use super::*;
 use proptest::prelude::*;
 use serde_json::{Map, json};
 
-/// A scope out of literals.
+/// A scope of literals.
 pub(crate) struct Fixed {
     pub(crate) input: Value,
     pub(crate) nodes: Value,
@@ -62,7 +62,7 @@ fn values_keep_their_types() {
 }
 
 #[test]
-fn what_cannot_be_evaluated_is_found_when_compiled() {
+fn an_expression_without_a_value_is_found_when_compiled() {
     assert!(problems("1 +")[0].starts_with("not an expression: "));
     assert_eq!(
         problems("inptu.n + outptu"),
@@ -113,7 +113,7 @@ fn evaluate(source: &str, input: Value) -> Result<Value, String> {
 }
 
 #[test]
-fn nothing_is_made_that_is_not_paid_for() {
+fn nothing_is_created_before_it_is_charged() {
     let doubled = |times: usize| format!("['xxxxxxxxxxxxxxxx']{}", ".map(a, a + a)".repeat(times));
     let lists = |times: usize| format!("[1, 2]{}", ".map(a, [a, a, a, a])".repeat(times));
     let text = json!({"s": "x".repeat(2_000_000), "l": vec!["y".repeat(100); 1000], "n": 7});
@@ -145,7 +145,7 @@ fn nothing_is_made_that_is_not_paid_for() {
 }
 
 #[test]
-fn what_pays_has_the_same_value() {
+fn a_charged_expression_has_the_same_value() {
     for (source, expected) in [
         ("'a,b,c'.split(',')", json!(["a", "b", "c"])),
         ("'a,b,c'.split(',', 2)", json!(["a", "b,c"])),
@@ -177,7 +177,7 @@ fn what_pays_has_the_same_value() {
 }
 
 #[test]
-fn only_what_is_cheap_is_looked_for_when_it_is_compiled() {
+fn only_cheap_values_are_computed_when_compiled() {
     let constant = |source: &str| Expression::compile(source).unwrap().constant();
     assert_eq!(constant("1 + 1 == 2").unwrap().unwrap(), json!(true));
     assert_eq!(constant("'a'.replace('a', 'b')").unwrap().unwrap(), json!("b"));
@@ -188,7 +188,7 @@ fn only_what_is_cheap_is_looked_for_when_it_is_compiled() {
 }
 
 #[test]
-fn a_reason_is_no_longer_than_it_need_be() {
+fn a_reason_is_cut_off_at_its_limit() {
     let reason = evaluate("input.s - 1", json!({"s": "ü".repeat(1_000_000)})).unwrap_err();
     assert!(reason.len() < 1100, "{}", reason.len());
 }

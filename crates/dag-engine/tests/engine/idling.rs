@@ -1,4 +1,4 @@
-//! How often a runner looks, under virtual time: rarely while there is nothing to do, and soon when there is.
+//! How often a runner polls, under virtual time: rarely while there is nothing to do, and soon when there is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 const SAFETY_NET: Duration = Duration::from_secs(60);
 
-/// A runner of a store, and what it asks of it.
+/// A runner on a store that counts its queries.
 struct Bench {
     store: MemoryStore,
     clock: VirtualClock,
@@ -36,7 +36,7 @@ impl Bench {
         tokio::spawn(service.run(stop.clone()));
         tokio::spawn(runner.run(stop.clone(), CancellationToken::new()));
         let bench = Self { store, clock, faults, runner: handle, _stop: stop.drop_guard() };
-        // Between two looks of the safety net.
+        // Between two polls of the safety net.
         tokio::time::sleep(SAFETY_NET * 3 / 2).await;
         bench
     }
@@ -65,7 +65,7 @@ impl Bench {
         begin.elapsed()
     }
 
-    /// Somebody else's claim of a run.
+    /// Another instance claims a run.
     async fn claimed_elsewhere(&self, run: RunId) -> InstanceId {
         let other = InstanceId::new();
         assert!(self.store.claim_run(other, run).await.unwrap().is_some());
@@ -94,7 +94,7 @@ async fn i4_a_run_whose_owner_dies_is_taken_over_within_a_second_by_a_runner_tha
     let bench = Bench::idle().await;
     let run = bench.accept(Duration::ZERO).await;
     let other = bench.claimed_elsewhere(run).await;
-    // The word reaches everybody, but another was quicker.
+    // The wake-up reaches all instances, but another one claims first.
     bench.runner.wake();
     let n_calls = bench.n_calls_in(Duration::from_secs(600)).await;
     assert!(
@@ -107,13 +107,13 @@ async fn i4_a_run_whose_owner_dies_is_taken_over_within_a_second_by_a_runner_tha
     assert_eq!(bench.store.run(run).unwrap().recoveries, 1);
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(bench.store.run(run).unwrap().state, RunState::Succeeded);
-    assert!(!*bench.runner.driving().borrow(), "it tells that it drives nothing any more");
+    assert!(!*bench.runner.driving().borrow(), "it reports that it drives nothing");
     let n_calls = bench.n_calls_in(Duration::from_secs(3600)).await;
     assert!(n_calls <= 122, "idle again: {n_calls} questions in an hour");
 }
 
 #[tokio::test(start_paused = true)]
-async fn i4_an_owner_that_dies_right_after_the_word_is_found_dead_within_a_second() {
+async fn i4_an_owner_that_dies_right_after_the_wake_up_is_found_dead_within_a_second() {
     let bench = Bench::idle().await;
     let run = bench.accept(Duration::ZERO).await;
     let other = bench.claimed_elsewhere(run).await;
@@ -123,7 +123,7 @@ async fn i4_an_owner_that_dies_right_after_the_word_is_found_dead_within_a_secon
     assert!(took <= Duration::from_millis(1010), "{took:?}");
 }
 
-/// Nobody says that a run was claimed because its time came; all who wait for it know when that is.
+/// No wake-up tells of a claim at a due time; all instances that wait for it know that time.
 #[tokio::test(start_paused = true)]
 async fn i4_an_owner_that_dies_with_a_run_whose_time_came_is_found_dead_within_a_second() {
     let bench = Bench::idle().await;
@@ -139,7 +139,7 @@ async fn i4_an_owner_that_dies_with_a_run_whose_time_came_is_found_dead_within_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn i4_an_owner_that_dies_before_anybody_heard_of_its_claim_is_found_dead_by_the_safety_net() {
+async fn i4_an_owner_that_dies_before_the_wake_up_about_its_claim_is_found_dead_by_the_safety_net() {
     let bench = Bench::idle().await;
     let run = bench.accept(Duration::ZERO).await;
     let other = bench.claimed_elsewhere(run).await;
@@ -149,7 +149,7 @@ async fn i4_an_owner_that_dies_before_anybody_heard_of_its_claim_is_found_dead_b
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_word_about_the_queue_is_never_lost_among_others() {
+async fn a_wake_up_for_the_queue_is_never_lost_among_others() {
     let bench = Bench::idle().await;
     for round in 0..200 {
         bench.accept(Duration::ZERO).await;
@@ -157,7 +157,7 @@ async fn a_word_about_the_queue_is_never_lost_among_others() {
         bench.until_driven().await;
         tokio::time::sleep(Duration::from_millis(100)).await;
         let run = bench.accept(Duration::ZERO).await;
-        // Other words come before it, and while the runner looks at what they are about.
+        // Other wake-ups come before it, and while the runner handles them.
         for n in 0..20 {
             if n == round % 20 {
                 bench.runner.wake();

@@ -1,4 +1,4 @@
-//! I1 to I5, as far as they are the engine's, with what goes wrong planned and time virtual.
+//! I1 to I5, as far as they are the engine's, with planned faults and under virtual time.
 //!
 //! - I1 a node's result is recorded exactly once per attempt, and a succeeded node never executes again;
 //! - I2 no two instances execute the same run at the same time;
@@ -6,14 +6,14 @@
 //! - I4 an accepted run reaches a terminal state, whatever crashes;
 //! - I5 a terminal run never changes, and nothing of it still executes.
 //!
-//! I6 is the scheduler's and I7 the database's. What holds beyond them is checked as well: the outcome is the one that the
-//! plain rules give, effects follow their class, and what is not idempotent is not repeated.
+//! I6 is the scheduler's and I7 the database's. The tests also check that the outcome follows the plain rules, that
+//! effects follow their class, and that no node with `idempotent: false` is repeated.
 
 mod any_graph;
 mod crash_points;
 mod support;
 
-/// Whether to take the time that it takes: `GATHERING_TEST_SOAK=full`.
+/// Whether to search at full length: `GATHERING_TEST_SOAK=full`.
 fn is_soak() -> bool {
     std::env::var("GATHERING_TEST_SOAK").is_ok_and(|value| value == "full")
 }

@@ -55,7 +55,7 @@ impl Workspace {
     }
 
     /// The same workspace without `path` and everything below it. A path or link into it is outside, and lists leave it
-    /// out. Use it for data of the operator below the root that nobody else may read.
+    /// out. Use it for data of the operator below the root that no user of the workspace may read.
     #[must_use]
     pub fn without(self, path: WorkspacePath) -> Self {
         Self { inside: self.inside.without(path), ..self }

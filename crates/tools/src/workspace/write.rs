@@ -80,7 +80,7 @@ pub(super) fn commit(
     let mut made_directories = false;
     again_where_directories_vanish(|| {
         let directory = open_or_make(inside.root(), &parent, &mut made_directories)?;
-        // Held until the end, so that nobody else writes here between the check and the rename.
+        // Held until the end, so that no other writer comes between the check and the rename.
         let lock = readable(&directory).map_err(failed)?;
         lock.lock().map_err(failed)?;
         let current = look(inside, &directory, path, name)?;

@@ -1,4 +1,4 @@
-//! What expressions give over maps: keys come in one order, in every evaluation and every process.
+//! Expressions over maps: keys come in one order, in every evaluation and every process.
 
 use super::*;
 

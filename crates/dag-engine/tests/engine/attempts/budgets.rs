@@ -113,7 +113,7 @@ async fn a_node_that_waits_longer_than_its_timeout_fails_and_begins_nothing_more
     let mut definition = definition();
     definition["nodes"][0]["timeout_seconds"] = json!(3);
     let run = bench.accept(definition).await;
-    // Found only by whoever executes it, so that it is seen whether anybody does.
+    // Only an attempt that executes finds this, so the test sees whether one does.
     let late = async {
         while !bench.kinds(run).contains(&"node_waiting") {
             tokio::task::yield_now().await;

@@ -1,7 +1,7 @@
 //! Random graphs under random faults.
 //!
-//! A failing case is made as small as it gets and printed with its graph and its faults, after the seed with which
-//! `GATHERING_TEST_SEED` repeats the whole search.
+//! A failing case is shrunk and printed with its graph and its faults, after the seed: `GATHERING_TEST_SEED` repeats the
+//! whole search.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ fn any_node() -> impl Strategy<Value = CaseNode> {
             CaseNode {
                 kind,
                 join_all,
-                // Most nodes succeed, or no run would get far.
+                // Most nodes succeed; otherwise few runs would get far.
                 fails: if fails == 2 { max_attempts } else { fails.min(max_attempts - 1) },
                 failing,
                 max_attempts,

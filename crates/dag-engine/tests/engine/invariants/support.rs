@@ -1,4 +1,4 @@
-//! A small world: one store in memory, instances that come and die, and a witness that watches every execution.
+//! A small world: one store in memory, instances that start and die, and a witness that observes every execution.
 
 mod case;
 mod judge;

@@ -1,30 +1,30 @@
-//! One graph, how its nodes behave, and what must come of it: the plain rules, written a second time.
+//! One graph, how its nodes behave, and the expected outcome: the plain rules, written a second time.
 
 use std::collections::HashMap;
 
 use gathering_dag_engine::{EffectClass, NodeState};
 use serde_json::{Value, json};
 
-/// True of the input; it would be of every fourth evaluation only, if keys came in no order.
+/// True for the input. If keys came in random order, it would be true in one of four evaluations.
 const FIRST_KEY_IS_A: &str = "input.m.map(k, k)[0] == 'a'";
 
-/// One graph, how its nodes behave, and what people do meanwhile.
+/// One graph, how its nodes behave, and what people decide meanwhile.
 #[derive(Debug, Clone)]
 pub struct Case {
     pub nodes: Vec<CaseNode>,
     pub edges: Vec<CaseEdge>,
     pub max_concurrency: usize,
     pub meddling: Meddling,
-    /// Whether each process claims only the tree of one of the runs, instead of everything.
+    /// Whether each process claims only the tree of one run, instead of the whole queue.
     pub by_tree: bool,
 }
 
-/// What comes from outside, in milliseconds after the first run was accepted. It concerns the first run only.
+/// Events from outside, in milliseconds after the first run was accepted. They concern the first run only.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Meddling {
     pub cancel_after_ms: Option<u64>,
     pub timeout_ms: Option<u64>,
-    /// Whether the instances are told at once when somebody acted, or find out by themselves.
+    /// Whether the instances get a wake-up for them at once, or find them by polling.
     pub is_announced: bool,
 }
 
@@ -39,10 +39,10 @@ pub struct CaseNode {
     pub takes_ms: u64,
     /// Waits durably before it ends, if not 0.
     pub waits_ms: u64,
-    /// Waits before it ends until somebody acts, so long after its first execution, if not 0.
+    /// Waits before it ends for an event so long after its first execution, if not 0.
     pub acts_ms: u64,
     pub idempotent: bool,
-    /// What it does outside before it ends.
+    /// The effect that it performs before it ends.
     pub effect: Option<EffectClass>,
     pub breaker: Option<CaseBreaker>,
 }
@@ -58,14 +58,14 @@ pub enum Kind {
     Work,
     /// The edges out of it are taken by this result.
     Decide(bool),
-    /// Waits for this decision; if there is none, until its time is over.
+    /// Waits for this decision; if there is none, until its time-out.
     Ask(Option<bool>),
-    /// Starts one run, or one that starts one, and so on, and waits for it. What it takes and waits for is the last
-    /// one's, and the first so many rounds fail.
+    /// Starts a child run, or a chain of nested ones, and waits for it. The innermost run takes the node's time and waits
+    /// for it, and the first so many rounds fail.
     Call {
         depth: u32,
     },
-    /// A run for each of so many items, each of which takes and waits as long. If it fails, its last item does.
+    /// A child run for each of so many items, each of which takes and waits as long. If it fails, its last item does.
     Map {
         n_items: u32,
         max_concurrency: u32,
@@ -77,7 +77,7 @@ impl Kind {
         matches!(self, Kind::Call { .. } | Kind::Map { .. })
     }
 
-    /// Whether it does by itself what the case says of a node.
+    /// Whether the node itself does what the case says of it.
     fn is_work(self) -> bool {
         matches!(self, Kind::Work | Kind::Decide(_))
     }
@@ -86,11 +86,11 @@ impl Kind {
 /// How an attempt fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failing {
-    /// It may be tried again.
+    /// A retry may help.
     Retryable,
-    /// It must not.
+    /// A retry does not help.
     Permanent,
-    /// It hangs until its time is over, and may be tried again.
+    /// It hangs until its time-out; a retry may help.
     Hanging,
 }
 
@@ -125,14 +125,14 @@ impl CaseNode {
         }
     }
 
-    /// How it ends when nothing goes wrong around it.
+    /// How it ends without faults around it.
     fn end(&self) -> NodeState {
         let fails = match self.kind {
             Kind::Ask(Some(true)) => false,
             Kind::Ask(Some(false)) => return NodeState::Failed,
             Kind::Ask(None) => return NodeState::TimedOut,
             Kind::Map { n_items, .. } => self.fails > 0 && n_items > 0,
-            // Another round may always help.
+            // Another round may help every time.
             Kind::Call { .. } => self.fails >= self.max_attempts,
             Kind::Work | Kind::Decide(_) => {
                 self.fails >= self.max_attempts || (self.fails > 0 && self.failing == Failing::Permanent)
@@ -145,7 +145,7 @@ impl CaseNode {
         }
     }
 
-    /// How many failures its journal holds when nothing goes wrong around it and it succeeds.
+    /// How many failures its journal holds when it succeeds without faults around it.
     pub fn n_failures(&self) -> u32 {
         match (self.kind, self.failing) {
             (Kind::Ask(_) | Kind::Map { .. }, _) => 0,
@@ -154,8 +154,8 @@ impl CaseNode {
         }
     }
 
-    /// Whether what happens around it can make it time out: the time of a node that waits, for runs or for a time, goes on
-    /// while nobody drives it.
+    /// Whether faults around it can make it time out: the time of a node that waits, for runs or for a time, passes while no
+    /// instance drives it.
     pub fn may_time_out(&self) -> bool {
         self.failing == Failing::Hanging && (self.kind.has_children() || self.waits_ms > 0)
     }
@@ -172,7 +172,7 @@ impl CaseNode {
         self.kind.is_work() && self.effect == Some(EffectClass::Unsafe)
     }
 
-    /// How many runs a round of it starts.
+    /// How many child runs one round of it starts.
     pub fn n_children(&self) -> u32 {
         match self.kind {
             Kind::Call { .. } => 1,
@@ -188,7 +188,7 @@ impl Case {
         Self { nodes, edges, max_concurrency: 3, meddling: Meddling::default(), by_tree: false }
     }
 
-    /// The nodes end one after the other, so that every end of a node is a checkpoint of its own.
+    /// The nodes end one after the other, so that every end of a node has its own checkpoint.
     pub fn in_turns(n: usize, edges: &[(usize, usize)]) -> Self {
         let nodes = (0..n).map(|node| CaseNode { takes_ms: 1 + node as u64, ..CaseNode::plain() });
         Self::of(nodes.collect(), edges)
@@ -217,13 +217,13 @@ impl Case {
         self.nodes.iter().any(|node| node.breaker.is_some())
     }
 
-    /// What the runs are started with.
+    /// The input of the runs.
     pub fn input() -> Value {
         json!({"yes": true, "m": {"d": 1, "c": 2, "b": 3, "a": 4}})
     }
 
     /// The state of every node if the run succeeds; absent if it must fail. `otherwise` are nodes that failed for good
-    /// because of what happened around them.
+    /// because of faults around them.
     pub fn expected(&self, otherwise: &HashMap<usize, NodeState>) -> Option<Vec<NodeState>> {
         let mut states: Vec<NodeState> = Vec::new();
         let mut fails = false;

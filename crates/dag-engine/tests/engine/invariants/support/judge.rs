@@ -1,4 +1,4 @@
-//! What the journals must say when all is over.
+//! What the journals must contain at the end.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,11 +11,11 @@ use super::case::Kind;
 use super::witness::index_of;
 use super::world::World;
 
-/// What makes a node fail for good though it would not have failed by itself.
+/// Why a node fails for good although it would not have failed by itself.
 const INTERRUPTIONS: &[&str] = &["interrupted", "effect_unknown", "circuit_open"];
 
 impl World {
-    /// Checks what was seen and what is written.
+    /// Checks the observations and the journals.
     pub fn judge(&self) {
         let witness = self.witness.lock().unwrap();
         assert!(witness.violations().is_empty(), "{:#?}", witness.violations());
@@ -38,7 +38,7 @@ impl World {
         }
     }
 
-    /// I3 as it is written: every predecessor is resolved before a node begins.
+    /// I3 in the journal: every predecessor is resolved before a node starts.
     fn judge_order(&self, journal: &[JournalEntry]) {
         let mut nodes: HashMap<NodeId, NodeRun> = HashMap::new();
         for entry in journal {
@@ -56,7 +56,7 @@ impl World {
         }
     }
 
-    /// I1 as it is written: one start and at most one end per attempt, and nothing after the node's end.
+    /// I1 in the journal: one start and at most one end per attempt, and nothing after the node's end.
     fn judge_node(&self, id: &NodeId, node: &NodeRun, journal: &[JournalEntry]) {
         let of_node: Vec<_> = journal
             .iter()
@@ -141,7 +141,7 @@ impl World {
         }
     }
 
-    /// The nodes that failed because of what happened around them, each of a kind that may.
+    /// The nodes that failed because of faults around them, each with a kind that allows it.
     fn interruptions(&self, nodes: &HashMap<NodeId, NodeRun>) -> HashMap<usize, NodeState> {
         let mut interrupted = HashMap::new();
         for (id, node) in nodes {
@@ -165,7 +165,7 @@ impl World {
     }
 }
 
-/// I4 and I5 of any run: it ended, and so did what it consists of.
+/// I4 and I5 of any run: it ended, and so did its nodes.
 fn judge_end(run: &StoredRun, nodes: &HashMap<NodeId, NodeRun>) {
     assert!(run.state.is_terminal(), "I4: a run is {}", run.state);
     let open: Vec<_> = nodes.iter().filter(|(_, node)| !node.state.is_resolved()).collect();

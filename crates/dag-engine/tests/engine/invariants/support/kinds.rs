@@ -1,4 +1,4 @@
-//! Node types that do what their config says, while a witness looks.
+//! Node types that do what their config says, observed by a witness.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,7 +97,7 @@ impl Work {
     }
 }
 
-/// An approval about which people decide as the case has it.
+/// An approval that people decide as the case says.
 pub struct Ask {
     pub eyes: Eyes,
     pub people: People,
@@ -121,7 +121,7 @@ impl NodeExecutor for Ask {
     }
 }
 
-/// A map that is watched.
+/// A map, observed.
 pub struct Each {
     pub eyes: Eyes,
     pub map: MapNode,
@@ -139,7 +139,7 @@ impl NodeExecutor for Each {
     }
 }
 
-/// Starts one run and waits for it. The first so many rounds fail.
+/// Starts one child run and waits for it. The first so many rounds fail.
 pub struct Call {
     pub eyes: Eyes,
     pub children: Arc<dyn ChildRuns>,
@@ -162,7 +162,7 @@ impl NodeExecutor for Call {
         let _active = self.eyes.enter(&attempt);
         let parent = Parent::of(&attempt);
         if attempt.woken {
-            until_it_answers(|| self.children.cancel(&parent)).await?;
+            retry_until_answered(|| self.children.cancel(&parent)).await?;
             return Err(NodeFailure::retryable(FailureKind::TimedOut, "the run took too long"));
         }
         end_earlier_round(&*self.children, &attempt).await?;
@@ -181,15 +181,15 @@ impl Call {
     async fn start(&self, parent: &Parent, attempt: &Attempt) -> Result<(), NodeFailure> {
         let definition = &attempt.config["graph"];
         let graph = Digest::of_json(definition);
-        until_it_answers(|| self.children.ensure_graph(graph, definition)).await?;
+        retry_until_answered(|| self.children.ensure_graph(graph, definition)).await?;
         let fails = attempt.config["fails"].as_u64().expect("it is a number");
         let input = json!({"yes": true, "fails": u32::from(u64::from(attempt.failures) < fails)});
         let child = NewChild { item: 0, graph, input, pipeline: None, deadline_at: None };
-        until_it_answers(|| self.children.start(parent, ChildKind::Awaited, vec![child.clone()])).await
+        retry_until_answered(|| self.children.start(parent, ChildKind::Awaited, vec![child.clone()])).await
     }
 }
 
-async fn until_it_answers<E, Fut>(ask: impl Fn() -> Fut) -> Result<(), NodeFailure>
+async fn retry_until_answered<E, Fut>(ask: impl Fn() -> Fut) -> Result<(), NodeFailure>
 where
     StartChildrenError: From<E>,
     Fut: Future<Output = Result<(), E>>,

@@ -10,12 +10,12 @@ use gathering_dag_engine::{Decision, RunnerHandle};
 use gathering_domain::{NodeId, RunId, RunState};
 use tokio::task::JoinSet;
 
-/// Those who act, and those who hear of it.
+/// The tasks of people, and the processes that get a wake-up from them.
 #[derive(Clone, Default)]
 pub struct People {
     acts: Arc<Mutex<HashSet<(RunId, NodeId)>>>,
     tasks: Arc<Mutex<JoinSet<()>>>,
-    /// Who hears of it at once.
+    /// The processes that get a wake-up at once.
     told: Arc<Mutex<Vec<RunnerHandle>>>,
 }
 
@@ -53,13 +53,13 @@ impl People {
             decided_at: DateTime::UNIX_EPOCH,
         };
         self.after(time, move || {
-            // It may come too late, or again.
+            // It may be late or a repeat.
             store.decide(run, &node, decision);
         });
     }
 
-    /// Has those who are told hear at once of what changes in the store, as the store on PostgreSQL does.
-    pub fn spread_the_word(&self, store: &MemoryStore) {
+    /// Sends a wake-up at once for each change of the store, as the store on PostgreSQL does.
+    pub fn send_wake_ups(&self, store: &MemoryStore) {
         let (told, store) = (Arc::clone(&self.told), store.clone());
         self.tasks.lock().unwrap().spawn(async move {
             let (mut acts, mut queued) = (HashSet::new(), HashSet::new());
@@ -105,7 +105,7 @@ impl People {
         self.acts.lock().unwrap().contains(&(run, node.clone()))
     }
 
-    /// Everybody goes home.
+    /// Stops all tasks.
     pub async fn leave(&self) {
         let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap());
         tasks.shutdown().await;

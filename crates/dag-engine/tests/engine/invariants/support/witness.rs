@@ -1,4 +1,4 @@
-//! A witness that looks at the journal whenever something executes.
+//! A witness that reads the journal whenever an attempt executes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -9,19 +9,19 @@ use gathering_domain::{InstanceId, NodeId, RunId};
 
 use super::case::Case;
 
-/// What was seen while nodes executed, and what must never be.
+/// The observations of executing nodes, and the checks of what must never happen.
 #[derive(Default)]
 pub struct Witness {
     active: HashMap<RunId, HashSet<(InstanceId, NodeId, i32)>>,
-    /// How often each node did what must not be repeated silently.
+    /// How often each node performed an effect that must not be repeated silently.
     unsafe_acts: HashMap<(RunId, NodeId), usize>,
-    /// Processes that everybody else takes for dead: they may go on for a while, but nothing of it counts.
+    /// Processes that were declared dead: they may continue for a while, but nothing of it counts.
     undead: HashSet<InstanceId>,
     violations: Vec<String>,
 }
 
 impl Witness {
-    pub fn declare_undead(&mut self, instance: InstanceId) {
+    pub fn declare_dead(&mut self, instance: InstanceId) {
         self.undead.insert(instance);
         self.active.values_mut().for_each(|active| active.retain(|(of, ..)| *of != instance));
     }
@@ -30,7 +30,7 @@ impl Witness {
         &self.violations
     }
 
-    /// What executes of a run, as far as it counts.
+    /// The executing attempts of a run that count.
     pub fn executing(&self, run: RunId) -> Vec<String> {
         let active = self.active.get(&run).into_iter().flatten();
         active.map(|(instance, node, attempt)| format!("{node} attempt {attempt} on {instance}")).collect()
@@ -43,7 +43,7 @@ impl Witness {
     }
 }
 
-/// What one process sees of a case: each of its node types reports here what it executes.
+/// The observations of one process: each of its node types reports its attempts here.
 #[derive(Clone)]
 pub struct Eyes {
     pub case: Arc<Case>,
@@ -57,7 +57,7 @@ impl Eyes {
         NodeRun::fold(&self.store.journal(run)).expect("the journal can be folded")
     }
 
-    /// Sees that an attempt executes, until what it answers with is dropped.
+    /// Notes that an attempt executes, until the answer is dropped.
     pub fn enter(&self, attempt: &Attempt) -> Leave {
         let runs = self.node_runs(attempt.run);
         let mut witness = self.witness.lock().unwrap();
@@ -101,7 +101,7 @@ impl Eyes {
         Leave { run: attempt.run, key, witness: Arc::clone(&self.witness) }
     }
 
-    /// Sees that a node does something outside.
+    /// Notes that a node performs an effect.
     pub fn see_act(&self, attempt: &Attempt, class: EffectClass) {
         let journal = self.store.journal(attempt.run);
         let of_node = || journal.iter().filter(|entry| entry.record.node.as_ref() == Some(&attempt.node));

@@ -1,4 +1,4 @@
-//! One store, and the processes that come and go.
+//! One store, and the processes that start and end.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::kinds::{Ask, Call, Each, Work};
 use super::people::People;
 use super::witness::{Eyes, Witness};
 
-/// More calls than a process makes until everything has ended, unless it goes round in circles while no time passes.
+/// More calls than a process makes until all runs have ended, unless it loops while no time passes.
 const MAX_CALLS: usize = 5_000;
 
 /// Processes that run at the same time, until one dies, all runs have ended, or this time is over.
@@ -27,7 +27,7 @@ pub struct Episode {
     pub lasts_ms: Option<u64>,
 }
 
-/// What one process suffers, and how it ends if it does not crash before.
+/// The faults of one process, and how it ends if it does not crash before.
 #[derive(Debug, Clone)]
 pub struct ProcessPlan {
     pub faults: Vec<(usize, Fault)>,
@@ -36,18 +36,18 @@ pub struct ProcessPlan {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// Without a word.
+    /// It is killed.
     Killed,
-    /// It is asked to stop, and releases what it cannot finish.
+    /// It is stopped, and releases what it cannot finish.
     Stopped,
     /// It learns that it may have lost its claims, and drops everything.
     Fenced,
-    /// It is declared dead, but its nodes go on, and it writes until a write is refused.
+    /// It is declared dead, but its nodes continue, and it writes until a write is refused.
     TakenForDead,
 }
 
 impl Episode {
-    /// One process that suffers these faults and is killed at the end.
+    /// One process with these faults that is killed at the end.
     pub fn of(faults: Vec<(usize, Fault)>) -> Self {
         Self { processes: vec![ProcessPlan { faults, ending: Ending::Killed }], lasts_ms: None }
     }
@@ -63,7 +63,7 @@ struct Process {
     stop: CancellationToken,
     fence: CancellationToken,
     ending: Ending,
-    /// Whether nothing goes wrong with its calls: the answer to a claim that gets lost as it stops leaves a run behind.
+    /// Whether its calls have no faults: if the answer to a claim is lost as it stops, it leaves a run behind.
     is_healthy: bool,
 }
 
@@ -76,8 +76,8 @@ pub struct World {
     people: People,
 }
 
-/// Drives `n_runs` runs of the case through the episodes, one after the other, and then through processes to which
-/// nothing happens; checks the invariants and the outcome. Answers with the calls that the first process made.
+/// Drives `n_runs` runs of the case through the episodes, one after the other, and then through processes without faults.
+/// Checks the invariants and the outcome. Answers with the number of calls of the first process.
 pub fn check(case: &Case, episodes: &[Episode], n_runs: usize) -> usize {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
@@ -94,7 +94,7 @@ async fn check_in_virtual_time(case: &Case, episodes: &[Episode], n_runs: usize)
         let plans = episode.processes.iter().enumerate();
         let mut processes: Vec<Process> =
             plans.map(|(place, plan)| world.start(plan, world.scope(place))).collect();
-        // Without a process for each tree, the others do not end.
+        // Each tree needs its own process to end.
         let leaves_trees = case.by_tree && processes.len() < n_runs;
         let lasts_ms = episode.lasts_ms.or(leaves_trees.then_some(3000));
         world.watch(&processes, lasts_ms.map(Duration::from_millis)).await;
@@ -103,7 +103,7 @@ async fn check_in_virtual_time(case: &Case, episodes: &[Episode], n_runs: usize)
             undead.extend(world.end(process).await);
         }
     }
-    // One process for everything, or one for each tree.
+    // One process for the whole queue, or one for each tree.
     let n_last = if case.by_tree { n_runs } else { 1 };
     let healthy = ProcessPlan { faults: Vec::new(), ending: Ending::Stopped };
     let last: Vec<Process> = (0..n_last).map(|place| world.start(&healthy, world.scope(place))).collect();
@@ -147,7 +147,7 @@ impl World {
             store.make_run_of(pipeline, runs[index]);
         }
         if case.meddling.is_announced {
-            people.spread_the_word(&store);
+            people.send_wake_ups(&store);
         }
         if let Some(after) = case.meddling.cancel_after_ms {
             people.cancel_after(Duration::from_millis(after), runs[0], &store);
@@ -155,7 +155,7 @@ impl World {
         Self { store, clock, case: Arc::new(case.clone()), witness: Arc::default(), runs, people }
     }
 
-    /// What the process at this place claims.
+    /// What this process claims.
     fn scope(&self, place: usize) -> ClaimScope {
         match self.case.by_tree {
             false => ClaimScope::Queue,
@@ -218,7 +218,7 @@ impl World {
             .with("call", Call { eyes: eyes.clone(), children: store.clone() })
     }
 
-    /// Waits until every run has ended, a process died, or the time is over.
+    /// Waits until every run has ended, a process died, or the time has passed.
     async fn watch(&self, processes: &[Process], limit: Option<Duration>) {
         let all_ended = async {
             while !self.store.runs().iter().all(|run| run.state.is_terminal()) {
@@ -253,20 +253,20 @@ impl World {
         }
     }
 
-    /// Where each run stands, and how long its journal is.
+    /// The state of each run, and the length of its journal.
     fn stands(&self) -> Vec<(RunId, RunState, usize)> {
         let runs = self.store.runs().into_iter();
         runs.map(|run| (run.new.id, run.state, self.store.journal(run.new.id).len())).collect()
     }
 
-    /// Ends a process as its plan has it; answers with it if it goes on.
+    /// Ends a process as planned; answers with it if it continues.
     async fn end(&self, mut process: Process) -> Option<Process> {
         let has_crashed = process.faults.crashed().is_cancelled();
         match process.ending {
             _ if has_crashed => self.kill(process).await,
             Ending::Killed => self.kill(process).await,
             Ending::TakenForDead => {
-                self.witness.lock().unwrap().declare_undead(process.id);
+                self.witness.lock().unwrap().declare_dead(process.id);
                 self.store.kill(process.id);
                 // It cannot claim any more, but it writes the results of its nodes, and tries to release its runs.
                 process.stop.cancel();
@@ -306,11 +306,11 @@ impl World {
     }
 }
 
-/// Another process may have changed a breaker: the store on PostgreSQL tells of it.
+/// Reloads the breakers, as a wake-up of the store on PostgreSQL would.
 async fn keep_up_with(breakers: Breakers) {
     let mut pause = Duration::from_millis(100);
     loop {
-        // What was known stays if it fails: that is right, or asks the store.
+        // If it fails, the copy stays: it is right, or the guard asks the store.
         breakers.reload().await.ok();
         tokio::time::sleep(pause).await;
         pause = (pause + pause / 8).min(Duration::from_secs(60));
