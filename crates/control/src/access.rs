@@ -8,7 +8,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
 
-use gathering_auth::{Account, Action, Caller, ProjectRole, Role, authorize};
+use gathering_auth::{Account, Action, Caller, Origin, ProjectRole, Role, authorize};
 use gathering_domain::{ProjectId, UserId};
 
 use crate::ControlError;
@@ -65,7 +65,7 @@ pub struct Found<T> {
 }
 
 /// A caller's account and membership, as a store reads them while it holds the lock of the project.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CurrentAccess {
     /// The account, also if it is disabled; `None` if it is gone.
     pub account: Option<Account>,
@@ -229,6 +229,11 @@ impl<T, R> Scoped<T, R> {
     /// The caller's account; `None` if it is the [`Operator`].
     pub fn user(&self) -> Option<UserId> {
         self.caller().map(|caller| caller.user)
+    }
+
+    /// The origin of the request; unknown for the [`Operator`].
+    pub(crate) fn origin(&self) -> Origin {
+        self.caller().map(|caller| caller.origin).unwrap_or_default()
     }
 
     /// The caller's role in the project; `None` if they are not a member, as an admin may be.

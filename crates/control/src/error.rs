@@ -52,6 +52,15 @@ pub enum Conflict {
     /// A pipeline is not deleted while runs of it have not ended.
     #[error("the pipeline has runs that have not ended: cancel them, or wait for them")]
     PipelineRunsActive,
+    /// The project would have no owner.
+    #[error("a project needs an owner: add another, or delete the project")]
+    LastOwner,
+    /// The project is the default project of an account.
+    #[error("an account's default project cannot be deleted")]
+    DefaultProject,
+    /// Runs of the project have not ended.
+    #[error("the project has runs that have not ended: cancel them, or wait for them")]
+    RunsActive,
     /// The idempotency key came with another request before.
     #[error("this idempotency key was used for another request")]
     KeyReused,

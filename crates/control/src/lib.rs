@@ -28,7 +28,10 @@ pub use pipelines::{
     PipelineControl, PipelineHead, PipelineVersion, PlannedChange, PlannedDeletion, SubmittedDefinition,
     VersionsPage,
 };
-pub use projects::{LocalProject, ProjectControl};
+pub use projects::{
+    ChangeProject, CreateProject, FilesRoot, LocalProject, LockedMember, LockedProject, Member, MemberChange,
+    PlannedProject, Project, ProjectControl,
+};
 pub use runs::{
     DEFAULT_PRIORITY, Decide, DecisionOutcome, NewDecision, NodeRuns, PlannedRun, ProjectPipelines, Rerun,
     Run, RunControl, StartRun, Startable, StartedBy,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use gathering_control::{Control, ProjectPipelines};
+use gathering_control::{Control, ProjectControl, ProjectPipelines};
 use gathering_dag_engine::{
     Breakers, ClaimScope, Engine, EngineSettings, RunnerHandle, RunnerSettings, SystemClock,
 };
@@ -95,7 +95,6 @@ impl Instance {
     /// If the database is unavailable or a setting is invalid; nothing is left running.
     pub async fn start(config: &Config, db: &Database, work: Work) -> anyhow::Result<Self> {
         let capabilities = Capabilities::new(config)?;
-        let workspaces = Workspaces::new(db.pool.clone(), config, capabilities.blocking.clone());
         let info = info().await;
         let liveness = Liveness::begin(&db.direct, &info).await.context("cannot register this instance")?;
 
@@ -104,6 +103,8 @@ impl Instance {
             Arc::new(PgRunStore::new(db.pool.clone(), wakes.clone()).with_stuck_limit(config.stuck_instance));
         let budgets = Budgets::new(db.pool.clone(), wakes.clone());
         let control_store = Arc::new(PgControlStore::new(db.pool.clone(), wakes.clone()));
+        let projects = ProjectControl::new(control_store.clone());
+        let workspaces = Workspaces::new(projects, config, capabilities.blocking.clone());
         let node_services = NodeServices {
             files: Arc::new(workspaces.clone()),
             pipelines: Arc::new(ProjectPipelines::new(

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use gathering_cache::BoundedCache;
+use gathering_control::{ControlError, FilesRoot, ProjectControl};
 use gathering_domain::ProjectId;
 use gathering_nodes::{OpenFilesError, ProjectFiles};
-use gathering_persistence::{DatabaseError, Pool, Projects};
 use gathering_tools::{BlockingPool, DirectoryCache, Workspace, WorkspaceError, WorkspacePath};
 
 use crate::config::Config;
@@ -14,7 +14,7 @@ use crate::config::Config;
 /// The workspaces of all projects. Cloning is cheap and shares the open ones.
 #[derive(Clone)]
 pub struct Workspaces {
-    projects: Projects,
+    projects: ProjectControl,
     root: PathBuf,
     /// The database, keys and the like: no workspace reaches into it, wherever it lies.
     data_dir: PathBuf,
@@ -31,7 +31,7 @@ pub enum OpenWorkspaceError {
     NoProject(ProjectId),
     /// Its directory cannot be determined.
     #[error("the workspace of a project cannot be looked up")]
-    Database(#[from] DatabaseError),
+    Lookup(#[from] ControlError),
     /// It is not accessible.
     #[error("the workspace of project {project} cannot be opened")]
     Workspace {
@@ -54,9 +54,9 @@ pub struct RemoveWorkspaceError {
 
 impl Workspaces {
     /// Workspaces below the configured root. Projects of the local command line have their own directories.
-    pub fn new(pool: Pool, config: &Config, blocking: BlockingPool) -> Self {
+    pub fn new(projects: ProjectControl, config: &Config, blocking: BlockingPool) -> Self {
         Self {
-            projects: Projects::new(pool),
+            projects,
             root: config.workspace_root.clone(),
             data_dir: config.data_dir.clone(),
             blocking,
@@ -71,16 +71,16 @@ impl Workspaces {
     /// # Errors
     /// [`OpenWorkspaceError`]; nothing was created.
     pub async fn open(&self, project: ProjectId) -> Result<Workspace, OpenWorkspaceError> {
-        let Some(found) = self.projects.find(project).await? else {
+        let Some(root) = self.projects.find_files_root(project).await? else {
             self.open.remove(&project);
             return Err(OpenWorkspaceError::NoProject(project));
         };
         if let Some(open) = self.open.get(&project) {
             return Ok(open);
         }
-        let root = match found.workspace_path {
-            Some(of_operator) => PathBuf::from(of_operator),
-            None => {
+        let root = match root {
+            FilesRoot::Operator(directory) => PathBuf::from(directory),
+            FilesRoot::Server => {
                 // A new directory is as private as its content.
                 let made = Workspace::open(&self.root, self.blocking.clone()).await;
                 made.map_err(|source| OpenWorkspaceError::Workspace { project, source })?;
@@ -128,7 +128,7 @@ async fn closed_part(root: &Path, data_dir: &Path) -> Option<WorkspacePath> {
 impl ProjectFiles for Workspaces {
     async fn open(&self, project: ProjectId) -> Result<Workspace, OpenFilesError> {
         Workspaces::open(self, project).await.map_err(|error| match error {
-            OpenWorkspaceError::Database(_) => OpenFilesError::Unavailable(error.into()),
+            OpenWorkspaceError::Lookup(_) => OpenFilesError::Unavailable(error.into()),
             OpenWorkspaceError::NoProject(_) | OpenWorkspaceError::Workspace { .. } => {
                 OpenFilesError::NoWorkspace(error.into())
             }

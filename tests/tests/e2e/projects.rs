@@ -61,7 +61,7 @@ async fn what_is_no_project_is_refused_with_every_reason() -> Result<()> {
         (json!({}), &["/name"][..]),
         (json!({"name": ""}), &["/name"]),
         (json!({"name": "a\u{0}b"}), &["/name"]),
-        (json!({"name": 7, "description": 7, "owner": "me"}), &["/name", "/description", "/owner"]),
+        (json!({"name": 7, "description": 7, "owner": "me"}), &["/description", "/name", "/owner"]),
         (json!({"name": "x".repeat(10_000)}), &["/name"]),
         (json!({"name": "a", "description": "a\u{0}b"}), &["/description"]),
     ] {
@@ -73,6 +73,31 @@ async fn what_is_no_project_is_refused_with_every_reason() -> Result<()> {
     let id = ada.create_project("a").await?;
     let refused = ada.patch(&path(&id), &json!({"name": "", "role": "viewer"})).await?;
     assert_eq!((refused.status, refused.pointers()), (422, vec!["/name", "/role"]), "{}", refused.text);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_key_and_body_make_one_project() -> Result<()> {
+    let database = Database::empty().await?;
+    let (one, other) = (Server::start(&database).await?, Server::start(&database).await?);
+    let ada = one.client().join("ada@example.org").await?;
+    let elsewhere = other.client().login("ada@example.org").await?;
+    let post = async |client: &Client, key: &str, body: Value| {
+        client.with_header("idempotency-key", key).post(PROJECTS, &body).await
+    };
+    let body = json!({"name": "Tides", "description": "of the sea"});
+    let (first, second) = tokio::join!(post(&ada, "k", body.clone()), post(&elsewhere, "k", body.clone()));
+    let (first, second) = (first?.expect(201)?, second?.expect(201)?);
+    assert_eq!(first, second);
+    let again = post(&elsewhere, "k", json!({"description": "of the sea", "name": "Tides"})).await?;
+    assert_eq!(again.expect(201)?, first, "the order of fields means nothing");
+    assert_eq!(items(&ada, PROJECTS).await?.len(), 2, "with the default project");
+    post(&ada, "k", json!({"name": "Moon"})).await?.expect_problem(409, "conflict")?;
+    post(&ada, "", body.clone()).await?.expect_problem(422, "invalid")?;
+    assert_ne!(post(&ada, "l", body.clone()).await?.expect(201)?["id"], first["id"]);
+    ada.delete(&path(first["id"].as_str().context("no id")?)).await?.expect(204)?;
+    post(&ada, "k", body).await?.expect_problem(409, "conflict")?;
+    assert_eq!(items(&ada, PROJECTS).await?.len(), 2);
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use chrono::Utc;
-use gathering_auth::{Caller, ProjectRole, Role};
+use gathering_auth::{AuditEvent, Caller, ProjectRole, Role};
 use gathering_dag_engine::testing::MemoryStore;
 use gathering_dag_engine::{ChildRuns, Decision, Decisions as _, NewRun, RunStore, SystemClock};
 use gathering_domain::{Email, InstanceId, NodeId, Once, ProjectId, RunId, UserId};
@@ -182,11 +182,9 @@ impl ControlFixture for MemoryControl {
 
     async fn account(&self, role: Role) -> Caller {
         let caller = session_caller(UserId::new(), role);
-        let (mut state, project) = (self.lock(), ProjectId::new());
+        let mut state = self.lock();
         state.accounts.insert(caller.user, account_of(&caller, role));
-        state.join(project, caller.user, ProjectRole::Owner);
-        state.make_default(project, caller.user);
-        drop(state);
+        state.create_project(ProjectId::new(), ("default", ""), caller.user, Some(caller.user));
         caller
     }
 
@@ -194,10 +192,14 @@ impl ControlFixture for MemoryControl {
         InstanceId::new()
     }
 
-    async fn project(&self, owner: &Caller) -> ProjectId {
-        let project = ProjectId::new();
-        self.lock().join(project, owner.user, ProjectRole::Owner);
-        project
+    async fn change_account(&self, account: &Caller, role: Role, is_active: bool) {
+        let mut state = self.lock();
+        let account = state.accounts.get_mut(&account.user).expect("the account was made here");
+        (account.role, account.is_active) = (role, is_active);
+    }
+
+    async fn audit_trail(&self) -> Vec<AuditEvent> {
+        self.lock().audit.clone()
     }
 
     async fn join(&self, project: ProjectId, member: &Caller, role: ProjectRole) {

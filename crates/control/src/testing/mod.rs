@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::Utc;
-use gathering_auth::{Account, Caller, Credential, Origin, ProjectRole, Role, Scope, Scopes};
+use gathering_auth::{Account, AuditEvent, Caller, Credential, Origin, ProjectRole, Role, Scope, Scopes};
 use gathering_dag_engine::{ChildRuns, RunStore};
 use gathering_domain::{ApiKeyId, Email, InstanceId, ProjectId, SessionId, TokenId, UserId};
 
-use crate::ControlStore;
+use crate::{ControlStore, CreateProject, ProjectControl};
 
 pub use memory::MemoryControl;
 
@@ -48,6 +48,14 @@ pub fn key_caller(role: Role, scopes: &[Scope]) -> Caller {
     Caller { user: UserId::new(), role, credential, origin: Origin::default() }
 }
 
+/// The caller with an API key of the same account that has these scopes.
+pub fn with_scopes(caller: &Caller, scopes: &[Scope]) -> Caller {
+    let scopes: Scopes = scopes.iter().copied().collect();
+    let role = if scopes.contains(Scope::Admin) { caller.role } else { Role::Member };
+    let credential = Credential::ApiKey { key: ApiKeyId::new(), scopes };
+    Caller { user: caller.user, role, credential, origin: caller.origin }
+}
+
 /// What the cases need beside the port itself.
 #[async_trait]
 pub trait ControlFixture: Send + Sync {
@@ -60,14 +68,28 @@ pub trait ControlFixture: Send + Sync {
     /// Where nodes start runs of the same store.
     fn child_runs(&self) -> Arc<dyn ChildRuns>;
 
-    /// A new account of this role, with a session.
+    /// A new account of this role with its default project, and a session of it.
     async fn account(&self, role: Role) -> Caller;
+
+    /// Gives an account another role, and enables or disables it.
+    async fn change_account(&self, account: &Caller, role: Role, is_active: bool);
+
+    /// The audit record, the oldest event first.
+    async fn audit_trail(&self) -> Vec<AuditEvent>;
 
     /// An instance that can claim runs.
     async fn instance(&self) -> InstanceId;
 
     /// A new project with this owner.
-    async fn project(&self, owner: &Caller) -> ProjectId;
+    ///
+    /// # Panics
+    /// If the store does not create it.
+    #[expect(clippy::expect_used, reason = "a test that cannot prepare has failed")]
+    async fn project(&self, owner: &Caller) -> ProjectId {
+        let create = CreateProject { name: "project".to_owned(), description: String::new(), once: None };
+        let created = ProjectControl::new(self.store()).create(owner, create).await;
+        created.expect("a project is created").id
+    }
 
     /// Makes the caller a member of the project.
     async fn join(&self, project: ProjectId, member: &Caller, role: ProjectRole);
@@ -117,6 +139,23 @@ macro_rules! control_store_suite {
             only_an_approver_decides_where_a_node_names_them,
             only_a_node_that_waits_for_an_approval_is_decided,
             what_names_no_project_goes_into_the_default_one,
+            a_project_is_seen_by_its_members_and_by_admins,
+            projects_are_listed_in_pages_the_newest_first,
+            a_created_project_belongs_to_its_creator_and_an_api_key_needs_the_scope,
+            the_same_key_and_body_create_one_project,
+            of_two_creations_with_one_key_at_once_one_creates_a_project,
+            a_key_of_another_project_or_of_a_deleted_one_creates_nothing,
+            what_is_absent_of_a_change_stays_and_only_an_owner_changes_a_project,
+            a_deleted_project_is_absent_to_everybody,
+            a_default_project_is_not_deleted,
+            a_project_is_deleted_only_when_its_runs_have_ended,
+            the_files_of_a_project_are_the_servers_or_the_operators,
+            what_changes_of_a_project_is_recorded_and_nothing_else,
+            nothing_is_recorded_of_what_is_refused_or_missing,
+            members_are_listed_with_their_accounts_in_pages,
+            every_member_may_leave_but_the_last_owner,
+            of_two_owners_who_leave_at_once_one_remains,
+            who_lost_the_right_changes_no_members,
         }
     };
     ($fixture:path: $($case:ident,)+) => {$(

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the cases are tests")]
 
 mod decisions;
+mod members;
 mod pipelines;
 mod projects;
 mod reruns;
@@ -22,12 +23,14 @@ use crate::{
 };
 
 pub use decisions::*;
+pub use members::*;
 pub use pipelines::*;
 pub use projects::*;
 pub use reruns::*;
 pub use runs::*;
 
 /// A member who owns a project with a pipeline.
+#[derive(Clone)]
 struct World {
     runs: RunControl,
     pipelines: PipelineControl,

@@ -7,7 +7,7 @@ use actix_web::http::StatusCode;
 use gathering_auth::{AuthError, Denied};
 use gathering_control::ControlError;
 use gathering_dag_engine::StoreError;
-use gathering_persistence::{DatabaseError, ProjectError, ProjectRefusal};
+use gathering_persistence::{DatabaseError, ProjectError};
 use gathering_tools::WorkspaceError;
 
 use super::{Kind, ProblemDetails, RETRY_AFTER_SECONDS};
@@ -56,23 +56,10 @@ impl From<ControlError> for ProblemDetails {
 impl From<ProjectError> for ProblemDetails {
     fn from(error: ProjectError) -> Self {
         match error {
-            ProjectError::Refused(refusal) => refusal.into(),
             ProjectError::Denied(denied) => denied.into(),
             ProjectError::Revoked => AuthError::Revoked.into(),
             ProjectError::Database(error) => error.into(),
         }
-    }
-}
-
-impl From<ProjectRefusal> for ProblemDetails {
-    fn from(refusal: ProjectRefusal) -> Self {
-        Self::conflict(match refusal {
-            ProjectRefusal::LastOwner => "a project needs an owner: add another, or delete the project",
-            ProjectRefusal::DefaultProject => "an account's default project cannot be deleted",
-            ProjectRefusal::RunsActive => {
-                "the project has runs that have not ended: cancel them, or wait for them"
-            }
-        })
     }
 }
 

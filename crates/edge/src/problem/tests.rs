@@ -2,8 +2,9 @@
 
 use actix_web::body::to_bytes;
 use gathering_auth::{AuthError, Denied};
+use gathering_control::{Conflict, ControlError};
 use gathering_dag_engine::StoreError;
-use gathering_persistence::{DatabaseError, ProjectError, ProjectRefusal};
+use gathering_persistence::{DatabaseError, ProjectError};
 use gathering_tools::WorkspaceError;
 use serde_json::{Value, json};
 
@@ -103,9 +104,11 @@ async fn every_refusal_of_authentication_has_its_status() {
 
 #[actix_web::test]
 async fn what_a_project_does_not_allow_is_a_conflict_and_what_is_missing_is_not_found() {
-    for refusal in [ProjectRefusal::LastOwner, ProjectRefusal::DefaultProject, ProjectRefusal::RunsActive] {
-        assert_eq!(answered(ProjectError::Refused(refusal).into()).await.0.status(), 409, "{refusal}");
+    for conflict in [Conflict::LastOwner, Conflict::DefaultProject, Conflict::RunsActive] {
+        let text = conflict.to_string();
+        assert_eq!(answered(ControlError::Conflict(conflict).into()).await.0.status(), 409, "{text}");
     }
+    assert_eq!(answered(ControlError::NotFound.into()).await.0.status(), 404);
     let missing = ProjectError::Database(DatabaseError::Missing { what: "the user" });
     assert_eq!(answered(missing.into()).await.0.status(), 404);
 }

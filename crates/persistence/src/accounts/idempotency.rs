@@ -27,6 +27,7 @@ use crate::db::schema::idempotency_keys;
 pub(crate) enum Kind {
     ApiKey,
     Pipeline,
+    Project,
 }
 
 impl Kind {
@@ -34,6 +35,7 @@ impl Kind {
         match self {
             Kind::ApiKey => "api_key",
             Kind::Pipeline => "pipeline",
+            Kind::Project => "project",
         }
     }
 }

@@ -6,9 +6,13 @@ use std::time::Duration;
 use crate::breakers::breaker;
 use crate::common::World;
 use crate::decisions::{decision, somebody};
+use crate::projects::projects;
+use gathering_auth::Role;
+use gathering_control::ChangeProject;
+use gathering_control::testing::session_caller;
 use gathering_dag_engine::{BreakerStore, ChildKind, ChildRuns, NewChild, Parent, RunStore};
-use gathering_domain::{CircuitBreaker, RunId};
-use gathering_persistence::{Events, Projects, Runs, WakeBus};
+use gathering_domain::{CircuitBreaker, RunId, UserId};
+use gathering_persistence::{Events, Runs, WakeBus};
 use serde_json::json;
 
 /// From now on no commit succeeds that has written to this table.
@@ -52,7 +56,9 @@ async fn a_failed_commit_of_another_write_is_not_answered_as_done() {
     assert!(event.is_err(), "{event:?}");
     let decided = Runs::new(pool.clone(), bus).decide(run, &"a".parse().unwrap(), &yes).await;
     assert!(decided.is_err(), "{decided:?}");
-    let renamed = Projects::new(pool).update(world.project, Some("another"), None).await;
+    let change = ChangeProject { name: Some("another".to_owned()), description: None };
+    let admin = session_caller(UserId::new(), Role::Admin);
+    let renamed = projects(&pool).change(&admin, world.project, &change).await;
     assert!(renamed.is_err(), "{renamed:?}");
     let settings = CircuitBreaker { failure_threshold: 1, reset: Duration::from_secs(1) };
     let noted = world.store.note_failure(&key, RunId::new(), &settings).await;

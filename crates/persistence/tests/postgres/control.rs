@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use gathering_auth::{Caller, Origin, ProjectRole, Role, RoleAtCreation};
+use gathering_auth::testing::InspectAccounts;
+use gathering_auth::{AuditEvent, Caller, ProjectRole, Role, RoleAtCreation};
 use gathering_control::ControlStore;
 use gathering_control::testing::{ControlFixture, session_caller};
 use gathering_dag_engine::{ChildRuns, RunStore};
 use gathering_domain::{InstanceId, ProjectId};
-use gathering_persistence::{PgAccountStore, PgControlStore, Projects, WakeBus};
+use gathering_persistence::{PgAccountStore, PgControlStore, WakeBus};
 
 use crate::accounts::create_account;
 use crate::common::World;
@@ -45,13 +46,18 @@ impl ControlFixture for Fixture {
         session_caller(account.id, role)
     }
 
-    async fn instance(&self) -> InstanceId {
-        self.world.begin_instance().await
+    async fn change_account(&self, account: &Caller, role: Role, is_active: bool) {
+        let user = account.user;
+        let sql = format!("UPDATE users SET role = '{role}', is_active = {is_active} WHERE id = '{user}'");
+        self.world.db.execute(&sql).await;
     }
 
-    async fn project(&self, owner: &Caller) -> ProjectId {
-        let projects = Projects::new(self.world.pool.clone());
-        projects.create(ProjectId::new(), "project", "", owner.user, Origin::default()).await.unwrap().id
+    async fn audit_trail(&self) -> Vec<AuditEvent> {
+        InspectAccounts::audit_trail(&PgAccountStore::new(self.world.pool.clone())).await
+    }
+
+    async fn instance(&self) -> InstanceId {
+        self.world.begin_instance().await
     }
 
     async fn join(&self, project: ProjectId, member: &Caller, role: ProjectRole) {

@@ -3,42 +3,42 @@
 use std::sync::Arc;
 
 use diesel_async::SimpleAsyncConnection;
-use gathering_auth::{Account, Origin, Role, RoleAtCreation};
+use gathering_auth::{Caller, Role, RoleAtCreation};
 use gathering_control::testing::session_caller;
 use gathering_control::{
     ControlError, DefinePipeline, ExpectedRevision, Graphs, PipelineControl, PipelineStore as _,
+    ProjectControl, right,
 };
 use gathering_dag_engine::NodeSpecs;
 use gathering_domain::{PipelineId, ProjectId, RunId};
 use gathering_persistence::{
-    DatabaseError, PgAccountStore, PgControlStore, Projects, RunOrigin, Runs, Viewer, WakeBus,
-    finish_deletions,
+    DatabaseError, PgAccountStore, PgControlStore, RunOrigin, Runs, WakeBus, finish_deletions,
 };
 use serde_json::json;
 
 use crate::accounts::create_account;
 use crate::common::{World, named_pool, wait_until};
+use crate::projects::{create_project, projects};
 
 const MANY: i64 = 50_000;
 
 struct Place {
     world: World,
-    projects: Projects,
-    ada: Account,
+    projects: ProjectControl,
+    ada: Caller,
 }
 
 impl Place {
     async fn new() -> Self {
         let world = World::new().await;
-        let projects = Projects::new(world.pool.clone());
+        let projects = projects(&world.pool);
         let accounts = PgAccountStore::new(world.pool.clone());
         let ada = create_account(&accounts, "ada@example.org", RoleAtCreation::AdminIfFirst).await.unwrap();
-        Self { world, projects, ada }
+        Self { world, projects, ada: session_caller(ada.id, ada.role) }
     }
 
     async fn create(&self) -> ProjectId {
-        let id = ProjectId::new();
-        self.projects.create(id, "Sales", "", self.ada.id, Origin::default()).await.unwrap().id
+        create_project(&self.projects, &self.ada).await
     }
 
     /// Copies an ended run and two events of it into the project, so many times.
@@ -70,7 +70,7 @@ impl Place {
     }
 
     async fn delete(&self, project: ProjectId) {
-        assert!(self.projects.delete(project, self.ada.id, Origin::default()).await.unwrap());
+        self.projects.delete(&self.ada, project).await.unwrap();
     }
 
     /// Accepts a run in this project.
@@ -90,10 +90,12 @@ async fn a_project_with_many_runs_is_hidden_at_once_and_leaves_in_short_transact
     place.fill(full, None, MANY).await;
     place.delete(full).await;
     assert!(place.count_runs(full).await > 0, "a request does not wait for all of it");
-    assert_eq!(place.projects.find_access(full, place.ada.id).await.unwrap(), None);
-    let listed = place.projects.list(Viewer::Admin(place.ada.id), None, 10).await.unwrap();
-    assert!(listed.iter().all(|seen| seen.project.id != full));
-    assert!(!place.projects.delete(full, place.ada.id, Origin::default()).await.unwrap());
+    let hidden = place.projects.find::<right::Read>(&place.ada, full).await;
+    assert!(matches!(hidden, Err(ControlError::NotFound)), "{hidden:?}");
+    let listed = place.projects.list(&place.ada, None, 10).await.unwrap();
+    assert!(listed.iter().all(|found| found.thing.id != full));
+    let again = place.projects.delete(&place.ada, full).await;
+    assert!(matches!(again, Err(ControlError::NotFound)), "{again:?}");
     let refused = place.accept(full, None).await.unwrap_err();
     assert!(matches!(refused, DatabaseError::Missing { .. }), "{refused:?}");
     let recorded = format!(
@@ -158,7 +160,7 @@ async fn a_pipeline_with_many_runs_is_hidden_at_once_and_its_runs_stay_without_i
     let control = PgControlStore::new(place.world.pool.clone(), WakeBus::new());
     let graphs = Graphs::new(Arc::new(place.world.store.clone()), NodeSpecs::builtin(), 1);
     let pipelines = PipelineControl::new(Arc::new(control.clone()), graphs);
-    let ada = session_caller(place.ada.id, Role::Member);
+    let ada = session_caller(place.ada.user, Role::Member);
     let define = DefinePipeline::new("p", json!({"nodes": [{"id": "a", "type": "trigger"}]}));
     let define = DefinePipeline { project: Some(project), ..define };
     let id = pipelines.define(&ada, define).await.unwrap().pipeline.id;

@@ -1,21 +1,43 @@
 //! What a failure of the real database is taken for.
 
 use diesel_async::SimpleAsyncConnection;
-use gathering_auth::Origin;
+use gathering_auth::Role;
+use gathering_control::testing::session_caller;
+use gathering_control::{ControlError, CreateProject, ProjectStore as _};
 use gathering_dag_engine::{
     Checkpoint, Claim, JournalEvent, Record, Release, RunEnd, RunResult, RunStore, StoreError,
 };
 use gathering_domain::{ExposeSecret, ProjectId, RunId, Secret, UserId};
 use gathering_persistence::testing::TestDb;
-use gathering_persistence::{ConnectOptions, DatabaseError, Pool, PoolSettings, Projects};
+use gathering_persistence::{ConnectOptions, DatabaseError, PgControlStore, Pool, PoolSettings, WakeBus};
 
 use serde_json::json;
 
 use crate::common::{World, named_pool, wait_until};
+use crate::projects::projects;
 
 /// A request that reads one row.
-async fn find(pool: &Pool) -> Result<(), DatabaseError> {
-    Projects::new(pool.clone()).find(ProjectId::new()).await.map(drop)
+async fn find(pool: &Pool) -> Result<(), ControlError> {
+    let store = PgControlStore::new(pool.clone(), WakeBus::new());
+    let caller = session_caller(UserId::new(), Role::Member);
+    store.find_whole_project(&caller, ProjectId::new()).await.map(drop)
+}
+
+/// What the database did; control's error must say the same.
+fn cause(error: &ControlError) -> &DatabaseError {
+    let (ControlError::Unavailable(cause) | ControlError::TimedOut(cause) | ControlError::Broken(cause)) =
+        error
+    else {
+        panic!("{error:?}");
+    };
+    let cause = cause.downcast_ref().unwrap();
+    let says_the_same = match cause {
+        DatabaseError::Unavailable { .. } => matches!(error, ControlError::Unavailable(_)),
+        DatabaseError::TimedOut { .. } => matches!(error, ControlError::TimedOut(_)),
+        _ => matches!(error, ControlError::Broken(_)),
+    };
+    assert!(says_the_same, "{error:?}");
+    cause
 }
 
 #[tokio::test]
@@ -27,8 +49,8 @@ async fn a_schema_that_is_not_the_programs_is_a_fault_and_the_next_request_is_fi
     find(&world.pool).await.unwrap();
     rename("description", "about").await;
     let refused = find(&world.pool).await.unwrap_err();
-    assert!(matches!(refused, DatabaseError::Fault { .. }), "{refused:?}");
-    let text = refused.to_string();
+    assert!(matches!(cause(&refused), DatabaseError::Fault { .. }), "{refused:?}");
+    let text = cause(&refused).to_string();
     assert!(text.contains("description") && text.contains("does not exist"), "the innermost cause: {text}");
     rename("about", "description").await;
     find(&world.pool).await.unwrap();
@@ -44,11 +66,10 @@ async fn a_schema_that_is_not_the_programs_is_a_fault_and_the_next_request_is_fi
 async fn a_constraint_that_no_rule_expects_is_a_fault() {
     let world = World::new().await;
     world.db.execute("ALTER TABLE projects ADD CONSTRAINT no_more CHECK (name <> 'forbidden')").await;
-    let refused = Projects::new(world.pool.clone())
-        .create(ProjectId::new(), "forbidden", "", UserId::new(), Origin::default())
-        .await
-        .unwrap_err();
-    assert!(matches!(refused, DatabaseError::Fault { .. }), "{refused:?}");
+    let forbidden = CreateProject { name: "forbidden".to_owned(), description: String::new(), once: None };
+    let caller = session_caller(UserId::new(), Role::Member);
+    let refused = projects(&world.pool).create(&caller, forbidden).await.unwrap_err();
+    assert!(matches!(cause(&refused), DatabaseError::Fault { .. }), "{refused:?}");
 }
 
 #[tokio::test]
@@ -60,7 +81,7 @@ async fn a_wait_for_a_lock_that_reaches_its_limit_is_a_time_out() {
     let mut holder = world.db.connection().await;
     holder.batch_execute("BEGIN; LOCK TABLE projects").await.unwrap();
     let refused = find(&pool).await.unwrap_err();
-    assert!(matches!(refused, DatabaseError::TimedOut { .. }), "{refused:?}");
+    assert!(matches!(cause(&refused), DatabaseError::TimedOut { .. }), "{refused:?}");
 }
 
 #[tokio::test]
@@ -76,7 +97,7 @@ async fn a_session_that_an_operator_ended_is_an_outage_and_the_pool_replaces_it(
         world.db.execute(&format!("SELECT pg_terminate_backend(pid) {session}")).await;
     };
     let refused = tokio::join!(find(&pool), end).0.unwrap_err();
-    assert!(matches!(refused, DatabaseError::Unavailable { .. }), "{refused:?}");
+    assert!(matches!(cause(&refused), DatabaseError::Unavailable { .. }), "{refused:?}");
     holder.batch_execute("ROLLBACK").await.unwrap();
     // PostgreSQL says why before it closes the socket; until that is noticed, a request may meet the old session.
     wait_until("a request gets a new session", async || find(&pool).await.is_ok()).await;

@@ -2,12 +2,14 @@
 
 use crate::accounts::create_account;
 use crate::common::{World, count, wait_until};
-use gathering_auth::{AccountStore, Origin, RoleAtCreation};
+use crate::projects::projects;
+use gathering_auth::{AccountStore, RoleAtCreation};
+use gathering_control::testing::session_caller;
 use gathering_dag_engine::{ClaimScope, RunStore};
-use gathering_domain::{Email, RunKind, RunState, UserId, WaitingFor};
+use gathering_domain::{Email, RunKind, RunState, WaitingFor};
 use gathering_persistence::testing::TestDb;
 use gathering_persistence::{
-    MigrateError, Migrator, PgAccountStore, Projects, drop_journal_before, ensure_journal_partitions,
+    MigrateError, Migrator, PgAccountStore, drop_journal_before, ensure_journal_partitions,
 };
 use serde_json::json;
 
@@ -201,8 +203,10 @@ async fn deleting_a_project_takes_everything_of_it_along() {
     let world = World::new().await;
     fill(&world).await;
     world.db.execute("UPDATE runs SET state = 'succeeded', owner = NULL, ended_at = now()").await;
-    let projects = Projects::new(world.pool.clone());
-    assert!(projects.delete(world.project, UserId::new(), Origin::default()).await.unwrap());
+    let accounts = PgAccountStore::new(world.pool.clone());
+    let ada: Email = "ada@example.org".parse().unwrap();
+    let ada = accounts.find_account_by_email(&ada).await.unwrap().unwrap().account;
+    projects(&world.pool).delete(&session_caller(ada.id, ada.role), world.project).await.unwrap();
     for table in ["runs", "pipelines", "budgets", "events", "project_members"] {
         assert_eq!(world.count(&format!("SELECT count(*) FROM {table}")).await, 0, "{table}");
     }

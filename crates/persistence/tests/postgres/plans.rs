@@ -3,18 +3,18 @@
 //! PostgreSQL counts the rows that it reads of each table; a session's counts are there once it has ended.
 
 use diesel_async::SimpleAsyncConnection as _;
-use gathering_auth::{AccountStore, AuditFilter, AuditKind, RoleAtCreation, SessionId, TokenId};
+use gathering_auth::{AccountStore, AuditFilter, AuditKind, Role, RoleAtCreation, SessionId, TokenId};
+use gathering_control::testing::session_caller;
 use gathering_dag_engine::{
     BudgetLedger as _, Call, Checkpoint, ClaimScope, Grant, NewRun, Release, RunStore as _,
 };
 use gathering_domain::{Amounts, Resource, UserId};
 use gathering_persistence::testing::TestDb;
-use gathering_persistence::{
-    Budgets, PgAccountStore, PgRunStore, Pool, Projects, Viewer, WakeBus, recover_dead_instances,
-};
+use gathering_persistence::{Budgets, PgAccountStore, PgRunStore, Pool, WakeBus, recover_dead_instances};
 
 use crate::accounts::{Fixture, create_account, digest, empty_store};
 use crate::common::{World, count, named_pool, wait_until};
+use crate::projects::projects;
 
 const FILL: &str = "
     INSERT INTO users (id, email, name, password_hash, role)
@@ -85,8 +85,8 @@ async fn the_queries_of_every_request_read_a_handful_of_rows() {
     .await;
     assert!((2..=10).contains(&n_rows), "find_key_status reads {n_rows}");
     let n_rows = rows_read(&fixture.db, async |pool| {
-        let seen = Projects::new(pool).list(Viewer::Member(user.into()), None, 50).await.unwrap();
-        assert_eq!(seen.len(), 1);
+        let member = session_caller(user.into(), Role::Member);
+        assert_eq!(projects(&pool).list(&member, None, 50).await.unwrap().len(), 1);
     })
     .await;
     assert!((2..=10).contains(&n_rows), "a member's projects read {n_rows}");

@@ -9,7 +9,7 @@ use gathering_edge::gate::Gate;
 use gathering_edge::metrics::Metrics;
 use gathering_edge::readiness::Readiness;
 use gathering_edge::server::{EdgeServices, Server, ServerSettings};
-use gathering_persistence::{PgAccountStore, Projects};
+use gathering_persistence::PgAccountStore;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -55,7 +55,6 @@ async fn serve_on(
     let services = http::services(AppState {
         auth,
         pool: db.pool.clone(),
-        projects: Projects::new(db.pool.clone()),
         control: instance.control.clone(),
         runs: instance.runs.clone(),
         budgets: instance.budgets.clone(),

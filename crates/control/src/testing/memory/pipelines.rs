@@ -139,7 +139,7 @@ impl PipelineStore for MemoryControl {
         let state = self.lock();
         let is_shown = |pipeline: &&Pipeline| {
             let Some(owning) = state.projects.get(&pipeline.project) else { return false };
-            visible_to.is_none_or(|user| owning.members.contains_key(&user))
+            visible_to.is_none_or(|user| owning.role(user).is_some())
                 && project.is_none_or(|project| pipeline.project == project)
                 && before.is_none_or(|before| pipeline.id < before)
         };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use gathering_auth::Account;
+use gathering_auth::{Account, AuditEvent};
 use gathering_dag_engine::testing::StoredRun;
 use gathering_domain::{Digest, Once, PipelineId, ProjectId, RunId, RunKind, UserId};
 use serde_json::Value;
@@ -16,10 +16,14 @@ use crate::{LocalProject, PlannedRun, Run};
 pub(super) struct State {
     pub(super) projects: BTreeMap<ProjectId, StoredProject>,
     pub(super) locals: Vec<LocalProject>,
+    /// The projects that requests created under an idempotency key.
+    pub(super) project_keys: IdempotencyKeys<ProjectId>,
     pub(super) accounts: HashMap<UserId, Account>,
     pub(super) pipelines: BTreeMap<PipelineId, StoredPipeline>,
     /// The pipelines that requests created under an idempotency key.
     pub(super) pipeline_keys: IdempotencyKeys<PipelineId>,
+    /// What was recorded, the oldest first.
+    pub(super) audit: Vec<AuditEvent>,
     pub(super) runs: HashMap<RunId, RunFacts>,
 }
 

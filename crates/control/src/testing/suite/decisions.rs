@@ -10,7 +10,7 @@ use super::{World, claim, commit, conflict, failed, node};
 use crate::testing::ControlFixture;
 use crate::{Conflict, ControlError, Decide, Run, StartRun};
 
-fn approval(approvers: &[String]) -> Value {
+pub(super) fn approval(approvers: &[String]) -> Value {
     let mut config = json!({"message": "May it go on?"});
     if !approvers.is_empty() {
         config["approvers"] = json!(approvers);
@@ -19,7 +19,7 @@ fn approval(approvers: &[String]) -> Value {
 }
 
 /// A run of this definition that is parked at its approval.
-async fn waiting<F: ControlFixture>(fixture: &F, world: &World, definition: &Value) -> RunId {
+pub(super) async fn waiting<F: ControlFixture>(fixture: &F, world: &World, definition: &Value) -> RunId {
     let pipeline = world.define(definition).await;
     let run = world.runs.start(&world.owner, pipeline, StartRun::default()).await.unwrap().id;
     let claim = claim(fixture, run).await;

@@ -283,7 +283,7 @@ impl From<OpenWorkspaceError> for ProblemDetails {
     fn from(error: OpenWorkspaceError) -> Self {
         match error {
             OpenWorkspaceError::NoProject(_) => Self::not_found(),
-            OpenWorkspaceError::Database(error) => error.into(),
+            OpenWorkspaceError::Lookup(error) => error.into(),
             error @ OpenWorkspaceError::Workspace { .. } => Self::internal(error),
         }
     }

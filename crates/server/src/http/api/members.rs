@@ -2,24 +2,23 @@
 
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
-use gathering_auth::{Action, ProjectRole};
-use gathering_control::{authorize_credential, right};
-use gathering_dag_engine::{Fields, Shape};
-use gathering_domain::UserId;
-use gathering_persistence::Membership;
+use gathering_auth::ProjectRole;
+use gathering_control::{Member, ProjectControl};
+use gathering_domain::{ProjectId, UserId};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::http::api::lists;
+use crate::http::api::projects::id_of;
 use crate::http::api::words::ProjectRoleSchema;
-use crate::http::state::AppState;
-use gathering_edge::body::{Body, FromFields};
+use gathering_edge::body::Body;
 use gathering_edge::caller::Authenticated;
+use gathering_edge::input::Input;
 use gathering_edge::page::{self, Page};
-use gathering_edge::problem::{ProblemDetails, ProblemView};
+use gathering_edge::problem::ProblemDetails;
 use gathering_edge::query::Query;
+use gathering_edge::values::Word;
 
 /// A member of a project.
 #[derive(Debug, Serialize, ToSchema)]
@@ -34,8 +33,8 @@ pub(crate) struct MemberView {
     created_at: DateTime<Utc>,
 }
 
-impl From<Membership> for MemberView {
-    fn from(member: Membership) -> Self {
+impl From<Member> for MemberView {
+    fn from(member: Member) -> Self {
         Self {
             user_id: member.user.as_uuid(),
             email: member.email.to_string(),
@@ -46,20 +45,15 @@ impl From<Membership> for MemberView {
     }
 }
 
-/// What somebody shall be in a project.
-#[derive(Debug, ToSchema)]
+/// The role of a member from now on.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct PutMember {
     #[schema(value_type = ProjectRoleSchema)]
-    role: ProjectRole,
+    role: Word<ProjectRole>,
 }
 
-impl FromFields for PutMember {
-    fn from_fields(fields: &mut Fields<'_>) -> Option<Self> {
-        let role = fields.required("role", Shape::Text).and_then(Value::as_str);
-        let role = page::id("role", role, fields.problems());
-        Some(Self { role: role? })
-    }
-}
+impl Input for PutMember {}
 
 /// Which members to list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -77,21 +71,21 @@ pub(crate) struct ListMembers {
 /// The members of a project, in the order in which their accounts were made.
 #[utoipa::path(get, path = "/api/v1/projects/{id}/members", tag = "projects", operation_id = "list_members", params(("id" = Uuid, Path), ListMembers), responses(
     (status = 200, body = Page<MemberView>),
-    (status = 404, body = ProblemView, content_type = "application/problem+json"),
-    (status = 422, body = ProblemView, content_type = "application/problem+json"),
+    (status = 404),
+    (status = 422),
 ))]
 pub(crate) async fn list(
-    state: web::Data<AppState>,
+    projects: web::Data<ProjectControl>,
     caller: Authenticated,
     id: web::Path<String>,
     query: Query<ListMembers>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let project = state.project::<right::Read>(&caller.0, &id).await?;
+    let project = id_of(&id)?;
     let (query, after) = query.read_page(lists::MEMBERS)?;
     let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
-    let rows = state.projects.list_members(project, after.map(UserId::from), limit + 1).await?;
-    let key = |member: &Membership| member.user.as_uuid();
-    let page = Page::of(lists::MEMBERS, rows, limit, key, MemberView::from);
+    let members = projects.list_members(&caller.0, project, after.map(UserId::from), limit + 1).await?;
+    let key = |member: &Member| member.user.as_uuid();
+    let page = Page::of(lists::MEMBERS, members, limit, key, MemberView::from);
     Ok(HttpResponse::Ok().json(page))
 }
 
@@ -101,22 +95,21 @@ pub(crate) async fn list(
     ("user_id" = Uuid, Path),
 ), request_body = PutMember, responses(
     (status = 204),
-    (status = 403, description = "For owners only", body = ProblemView, content_type = "application/problem+json"),
-    (status = 404, description = "No such project or account", body = ProblemView, content_type = "application/problem+json"),
-    (status = 409, description = "No owner would be left", body = ProblemView, content_type = "application/problem+json"),
-    (status = 422, body = ProblemView, content_type = "application/problem+json"),
+    (status = 403, description = "For owners only"),
+    (status = 404, description = "No such project or account"),
+    (status = 409, description = "No owner would be left"),
+    (status = 422),
 ))]
 pub(crate) async fn put(
-    state: web::Data<AppState>,
+    projects: web::Data<ProjectControl>,
     path: web::Path<(String, String)>,
     body: Body,
 ) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
     let (project, user) = path.into_inner();
-    let project = state.project::<right::Manage>(&caller, &project).await?;
-    let member: UserId = user.parse().map_err(|_| ProblemDetails::not_found())?;
-    let PutMember { role } = body.read().await?;
-    state.projects.put_member(project, member, role, &caller).await?;
+    let (project, user) = ids_of(&project, &user)?;
+    let PutMember { role: Word(role) } = body.input().await?;
+    projects.put_member(&caller, project, user, role).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -126,28 +119,43 @@ pub(crate) async fn put(
     ("user_id" = Uuid, Path),
 ), responses(
     (status = 204),
-    (status = 403, body = ProblemView, content_type = "application/problem+json"),
-    (status = 404, description = "No such project or member", body = ProblemView, content_type = "application/problem+json"),
-    (status = 409, description = "No owner would be left", body = ProblemView, content_type = "application/problem+json"),
+    (status = 403),
+    (status = 404, description = "No such project or member"),
+    (status = 409, description = "No owner would be left"),
 ))]
 pub(crate) async fn remove(
-    state: web::Data<AppState>,
+    projects: web::Data<ProjectControl>,
     caller: Authenticated,
     path: web::Path<(String, String)>,
 ) -> Result<HttpResponse, ProblemDetails> {
     let (project, user) = path.into_inner();
-    let member: UserId = user.parse().map_err(|_| ProblemDetails::not_found())?;
-    let is_own = member == caller.0.user;
-    let project = if is_own {
-        state.project::<right::Read>(&caller.0, &project).await?
-    } else {
-        state.project::<right::Manage>(&caller.0, &project).await?
-    };
-    // Who leaves needs no role, but an API key that may only look ends nothing.
-    authorize_credential(&caller.0, Action::Manage)?;
-    if state.projects.remove_member(project, member, &caller.0).await? {
-        Ok(HttpResponse::NoContent().finish())
-    } else {
-        Err(ProblemDetails::not_found())
+    let (project, user) = ids_of(&project, &user)?;
+    projects.remove_member(&caller.0, project, user).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// The ids of a path; what is no id names no membership.
+fn ids_of(project: &str, user: &str) -> Result<(ProjectId, UserId), ProblemDetails> {
+    Ok((id_of(project)?, user.parse().map_err(|_| ProblemDetails::not_found())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use gathering_edge::input::read;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_member_has_one_of_the_roles() {
+        for role in ProjectRole::ALL {
+            let put: PutMember = read(json!({"role": role.as_str()})).unwrap();
+            assert_eq!(put.role, Word(role));
+        }
+        for wrong in [json!({}), json!({"role": "god"}), json!({"role": null}), json!({"role": 1})] {
+            let problem = read::<PutMember>(wrong.clone()).unwrap_err();
+            let pointers: Vec<_> = problem.errors.iter().map(|error| error.pointer.as_str()).collect();
+            assert_eq!((problem.status().as_u16(), pointers), (422, vec!["/role"]), "{wrong}");
+        }
     }
 }

@@ -1,27 +1,25 @@
 //! Projects: created, listed, shown, changed, deleted with everything in them.
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Utc};
-use gathering_auth::{Action, Caller, ProjectRole};
-use gathering_control::right::{self, Right};
-use gathering_control::{authorize_credential, visible_to};
-use gathering_dag_engine::{Fields, Shape};
+use gathering_auth::ProjectRole;
+use gathering_control::right::Right;
+use gathering_control::{self as control, Found, Project, ProjectControl, Scoped};
 use gathering_domain::{ProjectId, with_causes};
-use gathering_persistence::{Project, ProjectSeen, Viewer};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::http::api::lists;
-use crate::http::state::AppState;
-use gathering_edge::body::{Body, FromFields, line, prose};
+use crate::http::api::words::ProjectRoleSchema;
+use crate::workspaces::Workspaces;
+use gathering_edge::body::Body;
 use gathering_edge::caller::Authenticated;
+use gathering_edge::input::Input;
 use gathering_edge::page::{self, Page};
-use gathering_edge::problem::{ProblemDetails, ProblemView};
+use gathering_edge::problem::ProblemDetails;
 use gathering_edge::query::Query;
-
-const MAX_NAME: usize = 200;
-const MAX_DESCRIPTION: usize = 20_000;
+use gathering_edge::values::{one_line, one_line_or_null, prose_or_null, trimmed, trimmed_or_null};
 
 /// What owns pipelines, runs and files, and what membership is of.
 #[derive(Debug, Serialize, ToSchema)]
@@ -30,7 +28,8 @@ pub(crate) struct ProjectView {
     id: Uuid,
     name: String,
     description: String,
-    /// What the caller is there: `owner`, `editor` or `viewer`; absent for an admin who is no member.
+    /// The caller's role in it; null for an admin who is not a member.
+    #[schema(value_type = Option<ProjectRoleSchema>)]
     role: Option<&'static str>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
@@ -49,46 +48,41 @@ impl ProjectView {
     }
 }
 
-/// A project to be created.
-#[derive(Debug, ToSchema)]
-pub(crate) struct CreateProject {
-    /// 1 to 200 characters.
-    name: String,
-    #[schema(required = false, default = "")]
-    description: String,
-}
-
-impl FromFields for CreateProject {
-    fn from_fields(fields: &mut Fields<'_>) -> Option<Self> {
-        let name =
-            fields.required("name", Shape::Text).and_then(|value| line(fields, "name", value, MAX_NAME));
-        let description = description(fields);
-        Some(Self { name: name?, description: description.unwrap_or_default() })
+impl<R: Right> From<Scoped<Project, R>> for ProjectView {
+    fn from(project: Scoped<Project, R>) -> Self {
+        let role = project.membership();
+        Self::of(project.into_thing(), role)
     }
 }
 
-/// What to change of a project; what is absent stays.
-#[derive(Debug, ToSchema)]
-pub(crate) struct ChangeProject {
+/// A project to be created.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CreateProject {
     /// 1 to 200 characters.
-    #[schema(required = false)]
-    name: Option<String>,
-    #[schema(required = false)]
+    #[schema(schema_with = one_line::<200>)]
+    #[serde(deserialize_with = "trimmed")]
+    name: String,
+    /// Empty by default.
+    #[schema(required = false, schema_with = prose_or_null::<20_000>)]
     description: Option<String>,
 }
 
-impl FromFields for ChangeProject {
-    fn from_fields(fields: &mut Fields<'_>) -> Option<Self> {
-        let name =
-            fields.optional("name", Shape::Text).and_then(|value| line(fields, "name", value, MAX_NAME));
-        Some(Self { name, description: description(fields) })
-    }
+impl Input for CreateProject {}
+
+/// What to change of a project; what is absent stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ChangeProject {
+    /// 1 to 200 characters.
+    #[schema(required = false, schema_with = one_line_or_null::<200>)]
+    #[serde(default, deserialize_with = "trimmed_or_null")]
+    name: Option<String>,
+    #[schema(required = false, schema_with = prose_or_null::<20_000>)]
+    description: Option<String>,
 }
 
-fn description(fields: &mut Fields<'_>) -> Option<String> {
-    let value = fields.optional("description", Shape::Any).filter(|value| !value.is_null())?;
-    prose(fields, "description", value, MAX_DESCRIPTION)
-}
+impl Input for ChangeProject {}
 
 /// Which projects to list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -104,141 +98,159 @@ pub(crate) struct ListProjects {
 }
 
 /// Creates a project; the caller is its owner.
-#[utoipa::path(post, path = "/api/v1/projects", tag = "projects", operation_id = "create_project", request_body = CreateProject, responses(
+#[utoipa::path(post, path = "/api/v1/projects", tag = "projects", operation_id = "create_project", params(
+    ("Idempotency-Key" = Option<String>, Header, description = "The same key and body answer the same project"),
+), request_body = CreateProject, responses(
     (status = 201, body = ProjectView),
-    (status = 403, description = "An API key without the scope `manage`", body = ProblemView, content_type = "application/problem+json"),
-    (status = 422, body = ProblemView, content_type = "application/problem+json"),
+    (status = 403, description = "An API key without the scope `manage`"),
+    (status = 404, description = "The same request created a project that the caller may not see any more"),
+    (status = 409, description = "The key was used for another request, or for a project that was deleted"),
+    (status = 422),
 ))]
-pub(crate) async fn create(state: web::Data<AppState>, body: Body) -> Result<HttpResponse, ProblemDetails> {
+pub(crate) async fn create(
+    projects: web::Data<ProjectControl>,
+    request: HttpRequest,
+    body: Body,
+) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
-    authorize_credential(&caller, Action::Manage)?;
-    let new: CreateProject = body.read().await?;
-    let Caller { user, origin, .. } = caller;
-    let project = state.projects.create(ProjectId::new(), &new.name, &new.description, user, origin).await?;
+    let (body, once) = body.input_once::<CreateProject>(&request).await?;
+    let CreateProject { name, description } = body;
+    let create = control::CreateProject { name, description: description.unwrap_or_default(), once };
+    let project = projects.create(&caller, create).await?;
     let location = format!("/api/v1/projects/{}", project.id);
-    let view = ProjectView::of(project, Some(ProjectRole::Owner));
-    Ok(HttpResponse::Created().insert_header(("location", location)).json(view))
+    Ok(HttpResponse::Created().insert_header(("location", location)).json(ProjectView::from(project)))
 }
 
 /// The projects that the caller may see, the newest first: those that they are a member of; to an admin all.
 #[utoipa::path(get, path = "/api/v1/projects", tag = "projects", operation_id = "list_projects", params(ListProjects), responses(
     (status = 200, body = Page<ProjectView>),
-    (status = 422, body = ProblemView, content_type = "application/problem+json"),
+    (status = 422),
 ))]
 pub(crate) async fn list(
-    state: web::Data<AppState>,
+    projects: web::Data<ProjectControl>,
     caller: Authenticated,
     query: Query<ListProjects>,
 ) -> Result<HttpResponse, ProblemDetails> {
     let (query, before) = query.read_page(lists::PROJECTS)?;
     let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
-    let viewer = visible_to(&caller.0)?.map_or(Viewer::Admin(caller.0.user), Viewer::Member);
-    let rows = state.projects.list(viewer, before.map(Into::into), limit + 1).await?;
-    let key = |seen: &ProjectSeen| seen.project.id.as_uuid();
-    let page = Page::of(lists::PROJECTS, rows, limit, key, |seen| ProjectView::of(seen.project, seen.role));
+    let found = projects.list(&caller.0, before.map(ProjectId::from), limit + 1).await?;
+    let key = |found: &Found<Project>| found.thing.id.as_uuid();
+    let view = |found: Found<Project>| ProjectView::of(found.thing, found.membership);
+    let page = Page::of(lists::PROJECTS, found, limit, key, view);
     Ok(HttpResponse::Ok().json(page))
 }
 
 /// One project.
 #[utoipa::path(get, path = "/api/v1/projects/{id}", tag = "projects", operation_id = "get_project", params(("id" = Uuid, Path)), responses(
     (status = 200, body = ProjectView),
-    (status = 404, body = ProblemView, content_type = "application/problem+json"),
+    (status = 404),
 ))]
 pub(crate) async fn show(
-    state: web::Data<AppState>,
+    projects: web::Data<ProjectControl>,
     caller: Authenticated,
     id: web::Path<String>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let id = state.project::<right::Read>(&caller.0, &id).await?;
-    let seen = state.projects.find_for(id, caller.0.user).await?.ok_or_else(ProblemDetails::not_found)?;
-    Ok(HttpResponse::Ok().json(ProjectView::of(seen.project, seen.role)))
+    let project = projects.load(&caller.0, id_of(&id)?).await?;
+    Ok(HttpResponse::Ok().json(ProjectView::from(project)))
 }
 
 /// Changes a project's name or description.
 #[utoipa::path(patch, path = "/api/v1/projects/{id}", tag = "projects", operation_id = "change_project", params(("id" = Uuid, Path)), request_body = ChangeProject, responses(
     (status = 200, body = ProjectView),
-    (status = 403, description = "For owners only", body = ProblemView, content_type = "application/problem+json"),
-    (status = 404, body = ProblemView, content_type = "application/problem+json"),
-    (status = 422, body = ProblemView, content_type = "application/problem+json"),
+    (status = 403, description = "For owners only"),
+    (status = 404),
+    (status = 422),
 ))]
 pub(crate) async fn change(
-    state: web::Data<AppState>,
+    projects: web::Data<ProjectControl>,
     id: web::Path<String>,
     body: Body,
 ) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
-    let id = state.project::<right::Manage>(&caller, &id).await?;
-    let change: ChangeProject = body.read().await?;
-    let (name, description) = (change.name.as_deref(), change.description.as_deref());
-    let project = state.projects.update(id, name, description).await?;
-    let role = state.projects.find_role(id, caller.user).await?;
-    Ok(HttpResponse::Ok().json(ProjectView::of(project, role)))
+    let id = id_of(&id)?;
+    let ChangeProject { name, description } = body.input().await?;
+    let project = projects.change(&caller, id, &control::ChangeProject { name, description }).await?;
+    Ok(HttpResponse::Ok().json(ProjectView::from(project)))
 }
 
 /// Deletes a project with everything in it, its files too.
 #[utoipa::path(delete, path = "/api/v1/projects/{id}", tag = "projects", operation_id = "delete_project", params(("id" = Uuid, Path)), responses(
     (status = 204),
-    (status = 403, description = "For owners only", body = ProblemView, content_type = "application/problem+json"),
-    (status = 404, body = ProblemView, content_type = "application/problem+json"),
-    (status = 409, description = "It is somebody's default project, or has runs that have not ended", body = ProblemView, content_type = "application/problem+json"),
+    (status = 403, description = "For owners only"),
+    (status = 404),
+    (status = 409, description = "It is somebody's default project, or has runs that have not ended"),
 ))]
 pub(crate) async fn delete(
-    state: web::Data<AppState>,
+    projects: web::Data<ProjectControl>,
+    workspaces: web::Data<Workspaces>,
     caller: Authenticated,
     id: web::Path<String>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let id = state.project::<right::Manage>(&caller.0, &id).await?;
-    if !state.projects.delete(id, caller.0.user, caller.0.origin).await? {
-        return Err(ProblemDetails::not_found());
-    }
-    tracing::info!(project.id = %id, "project {id} is deleted");
+    let id = id_of(&id)?;
+    projects.delete(&caller.0, id).await?;
     // The project is gone for good, so that nobody reaches its files; what is left of them is the operator's.
-    if let Err(error) = state.workspaces.remove(id).await {
+    if let Err(error) = workspaces.remove(id).await {
         let causes = with_causes(&error);
         tracing::error!(project.id = %id, error = %causes, "files of the deleted project {id} are left over: {causes}");
     }
     Ok(HttpResponse::NoContent().finish())
 }
 
-impl AppState {
-    /// The project that this text names, if the caller may do `R` in it.
-    ///
-    /// # Errors
-    /// 404 for what is absent, invisible or no id at all; 403 for what the caller's role does not allow.
-    pub(crate) async fn project<R: Right>(
-        &self,
-        caller: &Caller,
-        id: &str,
-    ) -> Result<ProjectId, ProblemDetails> {
-        let id: ProjectId = id.parse().map_err(|_| ProblemDetails::not_found())?;
-        Ok(self.control.projects.find::<R>(caller, id).await?.into_thing())
-    }
+/// The id of a path; what is no id names no project.
+pub(super) fn id_of(text: &str) -> Result<ProjectId, ProblemDetails> {
+    text.parse().map_err(|_| ProblemDetails::not_found())
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use gathering_edge::input::read;
+    use serde_json::{Value, json};
 
     use super::*;
-    use gathering_edge::body::read_object;
+
+    fn pointers<T: Input + std::fmt::Debug>(body: Value) -> Vec<String> {
+        let problem = read::<T>(body).unwrap_err();
+        assert_eq!(problem.status(), 422);
+        problem.errors.into_iter().map(|error| error.pointer).collect()
+    }
 
     #[test]
     fn a_project_needs_a_name_on_one_line_and_no_description() {
-        let new: CreateProject = read_object(&json!({"name": " a "})).unwrap();
-        assert_eq!((new.name.as_str(), new.description.as_str()), ("a", ""));
+        for body in [json!({"name": " a "}), json!({"name": "a", "description": null})] {
+            let new: CreateProject = read(body).unwrap();
+            assert_eq!((new.name.as_str(), new.description), ("a", None));
+        }
+        let new: CreateProject = read(json!({"name": "x".repeat(200), "description": "a\nb"})).unwrap();
+        assert_eq!((new.name.len(), new.description.as_deref()), (200, Some("a\nb")));
         for wrong in
-            [json!({}), json!({"name": "a\nb"}), json!({"name": "x".repeat(201)}), json!({"name": 1})]
+            [json!({}), json!({"name": "a\nb"}), json!({"name": "x".repeat(201)}), json!({"name": null})]
         {
-            assert_eq!(read_object::<CreateProject>(&wrong).unwrap_err().status(), 422, "{wrong}");
+            assert_eq!(pointers::<CreateProject>(wrong.clone()), ["/name"], "{wrong}");
+        }
+        for description in [json!("a\u{0}b"), json!("x".repeat(20_001)), json!(1)] {
+            let wrong = json!({"name": 1, "description": description, "owner": "me"});
+            assert_eq!(
+                pointers::<CreateProject>(wrong),
+                ["/description", "/name", "/owner"],
+                "{description}"
+            );
         }
     }
 
     #[test]
     fn a_description_can_be_emptied_and_is_kept_when_absent() {
-        let read: ChangeProject = read_object(&json!({"description": ""})).unwrap();
-        assert_eq!((read.name, read.description.as_deref()), (None, Some("")));
-        let read: ChangeProject = read_object(&json!({"name": "b"})).unwrap();
-        assert_eq!((read.name.as_deref(), read.description), (Some("b"), None));
-        assert_eq!(read_object::<ChangeProject>(&json!({"description": 1})).unwrap_err().status(), 422);
+        let read_change = |body| read::<ChangeProject>(body).unwrap();
+        let change = read_change(json!({"description": ""}));
+        assert_eq!((change.name, change.description.as_deref()), (None, Some("")));
+        let change = read_change(json!({"name": " b ", "description": null}));
+        assert_eq!((change.name.as_deref(), change.description), (Some("b"), None));
+        assert_eq!(read_change(json!({"name": null})).name, None);
+        for (wrong, place) in [
+            (json!({"description": 1}), "/description"),
+            (json!({"name": ""}), "/name"),
+            (json!({"x": 1}), "/x"),
+        ] {
+            assert_eq!(pointers::<ChangeProject>(wrong), [place]);
+        }
     }
 }
