@@ -134,7 +134,10 @@ impl PipelineControl {
     ///
     /// # Errors
     /// [`ControlError::Invalid`] with everything that is wrong with the definition, or the store's.
-    async fn keep(&self, submitted: SubmittedDefinition) -> Result<(Digest, Value), ControlError> {
+    async fn store_definition(
+        &self,
+        submitted: SubmittedDefinition,
+    ) -> Result<(Digest, Value), ControlError> {
         let (definition, checked) = self.graphs.check(submitted.value).await?;
         checked.map_err(|problems| ControlError::Invalid(below(&submitted.at, problems)))?;
         let graph = Digest::of_json(&definition);

@@ -91,11 +91,11 @@ impl PipelineControl {
         change: ChangePipeline,
     ) -> Result<DefinedPipeline, ControlError> {
         let head = self.find::<right::Write>(caller, pipeline).await?;
-        let kept = match change.definition {
-            Some(definition) => Some(self.keep(definition).await?),
+        let stored = match change.definition {
+            Some(definition) => Some(self.store_definition(definition).await?),
             None => None,
         };
-        let (graph, definition) = kept.unzip();
+        let (graph, definition) = stored.unzip();
         let ChangePipeline { name, description, enabled, .. } = change;
         let planned = PlannedChange { expected, name, description, enabled, graph };
         let changed = self.store.change_pipeline(&head, &planned).await?;

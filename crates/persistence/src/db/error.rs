@@ -4,12 +4,16 @@
 //! statement is classified by its kind, and else by PostgreSQL's own message ([`MESSAGES`]). What no rule knows is a
 //! fault: it is logged as an error, and never hidden behind "unavailable".
 
+mod aborted;
+
 use std::error::Error;
 use std::fmt::Write as _;
 
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
 
 use crate::db::connect::InvalidDatabaseUrl;
+
+pub(crate) use aborted::Aborted;
 
 type Cause = Box<dyn Error + Send + Sync>;
 
@@ -213,31 +217,6 @@ impl DatabaseError {
             Class::Unavailable => Self::Unavailable { doing, cause },
             Class::TimedOut => Self::TimedOut { doing, cause },
             Class::Fault => Self::Fault { doing, cause },
-        }
-    }
-}
-
-/// Why a transaction is rolled back: the database failed, or a rule refused what it was to do.
-#[derive(Debug)]
-pub(crate) enum Aborted<E> {
-    /// A statement failed.
-    Query(QueryError),
-    /// A rule refused it, with the error that the caller gets.
-    Refused(E),
-}
-
-impl<E> From<QueryError> for Aborted<E> {
-    fn from(error: QueryError) -> Self {
-        Self::Query(error)
-    }
-}
-
-impl<E: From<DatabaseError>> Aborted<E> {
-    /// The caller's error; `doing` says what a failed statement was for.
-    pub(crate) fn into_error(self, doing: &'static str) -> E {
-        match self {
-            Self::Query(error) => DatabaseError::query(doing, error).into(),
-            Self::Refused(error) => error,
         }
     }
 }

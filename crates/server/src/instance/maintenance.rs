@@ -34,7 +34,7 @@ pub(super) fn start(pool: &Pool, wakes: &WakeBus, config: &Config) -> Vec<Task> 
         |pool| async move { ensure_journal_partitions(&pool, PARTITIONS_WEEKS).await.map(drop) };
     let mut tasks = vec![
         every("making journal partitions", DAILY, pool, make_partitions),
-        every("clearing expired sessions", HOURLY, pool, |pool| async move {
+        every("clearing expired sessions and keys", HOURLY, pool, |pool| async move {
             clear_expired(&pool).await.map(drop)
         }),
         every("finishing deletions", DELETIONS, pool, |pool| async move {

@@ -96,8 +96,8 @@ pub(crate) struct CreatePipeline {
     /// Nodes, edges and what holds for the whole.
     #[schema(value_type = AnyObject)]
     definition: Value,
-    /// `true` by default.
-    #[schema(required = false)]
+    /// Whether it starts runs.
+    #[schema(required = false, default = true)]
     enabled: Option<bool>,
 }
 
