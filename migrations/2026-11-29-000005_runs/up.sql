@@ -76,7 +76,7 @@ CREATE TABLE child_runs (
     root_run_id   uuid    NOT NULL                      -- the run at the top of the tree
 );
 COMMENT ON TABLE child_runs IS 'The place of a child run under the parent that waits for it';
-CREATE UNIQUE INDEX child_runs_place ON child_runs (parent_run_id, node_id, round, item);
+CREATE UNIQUE INDEX child_runs_place ON child_runs (parent_run_id, node_id, item, round);
 
 CREATE TABLE node_decisions (
     run_id     uuid        NOT NULL REFERENCES runs ON DELETE CASCADE,

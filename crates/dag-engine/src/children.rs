@@ -3,6 +3,11 @@
 //! A child is a run like any other: any instance may claim it, and it survives its parent's instance. Two things tie it
 //! to its parent. Its id derives from the node that starts it, so a repeated start after a crash starts nothing. And
 //! the end of the parent cancels it, unless it is detached.
+//!
+//! A node that starts again, because its attempt failed or its run is rerun, starts its children again. A child with the
+//! same graph and input as before takes up the work of the earlier one, so that nothing that succeeded is repeated.
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -100,6 +105,9 @@ pub enum StartChildrenError {
     /// The parent is no longer driven, so it may not start runs.
     #[error("the run that starts others has ended")]
     ParentEnded,
+    /// An earlier child, whose work one of these would take up, has not ended yet: repeat soon.
+    #[error("an earlier child run has not ended yet")]
+    EarlierActive,
     /// The store failed; the children may or may not be started, and repeating is safe.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -117,6 +125,12 @@ pub trait ChildRuns: Send + Sync + 'static {
     /// Accepts these runs, in the parent's project and with its priority; an existing one stays as it is. The ids are
     /// [`Parent::child`]. All or none.
     ///
+    /// A child takes up the work of an earlier one ([`ClaimedRun::takes_up`]) that was claimed, is the same item of the
+    /// same node with the same graph and input, and was started in an earlier round or in one of the runs `earlier`, the
+    /// latest first. One that succeeded is preferred. A detached child takes up nothing.
+    ///
+    /// [`ClaimedRun::takes_up`]: crate::ClaimedRun::takes_up
+    ///
     /// # Errors
     /// [`StartChildrenError`]; unless it says otherwise nothing was started.
     async fn start(
@@ -124,6 +138,7 @@ pub trait ChildRuns: Send + Sync + 'static {
         parent: &Parent,
         kind: ChildKind,
         children: Vec<NewChild>,
+        earlier: &[RunId],
     ) -> Result<(), StartChildrenError>;
 
     /// Summarizes the awaited children.
@@ -167,7 +182,7 @@ impl From<StartChildrenError> for NodeFailure {
     fn from(error: StartChildrenError) -> Self {
         let kind = match &error {
             StartChildrenError::TooDeep => FailureKind::TooDeep,
-            StartChildrenError::ParentEnded => FailureKind::Interrupted,
+            StartChildrenError::ParentEnded | StartChildrenError::EarlierActive => FailureKind::Interrupted,
             StartChildrenError::Store(_) => FailureKind::Store,
         };
         NodeFailure::permanent(kind, error.to_string())
@@ -206,6 +221,38 @@ pub async fn end_earlier_round(children: &dyn ChildRuns, attempt: &Attempt) -> R
     let Some(round) = attempt.failures.checked_sub(1) else { return Ok(()) };
     let earlier = Parent { round, ..Parent::of(attempt) };
     retry_while_unavailable(|| children.cancel(&earlier)).await
+}
+
+/// How long a start waits before it asks again whether the earlier children have ended.
+pub const EARLIER_CHILDREN_PAUSE: Duration = Duration::from_millis(50);
+
+/// Starts children ([`ChildRuns::start`]), once the earlier ones have ended whose work they take up: those were cancelled
+/// before, and end soon.
+///
+/// Cancellation: safe. Waits while the store is away.
+///
+/// # Errors
+/// A refusal, or those of the store.
+pub async fn start_children(
+    children: &dyn ChildRuns,
+    parent: &Parent,
+    kind: ChildKind,
+    new: Vec<NewChild>,
+    earlier: &[RunId],
+) -> Result<(), NodeFailure> {
+    loop {
+        // Only a store that failed is asked again; any other refusal is the answer.
+        let started = retry_while_unavailable(async || {
+            match children.start(parent, kind, new.clone(), earlier).await {
+                Err(StartChildrenError::Store(error)) => Err(error),
+                answered => Ok(answered),
+            }
+        });
+        match started.await? {
+            Err(StartChildrenError::EarlierActive) => tokio::time::sleep(EARLIER_CHILDREN_PAUSE).await,
+            answered => return Ok(answered?),
+        }
+    }
 }
 
 /// Asks the store until it answers: an outage must not fail a node. Warns once after five seconds.

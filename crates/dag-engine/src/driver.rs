@@ -119,12 +119,13 @@ struct InFlight {
 }
 
 impl Driver {
+    /// `records` are applied to `progress` already, and belong at `next_seq`.
     pub(crate) fn new(
         around: DriverContext,
         claimed: ClaimedRun,
         graph: Arc<Graph>,
         progress: Progress,
-        next_seq: Seq,
+        (next_seq, records): (Seq, Vec<Record>),
     ) -> Self {
         let (effects_sender, effects) = mpsc::channel(EFFECTS_BOUND);
         Self {
@@ -133,7 +134,7 @@ impl Driver {
             graph,
             progress,
             next_seq,
-            records: Vec::new(),
+            records,
             launches: Vec::new(),
             durable_waiters: Vec::new(),
             release: None,

@@ -9,25 +9,37 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 
-use gathering_domain::{Digest, EffectClass, FailureKind};
+use gathering_domain::{Digest, EffectClass, FailureKind, NodeId, RunId};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::journal::{EffectStart, JournalEvent, NodeFailure};
+use crate::journal::{EffectEnd, EffectStart, JournalEvent, NodeFailure, ReusedEffect};
 use crate::values::{ValueRole, check_value};
 
 /// What the journal records of one effect.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RecordedEffect {
     pub(crate) start: EffectStart,
-    pub(crate) result: EffectResult,
+    pub(crate) end: EffectEnd,
+    /// The earlier run that first planned it, if it was not this one.
+    pub(crate) planned_by: Option<RunId>,
+    /// Whether this run has not announced it itself.
+    pub(crate) is_reused: bool,
 }
 
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum EffectResult {
-    Unknown,
-    Done(Value),
-    Failed,
+impl RecordedEffect {
+    /// An effect that is being announced, after `before` with the same key.
+    pub(crate) fn begin(start: EffectStart, before: Option<&Self>) -> Self {
+        let same = before.filter(|before| before.start.request_digest == start.request_digest);
+        let planned_by = same.and_then(|before| before.planned_by);
+        Self { start, end: EffectEnd::Unknown, planned_by, is_reused: false }
+    }
+
+    /// An effect of an earlier run.
+    pub(crate) fn reused(effect: &ReusedEffect) -> Self {
+        let ReusedEffect { planned_by, start, end } = effect.clone();
+        Self { start, end, planned_by: Some(planned_by), is_reused: true }
+    }
 }
 
 /// How an effect failed, and whether it may have taken place all the same.
@@ -70,23 +82,40 @@ pub(crate) struct EffectRecord {
 /// One node's part of the effect ledger.
 #[derive(Debug)]
 pub struct Effects {
+    run: RunId,
+    id: NodeId,
     node: usize,
     recorded: BTreeMap<String, RecordedEffect>,
     journal: mpsc::Sender<EffectRecord>,
 }
 
 impl Effects {
-    pub(crate) const fn new(
-        node: usize,
+    pub(crate) fn new(
+        run: RunId,
+        (node, id): (usize, NodeId),
         recorded: BTreeMap<String, RecordedEffect>,
         journal: mpsc::Sender<EffectRecord>,
     ) -> Self {
-        Self { node, recorded, journal }
+        Self { run, id, node, recorded, journal }
     }
 
     /// Whether this effect of the node is done, so that [`Effects::once`] returns the recorded result.
-    pub fn is_done(&self, key: &str) -> bool {
-        self.recorded.get(key).is_some_and(|known| matches!(known.result, EffectResult::Done(_)))
+    pub fn is_done(&self, key: &str, request: &Value) -> bool {
+        self.recorded.get(key).is_some_and(|known| {
+            matches!(known.end, EffectEnd::Done { .. })
+                && known.start.request_digest == Digest::of_json(request).to_string()
+        })
+    }
+
+    /// The idempotency key of the effect `key` with this request: `<run>/<node>`, where the run is the one that first
+    /// planned it. The same request keeps it on every attempt, on every instance and in every rerun; another request
+    /// gets another one.
+    pub fn idempotency_key(&self, key: &str, request: &Value) -> String {
+        let known = self.recorded.get(key).and_then(|known| Some((known, known.planned_by?)));
+        let planned_by = known
+            .filter(|(known, _)| known.start.request_digest == Digest::of_json(request).to_string())
+            .map_or(self.run, |(_, run)| run);
+        format!("{planned_by}/{}", self.id)
     }
 
     /// Performs `act`, unless this effect of the node is done already: then it returns the recorded result.
@@ -110,24 +139,10 @@ impl Effects {
         Fut: Future<Output = Result<Value, ActFailed>> + Send,
     {
         let request_digest = Digest::of_json(request).to_string();
-        if let Some(known) = self.recorded.get(key) {
-            match &known.result {
-                EffectResult::Done(_) | EffectResult::Unknown
-                    if known.start.request_digest != request_digest =>
-                {
-                    return Err(NodeFailure::permanent(
-                        FailureKind::EffectChanged,
-                        format!(
-                            "effect `{key}` changed its request: a node must send the same one on every attempt"
-                        ),
-                    ));
-                }
-                EffectResult::Done(result) => return Ok(result.clone()),
-                EffectResult::Unknown if class == EffectClass::Unsafe => {
-                    return Err(unknown(key, "an earlier attempt ended in the middle of it"));
-                }
-                EffectResult::Unknown | EffectResult::Failed => {}
-            }
+        if let Some(known) = self.recorded.get(key)
+            && let Some(result) = settle(key, known, class, &request_digest)?
+        {
+            return Ok(result);
         }
         let start = EffectStart { key: key.to_owned(), class, request_digest };
         self.record(JournalEvent::EffectStarted(start), class == EffectClass::Unsafe).await?;
@@ -147,8 +162,11 @@ impl Effects {
                 self.record(JournalEvent::EffectUnknown { key: key.to_owned(), failure }, false).await?;
                 Err(why)
             }
-            Err(ActFailed { failure, .. }) => {
-                let failed = JournalEvent::EffectFailed { key: key.to_owned(), failure: failure.clone() };
+            Err(ActFailed { failure, may_have_taken_place }) => {
+                // A pure effect changes nothing, so it makes no difference.
+                let may_have_taken_place = may_have_taken_place && class != EffectClass::Pure;
+                let (key, recorded) = (key.to_owned(), failure.clone());
+                let failed = JournalEvent::EffectFailed { key, failure: recorded, may_have_taken_place };
                 self.record(failed, false).await?;
                 Err(failure)
             }
@@ -169,6 +187,34 @@ impl Effects {
             Some(answer) => answer.await.map_err(|_| lost()),
             None => Ok(()),
         }
+    }
+}
+
+/// What follows from what is known of an effect that is asked for again: its result, or `None` if it is to be performed.
+fn settle(
+    key: &str,
+    known: &RecordedEffect,
+    class: EffectClass,
+    request_digest: &str,
+) -> Result<Option<Value>, NodeFailure> {
+    let is_same = known.start.request_digest == request_digest;
+    let is_certain = known.start.class == EffectClass::Pure;
+    match &known.end {
+        EffectEnd::Done { result } if is_same => Ok(Some(result.clone())),
+        EffectEnd::Unknown if class == EffectClass::Unsafe => {
+            Err(unknown(key, "an earlier attempt ended in the middle of it"))
+        }
+        EffectEnd::Done { .. } | EffectEnd::Unknown if !is_same && !known.is_reused => {
+            let message = "changed its request: a node must send the same one on every attempt";
+            Err(NodeFailure::permanent(FailureKind::EffectChanged, format!("effect `{key}` {message}")))
+        }
+        // A correction asks for something else: with another key, the earlier request would count as another one.
+        EffectEnd::Unknown | EffectEnd::Failed { may_have_taken_place: true }
+            if !is_same && known.is_reused && !is_certain =>
+        {
+            Err(unknown(key, "an earlier run asked for it with another request, and its end is unknown"))
+        }
+        EffectEnd::Done { .. } | EffectEnd::Unknown | EffectEnd::Failed { .. } => Ok(None),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
 use crate::node_run::NodeRun;
 use crate::node_type::{NodeSpecs, NodeTypes};
 use crate::progress::Progress;
+use crate::rerun::records_to_take_up;
 use crate::store::{
     Checkpoint, Claim, ClaimedRun, JournalAtClaim, Release, RunEnd, RunError, RunResult, RunStore, StoreError,
 };
@@ -131,17 +132,47 @@ impl Engine {
         if let Err(error) = progress.replay(&journal) {
             return self.give_up(&claimed, last_seq, LoadError::Unusable(error.into())).await;
         }
+        let taken_up = match self.take_up(&claimed, &graph, &journal, &signals).await {
+            Ok(records) => records,
+            Err(error) => return self.give_up(&claimed, last_seq, error).await,
+        };
+        if let Err(error) = progress.take_up(&taken_up, self.around.clock.now()) {
+            return self.give_up(&claimed, last_seq, LoadError::Unusable(error.into())).await;
+        }
         drop(journal);
         let started = match progress.begin(claimed.started_with_claim(), self.around.clock.now()) {
             Ok(started) => started,
             Err(error) => return self.give_up(&claimed, last_seq, LoadError::Unusable(error.into())).await,
         };
         let claim = claimed.claim;
-        let driver = Driver::new(self.around.clone(), claimed, graph, progress, last_seq + 1);
+        let driver = Driver::new(self.around.clone(), claimed, graph, progress, (last_seq + 1, taken_up));
         match Box::pin(driver.drive(started, signals.clone())).await {
             Ok(end) => end,
             Err(refused) => self.end_refused(claim, &signals, refused).await,
         }
+    }
+
+    /// The records that the run begins with because it takes up the work of an earlier one; none once it has records of
+    /// its own.
+    async fn take_up(
+        &self,
+        claimed: &ClaimedRun,
+        graph: &Graph,
+        journal: &[JournalEntry],
+        signals: &Signals,
+    ) -> Result<Vec<Record>, LoadError> {
+        let Some(earlier) = claimed.takes_up else { return Ok(Vec::new()) };
+        if journal.iter().any(|entry| entry.record.node.is_some()) {
+            return Ok(Vec::new());
+        }
+        let earlier_journal = self.whole_journal(earlier, signals).await?;
+        // It was claimed, so it had a journal. Without it nobody knows what must not be repeated.
+        if earlier_journal.is_empty() {
+            let message = format!("the journal of run {earlier}, whose work it takes up, is no longer kept");
+            return Err(LoadError::Unusable(message.into()));
+        }
+        records_to_take_up(graph, earlier, &earlier_journal)
+            .map_err(|error| LoadError::Unusable(error.into()))
     }
 
     async fn journal_of(

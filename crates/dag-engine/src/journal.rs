@@ -5,7 +5,7 @@
 //! never knows where they are stored.
 
 use chrono::{DateTime, Utc};
-use gathering_domain::{EffectClass, FailureKind, InstanceId, NodeId, WaitingFor};
+use gathering_domain::{EffectClass, FailureKind, InstanceId, NodeId, RunId, WaitingFor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -99,6 +99,8 @@ pub enum JournalEvent {
         key: String,
         /// Why.
         failure: NodeFailure,
+        /// Whether it may have taken place all the same.
+        may_have_taken_place: bool,
     },
     /// An effect that must not be repeated failed, and may have taken place all the same.
     EffectUnknown {
@@ -107,6 +109,8 @@ pub enum JournalEvent {
         /// Why it is unknown.
         failure: NodeFailure,
     },
+    /// The node begins with what an earlier run of it left behind; recorded before its first attempt.
+    Reused(Reuse),
     /// Another claim continues the run, because its owner died, parked it or released it.
     TakenOver,
 }
@@ -120,6 +124,48 @@ pub struct EffectStart {
     pub class: EffectClass,
     /// The digest of the request, in hexadecimal.
     pub request_digest: String,
+}
+
+/// What a node takes over from earlier runs, which it did not finish there.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Reuse {
+    /// The runs in which the node was begun before, the latest first. What their child runs of the node achieved is
+    /// taken over as the node starts the same ones again.
+    pub from_runs: Vec<RunId>,
+    /// The effects that the node had there.
+    pub effects: Vec<ReusedEffect>,
+}
+
+/// An effect of a node in an earlier run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReusedEffect {
+    /// The run that first planned it: its id is in the effect's idempotency key.
+    pub planned_by: RunId,
+    /// Its announcement.
+    #[serde(flatten)]
+    pub start: EffectStart,
+    /// What is known of its end.
+    #[serde(flatten)]
+    pub end: EffectEnd,
+}
+
+/// What is known of the end of an effect.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "end", rename_all = "snake_case")]
+pub enum EffectEnd {
+    /// It took place.
+    Done {
+        /// Its result.
+        result: Value,
+    },
+    /// It did not take place, or its class permits a repeat of the same request.
+    Failed {
+        /// Whether it may have taken place all the same.
+        #[serde(default)]
+        may_have_taken_place: bool,
+    },
+    /// It may have taken place.
+    Unknown,
 }
 
 /// Why a node failed, as it is recorded and shown.
@@ -170,6 +216,7 @@ impl JournalEvent {
             JournalEvent::EffectDone { .. } => "effect_done",
             JournalEvent::EffectFailed { .. } => "effect_failed",
             JournalEvent::EffectUnknown { .. } => "effect_unknown",
+            JournalEvent::Reused(_) => "work_reused",
             JournalEvent::TakenOver => "taken_over",
         }
     }
@@ -194,9 +241,15 @@ impl JournalEvent {
             }
             JournalEvent::EffectStarted(start) => Some(json!(start)),
             JournalEvent::EffectDone { key, result } => Some(json!({ "key": key, "result": result })),
-            JournalEvent::EffectFailed { key, failure } | JournalEvent::EffectUnknown { key, failure } => {
-                Some(json!({ "key": key, "error": failure }))
+            JournalEvent::EffectFailed { key, failure, may_have_taken_place } => {
+                let mut payload = json!({ "key": key, "error": failure });
+                if *may_have_taken_place {
+                    payload["may_have_taken_place"] = json!(true);
+                }
+                Some(payload)
             }
+            JournalEvent::EffectUnknown { key, failure } => Some(json!({ "key": key, "error": failure })),
+            JournalEvent::Reused(reuse) => Some(json!(reuse)),
         }
     }
 
@@ -234,6 +287,8 @@ impl JournalEvent {
         struct Refused {
             key: String,
             error: NodeFailure,
+            #[serde(default)]
+            may_have_taken_place: bool,
         }
         fn read<T: serde::de::DeserializeOwned>(
             kind: &str,
@@ -267,13 +322,14 @@ impl JournalEvent {
                 JournalEvent::EffectDone { key, result }
             }
             "effect_failed" => {
-                let Refused { key, error } = read(kind, payload)?;
-                JournalEvent::EffectFailed { key, failure: error }
+                let Refused { key, error, may_have_taken_place } = read(kind, payload)?;
+                JournalEvent::EffectFailed { key, failure: error, may_have_taken_place }
             }
             "effect_unknown" => {
-                let Refused { key, error } = read(kind, payload)?;
+                let Refused { key, error, .. } = read(kind, payload)?;
                 JournalEvent::EffectUnknown { key, failure: error }
             }
+            "work_reused" => JournalEvent::Reused(read(kind, payload)?),
             "taken_over" => JournalEvent::TakenOver,
             unknown => {
                 return Err(CorruptEntry {
@@ -307,9 +363,28 @@ mod tests {
             JournalEvent::Waiting { on: WaitingFor::Approval, until: None, times_out: false },
             JournalEvent::Woken,
             JournalEvent::Cancelled,
-            JournalEvent::EffectStarted(start),
+            JournalEvent::EffectStarted(start.clone()),
             JournalEvent::EffectDone { key: "call".into(), result: json!(7) },
-            JournalEvent::EffectFailed { key: "call".into(), failure: failure.clone() },
+            JournalEvent::EffectFailed {
+                key: "call".into(),
+                failure: failure.clone(),
+                may_have_taken_place: false,
+            },
+            JournalEvent::EffectFailed {
+                key: "call".into(),
+                failure: failure.clone(),
+                may_have_taken_place: true,
+            },
+            JournalEvent::Reused(Reuse {
+                from_runs: vec![RunId::new()],
+                effects: [
+                    EffectEnd::Done { result: json!({"a": 1}) },
+                    EffectEnd::Failed { may_have_taken_place: true },
+                    EffectEnd::Unknown,
+                ]
+                .map(|end| ReusedEffect { planned_by: RunId::new(), start: start.clone(), end })
+                .into(),
+            }),
             JournalEvent::EffectUnknown { key: "call".into(), failure },
             JournalEvent::TakenOver,
         ] {

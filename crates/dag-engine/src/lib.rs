@@ -31,8 +31,9 @@ mod values;
 pub use breaker::{Breaker, BreakerKey, BreakerStore, Breakers};
 pub use budget_ledger::{BudgetLedger, Call, Grant};
 pub use children::{
-    ChildKind, ChildRuns, ChildSummary, MAX_DEPTH, NewChild, Parent, StartChildrenError, Unsuccessful,
-    end_earlier_round, poll_only_child, retry_while_unavailable,
+    ChildKind, ChildRuns, ChildSummary, EARLIER_CHILDREN_PAUSE, MAX_DEPTH, NewChild, Parent,
+    StartChildrenError, Unsuccessful, end_earlier_round, poll_only_child, retry_while_unavailable,
+    start_children,
 };
 pub use clock::{Clock, SystemClock};
 pub use decisions::{Decision, Decisions};
@@ -49,13 +50,16 @@ pub use fields::{Fields, Shape};
 pub use first_nodes::first_nodes;
 pub use gathering_domain::{EffectClass, FailureKind};
 pub use graph::Graph;
-pub use journal::{CorruptEntry, EffectStart, JournalEntry, JournalEvent, NodeFailure, Record, Seq};
+pub use journal::{
+    CorruptEntry, EffectEnd, EffectStart, JournalEntry, JournalEvent, NodeFailure, Record, Reuse,
+    ReusedEffect, Seq,
+};
 pub use node_run::{IllegalRecord, NodeRun, NodeState};
 pub use node_type::{
     Approval, ApprovalSpec, Attempt, MapNode, MapSpec, NodeExecutor, NodeSpec, NodeSpecs, NodeTypes, Outcome,
     PollOutcome, Wait,
 };
-pub use rerun::{RerunFrom, RerunRefused, records_that_stand};
+pub use rerun::{EarlierRun, RerunFrom, RerunRefused, records_that_stand};
 pub use runner::{Runner, RunnerHandle, RunnerSettings};
 pub use store::{
     Checkpoint, Claim, ClaimScope, ClaimedRun, GraphRole, JournalAtClaim, NewRun, Recovered, Release, RunEnd,

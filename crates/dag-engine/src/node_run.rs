@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use gathering_domain::{FailureKind, NodeId, WaitingFor};
+use gathering_domain::{FailureKind, NodeId, RunId, WaitingFor};
 use serde_json::Value;
 
-use crate::effects::{EffectResult, RecordedEffect};
-use crate::journal::{JournalEntry, JournalEvent, NodeFailure};
+use crate::effects::RecordedEffect;
+use crate::journal::{EffectEnd, JournalEntry, JournalEvent, NodeFailure};
 
 /// The state of a node in a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,6 +105,8 @@ pub struct NodeRun {
     /// Whether the attempt has waited for its budget and goes on.
     pub(crate) goes_on: bool,
     pub(crate) effects: BTreeMap<String, RecordedEffect>,
+    /// The runs in which the node was begun before, the latest first.
+    pub(crate) earlier_runs: Vec<RunId>,
 }
 
 impl NodeRun {
@@ -164,14 +166,23 @@ impl NodeRun {
             }
             (Running | Retrying | Waiting, JournalEvent::Cancelled) => self.resolve(NodeState::Cancelled, at),
             (Running, JournalEvent::EffectStarted(start)) => {
-                let effect = RecordedEffect { start: start.clone(), result: EffectResult::Unknown };
+                let effect = RecordedEffect::begin(start.clone(), self.effects.get(&start.key));
                 self.effects.insert(start.key.clone(), effect);
             }
             (Running, JournalEvent::EffectDone { key, result }) => {
-                self.end_effect(key, EffectResult::Done(result.clone()));
+                self.end_effect(key, EffectEnd::Done { result: result.clone() });
             }
-            (Running, JournalEvent::EffectFailed { key, .. }) => self.end_effect(key, EffectResult::Failed),
-            (Running, JournalEvent::EffectUnknown { key, .. }) => self.end_effect(key, EffectResult::Unknown),
+            (Running, JournalEvent::EffectFailed { key, may_have_taken_place, .. }) => {
+                self.end_effect(key, EffectEnd::Failed { may_have_taken_place: *may_have_taken_place });
+            }
+            (Running, JournalEvent::EffectUnknown { key, .. }) => self.end_effect(key, EffectEnd::Unknown),
+            (Pending, JournalEvent::Reused(reuse)) => {
+                let effects = reuse.effects.iter();
+                self.effects = effects
+                    .map(|effect| (effect.start.key.clone(), RecordedEffect::reused(effect)))
+                    .collect();
+                self.earlier_runs.clone_from(&reuse.from_runs);
+            }
             (state, event) => return Err(IllegalRecord { state, event: event.kind() }),
         }
         Ok(())
@@ -184,9 +195,9 @@ impl NodeRun {
         self.ended_at = Some(at);
     }
 
-    fn end_effect(&mut self, key: &str, result: EffectResult) {
+    fn end_effect(&mut self, key: &str, end: EffectEnd) {
         if let Some(effect) = self.effects.get_mut(key) {
-            effect.result = result;
+            effect.end = end;
         }
     }
 

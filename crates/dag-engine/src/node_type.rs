@@ -107,6 +107,9 @@ pub struct Attempt {
     pub input: Arc<Value>,
     /// The outputs of the direct predecessors by id; empty unless [`NodeSpec::collects_upstream`].
     pub upstream: Map<String, Value>,
+    /// The runs in which the node was begun before this one, the latest first: what its child runs achieved there is
+    /// taken over.
+    pub earlier_runs: Vec<RunId>,
     /// Whether this attempt has waited, and that wait is over.
     pub woken: bool,
     /// The deadline of the run, by the store's clock.
@@ -117,13 +120,6 @@ pub struct Attempt {
     pub effects: Effects,
     /// Cancelled when the engine drops the attempt.
     pub stop: CancellationToken,
-}
-
-impl Attempt {
-    /// The idempotency key of this node of this run: the same on every attempt and instance.
-    pub fn idempotency_key(&self) -> String {
-        format!("{}/{}", self.run, self.node)
-    }
 }
 
 /// The result of an attempt that did not fail.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::expression::{EvaluationError, Scope};
 use crate::graph::Graph;
-use crate::journal::{JournalEntry, JournalEvent, Seq};
+use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
 use crate::node_run::{IllegalRecord, NodeRun, NodeState};
 use crate::store::ClaimedRun;
 use crate::values::{Room, ValueLimit, ValueRole, check_value};
@@ -137,6 +137,15 @@ impl Progress {
         for entry in entries {
             let Some(id) = &entry.record.node else { continue };
             self.take_in(id, &entry.record.event, entry.record.attempt, entry.seq, entry.at)?;
+        }
+        Ok(())
+    }
+
+    /// Applies the records that the run begins with because it takes up the work of an earlier one.
+    pub(crate) fn take_up(&mut self, records: &[Record], at: DateTime<Utc>) -> Result<(), ReplayError> {
+        for (seq, Record { node, attempt, event }) in (1..).zip(records) {
+            let Some(id) = node else { continue };
+            self.take_in(id, event, *attempt, seq, at)?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@
 use gathering_domain::Digest;
 use serde_json::Value;
 
-use crate::journal::{JournalEvent, NodeFailure};
+use crate::journal::{EffectEnd, JournalEvent, NodeFailure};
 use crate::store::{Checkpoint, Release, RunError, RunResult};
 
 /// The same checkpoint with plain text of the same size for every value and message.
@@ -21,6 +21,13 @@ pub(crate) fn with_plain_values(checkpoint: &Checkpoint) -> Checkpoint {
             | JournalEvent::Retrying { failure, .. }
             | JournalEvent::EffectFailed { failure, .. }
             | JournalEvent::EffectUnknown { failure, .. } => replace_message(failure),
+            JournalEvent::Reused(reuse) => {
+                for effect in &mut reuse.effects {
+                    if let EffectEnd::Done { result } = &mut effect.end {
+                        replace(result);
+                    }
+                }
+            }
             JournalEvent::Started
             | JournalEvent::Skipped
             | JournalEvent::Waiting { .. }

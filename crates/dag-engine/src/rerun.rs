@@ -1,9 +1,12 @@
 //! Reruns a graph without repeating kept results: selects the records of the earlier run that the new one starts with.
+//!
+//! A node that succeeded and stands is kept whole. A node that did not succeed starts again, with what is below it: its
+//! effects, and what its child runs achieved ([`Reuse`]).
 
-use gathering_domain::{EdgeOn, NodeId, RunState};
+use gathering_domain::{EdgeOn, NodeId, RunId, RunState};
 
 use crate::graph::Graph;
-use crate::journal::{JournalEntry, JournalEvent, Record};
+use crate::journal::{JournalEntry, JournalEvent, Record, Reuse, ReusedEffect};
 use crate::node_run::{IllegalRecord, NodeRun, NodeState};
 
 /// Where a rerun starts.
@@ -31,51 +34,114 @@ pub enum RerunRefused {
     Corrupt(#[from] IllegalRecord),
 }
 
-/// The records of the nodes that are kept: those that are neither at the chosen point nor after it, and whose end did
-/// not fail the run. They are the first entries of the new run's journal. `ended` is the end of the earlier run.
+/// How many earlier runs of a node are remembered.
+const MAX_EARLIER_RUNS: usize = 32;
+
+/// A run that is to be continued by another one.
+#[derive(Debug, Clone, Copy)]
+pub struct EarlierRun<'a> {
+    /// Its id.
+    pub id: RunId,
+    /// Its journal.
+    pub journal: &'a [JournalEntry],
+    /// How it ended.
+    pub ended: RunState,
+}
+
+/// The records that the new run starts with. They are its first entries in the journal: the results of the nodes that
+/// are kept, which are neither at the chosen point nor after it and whose end did not fail the run, and what the others
+/// reuse.
 ///
 /// # Errors
 /// [`RerunRefused`].
 pub fn records_that_stand(
     graph: &Graph,
-    journal: &[JournalEntry],
-    ended: RunState,
+    earlier: EarlierRun<'_>,
     from: &RerunFrom,
 ) -> Result<Vec<Record>, RerunRefused> {
     if *from == RerunFrom::Start {
         return Ok(Vec::new());
     }
-    let runs = NodeRun::fold(journal)?;
+    let runs = NodeRun::fold(earlier.journal)?;
     let nothing = NodeRun::default();
     let run_of = |node: usize| runs.get(&graph.nodes[node].spec.id).unwrap_or(&nothing);
-    let mut again: Vec<bool> = match from {
+    let again: Vec<bool> = match from {
         RerunFrom::Start => Vec::new(),
-        RerunFrom::Failed => (0..graph.nodes.len())
-            .map(|node| !matches!(run_of(node).state, NodeState::Succeeded | NodeState::Skipped))
-            .collect(),
+        RerunFrom::Failed => {
+            (0..graph.nodes.len()).map(|node| !has_succeeded_or_was_skipped(run_of(node))).collect()
+        }
         RerunFrom::Node(id) => {
             let chosen =
                 *graph.by_id.get(id.as_str()).ok_or_else(|| RerunRefused::UnknownNode(id.clone()))?;
             let stands = |node: usize| match run_of(node).state {
-                NodeState::Succeeded | NodeState::Skipped => true,
                 NodeState::Failed | NodeState::TimedOut => is_caught(graph, node, &run_of),
-                _ => false,
+                _ => has_succeeded_or_was_skipped(run_of(node)),
             };
             (0..graph.nodes.len()).map(|node| node == chosen || !stands(node)).collect()
         }
     };
-    if !again.contains(&true) && ended == RunState::Succeeded {
+    if !again.contains(&true) && earlier.ended == RunState::Succeeded {
         return Err(RerunRefused::NothingFailed);
     }
+    Ok(records_without(graph, again, earlier.id, run_of))
+}
+
+/// The records that a child run starts with that takes up the work of an earlier one: everything that succeeded there.
+///
+/// # Errors
+/// The journal is inconsistent.
+pub(crate) fn records_to_take_up(
+    graph: &Graph,
+    earlier: RunId,
+    journal: &[JournalEntry],
+) -> Result<Vec<Record>, IllegalRecord> {
+    let runs = NodeRun::fold(journal)?;
+    let nothing = NodeRun::default();
+    let run_of = |node: usize| runs.get(&graph.nodes[node].spec.id).unwrap_or(&nothing);
+    let again = (0..graph.nodes.len()).map(|node| !has_succeeded_or_was_skipped(run_of(node))).collect();
+    Ok(records_without(graph, again, earlier, run_of))
+}
+
+/// The records of a run in which these nodes, and all after them, start again.
+fn records_without<'a>(
+    graph: &Graph,
+    mut again: Vec<bool>,
+    earlier: RunId,
+    run_of: impl Fn(usize) -> &'a NodeRun,
+) -> Vec<Record> {
     let mut records = Vec::new();
     for &node in &graph.order {
         let mut sources = graph.nodes[node].incoming.iter().map(|&edge| graph.edges[edge].from);
         again[node] |= sources.any(|from| again[from]);
-        if !again[node] {
-            keep(&graph.nodes[node].spec.id, run_of(node), &mut records);
+        let (id, run) = (&graph.nodes[node].spec.id, run_of(node));
+        if again[node] {
+            records.extend(reuse(run, earlier).map(|event| Record::of_node(id.clone(), 0, event)));
+        } else {
+            keep(id, run, &mut records);
         }
     }
-    Ok(records)
+    records
+}
+
+fn has_succeeded_or_was_skipped(run: &NodeRun) -> bool {
+    matches!(run.state, NodeState::Succeeded | NodeState::Skipped)
+}
+
+/// What the node reuses that starts again. Whoever repeats a node that succeeded wants all of it repeated.
+fn reuse(run: &NodeRun, earlier: RunId) -> Option<JournalEvent> {
+    if has_succeeded_or_was_skipped(run) {
+        return None;
+    }
+    let began = (run.attempt > 0).then_some(earlier);
+    let from_runs: Vec<RunId> =
+        began.into_iter().chain(run.earlier_runs.iter().copied()).take(MAX_EARLIER_RUNS).collect();
+    let effects = run.effects.values().map(|effect| ReusedEffect {
+        planned_by: effect.planned_by.unwrap_or(earlier),
+        start: effect.start.clone(),
+        end: effect.end.clone(),
+    });
+    let reuse = Reuse { effects: effects.collect(), from_runs };
+    (!reuse.from_runs.is_empty()).then_some(JournalEvent::Reused(reuse))
 }
 
 /// Whether an edge led on from a node that failed.

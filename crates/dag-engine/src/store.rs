@@ -43,6 +43,9 @@ pub struct ClaimedRun {
     pub cancel_requested: bool,
     /// The role of its graph.
     pub role: GraphRole,
+    /// The earlier run whose work it takes up, if it is a child run that was started again: what succeeded there becomes
+    /// the beginning of this run's journal.
+    pub takes_up: Option<RunId>,
     /// When it was accepted.
     pub created_at: DateTime<Utc>,
     /// What its journal holds.

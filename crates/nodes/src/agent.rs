@@ -85,9 +85,9 @@ impl AgentNode {
             ToolContext::new()
         } else {
             let files = self.files.open(attempt.project).await.map_err(NodeFailure::from)?;
-            ToolContext::new().with_workspace(files).with_idempotency_key(attempt.idempotency_key())
+            ToolContext::new().with_workspace(files)
         };
-        let recorded = RecordedSteps { budget, model, tools, context, key: attempt.idempotency_key() };
+        let recorded = RecordedSteps { budget, model, tools, context };
         let outcome = run_agent(Conversation::new(&agent, descriptions, prompt), &recorded).await;
         Ok(to_json(&outcome.map_err(failure_of)?)?)
     }

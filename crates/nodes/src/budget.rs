@@ -100,6 +100,11 @@ impl<'a> CallBudget<'a> {
         }
     }
 
+    /// [`Effects::idempotency_key`] of the call `key` with this request.
+    pub(crate) fn idempotency_key(&self, key: &str, request: &Value) -> String {
+        self.effects.idempotency_key(key, request)
+    }
+
     /// [`Effects::once`] for a call that costs at most `worst`; `used` reads the real cost from its result. `act` gets the
     /// bounded resources.
     pub(crate) async fn once<F, Fut>(
@@ -114,7 +119,7 @@ impl<'a> CallBudget<'a> {
         Fut: Future<Output = Result<Value, ActFailed>> + Send,
     {
         let of_call = format!("{}/{key}", self.prefix);
-        let is_done = self.effects.is_done(key);
+        let is_done = self.effects.is_done(key, request);
         let reserved =
             if is_done { self.find_open(&of_call).await? } else { self.reserve(&of_call, worst).await? };
         if !self.makes_calls && !is_done {

@@ -68,7 +68,8 @@ impl CallApi {
     }
 
     pub(crate) async fn execute(&self, attempt: &Attempt) -> Result<Value, NodeFailure> {
-        let call = Call::read(&attempt.config, &attempt.idempotency_key())?;
+        let key = attempt.effects.idempotency_key(EFFECT, &attempt.config);
+        let call = Call::read(&attempt.config, &key)?;
         let class = call.class();
         attempt.effects.once(EFFECT, class, &attempt.config, || async { Ok(self.send(call).await?) }).await
     }

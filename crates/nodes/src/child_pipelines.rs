@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gathering_dag_engine::{ChildKind, MAX_DEPTH, NodeFailure, Parent, StartChildrenError, StoreError};
-use gathering_domain::{FailureKind, PipelineId, ProjectId, with_causes};
+use gathering_domain::{FailureKind, PipelineId, ProjectId, RunId, with_causes};
 use serde_json::Value;
 
 /// A request to run a pipeline as a child.
@@ -19,6 +19,10 @@ pub struct ChildPipeline {
     pub pipeline: PipelineId,
     /// The child's input.
     pub input: Value,
+    /// The runs in which the same node started a child before, the latest first; see [`ChildRuns::start`].
+    ///
+    /// [`ChildRuns::start`]: gathering_dag_engine::ChildRuns::start
+    pub earlier_runs: Vec<RunId>,
     /// The start of the call, by the engine's clock: the pipeline's time limit counts from here.
     pub now: DateTime<Utc>,
 }
@@ -49,6 +53,9 @@ pub enum StartPipelineError {
     /// The parent has lost its claim or has ended, so nothing may start in its name.
     #[error("the run that starts the pipeline has ended")]
     ParentEnded,
+    /// The earlier child, whose work this one would take up, has not ended yet: repeat soon.
+    #[error("an earlier run of the pipeline has not ended yet")]
+    EarlierActive,
     /// The store is unavailable; the run may or may not be started.
     #[error("pipelines are unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -71,6 +78,7 @@ impl From<StartChildrenError> for StartPipelineError {
         match error {
             StartChildrenError::TooDeep => Self::TooDeep,
             StartChildrenError::ParentEnded => Self::ParentEnded,
+            StartChildrenError::EarlierActive => Self::EarlierActive,
             StartChildrenError::Store(error) => error.into(),
         }
     }
@@ -83,7 +91,9 @@ impl From<StartPipelineError> for NodeFailure {
             StartPipelineError::Missing(_) => NodeFailure::permanent(FailureKind::NoPipeline, message),
             StartPipelineError::Disabled(_) => NodeFailure::permanent(FailureKind::PipelineDisabled, message),
             StartPipelineError::TooDeep => NodeFailure::permanent(FailureKind::TooDeep, message),
-            StartPipelineError::ParentEnded => NodeFailure::permanent(FailureKind::Interrupted, message),
+            StartPipelineError::ParentEnded | StartPipelineError::EarlierActive => {
+                NodeFailure::permanent(FailureKind::Interrupted, message)
+            }
             StartPipelineError::Unavailable(_) => NodeFailure::retryable(FailureKind::Unavailable, message),
             StartPipelineError::Store(_) => NodeFailure::permanent(FailureKind::Store, message),
         }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use gathering_dag_engine::{
-    Attempt, ChildKind, ChildRuns, Fields, NodeFailure, Outcome, Parent, Shape, ValueRole, Wait, check_value,
-    end_earlier_round, poll_only_child,
+    Attempt, ChildKind, ChildRuns, EARLIER_CHILDREN_PAUSE, Fields, NodeFailure, Outcome, Parent, Shape,
+    ValueRole, Wait, check_value, end_earlier_round, poll_only_child,
 };
 use gathering_domain::{FailureKind, PipelineId, WaitingFor};
 use serde_json::{Value, json};
 
-use crate::child_pipelines::{ChildPipeline, ChildPipelines};
+use crate::child_pipelines::{ChildPipeline, ChildPipelines, StartPipelineError};
 use crate::config::is_computed_text;
 
 /// `execute_pipeline {pipeline_id, input?, wait?}`; its output is `{run_id, output}`, or `{run_id}` if it does not wait.
@@ -76,7 +76,15 @@ impl ExecutePipeline {
             NodeFailure::permanent(limit.kind(ValueRole::Input), format!("`input` {limit}"))
         })?;
         let (project, parent, now) = (attempt.project, parent.clone(), attempt.now);
-        Ok(self.pipelines.start(ChildPipeline { project, parent, kind, pipeline, input, now }).await?)
+        let earlier_runs = attempt.earlier_runs.clone();
+        let child = ChildPipeline { project, parent, kind, pipeline, input, earlier_runs, now };
+        loop {
+            match self.pipelines.start(child.clone()).await {
+                // It was cancelled, and ends soon.
+                Err(StartPipelineError::EarlierActive) => tokio::time::sleep(EARLIER_CHILDREN_PAUSE).await,
+                answered => return Ok(answered?),
+            }
+        }
     }
 
     async fn give_up(&self, parent: &Parent) -> Result<Outcome, NodeFailure> {

@@ -9,6 +9,9 @@ use crate::failure::{act_failed, failure_of_tool};
 
 const TOOL: &str = "send_notification";
 
+/// The key of the node's only effect.
+const EFFECT: &str = "notify";
+
 /// `send_notification {channel: webhook, url, message?, payload?, headers?}`, sent by the tool of the same name; its output
 /// is `{delivered, status}`.
 pub(crate) struct Notification {
@@ -56,12 +59,13 @@ impl Notification {
             }
         }
         let class = self.tools.class_of(TOOL, &params).map_err(|error| failure_of_tool(&error))?;
-        let context = ToolContext::new().with_idempotency_key(attempt.idempotency_key());
+        let context =
+            ToolContext::new().with_idempotency_key(attempt.effects.idempotency_key(EFFECT, &params));
         let send = || async {
             let sent = self.tools.call(TOOL, params.clone(), &context).await;
             sent.map_err(|error| act_failed(&error))
         };
-        attempt.effects.once("notify", class, &params, send).await
+        attempt.effects.once(EFFECT, class, &params, send).await
     }
 }
 

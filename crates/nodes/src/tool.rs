@@ -14,6 +14,9 @@ use crate::config::{add_problems_below, is_computed_text};
 use crate::failure::{act_failed, failure_of_tool};
 use crate::files::ProjectFiles;
 
+/// The key of the node's only effect.
+const EFFECT: &str = "tool";
+
 /// The spec of `tool`.
 pub struct ToolNodeSpec {
     tools: Toolbox,
@@ -76,13 +79,13 @@ impl ToolNode {
         self.tools.check(&tool, &params).map_err(failed)?;
         let class = self.tools.class_of(&tool, &params).map_err(failed)?;
         let files = self.files.open(attempt.project).await.map_err(NodeFailure::from)?;
-        let context =
-            ToolContext::new().with_workspace(files).with_idempotency_key(attempt.idempotency_key());
         let request = json!({"tool": tool, "params": params});
+        let key = attempt.effects.idempotency_key(EFFECT, &request);
+        let context = ToolContext::new().with_workspace(files).with_idempotency_key(key);
         let call =
             |_| async { self.tools.call(&tool, params, &context).await.map_err(|error| act_failed(&error)) };
         let cost = cost_of_tool_call();
-        budget.once(("tool", class, &request), &cost, call, |_| cost.clone()).await
+        budget.once((EFFECT, class, &request), &cost, call, |_| cost.clone()).await
     }
 }
 

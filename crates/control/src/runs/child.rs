@@ -51,7 +51,7 @@ impl ProjectPipelines {
 #[async_trait]
 impl ChildPipelines for ProjectPipelines {
     async fn start(&self, child: ChildPipeline) -> Result<(), StartPipelineError> {
-        let ChildPipeline { project, parent, kind, pipeline, input, now } = child;
+        let ChildPipeline { project, parent, kind, pipeline, input, earlier_runs, now } = child;
         let found = self.find(project, pipeline).await;
         let (startable, timeout) = found.map_err(|error| refused(pipeline, error))?;
         let timeout = timeout.and_then(|timeout| TimeDelta::from_std(timeout).ok());
@@ -62,7 +62,7 @@ impl ChildPipelines for ProjectPipelines {
             pipeline: Some((pipeline, startable.version)),
             deadline_at: timeout.and_then(|timeout| now.checked_add_signed(timeout)),
         };
-        Ok(self.children.start(&parent, kind, vec![child]).await?)
+        Ok(self.children.start(&parent, kind, vec![child], &earlier_runs).await?)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Rerunning a run that has ended: a new run, which keeps the results that stand.
 
 use gathering_auth::Caller;
-use gathering_dag_engine::{Record, RerunFrom, RerunRefused, records_that_stand};
+use gathering_dag_engine::{EarlierRun, Record, RerunFrom, RerunRefused, records_that_stand};
 use gathering_domain::{KeyedBody, Pointer, Problems, RunId};
 use serde_json::{Value, json};
 
@@ -87,10 +87,10 @@ impl RunControl {
         if from != RerunFrom::Start && journal.is_empty() && old.started_at.is_some() {
             return Err(Conflict::JournalPruned.into());
         }
-        let (specs, ended) = (self.graphs.specs().clone(), old.state);
+        let (specs, id, ended) = (self.graphs.specs().clone(), old.id, old.state);
         let computed = tokio::task::spawn_blocking(move || {
             let graph = gathering_dag_engine::Graph::validate(&definition, &specs);
-            graph.map(|graph| records_that_stand(&graph, &journal, ended, &from))
+            graph.map(|graph| records_that_stand(&graph, EarlierRun { id, journal: &journal, ended }, &from))
         });
         let computed = computed.await.map_err(|panicked| ControlError::Broken(panicked.into()))?;
         let computed = computed.map_err(|problems| ControlError::Broken(problems.into()))?;

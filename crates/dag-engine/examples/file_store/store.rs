@@ -166,6 +166,7 @@ impl State {
             deadline_at: run.deadline_at,
             cancel_requested: false,
             role: GraphRole::Standalone,
+            takes_up: None,
             created_at: run.created_at,
             journal: if run.epoch == 0 {
                 JournalAtClaim::New { started: Vec::new() }

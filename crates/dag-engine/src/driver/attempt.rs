@@ -65,10 +65,16 @@ impl Driver {
             config,
             input: Arc::clone(&self.progress.input),
             upstream,
+            earlier_runs: run.earlier_runs.clone(),
             woken: run.woken,
             deadline_at: self.claimed.deadline_at,
             now: self.around.clock.now(),
-            effects: Effects::new(node, run.effects.clone(), self.effects_sender.clone()),
+            effects: Effects::new(
+                self.claimed.claim.run,
+                (node, graph_node.spec.id.clone()),
+                run.effects.clone(),
+                self.effects_sender.clone(),
+            ),
             stop: stop.clone(),
         };
         Ok((executor, attempt, stop))

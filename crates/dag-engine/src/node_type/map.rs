@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{Attempt, NodeExecutor, NodeSpec, Outcome, PollOutcome, Wait};
 use crate::children::{
-    ChildKind, ChildRuns, NewChild, Parent, StartChildrenError, end_earlier_round, retry_while_unavailable,
+    ChildKind, ChildRuns, NewChild, Parent, end_earlier_round, retry_while_unavailable, start_children,
 };
 use crate::fields::{Fields, Shape};
 use crate::journal::NodeFailure;
@@ -91,14 +91,7 @@ impl MapNode {
                 deadline_at,
             })
             .collect();
-        // Only a store that failed is asked again; any other refusal is the answer.
-        let started = retry_while_unavailable(async || {
-            match self.children.start(parent, ChildKind::Item, children.clone()).await {
-                Err(StartChildrenError::Store(error)) => Err(error),
-                answered => Ok(answered),
-            }
-        });
-        Ok(started.await??)
+        start_children(&*self.children, parent, ChildKind::Item, children, &attempt.earlier_runs).await
     }
 
     async fn outputs(&self, parent: &Parent, n_items: usize) -> Result<Value, NodeFailure> {

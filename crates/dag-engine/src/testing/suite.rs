@@ -23,6 +23,7 @@ mod breakers;
 mod children;
 mod decisions;
 mod ports;
+mod taken_up;
 
 /// The fixture of the cases.
 #[async_trait]

@@ -7,3 +7,4 @@ mod ledger;
 mod limits;
 mod maps;
 mod reruns;
+mod reuse;

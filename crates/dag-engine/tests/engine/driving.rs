@@ -466,7 +466,7 @@ impl NodeExecutor for StartsAndHangs {
         let graph = Digest::of_json(&definition);
         ChildRuns::ensure_graph(&self.0, graph, &definition).await.unwrap();
         let child = NewChild { item: 0, graph, input: json!({}), pipeline: None, deadline_at: None };
-        self.0.start(&Parent::of(&attempt), ChildKind::Awaited, vec![child]).await.unwrap();
+        self.0.start(&Parent::of(&attempt), ChildKind::Awaited, vec![child], &[]).await.unwrap();
         std::future::pending().await
     }
 }

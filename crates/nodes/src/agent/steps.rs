@@ -19,7 +19,6 @@ pub(super) struct RecordedSteps<'a> {
     pub(super) model: Arc<dyn ChatModel>,
     pub(super) tools: Toolbox,
     pub(super) context: ToolContext,
-    pub(super) key: String,
 }
 
 #[async_trait]
@@ -50,8 +49,9 @@ impl StepRunner for RecordedSteps<'_> {
     async fn call_tool(&self, key: &StepKey, call: &ToolCall) -> Result<ToolResult, CallStop> {
         let class = self.tools.class_of(&call.name, &call.arguments).unwrap_or(EffectClass::Pure);
         let mut context = self.context.clone();
-        context.idempotency_key = Some(format!("{}/{key}", self.key));
         let requested = json!({"tool": call.name, "params": call.arguments});
+        context.idempotency_key =
+            Some(format!("{}/{key}", self.budget.idempotency_key(key.as_str(), &requested)));
         let act = |_| async move {
             let result: ToolResult =
                 self.tools.call(&call.name, call.arguments.clone(), &context).await.into();

@@ -15,7 +15,7 @@ use gathering_dag_engine::{
     ChildKind, ChildRuns, ChildSummary, MAX_DEPTH, NewChild, Parent, StartChildrenError, StoreError,
     Unsuccessful,
 };
-use gathering_domain::{Digest, RunKind, RunState};
+use gathering_domain::{Digest, RunId, RunKind, RunState};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -48,10 +48,14 @@ struct Start {
     pipeline_id: Vec<Option<Uuid>>,
     pipeline_version: Vec<Option<i32>>,
     deadline_at: Vec<Option<DateTime<Utc>>>,
+    /// The runs whose children may be taken up, the parent first; none for children that take up nothing.
+    earlier: Vec<Uuid>,
 }
 
 impl Start {
-    fn of(parent: &Parent, kind: ChildKind, children: &[NewChild]) -> Self {
+    fn of(parent: &Parent, kind: ChildKind, children: &[NewChild], earlier: &[RunId]) -> Self {
+        let may_take_up = kind != ChildKind::Detached && (parent.round > 0 || !earlier.is_empty());
+        let runs = std::iter::once(&parent.run).chain(earlier).filter(|_| may_take_up);
         let each = || children.iter();
         Self {
             parent: parent.run.as_uuid(),
@@ -67,6 +71,7 @@ impl Start {
             pipeline_id: each().map(|child| child.pipeline.map(|(id, _)| id.as_uuid())).collect(),
             pipeline_version: each().map(|child| child.pipeline.map(|(_, version)| version)).collect(),
             deadline_at: each().map(|child| child.deadline_at).collect(),
+            earlier: runs.map(|run| run.as_uuid()).collect(),
         }
     }
 }
@@ -77,7 +82,7 @@ impl QueryId for Start {
 }
 
 impl Query for Start {
-    type SqlType = Integer;
+    type SqlType = (Integer, Bool);
 }
 
 impl QueryFragment<Pg> for Start {
@@ -96,7 +101,9 @@ impl QueryFragment<Pg> for Start {
         out.push_bind_param::<Json, _>(&self.trigger)?;
         out.push_sql("::json AS trigger, ");
         out.push_bind_param::<Integer, _>(&MAX_DEPTH_SQL)?;
-        out.push_sql("::integer AS max_depth), child AS (SELECT * FROM unnest(");
+        out.push_sql("::integer AS max_depth, ");
+        out.push_bind_param::<Array<SqlUuid>, _>(&self.earlier)?;
+        out.push_sql("::uuid[] AS earlier), child AS (SELECT * FROM unnest(");
         out.push_bind_param::<Array<SqlUuid>, _>(&self.id)?;
         out.push_sql(", ");
         out.push_bind_param::<Array<Integer>, _>(&self.item)?;
@@ -111,12 +118,35 @@ impl QueryFragment<Pg> for Start {
         out.push_sql(", ");
         out.push_bind_param::<Array<Nullable<Timestamptz>>, _>(&self.deadline_at)?;
         out.push_sql(") AS c (id, item, graph, input, pipeline_id, pipeline_version, deadline_at)), ");
+        out.push_sql(&TAKEN_UP);
         out.push_sql(&PARENT);
         push_insert(&mut out);
         out.push_sql(PLACES);
         Ok(())
     }
 }
+
+/// The earlier child whose work each new one takes up: claimed, at the same place, with the same graph and input. Its input
+/// is compared as the text that was stored.
+static TAKEN_UP: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "taken_up AS MATERIALIZED (
+            SELECT child.id AS child_id, earlier.id, earlier.state IN {active} AS is_active
+            FROM args CROSS JOIN child CROSS JOIN LATERAL (
+                SELECT runs.id, runs.state
+                FROM unnest(args.earlier) WITH ORDINALITY AS above (run_id, nearness)
+                    JOIN child_runs AS place ON place.parent_run_id = above.run_id AND place.node_id = args.node
+                        AND place.item = child.item
+                    JOIN runs ON runs.id = place.run_id
+                WHERE runs.epoch > 0 AND runs.graph_digest = child.graph AND runs.input::text = child.input
+                    AND (above.run_id <> args.parent OR place.round < args.round)
+                ORDER BY runs.state = 'succeeded' DESC, above.nearness, place.round DESC LIMIT 1
+            ) AS earlier
+            WHERE cardinality(args.earlier) > 0 AND NOT EXISTS (SELECT FROM runs AS started WHERE started.id = child.id)
+        ), ",
+        active = *ACTIVE,
+    )
+});
 
 /// Locks the parent's row, so that children and the end of their parent come one after the other.
 static PARENT: LazyLock<String> = LazyLock::new(|| {
@@ -130,10 +160,11 @@ static PARENT: LazyLock<String> = LazyLock::new(|| {
         ), new_run ({COLUMNS}) AS (
             SELECT child.id, parent.project_id, child.graph, args.kind, parent.depth, args.trigger, child.pipeline_id,
                 child.pipeline_version, NULL::uuid, CASE WHEN args.is_awaited THEN parent.id END,
-                CASE WHEN args.is_awaited THEN args.node END, NULL::uuid, NULL::text, NULL::bytea, child.input::json,
+                CASE WHEN args.is_awaited THEN args.node END, taken_up.id, NULL::text, NULL::bytea, child.input::json,
                 parent.priority, now(), least(CASE WHEN args.is_awaited THEN parent.deadline_at END, child.deadline_at)
-            FROM child CROSS JOIN parent CROSS JOIN args
-            WHERE parent.depth <= args.max_depth ORDER BY child.item
+            FROM child CROSS JOIN parent CROSS JOIN args LEFT JOIN taken_up ON taken_up.child_id = child.id
+            WHERE parent.depth <= args.max_depth AND NOT EXISTS (SELECT FROM taken_up WHERE taken_up.is_active)
+            ORDER BY child.item
         ), ",
         wakeable = *WAKEABLE,
     )
@@ -146,7 +177,7 @@ const PLACES: &str = ", placed AS (
         FROM inserted JOIN child ON child.id = inserted.id CROSS JOIN parent CROSS JOIN args WHERE args.is_awaited
         ON CONFLICT DO NOTHING
     )
-    SELECT depth FROM parent";
+    SELECT depth, EXISTS (SELECT FROM taken_up WHERE is_active) FROM parent";
 
 /// The summary of a node's children: one row, with the first child that did not succeed.
 #[derive(QueryId)]
@@ -206,17 +237,19 @@ impl ChildRuns for PgRunStore {
         parent: &Parent,
         kind: ChildKind,
         children: Vec<NewChild>,
+        earlier: &[RunId],
     ) -> Result<(), StartChildrenError> {
         let conn = self.pool.get().await.map_err(StoreError::from)?;
-        let depth: Option<i32> = Start::of(parent, kind, &children)
+        let started: Option<(i32, bool)> = Start::of(parent, kind, &children, earlier)
             .get_results(&mut &*conn)
             .await
             .and_then(exactly_one)
             .optional()
             .map_err(|error| StoreError::from(refused(error)))?;
-        match depth {
+        match started {
             None => Err(StartChildrenError::ParentEnded),
-            Some(depth) if depth > MAX_DEPTH_SQL => Err(StartChildrenError::TooDeep),
+            Some((depth, _)) if depth > MAX_DEPTH_SQL => Err(StartChildrenError::TooDeep),
+            Some((_, true)) => Err(StartChildrenError::EarlierActive),
             Some(_) => {
                 self.wakes.wake(Wake::Runs);
                 Ok(())

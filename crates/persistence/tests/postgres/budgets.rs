@@ -225,7 +225,7 @@ async fn a_tree_of_runs_shares_its_allowance_and_nobody_else_has_it() {
     let parent = Parent { run: root, node: "call".parse().unwrap(), round: 0 };
     let graph = bench.world.new_run().await.graph;
     let child = NewChild { item: 0, graph, input: json!({}), pipeline: None, deadline_at: None };
-    bench.world.store.start(&parent, ChildKind::Awaited, vec![child]).await.unwrap();
+    bench.world.store.start(&parent, ChildKind::Awaited, vec![child], &[]).await.unwrap();
     let child = parent.child(0);
     bench.world.store.claim_run(bench.owner, child).await.unwrap().unwrap();
     assert_eq!(bench.top_up(root, &[(CALLS, 2)]).await, TopUp::NobodyWaits);

@@ -58,19 +58,19 @@ async fn children_are_started_once_however_often_and_by_however_many() {
     let (parent, _, graph) = driven(&world, owner).await;
     let other = gathering_persistence::PgRunStore::new(world.db.pool().await, WakeBus::new());
     let (one, two) = tokio::join!(
-        world.store.start(&parent, ChildKind::Item, children(graph, 0..20)),
-        other.start(&parent, ChildKind::Item, children(graph, 0..20)),
+        world.store.start(&parent, ChildKind::Item, children(graph, 0..20), &[]),
+        other.start(&parent, ChildKind::Item, children(graph, 0..20), &[]),
     );
     one.unwrap();
     two.unwrap();
-    world.store.start(&parent, ChildKind::Item, children(graph, 10..30)).await.unwrap();
+    world.store.start(&parent, ChildKind::Item, children(graph, 10..30), &[]).await.unwrap();
     assert_eq!(world.count("SELECT count(*) FROM runs").await, 31);
     assert_eq!(world.count("SELECT count(*) FROM child_runs").await, 30);
     let summary = world.store.summarize(&parent).await.unwrap();
     assert_eq!(summary, ChildSummary { n_started: 30, n_unfinished: 30, unsuccessful: None });
     let next_round = Parent { round: 1, ..parent };
     assert_eq!(world.store.summarize(&next_round).await.unwrap(), ChildSummary::default());
-    world.store.start(&next_round, ChildKind::Item, children(graph, 0..1)).await.unwrap();
+    world.store.start(&next_round, ChildKind::Item, children(graph, 0..1), &[]).await.unwrap();
     assert_eq!(world.count("SELECT count(*) FROM child_runs").await, 31, "a new round has its own");
 }
 
@@ -88,7 +88,7 @@ async fn a_child_inherits_the_project_the_priority_and_the_deadline_of_its_paren
     let sooner = Utc::now() + TimeDelta::minutes(1);
     two[0].deadline_at = Some(sooner);
     two[1].deadline_at = Some(Utc::now() + TimeDelta::days(1));
-    world.store.start(&parent, ChildKind::Item, two).await.unwrap();
+    world.store.start(&parent, ChildKind::Item, two, &[]).await.unwrap();
     let (first, second) = (find(&world, parent.child(0)).await, find(&world, parent.child(1)).await);
     assert_eq!(first.deadline_at.unwrap().timestamp_micros(), sooner.timestamp_micros());
     assert_eq!(second.deadline_at, claimed.deadline_at, "the parent's is earlier");
@@ -98,7 +98,7 @@ async fn a_child_inherits_the_project_the_priority_and_the_deadline_of_its_paren
     let claimed = world.store.claim_run(owner, first.id).await.unwrap().unwrap();
     assert!(claimed.is_item());
     let alone = Parent { node: "detached".parse().unwrap(), ..parent };
-    world.store.start(&alone, ChildKind::Detached, children(new.graph, 0..1)).await.unwrap();
+    world.store.start(&alone, ChildKind::Detached, children(new.graph, 0..1), &[]).await.unwrap();
     let detached = find(&world, alone.child(0)).await;
     assert_eq!((detached.parent, detached.kind), (None, RunKind::Pipeline));
     assert_eq!(world.store.summarize(&alone).await.unwrap(), ChildSummary::default(), "no run waits for it");
@@ -109,7 +109,7 @@ async fn the_summary_and_the_outputs_follow_the_items() {
     let world = World::new().await;
     let owner = world.begin_instance().await;
     let (parent, _, graph) = driven(&world, owner).await;
-    world.store.start(&parent, ChildKind::Item, children(graph, 0..5)).await.unwrap();
+    world.store.start(&parent, ChildKind::Item, children(graph, 0..5), &[]).await.unwrap();
     for (item, output) in [(4, Some(json!("a\0b"))), (0, None), (2, Some(json!([2])))] {
         let claim = claim_item(&world, owner, &parent, item).await;
         end(&world, claim, RunEvent::Succeeded, output).await;
@@ -125,7 +125,7 @@ async fn the_summary_and_the_outputs_follow_the_items() {
     assert_eq!((summary.n_started, summary.n_unfinished), (5, 0));
     let unsuccessful = summary.unsuccessful.unwrap();
     assert_eq!((unsuccessful.item, unsuccessful.run), (1, parent.child(1)));
-    assert_eq!((unsuccessful.state, unsuccessful.error.unwrap().kind.as_str()), (RunState::Failed, "test"));
+    assert_eq!((unsuccessful.state, unsuccessful.error.unwrap().kind.as_str()), (RunState::Failed, "planned"));
 }
 
 #[tokio::test]
@@ -133,9 +133,9 @@ async fn cancelled_children_end_at_once_or_hear_of_it() {
     let world = World::new().await;
     let owner = world.begin_instance().await;
     let (parent, _, graph) = driven(&world, owner).await;
-    world.store.start(&parent, ChildKind::Awaited, children(graph, 0..3)).await.unwrap();
+    world.store.start(&parent, ChildKind::Awaited, children(graph, 0..3), &[]).await.unwrap();
     let other = Parent { node: "other".parse().unwrap(), ..parent.clone() };
-    world.store.start(&other, ChildKind::Awaited, children(graph, 0..1)).await.unwrap();
+    world.store.start(&other, ChildKind::Awaited, children(graph, 0..1), &[]).await.unwrap();
     let done = claim_item(&world, owner, &parent, 0).await;
     end(&world, done, RunEvent::Succeeded, None).await;
     let driven = claim_item(&world, owner, &parent, 1).await;
@@ -160,20 +160,20 @@ async fn nothing_is_started_in_the_name_of_a_run_that_ended_or_is_too_deep() {
     let (parent, claim, graph) = driven(&world, owner).await;
     let mut above = parent.clone();
     for depth in 1..=MAX_DEPTH {
-        world.store.start(&above, ChildKind::Awaited, children(graph, 0..1)).await.unwrap();
+        world.store.start(&above, ChildKind::Awaited, children(graph, 0..1), &[]).await.unwrap();
         above = Parent { run: above.child(0), ..above };
         claim_item_of(&world, owner, &above, depth).await;
     }
     let n_runs = world.count("SELECT count(*) FROM runs").await;
-    let refused = world.store.start(&above, ChildKind::Awaited, children(graph, 0..1)).await;
+    let refused = world.store.start(&above, ChildKind::Awaited, children(graph, 0..1), &[]).await;
     assert!(matches!(refused, Err(StartChildrenError::TooDeep)), "{refused:?}");
     end(&world, claim, RunEvent::Succeeded, None).await;
-    let refused = world.store.start(&parent, ChildKind::Awaited, children(graph, 5..6)).await;
+    let refused = world.store.start(&parent, ChildKind::Awaited, children(graph, 5..6), &[]).await;
     assert!(matches!(refused, Err(StartChildrenError::ParentEnded)), "{refused:?}");
     assert_eq!(world.count("SELECT count(*) FROM runs").await, n_runs);
     let (parent, ..) = driven(&world, owner).await;
     let refused =
-        world.store.start(&parent, ChildKind::Awaited, children(Digest::of(b"nowhere"), 0..1)).await;
+        world.store.start(&parent, ChildKind::Awaited, children(Digest::of(b"nowhere"), 0..1), &[]).await;
     assert!(matches!(refused, Err(StartChildrenError::Store(StoreError::Missing { .. }))), "{refused:?}");
 }
 
@@ -201,7 +201,7 @@ async fn a_start_that_meets_the_end_of_the_parent_starts_nothing() {
     ending.batch_execute(&sql).await.unwrap();
     let (store, place) = (world.store.clone(), parent.clone());
     let starting =
-        tokio::spawn(async move { store.start(&place, ChildKind::Item, children(graph, 0..3)).await });
+        tokio::spawn(async move { store.start(&place, ChildKind::Item, children(graph, 0..3), &[]).await });
     wait_until("the start waits", async || world.count(N_WAITING).await > 0).await;
     ending.batch_execute("COMMIT").await.unwrap();
     let refused = starting.await.unwrap();
@@ -219,7 +219,7 @@ async fn children_that_the_end_of_the_parent_meets_are_cancelled_with_it() {
     blocker.batch_execute("BEGIN; SELECT FROM graphs FOR UPDATE").await.unwrap();
     let (store, place) = (world.store.clone(), parent.clone());
     let starting =
-        tokio::spawn(async move { store.start(&place, ChildKind::Item, children(graph, 0..3)).await });
+        tokio::spawn(async move { store.start(&place, ChildKind::Item, children(graph, 0..3), &[]).await });
     let locked = format!(
         "SELECT count(*) FROM runs WHERE id = '{}' AND xmax <> 0", // `xmax`: who has locked it
         parent.run
@@ -243,7 +243,7 @@ async fn i4_the_end_of_a_child_signals_a_parent_that_is_claimed_meanwhile() {
     let world = World::new().await;
     let owner = world.begin_instance().await;
     let (parent, claim, graph) = driven(&world, owner).await;
-    world.store.start(&parent, ChildKind::Item, children(graph, 0..2)).await.unwrap();
+    world.store.start(&parent, ChildKind::Item, children(graph, 0..2), &[]).await.unwrap();
     let first = claim_item(&world, owner, &parent, 0).await;
     let second = claim_item(&world, owner, &parent, 1).await;
     let waiting_for = gathering_domain::WaitingFor::Child;
@@ -282,12 +282,12 @@ async fn detached_runs_count_towards_the_depth_like_all_others() {
     let (parent, _, graph) = driven(&world, owner).await;
     let mut above = parent;
     for _ in 0..MAX_DEPTH {
-        world.store.start(&above, ChildKind::Detached, children(graph, 0..1)).await.unwrap();
+        world.store.start(&above, ChildKind::Detached, children(graph, 0..1), &[]).await.unwrap();
         above = Parent { run: above.child(0), ..above };
         world.store.claim_run(owner, above.run).await.unwrap().unwrap();
     }
     world.db.execute("UPDATE runs SET trigger = '{}'").await;
-    let refused = world.store.start(&above, ChildKind::Detached, children(graph, 0..1)).await;
+    let refused = world.store.start(&above, ChildKind::Detached, children(graph, 0..1), &[]).await;
     assert!(matches!(refused, Err(StartChildrenError::TooDeep)), "{refused:?}");
     assert_eq!(world.count("SELECT max(depth) FROM runs").await, i64::from(MAX_DEPTH));
 }
@@ -300,7 +300,7 @@ async fn i4_a_child_that_is_released_in_the_batch_that_ends_its_parent_is_told()
     let park = Release::Park { waiting_for: gathering_domain::WaitingFor::Approval, until: None };
     for release in [park, Release::Requeue] {
         let (parent, claim, graph) = driven(&world, owner).await;
-        world.store.start(&parent, ChildKind::Item, children(graph, 0..1)).await.unwrap();
+        world.store.start(&parent, ChildKind::Item, children(graph, 0..1), &[]).await.unwrap();
         let child = claim_item(&world, owner, &parent, 0).await;
         let failed = RunEnd { result: planned_result(RunEvent::Failed), abandons_children: true };
         let batch = [

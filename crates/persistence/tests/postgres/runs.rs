@@ -286,7 +286,7 @@ async fn the_end_of_a_child_wakes_its_parent_even_in_the_same_batch() {
         let place = Parent { run: parent, node: "a".parse().unwrap(), round: 0 };
         let graph = world.new_run().await.graph;
         let child = NewChild { item: 0, graph, input: json!({}), pipeline: None, deadline_at: None };
-        world.store.start(&place, ChildKind::Awaited, vec![child]).await.unwrap();
+        world.store.start(&place, ChildKind::Awaited, vec![child], &[]).await.unwrap();
         let child_claim = claim_one(&world, owner).await.claim;
         let both = [park(parent_claim, WaitingFor::Child), end(child_claim)];
         if same_batch {

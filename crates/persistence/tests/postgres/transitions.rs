@@ -164,7 +164,7 @@ impl Scene {
         let place = Parent { run: parent, node: "a".parse().unwrap(), round: 0 };
         let graph = world.new_run().await.graph;
         let child = NewChild { item: 0, graph, input: json!({}), pipeline: None, deadline_at: None };
-        world.store.start(&place, ChildKind::Awaited, vec![child]).await.unwrap();
+        world.store.start(&place, ChildKind::Awaited, vec![child], &[]).await.unwrap();
         let run = place.child(0);
         let epoch = i64::from(state != RunState::Queued);
         let owned = if state == RunState::Running { format!("'{owner}'") } else { "NULL".to_owned() };

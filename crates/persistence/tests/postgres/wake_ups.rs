@@ -70,7 +70,7 @@ async fn start_children(world: &World, parent: RunId, items: RangeInclusive<u32>
     let place = Parent { run: parent, node: "call".parse().unwrap(), round: 0 };
     let graph = world.new_run().await.graph;
     let child = |item| NewChild { item, graph, input: json!({}), pipeline: None, deadline_at: None };
-    world.store.start(&place, ChildKind::Awaited, items.map(child).collect()).await.unwrap();
+    world.store.start(&place, ChildKind::Awaited, items.map(child).collect(), &[]).await.unwrap();
     place
 }
 

@@ -31,7 +31,15 @@ async fn start_child<F: ControlFixture>(
     let parent = Parent { run: parent, node: node("call"), round: 0 };
     let id = parent.child(0);
     let kind = ChildKind::Awaited;
-    let child = ChildPipeline { project, parent, kind, pipeline, input: json!({}), now: Utc::now() };
+    let child = ChildPipeline {
+        project,
+        parent,
+        kind,
+        pipeline,
+        input: json!({}),
+        earlier_runs: Vec::new(),
+        now: Utc::now(),
+    };
     pipelines.start(child).await.map(|()| id)
 }
 

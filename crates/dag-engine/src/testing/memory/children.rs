@@ -47,6 +47,7 @@ impl Shared {
         parent: &Parent,
         kind: ChildKind,
         children: Vec<NewChild>,
+        earlier: &[RunId],
         now: DateTime<Utc>,
     ) -> Result<(), StartChildrenError> {
         let alive = self.runs.get(&parent.run);
@@ -60,7 +61,11 @@ impl Shared {
         if children.iter().any(|child| !self.graphs.contains_key(&child.graph)) {
             return Err(StoreError::Missing { what: "the graph".to_owned() }.into());
         }
-        for child in children {
+        let takes_up = children
+            .iter()
+            .map(|child| self.find_earlier(parent, kind, child, earlier))
+            .collect::<Result<Vec<_>, _>>()?;
+        for (child, takes_up) in children.into_iter().zip(takes_up) {
             let id = parent.child(child.item);
             if self.runs.contains_key(&id) {
                 continue;
@@ -71,6 +76,7 @@ impl Shared {
             let inherited = deadline_at.filter(|_| kind != ChildKind::Detached);
             run.deadline_at = [inherited, own_deadline_at].into_iter().flatten().min();
             run.depth = depth;
+            run.takes_up = takes_up;
             run.pipeline = pipeline.map(|(pipeline, _version)| pipeline);
             if kind != ChildKind::Detached {
                 let is_item = kind == ChildKind::Item;
@@ -80,6 +86,36 @@ impl Shared {
             self.runs.insert(id, run);
         }
         Ok(())
+    }
+
+    /// The run whose work the child takes up.
+    fn find_earlier(
+        &self,
+        parent: &Parent,
+        kind: ChildKind,
+        child: &NewChild,
+        earlier: &[RunId],
+    ) -> Result<Option<RunId>, StartChildrenError> {
+        if kind == ChildKind::Detached || self.runs.contains_key(&parent.child(child.item)) {
+            return Ok(None);
+        }
+        let runs = std::iter::once(&parent.run).chain(earlier);
+        let places = runs.flat_map(|run| self.children.get(run).into_iter().flatten().rev());
+        let mut candidates: Vec<&StoredRun> = places
+            .filter_map(|id| self.runs.get(id))
+            .filter(|run| {
+                run.place.as_ref().is_some_and(|place| {
+                    let is_before = place.parent.run != parent.run || place.parent.round < parent.round;
+                    place.parent.node == parent.node && place.item == child.item && is_before
+                })
+            })
+            .filter(|run| run.epoch > 0 && run.new.graph == child.graph && run.new.input == child.input)
+            .collect();
+        candidates.sort_by_key(|run| run.state != RunState::Succeeded);
+        match candidates.first() {
+            Some(found) if !found.state.is_terminal() => Err(StartChildrenError::EarlierActive),
+            found => Ok(found.map(|found| found.new.id)),
+        }
     }
 
     fn summarize(&self, parent: &Parent) -> ChildSummary {
@@ -117,9 +153,10 @@ impl ChildRuns for MemoryStore {
         parent: &Parent,
         kind: ChildKind,
         children: Vec<NewChild>,
+        earlier: &[RunId],
     ) -> Result<(), StartChildrenError> {
         let now = self.clock.now();
-        self.call(|shared| shared.start(parent, kind, children, now)).await
+        self.call(|shared| shared.start(parent, kind, children, earlier, now)).await
     }
 
     async fn summarize(&self, parent: &Parent) -> Result<ChildSummary, StoreError> {

@@ -42,6 +42,8 @@ pub struct StoredRun {
     pub depth: u32,
     /// Its place among the children of the run that waits for it.
     pub place: Option<Place>,
+    /// The earlier run whose work it takes up.
+    pub takes_up: Option<RunId>,
     /// How it ended; absent also when it was cancelled before it was ever claimed.
     pub end: Option<RunEnd>,
 }
@@ -75,6 +77,7 @@ impl StoredRun {
             pipeline: None,
             depth: 0,
             place: None,
+            takes_up: None,
             end: None,
             new,
         }
@@ -169,6 +172,7 @@ impl Shared {
                 (_, Some(pipeline)) => GraphRole::Pipeline(pipeline),
                 (_, None) => GraphRole::Standalone,
             },
+            takes_up: run.takes_up,
             created_at: run.created_at,
             journal: if run.epoch > 1 || has_journal {
                 JournalAtClaim::Existing
@@ -179,6 +183,7 @@ impl Shared {
         if claimed.was_claimed_before() {
             self.append(claimed.claim, vec![Record::of_run(JournalEvent::TakenOver)], now);
         } else if !has_journal
+            && claimed.takes_up.is_none()
             && !claimed.cancel_requested
             && claimed.deadline_at.is_none_or(|deadline| deadline > now)
         {

@@ -39,6 +39,7 @@ where
     outputs_come_by_item_from_those_that_succeeded(&*make().await).await;
     a_claim_of_a_tree_takes_the_awaited_descendants_of_its_root(&*make().await).await;
     i4_a_cancelled_descendant_is_claimed_in_its_tree(&*make().await).await;
+    super::taken_up::all(&make).await;
 }
 
 async fn summarize(fixture: &dyn PortsFixture, parent: &Parent) -> ChildSummary {
@@ -68,16 +69,16 @@ async fn a_child_is_started_once_whatever_is_repeated(fixture: &dyn PortsFixture
     let (parent, of) = driven(fixture, owner).await;
     let (children, other) = (fixture.children(), fixture.children());
     let (one, two) = tokio::join!(
-        children.start(&parent, ChildKind::Item, new_children(&of, 0..4)),
-        other.start(&parent, ChildKind::Item, new_children(&of, 0..4)),
+        children.start(&parent, ChildKind::Item, new_children(&of, 0..4), &[]),
+        other.start(&parent, ChildKind::Item, new_children(&of, 0..4), &[]),
     );
     one.unwrap();
     two.unwrap();
-    children.start(&parent, ChildKind::Item, new_children(&of, 2..6)).await.unwrap();
+    children.start(&parent, ChildKind::Item, new_children(&of, 2..6), &[]).await.unwrap();
     assert_eq!(counts(fixture, &parent).await, (6, 6));
     let next_round = Parent { round: 1, ..parent.clone() };
     assert_eq!(summarize(fixture, &next_round).await, ChildSummary::default());
-    children.start(&next_round, ChildKind::Item, new_children(&of, 0..1)).await.unwrap();
+    children.start(&next_round, ChildKind::Item, new_children(&of, 0..1), &[]).await.unwrap();
     assert_eq!((counts(fixture, &parent).await, counts(fixture, &next_round).await), ((6, 6), (1, 1)));
     let mut expected: Vec<RunId> = (0..6).map(|item| parent.child(item)).collect();
     expected.push(next_round.child(0));
@@ -102,14 +103,14 @@ async fn a_child_inherits_what_binds_its_parent(fixture: &dyn PortsFixture) {
     let mut children = new_children(&of, 0..1);
     let sooner = of.created_at + TimeDelta::hours(2);
     children[0].deadline_at = Some(sooner);
-    fixture.children().start(&parent, ChildKind::Item, children).await.unwrap();
+    fixture.children().start(&parent, ChildKind::Item, children, &[]).await.unwrap();
     let child = claim_child(fixture, owner, &parent, 0).await;
     assert_eq!((child.project, child.graph, child.is_item()), (of.project, of.graph, true));
     assert_eq!((child.input, child.deadline_at), (Ok(json!({ "n": 0 })), Some(sooner)));
     let below = Parent { run: parent.child(0), ..parent.clone() };
     let mut children = new_children(&of, 0..1);
     children[0].deadline_at = Some(sooner + TimeDelta::hours(1));
-    fixture.children().start(&below, ChildKind::Awaited, children).await.unwrap();
+    fixture.children().start(&below, ChildKind::Awaited, children, &[]).await.unwrap();
     let grandchild = claim_child(fixture, owner, &below, 0).await;
     assert_eq!(
         (grandchild.deadline_at, grandchild.is_item()),
@@ -119,7 +120,7 @@ async fn a_child_inherits_what_binds_its_parent(fixture: &dyn PortsFixture) {
     let detached = Parent { node: node("detached"), ..below };
     let mut children = new_children(&of, 0..2);
     children[1].deadline_at = Some(sooner + TimeDelta::hours(1));
-    fixture.children().start(&detached, ChildKind::Detached, children).await.unwrap();
+    fixture.children().start(&detached, ChildKind::Detached, children, &[]).await.unwrap();
     assert_eq!(summarize(fixture, &detached).await, ChildSummary::default(), "no run waits for it");
     let [first, second] = [0, 1].map(|item| claim_child(fixture, owner, &detached, item));
     let (first, second) = (first.await, second.await);
@@ -135,10 +136,10 @@ async fn nothing_is_started_in_the_name_of_a_run_that_is_not_driven(fixture: &dy
     let owner = fixture.instance().await;
     let (parent, of) = driven(fixture, owner).await;
     must_commit(fixture, end(of.claim, RunEvent::Succeeded, None)).await;
-    let refused = fixture.children().start(&parent, ChildKind::Awaited, new_children(&of, 0..2)).await;
+    let refused = fixture.children().start(&parent, ChildKind::Awaited, new_children(&of, 0..2), &[]).await;
     assert!(matches!(refused, Err(StartChildrenError::ParentEnded)), "{refused:?}");
     let nowhere = Parent { run: RunId::new(), ..parent.clone() };
-    let refused = fixture.children().start(&nowhere, ChildKind::Awaited, new_children(&of, 0..1)).await;
+    let refused = fixture.children().start(&nowhere, ChildKind::Awaited, new_children(&of, 0..1), &[]).await;
     assert!(matches!(refused, Err(StartChildrenError::ParentEnded)), "{refused:?}");
     assert_eq!(summarize(fixture, &parent).await, ChildSummary::default());
     assert_eq!(claim_all(fixture, owner).await, []);
@@ -149,18 +150,18 @@ async fn nothing_is_started_too_deep_or_without_its_graph(fixture: &dyn PortsFix
     let (parent, of) = driven(fixture, owner).await;
     let mut strange = new_children(&of, 0..2);
     strange[1].graph = Digest::of(b"nowhere");
-    let refused = fixture.children().start(&parent, ChildKind::Awaited, strange).await;
+    let refused = fixture.children().start(&parent, ChildKind::Awaited, strange, &[]).await;
     assert!(matches!(refused, Err(StartChildrenError::Store(StoreError::Missing { .. }))), "{refused:?}");
     assert_eq!(summarize(fixture, &parent).await, ChildSummary::default(), "all or none");
     let mut above = parent;
     for depth in 0..MAX_DEPTH {
         // Detached runs count as well, or they could start each other for ever.
         let kind = if depth % 3 == 1 { ChildKind::Detached } else { ChildKind::Awaited };
-        fixture.children().start(&above, kind, new_children(&of, 0..1)).await.unwrap();
+        fixture.children().start(&above, kind, new_children(&of, 0..1), &[]).await.unwrap();
         claim_child(fixture, owner, &above, 0).await;
         above = Parent { run: above.child(0), ..above };
     }
-    let refused = fixture.children().start(&above, ChildKind::Awaited, new_children(&of, 0..1)).await;
+    let refused = fixture.children().start(&above, ChildKind::Awaited, new_children(&of, 0..1), &[]).await;
     assert!(matches!(refused, Err(StartChildrenError::TooDeep)), "{refused:?}");
     assert_eq!(summarize(fixture, &above).await, ChildSummary::default());
 }
@@ -365,7 +366,7 @@ async fn a_claim_of_a_tree_takes_the_awaited_descendants_of_its_root(fixture: &d
     start(fixture, &stranger, &of_stranger, 0..1).await;
     start(fixture, &parent, &of, 0..3).await;
     let detached = Parent { node: node("detached"), ..parent.clone() };
-    fixture.children().start(&detached, ChildKind::Detached, new_children(&of, 0..1)).await.unwrap();
+    fixture.children().start(&detached, ChildKind::Detached, new_children(&of, 0..1), &[]).await.unwrap();
     let tree = ClaimScope::Tree(parent.run);
     assert_eq!(fixture.store().next_available_in(tree).await.unwrap(), Some(Duration::ZERO));
     let mut claimed = claim_tree(fixture, owner, parent.run, 1).await;

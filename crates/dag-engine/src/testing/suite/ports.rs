@@ -54,7 +54,7 @@ pub(super) async fn start(
     of: &ClaimedRun,
     items: std::ops::Range<u32>,
 ) {
-    fixture.children().start(parent, ChildKind::Awaited, new_children(of, items)).await.unwrap();
+    fixture.children().start(parent, ChildKind::Awaited, new_children(of, items), &[]).await.unwrap();
 }
 
 pub(super) async fn claim_child(

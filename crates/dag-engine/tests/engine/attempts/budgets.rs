@@ -44,7 +44,7 @@ impl NodeExecutor for Buys {
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         for thing in ["bread", "salt", "wine"] {
             let pay = |money: usize| money.checked_sub(1);
-            let can_go_on = attempt.effects.is_done(thing)
+            let can_go_on = attempt.effects.is_done(thing, &json!(thing))
                 || self.money.fetch_update(Ordering::SeqCst, Ordering::SeqCst, pay).is_ok();
             if !can_go_on {
                 return Ok(Outcome::Wait(Wait { on: WaitingFor::BudgetExceeded, until: None }));

@@ -1,7 +1,7 @@
 //! The results that a rerun keeps.
 
 use gathering_dag_engine::{
-    Graph, JournalEvent, NodeSpecs, Record, RerunFrom, RerunRefused, records_that_stand,
+    EarlierRun, Graph, JournalEvent, NodeSpecs, Record, RerunFrom, RerunRefused, records_that_stand,
 };
 use gathering_domain::RunState;
 use serde_json::json;
@@ -20,7 +20,10 @@ async fn a_run_that_failed_in_its_output_alone_keeps_every_node() {
     assert_eq!(failed.state, RunState::Failed);
     let graph = Graph::validate(&definition, &NodeSpecs::builtin()).unwrap();
     let journal = bench.store.journal(failed.new.id);
-    let kept = |ended| records_that_stand(&graph, &journal, ended, &RerunFrom::Failed);
+    let kept = |ended| {
+        let earlier = EarlierRun { id: failed.new.id, journal: &journal, ended };
+        records_that_stand(&graph, earlier, &RerunFrom::Failed)
+    };
     let is_success = |record: &&Record| matches!(record.event, JournalEvent::Succeeded { .. });
     let kept_nodes: Vec<_> = kept(failed.state).unwrap().iter().filter(is_success).cloned().collect();
     assert_eq!(kept_nodes.len(), 2, "{kept_nodes:?}");

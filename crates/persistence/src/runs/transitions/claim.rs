@@ -34,11 +34,11 @@ const ATTEMPTS: usize = 5;
 
 type ClaimedRow = (
     (Uuid, i64, Uuid, Vec<u8>, StoredJson, Option<Uuid>),
-    (Option<DateTime<Utc>>, bool, bool, bool, DateTime<Utc>, Option<Vec<String>>),
+    (Option<DateTime<Utc>>, bool, bool, bool, Option<Uuid>, DateTime<Utc>, Option<Vec<String>>),
 );
 type ClaimedSql = (
     (SqlUuid, BigInt, SqlUuid, Bytea, Json, Nullable<SqlUuid>),
-    (Nullable<Timestamptz>, Bool, Bool, Bool, Timestamptz, Nullable<Array<Text>>),
+    (Nullable<Timestamptz>, Bool, Bool, Bool, Nullable<SqlUuid>, Timestamptz, Nullable<Array<Text>>),
 );
 
 /// The claiming instance, as the first part of a `WITH`: no row if the instance was declared dead. The lock keeps its row
@@ -64,7 +64,8 @@ static CLAIM: LazyLock<String> = LazyLock::new(|| {
                 AND (runs.state IN {claimable}) IS TRUE
             RETURNING runs.id, runs.epoch, runs.owner, runs.project_id, runs.graph_digest, runs.input, runs.pipeline_id,
                 runs.deadline_at, runs.cancel_requested_at IS NOT NULL AS is_cancel_requested,
-                runs.rerun_of IS NOT NULL AS is_rerun, runs.kind = '{item}' AS is_item, runs.created_at, runs.priority,
+                runs.rerun_of IS NOT NULL AS is_rerun, runs.kind = '{item}' AS is_item,
+                CASE WHEN runs.parent_run_id IS NOT NULL THEN runs.rerun_of END AS takes_up, runs.created_at, runs.priority,
                 CASE WHEN runs.epoch = 1 AND runs.rerun_of IS NULL AND runs.cancel_requested_at IS NULL
                     AND (runs.deadline_at IS NULL OR runs.deadline_at > now()) THEN graphs.first_nodes END
                     AS started_with_claim
@@ -79,7 +80,7 @@ static CLAIM: LazyLock<String> = LazyLock::new(|| {
             SELECT project_id, 'run.started', id FROM claimed WHERE epoch = 1
         )
         SELECT id, epoch, project_id, graph_digest, input, pipeline_id, deadline_at, is_cancel_requested, is_rerun, is_item,
-            created_at, started_with_claim
+            takes_up, created_at, started_with_claim
         FROM claimed ORDER BY priority DESC, created_at, id",
         claimable = *CLAIMABLE,
         item = RunKind::Item,
@@ -276,7 +277,7 @@ async fn repeat_on_fresh_entries<'a>(
 fn into_claimed(owner: InstanceId, row: ClaimedRow) -> Result<ClaimedRun, DatabaseError> {
     let (
         (run, epoch, project, graph, input, pipeline),
-        (deadline_at, cancel_requested, is_rerun, is_item, created_at, started),
+        (deadline_at, cancel_requested, is_rerun, is_item, takes_up, created_at, started),
     ) = row;
     let started = started.into_iter().flatten().map(|node| node.parse());
     let started = started
@@ -295,6 +296,7 @@ fn into_claimed(owner: InstanceId, row: ClaimedRow) -> Result<ClaimedRun, Databa
             Some(pipeline) => GraphRole::Pipeline(pipeline.into()),
             None => GraphRole::Standalone,
         },
+        takes_up: takes_up.map(Into::into),
         created_at,
         journal: if epoch > 1 || is_rerun {
             JournalAtClaim::Existing

@@ -185,7 +185,8 @@ impl Call {
         let fails = attempt.config["fails"].as_u64().expect("it is a number");
         let input = json!({"yes": true, "fails": u32::from(u64::from(attempt.failures) < fails)});
         let child = NewChild { item: 0, graph, input, pipeline: None, deadline_at: None };
-        retry_until_answered(|| self.children.start(parent, ChildKind::Awaited, vec![child.clone()])).await
+        retry_until_answered(|| self.children.start(parent, ChildKind::Awaited, vec![child.clone()], &[]))
+            .await
     }
 }
 
