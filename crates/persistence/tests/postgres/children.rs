@@ -125,7 +125,10 @@ async fn the_summary_and_the_outputs_follow_the_items() {
     assert_eq!((summary.n_started, summary.n_unfinished), (5, 0));
     let unsuccessful = summary.unsuccessful.unwrap();
     assert_eq!((unsuccessful.item, unsuccessful.run), (1, parent.child(1)));
-    assert_eq!((unsuccessful.state, unsuccessful.error.unwrap().kind.as_str()), (RunState::Failed, "planned"));
+    assert_eq!(
+        (unsuccessful.state, unsuccessful.error.unwrap().kind.as_str()),
+        (RunState::Failed, "planned")
+    );
 }
 
 #[tokio::test]
