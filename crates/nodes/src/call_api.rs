@@ -87,7 +87,7 @@ impl CallApi {
             Some(statuses) => statuses.iter().map(u16::to_string).collect::<Vec<_>>().join(" or "),
             None => "200 to 299".to_owned(),
         };
-        let message = format!("`{}` answered with status {}, not {wanted}", call.host, response.status);
+        let message = format!("`{}` answered with status {}, not {wanted}", call.origin, response.status);
         Err(match response.status {
             408 | 425 | 429 | 500.. => NodeFailure::retryable(FailureKind::HttpStatus, message),
             _ => NodeFailure::permanent(FailureKind::HttpStatus, message),
@@ -99,7 +99,8 @@ impl CallApi {
 struct Call {
     request: OutboundRequest,
     method: String,
-    host: String,
+    /// What messages name of its URL: the path and the query may hold a secret.
+    origin: String,
     /// The statuses that succeed; `None` for 200 to 299.
     expected: Option<Vec<u16>>,
 }
@@ -132,7 +133,8 @@ impl Call {
             None => None,
         };
         let request = request.idempotency_key(idempotency_key).map_err(wrong)?;
-        Ok(Self { request, method, host: host_of(url), expected })
+        let origin = request.origin();
+        Ok(Self { request, method, origin, expected })
     }
 
     /// Every request has an idempotency key, so even a write may be repeated.
@@ -146,13 +148,6 @@ impl Call {
 
 fn bad(field: &str, expected: &str) -> NodeFailure {
     NodeFailure::permanent(FailureKind::Config, format!("`{field}` must be {expected}"))
-}
-
-/// The scheme, host and port of a URL. Its path and query may hold a secret, so messages leave them out.
-fn host_of(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    format!("{scheme}://{host}")
 }
 
 fn header_text(value: &Value) -> Option<String> {
@@ -297,6 +292,22 @@ mod tests {
         assert!(!call(&url, &json!({})).await.unwrap_err().retryable);
         let (url, _served) = serve_once("HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n").await;
         assert_eq!(call(&url, &json!({"expect_status": [200, 404]})).await.unwrap()["status"], 404);
+    }
+
+    #[tokio::test]
+    async fn a_failure_names_the_host_however_the_url_is_written() {
+        let answer = "HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n";
+        let written: [fn(&str) -> String; 3] = [
+            |url| url.replace('/', "\\"),
+            |url| url.replace("http://", "http:"),
+            |url| url.replace("http://", "HTTP:///"),
+        ];
+        for write in written {
+            let (url, _served) = serve_once(answer).await;
+            let failed = call(&write(&url), &json!({})).await.unwrap_err();
+            let host = url.split("/secret-path").next().unwrap();
+            assert_eq!(failed.message, format!("`{host}` answered with status 404, not 200 to 299"));
+        }
     }
 
     #[tokio::test]

@@ -71,6 +71,17 @@ fn each_wrong_value_is_named_with_its_variable_and_what_is_right() {
 }
 
 #[test]
+fn the_address_of_a_server_is_a_whole_url() {
+    let base_url = |url: &str| load(&[("OPENAI_BASE_URL", url)]).map(|config| config.openai_base_url);
+    for right in ["http://127.0.0.1:11434/v1", "HTTP://127.0.0.1:11434/v1", "http:\\\\127.0.0.1:11434\\v1"] {
+        assert_eq!(base_url(right).unwrap().as_deref(), Some("http://127.0.0.1:11434/v1"));
+    }
+    for wrong in ["http://", "https://[::1/v1", "http://a b/", "http://h:port/v1", "ftp://h/v1"] {
+        assert!(base_url(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn a_wrong_secret_is_named_and_not_shown() {
     let wrong = [("DATABASE_URL", "mysql://ada:hunter2@db"), ("GATHERING_TOKEN_KEY", "hunter2")];
     let message = load(&wrong).unwrap_err().to_string();

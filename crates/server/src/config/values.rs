@@ -11,6 +11,7 @@ use gathering_domain::Secret;
 use gathering_persistence::ConnectOptions;
 use gathering_tools::Network;
 use tracing_subscriber::EnvFilter;
+use url::Url;
 
 use super::{LogFormat, Quota};
 
@@ -103,9 +104,8 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
 }
 
 pub(super) fn http_url(text: &str) -> Result<String, String> {
-    if text.starts_with("http://") || text.starts_with("https://") {
-        Ok(text.trim_end_matches('/').to_owned())
-    } else {
-        Err("a URL such as http://127.0.0.1:11434/v1".to_owned())
+    match Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https")) {
+        Some(url) => Ok(url.into()),
+        None => Err("a URL such as http://127.0.0.1:11434/v1".to_owned()),
     }
 }

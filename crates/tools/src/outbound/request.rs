@@ -119,6 +119,11 @@ impl OutboundRequest {
         self
     }
 
+    /// The scheme, host and port of the URL, such as `https://example.org:8443`; without the port if it is the default.
+    pub fn origin(&self) -> String {
+        self.url.origin().ascii_serialization()
+    }
+
     pub(crate) fn host(&self) -> String {
         self.url.host_str().unwrap_or_default().to_owned()
     }
