@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gathering_dag_engine::{NodeSpecs, RunStore};
 
-use crate::{ControlStore, Graphs, PipelineControl, ProjectControl, RunControl};
+use crate::{BudgetControl, ControlStore, Graphs, PipelineControl, ProjectControl, RunControl};
 
 /// What may be done, noun by noun. Cloning is cheap and shares the store.
 #[derive(Clone)]
@@ -13,6 +13,8 @@ pub struct Control {
     pub projects: ProjectControl,
     /// Pipelines and their versions.
     pub pipelines: PipelineControl,
+    /// The budgets of projects and run trees.
+    pub budgets: BudgetControl,
     /// Runs.
     pub runs: RunControl,
     /// The graphs of pipelines and runs.
@@ -32,6 +34,7 @@ impl Control {
         Self {
             projects: ProjectControl::new(Arc::clone(&store)),
             pipelines: PipelineControl::new(Arc::clone(&store), graphs.clone()),
+            budgets: BudgetControl::new(Arc::clone(&store)),
             runs: RunControl::new(store, graphs.clone()),
             graphs,
         }

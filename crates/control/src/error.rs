@@ -88,6 +88,9 @@ pub enum Conflict {
     /// The node was decided before.
     #[error("node `{0}` already has a decision, and decisions are final")]
     AlreadyDecided(NodeId),
+    /// An allowance is for runs that wait for it.
+    #[error("no run of this tree waits for its budget")]
+    NoBudgetWait,
 }
 
 impl From<Denied> for ControlError {

@@ -5,6 +5,7 @@
 //! the [`Caller`](gathering_auth::Caller).
 
 mod access;
+mod budgets;
 mod control;
 mod error;
 mod graphs;
@@ -18,6 +19,10 @@ pub mod testing;
 
 pub use access::{
     CurrentAccess, Found, OfProject, Operator, Scoped, authorize_credential, right, visible_to,
+};
+pub use budgets::{
+    Bounds, Budget, BudgetControl, Held, Payer, Period, Recorded, Reservation, Share, TopUp,
+    WOKEN_BY_SETTLEMENT, reserve, settle,
 };
 pub use control::Control;
 pub use error::{Conflict, ControlError};
@@ -34,9 +39,9 @@ pub use projects::{
 };
 pub use runs::{
     DEFAULT_PRIORITY, Decide, DecisionOutcome, NewDecision, NodeRuns, PlannedRun, ProjectPipelines, Rerun,
-    Run, RunControl, StartRun, Startable, StartedBy,
+    Run, RunControl, RunDetails, StartRun, Startable, StartedBy,
 };
-pub use store::{ControlStore, PipelineStore, ProjectStore};
+pub use store::{BudgetStore, ControlStore, PipelineStore, ProjectStore};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

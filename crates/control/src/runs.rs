@@ -12,15 +12,15 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use gathering_auth::Caller;
-use gathering_dag_engine::{Record, RunError};
+use gathering_dag_engine::{JournalEntry, Record, RunError, Seq};
 use gathering_domain::{
     Digest, Once, PipelineId, ProjectId, RunId, RunKind, RunState, ScheduleId, WaitingFor,
 };
 use serde_json::Value;
 
-use crate::access::right::Right;
+use crate::access::right::{self, Right};
 use crate::access::{OfProject, Scoped};
-use crate::graphs::Graphs;
+use crate::graphs::{GraphSummary, Graphs};
 use crate::{ControlError, ControlStore};
 
 pub use child::ProjectPipelines;
@@ -112,6 +112,17 @@ pub struct PlannedRun {
     pub begins_with: Vec<Record>,
 }
 
+/// A run as it is shown by itself.
+#[derive(Debug)]
+pub struct RunDetails {
+    /// The run.
+    pub run: Run,
+    /// Its graph.
+    pub graph: Arc<GraphSummary>,
+    /// What became of the nodes; at least as new as the run.
+    pub nodes: NodeRuns,
+}
+
 /// What may be done with runs. Cloning is cheap and shares the store.
 #[derive(Clone)]
 pub struct RunControl {
@@ -131,6 +142,33 @@ impl RunControl {
     /// [`ControlError::NotFound`] or [`ControlError::Forbidden`], or the store's.
     pub async fn find<R: Right>(&self, caller: &Caller, run: RunId) -> Result<Scoped<Run, R>, ControlError> {
         Scoped::check(caller, self.store.find_run(caller, run).await?)
+    }
+
+    /// The run with its graph and what became of its nodes.
+    ///
+    /// # Errors
+    /// [`ControlError::NotFound`] or [`ControlError::Forbidden`], or the store's.
+    pub async fn show(&self, caller: &Caller, run: RunId) -> Result<RunDetails, ControlError> {
+        // The run first: what its journal says is then at least as far.
+        let run = self.find::<right::Read>(caller, run).await?;
+        let graph = self.graphs.summarize(run.graph).await?;
+        let nodes = self.load_nodes(&run).await?;
+        Ok(RunDetails { run: run.into_thing(), graph, nodes })
+    }
+
+    /// At most `limit` entries of the run's journal, in order, after the entry `after`; 0 for the first.
+    ///
+    /// # Errors
+    /// [`ControlError::NotFound`] or [`ControlError::Forbidden`], or the store's.
+    pub async fn list_journal(
+        &self,
+        caller: &Caller,
+        run: RunId,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, ControlError> {
+        let run = self.find::<right::Read>(caller, run).await?;
+        Ok(self.graphs.store().load_journal(run.id, after, limit).await?)
     }
 
     /// The nodes of a run, as its journal has them. What it holds is at least as new as the run that was found.

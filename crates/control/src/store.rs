@@ -1,5 +1,6 @@
 //! The port: what this crate needs to be kept, in its own words.
 
+mod budgets;
 mod pipelines;
 mod projects;
 
@@ -12,6 +13,7 @@ use crate::access::{Found, Scoped, right};
 use crate::idempotency::Creation;
 use crate::runs::{DecisionOutcome, NewDecision, PlannedRun, Run};
 
+pub use budgets::BudgetStore;
 pub use pipelines::PipelineStore;
 pub use projects::ProjectStore;
 
@@ -22,7 +24,7 @@ pub use projects::ProjectStore;
 /// [`Caller`] or the [`Operator`]. What a caller finds are the things of accounts: the operator's local projects, and
 /// what is in them, are absent to every caller. Dropping a future is safe: the method takes place whole or not at all.
 #[async_trait]
-pub trait ControlStore: PipelineStore + ProjectStore {
+pub trait ControlStore: PipelineStore + ProjectStore + BudgetStore {
     /// The run, and the caller's role in its project; also if they are not a member.
     ///
     /// # Errors

@@ -201,6 +201,23 @@ pub struct CorruptEntry {
 }
 
 impl JournalEvent {
+    /// The names of all kinds.
+    pub const KINDS: [&'static str; 13] = [
+        "node_started",
+        "node_succeeded",
+        "node_failed",
+        "node_skipped",
+        "node_retrying",
+        "node_waiting",
+        "node_woken",
+        "node_cancelled",
+        "effect_started",
+        "effect_done",
+        "effect_failed",
+        "effect_unknown",
+        "taken_over",
+    ];
+
     /// The name of its kind in SQL and JSON.
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -351,6 +368,7 @@ mod tests {
         let until = "2026-11-23T12:00:00.5Z".parse().unwrap();
         let start =
             EffectStart { key: "call".into(), class: EffectClass::Unsafe, request_digest: "ab".into() };
+        let mut kinds = Vec::new();
         for event in [
             JournalEvent::Started,
             JournalEvent::Succeeded { output: json!({"a": [1, null]}) },
@@ -390,7 +408,10 @@ mod tests {
         ] {
             let back = JournalEvent::from_stored(event.kind(), event.payload()).unwrap();
             assert_eq!(back, event);
+            kinds.push(event.kind());
         }
+        kinds.dedup();
+        assert_eq!(kinds, JournalEvent::KINDS);
         assert!(JournalEvent::from_stored("node_dreamt", None).is_err());
         assert!(JournalEvent::from_stored("node_waiting", None).is_err());
     }

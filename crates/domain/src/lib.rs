@@ -14,7 +14,7 @@ mod problem;
 mod run_kind;
 mod run_state;
 
-pub use budget::{Amounts, MAX_AMOUNT, Period, Resource};
+pub use budget::{Amounts, MAX_AMOUNT, Resource};
 pub use definition::{
     CircuitBreaker, DEFAULT_MAX_CONCURRENCY, Definition, Edge, EdgeOn, Join, Node, RetryPolicy,
 };

@@ -13,7 +13,7 @@ use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use actix_web::{FromRequest, HttpRequest};
 use futures::StreamExt;
 use gathering_auth::Caller;
-use gathering_dag_engine::{Fields, SourceMap, read_json};
+use gathering_dag_engine::{SourceMap, read_json};
 use gathering_domain::{KeyedBody, Pointer, Problems};
 use serde_json::Value;
 
@@ -62,12 +62,6 @@ pub enum Source {
     Json,
     /// A person may have written it, and needs a line number.
     Yaml(String),
-}
-
-/// A type that is read from the fields of an object.
-pub trait FromFields: Sized {
-    /// Reads every field that it knows. Problems go to `fields`; `None` means that there was one.
-    fn from_fields(fields: &mut Fields<'_>) -> Option<Self>;
 }
 
 impl FromRequest for Body {
@@ -200,12 +194,6 @@ impl Received {
     pub fn value(self) -> Result<(Value, Source), ProblemDetails> {
         parse(self.format, self.bytes)
     }
-
-    /// Reads the object of the body.
-    pub async fn read<T: FromFields>(self) -> Result<T, ProblemDetails> {
-        let (value, source) = self.value()?;
-        source.placing(async { read_object(&value) }).await
-    }
 }
 
 fn format_of(content_type: Option<&str>) -> Result<Format, String> {
@@ -314,41 +302,6 @@ fn parse(format: Format, bytes: Vec<u8>) -> Result<(Value, Source), ProblemDetai
                 malformed(format!("the body is no YAML: {}", message.lines().next().unwrap_or_default()))
             })?;
             Ok((value, Source::Yaml(text)))
-        }
-    }
-}
-
-/// Reads an object and names every problem; an unknown field is one.
-pub fn read_object<T: FromFields>(value: &Value) -> Result<T, ProblemDetails> {
-    let mut problems = Problems::new();
-    let mut read = None;
-    if let Some(mut fields) = Fields::of(value, Pointer::root(), &mut problems) {
-        read = T::from_fields(&mut fields);
-        fields.finish();
-    }
-    match read {
-        Some(read) if problems.is_empty() => Ok(read),
-        _ => Err(ProblemDetails::invalid(problems)),
-    }
-}
-
-/// A text of 1 to `most` characters on one line.
-pub fn line(fields: &mut Fields<'_>, name: &'static str, value: &Value, most: usize) -> Option<String> {
-    let text = value.as_str().map(str::trim).unwrap_or_default();
-    if text.is_empty() || text.chars().count() > most || text.chars().any(char::is_control) {
-        fields.problem(name, format!("must have 1 to {most} characters, none of them a control character"));
-        return None;
-    }
-    Some(text.to_owned())
-}
-
-/// A text of at most `most` characters, line breaks allowed.
-pub fn prose(fields: &mut Fields<'_>, name: &'static str, value: &Value, most: usize) -> Option<String> {
-    match value.as_str() {
-        Some(text) if text.chars().count() <= most && !text.contains('\0') => Some(text.to_owned()),
-        _ => {
-            fields.problem(name, format!("must be a text of at most {most} characters"));
-            None
         }
     }
 }

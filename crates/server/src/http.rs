@@ -5,11 +5,11 @@
 
 mod api;
 mod routes;
-mod state;
+mod services;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use api::metrics::describe as describe_metrics;
 pub(crate) use api::stream::Streams;
 pub(crate) use routes::{ROUTES, document};
-pub(crate) use state::{AppState, services};
+pub(crate) use services::{MaxFileBytes, Services};

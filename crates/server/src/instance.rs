@@ -18,7 +18,7 @@ use gathering_dag_engine::{
 use gathering_domain::{InstanceId, RunId};
 use gathering_nodes::NodeServices;
 use gathering_persistence::{
-    Budgets, InstanceInfo, Liveness, PgControlStore, PgRunStore, Runs, Wake, WakeBus,
+    InstanceInfo, Liveness, PgBudgetLedger, PgControlStore, PgRunStore, Runs, Wake, WakeBus,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -68,14 +68,10 @@ pub struct Identity {
 
 /// Everything that executes runs in this process.
 pub struct Instance {
-    /// Drives claimed runs.
-    pub engine: Engine,
     /// The operations on projects, pipelines and runs.
     pub control: Control,
     /// The runs as a whole.
     pub runs: Runs,
-    /// Their budgets.
-    pub budgets: Budgets,
     /// Wakes this and the other instances.
     pub wakes: WakeBus,
     /// The projects' files.
@@ -101,7 +97,6 @@ impl Instance {
         let wakes = WakeBus::new();
         let store =
             Arc::new(PgRunStore::new(db.pool.clone(), wakes.clone()).with_stuck_limit(config.stuck_instance));
-        let budgets = Budgets::new(db.pool.clone(), wakes.clone());
         let control_store = Arc::new(PgControlStore::new(db.pool.clone(), wakes.clone()));
         let projects = ProjectControl::new(control_store.clone());
         let workspaces = Workspaces::new(projects, config, capabilities.blocking.clone());
@@ -114,7 +109,7 @@ impl Instance {
             )),
             children: Arc::clone(&store) as _,
             decisions: Arc::clone(&store) as _,
-            budgets: Some(Arc::new(budgets.clone())),
+            budgets: Some(Arc::new(PgBudgetLedger::new(db.pool.clone(), wakes.clone()))),
         };
         let types = capabilities.node_types(&node_services);
         let control = Control::new(
@@ -131,7 +126,7 @@ impl Instance {
 
         let stop = CancellationToken::new();
         let (lifecycle, identity) = InstanceLifecycle::new(
-            engine.clone(),
+            engine,
             wakes.clone(),
             db.direct.clone(),
             info,
@@ -142,19 +137,7 @@ impl Instance {
         let lifecycle = tokio::spawn(lifecycle.run(liveness));
         let services = services(config, db, &wakes, breakers, work);
         let runs = Runs::new(db.pool.clone(), wakes.clone());
-        Ok(Self {
-            engine,
-            control,
-            runs,
-            budgets,
-            wakes,
-            workspaces,
-            identity,
-            stop,
-            lifecycle,
-            checkpointer,
-            services,
-        })
+        Ok(Self { control, runs, wakes, workspaces, identity, stop, lifecycle, checkpointer, services })
     }
 
     /// The current identity of this process.

@@ -1,6 +1,7 @@
 //! The store in memory: the twin of the one on PostgreSQL. Its runs are those of the engine's own twin, so that an
 //! engine can drive them.
 
+mod budgets;
 mod idempotency;
 mod pipelines;
 mod projects;
@@ -12,7 +13,9 @@ use async_trait::async_trait;
 use chrono::Utc;
 use gathering_auth::{AuditEvent, Caller, ProjectRole, Role};
 use gathering_dag_engine::testing::MemoryStore;
-use gathering_dag_engine::{ChildRuns, Decision, Decisions as _, NewRun, RunStore, SystemClock};
+use gathering_dag_engine::{
+    BudgetLedger, ChildRuns, Decision, Decisions as _, NewRun, RunStore, SystemClock,
+};
 use gathering_domain::{Email, InstanceId, NodeId, Once, ProjectId, RunId, UserId};
 
 use self::state::State;
@@ -180,6 +183,10 @@ impl ControlFixture for MemoryControl {
         Arc::new(self.runs())
     }
 
+    fn budget_ledger(&self) -> Arc<dyn BudgetLedger> {
+        Arc::new(self.clone())
+    }
+
     async fn account(&self, role: Role) -> Caller {
         let caller = session_caller(UserId::new(), role);
         let mut state = self.lock();
@@ -193,9 +200,9 @@ impl ControlFixture for MemoryControl {
     }
 
     async fn change_account(&self, account: &Caller, role: Role, is_active: bool) {
-        let mut state = self.lock();
-        let account = state.accounts.get_mut(&account.user).expect("the account was made here");
-        (account.role, account.is_active) = (role, is_active);
+        if let Some(account) = self.lock().accounts.get_mut(&account.user) {
+            (account.role, account.is_active) = (role, is_active);
+        }
     }
 
     async fn audit_trail(&self) -> Vec<AuditEvent> {

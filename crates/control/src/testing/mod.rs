@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chrono::Utc;
 use gathering_auth::{Account, AuditEvent, Caller, Credential, Origin, ProjectRole, Role, Scope, Scopes};
-use gathering_dag_engine::{ChildRuns, RunStore};
+use gathering_dag_engine::{BudgetLedger, ChildRuns, RunStore};
 use gathering_domain::{ApiKeyId, Email, InstanceId, ProjectId, SessionId, TokenId, UserId};
 
 use crate::{ControlStore, CreateProject, ProjectControl};
@@ -67,6 +67,9 @@ pub trait ControlFixture: Send + Sync {
 
     /// Where nodes start runs of the same store.
     fn child_runs(&self) -> Arc<dyn ChildRuns>;
+
+    /// Where calls reserve and settle what they cost, in the same store.
+    fn budget_ledger(&self) -> Arc<dyn BudgetLedger>;
 
     /// A new account of this role with its default project, and a session of it.
     async fn account(&self, role: Role) -> Caller;
@@ -156,6 +159,12 @@ macro_rules! control_store_suite {
             every_member_may_leave_but_the_last_owner,
             of_two_owners_who_leave_at_once_one_remains,
             who_lost_the_right_changes_no_members,
+            an_owner_sets_the_budget_that_members_see,
+            a_call_is_reserved_and_settled_once,
+            a_refused_call_goes_on_when_the_budget_allows_it,
+            what_an_ended_run_left_reserved_is_spent,
+            a_run_tree_shares_its_allowance_and_no_other_run_has_it,
+            only_an_owner_tops_up_a_run_that_waits_for_its_budget,
         }
     };
     ($fixture:path: $($case:ident,)+) => {$(

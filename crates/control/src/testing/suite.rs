@@ -2,6 +2,7 @@
 //! empty store.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the cases are tests")]
 
+mod budgets;
 mod decisions;
 mod members;
 mod pipelines;
@@ -22,6 +23,7 @@ use crate::{
     RunControl, SubmittedDefinition,
 };
 
+pub use budgets::*;
 pub use decisions::*;
 pub use members::*;
 pub use pipelines::*;

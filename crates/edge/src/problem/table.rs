@@ -7,7 +7,7 @@ use actix_web::http::StatusCode;
 use gathering_auth::{AuthError, Denied};
 use gathering_control::ControlError;
 use gathering_dag_engine::StoreError;
-use gathering_persistence::{DatabaseError, ProjectError};
+use gathering_persistence::DatabaseError;
 use gathering_tools::WorkspaceError;
 
 use super::{Kind, ProblemDetails, RETRY_AFTER_SECONDS};
@@ -49,16 +49,6 @@ impl From<ControlError> for ProblemDetails {
             unavailable @ ControlError::Unavailable(_) => Self::unavailable(unavailable),
             timed_out @ ControlError::TimedOut(_) => Self::timed_out(timed_out),
             other => Self::internal(other),
-        }
-    }
-}
-
-impl From<ProjectError> for ProblemDetails {
-    fn from(error: ProjectError) -> Self {
-        match error {
-            ProjectError::Denied(denied) => denied.into(),
-            ProjectError::Revoked => AuthError::Revoked.into(),
-            ProjectError::Database(error) => error.into(),
         }
     }
 }

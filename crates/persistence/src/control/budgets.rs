@@ -1,147 +1,70 @@
-//! Budgets: what the calls of a project may use up, and what one tree of runs may beyond that.
+//! Budgets: read under their locks, and written as the rules of `gathering-control` say.
 //!
-//! A budget is a row, and everything that changes it holds its lock; several are locked in the order of their ids. So of
-//! calls at the same time each sees what the others reserved, and what is spent and reserved together never exceeds the
-//! amount. [`reserve`] has what calls do to budgets; here is what people do.
+//! A budget is a row, and everything that changes it holds its lock; several are locked in the order of their ids.
+//! [`ledger`] has what calls do to budgets; here is what people do.
 
-mod reserve;
+pub(crate) mod ledger;
 mod wake;
 
-use std::sync::Arc;
-
+use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
-use gathering_auth::{Action, AuditEvent, AuditKind, Caller};
-use gathering_domain::{Amounts, MAX_AMOUNT, Period, ProjectId, Resource, RunId};
-use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use gathering_control::{
+    Bounds, Budget, BudgetStore, Conflict, ControlError, Payer, Run, Scoped, TopUp, right,
+};
+use gathering_domain::{ProjectId, Resource, RunId};
 use uuid::Uuid;
 
 use crate::accounts::audit;
 use crate::cluster::wake::{Wake, WakeBus};
 use crate::control::members;
-use crate::control::projects::{ProjectError, missing_or};
+use crate::control::store::PgControlStore;
 use crate::db::clock::clock_timestamp;
-use crate::db::error::DatabaseError;
-use crate::db::pool::Pool;
+use crate::db::error::{Aborted, DatabaseError};
 use crate::db::schema::{budgets, child_runs};
 
 use wake::wake;
 
-/// What a project may use up.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bounds {
-    /// In which time.
-    pub period: Period,
-    /// How much, from 0 to [`MAX_AMOUNT`]; what is absent has no bound.
-    pub amounts: Amounts,
-}
-
-/// A project's budget of one resource, as it stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Budget {
-    /// What it bounds.
-    pub resource: Resource,
-    /// How often it is reset.
-    pub period: Period,
-    /// From when `spent` counts.
-    pub period_start: DateTime<Utc>,
-    /// How much may be used.
-    pub amount: i64,
-    /// How much was.
-    pub spent: i64,
-    /// The worst that calls under way may use.
-    pub reserved: i64,
-}
-
-/// What became of a top-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TopUp {
-    /// It stands, and who waited is woken.
-    Done,
-    /// No run of the tree waits for its budget.
-    NobodyWaits,
-    /// The project has no bound of this resource.
-    Unbounded(Resource),
-    /// The allowance would exceed [`MAX_AMOUNT`].
-    TooMuch(Resource),
-}
-
-/// The budgets. Cloning is cheap and shares the pool.
-#[derive(Debug, Clone)]
-pub struct Budgets {
-    pool: Pool,
-    wakes: WakeBus,
-    /// Who may hold a connection while they wait for the lock of a budget: a thousand runs that are woken at once would
-    /// leave none for anybody else.
-    slots: Arc<Semaphore>,
-}
-
-/// How many calls are reserved or settled at the same time, per instance; those of one project follow each other anyway.
-const AT_ONCE: usize = 4;
-
-impl Budgets {
-    /// The budgets where `pool` leads; `wakes` tells those who drive and claim runs.
-    pub fn new(pool: Pool, wakes: WakeBus) -> Self {
-        Self { pool, wakes, slots: Arc::new(Semaphore::new(AT_ONCE)) }
-    }
-
-    /// What is set for a project, resource by resource.
-    ///
-    /// # Errors
-    /// [`DatabaseError::Unavailable`] or [`DatabaseError::Corrupt`].
-    pub async fn list(&self, project: ProjectId) -> Result<Vec<Budget>, DatabaseError> {
+#[async_trait]
+impl BudgetStore for PgControlStore {
+    async fn list_budgets(
+        &self,
+        project: &Scoped<ProjectId, right::Read>,
+    ) -> Result<Vec<Budget>, ControlError> {
         let conn = self.pool.get().await?;
-        let failed = |error| DatabaseError::query("reading a budget", error);
-        let rows = of_project(project).select(Row::as_select()).load(&mut &*conn).await.map_err(failed)?;
-        status(&conn, rows).await.map_err(failed)
+        let listed = list(&conn, *project.thing()).await;
+        Ok(listed.map_err(|error| DatabaseError::query("reading a budget", error))?)
     }
 
-    /// Sets what a project may use up, records that, and wakes every run that waits for its budget. What was spent stays
-    /// spent, unless it was counted in another period. Answers as [`Budgets::list`].
-    ///
-    /// # Errors
-    /// [`ProjectError::Denied`] or [`ProjectError::Revoked`] for a caller who may not do it, or not any more;
-    /// [`DatabaseError::Missing`] if the project is not there. Nothing was changed.
-    pub async fn set(
+    async fn set_budgets(
         &self,
-        project: ProjectId,
+        project: &Scoped<ProjectId, right::Manage>,
         bounds: &Bounds,
-        by: &Caller,
-    ) -> Result<Vec<Budget>, ProjectError> {
+    ) -> Result<Vec<Budget>, ControlError> {
         let mut conn = self.pool.get().await?;
         let conn: &mut AsyncPgConnection = &mut conn;
-        let set = conn.transaction(async |conn| set(conn, project, bounds, by).await).await;
-        let set = set.map_err(|error| missing_or("setting a budget", error))?;
-        self.wake();
-        set
+        let set = conn.transaction(async |conn| set(conn, project, bounds).await).await;
+        let budgets = set.map_err(|aborted| aborted.into_error("setting a budget"))?;
+        wake_waiting(&self.wakes);
+        Ok(budgets)
     }
 
-    /// Lets the tree of a run use up `add` beyond its project's budget, records that, and wakes those of its runs that
-    /// wait for their budget.
-    ///
-    /// # Errors
-    /// As [`Budgets::set`].
-    pub async fn top_up(
-        &self,
-        project: ProjectId,
-        run: RunId,
-        add: &Amounts,
-        by: &Caller,
-    ) -> Result<TopUp, ProjectError> {
-        let mut conn = self.pool.get().await?;
-        let conn: &mut AsyncPgConnection = &mut conn;
-        let topped_up = conn.transaction(async |conn| top_up(conn, project, run, add, by).await).await;
-        let topped_up = topped_up.map_err(|error| missing_or("topping up a budget", error))?;
-        self.wake();
-        topped_up
+    async fn top_up(&self, run: &Scoped<Run, right::Manage>, top_up: &TopUp) -> Result<Run, ControlError> {
+        {
+            let mut conn = self.pool.get().await?;
+            let conn: &mut AsyncPgConnection = &mut conn;
+            let topped_up = conn.transaction(async |conn| add(conn, run, top_up).await).await;
+            topped_up.map_err(|aborted| aborted.into_error("topping up a budget"))?;
+        }
+        wake_waiting(&self.wakes);
+        self.runs.find(run.id).await?.ok_or(ControlError::NotFound)
     }
+}
 
-    fn wake(&self) {
-        self.wakes.wake(Wake::Signals);
-        self.wakes.wake(Wake::Runs);
-    }
+fn wake_waiting(wakes: &WakeBus) {
+    wakes.wake(Wake::Signals);
+    wakes.wake(Wake::Runs);
 }
 
 #[derive(Queryable, Selectable)]
@@ -157,40 +80,85 @@ struct Row {
     reserved: i64,
 }
 
-/// A budget whose row is locked, until it is [saved](save).
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct LockedBudget {
-    id: Uuid,
-    /// Whose allowance it is; the project's budget if it is no run's.
-    root: Option<Uuid>,
-    budget: Budget,
-}
-
-impl TryFrom<Row> for LockedBudget {
+impl TryFrom<Row> for Budget {
     type Error = diesel::result::Error;
 
     fn try_from(row: Row) -> QueryResult<Self> {
         let corrupt = |error: String| diesel::result::Error::DeserializationError(error.into());
-        let Row { id, run_id, resource, period, period_start, amount, spent, reserved } = row;
+        let Row { run_id, resource, period, period_start, amount, spent, reserved, .. } = row;
+        let payer = if run_id.is_none() { Payer::Project } else { Payer::Tree };
         let (resource, period) = (resource.parse().map_err(corrupt)?, period.parse().map_err(corrupt)?);
-        Ok(Self {
-            id,
-            root: run_id,
-            budget: Budget { resource, period, period_start, amount, spent, reserved },
-        })
+        Ok(Self { payer, resource, period, period_start, amount, spent, reserved })
     }
 }
 
-impl Budget {
-    const fn free(&self) -> i64 {
-        self.amount.saturating_sub(self.spent).saturating_sub(self.reserved)
+/// Budgets whose rows are locked until the end of the transaction.
+struct Locked {
+    ids: Vec<Uuid>,
+    /// In the order of their ids.
+    budgets: Vec<Budget>,
+}
+
+impl Locked {
+    fn of(rows: Vec<Row>) -> QueryResult<Self> {
+        let ids = rows.iter().map(|row| row.id).collect();
+        let budgets = rows.into_iter().map(Budget::try_from).collect::<QueryResult<_>>()?;
+        Ok(Self { ids, budgets })
     }
 
-    /// Begins the period that it is now, if that is another one.
-    fn turn(&mut self, now: DateTime<Utc>) {
-        if let Some(start) = self.period.start(now).filter(|start| self.period_start < *start) {
-            (self.period_start, self.spent) = (start, 0);
+    fn rows(&self) -> impl Iterator<Item = (Uuid, &Budget)> {
+        self.ids.iter().copied().zip(&self.budgets)
+    }
+
+    fn find(&self, payer: Payer, resource: Resource) -> Option<(Uuid, &Budget)> {
+        self.rows().find(|(_, budget)| (budget.payer, budget.resource) == (payer, resource))
+    }
+
+    fn ids_of_project(&self) -> Vec<Uuid> {
+        let of_project = self.rows().filter(|(_, budget)| budget.payer == Payer::Project);
+        of_project.map(|(id, _)| id).collect()
+    }
+
+    /// Writes the budgets that are not as they were.
+    async fn update(&self, mut conn: &AsyncPgConnection, after: &[Budget]) -> QueryResult<()> {
+        for budget in after {
+            let Some((id, before)) = self.find(budget.payer, budget.resource) else { continue };
+            if before == budget {
+                continue;
+            }
+            diesel::update(budgets::table.find(id))
+                .set((
+                    budgets::period.eq(budget.period.as_str()),
+                    budgets::period_start.eq(budget.period_start),
+                    budgets::amount.eq(budget.amount),
+                    budgets::spent.eq(budget.spent),
+                    budgets::reserved.eq(budget.reserved),
+                    budgets::updated_at.eq(diesel::dsl::now),
+                ))
+                .execute(&mut conn)
+                .await?;
         }
+        Ok(())
+    }
+
+    /// Makes the budgets of the project, and of the tree of this root run, what they are `after`.
+    async fn replace(
+        &self,
+        mut conn: &AsyncPgConnection,
+        (project, root): (ProjectId, Option<Uuid>),
+        after: &[Budget],
+    ) -> QueryResult<()> {
+        let is_kept = |before: &Budget| {
+            after.iter().any(|after| (after.payer, after.resource) == (before.payer, before.resource))
+        };
+        for (id, _) in self.rows().filter(|(_, before)| !is_kept(before)) {
+            diesel::delete(budgets::table.find(id)).execute(&mut conn).await?;
+        }
+        self.update(conn, after).await?;
+        for new in after.iter().filter(|new| self.find(new.payer, new.resource).is_none()) {
+            insert(conn, project, root.filter(|_| new.payer == Payer::Tree), new).await?;
+        }
+        Ok(())
     }
 }
 
@@ -203,33 +171,29 @@ fn of_project(project: ProjectId) -> _ {
         .order(budgets::id)
 }
 
-async fn status(conn: &AsyncPgConnection, rows: Vec<Row>) -> QueryResult<Vec<Budget>> {
+async fn list(mut conn: &AsyncPgConnection, project: ProjectId) -> QueryResult<Vec<Budget>> {
+    let rows: Vec<Row> = of_project(project).select(Row::as_select()).load(&mut conn).await?;
     let now = this_moment(conn).await?;
-    let budgets = rows.into_iter().map(LockedBudget::try_from).collect::<QueryResult<Vec<_>>>()?;
-    let turned = |mut budget: LockedBudget| {
-        budget.budget.turn(now);
-        budget.budget
-    };
-    Ok(budgets.into_iter().map(turned).collect())
+    rows.into_iter().map(|row| Ok(Budget::try_from(row)?.at(now))).collect()
 }
 
 async fn this_moment(mut conn: &AsyncPgConnection) -> QueryResult<DateTime<Utc>> {
     diesel::select(clock_timestamp()).get_result(&mut conn).await
 }
 
-/// The run that the tree of `run` began with.
+/// The root run of the tree of `run`.
 async fn find_root(mut conn: &AsyncPgConnection, run: RunId) -> QueryResult<Uuid> {
     let place = child_runs::table.find(run.as_uuid()).select(child_runs::root_run_id);
     Ok(place.first(&mut conn).await.optional()?.unwrap_or_else(|| run.as_uuid()))
 }
 
-/// The project's budgets and the allowances of the tree, locked until the end of the transaction.
+/// The project's budgets and the allowances of the tree of `root`.
 async fn lock(
     mut conn: &AsyncPgConnection,
     project: ProjectId,
     root: Uuid,
     resources: impl Iterator<Item = Resource>,
-) -> QueryResult<Vec<LockedBudget>> {
+) -> QueryResult<Locked> {
     let resources: Vec<&str> = resources.map(Resource::as_str).collect();
     let rows: Vec<Row> = budgets::table
         .filter(budgets::project_id.eq(project.as_uuid()))
@@ -240,48 +204,24 @@ async fn lock(
         .for_no_key_update()
         .load(&mut conn)
         .await?;
-    rows.into_iter().map(LockedBudget::try_from).collect()
-}
-
-/// Writes those that are not as they were `before`.
-async fn save(
-    mut conn: &AsyncPgConnection,
-    before: &[LockedBudget],
-    budgets: &[LockedBudget],
-) -> QueryResult<()> {
-    for (_, budget) in before.iter().zip(budgets).filter(|(before, budget)| before != budget) {
-        let Budget { period, period_start, amount, spent, reserved, .. } = budget.budget;
-        diesel::update(budgets::table.find(budget.id))
-            .set((
-                budgets::period.eq(period.as_str()),
-                budgets::period_start.eq(period_start),
-                budgets::amount.eq(amount),
-                budgets::spent.eq(spent),
-                budgets::reserved.eq(reserved),
-                budgets::updated_at.eq(diesel::dsl::now),
-            ))
-            .execute(&mut conn)
-            .await?;
-    }
-    Ok(())
+    Locked::of(rows)
 }
 
 async fn insert(
     mut conn: &AsyncPgConnection,
     project: ProjectId,
     root: Option<Uuid>,
-    (resource, amount): (Resource, i64),
-    (period, start): (Period, DateTime<Utc>),
+    new: &Budget,
 ) -> QueryResult<()> {
     diesel::insert_into(budgets::table)
         .values((
             budgets::id.eq(Uuid::now_v7()),
             budgets::project_id.eq(project.as_uuid()),
             budgets::run_id.eq(root),
-            budgets::resource.eq(resource.as_str()),
-            budgets::amount.eq(amount),
-            budgets::period.eq(period.as_str()),
-            budgets::period_start.eq(start),
+            budgets::resource.eq(new.resource.as_str()),
+            budgets::amount.eq(new.amount),
+            budgets::period.eq(new.period.as_str()),
+            budgets::period_start.eq(new.period_start),
         ))
         .execute(&mut conn)
         .await?;
@@ -289,102 +229,51 @@ async fn insert(
 }
 
 async fn set(
-    mut conn: &AsyncPgConnection,
-    project: ProjectId,
+    conn: &AsyncPgConnection,
+    project: &Scoped<ProjectId, right::Manage>,
     bounds: &Bounds,
-    by: &Caller,
-) -> QueryResult<Result<Vec<Budget>, ProjectError>> {
-    if let Err(refused) = hold(conn, project, by).await? {
-        return Ok(Err(refused));
-    }
+) -> Result<Vec<Budget>, Aborted<ControlError>> {
+    let id = *project.thing();
+    hold(conn, id, project).await?;
     // No run has the nil id.
-    let before = lock(conn, project, Uuid::nil(), Resource::ALL.into_iter()).await?;
-    let ids: Vec<Uuid> = before.iter().map(|budget| budget.id).collect();
-    wake(conn, &ids, None, i64::MAX, i64::MAX).await?;
-    let now = this_moment(conn).await?;
-    let start = bounds.period.start(now).unwrap_or(now);
-    let mut budgets = before.clone();
-    for locked in &mut budgets {
-        let budget = &mut locked.budget;
-        budget.turn(now);
-        if budget.period != bounds.period {
-            (budget.period, budget.period_start, budget.spent) = (bounds.period, start, 0);
-        }
-        match bounds.amounts.get(&budget.resource) {
-            Some(&amount) => budget.amount = amount,
-            None => drop(diesel::delete(budgets::table.find(locked.id)).execute(&mut conn).await?),
-        }
-    }
-    save(conn, &before, &budgets).await?;
-    for (&resource, &amount) in &bounds.amounts {
-        if !before.iter().any(|budget| budget.budget.resource == resource) {
-            insert(conn, project, None, (resource, amount), (bounds.period, start)).await?;
-        }
-    }
-    let detail = json!({
-        "project": project, "period": bounds.period.as_str(), "amounts": named(&bounds.amounts), "by": by.user,
-    });
-    let event = AuditEvent::new(AuditKind::BudgetSet, Some(by.user), by.origin).with_detail(detail);
-    audit::insert(conn, &event).await?;
-    let rows = of_project(project).select(Row::as_select()).load(&mut conn).await?;
-    status(conn, rows).await.map(Ok)
+    let locked = lock(conn, id, Uuid::nil(), Resource::ALL.into_iter()).await?;
+    wake(conn, &locked.ids, None, i64::MAX, i64::MAX).await?;
+    let budgets = bounds.apply(&locked.budgets, this_moment(conn).await?);
+    locked.replace(conn, (id, None), &budgets).await?;
+    audit::insert(conn, &bounds.audit_event(project)).await?;
+    Ok(budgets)
 }
 
-async fn top_up(
+async fn add(
     conn: &AsyncPgConnection,
-    project: ProjectId,
-    run: RunId,
-    add: &Amounts,
-    by: &Caller,
-) -> QueryResult<Result<TopUp, ProjectError>> {
-    if let Err(refused) = hold(conn, project, by).await? {
-        return Ok(Err(refused));
+    run: &Scoped<Run, right::Manage>,
+    top_up: &TopUp,
+) -> Result<(), Aborted<ControlError>> {
+    hold(conn, run.project, run).await?;
+    let root = find_root(conn, run.id).await?;
+    let locked = lock(conn, run.project, root, Resource::ALL.into_iter()).await?;
+    let budgets = top_up.apply(&locked.budgets, this_moment(conn).await?).map_err(Aborted::Refused)?;
+    if wake(conn, &locked.ids_of_project(), Some(root), i64::MAX, i64::MAX).await? == 0 {
+        return Err(Aborted::Refused(Conflict::NoBudgetWait.into()));
     }
-    let root = find_root(conn, run).await?;
-    let before = lock(conn, project, root, Resource::ALL.into_iter()).await?;
-    let of_project: Vec<&LockedBudget> = before.iter().filter(|budget| budget.root.is_none()).collect();
-    let mut budgets = before.clone();
-    let mut new = Vec::new();
-    for (&resource, &amount) in add {
-        if !of_project.iter().any(|budget| budget.budget.resource == resource) {
-            return Ok(Ok(TopUp::Unbounded(resource)));
-        }
-        let is_own = |budget: &&mut LockedBudget| budget.root.is_some() && budget.budget.resource == resource;
-        match budgets.iter_mut().find(is_own) {
-            Some(own) if own.budget.amount > MAX_AMOUNT - amount => return Ok(Ok(TopUp::TooMuch(resource))),
-            Some(own) => own.budget.amount += amount,
-            None => new.push((resource, amount)),
-        }
-    }
-    let ids: Vec<Uuid> = of_project.iter().map(|budget| budget.id).collect();
-    if wake(conn, &ids, Some(root), i64::MAX, i64::MAX).await? == 0 {
-        return Ok(Ok(TopUp::NobodyWaits));
-    }
-    save(conn, &before, &budgets).await?;
-    let now = this_moment(conn).await?;
-    for new in new {
-        insert(conn, project, Some(root), new, (Period::Total, now)).await?;
-    }
-    let detail = json!({
-        "project": project, "run": RunId::from(root), "add": named(add), "by": by.user,
-    });
-    let event = AuditEvent::new(AuditKind::BudgetToppedUp, Some(by.user), by.origin).with_detail(detail);
-    audit::insert(conn, &event).await?;
-    Ok(Ok(TopUp::Done))
+    locked.replace(conn, (run.project, Some(root)), &budgets).await?;
+    audit::insert(conn, &top_up.audit_event(run, root.into())).await?;
+    Ok(())
 }
 
-/// Locks the project, so that budgets and members change one after the other, and checks that the caller may do it.
-async fn hold(
+/// Locks the project, so that budgets and members change one after the other, and checks that the caller still may do
+/// it.
+async fn hold<T>(
     conn: &AsyncPgConnection,
     project: ProjectId,
-    by: &Caller,
-) -> QueryResult<Result<(), ProjectError>> {
+    scoped: &Scoped<T, right::Manage>,
+) -> Result<(), Aborted<ControlError>> {
     if !members::lock_project(conn, project).await? {
-        return Ok(Err(DatabaseError::Missing { what: "the project" }.into()));
+        return Err(Aborted::Refused(ControlError::NotFound));
     }
-    members::still_may(conn, project, by, Action::Manage).await
-}
-
-fn named(amounts: &Amounts) -> Value {
-    amounts.iter().map(|(resource, amount)| (resource.as_str().to_owned(), json!(amount))).collect()
+    if let Some(user) = scoped.user() {
+        let now = members::load_access(conn, project, user).await?;
+        scoped.check_again(&now).map_err(Aborted::Refused)?;
+    }
+    Ok(())
 }

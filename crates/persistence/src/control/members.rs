@@ -4,13 +4,13 @@ use chrono::{DateTime, Utc};
 use diesel::dsl::exists;
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use gathering_auth::{Action, Caller, ProjectRole, authorize};
+use gathering_auth::{Caller, ProjectRole};
 use gathering_control::{ControlError, CurrentAccess, LockedMember, Member, MemberChange};
 use gathering_domain::{Email, ProjectId, UserId};
 use uuid::Uuid;
 
 use crate::accounts::{account, audit};
-use crate::control::projects::{ProjectError, is_of_accounts, parse_role};
+use crate::control::projects::{is_of_accounts, parse_role};
 use crate::db::error::{Aborted, DatabaseError};
 use crate::db::schema::{project_members, projects, users};
 
@@ -112,21 +112,6 @@ pub(crate) async fn load_access(
 ) -> QueryResult<CurrentAccess> {
     let account = account::hold(conn, user).await?;
     Ok(CurrentAccess { account, membership: load_role(conn, project, user).await? })
-}
-
-/// Whether the caller may do it now.
-pub(crate) async fn still_may(
-    conn: &AsyncPgConnection,
-    project: ProjectId,
-    by: &Caller,
-    action: Action,
-) -> QueryResult<Result<(), ProjectError>> {
-    let CurrentAccess { account, membership } = load_access(conn, project, by.user).await?;
-    let Some(account) = account.filter(|account| account.is_active) else {
-        return Ok(Err(ProjectError::Revoked));
-    };
-    let now = Caller { role: by.role.min(account.role), ..by.clone() };
-    Ok(authorize(&now, membership, action).map_err(ProjectError::from))
 }
 
 /// Keeps others from changing its members until the end of the transaction; runs are accepted meanwhile. Answers

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use diesel::dsl::exists;
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use gathering_auth::{Denied, ProjectRole};
+use gathering_auth::ProjectRole;
 use gathering_control::{
     ChangeProject, ControlError, Creation, CurrentAccess, FilesRoot, Found, LocalProject, LockedProject,
     PlannedProject, Project, Scoped, right,
@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::accounts::audit;
 use crate::accounts::idempotency::{self, Claim, Kind};
 use crate::control::members;
-use crate::db::error::{Aborted, DatabaseError, Refusal, violated};
+use crate::db::error::{Aborted, DatabaseError};
 use crate::db::exactly_one::exactly_one;
 use crate::db::schema::{project_members, projects, runs};
 
@@ -243,28 +243,6 @@ pub(crate) fn hidden_projects() -> _ {
     projects::table
         .filter(projects::workspace_path.is_not_null().or(projects::deleting_at.is_not_null()))
         .select(projects::id)
-}
-
-/// Why budgets are not changed.
-#[derive(Debug, thiserror::Error)]
-pub enum ProjectError {
-    /// The caller may not do it, or not any more.
-    #[error(transparent)]
-    Denied(#[from] Denied),
-    /// The caller's account is disabled or gone.
-    #[error("the caller's account no longer holds")]
-    Revoked,
-    /// The database did not do it; [`DatabaseError::Missing`] if the project or the account is not there.
-    #[error(transparent)]
-    Database(#[from] DatabaseError),
-}
-
-/// A write that refers to a project that is not there.
-pub(crate) fn missing_or(doing: &'static str, error: diesel::result::Error) -> DatabaseError {
-    match violated(&error, Refusal::ForeignKey) {
-        Some(_) => DatabaseError::Missing { what: "the project" },
-        None => DatabaseError::query(doing, error),
-    }
 }
 
 pub(crate) fn parse_role(role: &str) -> Result<ProjectRole, DatabaseError> {

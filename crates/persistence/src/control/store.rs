@@ -17,14 +17,15 @@ use crate::runs::list::Runs;
 #[derive(Debug, Clone)]
 pub struct PgControlStore {
     pub(super) pool: Pool,
-    runs: Runs,
+    pub(super) wakes: WakeBus,
+    pub(super) runs: Runs,
 }
 
 impl PgControlStore {
     /// Keeps everything where `pool` leads; `wakes` tells those who claim and drive runs.
     pub fn new(pool: Pool, wakes: WakeBus) -> Self {
-        let runs = Runs::new(pool.clone(), wakes);
-        Self { pool, runs }
+        let runs = Runs::new(pool.clone(), wakes.clone());
+        Self { pool, wakes, runs }
     }
 }
 

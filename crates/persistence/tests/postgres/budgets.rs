@@ -1,19 +1,21 @@
 //! Budgets: never exceeded by concurrent calls; settled once; shared by a tree of runs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
-use gathering_auth::{
-    AccountStore as _, AuditFilter, AuditKind, Caller, Credential, Denied, Origin, Role, RoleAtCreation,
-    SessionId, TokenId,
+use gathering_auth::{AccountStore as _, AuditFilter, AuditKind, Caller, Role, RoleAtCreation};
+use gathering_control::testing::session_caller;
+use gathering_control::{
+    Bounds, Budget, BudgetControl, BudgetStore as _, Conflict, ControlError, Period, ProjectControl, TopUp,
+    right,
 };
 use gathering_dag_engine::testing::planned_result;
 use gathering_dag_engine::{
     BudgetLedger as _, Call, Checkpoint, ChildKind, ChildRuns, ClaimScope, Grant, NewChild, Parent, Release,
     RunEnd, RunStore,
 };
-use gathering_domain::{Amounts, InstanceId, MAX_AMOUNT, Period, Resource, RunEvent, RunId, WaitingFor};
-use gathering_persistence::{Bounds, Budget, Budgets, PgAccountStore, ProjectError, TopUp, Wake, WakeBus};
+use gathering_domain::{Amounts, InstanceId, MAX_AMOUNT, Resource, RunEvent, RunId, WaitingFor};
+use gathering_persistence::{PgAccountStore, PgBudgetLedger, PgControlStore, Wake, WakeBus};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -25,7 +27,9 @@ const CALLS: Resource = Resource::ModelCalls;
 
 struct Bench {
     world: World,
-    budgets: Budgets,
+    ledger: PgBudgetLedger,
+    store: PgControlStore,
+    budgets: BudgetControl,
     wakes: WakeBus,
     admin: Caller,
     owner: InstanceId,
@@ -36,38 +40,38 @@ impl Bench {
         let world = World::new().await;
         let accounts = PgAccountStore::new(world.pool.clone());
         let ada = create_account(&accounts, "ada@example.org", RoleAtCreation::AdminIfFirst).await.unwrap();
-        let (session, token) = (SessionId::new(), TokenId::new());
-        let credential = Credential::Session { session, token, expires_at: Utc::now() };
-        let admin = Caller { user: ada.id, role: ada.role, credential, origin: Origin::default() };
+        let admin = session_caller(ada.id, ada.role);
         let wakes = WakeBus::new();
-        let budgets = Budgets::new(world.pool.clone(), wakes.clone());
+        let ledger = PgBudgetLedger::new(world.pool.clone(), wakes.clone());
+        let store = PgControlStore::new(world.pool.clone(), wakes.clone());
+        let budgets = BudgetControl::new(Arc::new(store.clone()));
         let owner = world.begin_instance().await;
-        Self { world, budgets, wakes, admin, owner }
+        Self { world, ledger, store, budgets, wakes, admin, owner }
     }
 
     async fn set(&self, period: Period, amounts: &[(Resource, i64)]) -> Vec<Budget> {
         let bounds = Bounds { period, amounts: amounts.iter().copied().collect() };
-        self.budgets.set(self.world.project, &bounds, &self.admin).await.unwrap()
+        self.budgets.set(&self.admin, self.world.project, &bounds).await.unwrap()
     }
 
     async fn reserve(&self, run: RunId, key: &str, worst: &[(Resource, i64)]) -> Grant {
         let call = Call { project: self.world.project, run, key };
-        self.budgets.reserve(call, &worst.iter().copied().collect()).await.unwrap()
+        self.ledger.reserve(call, &worst.iter().copied().collect()).await.unwrap()
     }
 
     async fn settle(&self, run: RunId, key: &str, used: &[(Resource, i64)]) {
         let call = Call { project: self.world.project, run, key };
-        self.budgets.settle(call, &used.iter().copied().collect()).await.unwrap();
+        self.ledger.settle(call, &used.iter().copied().collect()).await.unwrap();
     }
 
-    async fn top_up(&self, run: RunId, add: &[(Resource, i64)]) -> TopUp {
-        let add: Amounts = add.iter().copied().collect();
-        self.budgets.top_up(self.world.project, run, &add, &self.admin).await.unwrap()
+    async fn top_up(&self, run: RunId, add: &[(Resource, i64)]) -> Result<RunId, ControlError> {
+        let top_up = TopUp { add: add.iter().copied().collect() };
+        Ok(self.budgets.top_up(&self.admin, run, &top_up).await?.id)
     }
 
     /// What is spent and reserved of the project's budget.
     async fn used(&self, resource: Resource) -> (i64, i64) {
-        let all = self.budgets.list(self.world.project).await.unwrap();
+        let all = self.budgets.show(&self.admin, self.world.project).await.unwrap();
         let budget = all.into_iter().find(|budget| budget.resource == resource).unwrap();
         (budget.spent, budget.reserved)
     }
@@ -104,6 +108,14 @@ impl Bench {
     }
 }
 
+/// The place of the only problem.
+fn invalid(answer: Result<RunId, ControlError>) -> String {
+    match answer {
+        Err(ControlError::Invalid(problems)) => problems.iter().next().unwrap().pointer.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
 fn is_refused(grant: &Grant) -> bool {
     matches!(grant, Grant::Refused { .. })
 }
@@ -116,7 +128,7 @@ async fn calls_at_the_same_time_never_use_more_than_the_budget() {
     let project = bench.world.project;
     let mut calls = JoinSet::new();
     for n in 0..80_i64 {
-        let budgets = bench.budgets.clone();
+        let budgets = bench.ledger.clone();
         calls.spawn(async move {
             let key = format!("a/0/model/{n}");
             let call = Call { project, run, key: &key };
@@ -155,12 +167,12 @@ async fn a_repeated_reservation_is_its_own_and_is_settled_once() {
         assert_eq!(bench.used(CALLS).await, (0, 1));
     }
     assert!(is_refused(&bench.reserve(run, "b", &[(CALLS, 1)]).await));
-    assert_eq!(bench.budgets.list_open(run).await.unwrap(), ["a"]);
+    assert_eq!(bench.ledger.list_open(run).await.unwrap(), ["a"]);
     for _ in 0..2 {
         bench.settle(run, "a", &[(CALLS, 1)]).await;
         assert_eq!(bench.used(CALLS).await, (1, 0));
     }
-    assert!(bench.budgets.list_open(run).await.unwrap().is_empty());
+    assert!(bench.ledger.list_open(run).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -228,16 +240,17 @@ async fn a_tree_of_runs_shares_its_allowance_and_nobody_else_has_it() {
     bench.world.store.start(&parent, ChildKind::Awaited, vec![child], &[]).await.unwrap();
     let child = parent.child(0);
     bench.world.store.claim_run(bench.owner, child).await.unwrap().unwrap();
-    assert_eq!(bench.top_up(root, &[(CALLS, 2)]).await, TopUp::NobodyWaits);
+    let nobody = bench.top_up(root, &[(CALLS, 2)]).await;
+    assert!(matches!(nobody, Err(ControlError::Conflict(Conflict::NoBudgetWait))), "{nobody:?}");
     for run in [child, stranger] {
         assert!(is_refused(&bench.reserve(run, "a", &[(CALLS, 1)]).await));
         bench.park(run).await;
     }
-    assert_eq!(bench.top_up(root, &[(TOKENS, 2)]).await, TopUp::Unbounded(TOKENS));
+    assert_eq!(invalid(bench.top_up(root, &[(TOKENS, 2)]).await), "/add/tokens");
     assert_eq!(bench.claimed().await, [], "nothing was added");
-    assert_eq!(bench.top_up(root, &[(CALLS, 1)]).await, TopUp::Done);
-    assert_eq!(bench.top_up(child, &[(CALLS, 1)]).await, TopUp::Done, "the same one");
-    assert_eq!(bench.top_up(child, &[(CALLS, MAX_AMOUNT - 1)]).await, TopUp::TooMuch(CALLS));
+    assert_eq!(bench.top_up(root, &[(CALLS, 1)]).await.unwrap(), root);
+    assert_eq!(bench.top_up(child, &[(CALLS, 1)]).await.unwrap(), child, "the same one");
+    assert_eq!(invalid(bench.top_up(child, &[(CALLS, MAX_AMOUNT - 1)]).await), "/add/model_calls");
     assert_eq!(bench.claimed().await, [child], "it goes on, and the stranger does not");
     assert!(is_refused(&bench.reserve(stranger, "a", &[(CALLS, 1)]).await));
     assert_eq!(bench.reserve(child, "a", &[(CALLS, 1)]).await, Grant::Reserved(vec![CALLS]));
@@ -301,18 +314,19 @@ async fn budgets_are_changed_by_who_may_and_that_is_recorded() {
     let bench = Bench::new().await;
     let accounts = PgAccountStore::new(bench.world.pool.clone());
     let bob = create_account(&accounts, "bob@example.org", RoleAtCreation::AdminIfFirst).await.unwrap();
-    let bob = Caller { user: bob.id, role: Role::Member, ..bench.admin.clone() };
+    let bob = session_caller(bob.id, Role::Member);
     let (project, bounds) =
         (bench.world.project, Bounds { period: Period::Day, amounts: [(CALLS, 0)].into() });
-    let refused = bench.budgets.set(project, &bounds, &bob).await;
-    assert!(matches!(refused, Err(ProjectError::Denied(Denied::Invisible))), "{refused:?}");
-    assert_eq!(bench.budgets.list(project).await.unwrap(), []);
-    bench.budgets.set(project, &bounds, &bench.admin).await.unwrap();
+    let refused = bench.budgets.set(&bob, project, &bounds).await;
+    assert!(matches!(refused, Err(ControlError::NotFound)), "{refused:?}");
+    assert_eq!(bench.budgets.show(&bench.admin, project).await.unwrap(), []);
+    bench.budgets.set(&bench.admin, project, &bounds).await.unwrap();
     let run = bench.driven().await;
     bench.reserve(run, "a", &[(CALLS, 1)]).await;
-    let refused = bench.budgets.top_up(project, run, &[(CALLS, 1)].into(), &bob).await;
-    assert!(matches!(refused, Err(ProjectError::Denied(Denied::Invisible))), "{refused:?}");
-    assert_eq!(bench.top_up(run, &[(CALLS, 1)]).await, TopUp::Done);
+    let more = TopUp { add: [(CALLS, 1)].into() };
+    let refused = bench.budgets.top_up(&bob, run, &more).await;
+    assert!(matches!(refused, Err(ControlError::NotFound)), "{refused:?}");
+    assert_eq!(bench.top_up(run, &[(CALLS, 1)]).await.unwrap(), run);
     let mut details = Vec::new();
     for kind in [AuditKind::BudgetSet, AuditKind::BudgetToppedUp] {
         let filter = AuditFilter { kind: Some(kind), ..AuditFilter::default() };
@@ -323,4 +337,34 @@ async fn budgets_are_changed_by_who_may_and_that_is_recorded() {
     let set = json!({"project": project, "period": "day", "amounts": {"model_calls": 0}, "by": by});
     let added = json!({"project": project, "run": run, "add": {"model_calls": 1}, "by": by});
     assert_eq!(details, [(Some(by), set), (Some(by), added)]);
+}
+
+#[tokio::test]
+async fn a_right_that_is_lost_before_the_lock_changes_no_budget() {
+    let bench = Bench::new().await;
+    let accounts = PgAccountStore::new(bench.world.pool.clone());
+    let bob = create_account(&accounts, "bob@example.org", RoleAtCreation::AdminIfFirst).await.unwrap();
+    let (bob, project) = (session_caller(bob.id, Role::Member), bench.world.project);
+    let join = format!(
+        "INSERT INTO project_members (project_id, user_id, role) VALUES ('{project}', '{}', 'owner')",
+        bob.user
+    );
+    bench.world.db.execute(&join).await;
+    let scoped =
+        ProjectControl::new(Arc::new(bench.store.clone())).find::<right::Manage>(&bob, project).await;
+    let (scoped, bounds) = (scoped.unwrap(), Bounds { period: Period::Total, amounts: [(CALLS, 1)].into() });
+    bench.store.set_budgets(&scoped, &bounds).await.unwrap();
+    let none = Bounds { period: Period::Total, amounts: Amounts::new() };
+    for (change, is_revoked) in [
+        ("UPDATE project_members SET role = 'editor' WHERE role = 'owner'", false),
+        ("UPDATE users SET is_active = false WHERE role = 'member'", true),
+    ] {
+        bench.world.db.execute(change).await;
+        match bench.store.set_budgets(&scoped, &none).await {
+            Err(ControlError::Forbidden) if !is_revoked => {}
+            Err(ControlError::Revoked) if is_revoked => {}
+            other => panic!("{change}: {other:?}"),
+        }
+        assert_eq!(bench.used(CALLS).await, (0, 0));
+    }
 }

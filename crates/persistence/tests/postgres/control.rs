@@ -8,9 +8,9 @@ use gathering_auth::testing::InspectAccounts;
 use gathering_auth::{AuditEvent, Caller, ProjectRole, Role, RoleAtCreation};
 use gathering_control::ControlStore;
 use gathering_control::testing::{ControlFixture, session_caller};
-use gathering_dag_engine::{ChildRuns, RunStore};
+use gathering_dag_engine::{BudgetLedger, ChildRuns, RunStore};
 use gathering_domain::{InstanceId, ProjectId};
-use gathering_persistence::{PgAccountStore, PgControlStore, WakeBus};
+use gathering_persistence::{PgAccountStore, PgBudgetLedger, PgControlStore, WakeBus};
 
 use crate::accounts::create_account;
 use crate::common::World;
@@ -36,6 +36,10 @@ impl ControlFixture for Fixture {
 
     fn child_runs(&self) -> Arc<dyn ChildRuns> {
         Arc::new(self.world.store.clone())
+    }
+
+    fn budget_ledger(&self) -> Arc<dyn BudgetLedger> {
+        Arc::new(PgBudgetLedger::new(self.world.pool.clone(), WakeBus::new()))
     }
 
     async fn account(&self, role: Role) -> Caller {

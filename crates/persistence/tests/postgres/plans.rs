@@ -10,7 +10,9 @@ use gathering_dag_engine::{
 };
 use gathering_domain::{Amounts, Resource, UserId};
 use gathering_persistence::testing::TestDb;
-use gathering_persistence::{Budgets, PgAccountStore, PgRunStore, Pool, WakeBus, recover_dead_instances};
+use gathering_persistence::{
+    PgAccountStore, PgBudgetLedger, PgRunStore, Pool, WakeBus, recover_dead_instances,
+};
 
 use crate::accounts::{Fixture, create_account, digest, empty_store};
 use crate::common::{World, count, named_pool, wait_until};
@@ -268,7 +270,7 @@ async fn a_call_reads_no_run_but_those_that_its_budget_knows() {
     for statistics in ["SELECT 1", "ANALYZE"] {
         world.db.execute(statistics).await;
         let n_rows = rows_read(&world.db, async |pool| {
-            let budgets = Budgets::new(pool, WakeBus::new());
+            let budgets = PgBudgetLedger::new(pool, WakeBus::new());
             let grant = budgets.reserve(call, &[(Resource::Tokens, 1)].into()).await.unwrap();
             assert_eq!(grant, Grant::Unbounded);
         })
@@ -286,7 +288,7 @@ async fn a_call_reads_no_run_but_those_that_its_budget_knows() {
     for statistics in ["SELECT 1", "ANALYZE"] {
         world.db.execute(statistics).await;
         let n_rows = rows_read(&world.db, async |pool| {
-            let budgets = Budgets::new(pool, WakeBus::new());
+            let budgets = PgBudgetLedger::new(pool, WakeBus::new());
             let grant = budgets.reserve(call, &[(Resource::Tokens, 1)].into()).await.unwrap();
             assert_eq!(grant, Grant::Reserved(vec![Resource::Tokens]));
             budgets.settle(call, &Amounts::new()).await.unwrap();

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::database::Database;
-use crate::http::{self, AppState, Streams};
+use crate::http::{self, MaxFileBytes, Services, Streams};
 use crate::instance::{Instance, Work};
 use crate::token_key;
 
@@ -52,21 +52,19 @@ async fn serve_on(
     let instance = Instance::start(config, db, Work::Queue).await?;
     let readiness = Readiness::default();
     let edge = EdgeServices { gate, document: http::document()?, readiness: readiness.clone(), metrics };
-    let services = http::services(AppState {
+    let services = Services {
         auth,
         pool: db.pool.clone(),
         control: instance.control.clone(),
         runs: instance.runs.clone(),
-        budgets: instance.budgets.clone(),
-        engine: instance.engine.clone(),
         identities: instance.identities(),
         readiness: readiness.clone(),
         streams: Streams::new(instance.wakes.clone()),
         workspaces: instance.workspaces.clone(),
-        max_file_bytes: config.max_file_bytes,
-    });
+        max_file_bytes: MaxFileBytes(config.max_file_bytes),
+    };
     let settings = ServerSettings { bind: config.bind, grace: config.shutdown_grace };
-    let mut server = match Server::start(http::ROUTES, services, edge, settings) {
+    let mut server = match Server::start(http::ROUTES, services.into_table(), edge, settings) {
         Ok(server) => server,
         Err(error) => {
             instance.stop().await;

@@ -76,7 +76,7 @@ impl State {
     }
 
     /// What an account may do now.
-    fn access(&self, stored: &StoredProject, user: UserId) -> CurrentAccess {
+    pub(super) fn access(&self, stored: &StoredProject, user: UserId) -> CurrentAccess {
         CurrentAccess { account: self.accounts.get(&user).cloned(), membership: stored.role(user) }
     }
 

@@ -7,6 +7,7 @@ use gathering_dag_engine::testing::StoredRun;
 use gathering_domain::{Digest, Once, PipelineId, ProjectId, RunId, RunKind, UserId};
 use serde_json::Value;
 
+use super::budgets::Books;
 use super::idempotency::IdempotencyKeys;
 use super::pipelines::StoredPipeline;
 use super::projects::StoredProject;
@@ -25,6 +26,7 @@ pub(super) struct State {
     /// What was recorded, the oldest first.
     pub(super) audit: Vec<AuditEvent>,
     pub(super) runs: HashMap<RunId, RunFacts>,
+    pub(super) budgets: Books,
 }
 
 /// What the engine does not know of a run.

@@ -2,18 +2,18 @@
 
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
-use gathering_control::right;
-use gathering_dag_engine::{Fields, Shape};
-use gathering_domain::{Amounts, MAX_AMOUNT, Period, Resource};
-use gathering_persistence::{Bounds, Budget};
-use serde::Serialize;
-use serde_json::Value;
+use gathering_control::{Bounds, Budget, BudgetControl, Period};
+use gathering_domain::{Amounts, Pointer, Problems, ProjectId, Resource};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::http::state::AppState;
-use gathering_edge::body::{Body, FromFields};
+use crate::http::api::words::PeriodSchema;
+use gathering_edge::body::Body;
 use gathering_edge::caller::Authenticated;
+use gathering_edge::input::Input;
 use gathering_edge::problem::{ProblemDetails, ProblemView};
+use gathering_edge::values::Word;
 
 /// A project's budget: what is null has no bound.
 #[derive(Debug, Serialize, ToSchema)]
@@ -21,7 +21,8 @@ use gathering_edge::problem::{ProblemDetails, ProblemView};
 pub(crate) struct BudgetView {
     #[serde(flatten)]
     amounts: AmountsView,
-    /// `total`, `day`, `week` (from Monday) or `month`, in UTC; null where nothing is bounded.
+    /// In UTC; a week starts on a Monday. Null where nothing is bounded.
+    #[schema(value_type = Option<PeriodSchema>)]
     period: Option<&'static str>,
     /// From when `spent` counts.
     period_start: Option<DateTime<Utc>>,
@@ -64,47 +65,53 @@ impl BudgetView {
 }
 
 /// What a project may use up from now on; what is absent or null has no bound.
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "it describes what `Bounds` is read from")]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct PutBudget {
     /// Tokens that models read and write.
-    #[schema(required = false, minimum = 0)]
+    #[schema(required = false, minimum = 0, maximum = 1_000_000_000_000_000_i64)]
     tokens: Option<i64>,
     /// Calls of models.
-    #[schema(required = false, minimum = 0)]
+    #[schema(required = false, minimum = 0, maximum = 1_000_000_000_000_000_i64)]
     model_calls: Option<i64>,
     /// Calls of tools, by agents and by `tool` nodes.
-    #[schema(required = false, minimum = 0)]
+    #[schema(required = false, minimum = 0, maximum = 1_000_000_000_000_000_i64)]
     tool_calls: Option<i64>,
-    /// `total`, `day`, `week` (from Monday) or `month`, in UTC.
-    #[schema(required = false, default = "total")]
-    period: Option<String>,
+    /// Absent or null: no prices are known, so money cannot be accounted for.
+    #[schema(required = false)]
+    #[expect(dead_code, reason = "`judge` refuses it")]
+    money: Option<Value>,
+    /// In UTC; a week starts on a Monday.
+    #[schema(required = false, value_type = Option<PeriodSchema>, default = "total")]
+    period: Option<Word<Period>>,
 }
 
-/// What a project may use up from now on, as the budget service takes it.
-#[derive(Debug, PartialEq)]
-struct NewBounds(Bounds);
-
-impl FromFields for NewBounds {
-    fn from_fields(fields: &mut Fields<'_>) -> Option<Self> {
-        let amounts = amounts(fields, 0);
-        let period = fields.optional("period", Shape::OneOf(&["total", "day", "week", "month"]));
-        let period = period.and_then(Value::as_str).and_then(|period| period.parse().ok());
-        Some(Self(Bounds { period: period.unwrap_or(Period::Total), amounts }))
+impl Input for PutBudget {
+    fn judge(object: &Map<String, Value>, problems: &mut Problems) {
+        judge_money(object, &Pointer::root(), problems);
     }
 }
 
-/// So much of each resource, `least` or more.
-pub(super) fn amounts(fields: &mut Fields<'_>, least: u64) -> Amounts {
-    if fields.optional("money", Shape::Any).is_some_and(|money| !money.is_null()) {
-        fields.problem("money", "cannot be accounted for: no prices are known here");
+impl From<PutBudget> for Bounds {
+    fn from(put: PutBudget) -> Self {
+        let PutBudget { tokens, model_calls, tool_calls, period, .. } = put;
+        let amounts = amounts(tokens, model_calls, tool_calls);
+        Self { period: period.map_or(Period::Total, |Word(period)| period), amounts }
     }
-    let shape = Shape::Whole(least, MAX_AMOUNT.unsigned_abs());
-    let given = |resource: Resource| {
-        let amount = fields.optional(resource.as_str(), shape)?.as_i64()?;
-        Some((resource, amount))
-    };
-    Resource::ALL.into_iter().filter_map(given).collect()
+}
+
+/// The amounts that are given.
+pub(super) fn amounts(tokens: Option<i64>, model_calls: Option<i64>, tool_calls: Option<i64>) -> Amounts {
+    let all =
+        [(Resource::Tokens, tokens), (Resource::ModelCalls, model_calls), (Resource::ToolCalls, tool_calls)];
+    all.into_iter().filter_map(|(resource, amount)| Some((resource, amount?))).collect()
+}
+
+/// Refuses an amount of money, in an object at `place`, and says why.
+pub(super) fn judge_money(object: &Map<String, Value>, place: &Pointer, problems: &mut Problems) {
+    if object.get("money").is_some_and(|money| !money.is_null()) {
+        problems.add(place.join("money"), "cannot be accounted for: no prices are known here");
+    }
 }
 
 /// What a project may use up, and what of it is used.
@@ -113,15 +120,16 @@ pub(super) fn amounts(fields: &mut Fields<'_>, least: u64) -> Amounts {
     (status = 404, body = ProblemView, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn show(
-    state: web::Data<AppState>,
+    budgets: web::Data<BudgetControl>,
     caller: Authenticated,
     id: web::Path<String>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let project = state.project::<right::Read>(&caller.0, &id).await?;
-    Ok(HttpResponse::Ok().json(BudgetView::of(&state.budgets.list(project).await?)))
+    let project: ProjectId = id.parse().map_err(|_| ProblemDetails::not_found())?;
+    let budgets = budgets.show(&caller.0, project).await?;
+    Ok(HttpResponse::Ok().json(BudgetView::of(&budgets)))
 }
 
-/// Sets what a project may use up; what was used in this period stays used. Runs that wait for their budget look again.
+/// Sets what a project may use up; what was used in this period stays used. Runs that wait for their budget try again.
 #[utoipa::path(put, path = "/api/v1/projects/{id}/budget", tag = "projects", operation_id = "put_budget", params(("id" = Uuid, Path)), request_body = PutBudget, responses(
     (status = 200, body = BudgetView),
     (status = 403, description = "For owners only", body = ProblemView, content_type = "application/problem+json"),
@@ -129,36 +137,43 @@ pub(crate) async fn show(
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn put(
-    state: web::Data<AppState>,
+    budgets: web::Data<BudgetControl>,
     id: web::Path<String>,
     body: Body,
 ) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
-    let project = state.project::<right::Manage>(&caller, &id).await?;
-    let NewBounds(bounds) = body.read().await?;
-    let budgets = state.budgets.set(project, &bounds, &caller).await?;
-    tracing::info!(project.id = %project, "the budget of project {project} is set");
+    let project: ProjectId = id.parse().map_err(|_| ProblemDetails::not_found())?;
+    let bounds: Bounds = body.input::<PutBudget>().await?.into();
+    let budgets = budgets.set(&caller, project, &bounds).await?;
     Ok(HttpResponse::Ok().json(BudgetView::of(&budgets)))
 }
 
 #[cfg(test)]
 mod tests {
+    use gathering_domain::MAX_AMOUNT;
+    use gathering_edge::input::read;
     use serde_json::json;
 
     use super::*;
-    use gathering_edge::body::read_object;
+
+    fn bounds(body: Value) -> Result<Bounds, ProblemDetails> {
+        read::<PutBudget>(body).map(Bounds::from)
+    }
 
     #[test]
     fn what_is_absent_or_null_has_no_bound() {
-        let NewBounds(read) = read_object(&json!({"tokens": 5, "tool_calls": null, "money": null})).unwrap();
+        let read = bounds(json!({"tokens": 5, "tool_calls": null, "money": null, "period": null})).unwrap();
         assert_eq!(read, Bounds { period: Period::Total, amounts: [(Resource::Tokens, 5)].into() });
-        let NewBounds(read) = read_object(&json!({"model_calls": 0, "period": "week"})).unwrap();
+        let read = bounds(json!({"model_calls": 0, "period": "week"})).unwrap();
         assert_eq!(read, Bounds { period: Period::Week, amounts: [(Resource::ModelCalls, 0)].into() });
+        let read = bounds(json!({"tool_calls": MAX_AMOUNT, "tokens": 2.0})).unwrap();
+        let amounts = [(Resource::ToolCalls, MAX_AMOUNT), (Resource::Tokens, 2)].into();
+        assert_eq!(read, Bounds { period: Period::Total, amounts });
     }
 
     #[test]
     fn money_is_refused_and_says_why() {
-        let refused = read_object::<NewBounds>(&json!({"money": 5})).unwrap_err();
+        let refused = bounds(json!({"money": 5})).unwrap_err();
         let errors: Vec<String> =
             refused.errors.iter().map(|error| serde_json::to_string(error).unwrap()).collect();
         assert_eq!(refused.status(), 422);
@@ -175,10 +190,11 @@ mod tests {
             json!({"tokens": 1.5}),
             json!({"tokens": "many"}),
             json!({"tokens": u64::MAX}),
+            json!({"tokens": MAX_AMOUNT + 1}),
             json!({"period": "year"}),
             json!({"wall_clock": 1}),
         ] {
-            assert_eq!(read_object::<NewBounds>(&wrong).unwrap_err().status(), 422, "{wrong}");
+            assert_eq!(bounds(wrong.clone()).unwrap_err().status(), 422, "{wrong}");
         }
     }
 }

@@ -12,7 +12,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use gathering_auth::Caller;
+use gathering_control::ProjectControl;
 use gathering_control::right::{self, Right};
+use gathering_domain::ProjectId;
 use gathering_tools::{
     Entry, FileVersion, ListOptions, Precondition, Workspace, WorkspaceError, WorkspacePath,
 };
@@ -20,8 +22,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::http::api::words::FileKindSchema;
-use crate::http::state::AppState;
-use crate::workspaces::OpenWorkspaceError;
+use crate::http::services::MaxFileBytes;
+use crate::workspaces::{OpenWorkspaceError, Workspaces};
 use gathering_edge::caller::{Authenticated, authenticate};
 use gathering_edge::conditions::Expected;
 use gathering_edge::page::{self, Page};
@@ -83,13 +85,14 @@ pub(crate) struct ListFiles {
     (status = 409, description = "The path is not a directory"),
 ))]
 pub(crate) async fn list(
-    state: web::Data<AppState>,
+    projects: web::Data<ProjectControl>,
+    workspaces: web::Data<Workspaces>,
     caller: Authenticated,
     id: web::Path<String>,
     query: Query<ListFiles>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let workspace = state.workspace::<right::Read>(&caller.0, &id).await?;
+    let workspace = workspace::<right::Read>(&projects, &workspaces, &caller.0, &id).await?;
     let query = query.read()?;
     let directory = directory_in(&query, &request)?;
     let mut options =
@@ -126,12 +129,13 @@ pub(crate) async fn list(
     (status = 416),
 ))]
 pub(crate) async fn show(
-    state: web::Data<AppState>,
+    projects: web::Data<ProjectControl>,
+    workspaces: web::Data<Workspaces>,
     caller: Authenticated,
     id: web::Path<(String, String)>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let workspace = state.workspace::<right::Read>(&caller.0, &id.0).await?;
+    let workspace = workspace::<right::Read>(&projects, &workspaces, &caller.0, &id.0).await?;
     let path = path_of(&request)?;
     let file = workspace.open_file(&path).await?;
     download::answer(&request, &path, file)
@@ -156,21 +160,25 @@ pub(crate) async fn show(
     (status = 415, description = "The body has a content encoding"),
 ))]
 pub(crate) async fn put(
-    state: web::Data<AppState>,
+    projects: web::Data<ProjectControl>,
+    workspaces: web::Data<Workspaces>,
     caller: Authenticated,
     id: web::Path<(String, String)>,
     request: HttpRequest,
     payload: web::Payload,
+    max_file_bytes: web::Data<MaxFileBytes>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let workspace = state.workspace::<right::Write>(&caller.0, &id.0).await?;
+    let workspace = workspace::<right::Write>(&projects, &workspaces, &caller.0, &id.0).await?;
     let path = file_path_of(&request)?;
     let precondition = precondition_of(&request)?;
-    let incoming = Incoming::of(&request, payload, state.max_file_bytes)?;
-    let upload = workspace.begin_write(&path, precondition, state.max_file_bytes).await?;
+    let incoming = Incoming::of(&request, payload, max_file_bytes.0)?;
+    let upload = workspace.begin_write(&path, precondition, max_file_bytes.0).await?;
     // The caller's rights were checked when the first bytes came, which may be hours ago.
     let still_may = async || {
         let caller = authenticate(&request).await?;
-        state.project::<right::Write>(&caller, &id.0).await.map(drop)
+        let project: ProjectId = id.0.parse().map_err(|_| ProblemDetails::not_found())?;
+        projects.find::<right::Write>(&caller, project).await.map(drop)?;
+        Ok(())
     };
     let written = incoming.receive(upload, still_may).await?;
     let mut response = if written.created { HttpResponse::Created() } else { HttpResponse::NoContent() };
@@ -190,26 +198,31 @@ pub(crate) async fn put(
     (status = 412),
 ))]
 pub(crate) async fn delete(
-    state: web::Data<AppState>,
+    projects: web::Data<ProjectControl>,
+    workspaces: web::Data<Workspaces>,
     caller: Authenticated,
     id: web::Path<(String, String)>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let workspace = state.workspace::<right::Write>(&caller.0, &id.0).await?;
+    let workspace = workspace::<right::Write>(&projects, &workspaces, &caller.0, &id.0).await?;
     let path = path_of(&request)?;
     workspace.remove_if(&path, precondition_of(&request)?).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
-impl AppState {
-    /// The workspace of the project that this text names, if the caller may do `R` in it.
-    ///
-    /// # Errors
-    /// As [`AppState::project`].
-    async fn workspace<R: Right>(&self, caller: &Caller, id: &str) -> Result<Workspace, ProblemDetails> {
-        let project = self.project::<R>(caller, id).await?;
-        Ok(self.workspaces.open(project).await?)
-    }
+/// The workspace of the project that this text names, if the caller may do `R` in it.
+///
+/// # Errors
+/// 404 for what is absent, invisible or no id at all; 403 for what the caller's role does not allow.
+async fn workspace<R: Right>(
+    projects: &ProjectControl,
+    workspaces: &Workspaces,
+    caller: &Caller,
+    id: &str,
+) -> Result<Workspace, ProblemDetails> {
+    let id: ProjectId = id.parse().map_err(|_| ProblemDetails::not_found())?;
+    let project = projects.find::<R>(caller, id).await?;
+    Ok(workspaces.open(*project.thing()).await?)
 }
 
 /// The path from the raw request: routing decodes its copy in part.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::http::state::Identities;
+use crate::http::services::Identities;
 use gathering_edge::problem::{Kind, ProblemDetails};
 use gathering_edge::readiness::Readiness;
 

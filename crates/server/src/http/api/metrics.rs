@@ -5,7 +5,7 @@ use gathering_auth::Auth;
 use gathering_edge::metrics::Metrics;
 use gathering_persistence::Pool;
 
-use crate::http::state::Identities;
+use crate::http::services::Identities;
 
 const PASSWORDS: &str = "gathering_passwords_computed_total";
 const CONNECTIONS: &str = "gathering_db_connections";

@@ -9,7 +9,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::http::api::words::{NodeStateSchema, RunStateSchema, WaitingForSchema};
+use crate::http::api::words::{JournalKindSchema, NodeStateSchema, RunStateSchema, WaitingForSchema};
 use gathering_edge::values::AnyObject;
 
 /// One execution of a graph.
@@ -184,7 +184,7 @@ impl NodeErrorView {
 pub(crate) struct JournalEntryView {
     /// Its place, from 1 without gaps.
     seq: i64,
-    /// A word such as `node_started` or `effect_done`.
+    #[schema(value_type = JournalKindSchema)]
     kind: &'static str,
     /// The node; absent for what happened to the run as a whole.
     node_id: Option<String>,

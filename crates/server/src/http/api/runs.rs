@@ -6,12 +6,10 @@ pub(crate) mod start;
 pub(crate) mod top_up;
 
 use actix_web::{HttpResponse, web};
-use gathering_auth::Caller;
-use gathering_control::right::{self, Right};
-use gathering_control::{Run, Scoped, visible_to};
+use gathering_control::{Run, RunControl, RunDetails, visible_to};
 use gathering_dag_engine::JournalEntry;
 use gathering_domain::{RunId, RunState};
-use gathering_persistence::RunFilter;
+use gathering_persistence::{RunFilter, Runs};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
@@ -19,7 +17,6 @@ use uuid::Uuid;
 use crate::http::api::lists;
 use crate::http::api::run_view::{JournalEntryView, RunView};
 use crate::http::api::words::RunStateSchema;
-use crate::http::state::AppState;
 use gathering_edge::caller::Authenticated;
 use gathering_edge::page::{self, Page};
 use gathering_edge::problem::{ProblemDetails, ProblemView};
@@ -54,7 +51,7 @@ pub(crate) struct ListRuns {
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(
-    state: web::Data<AppState>,
+    runs: web::Data<Runs>,
     caller: Authenticated,
     query: Query<ListRuns>,
 ) -> Result<HttpResponse, ProblemDetails> {
@@ -68,7 +65,7 @@ pub(crate) async fn list(
         state: query.state.map(|Word(state)| state),
         before: before.map(Into::into),
     };
-    let rows = state.runs.list(&filter, limit + 1).await?;
+    let rows = runs.list(&filter, limit + 1).await?;
     let page = Page::of(lists::RUNS, rows, limit, |run| run.id.as_uuid(), RunView::of);
     Ok(HttpResponse::Ok().json(page))
 }
@@ -79,15 +76,13 @@ pub(crate) async fn list(
     (status = 404, body = ProblemView, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn show(
-    state: web::Data<AppState>,
+    runs: web::Data<RunControl>,
     caller: Authenticated,
     id: web::Path<String>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    // The run first: what its journal says is then at least as far.
-    let run = state.run::<right::Read>(&caller.0, &id).await?;
-    let summary = state.control.graphs.summarize(run.graph).await?;
-    let nodes = state.control.runs.load_nodes(&run).await?;
-    Ok(HttpResponse::Ok().json(RunView::with_nodes(run.into_thing(), &summary, nodes)))
+    let run: RunId = id.parse().map_err(|_| ProblemDetails::not_found())?;
+    let RunDetails { run, graph, nodes } = runs.show(&caller.0, run).await?;
+    Ok(HttpResponse::Ok().json(RunView::with_nodes(run, &graph, nodes)))
 }
 
 /// The answer to a request that started a run, now or before.
@@ -104,12 +99,12 @@ fn accepted(run: Run) -> HttpResponse {
     (status = 409, description = "It has ended already", body = ProblemView, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn cancel(
-    state: web::Data<AppState>,
+    runs: web::Data<RunControl>,
     caller: Authenticated,
     id: web::Path<String>,
 ) -> Result<HttpResponse, ProblemDetails> {
     let run: RunId = id.parse().map_err(|_| ProblemDetails::not_found())?;
-    let run = state.control.runs.cancel(&caller.0, run).await?;
+    let run = runs.cancel(&caller.0, run).await?;
     Ok(HttpResponse::Accepted().json(RunView::of(run)))
 }
 
@@ -134,33 +129,18 @@ pub(crate) struct ReadJournal {
     (status = 404, body = ProblemView, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn journal(
-    state: web::Data<AppState>,
+    runs: web::Data<RunControl>,
     caller: Authenticated,
     id: web::Path<String>,
     query: Query<ReadJournal>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let run = state.run::<right::Read>(&caller.0, &id).await?;
+    let run: RunId = id.parse().map_err(|_| ProblemDetails::not_found())?;
     let (query, cursor) = query.read_page(lists::JOURNAL)?;
     let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
     let after = query.after.unwrap_or(0);
     let from_cursor = cursor.and_then(|cursor| i64::try_from(cursor.as_u128()).ok());
-    let entries = state.engine.store().load_journal(run.id, from_cursor.unwrap_or(after), limit + 1).await?;
+    let entries = runs.list_journal(&caller.0, run, from_cursor.unwrap_or(after), limit + 1).await?;
     let key = |entry: &JournalEntry| Uuid::from_u128(u128::try_from(entry.seq).unwrap_or_default());
     let page = Page::of(lists::JOURNAL, entries, limit, key, JournalEntryView::of);
     Ok(HttpResponse::Ok().json(page))
-}
-
-impl AppState {
-    /// The run with this id, if the caller may do `R` with it.
-    ///
-    /// # Errors
-    /// 404 for what is absent, invisible or no id at all; 403 for what the caller's role does not allow.
-    pub(crate) async fn run<R: Right>(
-        &self,
-        caller: &Caller,
-        id: &str,
-    ) -> Result<Scoped<Run, R>, ProblemDetails> {
-        let id: RunId = id.parse().map_err(|_| ProblemDetails::not_found())?;
-        Ok(self.control.runs.find(caller, id).await?)
-    }
 }

@@ -4,6 +4,7 @@
 //! client takes more, and ends with the connection. Every event is in the journal, so a client that reconnects with
 //! the last id, to any instance, misses nothing.
 
+pub(crate) mod event;
 mod follow;
 
 use std::collections::HashMap;
@@ -13,16 +14,18 @@ use std::time::Duration;
 use actix_web::http::header::{HeaderMap, HeaderName};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures::stream::unfold;
-use gathering_control::right;
+use gathering_auth::Auth;
+use gathering_control::{ProjectControl, RunControl, right};
 use gathering_dag_engine::Seq;
 use gathering_domain::{RunId, Secret, UserId};
-use gathering_persistence::{Following, Wake, WakeBus};
+use gathering_persistence::{Following, Runs, Wake, WakeBus};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::http::state::AppState;
+use event::RunEventView;
 use follow::Follow;
 use gathering_edge::caller::{Authenticated, bearer};
 use gathering_edge::problem::{Kind, ProblemDetails};
+use gathering_edge::readiness::Readiness;
 
 /// The maximum per instance: each stream queries the database up to four times a second while another instance drives
 /// its run.
@@ -39,11 +42,20 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Tells proxies to pass on every event at once.
 const UNBUFFERED: (&str, &str) = ("x-accel-buffering", "no");
 
-/// The places for streams, and the wake-ups for them.
+/// The places for streams, and the wake-ups for them. Cloning is cheap and shares them.
+#[derive(Clone)]
 pub(crate) struct Streams {
     room: Arc<Semaphore>,
     taken: Arc<Mutex<HashMap<UserId, usize>>>,
     wakes: WakeBus,
+}
+
+/// What a stream reads, and what it asks whether it may go on.
+pub(crate) struct Sources {
+    pub(crate) auth: Arc<Auth>,
+    pub(crate) projects: ProjectControl,
+    pub(crate) runs: Runs,
+    pub(crate) readiness: Readiness,
 }
 
 /// The place of one stream, until it is dropped.
@@ -117,27 +129,30 @@ fn locked(taken: &Mutex<HashMap<UserId, usize>>) -> MutexGuard<'_, HashMap<UserI
     ("id" = Uuid, Path),
     ("Last-Event-ID" = Option<i64>, Header, description = "Only the entries after this one"),
 ), responses(
-    (status = 200, description = "Server-sent events", body = String, content_type = "text/event-stream"),
+    (status = 200, description = "Server-sent events: as many as the run has, each in the form of the schema, one field a line", body = RunEventView, content_type = "text/event-stream"),
     (status = 404),
     (status = 422, description = "`Last-Event-ID` is not a number"),
     (status = 429, description = "Too many streams of this account"),
     (status = 503, description = "Too many streams, or the server is shutting down"),
 ))]
 pub(crate) async fn stream(
-    state: web::Data<AppState>,
+    runs: web::Data<RunControl>,
+    streams: web::Data<Streams>,
+    sources: web::Data<Sources>,
     caller: Authenticated,
     id: web::Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let run = state.run::<right::Read>(&caller.0, &id).await?.into_thing();
+    let run: RunId = id.parse().map_err(|_| ProblemDetails::not_found())?;
+    let run = runs.find::<right::Read>(&caller.0, run).await?.into_thing();
     let after = last_event_id(request.headers())?;
-    if state.readiness.is_draining() {
+    if sources.readiness.is_draining() {
         let detail = "this instance is shutting down; another one will answer";
         return Err(ProblemDetails::new(Kind::Draining, detail).retry_after(1));
     }
-    let room = state.streams.enter(caller.0.user)?;
+    let room = streams.enter(caller.0.user)?;
     let token = Secret::from(bearer(request.headers()).unwrap_or_default());
-    let follow = Follow::new(state, run, after, token, caller.0.origin, room);
+    let follow = Follow::new(sources, &streams, run, after, (token, caller.0.origin), room);
     let body = unfold(follow, |mut follow| async move {
         let bytes = follow.next().await?;
         Some((Ok::<_, std::convert::Infallible>(bytes), follow))

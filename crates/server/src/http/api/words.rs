@@ -1,8 +1,12 @@
 //! The words of the API's enums, as its document shows them.
 
 use gathering_auth::{ProjectRole, Role, Scope};
-use gathering_dag_engine::NodeState;
+use gathering_control::Period;
+use gathering_dag_engine::{JournalEvent, NodeState};
 use gathering_domain::{RunState, WaitingFor};
+
+/// The name of the last event of a run's stream.
+pub(super) const RUN_ENDED: &str = "run_ended";
 
 gathering_edge::enum_schemas! {
     /// What an account may do on the whole server.
@@ -22,6 +26,12 @@ gathering_edge::enum_schemas! {
         NodeState::Pending, NodeState::Running, NodeState::Retrying, NodeState::Waiting, NodeState::Succeeded,
         NodeState::Failed, NodeState::Skipped, NodeState::Cancelled, NodeState::TimedOut,
     ].map(NodeState::as_str);
+    /// How often a budget is reset.
+    PeriodSchema "BudgetPeriod": Period::ALL.map(Period::as_str);
+    /// What an entry of a run's journal says.
+    JournalKindSchema "JournalKind": JournalEvent::KINDS;
+    /// The name of the last event of a run's stream.
+    RunEndedSchema "RunEndedName": [RUN_ENDED];
     /// The kind of an entry of a workspace.
     FileKindSchema "FileKind": ["file", "directory"];
     /// The state of an instance.

@@ -1,39 +1,28 @@
 //! What people decide about nodes that wait for them.
 
 use actix_web::{HttpResponse, web};
-use gathering_control as control;
-use gathering_dag_engine::{Fields, Shape};
+use gathering_control::{self as control, RunControl};
 use gathering_domain::{NodeId, RunId};
-use serde_json::Value;
+use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::http::api::run_view::RunView;
-use crate::http::state::AppState;
-use gathering_edge::body::{Body, FromFields, prose};
+use gathering_edge::body::Body;
+use gathering_edge::input::Input;
 use gathering_edge::problem::{ProblemDetails, ProblemView};
 
-const MAX_COMMENT: usize = 10_000;
-
 /// A decision.
-#[derive(Debug, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Decide {
     /// Whether the node may go on; else it fails as `denied`.
     approve: bool,
-    /// A comment, which becomes part of the node's output.
-    #[schema(required = false)]
+    /// A comment of at most 10,000 characters, which becomes part of the node's output.
+    #[schema(required = false, max_length = 10_000, pattern = "^[^\\u0000]*$")]
     comment: Option<String>,
 }
 
-impl FromFields for Decide {
-    fn from_fields(fields: &mut Fields<'_>) -> Option<Self> {
-        let approve = fields.required("approve", Shape::Bool).and_then(Value::as_bool);
-        let comment = fields
-            .optional("comment", Shape::Any)
-            .filter(|value| !value.is_null())
-            .and_then(|value| prose(fields, "comment", value, MAX_COMMENT));
-        Some(Self { approve: approve?, comment })
-    }
-}
+impl Input for Decide {}
 
 /// Decides about a node that waits for an approval. An approved node succeeds and the run goes on; a denied one fails.
 /// The first decision is final.
@@ -48,7 +37,7 @@ impl FromFields for Decide {
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn decide(
-    state: web::Data<AppState>,
+    runs: web::Data<RunControl>,
     path: web::Path<(String, String)>,
     body: Body,
 ) -> Result<HttpResponse, ProblemDetails> {
@@ -56,33 +45,34 @@ pub(crate) async fn decide(
     let (run, node) = path.into_inner();
     let run: RunId = run.parse().map_err(|_| ProblemDetails::not_found())?;
     let node: NodeId = node.parse().map_err(|_| ProblemDetails::not_found())?;
-    let Decide { approve, comment } = body.read().await?;
+    let Decide { approve, comment } = body.input().await?;
     let decide = control::Decide { approve, comment };
-    let run = state.control.runs.decide(&caller, run, &node, decide).await?;
+    let run = runs.decide(&caller, run, &node, decide).await?;
     Ok(HttpResponse::Accepted().json(RunView::of(run)))
 }
 
 #[cfg(test)]
 mod tests {
+    use gathering_edge::input::read;
     use serde_json::json;
 
     use super::*;
-    use gathering_edge::body::read_object;
 
     #[test]
     fn a_decision_says_yes_or_no_and_maybe_why() {
-        let read: Decide = read_object(&json!({"approve": false, "comment": "too\ndear"})).unwrap();
-        assert_eq!((read.approve, read.comment.as_deref()), (false, Some("too\ndear")));
-        let read: Decide = read_object(&json!({"approve": true, "comment": null})).unwrap();
-        assert_eq!((read.approve, read.comment), (true, None));
-        let long = "x".repeat(MAX_COMMENT + 1);
+        let no: Decide = read(json!({"approve": false, "comment": "too\ndear"})).unwrap();
+        assert_eq!((no.approve, no.comment.as_deref()), (false, Some("too\ndear")));
+        let yes: Decide = read(json!({"approve": true, "comment": null})).unwrap();
+        assert_eq!((yes.approve, yes.comment), (true, None));
+        let long = "x".repeat(10_001);
         for wrong in [
             json!({}),
             json!({"approve": "yes"}),
             json!({"approve": true, "comment": long}),
+            json!({"approve": true, "comment": "a\0b"}),
             json!({"approve": true, "by": "me"}),
         ] {
-            assert_eq!(read_object::<Decide>(&wrong).unwrap_err().status(), 422);
+            assert_eq!(read::<Decide>(wrong).unwrap_err().status(), 422);
         }
     }
 }

@@ -1,50 +1,61 @@
 //! Runs, rerun: as new runs, which keep the results that stand.
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use gathering_control as control;
-use gathering_dag_engine::{Fields, RerunFrom, Shape};
-use gathering_domain::RunId;
-use serde_json::Value;
+use gathering_control::{self as control, RunControl};
+use gathering_dag_engine::RerunFrom;
+use gathering_domain::{Pointer, Problems, RunId};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::accepted;
-use super::start::run_input;
+use super::start::judge_input;
 use crate::http::api::run_view::RunView;
-use crate::http::state::AppState;
-use gathering_edge::body::{Body, FromFields, read_object};
+use gathering_edge::body::Body;
 use gathering_edge::idempotency::keyed_body;
+use gathering_edge::input::{self, Input};
 use gathering_edge::problem::{ProblemDetails, ProblemView};
 
 /// How to rerun a run.
-#[derive(ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Rerun {
     /// `start`: every node runs again. `failed`: the nodes that did not succeed, and those after them; where all did and
     /// the run failed, its output is computed again. A node's id: this node, those after it, and those whose failure
     /// ended the run.
     #[schema(value_type = String, example = "failed")]
+    #[serde(deserialize_with = "rerun_from")]
     from: RerunFrom,
     /// Its input; that of the old run by default. Results that are kept were made of the old input.
     #[schema(required = false)]
     input: Option<Value>,
 }
 
-impl FromFields for Rerun {
-    fn from_fields(fields: &mut Fields<'_>) -> Option<Self> {
-        let from = match fields.required("from", Shape::Text).and_then(Value::as_str) {
-            None => None,
-            Some("start") => Some(RerunFrom::Start),
-            Some("failed") => Some(RerunFrom::Failed),
-            Some(node) => match node.parse() {
-                Ok(node) => Some(RerunFrom::Node(node)),
-                Err(_) => {
-                    fields.problem("from", "must be `start`, `failed` or the id of a node");
-                    None
-                }
-            },
-        };
-        let input = run_input(fields);
-        Some(Self { from: from?, input })
+impl Input for Rerun {
+    fn judge(object: &Map<String, Value>, problems: &mut Problems) {
+        if let Some(text) = object.get("from").and_then(Value::as_str)
+            && let Err(wrong) = point(text)
+        {
+            problems.add(Pointer::root().join("from"), wrong);
+        }
+        judge_input(object, problems);
     }
+}
+
+/// The point that a text names.
+fn point(text: &str) -> Result<RerunFrom, &'static str> {
+    match text {
+        "start" => Ok(RerunFrom::Start),
+        "failed" => Ok(RerunFrom::Failed),
+        node => match node.parse() {
+            Ok(node) => Ok(RerunFrom::Node(node)),
+            Err(_) => Err("must be `start`, `failed` or the id of a node"),
+        },
+    }
+}
+
+fn rerun_from<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RerunFrom, D::Error> {
+    point(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
 /// Reruns a run that has ended, as a new run that refers to it. Nodes that succeeded before the chosen point keep their
@@ -59,7 +70,7 @@ impl FromFields for Rerun {
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn rerun(
-    state: web::Data<AppState>,
+    runs: web::Data<RunControl>,
     id: web::Path<String>,
     request: HttpRequest,
     body: Body,
@@ -69,8 +80,8 @@ pub(crate) async fn rerun(
     let (value, source) = body.value()?;
     let once = keyed_body(&request, &value)?;
     let run = source.placing(async {
-        let Rerun { from, input } = read_object(&value)?;
-        Ok(state.control.runs.rerun(&caller, old, control::Rerun { from, input, once }).await?)
+        let Rerun { from, input } = input::read(value)?;
+        Ok(runs.rerun(&caller, old, control::Rerun { from, input, once }).await?)
     });
     Ok(accepted(run.await?))
 }
@@ -83,14 +94,14 @@ mod tests {
 
     #[test]
     fn a_run_is_rerun_from_its_start_from_what_failed_or_from_a_node() {
-        let from = |text: &str| read_object::<Rerun>(&json!({ "from": text })).map(|Rerun { from, .. }| from);
+        let from = |text: &str| input::read::<Rerun>(json!({ "from": text })).map(|Rerun { from, .. }| from);
         assert_eq!(from("start").unwrap(), RerunFrom::Start);
         assert_eq!(from("failed").unwrap(), RerunFrom::Failed);
         assert_eq!(from("a-1").unwrap(), RerunFrom::Node("a-1".parse().unwrap()));
         for wrong in ["", "1a", "a b", "a.b"] {
             assert_eq!(from(wrong).err().map(|problem| problem.status().as_u16()), Some(422), "{wrong}");
         }
-        assert!(read_object::<Rerun>(&json!({})).is_err());
-        assert!(read_object::<Rerun>(&json!({"from": "start", "version": 1})).is_err());
+        assert!(input::read::<Rerun>(json!({})).is_err());
+        assert!(input::read::<Rerun>(json!({"from": "start", "version": 1})).is_err());
     }
 }

@@ -2,59 +2,49 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Utc};
-use gathering_control::{self as control, DEFAULT_PRIORITY};
-use gathering_dag_engine::{Fields, Shape, check_value};
-use gathering_domain::PipelineId;
-use serde_json::{Value, json};
+use gathering_control::{self as control, DEFAULT_PRIORITY, RunControl};
+use gathering_dag_engine::check_value;
+use gathering_domain::{PipelineId, Pointer, Problems};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::accepted;
 use crate::http::api::run_view::RunView;
-use crate::http::state::AppState;
-use gathering_edge::body::{Body, FromFields, read_object};
+use gathering_edge::body::Body;
 use gathering_edge::idempotency::keyed_body;
-use gathering_edge::page;
+use gathering_edge::input::{self, Input};
 use gathering_edge::problem::{ProblemDetails, ProblemView};
 
 /// A run to be started.
-#[derive(ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct StartRun {
     /// Its input; an empty object by default.
     #[schema(required = false)]
-    input: Value,
-    /// 1 to 10; runs with a higher priority start first. 5 by default.
-    #[schema(required = false, minimum = 1, maximum = 10)]
-    priority: i32,
+    input: Option<Value>,
+    /// 1 to 10; runs with a higher priority start first.
+    #[schema(required = false, minimum = 1, maximum = 10, default = 5)]
+    priority: Option<i32>,
     /// The run does not start before this time.
     #[schema(required = false)]
     available_at: Option<DateTime<Utc>>,
     /// The version of the pipeline; the latest by default.
-    #[schema(required = false, minimum = 1)]
+    #[schema(required = false, minimum = 1, maximum = 2_147_483_647)]
     version: Option<i32>,
 }
 
-impl FromFields for StartRun {
-    fn from_fields(fields: &mut Fields<'_>) -> Option<Self> {
-        let input = run_input(fields).unwrap_or_else(|| json!({}));
-        let whole = |value: Option<&Value>| {
-            value.and_then(Value::as_i64).and_then(|number| i32::try_from(number).ok())
-        };
-        let priority = whole(fields.optional("priority", Shape::Whole(1, 10))).unwrap_or(DEFAULT_PRIORITY);
-        let version = whole(fields.optional("version", Shape::Whole(1, i32::MAX as u64)));
-        let text = fields.optional("available_at", Shape::Text).and_then(Value::as_str);
-        let available_at = page::time("available_at", text, fields.problems());
-        Some(Self { input, priority, available_at, version })
+impl Input for StartRun {
+    fn judge(object: &Map<String, Value>, problems: &mut Problems) {
+        judge_input(object, problems);
     }
 }
 
-/// The input, if there is one; what is wrong with it is named.
-pub(super) fn run_input(fields: &mut Fields<'_>) -> Option<Value> {
-    let input = fields.optional("input", Shape::Any).filter(|input| !input.is_null())?;
-    if let Err(limit) = check_value(input) {
-        fields.problem("input", limit.to_string());
-        return None;
+/// Refuses an input that a run could not keep.
+pub(super) fn judge_input(object: &Map<String, Value>, problems: &mut Problems) {
+    if let Some(Err(limit)) = object.get("input").map(check_value) {
+        problems.add(Pointer::root().join("input"), limit.to_string());
     }
-    Some(input.clone())
 }
 
 /// Starts a run of a pipeline. An accepted run always reaches a terminal state.
@@ -68,7 +58,7 @@ pub(super) fn run_input(fields: &mut Fields<'_>) -> Option<Value> {
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn start(
-    state: web::Data<AppState>,
+    runs: web::Data<RunControl>,
     id: web::Path<String>,
     request: HttpRequest,
     body: Body,
@@ -78,9 +68,11 @@ pub(crate) async fn start(
     let (value, source) = body.value()?;
     let once = keyed_body(&request, &value)?;
     let run = source.placing(async {
-        let StartRun { input, priority, available_at, version } = read_object(&value)?;
+        let StartRun { input, priority, available_at, version } = input::read(value)?;
+        let input = input.unwrap_or_else(|| json!({}));
+        let priority = priority.unwrap_or(DEFAULT_PRIORITY);
         let start = control::StartRun { input, priority, available_at, version, once };
-        Ok(state.control.runs.start(&caller, pipeline, start).await?)
+        Ok(runs.start(&caller, pipeline, start).await?)
     });
     Ok(accepted(run.await?))
 }
@@ -93,14 +85,27 @@ mod tests {
     #[test]
     fn an_input_that_could_not_be_read_again_is_refused_at_its_place() {
         let deep = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!([inner]));
-        let started = |levels| read_object::<StartRun>(&json!({ "input": deep(levels) })).err();
-        let repeated =
-            |levels| read_object::<Rerun>(&json!({ "from": "start", "input": deep(levels) })).err();
+        let started = |levels| input::read::<StartRun>(json!({ "input": deep(levels) })).err();
+        let repeated = |levels| input::read::<Rerun>(json!({ "from": "start", "input": deep(levels) })).err();
         assert!(started(100).is_none() && repeated(100).is_none());
         for problem in [started(101), repeated(101)] {
             let problem = problem.unwrap();
             assert_eq!(problem.status().as_u16(), 422);
             assert_eq!(problem.errors.iter().map(|error| &*error.pointer).collect::<Vec<_>>(), ["/input"]);
         }
+    }
+    #[test]
+    fn everything_wrong_with_a_start_is_named_and_null_is_absent() {
+        let null = json!({"input": null, "priority": null, "available_at": null, "version": null});
+        for right in [json!({}), null, json!({"input": [1], "priority": 10, "version": 1.0})] {
+            assert!(input::read::<StartRun>(right.clone()).is_ok(), "{right}");
+        }
+        let wrong =
+            json!({"priority": 11, "available_at": "soon", "version": 2_147_483_648_u32, "inputs": 1});
+        let problem = input::read::<StartRun>(wrong).unwrap_err();
+        assert_eq!(
+            problem.errors.iter().map(|error| &*error.pointer).collect::<Vec<_>>(),
+            ["/available_at", "/inputs", "/priority", "/version"]
+        );
     }
 }

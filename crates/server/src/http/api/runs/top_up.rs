@@ -1,37 +1,60 @@
 //! What a run may use up beyond the budget of its project.
 
 use actix_web::{HttpResponse, web};
-use gathering_control::right;
-use gathering_dag_engine::{Fields, Shape};
-use gathering_domain::{Amounts, Pointer, Problems, Resource};
-use gathering_persistence::TopUp;
+use gathering_control::{BudgetControl, TopUp};
+use gathering_domain::{Pointer, Problems, RunId};
+use serde::Deserialize;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::http::api::budgets::amounts;
+use crate::http::api::budgets::{amounts, judge_money};
 use crate::http::api::run_view::RunView;
-use crate::http::state::AppState;
-use gathering_edge::body::{Body, FromFields};
+use gathering_edge::body::Body;
+use gathering_edge::input::Input;
 use gathering_edge::problem::{ProblemDetails, ProblemView};
 
 /// What to add to what a run and all runs of its tree may use up.
-#[derive(Debug, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct AddToBudget {
-    /// How much of `tokens`, `model_calls` and `tool_calls`; at least one of them.
-    #[schema(value_type = std::collections::BTreeMap<String, i64>)]
-    add: Amounts,
+    /// At least one amount.
+    add: AddedAmounts,
 }
 
-impl FromFields for AddToBudget {
-    fn from_fields(fields: &mut Fields<'_>) -> Option<Self> {
-        let add = fields.required("add", Shape::Object)?;
-        let at = fields.place("add");
-        let mut inner = Fields::of(add, at.clone(), fields.problems())?;
-        let found = amounts(&mut inner, 1);
-        inner.finish();
-        if found.is_empty() && fields.problems().is_empty() {
-            fields.problem("add", "must name at least one of tokens, model_calls and tool_calls");
+/// So much more of each; what is absent or null stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AddedAmounts {
+    /// Tokens that models read and write.
+    #[schema(required = false, minimum = 1, maximum = 1_000_000_000_000_000_i64)]
+    tokens: Option<i64>,
+    /// Calls of models.
+    #[schema(required = false, minimum = 1, maximum = 1_000_000_000_000_000_i64)]
+    model_calls: Option<i64>,
+    /// Calls of tools, by agents and by `tool` nodes.
+    #[schema(required = false, minimum = 1, maximum = 1_000_000_000_000_000_i64)]
+    tool_calls: Option<i64>,
+    /// Absent or null: no prices are known, so money cannot be accounted for.
+    #[schema(required = false)]
+    #[expect(dead_code, reason = "`judge` refuses it")]
+    money: Option<Value>,
+}
+
+impl Input for AddToBudget {
+    fn judge(object: &Map<String, Value>, problems: &mut Problems) {
+        let Some(add) = object.get("add").and_then(Value::as_object) else { return };
+        let place = Pointer::root().join("add");
+        judge_money(add, &place, problems);
+        if add.values().all(Value::is_null) {
+            problems.add(place, "must name at least one of tokens, model_calls and tool_calls");
         }
-        Some(Self { add: found })
+    }
+}
+
+impl From<AddToBudget> for TopUp {
+    fn from(AddToBudget { add }: AddToBudget) -> Self {
+        let AddedAmounts { tokens, model_calls, tool_calls, .. } = add;
+        Self { add: amounts(tokens, model_calls, tool_calls) }
     }
 }
 
@@ -45,41 +68,29 @@ impl FromFields for AddToBudget {
     (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn top_up(
-    state: web::Data<AppState>,
+    budgets: web::Data<BudgetControl>,
     id: web::Path<String>,
     body: Body,
 ) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
-    let run = state.run::<right::Manage>(&caller, &id).await?;
-    let AddToBudget { add } = body.read().await?;
-    let wrong = |resource: Resource, message: &str| {
-        ProblemDetails::invalid(Problems::one(Pointer::root().join("add").join(resource.as_str()), message))
-    };
-    match state.budgets.top_up(run.project, run.id, &add, &caller).await? {
-        TopUp::Done => {
-            tracing::info!(run.id = %run.id, "the budget of run {} is topped up", run.id);
-            let run = state.runs.find(run.id).await?.ok_or_else(ProblemDetails::not_found)?;
-            Ok(HttpResponse::Accepted().json(RunView::of(run)))
-        }
-        TopUp::NobodyWaits => Err(ProblemDetails::conflict("no run of this tree waits for its budget")),
-        TopUp::Unbounded(resource) => {
-            Err(wrong(resource, "is not bounded in this project, so nothing waits for it"))
-        }
-        TopUp::TooMuch(resource) => Err(wrong(resource, "would be more than can be counted")),
-    }
+    let run: RunId = id.parse().map_err(|_| ProblemDetails::not_found())?;
+    let top_up: TopUp = body.input::<AddToBudget>().await?.into();
+    let run = budgets.top_up(&caller, run, &top_up).await?;
+    Ok(HttpResponse::Accepted().json(RunView::of(run)))
 }
 
 #[cfg(test)]
 mod tests {
+    use gathering_domain::Resource;
+    use gathering_edge::input::read;
     use serde_json::json;
 
     use super::*;
-    use gathering_edge::body::read_object;
 
     #[test]
     fn something_is_added_and_nothing_is_taken_away() {
-        let read: AddToBudget = read_object(&json!({"add": {"tokens": 1, "tool_calls": null}})).unwrap();
-        assert_eq!(read.add, Amounts::from([(Resource::Tokens, 1)]));
+        let added: AddToBudget = read(json!({"add": {"tokens": 1, "tool_calls": null}})).unwrap();
+        assert_eq!(TopUp::from(added), TopUp { add: [(Resource::Tokens, 1)].into() });
         for (wrong, place) in [
             (json!({}), "/add"),
             (json!({"add": {}}), "/add"),
@@ -91,10 +102,14 @@ mod tests {
             (json!({"add": {"tokens": 1, "minutes": 1}}), "/add/minutes"),
             (json!({"add": {"tokens": 1}, "period": "day"}), "/period"),
         ] {
-            let refused = read_object::<AddToBudget>(&wrong).unwrap_err();
+            let refused = read::<AddToBudget>(wrong.clone()).unwrap_err();
             assert_eq!(refused.status(), 422, "{wrong}");
             let errors = serde_json::to_value(&refused.errors).unwrap();
-            assert_eq!(errors[0]["pointer"], place, "{wrong}: {errors}");
+            assert_eq!(
+                (&errors[0]["pointer"], errors.as_array().map(Vec::len)),
+                (&json!(place), Some(1)),
+                "{wrong}"
+            );
         }
     }
 }

@@ -11,13 +11,11 @@ use gathering_control::{Run, right};
 use gathering_dag_engine::{JournalEntry, Seq};
 use gathering_domain::{ExposeSecret, Secret};
 use gathering_persistence::{Following, JournalPage};
-use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Room;
-use crate::http::api::run_view::{JournalEntryView, RunView};
-use crate::http::state::AppState;
+use super::event::RunEventView;
+use super::{Room, Sources, Streams};
 use gathering_edge::problem::ProblemDetails;
 
 /// How many entries are read, and held, at a time.
@@ -62,7 +60,7 @@ const COMMENT: &str = ":\n\n";
 
 /// A stream of one run's events.
 pub(super) struct Follow {
-    state: web::Data<AppState>,
+    sources: web::Data<Sources>,
     /// The run, as last read.
     run: Run,
     /// The last entry that was read.
@@ -116,18 +114,18 @@ enum Due {
 impl Follow {
     /// Follows `run` from after the entry `after`, for a caller who may read it and sent `token`.
     pub(super) fn new(
-        state: web::Data<AppState>,
+        sources: web::Data<Sources>,
+        streams: &Streams,
         run: Run,
         after: Seq,
-        token: Secret,
-        origin: Origin,
+        (token, origin): (Secret, Origin),
         room: Room,
     ) -> Self {
         let now = Instant::now();
         // Before the first poll, so that no end is missed.
-        let (ends, following) = (state.streams.ends(), state.streams.follow(run.id));
+        let (ends, following) = (streams.ends(), streams.follow(run.id));
         Self {
-            state,
+            sources,
             run,
             after,
             unsent: VecDeque::new(),
@@ -152,7 +150,7 @@ impl Follow {
     /// Waits for the next bytes; `None` at the end. Cancel: safe.
     pub(super) async fn next(&mut self) -> Option<Bytes> {
         loop {
-            if self.state.readiness.is_draining() {
+            if self.sources.readiness.is_draining() {
                 return None;
             }
             if Instant::now() >= self.comment_due {
@@ -185,7 +183,7 @@ impl Follow {
             let look_due = self.journal_due.min(self.run_due);
             tokio::select! {
                 biased;
-                () = self.state.readiness.drained() => return Due::Drained,
+                () = self.sources.readiness.drained() => return Due::Drained,
                 () = tokio::time::sleep_until(self.comment_due) => return Due::Comment,
                 () = tokio::time::sleep_until(look_due) => return Due::Look,
                 () = self.following.appended() => {
@@ -219,12 +217,12 @@ impl Follow {
         // The run first: its last entries are written with its end, so a journal that is read after the end is
         // complete.
         if now >= self.run_due && !self.run.state.is_terminal() {
-            self.run = self.state.runs.find(self.run.id).await?.ok_or_else(ProblemDetails::not_found)?;
+            self.run = self.sources.runs.find(self.run.id).await?.ok_or_else(ProblemDetails::not_found)?;
             (self.run_seen, self.run_due) = (now, now + RUN_INTERVAL);
         }
         let has_ended = self.run.state.is_terminal();
         if has_ended || now >= self.journal_due {
-            let page = self.state.runs.load_journal_page(self.run.id, self.after, PAGE, PAGE_BYTES);
+            let page = self.sources.runs.load_journal_page(self.run.id, self.after, PAGE, PAGE_BYTES);
             self.take(page.await?, has_ended);
         }
         Ok(())
@@ -259,8 +257,7 @@ impl Follow {
         while text.len() < PIECE
             && let Some(entry) = self.unsent.pop_front()
         {
-            let (seq, kind) = (entry.seq, entry.record.event.kind());
-            push_event(&mut text, Some(seq), kind, &JournalEntryView::of(entry));
+            RunEventView::of_entry(entry).write_to(&mut text);
         }
         text.into()
     }
@@ -284,7 +281,7 @@ impl Follow {
         }
         // The database is unavailable; poll again.
         tokio::select! {
-            () = self.state.readiness.drained() => {}
+            () = self.sources.readiness.drained() => {}
             () = tokio::time::sleep(LAST_PAUSE) => {}
         }
         Some(false)
@@ -306,8 +303,8 @@ impl Follow {
     }
 
     async fn check_access(&self) -> Result<(), ProblemDetails> {
-        let caller = self.state.auth.authenticate(self.token.expose_secret(), self.origin).await?;
-        self.state.control.projects.find::<right::Read>(&caller, self.run.project).await?;
+        let caller = self.sources.auth.authenticate(self.token.expose_secret(), self.origin).await?;
+        self.sources.projects.find::<right::Read>(&caller, self.run.project).await?;
         Ok(())
     }
 }
@@ -321,15 +318,6 @@ fn broken_off(problem: ProblemDetails) {
 
 fn last_event(run: &Run) -> Bytes {
     let mut text = String::new();
-    push_event(&mut text, None, "run_ended", &RunView::of(run.clone()));
+    RunEventView::ended(run.clone()).write_to(&mut text);
     text.into()
-}
-
-/// JSON has no line breaks of its own, so the data are one line.
-fn push_event(text: &mut String, id: Option<Seq>, kind: &str, data: &impl Serialize) {
-    if let Some(id) = id {
-        text.push_str(&format!("id: {id}\n"));
-    }
-    let data = serde_json::to_string(data).unwrap_or_default();
-    text.push_str(&format!("event: {kind}\ndata: {data}\n\n"));
 }

@@ -1,0 +1,66 @@
+//! The services that handlers ask for, as one table.
+
+use std::sync::Arc;
+
+use actix_web::web::{Data, ServiceConfig};
+use gathering_auth::Auth;
+use gathering_control::Control;
+use gathering_persistence::{Pool, Runs};
+use tokio::sync::watch;
+
+use crate::http::api::stream::{Sources, Streams};
+use crate::instance::Identity;
+use crate::workspaces::Workspaces;
+use gathering_edge::readiness::Readiness;
+
+/// The identity of this process, which changes when it loses its liveness lock.
+pub(crate) type Identities = watch::Receiver<Identity>;
+
+/// The largest file that is taken, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MaxFileBytes(pub(crate) u64);
+
+/// Everything that some handler asks for.
+pub(crate) struct Services {
+    pub(crate) auth: Arc<Auth>,
+    pub(crate) pool: Pool,
+    /// What may be done with projects, pipelines, budgets and runs.
+    pub(crate) control: Control,
+    pub(crate) runs: Runs,
+    pub(crate) identities: Identities,
+    pub(crate) readiness: Readiness,
+    pub(crate) streams: Streams,
+    pub(crate) workspaces: Workspaces,
+    pub(crate) max_file_bytes: MaxFileBytes,
+}
+
+impl Services {
+    /// Gives each handler the services that it names.
+    pub(crate) fn into_table(self) -> impl Fn(&mut ServiceConfig) + Clone {
+        let Self { auth, pool, control, runs, identities, readiness, streams, workspaces, max_file_bytes } =
+            self;
+        let projects = control.projects.clone();
+        let sources = Sources { auth: Arc::clone(&auth), projects, runs: runs.clone(), readiness };
+        let (auth, pool, identities) = (Data::from(auth), Data::new(pool), Data::new(identities));
+        let Control { projects, pipelines, budgets, runs: run_control, graphs } = control;
+        let (projects, pipelines) = (Data::new(projects), Data::new(pipelines));
+        let (budgets, run_control, graphs) = (Data::new(budgets), Data::new(run_control), Data::new(graphs));
+        let (runs, streams, sources) = (Data::new(runs), Data::new(streams), Data::new(sources));
+        let (workspaces, max_file_bytes) = (Data::new(workspaces), Data::new(max_file_bytes));
+        move |app| {
+            app.app_data(auth.clone())
+                .app_data(pool.clone())
+                .app_data(identities.clone())
+                .app_data(projects.clone())
+                .app_data(pipelines.clone())
+                .app_data(budgets.clone())
+                .app_data(run_control.clone())
+                .app_data(graphs.clone())
+                .app_data(runs.clone())
+                .app_data(streams.clone())
+                .app_data(sources.clone())
+                .app_data(workspaces.clone())
+                .app_data(max_file_bytes.clone());
+        }
+    }
+}
