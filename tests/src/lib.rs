@@ -1,5 +1,5 @@
 //! What the end-to-end tests share: the real binary, a database for each test, a server, clients, a load of runs, a
-//! peer that records what it is asked, what must never be found afterwards, and the search for secrets in what processes
+//! pooler, a peer that records what it is asked, what must never be found afterwards, and the search for secrets in what processes
 //! write.
 //!
 //! Owns every process that it starts: none outlives its value. Never knows what a test promises.
@@ -13,6 +13,7 @@ mod footprint;
 mod load;
 mod metrics;
 mod peer;
+mod pooler;
 mod process;
 mod random;
 mod raw;
@@ -33,6 +34,7 @@ pub use footprint::Footprint;
 pub use load::Load;
 pub use metrics::Metrics;
 pub use peer::{Answer, Peer, Request};
+pub use pooler::Pooler;
 pub use process::{Ended, Process};
 pub use random::Random;
 pub use raw::{Raw, RawReply, head};

@@ -1,6 +1,7 @@
 //! The ground: connections, migrations, errors and what every query needs.
 
 pub(crate) mod bind;
+pub(crate) mod blockers;
 pub(crate) mod clock;
 pub(crate) mod connect;
 pub(crate) mod direct;
@@ -11,4 +12,5 @@ pub(crate) mod migrate;
 pub(crate) mod pool;
 pub(crate) mod query_backoff;
 pub(crate) mod schema;
+pub(crate) mod stale_statements;
 pub(crate) mod stored_json;

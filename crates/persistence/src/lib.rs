@@ -12,6 +12,7 @@ mod runs;
 pub mod testing;
 
 pub use accounts::store::PgAccountStore;
+pub use cluster::connections::{ConnectionsError, check_connections, check_registered};
 pub use cluster::instances::{InstanceRow, MAX_RUNS_LISTED, list_instances};
 pub use cluster::liveness::{InstanceInfo, Liveness};
 pub use cluster::overdue::end_overdue_instances;

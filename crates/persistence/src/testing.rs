@@ -9,7 +9,7 @@ use gathering_auth::{AccountStore, AuditEvent, AuditFilter};
 use gathering_domain::{ExposeSecret, Secret};
 
 use crate::accounts::store::PgAccountStore;
-use crate::db::connect::ConnectOptions;
+use crate::db::connect::{ConnectOptions, SessionSettings};
 use crate::db::migrate::Migrator;
 use crate::db::pool::{Pool, PoolSettings};
 
@@ -99,7 +99,10 @@ impl TestDb {
     /// # Panics
     /// If the database does not answer.
     pub async fn connection(&self) -> AsyncPgConnection {
-        self.options().open_for_queries(Duration::ZERO).await.expect("the database answers")
+        self.options()
+            .open_for_queries(SessionSettings::Queries(Duration::ZERO))
+            .await
+            .expect("the database answers")
     }
 
     /// Drops the schema with everything in it.
@@ -124,7 +127,9 @@ impl Drop for TestDb {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             if let (Ok(runtime), Ok(options)) = (runtime, options) {
                 runtime.block_on(async {
-                    if let Ok(mut conn) = options.open_for_queries(Duration::from_secs(10)).await {
+                    if let Ok(mut conn) =
+                        options.open_for_queries(SessionSettings::Queries(Duration::from_secs(10))).await
+                    {
                         // Best effort: a schema that stays costs only room on a cluster for tests.
                         conn.batch_execute(&sql).await.ok();
                     }

@@ -3,11 +3,17 @@
 //! Owns the cluster, and stops it after the last connection. Never knows what is stored.
 
 use anyhow::Context as _;
-use gathering_domain::Secret;
-use gathering_persistence::{ConnectOptions, MigrateError, Migrator, Pool, PoolSettings};
+use gathering_domain::{ExposeSecret, Secret};
+use gathering_persistence::{
+    ConnectOptions, ConnectionsError, MigrateError, Migrator, Pool, PoolSettings, check_connections,
+    ensure_journal_partitions,
+};
 use gathering_postgres::{Cluster, Settings};
 
 use crate::config::Config;
+
+/// The journal's partitions are made so many weeks ahead: a lock that delays this for days does no harm.
+pub const PARTITIONS_WEEKS: u8 = 4;
 
 /// The database of the embedded cluster.
 const EMBEDDED_NAME: &str = "gathering";
@@ -56,7 +62,7 @@ impl Database {
 /// In words for the operator.
 pub async fn migrate(config: &Config) -> anyhow::Result<usize> {
     let place = Place::settle(config).await?;
-    let migrated = run_migrations(&place.direct).await;
+    let migrated = place.migrate().await;
     stop(place.cluster).await;
     migrated
 }
@@ -73,7 +79,9 @@ async fn run_migrations(direct: &ConnectOptions) -> anyhow::Result<usize> {
 /// Where the database is.
 struct Place {
     url: ConnectOptions,
+    /// `url` again, unless the settings name another.
     direct: ConnectOptions,
+    has_pooler: bool,
     cluster: Option<Cluster>,
 }
 
@@ -89,16 +97,51 @@ impl Place {
             }
         };
         let direct = config.database_direct_url.as_ref().filter(|_| cluster.is_none()).unwrap_or(&url);
+        let has_pooler = direct.expose_secret() != url.expose_secret();
         let direct = ConnectOptions::parse(direct).context("invalid DATABASE_DIRECT_URL");
         let url = ConnectOptions::parse(&url).context("invalid DATABASE_URL");
-        Ok(Self { url: url?, direct: direct?, cluster })
+        Ok(Self { url: url?, direct: direct?, has_pooler, cluster })
+    }
+
+    /// Proves first what a migration depends on: its lock stays behind in a pooler.
+    async fn migrate(&self) -> anyhow::Result<usize> {
+        // Nothing stands before a cluster of this process.
+        if self.cluster.is_none() {
+            check_connections(&self.url, &self.direct).await.map_err(refuse)?;
+        }
+        run_migrations(&self.direct).await
     }
 
     async fn connect(&self, config: &Config) -> anyhow::Result<Pool> {
-        run_migrations(&self.direct).await?;
+        self.migrate().await?;
         let settings = PoolSettings { max_size: config.db_pool_size, ..PoolSettings::default() };
-        Pool::connect(self.url.clone(), settings).await.context("cannot reach the database")
+        let pool = if self.has_pooler {
+            Pool::connect_through_pooler(&self.url, self.direct.clone(), settings).await
+        } else {
+            Pool::connect(self.url.clone(), settings).await
+        };
+        let pool = pool.context("cannot reach the database")?;
+        // Without this week's partition no run can be written, and the server may have been down for months.
+        if let Err(error) = ensure_journal_partitions(&pool, PARTITIONS_WEEKS).await {
+            tracing::warn!(error = %error, "cannot make partitions of the journal at the start: {error}");
+        }
+        Ok(pool)
     }
+}
+
+/// The same refusal, with the settings that an operator must change.
+pub fn refuse(error: ConnectionsError) -> anyhow::Error {
+    let advice = match error {
+        ConnectionsError::NotASession => {
+            "set DATABASE_DIRECT_URL to a URL that leads to PostgreSQL without a transaction pooler"
+        }
+        ConnectionsError::Different { .. } | ConnectionsError::NotSeen => {
+            "DATABASE_URL and DATABASE_DIRECT_URL must lead to the same database and schema"
+        }
+        ConnectionsError::NoPreparedStatements(_) => "the pooler at DATABASE_URL cannot be used",
+        _ => "cannot reach the database through DATABASE_URL and DATABASE_DIRECT_URL",
+    };
+    anyhow::Error::from(error).context(advice)
 }
 
 /// Blocks: up to seconds for the first start.

@@ -18,7 +18,7 @@ use gathering_dag_engine::{
 use gathering_domain::{InstanceId, RunId};
 use gathering_nodes::NodeServices;
 use gathering_persistence::{
-    InstanceInfo, Liveness, PgBudgetLedger, PgControlStore, PgRunStore, Runs, Wake, WakeBus,
+    InstanceInfo, Liveness, PgBudgetLedger, PgControlStore, PgRunStore, Runs, Wake, WakeBus, check_registered,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::capabilities::Capabilities;
 use crate::config::Config;
-use crate::database::Database;
+use crate::database::{Database, refuse};
 use crate::workspaces::Workspaces;
 use lifecycle::InstanceLifecycle;
 use task::Task;
@@ -93,6 +93,7 @@ impl Instance {
         let capabilities = Capabilities::new(config)?;
         let info = info().await;
         let liveness = Liveness::begin(&db.direct, &info).await.context("cannot register this instance")?;
+        check_registered(&db.pool, liveness.instance()).await.map_err(refuse)?;
 
         let wakes = WakeBus::new();
         let store =

@@ -23,6 +23,7 @@ mod keys;
 mod migrations;
 mod pipeline_versions;
 mod pipelines;
+mod pooler;
 mod projects;
 mod readme;
 mod reruns;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use gathering_e2e::{Database, Process, Server};
+use gathering_e2e::{Database, Process, Server, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -41,6 +41,30 @@ async fn two_servers_that_start_at_once_on_an_empty_database_both_come_up() -> R
     assert_eq!(as_ada.get("/api/v1/auth/me").await?.status, 200);
     let as_ada = one.client().login("ada@example.org").await?;
     assert_eq!(as_ada.get("/api/v1/auth/me").await?.body["role"], "admin");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_waits_for_the_migration_of_another_says_for_whom() -> Result<()> {
+    let database = Database::empty().await?;
+    let start = || -> Result<Process> {
+        Process::start(database.command(&["serve"])?.env("GATHERING_BIND", "127.0.0.1:0"))
+    };
+    // The first one to migrate waits for the name of this table, and the second one for the first.
+    let session = database.session().await?;
+    session.batch_execute("BEGIN; CREATE TABLE users ()").await?;
+    let (one, other) = (start()?, start()?);
+    let said = wait_until(LIMIT, "one of them says for whom it waits", async || {
+        let logs = [one.stderr(), other.stderr()];
+        let line = logs.iter().flat_map(|log| log.lines()).find(|line| line.contains("migration lock"));
+        line.map(str::to_owned).ok_or_else(|| logs.join("\n"))
+    })
+    .await?;
+    assert!(said.contains("(gathering, from "), "{said}");
+    session.batch_execute("ROLLBACK").await?;
+    let (one, other) = tokio::join!(Server::started(one), Server::started(other));
+    one?.client().register("ada@example.org").await?;
+    other?.client().login("ada@example.org").await?;
     Ok(())
 }
 

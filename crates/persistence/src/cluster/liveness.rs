@@ -10,6 +10,8 @@
 //! - The session ended and its end reached us: `lost` is cancelled at once, whatever the interval.
 //! - It ended silently, as the host or the network failed: our kernel probes more often than the server's and gives up
 //!   sooner (`PEER_PROBE`, `PEER_LIMIT`), so that `lost` is cancelled before the server frees the lock.
+//! - The lock went, and the session stayed: a pooler gave the session another server connection, or somebody unlocked it.
+//!   Each probe sees the lock in `pg_locks`, held by the session itself, or cancels `lost`.
 //! - Another instance declared us dead: our row is gone, so claims, which go through another connection, are refused.
 //! - A middlebox keeps our end open although the server's end is gone: the probe that comes with the first run fails,
 //!   at the latest after [`Liveness::SELF_FENCING_LIMIT`]. Until then two instances may execute the run, and one of
@@ -32,7 +34,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::db::connect::ConnectOptions;
 use crate::db::error::DatabaseError;
 use crate::db::keys::{LockOf, lock_key, wake_channel};
-use keeper::Proof;
+use keeper::{Ask, Proof, Proved};
 
 /// How often the kernel probes this session's peer.
 const PEER_PROBE: Duration = Duration::from_secs(2);
@@ -46,6 +48,25 @@ const _: () = assert!(
     PEER_LIMIT.as_secs() + 2 * PEER_PROBE.as_secs() < ConnectOptions::SILENT_PEER_LIMIT.as_secs(),
     "the server would free the lock before this instance knows"
 );
+
+/// Why an instance gives up that registered.
+const NO_LOCK: &str = "its session does not hold the lock that it took: a transaction pooler cannot carry it";
+
+/// Whether this session holds the lock of a row of `instances`.
+macro_rules! holds_lock {
+    () => {
+        "EXISTS (
+            SELECT FROM pg_locks
+            WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND pid = pg_backend_pid()
+                AND (classid::bigint << 32) | objid::bigint = instances.lock_key
+        )"
+    };
+}
+
+const HEARTBEAT: &str =
+    concat!("UPDATE instances SET heartbeat_at = now() WHERE id = $1 RETURNING ", holds_lock!());
+
+const IS_THERE: &str = concat!("SELECT ", holds_lock!(), " FROM instances WHERE id = $1");
 
 /// What an instance says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +108,8 @@ impl Liveness {
     /// its row.
     ///
     /// # Errors
-    /// [`DatabaseError::Unavailable`] or [`DatabaseError::NoSchema`]; a row that may be left is recovered as dead.
+    /// [`DatabaseError::Unavailable`], also if the session does not hold the lock that it took, or
+    /// [`DatabaseError::NoSchema`]; a row that may be left is recovered as dead.
     pub async fn begin(options: &ConnectOptions, info: &InstanceInfo) -> Result<Self, DatabaseError> {
         let (client, connection) = options.with_silent_peer_limit(PEER_PROBE, PEER_LIMIT).open().await?;
         let lost = CancellationToken::new();
@@ -105,6 +127,12 @@ impl Liveness {
             .await
             .map_err(|error| DatabaseError::session("registering this instance", error))?;
         let asker = Asker { client: Arc::clone(&client), proofs, instance };
+        let proved = asker.ask(Proof::IsThere).await;
+        if proved.map_err(|error| DatabaseError::session("registering this instance", error))?
+            != Proved::Alive
+        {
+            return Err(DatabaseError::connection("registering this instance", NO_LOCK));
+        }
         // Until the first report, assume that runs are driven.
         let (is_driving, driving) = watch::channel(true);
         let keeper = AbortOnDropHandle::new(tokio::spawn(keeper::keep(asker, driving, lost.clone())));
@@ -205,9 +233,7 @@ struct Proofs {
 
 impl Proofs {
     async fn prepare(client: &Client) -> Result<Self, tokio_postgres::Error> {
-        let heartbeat = client.prepare("UPDATE instances SET heartbeat_at = now() WHERE id = $1").await?;
-        let is_there = client.prepare("SELECT FROM instances WHERE id = $1").await?;
-        Ok(Self { heartbeat, is_there })
+        Ok(Self { heartbeat: client.prepare(HEARTBEAT).await?, is_there: client.prepare(IS_THERE).await? })
     }
 }
 
@@ -218,18 +244,23 @@ struct Asker {
     instance: InstanceId,
 }
 
-impl keeper::Ask for Asker {
+impl Ask for Asker {
     type Error = tokio_postgres::Error;
 
     fn instance(&self) -> InstanceId {
         self.instance
     }
 
-    async fn ask(&self, proof: Proof) -> Result<bool, Self::Error> {
+    async fn ask(&self, proof: Proof) -> Result<Proved, Self::Error> {
         let statement = match proof {
             Proof::IsThere => &self.proofs.is_there,
             Proof::Heartbeat => &self.proofs.heartbeat,
         };
-        Ok(self.client.execute(statement, &[&self.instance.as_uuid()]).await? == 1)
+        let row = self.client.query_opt(statement, &[&self.instance.as_uuid()]).await?;
+        Ok(match row.map(|row| row.get(0)) {
+            Some(true) => Proved::Alive,
+            Some(false) => Proved::LockGone,
+            None => Proved::RowGone,
+        })
     }
 }

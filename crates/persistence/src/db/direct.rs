@@ -17,9 +17,10 @@ use futures::task::AtomicWaker;
 use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::{Connection, Socket};
 
-use crate::db::connect::{ConnectOptions, Plans, set_up};
+use crate::db::connect::{ConnectOptions, SessionSettings, set_up};
 use crate::db::error::DatabaseError;
 use crate::db::pool::PoolSettings;
+use crate::db::stale_statements::has_stale_statement;
 
 /// How often the socket and the query are polled in turn before the task yields: what was received leads to a query,
 /// and that is sent. More would only spin while the runtime wants this task to pause.
@@ -72,7 +73,7 @@ impl DirectConnection {
         let mut wire = Wire { connection: Some(connection), is_busy: false, turns: Arc::default() };
         let set_up = async {
             let conn = AsyncPgConnection::try_from(client).await;
-            set_up(conn, settings.statement_timeout, Plans::Once).await
+            set_up(conn, SessionSettings::Engine(settings.statement_timeout)).await
         };
         let conn = wire.carry(set_up).await?;
         Ok(Self { conn, wire })
@@ -148,10 +149,11 @@ impl Manager for DirectManager {
             Poll::Ready(())
         })
         .await;
-        let is_broken = Transactions::is_broken_transaction_manager(&mut own.conn);
+        let is_broken =
+            Transactions::is_broken_transaction_manager(&mut own.conn) || has_stale_statement(&mut own.conn);
         if own.wire.connection.is_none() || own.wire.is_busy || is_broken {
             return Err(RecycleError::message(
-                "the connection was closed or left in the middle of something",
+                "the connection was closed, left in the middle of something, or lacks a statement",
             ));
         }
         Ok(())

@@ -12,6 +12,7 @@ use std::fmt::Write as _;
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
 
 use crate::db::connect::InvalidDatabaseUrl;
+use crate::db::stale_statements::STALE_STATEMENT;
 
 pub(crate) use aborted::Aborted;
 
@@ -91,7 +92,7 @@ enum Class {
 
 /// The start of a message that PostgreSQL or PgBouncer sends in English, and its SQLSTATE. Only what is not a fault.
 /// [`set_up`](crate::db::connect) asks for English messages where it may.
-const MESSAGES: [(&str, &str); 23] = [
+const MESSAGES: [(&str, &str); 24] = [
     ("canceling statement due to statement timeout", "57014"),
     ("canceling statement due to user request", "57014"),
     ("canceling statement due to lock timeout", "55P03"),
@@ -108,6 +109,8 @@ const MESSAGES: [(&str, &str); 23] = [
     ("sorry, too many clients already", "53300"),
     ("remaining connection slots are reserved", "53300"),
     ("too many connections for ", "53300"),
+    // Both that it does not exist and that it exists already.
+    (STALE_STATEMENT, "26000"),
     ("out of memory", "53200"),
     ("out of shared memory", "53200"),
     ("could not extend file", "53100"),
@@ -116,6 +119,10 @@ const MESSAGES: [(&str, &str); 23] = [
     ("server login has been failing", "08P01"),
     ("pgbouncer cannot connect to server", "08P01"),
 ];
+
+/// What PostgreSQL says, as if a check had been violated, when the journal has no partition for a row. Maintenance makes
+/// it, so the next attempt may succeed.
+const NO_PARTITION: &str = "no partition of relation ";
 
 /// What tokio-postgres says when the connection failed, as opposed to the statement.
 const CONNECTION_LOST: [&str; 4] = [
@@ -133,6 +140,9 @@ impl Class {
             // Serialization failure and deadlock: the next attempt meets other transactions. Read-only: the server was
             // demoted, and its successor will answer.
             "40001" | "40P01" | "25006" => Self::Unavailable,
+            // A prepared statement is not there, or there already: nothing was executed, and the next connection prepares
+            // it anew.
+            "26000" | "42P05" => Self::Unavailable,
             // Connections, resources, and the ends of sessions by an operator.
             _ if ["08", "53", "57P0"].iter().any(|class| code.starts_with(class)) => Self::Unavailable,
             _ => Self::Fault,
@@ -153,6 +163,9 @@ impl Class {
                 DatabaseErrorKind::UnableToSendCommand
                     if CONNECTION_LOST.iter().any(|start| info.message().starts_with(start)) =>
                 {
+                    Self::Unavailable
+                }
+                DatabaseErrorKind::CheckViolation if info.message().starts_with(NO_PARTITION) => {
                     Self::Unavailable
                 }
                 DatabaseErrorKind::UniqueViolation
@@ -222,7 +235,7 @@ impl DatabaseError {
 }
 
 /// An error and its causes in one line, each told once.
-fn chain(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
     while let Some(error) = next {
@@ -314,7 +327,8 @@ mod tests {
                 Class::Unavailable,
                 &[
                     "08000", "08001", "08003", "08004", "08006", "08P01", "25006", "40001", "40P01", "53000",
-                    "53100", "53200", "53300", "53400", "57P01", "57P02", "57P03", "57P04", "57P05",
+                    "53100", "53200", "53300", "53400", "57P01", "57P02", "57P03", "57P04", "57P05", "26000",
+                    "42P05",
                 ][..],
             ),
             (Class::TimedOut, &["25P03", "25P04", "55P03", "57014"]),
@@ -322,8 +336,8 @@ mod tests {
                 Class::Fault,
                 &[
                     "0A000", "22001", "22003", "22P02", "22P05", "23001", "23502", "23503", "23505", "23514",
-                    "25P02", "26000", "28P01", "3F000", "42501", "42601", "42703", "42804", "42883", "42P01",
-                    "42P05", "42P18", "54000", "55006", "58030", "P0001", "XX000", "XX001", "99999",
+                    "25P02", "28P01", "3F000", "42501", "42601", "42703", "42804", "42883", "42P01", "42P18",
+                    "54000", "55006", "58030", "P0001", "XX000", "XX001", "99999",
                 ],
             ),
         ] {
@@ -344,13 +358,20 @@ mod tests {
             assert_ne!(Class::of_sqlstate(code), Class::Fault, "{start}: it would be a fault without a rule");
             assert_eq!(class(Kind::Unknown, start), Class::of_sqlstate(code), "{start}");
         }
-        for message in ["relation \"runs\" does not exist", "prepared statement \"s1\" does not exist", ""] {
+        for message in
+            ["prepared statement \"s1\" does not exist", "prepared statement \"s1\" already exists"]
+        {
+            assert_eq!(class(Kind::Unknown, message), Class::Unavailable, "{message}");
+        }
+        for message in ["relation \"runs\" does not exist", ""] {
             assert_eq!(class(Kind::Unknown, message), Class::Fault, "{message}");
         }
         for message in CONNECTION_LOST {
             assert_eq!(class(Kind::UnableToSendCommand, message), Class::Unavailable, "{message}");
         }
         assert_eq!(class(Kind::UnableToSendCommand, "error encoding message to server"), Class::Fault);
+        let message = "no partition of relation \"run_journal\" found for row";
+        assert_eq!(class(Kind::CheckViolation, message), Class::Unavailable);
         assert_eq!(class(Kind::SerializationFailure, "x"), Class::Unavailable);
         assert_eq!(class(Kind::ReadOnlyTransaction, "x"), Class::Unavailable);
         assert_eq!(class(Kind::ClosedConnection, "x"), Class::Unavailable);

@@ -14,6 +14,8 @@ diesel::define_sql_function! {
 pub(crate) enum LockOf {
     /// Running migrations.
     Migrations,
+    /// Dropping old partitions of the journal.
+    OldJournals,
     /// Creating the first account.
     FirstAccount,
     /// Changing the set of admins.
@@ -26,6 +28,7 @@ pub(crate) enum LockOf {
 pub(crate) fn lock_key(schema: &str, of: LockOf) -> i64 {
     let name = match of {
         LockOf::Migrations => format!("gathering\0{schema}\0migrations"),
+        LockOf::OldJournals => format!("gathering\0{schema}\0old journals"),
         LockOf::FirstAccount => format!("gathering\0{schema}\0first account"),
         LockOf::Admins => format!("gathering\0{schema}\0admins"),
         LockOf::Instance(id) => format!("gathering\0{schema}\0instance\0{id}"),
@@ -56,6 +59,7 @@ mod tests {
             lock_key("two", LockOf::Instance(id)),
             lock_key("one", LockOf::Instance(InstanceId::new())),
             lock_key("one", LockOf::Migrations),
+            lock_key("one", LockOf::OldJournals),
             lock_key("one", LockOf::FirstAccount),
             lock_key("one", LockOf::Admins),
         ];

@@ -10,6 +10,7 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use tokio_postgres::Client;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::db::blockers::describe_holder;
 use crate::db::connect::ConnectOptions;
 use crate::db::error::DatabaseError;
 use crate::db::keys::{LockOf, lock_key};
@@ -20,6 +21,9 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations");
 /// statement holds a snapshot, for which a concurrent index build would wait in turn.
 const LOCK_POLL: Duration = Duration::from_millis(100);
 const LOCK_LIMIT: Duration = Duration::from_secs(300);
+
+/// How often the log says who is waited for.
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Migrates a database to the schema of this program.
 #[derive(Debug, Clone)]
@@ -53,9 +57,13 @@ pub enum MigrateError {
     },
     /// Another instance has held the migration lock for five minutes; nothing was changed.
     #[error(
-        "another instance has been migrating the database for five minutes: look at its log, then start again"
+        "another instance has been migrating the database for five minutes, or its lock stayed behind in a pooler: {holder} \
+         holds the migration lock; look at its log, then start again"
     )]
-    Busy,
+    Busy {
+        /// The session that holds the lock.
+        holder: String,
+    },
     /// A migration failed and was rolled back; earlier ones stay applied.
     #[error("a migration failed and was rolled back")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -100,13 +108,7 @@ impl Migrator {
     }
 
     async fn load_pending(&self) -> Result<Vec<String>, MigrateError> {
-        let (client, connection) = self.options.open().await?;
-        // Aborted on every path: the session ends with this function.
-        let driver = AbortOnDropHandle::new(tokio::spawn(connection));
-        let pending = load_pending_with(&client).await;
-        drop(client);
-        drop(driver);
-        pending
+        load_pending_with(&self.options.open_session().await?.client).await
     }
 
     /// Does `work` on a connection of its own that holds the migration lock. The lock ends with the connection, on
@@ -196,7 +198,8 @@ async fn take_lock(client: &Client) -> Result<(), MigrateError> {
         .map_err(|error| DatabaseError::session(doing, error))?
         .get(0);
     let key = lock_key(&schema.ok_or(DatabaseError::NoSchema)?, LockOf::Migrations);
-    let deadline = tokio::time::Instant::now() + LOCK_LIMIT;
+    let start = tokio::time::Instant::now();
+    let mut logged_at = None;
     loop {
         let taken: bool = client
             .query_one("SELECT pg_try_advisory_lock($1)", &[&key])
@@ -206,8 +209,14 @@ async fn take_lock(client: &Client) -> Result<(), MigrateError> {
         if taken {
             return Ok(());
         }
-        if tokio::time::Instant::now() >= deadline {
-            return Err(MigrateError::Busy);
+        if logged_at.is_none_or(|at: tokio::time::Instant| at.elapsed() >= LOG_INTERVAL) {
+            let holder =
+                describe_holder(client, key).await.map_err(|error| DatabaseError::session(doing, error))?;
+            if start.elapsed() >= LOCK_LIMIT {
+                return Err(MigrateError::Busy { holder });
+            }
+            logged_at = Some(tokio::time::Instant::now());
+            tracing::info!(%holder, "waiting for the migration lock, which {holder} holds");
         }
         tokio::time::sleep(LOCK_POLL).await;
     }

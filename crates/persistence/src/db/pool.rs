@@ -13,9 +13,10 @@ use diesel_async::pooled_connection::{
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures::FutureExt;
 
-use crate::db::connect::ConnectOptions;
+use crate::db::connect::{ConnectOptions, Session, SessionSettings};
 use crate::db::direct::{DirectManager, PooledDirect, open_pool};
 use crate::db::error::DatabaseError;
+use crate::db::stale_statements::has_stale_statement;
 
 /// A connection that goes back to its pool when it is dropped. One that is dropped inside a transaction is closed.
 pub(crate) type PooledConnection = PoolObject<AsyncPgConnection>;
@@ -53,6 +54,7 @@ pub struct Pool {
     /// Opened on first use, for the engine's few frequent statements.
     commits: managed::Pool<DirectManager>,
     claims: managed::Pool<DirectManager>,
+    direct: ConnectOptions,
     schema: Arc<str>,
     wait_timeout: Duration,
 }
@@ -71,17 +73,78 @@ pub struct PoolStatus {
 }
 
 impl Pool {
-    /// Makes a pool and one connection in it, to learn the schema.
+    /// Makes a pool and one connection in it, to learn the schema. `options` lead to a server without a transaction
+    /// pooler.
     ///
     /// # Errors
     /// [`DatabaseError::Unavailable`] or [`DatabaseError::NoSchema`]; no connection is left open.
     pub async fn connect(options: ConnectOptions, settings: PoolSettings) -> Result<Self, DatabaseError> {
-        let inner = open(&options, settings)?;
+        let queries = SessionSettings::Queries(settings.statement_timeout);
+        Self::open(open(&options, settings, queries)?, options, settings).await
+    }
+
+    /// The same, but the connections for queries go through a transaction pooler, and those of the engine, which set how
+    /// their statements are planned, go to the server of `direct`. Through a pooler nothing is set: what limits a statement
+    /// there is a setting of the role.
+    ///
+    /// # Errors
+    /// As [`Pool::connect`].
+    pub async fn connect_through_pooler(
+        pooled: &ConnectOptions,
+        direct: ConnectOptions,
+        settings: PoolSettings,
+    ) -> Result<Self, DatabaseError> {
+        let pool = Self::open(open(pooled, settings, SessionSettings::Unset)?, direct, settings).await?;
+        pool.warn_of_role_settings().await?;
+        Ok(pool)
+    }
+
+    /// Says what an operator should set for the role, because nothing is set on connections that others share.
+    async fn warn_of_role_settings(&self) -> Result<(), DatabaseError> {
+        #[derive(diesel::QueryableByName)]
+        struct Settings {
+            #[diesel(sql_type = diesel::sql_types::Text)]
+            statement_timeout: String,
+            #[diesel(sql_type = diesel::sql_types::Text)]
+            lc_messages: String,
+        }
+        let conn = self.get().await?;
+        let settings: Settings = diesel::sql_query(
+            "SELECT current_setting('statement_timeout') AS statement_timeout,
+                current_setting('lc_messages') AS lc_messages",
+        )
+        .get_result(&mut &*conn)
+        .await
+        .map_err(|error| DatabaseError::query("reading the settings of the role", error))?;
+        if settings.statement_timeout == "0" {
+            tracing::warn!(
+                "statements through the pooler have no time limit: set one for the role, such as ALTER ROLE ... SET \
+                 statement_timeout = '30s'"
+            );
+        }
+        let is_english =
+            |messages: &str| ["en", "C", "POSIX"].iter().any(|start| messages.starts_with(start));
+        if !settings.lc_messages.is_empty() && !is_english(&settings.lc_messages) {
+            tracing::warn!(
+                lc_messages = settings.lc_messages,
+                "outages are recognised by English messages only: set them for the role with ALTER ROLE ... SET \
+                 lc_messages = 'C'"
+            );
+        }
+        Ok(())
+    }
+
+    async fn open(
+        inner: Deadpool<AsyncPgConnection>,
+        direct: ConnectOptions,
+        settings: PoolSettings,
+    ) -> Result<Self, DatabaseError> {
         let own = PoolSettings { max_size: 1, ..settings };
         let mut pool = Self {
             inner,
-            commits: open_pool(&options, PoolSettings { max_size: 3, ..own })?,
-            claims: open_pool(&options, own)?,
+            commits: open_pool(&direct, PoolSettings { max_size: 3, ..own })?,
+            claims: open_pool(&direct, own)?,
+            direct,
             schema: "".into(),
             wait_timeout: settings.wait_timeout,
         };
@@ -120,6 +183,11 @@ impl Pool {
         self.get_from(&self.claims).await
     }
 
+    /// A session beside the pool, for statements that set something, wait for others or take a lock.
+    pub(crate) async fn open_session(&self) -> Result<Session, DatabaseError> {
+        self.direct.open_session().await
+    }
+
     async fn get_from<M>(&self, connections: &managed::Pool<M>) -> Result<Object<M>, DatabaseError>
     where
         M: Manager<Error: Into<DatabaseError> + std::fmt::Display>,
@@ -131,7 +199,11 @@ impl Pool {
             Err(elapsed) if is_exhausted(connections.status()) => {
                 Err(DatabaseError::timed_out("waiting for a free connection", elapsed))
             }
-            Err(elapsed) => Err(DatabaseError::connection("connecting", elapsed)),
+            Err(_elapsed) => {
+                let waited = self.wait_timeout.as_secs();
+                let reason = format!("no connection was made within {waited} s: a pooler may have none free");
+                Err(DatabaseError::connection("connecting", reason))
+            }
         }
     }
 
@@ -194,15 +266,19 @@ impl From<PoolError> for DatabaseError {
 fn open(
     options: &ConnectOptions,
     settings: PoolSettings,
+    session: SessionSettings,
 ) -> Result<Deadpool<AsyncPgConnection>, DatabaseError> {
     let mut config = ManagerConfig::default();
     // A connection that was closed is noticed without a query; asking each time would double the round trips.
-    config.recycling_method = RecyclingMethod::Fast;
+    config.recycling_method = RecyclingMethod::CustomFunction(Box::new(|conn| {
+        let is_stale = has_stale_statement(conn);
+        async move { if is_stale { Err(QueryError::BrokenTransactionManager) } else { Ok(()) } }.boxed()
+    }));
     let options = options.clone();
     config.custom_setup = Box::new(move |_url| {
         let options = options.clone();
         async move {
-            options.open_for_queries(settings.statement_timeout).await.map_err(|error| {
+            options.open_for_queries(session).await.map_err(|error| {
                 ConnectionError::CouldntSetupConfiguration(QueryError::QueryBuilderError(Box::new(error)))
             })
         }

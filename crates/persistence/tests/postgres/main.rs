@@ -7,6 +7,7 @@ mod budgets;
 mod children;
 mod committed;
 mod common;
+mod connections;
 mod control;
 mod decisions;
 mod deletions;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::task::Task;
 use crate::config::Config;
+use crate::database::PARTITIONS_WEEKS;
 
 const DAILY: Duration = Duration::from_secs(24 * 3600);
 const HOURLY: Duration = Duration::from_secs(3600);
@@ -21,9 +22,6 @@ const HOURLY: Duration = Duration::from_secs(3600);
 const DELETIONS: Duration = Duration::from_secs(30);
 /// The longest pause after a failure.
 const RETRY: Duration = Duration::from_secs(600);
-
-/// Partitions are made so many weeks ahead: a dump that delays this for hours does no harm.
-const PARTITIONS_WEEKS: u8 = 4;
 
 /// A blob to which no entry of a journal refers is kept so long after the last one was written.
 const BLOBS_AFTER: TimeDelta = TimeDelta::days(1);

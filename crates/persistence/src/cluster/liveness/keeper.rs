@@ -27,10 +27,21 @@ const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 /// The probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Proof {
-    /// Whether the instance's row is there.
+    /// Whether the instance's row is there, and the session holds the lock.
     IsThere,
     /// The same, and writes the heartbeat.
     Heartbeat,
+}
+
+/// The answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proved {
+    /// The row is there, and the session holds the lock.
+    Alive,
+    /// Another instance has deleted the row.
+    RowGone,
+    /// The session that answered does not hold the lock.
+    LockGone,
 }
 
 /// The session that is probed.
@@ -41,8 +52,8 @@ pub(super) trait Ask: Send + Sync {
     /// The instance.
     fn instance(&self) -> InstanceId;
 
-    /// Whether the instance's row is there.
-    fn ask(&self, proof: Proof) -> impl Future<Output = Result<bool, Self::Error>> + Send;
+    /// Probes the session once.
+    fn ask(&self, proof: Proof) -> impl Future<Output = Result<Proved, Self::Error>> + Send;
 }
 
 /// Probes until an answer fails to come; then cancels `lost`.
@@ -75,14 +86,19 @@ pub(super) async fn keep(asker: impl Ask, mut driving: watch::Receiver<bool>, lo
         let proof = if is_heartbeat { Proof::Heartbeat } else { Proof::IsThere };
         let patience = Liveness::SELF_FENCING_LIMIT.saturating_sub(start - believed_from).max(LEAST_PATIENCE);
         match tokio::time::timeout(patience, asker.ask(proof)).await {
-            Ok(Ok(true)) => {
+            Ok(Ok(Proved::Alive)) => {
                 // The instance counts as alive since the start of the probe: a slow answer must not extend that.
                 (last_proof, believed_from) = (start, start);
                 if is_heartbeat {
                     last_heartbeat = start;
                 }
             }
-            Ok(Ok(false)) => return give_up("its row is gone: another instance declared it dead"),
+            Ok(Ok(Proved::RowGone)) => {
+                return give_up("its row is gone: another instance declared it dead");
+            }
+            Ok(Ok(Proved::LockGone)) => {
+                return give_up("its session no longer holds its lock: is it behind a transaction pooler?");
+            }
             Ok(Err(error)) => return give_up(&error.to_string()),
             Err(_elapsed) => return give_up("the database did not answer in time"),
         }
@@ -100,6 +116,7 @@ mod tests {
         asked: Arc<Mutex<Vec<(Duration, Proof)>>>,
         begin: Instant,
         answers_after: Option<Duration>,
+        answer: Proved,
     }
 
     impl Ask for Scripted {
@@ -109,13 +126,13 @@ mod tests {
             InstanceId::new()
         }
 
-        async fn ask(&self, proof: Proof) -> Result<bool, Self::Error> {
+        async fn ask(&self, proof: Proof) -> Result<Proved, Self::Error> {
             self.asked.lock().unwrap().push((self.begin.elapsed(), proof));
             match self.answers_after {
                 Some(after) => tokio::time::sleep(after).await,
                 None => std::future::pending().await,
             }
-            Ok(true)
+            Ok(self.answer)
         }
     }
 
@@ -127,9 +144,13 @@ mod tests {
     }
 
     fn kept(is_driving: bool, answers_after: Option<Duration>) -> Kept {
+        kept_with(is_driving, answers_after, Proved::Alive)
+    }
+
+    fn kept_with(is_driving: bool, answers_after: Option<Duration>, answer: Proved) -> Kept {
         let (driving, receiver) = watch::channel(is_driving);
         let (lost, asked) = (CancellationToken::new(), Arc::default());
-        let asker = Scripted { asked: Arc::clone(&asked), begin: Instant::now(), answers_after };
+        let asker = Scripted { asked: Arc::clone(&asked), begin: Instant::now(), answers_after, answer };
         tokio::spawn(keep(asker, receiver, lost.clone()));
         Kept { driving, lost, asked }
     }
@@ -191,6 +212,15 @@ mod tests {
         kept.driving.send_replace(true);
         kept.lost.cancelled().await;
         assert_eq!(begin.elapsed().as_secs(), Liveness::SELF_FENCING_LIMIT.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_lost_its_row_or_its_lock_stops_at_the_next_proof() {
+        for answer in [Proved::RowGone, Proved::LockGone] {
+            let begin = Instant::now();
+            kept_with(true, SOON, answer).lost.cancelled().await;
+            assert_eq!(begin.elapsed().as_secs(), PROOF_INTERVAL.as_secs(), "{answer:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
