@@ -1,5 +1,5 @@
 DROP TABLE blobs;
-DROP FUNCTION run_journal_drop_partitions(timestamptz);
+DROP FUNCTION run_journal_next_drop(timestamptz);
 DROP FUNCTION run_journal_ensure_partitions(integer);
 DROP TABLE run_journal;
 DROP FUNCTION uuid_v7_floor(timestamptz);

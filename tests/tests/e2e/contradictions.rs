@@ -36,7 +36,7 @@ const TAMPERINGS: [(&str, &str); 8] = [
     ),
     (
         "an entry belongs to no run",
-        "SELECT gen_random_uuid(), 1, 'b', 'node_skipped', owner, 1, now() FROM last",
+        "SELECT uuid_v7_floor(now()), 1, 'b', 'node_skipped', owner, 1, now() FROM last",
     ),
 ];
 

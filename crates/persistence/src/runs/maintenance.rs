@@ -1,14 +1,13 @@
-//! Periodic work: makes the journal's partitions ahead, and deletes what no login and no request depends on any more.
+//! Periodic work: deletes what no login and no request depends on any more.
 
 use diesel::dsl::{IntervalDsl, exists, not, now};
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Integer, Timestamptz};
+use diesel::sql_types::{BigInt, Timestamptz};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use crate::db::clock::clock_timestamp;
 use crate::db::error::DatabaseError;
-use crate::db::exactly_one::exactly_one;
 use crate::db::pool::Pool;
 use crate::db::schema::{login_throttles, refresh_tokens, revoked_tokens};
 
@@ -16,27 +15,6 @@ use crate::db::schema::{login_throttles, refresh_tokens, revoked_tokens};
 const ROWS_AT_ONCE: i64 = 1000;
 /// How many sessions are cleared away together; each has as many rows as it was refreshed.
 const SESSIONS_AT_ONCE: i64 = 100;
-
-diesel::define_sql_function! {
-    /// Makes the partitions of this week and of `weeks` more.
-    fn run_journal_ensure_partitions(weeks: Integer) -> Integer;
-}
-
-/// Makes the journal's partitions of this week and of `weeks` more; answers with how many were new. To be repeated, say
-/// daily; without it nothing fails, as what has no partition of its own goes to a common one. Waits a second at most for
-/// those who read the journal in a transaction, because everybody who uses the journal waits behind it.
-///
-/// # Errors
-/// [`DatabaseError::TimedOut`] if somebody reads for longer, or another failure of the database; no partition was made.
-/// Try again later.
-pub async fn ensure_journal_partitions(pool: &Pool, weeks: u8) -> Result<i32, DatabaseError> {
-    let conn = pool.get().await?;
-    diesel::select(run_journal_ensure_partitions(i32::from(weeks)))
-        .get_results(&mut &*conn)
-        .await
-        .and_then(exactly_one)
-        .map_err(|error| DatabaseError::query("making partitions of the journal", error))
-}
 
 /// What was cleared away, in rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

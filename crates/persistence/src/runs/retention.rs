@@ -1,5 +1,6 @@
-//! Retention: deletes old partitions of the journal, ended runs, audit events, and blobs to which no entry refers.
-//! [`Events::delete_before`](crate::Events::delete_before) deletes old events.
+//! Retention: deletes ended runs, audit events, and blobs to which no entry of a journal refers.
+//! [`Events::delete_before`](crate::Events::delete_before) deletes old events, and
+//! [`drop_journal_before`](crate::drop_journal_before) old journals.
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::{exists, not};
@@ -19,11 +20,6 @@ const ROWS_AT_ONCE: i32 = 2000;
 const BLOBS_AT_ONCE: i64 = 200;
 
 diesel::define_sql_function! {
-    /// Drops the oldest partition of which every run ended before a time; answers with how many, 0 or 1.
-    fn run_journal_drop_partitions(before: Timestamptz) -> Integer;
-}
-
-diesel::define_sql_function! {
     /// Deletes some audit events from before a time; answers with how many.
     fn audit_events_prune(before: Timestamptz, at_most: Integer) -> Integer;
 }
@@ -31,31 +27,6 @@ diesel::define_sql_function! {
 diesel::define_sql_function! {
     /// The smallest UUIDv7 of a time.
     fn uuid_v7_floor(at: Timestamptz) -> SqlUuid;
-}
-
-/// Drops the journal's partitions (weeks, by when the runs were accepted) of which every run ended before `before`, each in
-/// a transaction of its own; answers with how many. A run that waits keeps its partition.
-///
-/// Waits at most a second for transactions that read the journal, such as a dump: every user of the journal waits
-/// behind it.
-///
-/// # Errors
-/// [`DatabaseError::TimedOut`] if a transaction reads for longer, or another failure of the database: try again later.
-/// Dropped partitions stay dropped.
-pub async fn drop_journal_before(pool: &Pool, before: DateTime<Utc>) -> Result<i32, DatabaseError> {
-    let mut n_dropped = 0;
-    loop {
-        let conn = pool.get().await?;
-        let n = diesel::select(run_journal_drop_partitions(before))
-            .get_results::<i32>(&mut &*conn)
-            .await
-            .and_then(exactly_one)
-            .map_err(|error| DatabaseError::query("dropping partitions of the journal", error))?;
-        if n == 0 {
-            return Ok(n_dropped);
-        }
-        n_dropped += n;
-    }
 }
 
 /// Deletes the audit events from before `before`, in batches; answers with how many. Nothing else can delete one.

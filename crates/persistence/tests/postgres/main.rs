@@ -16,6 +16,7 @@ mod failures;
 mod journal;
 mod maintenance;
 mod migrations;
+mod partitions;
 mod plans;
 mod projects;
 mod recovery;

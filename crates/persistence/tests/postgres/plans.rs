@@ -244,8 +244,9 @@ async fn fill_with_old(world: &World, n_runs: i64) {
     let graph = world.new_run().await.graph;
     let old = format!(
         "INSERT INTO runs (id, project_id, graph_digest, kind, input, created_at, available_at, deadline_at)
-             SELECT gen_random_uuid(), '{}', decode('{graph}', 'hex'), 'pipeline', '{{}}', at, at, at + interval '5 s'
-             FROM generate_series(1, {n_runs}), LATERAL (SELECT now() - interval '1 minute' AS at) AS time",
+             SELECT overlay(uuid_v7_floor(at)::text placing lpad(n::text, 12, '0') from 25)::uuid, '{}',
+                 decode('{graph}', 'hex'), 'pipeline', '{{}}', at, at, at + interval '5 s'
+             FROM generate_series(1, {n_runs}) AS n, LATERAL (SELECT now() - interval '1 minute' AS at) AS time",
         world.project
     );
     world.db.execute(&old).await;

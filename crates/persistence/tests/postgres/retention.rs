@@ -5,20 +5,17 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use gathering_dag_engine::{Checkpoint, Claim, JournalEvent, Record, RunStore};
-use gathering_persistence::{
-    DatabaseError, drop_journal_before, ensure_journal_partitions, prune_audit_events, prune_blobs,
-    prune_runs,
-};
+use gathering_persistence::{prune_audit_events, prune_blobs, prune_runs};
 use serde_json::json;
 
 use crate::common::{World, wait_until};
 
-fn at(day: &str) -> DateTime<Utc> {
+pub fn at(day: &str) -> DateTime<Utc> {
     format!("{day}T00:00:00Z").parse().unwrap()
 }
 
 /// Makes the partition of the week of 6 January 2025, and a run in it that stands so.
-async fn old_run(world: &World, number: u8, state: &str, ended_at: &str) {
+pub async fn old_run(world: &World, number: u8, state: &str, ended_at: &str) {
     let graph = world.accept().await;
     world
         .db
@@ -33,52 +30,6 @@ async fn old_run(world: &World, number: u8, state: &str, ended_at: &str) {
                  SELECT id, 1, 'ended', 1 FROM runs WHERE id < uuid_v7_floor('2025-01-13Z') ON CONFLICT DO NOTHING"
         ))
         .await;
-}
-
-const PARTITIONS: &str = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'run_journal'::regclass";
-
-#[tokio::test]
-async fn a_partition_is_dropped_only_when_every_run_in_it_ended_before_the_limit() {
-    let world = World::new().await;
-    old_run(&world, 1, "succeeded", "'2025-01-08Z'").await;
-    old_run(&world, 2, "waiting", "NULL").await;
-    let n_partitions = world.count(PARTITIONS).await;
-    assert_eq!(drop_journal_before(&world.pool, Utc::now()).await.unwrap(), 0, "a waiting run keeps it");
-    world
-        .db
-        .execute("UPDATE runs SET state = 'failed', waiting_for = NULL, ended_at = '2025-03-01Z' WHERE state = 'waiting'")
-        .await;
-    assert_eq!(
-        drop_journal_before(&world.pool, at("2025-02-01")).await.unwrap(),
-        0,
-        "it ended after the limit"
-    );
-    assert_eq!(world.count(PARTITIONS).await, n_partitions);
-    assert_eq!(drop_journal_before(&world.pool, at("2025-03-02")).await.unwrap(), 1);
-    assert_eq!(world.count(PARTITIONS).await, n_partitions - 1);
-    assert_eq!(world.count("SELECT count(*) FROM run_journal").await, 0);
-}
-
-#[tokio::test]
-async fn who_reads_the_journal_for_long_delays_its_maintenance_and_nothing_else() {
-    let world = World::new().await;
-    old_run(&world, 1, "succeeded", "'2025-01-08Z'").await;
-    let week = "SELECT max(relname) FROM pg_class WHERE relname ~ '^run_journal_[0-9]{8}$' AND relnamespace = current_schema()::regnamespace";
-    world.db.execute(&format!("DO $$ BEGIN EXECUTE 'DROP TABLE ' || ({week}); END $$")).await;
-    let mut reader = world.db.connection().await;
-    reader.batch_execute("BEGIN; SELECT count(*) FROM run_journal").await.unwrap();
-    for refused in [
-        drop_journal_before(&world.pool, at("2025-03-02")).await.unwrap_err(),
-        ensure_journal_partitions(&world.pool, 4).await.unwrap_err(),
-    ] {
-        assert!(matches!(refused, DatabaseError::TimedOut { .. }), "{refused:?}");
-        assert!(refused.to_string().contains("lock timeout"), "the log says why: {refused}");
-    }
-    let run = world.accept().await;
-    world.store.load_journal(run, 0, 1).await.unwrap();
-    reader.batch_execute("COMMIT").await.unwrap();
-    assert_eq!(drop_journal_before(&world.pool, at("2025-03-02")).await.unwrap(), 1);
-    assert!(ensure_journal_partitions(&world.pool, 4).await.unwrap() > 0);
 }
 
 #[tokio::test]
