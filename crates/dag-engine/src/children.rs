@@ -78,6 +78,8 @@ pub struct ChildSummary {
     pub n_started: u32,
     /// How many of them have not ended.
     pub n_unfinished: u32,
+    /// How many of them ended and did not succeed.
+    pub n_unsuccessful: u32,
     /// The lowest item that failed; if none failed, the lowest that was cancelled, as a failure may have caused the
     /// cancellation.
     pub unsuccessful: Option<Unsuccessful>,
@@ -147,6 +149,13 @@ pub trait ChildRuns: Send + Sync + 'static {
     /// [`StoreError`].
     async fn summarize(&self, parent: &Parent) -> Result<ChildSummary, StoreError>;
 
+    /// The awaited children that ended and did not succeed, in their order, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn list_unsuccessful(&self, parent: &Parent, limit: usize)
+    -> Result<Vec<Unsuccessful>, StoreError>;
+
     /// The outputs of the children that succeeded, from item `from` on, in their order, at most `limit`.
     ///
     /// # Errors
@@ -170,11 +179,13 @@ impl Unsuccessful {
     pub fn failure(&self) -> NodeFailure {
         let why = self.error.as_ref().map_or("no reason is recorded", |error| error.message.as_str());
         let message = format!("run {} (item {}) is {}: {why}", self.run, self.item, self.state);
-        if self.state == RunState::Cancelled {
+        let details = self.error.as_ref().and_then(|error| error.details.clone()).map(Box::new);
+        let failure = if self.state == RunState::Cancelled {
             NodeFailure::permanent(FailureKind::ChildCancelled, message)
         } else {
             NodeFailure::retryable(FailureKind::ChildFailed, message)
-        }
+        };
+        NodeFailure { details, ..failure }
     }
 }
 

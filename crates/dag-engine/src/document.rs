@@ -60,6 +60,7 @@ fn read_whole(document: &Value, problems: &mut Problems) -> Definition {
         edges: Vec::new(),
         timeout: None,
         max_concurrency: DEFAULT_MAX_CONCURRENCY,
+        fail_fast: true,
         output: None,
     };
     let Some(mut fields) = Fields::of(document, Pointer::root(), problems) else { return definition };
@@ -69,6 +70,7 @@ fn read_whole(document: &Value, problems: &mut Problems) -> Definition {
     if let Some(limit) = fields.optional("max_concurrency", Shape::Whole(1, 10_000)).and_then(Value::as_u64) {
         definition.max_concurrency = usize::try_from(limit).unwrap_or(DEFAULT_MAX_CONCURRENCY);
     }
+    definition.fail_fast = fields.optional("fail_fast", Shape::Bool).and_then(Value::as_bool).unwrap_or(true);
     definition.output = fields.optional("output", Shape::Text).and_then(Value::as_str).map(str::to_owned);
     // What names and describes a file that holds one pipeline; the engine has no use for it.
     fields.optional("name", Shape::Text);

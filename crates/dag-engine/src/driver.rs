@@ -26,11 +26,13 @@ use crate::journal::{JournalEvent, NodeFailure, Record, Seq};
 use crate::node_run::NodeState;
 use crate::node_type::{NodeTypes, Outcome};
 use crate::progress::Progress;
-use crate::store::{Checkpoint, ClaimedRun, Release, RunError, RunResult, StoreError};
+use crate::store::{Checkpoint, ClaimedRun, Release, StoreError};
 
 mod attempt;
 mod ending;
 mod waiting;
+
+pub(crate) use self::ending::cancelled_by;
 
 use self::waiting::Polls;
 
@@ -266,28 +268,20 @@ impl Driver {
             return;
         }
         loop {
-            match self.progress.advance() {
-                Ok(advance) => {
-                    if let Some(node) = advance.fatal {
-                        return self.fail(node);
-                    }
-                    self.ready.extend(advance.ready);
-                    if advance.skipped.is_empty() {
-                        break;
-                    }
-                    for node in advance.skipped {
-                        self.record(node, JournalEvent::Skipped);
-                    }
-                }
-                Err(error) => {
-                    let message = error.to_string();
-                    let error = RunError { kind: FailureKind::Expression, message, node_id: None };
-                    return self.end(RunResult::Failed(error));
-                }
+            let advance = self.progress.advance();
+            if self.graph.definition().fail_fast && !self.progress.unhandled().is_empty() {
+                return self.fail();
+            }
+            self.ready.extend(advance.ready);
+            if advance.skipped.is_empty() {
+                break;
+            }
+            for node in advance.skipped {
+                self.record(node, JournalEvent::Skipped);
             }
         }
         if self.progress.is_complete() {
-            return self.succeed();
+            return if self.progress.unhandled().is_empty() { self.succeed() } else { self.fail() };
         }
         if !self.draining {
             self.wake_due();

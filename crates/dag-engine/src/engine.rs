@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::breaker::Breakers;
 use crate::checkpointer::{Checkpointer, CheckpointerService};
 use crate::clock::Clock;
+use crate::driver::cancelled_by;
 use crate::driver::{DriveEnd, Driver, DriverContext, Refused, Signals};
 use crate::graph::Graph;
 use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
@@ -222,7 +223,7 @@ impl Engine {
             LoadError::Unusable(cause) => cause,
         };
         tracing::error!(run.id = %claimed.claim.run, error = %cause, "cannot drive a run; failing it");
-        let error = RunError { kind: FailureKind::GraphInvalid, message: cause.to_string(), node_id: None };
+        let error = RunError::of(FailureKind::GraphInvalid, cause.to_string());
         let end = RunEnd { result: RunResult::Failed(error), abandons_children: true };
         let (claim, end) = (claimed.claim, Release::End(end));
         self.release(claim, last_seq, Vec::new(), end, DriveEnd::Ended(RunEvent::Failed)).await
@@ -231,8 +232,8 @@ impl Engine {
     /// Ends a run whose drive panicked.
     pub(crate) async fn fail_after_panic(&self, claim: Claim, signals: Signals) -> DriveEnd {
         tracing::error!(run.id = %claim.run, "engine panicked while driving a run; failing the run");
-        let message = "the engine panicked while driving this run; see the server log".to_owned();
-        let error = RunError { kind: FailureKind::Internal, message, node_id: None };
+        let message = "the engine panicked while driving this run; see the server log";
+        let error = RunError::of(FailureKind::Internal, message);
         tokio::select! {
             () = signals.fence.cancelled() => DriveEnd::Abandoned,
             end = self.end_from_journal(claim, &signals, error) => end,
@@ -242,8 +243,8 @@ impl Engine {
     /// Fails a run whose checkpoint the store rejected: the next driver would be rejected as well.
     async fn end_refused(&self, claim: Claim, signals: &Signals, refused: Refused) -> DriveEnd {
         tracing::error!(run.id = %claim.run, error = %refused.0, "checkpoint rejected by the store; failing the run");
-        let message = "the store rejected this run's results; see the server log".to_owned();
-        let error = RunError { kind: FailureKind::CheckpointRefused, message, node_id: None };
+        let message = "the store rejected this run's results; see the server log";
+        let error = RunError::of(FailureKind::CheckpointRefused, message);
         self.end_from_journal(claim, signals, error).await
     }
 
@@ -255,9 +256,12 @@ impl Engine {
         }
         let Ok(nodes) = NodeRun::fold(&journal) else { return DriveEnd::Abandoned };
         let open = nodes.into_iter().filter(|(_, node)| !node.state.is_resolved());
-        let records =
-            open.map(|(id, node)| Record::of_node(id, node.attempt, JournalEvent::Cancelled)).collect();
-        let end = RunEnd { result: RunResult::Failed(error), abandons_children: true };
+        let result = RunResult::Failed(error);
+        let why = cancelled_by(&result);
+        let records = open
+            .map(|(id, node)| Record::of_node(id, node.attempt, JournalEvent::Cancelled(why.clone())))
+            .collect();
+        let end = RunEnd { result, abandons_children: true };
         let last_seq = journal.last().map_or(0, |entry| entry.seq);
         match self
             .release(claim, last_seq, records, Release::End(end), DriveEnd::Ended(RunEvent::Failed))

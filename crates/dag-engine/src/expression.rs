@@ -193,7 +193,7 @@ impl Expression {
     }
 
     fn evaluate_within(&self, scope: &dyn Scope, budget: &Arc<Budget>) -> Result<Value, EvaluationError> {
-        let error = |reason: String| EvaluationError { source_text: self.source.clone(), reason };
+        let error = |reason: String| EvaluationError { source_text: self.source.trim().to_owned(), reason };
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         metered::declare(&mut context, self.uses.functions.iter().map(String::as_str), budget)
             .map_err(|conflict| error(conflict.to_string()))?;

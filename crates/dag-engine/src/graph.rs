@@ -7,12 +7,13 @@ use daggy::Dag;
 use daggy::petgraph::algo::tarjan_scc;
 use daggy::petgraph::graph::DiGraph;
 use daggy::petgraph::graph::NodeIndex;
-use gathering_domain::{Definition, EdgeOn, Node, Pointer, Problems};
+use gathering_domain::{Definition, EdgeOn, FailureKind, Node, Pointer, Problems};
 use serde_json::Value;
 
 use crate::document::{self, Document, limits};
-use crate::expression::{Expression, IN_SCOPE, IN_SCOPE_OF_ITEM};
+use crate::expression::{EvaluationError, Expression, IN_SCOPE, IN_SCOPE_OF_ITEM};
 use crate::fields::Fields;
+use crate::journal::NodeFailure;
 use crate::node_type::{NodeSpec, NodeSpecs};
 use crate::template::{self, SpecialFields, Template};
 
@@ -108,6 +109,20 @@ impl Graph {
         &self.definition
     }
 
+    /// The failure of an edge whose `when` has no value; it names its place.
+    pub(crate) fn failure_of_edge(&self, edge: usize, error: &EvaluationError) -> NodeFailure {
+        let edge = &self.edges[edge];
+        let at = Pointer::root().join("edges").join(edge.place).join("when");
+        let [from, to] = [edge.from, edge.to].map(|node| &self.nodes[node].spec.id);
+        let message = format!("{at} (from `{from}` to `{to}`): {error}");
+        NodeFailure::permanent(FailureKind::Expression, message)
+    }
+
+    /// The place of a node's config in the definition.
+    pub(crate) fn place_of_config(node: usize) -> Pointer {
+        Pointer::root().join("nodes").join(node).join("config")
+    }
+
     /// The nodes' ids in a topological order; among nodes that do not depend on each other, as they were written.
     pub fn order(&self) -> impl Iterator<Item = &str> {
         self.order.iter().map(|&node| self.nodes[node].spec.id.as_str())
@@ -152,6 +167,10 @@ impl Graph {
             let when =
                 edge.when.as_deref().and_then(|source| template::compile(source, &at.join("when"), problems));
             let [Some(from), Some(to)] = ends else { continue };
+            if self.nodes[from].node_type.ends_run() {
+                let message = format!("node `{}` ends the run, so no edge may lead out of it", edge.from);
+                problems.add(at.join("from"), message);
+            }
             if !seen.insert((from, to, edge.on as u8, edge.when.clone())) {
                 problems.add(
                     at.clone(),

@@ -82,8 +82,8 @@ pub enum JournalEvent {
     },
     /// The wait is over: its event came, or its time.
     Woken,
-    /// The node was executing or waiting when the run was cancelled, timed out or failed elsewhere.
-    Cancelled,
+    /// The node was executing or waiting when the run was cancelled, timed out or failed elsewhere; this says which.
+    Cancelled(NodeFailure),
     /// An effect is about to take place.
     EffectStarted(EffectStart),
     /// An effect took place; it is never repeated in this run.
@@ -178,17 +178,20 @@ pub struct NodeFailure {
     pub message: String,
     /// Whether a retry may help.
     pub retryable: bool,
+    /// What the node adds to the message, for programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Box<Value>>,
 }
 
 impl NodeFailure {
     /// A failure that a retry does not help.
     pub fn permanent(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retryable: false }
+        Self { kind, message: message.into(), retryable: false, details: None }
     }
 
     /// A failure that a retry may help.
     pub fn retryable(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retryable: true }
+        Self { kind, message: message.into(), retryable: true, details: None }
     }
 }
 
@@ -228,7 +231,7 @@ impl JournalEvent {
             JournalEvent::Retrying { .. } => "node_retrying",
             JournalEvent::Waiting { .. } => "node_waiting",
             JournalEvent::Woken => "node_woken",
-            JournalEvent::Cancelled => "node_cancelled",
+            JournalEvent::Cancelled(_) => "node_cancelled",
             JournalEvent::EffectStarted(_) => "effect_started",
             JournalEvent::EffectDone { .. } => "effect_done",
             JournalEvent::EffectFailed { .. } => "effect_failed",
@@ -241,13 +244,13 @@ impl JournalEvent {
     /// Its stored payload; absent for kinds without one.
     pub fn payload(&self) -> Option<Value> {
         match self {
-            JournalEvent::Started
-            | JournalEvent::Skipped
-            | JournalEvent::Woken
-            | JournalEvent::Cancelled
-            | JournalEvent::TakenOver => None,
+            JournalEvent::Started | JournalEvent::Skipped | JournalEvent::Woken | JournalEvent::TakenOver => {
+                None
+            }
             JournalEvent::Succeeded { output } => Some(json!({ "output": output })),
-            JournalEvent::Failed(failure) => Some(json!({ "error": failure })),
+            JournalEvent::Failed(failure) | JournalEvent::Cancelled(failure) => {
+                Some(json!({ "error": failure }))
+            }
             JournalEvent::Retrying { failure, until } => Some(json!({ "error": failure, "until": until })),
             JournalEvent::Waiting { on, until, times_out } => {
                 let mut payload = json!({ "on": on.as_str(), "until": until });
@@ -332,7 +335,7 @@ impl JournalEvent {
                 JournalEvent::Waiting { on, until, times_out }
             }
             "node_woken" => JournalEvent::Woken,
-            "node_cancelled" => JournalEvent::Cancelled,
+            "node_cancelled" => JournalEvent::Cancelled(read::<Failure>(kind, payload)?.error),
             "effect_started" => JournalEvent::EffectStarted(read(kind, payload)?),
             "effect_done" => {
                 let Done { key, result } = read(kind, payload)?;
@@ -380,7 +383,7 @@ mod tests {
             JournalEvent::Waiting { on: WaitingFor::Child, until: Some(until), times_out: true },
             JournalEvent::Waiting { on: WaitingFor::Approval, until: None, times_out: false },
             JournalEvent::Woken,
-            JournalEvent::Cancelled,
+            JournalEvent::Cancelled(failure.clone()),
             JournalEvent::EffectStarted(start.clone()),
             JournalEvent::EffectDone { key: "call".into(), result: json!(7) },
             JournalEvent::EffectFailed {

@@ -62,7 +62,7 @@ pub use node_type::{
 pub use rerun::{EarlierRun, RerunFrom, RerunRefused, records_that_stand};
 pub use runner::{Runner, RunnerHandle, RunnerSettings};
 pub use store::{
-    Checkpoint, Claim, ClaimScope, ClaimedRun, GraphRole, JournalAtClaim, NewRun, Recovered, Release, RunEnd,
-    RunError, RunResult, RunStore, SignalledRun, StoreError,
+    Checkpoint, Claim, ClaimScope, ClaimedRun, FailedNode, GraphRole, JournalAtClaim, NewRun, Recovered,
+    Release, RunEnd, RunError, RunResult, RunStore, SignalledRun, StoreError,
 };
 pub use values::{MAX_VALUE_BYTES, MAX_VALUE_DEPTH, ValueLimit, ValueRole, check_value};

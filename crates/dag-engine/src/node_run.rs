@@ -88,7 +88,7 @@ pub struct NodeRun {
     pub failures: u32,
     /// Its output, once it succeeded.
     pub output: Option<Value>,
-    /// Why the last attempt failed.
+    /// Why the last attempt failed, or the node was cancelled.
     pub failure: Option<NodeFailure>,
     /// When the next attempt begins or the wait ends at the latest.
     pub until: Option<DateTime<Utc>>,
@@ -164,7 +164,10 @@ impl NodeRun {
                 self.until = None;
                 self.woken = true;
             }
-            (Running | Retrying | Waiting, JournalEvent::Cancelled) => self.resolve(NodeState::Cancelled, at),
+            (Running | Retrying | Waiting, JournalEvent::Cancelled(failure)) => {
+                self.failure = Some(failure.clone());
+                self.resolve(NodeState::Cancelled, at);
+            }
             (Running, JournalEvent::EffectStarted(start)) => {
                 let effect = RecordedEffect::begin(start.clone(), self.effects.get(&start.key));
                 self.effects.insert(start.key.clone(), effect);

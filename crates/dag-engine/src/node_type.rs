@@ -56,6 +56,11 @@ pub trait NodeSpec: Send + Sync + 'static {
         None
     }
 
+    /// Whether the node always ends its run. If so, validation refuses edges out of it.
+    fn ends_run(&self) -> bool {
+        false
+    }
+
     /// Whether an attempt of a node with this config can fail. If not, validation refuses nodes that run only after its
     /// failure.
     fn can_fail(&self, _config: &Value) -> bool {

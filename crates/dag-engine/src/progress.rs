@@ -10,8 +10,8 @@ use gathering_domain::{EdgeOn, FailureKind, Join, NodeId, ProjectId, RunId, Wait
 use serde_json::{Map, Value, json};
 
 use crate::expression::{EvaluationError, Scope};
-use crate::graph::Graph;
-use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
+use crate::graph::{Graph, GraphEdge};
+use crate::journal::{JournalEntry, JournalEvent, NodeFailure, Record, Seq};
 use crate::node_run::{IllegalRecord, NodeRun, NodeState};
 use crate::store::ClaimedRun;
 use crate::values::{Room, ValueLimit, ValueRole, check_value};
@@ -35,6 +35,12 @@ pub(crate) struct Progress {
     /// How many nodes wait, by wait reason.
     n_waiting: BTreeMap<WaitingFor, usize>,
     has_failures: bool,
+    /// Per node: the first edge out of it whose `when` has no value.
+    edge_failures: BTreeMap<usize, NodeFailure>,
+    /// The nodes with a failure, of their own or of an edge, that no edge handles, in the order of their ends.
+    unhandled: Vec<usize>,
+    /// What follows from the edges that were resolved since the last [`Progress::advance`].
+    advance: Advance,
 }
 
 /// One element of the list of a `map`.
@@ -51,8 +57,6 @@ pub(crate) struct Advance {
     pub(crate) ready: Vec<usize>,
     /// Nodes to which no edge was taken, to be recorded as skipped.
     pub(crate) skipped: Vec<usize>,
-    /// A node that failed while no edge caught it.
-    pub(crate) fatal: Option<usize>,
 }
 
 impl Progress {
@@ -79,6 +83,9 @@ impl Progress {
             n_resolved: 0,
             n_waiting: BTreeMap::new(),
             has_failures: false,
+            edge_failures: BTreeMap::new(),
+            unhandled: Vec::new(),
+            advance: Advance::default(),
         }
     }
 
@@ -132,12 +139,13 @@ impl Progress {
         self.has_failures
     }
 
-    /// Replays a journal.
+    /// Replays a journal, and resolves the edges as the driver that wrote it did: expressions may read their failures.
     pub(crate) fn replay(&mut self, entries: &[JournalEntry]) -> Result<(), ReplayError> {
         for entry in entries {
             let Some(id) = &entry.record.node else { continue };
             self.take_in(id, &entry.record.event, entry.record.attempt, entry.seq, entry.at)?;
         }
+        self.resolve_edges();
         Ok(())
     }
 
@@ -171,28 +179,62 @@ impl Progress {
         Ok(node)
     }
 
-    /// Resolves the edges out of the nodes that were resolved since the last call.
-    pub(crate) fn advance(&mut self) -> Result<Advance, EvaluationError> {
-        let mut advance = Advance::default();
+    /// What follows from the nodes that were resolved since the last call.
+    pub(crate) fn advance(&mut self) -> Advance {
+        self.resolve_edges();
+        std::mem::take(&mut self.advance)
+    }
+
+    /// The nodes with a failure that no edge handles, in the order of their ends.
+    pub(crate) fn unhandled(&self) -> &[usize] {
+        &self.unhandled
+    }
+
+    /// Why an edge out of this node could not be decided, if one could not.
+    pub(crate) fn edge_failure(&self, node: usize) -> Option<&NodeFailure> {
+        self.edge_failures.get(&node)
+    }
+
+    /// Decides the edges out of the nodes that were resolved. It reads only what the journal holds of them and of nodes
+    /// before them, so replay decides alike.
+    fn resolve_edges(&mut self) {
         let graph = Arc::clone(&self.graph);
         while let Some(node) = self.to_resolve.pop_front() {
-            let state = self.nodes[node].state;
-            let mut caught = false;
-            for &edge in &graph.nodes[node].outgoing {
-                let taken = self.is_taken(edge)?;
-                caught |= taken;
-                let to = graph.edges[edge].to;
-                self.unresolved[to] -= 1;
-                self.taken[to] += usize::from(taken);
-                if self.unresolved[to] == 0 && self.nodes[to].state == NodeState::Pending {
-                    if self.may_run(to) { advance.ready.push(to) } else { advance.skipped.push(to) }
-                }
-            }
-            if matches!(state, NodeState::Failed | NodeState::TimedOut) && !caught {
-                advance.fatal.get_or_insert(node);
+            // The edges that handle a failure come last: they may read a failure of the others.
+            let is_handled =
+                self.resolve_edges_of(&graph, node, false) | self.resolve_edges_of(&graph, node, true);
+            let has_failed = matches!(self.nodes[node].state, NodeState::Failed | NodeState::TimedOut);
+            if !is_handled && (has_failed || self.edge_failures.contains_key(&node)) {
+                self.unhandled.push(node);
             }
         }
-        Ok(advance)
+    }
+
+    /// Resolves the edges of a node that are taken on its failure alone, or the others. Answers whether one was taken that
+    /// handles a failure.
+    fn resolve_edges_of(&mut self, graph: &Graph, node: usize, on_failure: bool) -> bool {
+        let mut is_handled = false;
+        let mut failure = None;
+        for &edge in &graph.nodes[node].outgoing {
+            let GraphEdge { on, to, .. } = graph.edges[edge];
+            if (on == EdgeOn::Failure) != on_failure {
+                continue;
+            }
+            let taken = self.is_taken(edge).unwrap_or_else(|error| {
+                failure.get_or_insert_with(|| graph.failure_of_edge(edge, &error));
+                false
+            });
+            is_handled |= taken && on != EdgeOn::Success;
+            self.unresolved[to] -= 1;
+            self.taken[to] += usize::from(taken);
+            if self.unresolved[to] == 0 && self.nodes[to].state == NodeState::Pending {
+                if self.may_run(to) { self.advance.ready.push(to) } else { self.advance.skipped.push(to) }
+            }
+        }
+        if let Some(failure) = failure {
+            self.edge_failures.entry(node).or_insert(failure);
+        }
+        is_handled
     }
 
     fn may_run(&self, node: usize) -> bool {
@@ -205,11 +247,12 @@ impl Progress {
     fn is_taken(&self, edge: usize) -> Result<bool, EvaluationError> {
         let edge = &self.graph.edges[edge];
         let from = &self.nodes[edge.from];
-        let on = matches!(
-            (edge.on, from.state),
+        let on = match (edge.on, from.state) {
             (EdgeOn::Success | EdgeOn::Always, NodeState::Succeeded)
-                | (EdgeOn::Failure | EdgeOn::Always, NodeState::Failed | NodeState::TimedOut)
-        );
+            | (EdgeOn::Failure | EdgeOn::Always, NodeState::Failed | NodeState::TimedOut) => true,
+            (EdgeOn::Failure, NodeState::Succeeded) => self.edge_failures.contains_key(&edge.from),
+            _ => false,
+        };
         if !on {
             return Ok(false);
         }
@@ -280,9 +323,10 @@ impl Scope for Progress {
     }
 
     fn node(&self, id: &str) -> Option<Value> {
-        let run = &self.nodes[*self.graph.by_id.get(id)?];
+        let index = *self.graph.by_id.get(id)?;
+        let run = &self.nodes[index];
         let mut node = json!({ "state": run.state.as_str(), "output": run.output });
-        if let Some(failure) = &run.failure {
+        if let Some(failure) = run.failure.as_ref().or_else(|| self.edge_failures.get(&index)) {
             node["error"] = json!(failure);
         }
         Some(node)
@@ -304,7 +348,7 @@ impl Scope for Progress {
 /// Why a run whose nodes are all resolved has no output.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoOutput {
-    #[error(transparent)]
+    #[error("/output: {0}")]
     Expression(#[from] EvaluationError),
     #[error("the run's output {0}")]
     Limit(#[from] ValueLimit),

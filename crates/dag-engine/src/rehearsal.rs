@@ -19,6 +19,7 @@ pub(crate) fn with_plain_values(checkpoint: &Checkpoint) -> Checkpoint {
             }
             JournalEvent::Failed(failure)
             | JournalEvent::Retrying { failure, .. }
+            | JournalEvent::Cancelled(failure)
             | JournalEvent::EffectFailed { failure, .. }
             | JournalEvent::EffectUnknown { failure, .. } => replace_message(failure),
             JournalEvent::Reused(reuse) => {
@@ -32,7 +33,6 @@ pub(crate) fn with_plain_values(checkpoint: &Checkpoint) -> Checkpoint {
             | JournalEvent::Skipped
             | JournalEvent::Waiting { .. }
             | JournalEvent::Woken
-            | JournalEvent::Cancelled
             | JournalEvent::EffectStarted(_)
             | JournalEvent::TakenOver => {}
         }
@@ -41,8 +41,13 @@ pub(crate) fn with_plain_values(checkpoint: &Checkpoint) -> Checkpoint {
         match &mut end.result {
             RunResult::Succeeded(output) => replace(output),
             RunResult::Failed(error) | RunResult::Cancelled(error) | RunResult::TimedOut(error) => {
-                let RunError { message, .. } = error;
+                let RunError { kind: _, message, node_id: _, details, failures } = error;
                 *message = text_of(message.len());
+                details.iter_mut().for_each(replace);
+                for failure in failures {
+                    failure.message = text_of(failure.message.len());
+                    failure.details.iter_mut().for_each(replace);
+                }
             }
         }
     }
@@ -55,6 +60,7 @@ fn replace(value: &mut Value) {
 
 fn replace_message(failure: &mut NodeFailure) {
     failure.message = text_of(failure.message.len());
+    failure.details.iter_mut().for_each(|details| replace(details));
 }
 
 /// Text of so many bytes, which no compression of the store makes small.

@@ -239,9 +239,44 @@ pub struct RunError {
     pub kind: FailureKind,
     /// What happened, for the author of the definition.
     pub message: String,
-    /// The node that caused it, if one did.
+    /// The node that caused it, if one did; of several the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_id: Option<String>,
+    /// What the node adds to the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Value>,
+    /// Without `fail_fast`: every failure that no edge handles, in the order in which they happened, at most 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<FailedNode>,
+}
+
+/// One of the failures of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedNode {
+    /// The node that failed, or from which the edge leads that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<String>,
+    /// The kind of the failure.
+    pub kind: FailureKind,
+    /// What happened.
+    pub message: String,
+    /// What the node adds to the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Value>,
+}
+
+impl RunError {
+    /// An error that no node caused.
+    pub fn of(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), node_id: None, details: None, failures: Vec::new() }
+    }
+}
+
+impl From<RunError> for FailedNode {
+    fn from(error: RunError) -> Self {
+        let RunError { kind, message, node_id, details, .. } = error;
+        Self { node_id, kind, message, details }
+    }
 }
 
 /// A failure of the store, as the engine handles it.

@@ -38,23 +38,44 @@ pub enum Part {
 }
 
 /// Why a config has no value.
+#[derive(Debug)]
+pub struct NoConfig {
+    /// The names and indexes that lead to the string, the innermost first.
+    path: Vec<String>,
+    reason: NoValue,
+}
+
+/// Why a string of a config has no value.
 #[derive(Debug, thiserror::Error)]
-pub enum NoConfig {
+enum NoValue {
     /// An expression in it has none.
     #[error(transparent)]
     Expression(#[from] EvaluationError),
-    /// Its computed values are too deep or too large.
+    /// The computed values of the config are too deep or too large.
     #[error("the computed config {0}")]
     Limit(#[from] ValueLimit),
 }
 
-impl From<NoConfig> for NodeFailure {
-    fn from(error: NoConfig) -> Self {
-        let kind = match &error {
-            NoConfig::Expression(_) => FailureKind::Expression,
-            NoConfig::Limit(limit) => limit.kind(ValueRole::Config),
+impl NoConfig {
+    /// The failure of a node whose config is at `at` in the definition; it names the place of the string.
+    pub fn failure_at(&self, at: &Pointer) -> NodeFailure {
+        let kind = match &self.reason {
+            NoValue::Expression(_) => FailureKind::Expression,
+            NoValue::Limit(limit) => limit.kind(ValueRole::Config),
         };
-        NodeFailure::permanent(kind, error.to_string())
+        let place = self.path.iter().rev().fold(at.clone(), |place, name| place.join(name));
+        NodeFailure::permanent(kind, format!("{place}: {}", self.reason))
+    }
+
+    fn below(mut self, name: impl ToString) -> Self {
+        self.path.push(name.to_string());
+        self
+    }
+}
+
+impl<E: Into<NoValue>> From<E> for NoConfig {
+    fn from(error: E) -> Self {
+        Self { path: Vec::new(), reason: error.into() }
     }
 }
 
@@ -207,13 +228,17 @@ impl Template {
                 }
                 Value::String(text)
             }
-            Template::Array(items) => Value::Array(
-                items.iter().map(|item| item.resolve_within(scope, room)).collect::<Result<_, _>>()?,
-            ),
+            Template::Array(items) => {
+                let items = items.iter().enumerate().map(|(index, item)| {
+                    item.resolve_within(scope, room).map_err(|error| error.below(index))
+                });
+                Value::Array(items.collect::<Result<_, _>>()?)
+            }
             Template::Object(fields) => {
                 let mut object = Map::new();
                 for (name, value) in fields {
-                    object.insert(name.clone(), value.resolve_within(scope, room)?);
+                    let value = value.resolve_within(scope, room).map_err(|error| error.below(name))?;
+                    object.insert(name.clone(), value);
                 }
                 Value::Object(object)
             }

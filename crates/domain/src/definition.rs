@@ -22,6 +22,9 @@ pub struct Definition {
     pub timeout: Option<Duration>,
     /// The most nodes of a run that execute at once.
     pub max_concurrency: usize,
+    /// Whether the first failure that no edge handles ends the run; else the other branches continue, and the run fails
+    /// when they have ended.
+    pub fail_fast: bool,
     /// The expression for the run's output. The default is an object of the outputs of the last nodes.
     pub output: Option<String>,
 }

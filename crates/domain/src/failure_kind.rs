@@ -148,6 +148,8 @@ failure_kinds! {
     ProviderUnauthorized, "provider_unauthorized";
     /// The provider failed or is overloaded.
     ProviderUnavailable, "provider_unavailable";
+    /// A `fail` node ended the run.
+    Raised, "raised";
     /// The provider's rate limit is reached.
     RateLimited, "rate_limited";
     /// The script of the provider `scripted` has no reply left.

@@ -28,6 +28,7 @@ mod projects;
 mod readme;
 mod reruns;
 mod resume;
+mod retention;
 mod runs;
 mod secrets;
 mod shutdown;

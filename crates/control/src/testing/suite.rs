@@ -114,6 +114,6 @@ async fn commit<F: ControlFixture>(
 
 /// The end of a run that failed.
 fn failed() -> Release {
-    let error = RunError { kind: FailureKind::Failed, message: "it failed".to_owned(), node_id: None };
+    let error = RunError::of(FailureKind::Failed, "it failed");
     Release::End(RunEnd { result: RunResult::Failed(error), abandons_children: false })
 }

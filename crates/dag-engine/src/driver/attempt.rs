@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Driver, NodeEnd};
 use crate::breaker::{BreakerKey, Guard};
 use crate::effects::Effects;
+use crate::graph::Graph;
 use crate::journal::NodeFailure;
 use crate::node_type::{Attempt, NodeExecutor, Outcome};
 use crate::store::GraphRole;
@@ -48,7 +49,10 @@ impl Driver {
         let run = self.progress.node(node);
         let config = match self.polls.config_of(node) {
             Some(config) => config,
-            None => Arc::new(graph_node.config.resolve(&self.progress)?),
+            None => {
+                let config = graph_node.config.resolve(&self.progress);
+                Arc::new(config.map_err(|error| error.failure_at(&Graph::place_of_config(node)))?)
+            }
         };
         let upstream = if graph_node.node_type.collects_upstream() {
             self.progress.upstream(node).map_err(ValueLimit::of_output)?

@@ -5,9 +5,28 @@ use std::time::Duration;
 use gathering_domain::{FailureKind, WaitingFor};
 
 use super::Driver;
-use crate::journal::JournalEvent;
+use crate::journal::{JournalEvent, NodeFailure};
 use crate::node_run::NodeState;
-use crate::store::{Release, RunEnd, RunError, RunResult};
+use crate::store::{FailedNode, Release, RunEnd, RunError, RunResult};
+
+/// How many failures of nodes the error of a run lists.
+const MAX_FAILURES: usize = 100;
+
+/// How many of them its message contains.
+const MAX_MESSAGES: usize = 10;
+
+/// Why nodes are cancelled with the end of their run.
+pub(crate) fn cancelled_by(end: &RunResult) -> NodeFailure {
+    let message = match end {
+        RunResult::Failed(RunError { node_id: Some(node), .. }) => {
+            format!("cancelled because of the failure of node `{node}`")
+        }
+        RunResult::Failed(_) | RunResult::Succeeded(_) => "cancelled because the run failed".to_owned(),
+        RunResult::Cancelled(_) => "cancelled with the run, on request".to_owned(),
+        RunResult::TimedOut(_) => "cancelled because the deadline of the run passed".to_owned(),
+    };
+    NodeFailure::permanent(FailureKind::Cancelled, message)
+}
 
 impl Driver {
     /// Nothing executes and nothing can be started: the run needs no driver until its next timer.
@@ -39,32 +58,63 @@ impl Driver {
     pub(super) fn succeed(&mut self) {
         let result = match self.progress.output() {
             Ok(output) => RunResult::Succeeded(output),
-            Err(error) => {
-                RunResult::Failed(RunError { kind: error.kind(), message: error.to_string(), node_id: None })
-            }
+            Err(error) => RunResult::Failed(RunError::of(error.kind(), error.to_string())),
         };
         let abandons_children = self.may_have_left_children();
         self.release = Some(Release::End(RunEnd { result, abandons_children }));
     }
 
-    pub(super) fn fail(&mut self, node: usize) {
+    /// Ends the run for the failures that no edge handles: of nodes, or of edges out of them. With `fail_fast` that is the
+    /// first one.
+    pub(super) fn fail(&mut self) {
+        let unhandled = self.progress.unhandled();
+        let Some(&first) = unhandled.first() else { return };
+        let mut error = self.error_of(first);
+        if !self.graph.definition().fail_fast {
+            let listed = unhandled.iter().take(MAX_FAILURES).map(|&node| self.error_of(node));
+            let failures: Vec<FailedNode> = listed.map(FailedNode::from).collect();
+            if unhandled.len() > 1 {
+                let messages: Vec<&str> =
+                    failures.iter().take(MAX_MESSAGES).map(|failure| failure.message.as_str()).collect();
+                error.kind = FailureKind::NodeFailed;
+                error.message = format!("{} failures: {}", unhandled.len(), messages.join("; "));
+                if unhandled.len() > MAX_MESSAGES {
+                    error.message.push_str("; and more");
+                }
+            }
+            error.failures = failures;
+        }
+        self.end(RunResult::Failed(error));
+    }
+
+    /// The failure of a node, or of an edge out of it, as that of the run.
+    fn error_of(&self, node: usize) -> RunError {
         let id = self.graph.nodes[node].spec.id.to_string();
-        let message = match &self.progress.node(node).failure {
-            Some(failure) => format!("node `{id}` failed: {}", failure.message),
-            None => format!("node `{id}` failed"),
+        let own = self.progress.node(node).failure.as_ref();
+        let mut error = match own {
+            Some(failure) => {
+                // The message of a `fail` node is the author's message about the run.
+                let (kind, message) = match failure.kind {
+                    FailureKind::Raised => (FailureKind::Raised, failure.message.clone()),
+                    _ => (FailureKind::NodeFailed, format!("node `{id}` failed: {}", failure.message)),
+                };
+                RunError { details: failure.details.as_deref().cloned(), ..RunError::of(kind, message) }
+            }
+            None => RunError::of(FailureKind::Expression, String::new()),
         };
-        let kind = FailureKind::NodeFailed;
-        self.end(RunResult::Failed(RunError { kind, message, node_id: Some(id) }));
+        if let Some(of_edge) = self.progress.edge_failure(node) {
+            let separator = if own.is_some() { "; " } else { "" };
+            error.message = format!("{}{separator}{}", error.message, of_edge.message);
+        }
+        RunError { node_id: Some(id), ..error }
     }
 
     pub(super) fn cancel(&mut self) {
-        let message = "cancelled on request".to_owned();
-        self.end(RunResult::Cancelled(RunError { kind: FailureKind::Cancelled, message, node_id: None }));
+        self.end(RunResult::Cancelled(RunError::of(FailureKind::Cancelled, "cancelled on request")));
     }
 
     pub(super) fn time_out(&mut self) {
-        let message = "its deadline passed".to_owned();
-        self.end(RunResult::TimedOut(RunError { kind: FailureKind::TimedOut, message, node_id: None }));
+        self.end(RunResult::TimedOut(RunError::of(FailureKind::TimedOut, "its deadline passed")));
     }
 
     /// Drops executing attempts and polls. Their recorded effects stay: the next driver must not repeat them.
@@ -93,8 +143,9 @@ impl Driver {
             })
             .map(|(node, _)| node)
             .collect();
+        let why = cancelled_by(&result);
         for node in unresolved {
-            self.record(node, JournalEvent::Cancelled);
+            self.record(node, JournalEvent::Cancelled(why.clone()));
         }
         self.release = Some(Release::End(RunEnd { result, abandons_children }));
     }

@@ -3,11 +3,11 @@
 //! An edge can never be taken if
 //! - its `when` reads nothing and is not true, or
 //! - it is taken on the failure of a node that cannot fail: one whose type says so, unless it is declared not idempotent, as
-//!   an interruption fails such a node, or
+//!   an interruption fails such a node, or has another edge whose `when` may fail, or
 //! - its source can never run.
 //!
 //! A node can never run if none of the edges to it can be taken; with `join: all`, if one of them cannot, or if two of
-//! them begin at the same node, one on its success and one on its failure. What depends on a run's input or on what a
+//! them begin at the same node, one on its success and one on its failure, and no `when` of that node's edges may fail. What depends on a run's input or on what a
 //! node puts out is not checked: a branch that is not taken is not a mistake.
 
 use std::collections::HashMap;
@@ -83,11 +83,20 @@ impl Graph {
         } else if edge.on == EdgeOn::Failure
             && from.spec.idempotent
             && !from.node_type.can_fail(&from.spec.config)
+            && !self.may_an_edge_fail(edge.from)
         {
             Some(format!("the edge from `{id}` is taken on its failure, and it cannot fail"))
         } else {
             None
         }
+    }
+
+    /// Whether an edge that is taken on the success of this node has a `when` that may have no value.
+    fn may_an_edge_fail(&self, node: usize) -> bool {
+        let outgoing = self.nodes[node].outgoing.iter().map(|&edge| &self.edges[edge]);
+        let mut whens =
+            outgoing.filter(|edge| edge.on != EdgeOn::Failure).filter_map(|edge| edge.when.as_ref());
+        whens.any(|when| when.constant().is_none())
     }
 
     /// Two edges to a node that needs both, of which only one can be taken.
@@ -96,7 +105,7 @@ impl Graph {
         for &edge in &self.nodes[node].incoming {
             let GraphEdge { from, on, .. } = self.edges[edge];
             let before = if on == EdgeOn::Always { None } else { seen.insert(from, on) };
-            if before.is_some_and(|before| before != on) {
+            if before.is_some_and(|before| before != on) && !self.may_an_edge_fail(from) {
                 let id = &self.nodes[from].spec.id;
                 return Some(format!("with `join: all` it needs both the success and the failure of `{id}`"));
             }

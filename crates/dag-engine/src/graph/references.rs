@@ -11,7 +11,7 @@ use crate::expression::{Expression, NodePath};
 const PARTS: &[&str] = &["output", "state", "error"];
 
 /// What an `error` has.
-const ERROR_FIELDS: &[&str] = &["kind", "message", "retryable"];
+const ERROR_FIELDS: &[&str] = &["kind", "message", "retryable", "details"];
 
 /// How many of the names that a part has are written out.
 const MAX_NAMES: usize = 20;

@@ -1,4 +1,4 @@
-//! The node types that need nothing but the engine: `trigger`, `condition`, `parallel` and `delay`.
+//! The node types that need nothing but the engine: `trigger`, `condition`, `parallel`, `delay` and `fail`.
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -56,6 +56,32 @@ impl NodeExecutor for Condition {
                 format!("the expression of a condition must be true or false, but is {}", kind_of(other)),
             )),
         }
+    }
+}
+
+/// `fail {message, details?}`: ends the run as failed, with this message.
+pub(super) struct Fail;
+
+impl NodeSpec for Fail {
+    fn check(&self, config: &mut Fields<'_>) {
+        config.required("message", Shape::Text);
+        config.optional("details", Shape::Any);
+    }
+
+    fn ends_run(&self) -> bool {
+        true
+    }
+}
+
+#[async_trait]
+impl NodeExecutor for Fail {
+    async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
+        let message = match &attempt.config["message"] {
+            Value::String(message) => message.clone(),
+            other => other.to_string(),
+        };
+        let details = attempt.config.get("details").cloned().map(Box::new);
+        Err(NodeFailure { details, ..NodeFailure::permanent(FailureKind::Raised, message) })
     }
 }
 

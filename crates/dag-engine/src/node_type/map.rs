@@ -1,4 +1,5 @@
-//! `map {items, graph, max_concurrency?}`: a graph for each item of a list; its output is the list of their outputs.
+//! `map {items, graph, max_concurrency?, fail_fast?}`: a graph for each item of a list; its output is the list of their
+//! outputs.
 //!
 //! Each item is a child run, so the items spread over all instances and survive the end of any of them. At most
 //! `max_concurrency` items are unfinished at once; each poll starts the next ones. The node itself holds nothing.
@@ -13,7 +14,8 @@ use serde_json::{Value, json};
 
 use super::{Attempt, NodeExecutor, NodeSpec, Outcome, PollOutcome, Wait};
 use crate::children::{
-    ChildKind, ChildRuns, NewChild, Parent, end_earlier_round, retry_while_unavailable, start_children,
+    ChildKind, ChildRuns, NewChild, Parent, Unsuccessful, end_earlier_round, retry_while_unavailable,
+    start_children,
 };
 use crate::fields::{Fields, Shape};
 use crate::journal::NodeFailure;
@@ -27,6 +29,12 @@ const MAX_ITEMS: usize = 100_000;
 
 /// How many outputs one query reads.
 const PAGE: usize = 1000;
+
+/// How many items that did not succeed the failure lists in its details.
+const MAX_LISTED: usize = 1000;
+
+/// How many of them its message contains.
+const MAX_MESSAGES: usize = 10;
 
 /// The spec of `map`.
 pub struct MapSpec;
@@ -47,13 +55,18 @@ impl MapNode {
         let parent = Parent::of(attempt);
         let items = items_of(&attempt.config)?;
         let summary = retry_while_unavailable(|| self.children.summarize(&parent)).await?;
-        if let Some(unsuccessful) = &summary.unsuccessful {
+        if let Some(unsuccessful) = &summary.unsuccessful
+            && fails_fast(&attempt.config)
+        {
             retry_while_unavailable(|| self.children.cancel(&parent)).await?;
             return Err(unsuccessful.failure());
         }
         let n_items = u32::try_from(items.len()).unwrap_or(u32::MAX);
         if summary.n_started >= n_items && summary.n_unfinished == 0 {
-            return self.outputs(&parent, items.len()).await.map(Some);
+            return match &summary.unsuccessful {
+                Some(first) => Err(self.failure_of(&parent, first, summary.n_unsuccessful, n_items).await?),
+                None => self.outputs(&parent, items.len()).await.map(Some),
+            };
         }
         let room = max_concurrency(&attempt.config).saturating_sub(summary.n_unfinished);
         let next = summary.n_started..n_items.min(summary.n_started.saturating_add(room));
@@ -94,6 +107,27 @@ impl MapNode {
         start_children(&*self.children, parent, ChildKind::Item, children, &attempt.earlier_runs).await
     }
 
+    /// The failure of the node once every item has ended: it lists the items that did not succeed.
+    async fn failure_of(
+        &self,
+        parent: &Parent,
+        first: &Unsuccessful,
+        n_unsuccessful: u32,
+        n_items: u32,
+    ) -> Result<NodeFailure, NodeFailure> {
+        let children =
+            retry_while_unavailable(|| self.children.list_unsuccessful(parent, MAX_LISTED)).await?;
+        let messages: Vec<String> =
+            children.iter().take(MAX_MESSAGES).map(|child| child.failure().message).collect();
+        let more = if n_unsuccessful as usize > messages.len() { "; and more" } else { "" };
+        let message =
+            format!("{n_unsuccessful} of {n_items} items did not succeed: {}{more}", messages.join("; "));
+        let details = children.into_iter().map(|child| {
+            json!({ "item": child.item, "run_id": child.run, "state": child.state.as_str(), "error": child.error })
+        });
+        Ok(NodeFailure { message, details: Some(Box::new(details.collect())), ..first.failure() })
+    }
+
     async fn outputs(&self, parent: &Parent, n_items: usize) -> Result<Value, NodeFailure> {
         let mut outputs: Vec<Value> = Vec::with_capacity(n_items);
         let mut room = Room::default();
@@ -116,6 +150,7 @@ impl NodeSpec for MapSpec {
         config.required("items", Shape::Text);
         let graph = config.required("graph", Shape::Object);
         config.optional("max_concurrency", Shape::Whole(1, 1000));
+        config.optional("fail_fast", Shape::Bool);
         // A breaker belongs to a node of a pipeline, and an item is not a run of a pipeline.
         let nodes = graph.and_then(|graph| graph["nodes"].as_array()).map(Vec::as_slice).unwrap_or_default();
         for (place, _) in nodes.iter().enumerate().filter(|(_, node)| !node["circuit_breaker"].is_null()) {
@@ -172,6 +207,10 @@ fn items_of(config: &Value) -> Result<&[Value], NodeFailure> {
 fn max_concurrency(config: &Value) -> u32 {
     let given = config["max_concurrency"].as_u64().and_then(|n| u32::try_from(n).ok());
     given.unwrap_or(DEFAULT_MAX_CONCURRENCY).max(1)
+}
+
+fn fails_fast(config: &Value) -> bool {
+    config["fail_fast"].as_bool().unwrap_or(true)
 }
 
 fn has_trigger(definition: &Value) -> bool {

@@ -22,6 +22,7 @@ impl NodeSpecs {
             .with("condition", builtin::Condition)
             .with("parallel", builtin::Parallel)
             .with("delay", builtin::Delay)
+            .with("fail", builtin::Fail)
             .with("map", MapSpec)
             .with("approval", ApprovalSpec)
     }
@@ -62,7 +63,7 @@ pub struct NodeTypes {
 }
 
 impl NodeTypes {
-    /// The types that need nothing but the engine: `trigger`, `condition`, `parallel` and `delay`.
+    /// The types that need nothing but the engine: `trigger`, `condition`, `parallel`, `delay` and `fail`.
     /// [`with_map`](Self::with_map) and [`with_approval`](Self::with_approval) add the two that need a store.
     pub fn builtin() -> Self {
         Self::default()
@@ -70,6 +71,7 @@ impl NodeTypes {
             .with("condition", builtin::Condition)
             .with("parallel", builtin::Parallel)
             .with("delay", builtin::Delay)
+            .with("fail", builtin::Fail)
     }
 
     /// Adds a type whose spec and executor are one value, or replaces the type of this name.

@@ -180,7 +180,7 @@ impl Shared {
             run.epoch += 1;
             if run.recoveries > max_recoveries {
                 let message = format!("it was recovered {} times", run.recoveries);
-                let error = RunError { kind: FailureKind::Poisonous, message, node_id: None };
+                let error = RunError::of(FailureKind::Poisonous, message);
                 run.state = RunState::Failed;
                 run.end = Some(RunEnd { result: RunResult::Failed(error), abandons_children: true });
                 failed = true;

@@ -1,7 +1,9 @@
-//! What an attempt may do, and for how long: claims, effects and their ledger, timeouts, maps. Under virtual time.
+//! What an attempt may do, and for how long: claims, effects and their ledger, failures, timeouts, maps. Under virtual time.
 
 mod bench;
 mod budgets;
+mod fail_fast;
+mod failures;
 mod fencing;
 mod ledger;
 mod limits;

@@ -46,7 +46,7 @@ fn every_problem_is_listed_with_its_pointer() {
         found,
         [
             "/max_concurrency: must be a whole number from 1 to 10000",
-            "/outputs: is not known here: the fields are nodes, edges, timeout_seconds, max_concurrency, output, name, description",
+            "/outputs: is not known here: the fields are nodes, edges, timeout_seconds, max_concurrency, fail_fast, output, name, description",
             "/nodes/2/id: `2b` is not a node id: it must be 1 to 64 letters, digits, `_` or `-`, beginning with a letter",
             "/nodes/3/timeout_seconds: must be a number from 0.001 to 315360000",
             "/nodes/4/join: must be one of any, all",
@@ -55,7 +55,7 @@ fn every_problem_is_listed_with_its_pointer() {
             "/nodes/5: must be an object",
             "/edges/1/on: must be one of success, failure, always",
             "/nodes/0/config/expression: not an expression: … (line 1, column 10)",
-            "/nodes/1/type: there is no node type `teleport`: the types are approval, condition, delay, map, parallel, trigger",
+            "/nodes/1/type: there is no node type `teleport`: the types are approval, condition, delay, fail, map, parallel, trigger",
             "/nodes/2/config/seconds: must be a number from 0 to 315360000",
             "/nodes/3/config/seconds: is missing: give `seconds` or `until`",
             "/nodes/3/config/second: is not known here: the fields are seconds, until",
@@ -276,7 +276,7 @@ fn an_expression_may_only_read_what_a_node_can_have() {
         problems(&definition),
         [
             "/nodes/1/config/expression: a node has no `result`: it has output, state, error",
-            "/nodes/2/config/seconds: the error of node `b` has no `code`: it has kind, message, retryable",
+            "/nodes/2/config/seconds: the error of node `b` has no `code`: it has kind, message, retryable, details",
             "/nodes/2/config/seconds: the output of node `b` has no `rseult`: it has result",
             "/nodes/3/config/seconds: the state of node `b` is a word and has no `length`",
             "/nodes/3/config/seconds: the output of node `c` has no fields, so no `waited`",

@@ -187,11 +187,18 @@ struct CountChildren {
     round: i32,
 }
 
-type Counted = (Option<i32>, i64, Option<Uuid>, Option<i32>, Option<String>, Option<Value>);
+type Counted = (Option<i32>, i64, i64, Option<Uuid>, Option<i32>, Option<String>, Option<Value>);
 
 impl Query for CountChildren {
-    type SqlType =
-        (Nullable<Integer>, BigInt, Nullable<SqlUuid>, Nullable<Integer>, Nullable<Text>, Nullable<Json>);
+    type SqlType = (
+        Nullable<Integer>,
+        BigInt,
+        BigInt,
+        Nullable<SqlUuid>,
+        Nullable<Integer>,
+        Nullable<Text>,
+        Nullable<Json>,
+    );
 }
 
 impl QueryFragment<Pg> for CountChildren {
@@ -213,6 +220,8 @@ impl QueryFragment<Pg> for CountChildren {
         out.push_bind_param::<Integer, _>(&self.round)?;
         out.push_sql("), (SELECT count(*) FROM unfinished WHERE state IN ");
         out.push_sql(&ACTIVE);
+        out.push_sql("), (SELECT count(*) FROM unfinished WHERE state IN ");
+        out.push_sql(&TERMINAL);
         out.push_sql(
             "), first.id, first.item, first.state, first.error
             FROM (SELECT) AS one LEFT JOIN (
@@ -270,6 +279,29 @@ impl ChildRuns for PgRunStore {
         Ok(into_summary(counted)?)
     }
 
+    async fn list_unsuccessful(
+        &self,
+        parent: &Parent,
+        limit: usize,
+    ) -> Result<Vec<Unsuccessful>, StoreError> {
+        let conn = self.pool.get().await?;
+        let terminal =
+            RunState::ALL.into_iter().filter(|state| state.is_terminal() && *state != RunState::Succeeded);
+        let rows: Vec<(Uuid, i32, String, Option<Value>)> = child_runs::table
+            .inner_join(runs::table.on(runs::id.eq(child_runs::run_id)))
+            .filter(child_runs::parent_run_id.eq(parent.run.as_uuid()))
+            .filter(child_runs::node_id.eq(parent.node.as_str()))
+            .filter(child_runs::round.eq(signed(parent.round)))
+            .filter(runs::state.eq_any(terminal.map(RunState::as_str)))
+            .order(child_runs::item)
+            .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+            .select((child_runs::run_id, child_runs::item, runs::state, runs::error))
+            .load(&mut &*conn)
+            .await
+            .map_err(|error| DatabaseError::query("listing child runs that did not succeed", error))?;
+        Ok(rows.into_iter().map(into_unsuccessful).collect::<Result<_, _>>()?)
+    }
+
     async fn load_outputs(
         &self,
         parent: &Parent,
@@ -305,19 +337,9 @@ impl ChildRuns for PgRunStore {
 }
 
 fn into_summary(counted: Counted) -> Result<ChildSummary, DatabaseError> {
-    let (last_item, n_unfinished, run, item, state, error) = counted;
+    let (last_item, n_unfinished, n_unsuccessful, run, item, state, error) = counted;
     let unsuccessful = match (run, item, state) {
-        (Some(run), Some(item), Some(state)) => Some(Unsuccessful {
-            run: run.into(),
-            item: unsigned(item),
-            state: state
-                .parse()
-                .map_err(|error: String| DatabaseError::corrupt("the state of a run", error))?,
-            error: error
-                .map(serde_json::from_value)
-                .transpose()
-                .map_err(|error| DatabaseError::corrupt("the error of a run", error))?,
-        }),
+        (Some(run), Some(item), Some(state)) => Some(into_unsuccessful((run, item, state, error))?),
         _ => None,
     };
     // Items are started in order, without gaps: the last one tells how many there are.
@@ -325,7 +347,22 @@ fn into_summary(counted: Counted) -> Result<ChildSummary, DatabaseError> {
     Ok(ChildSummary {
         n_started,
         n_unfinished: u32::try_from(n_unfinished).unwrap_or(u32::MAX),
+        n_unsuccessful: u32::try_from(n_unsuccessful).unwrap_or(u32::MAX),
         unsuccessful,
+    })
+}
+
+fn into_unsuccessful(
+    (run, item, state, error): (Uuid, i32, String, Option<Value>),
+) -> Result<Unsuccessful, DatabaseError> {
+    Ok(Unsuccessful {
+        run: run.into(),
+        item: unsigned(item),
+        state: state.parse().map_err(|error: String| DatabaseError::corrupt("the state of a run", error))?,
+        error: error
+            .map(serde_json::from_value)
+            .transpose()
+            .map_err(|error| DatabaseError::corrupt("the error of a run", error))?,
     })
 }
 

@@ -130,16 +130,17 @@ impl Shared {
                 _ => summary.n_unfinished += 1,
             }
         }
+        summary.n_unsuccessful = u32::try_from(unsuccessful.len()).unwrap_or(u32::MAX);
         let first =
             unsuccessful.into_iter().min_by_key(|(item, child)| (child.state == RunState::Cancelled, *item));
-        summary.unsuccessful = first.map(|(item, child)| Unsuccessful {
-            run: child.new.id,
-            item,
-            state: child.state,
-            error: child.end.as_ref().and_then(|end| end.result.error().cloned()),
-        });
+        summary.unsuccessful = first.map(|(item, child)| unsuccessful_child(item, child));
         summary
     }
+}
+
+fn unsuccessful_child(item: u32, child: &StoredRun) -> Unsuccessful {
+    let error = child.end.as_ref().and_then(|end| end.result.error().cloned());
+    Unsuccessful { run: child.new.id, item, state: child.state, error }
 }
 
 #[async_trait]
@@ -161,6 +162,24 @@ impl ChildRuns for MemoryStore {
 
     async fn summarize(&self, parent: &Parent) -> Result<ChildSummary, StoreError> {
         self.call(|shared| Ok(shared.summarize(parent))).await
+    }
+
+    async fn list_unsuccessful(
+        &self,
+        parent: &Parent,
+        limit: usize,
+    ) -> Result<Vec<Unsuccessful>, StoreError> {
+        self.call(|shared| {
+            let mut unsuccessful: Vec<Unsuccessful> = shared
+                .children_of(parent)
+                .filter(|(_, child)| child.state.is_terminal() && child.state != RunState::Succeeded)
+                .map(|(item, child)| unsuccessful_child(item, child))
+                .collect();
+            unsuccessful.sort_unstable_by_key(|child| child.item);
+            unsuccessful.truncate(limit);
+            Ok(unsuccessful)
+        })
+        .await
     }
 
     async fn load_outputs(

@@ -331,6 +331,9 @@ async fn a_summary_names_the_first_that_failed_before_any_that_was_cancelled(fix
     assert_eq!(named().await, 5, "a failure comes before a cancellation");
     end_child(fixture, owner, &parent, 4, RunEvent::Failed, None).await;
     assert_eq!(named().await, 4, "of those that failed, the first");
+    let listed = fixture.children().list_unsuccessful(&parent, 3).await.unwrap();
+    assert_eq!(listed.iter().map(|child| child.item).collect::<Vec<_>>(), [1, 2, 4]);
+    assert_eq!(summarize(fixture, &parent).await.n_unsuccessful, 4);
     fixture.children().cancel(&parent).await.unwrap();
     assert_eq!((named().await, counts(fixture, &parent).await), (4, (6, 0)));
 }

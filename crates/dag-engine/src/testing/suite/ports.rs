@@ -69,7 +69,7 @@ pub(super) async fn claim_child(
 /// A result that ends a run with this event; for an event that ends no run, a failure.
 pub fn planned_result(event: RunEvent) -> RunResult {
     let kind = "planned".parse().unwrap();
-    let error = RunError { kind, message: "as planned".to_owned(), node_id: None };
+    let error = RunError::of(kind, "as planned");
     match event {
         RunEvent::Succeeded => RunResult::Succeeded(Value::Null),
         RunEvent::Cancelled => RunResult::Cancelled(error),

@@ -12,7 +12,7 @@ use proptest::test_runner::{RngSeed, TestRunner};
 
 use super::is_soak;
 use super::support::{
-    Case, CaseBreaker, CaseEdge, CaseNode, Ending, Episode, Failing, Kind, Meddling, ProcessPlan, check,
+    Case, CaseBreaker, CaseEdge, CaseNode, Ending, Episode, Failing, Kind, Meddling, ProcessPlan, When, check,
 };
 
 fn any_node() -> impl Strategy<Value = CaseNode> {
@@ -72,14 +72,19 @@ fn any_case() -> impl Strategy<Value = Case> {
         |(cancel_after_ms, timeout_ms, is_announced)| Meddling { cancel_after_ms, timeout_ms, is_announced },
     );
     let nodes = prop::collection::vec(any_node(), 1..9);
-    (nodes, 1usize..4, meddling, any::<bool>()).prop_flat_map(
-        |(nodes, max_concurrency, meddling, by_tree)| {
+    let fail_fast = prop_oneof![2 => Just(true), 1 => Just(false)];
+    (nodes, 1usize..4, meddling, any::<bool>(), fail_fast).prop_flat_map(
+        |(nodes, max_concurrency, meddling, by_tree, fail_fast)| {
             let pairs: Vec<(usize, usize)> =
                 (0..nodes.len()).flat_map(|to| (0..to).map(move |from| (from, to))).collect();
             let edge = (
                 prop_oneof![2 => Just(false), 1 => Just(true)],
                 prop_oneof![Just("success"), Just("failure"), Just("always"), Just("always")],
-                prop_oneof![3 => Just(None), 1 => any::<bool>().prop_map(Some)],
+                prop_oneof![
+                    12 => Just(When::Absent),
+                    4 => any::<bool>().prop_map(When::Is),
+                    1 => Just(When::Fails),
+                ],
             );
             prop::collection::vec(edge, pairs.len()).prop_map(move |drawn| Case {
                 nodes: nodes.clone(),
@@ -90,6 +95,7 @@ fn any_case() -> impl Strategy<Value = Case> {
                     .map(|(&(from, to), (_, on, when))| CaseEdge { from, to, on, when })
                     .collect(),
                 max_concurrency,
+                fail_fast,
                 meddling,
                 by_tree,
             })

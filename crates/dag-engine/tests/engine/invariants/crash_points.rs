@@ -17,7 +17,7 @@ use gathering_dag_engine::testing::Fault;
 use super::is_soak;
 use super::support::shapes::{N_SHAPES, ordered, shapes};
 use super::support::{
-    Case, CaseBreaker, CaseEdge, CaseNode, Ending, Episode, Failing, Kind, Meddling, ProcessPlan, check,
+    Case, CaseBreaker, CaseEdge, CaseNode, Ending, Episode, Failing, Kind, Meddling, ProcessPlan, When, check,
 };
 
 const FAULTS: [Fault; 4] = [Fault::CrashBefore, Fault::CrashAfter, Fault::FailBefore, Fault::FailAfter];
@@ -124,7 +124,18 @@ fn behaviours() -> Vec<(&'static str, Case)> {
         CaseEdge { on: "failure", ..CaseEdge::of(0, 1) },
         CaseEdge { on: "success", ..CaseEdge::of(0, 2) },
     ];
+    let mut undecided = Case::of(vec![plain(), plain(), plain(), plain()], &[]);
+    undecided.edges = vec![
+        CaseEdge { when: When::Fails, ..CaseEdge::of(0, 1) },
+        CaseEdge { on: "failure", ..CaseEdge::of(0, 2) },
+        CaseEdge::of(0, 3),
+    ];
+    let fails = || CaseNode { fails: 1, ..plain() };
+    let branches = vec![fails(), plain(), fails(), CaseNode { waits_ms: 700, ..plain() }, plain()];
+    let branches = Case { fail_fast: false, ..Case::of(branches, &[(0, 1), (3, 4)]) };
     vec![
+        ("an edge without a decision that an edge handles", undecided),
+        ("failures without fail_fast", branches),
         (
             "a fan wider than the concurrency",
             Case::of(vec![plain(); 6], &[(0, 1), (0, 2), (0, 3), (0, 4), (0, 5)]),

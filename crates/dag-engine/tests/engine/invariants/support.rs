@@ -8,5 +8,5 @@ pub mod shapes;
 mod witness;
 mod world;
 
-pub use case::{Case, CaseBreaker, CaseEdge, CaseNode, Failing, Kind, Meddling};
+pub use case::{Case, CaseBreaker, CaseEdge, CaseNode, Failing, Kind, Meddling, When};
 pub use world::{Ending, Episode, ProcessPlan, check};

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use gathering_control::{GraphSummary, NodeRuns, Run};
-use gathering_dag_engine::{JournalEntry, NodeFailure, NodeRun, NodeState, RunError};
+use gathering_dag_engine::{FailedNode, JournalEntry, NodeFailure, NodeRun, NodeState, RunError};
 use gathering_domain::{NodeId, RunState};
 use serde::Serialize;
 use serde_json::Value;
@@ -63,8 +63,31 @@ pub(crate) struct RunErrorView {
     /// A short stable word.
     kind: String,
     message: String,
-    /// The node that caused it, if one did.
+    /// The node that caused it, if one did; of several the first.
     node_id: Option<String>,
+    /// Any JSON: what the node adds to the message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    details: Option<Value>,
+    /// Without `fail_fast`: every failure that no edge handles, at most 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    failures: Option<Vec<FailedNodeView>>,
+}
+
+/// One of the failures of a run.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = FailedNode)]
+pub(crate) struct FailedNodeView {
+    /// A short stable word.
+    kind: String,
+    message: String,
+    /// The node that failed, or from which the edge leads that failed.
+    node_id: Option<String>,
+    /// Any JSON: what the node adds to the message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    details: Option<Value>,
 }
 
 /// What became of one node of a run.
@@ -96,6 +119,10 @@ pub(crate) struct NodeErrorView {
     message: String,
     /// Whether trying again may help.
     retryable: bool,
+    /// Any JSON: what the node adds to the message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    details: Option<Value>,
 }
 
 impl RunView {
@@ -141,7 +168,21 @@ impl RunView {
 
 impl RunErrorView {
     fn of(error: RunError) -> Self {
-        Self { kind: error.kind.to_string(), message: error.message, node_id: error.node_id }
+        let failures: Vec<FailedNodeView> = error.failures.into_iter().map(FailedNodeView::of).collect();
+        Self {
+            kind: error.kind.to_string(),
+            message: error.message,
+            node_id: error.node_id,
+            details: error.details,
+            failures: if failures.is_empty() { None } else { Some(failures) },
+        }
+    }
+}
+
+impl FailedNodeView {
+    fn of(failed: FailedNode) -> Self {
+        let FailedNode { node_id, kind, message, details } = failed;
+        Self { kind: kind.to_string(), message, node_id, details }
     }
 }
 
@@ -174,7 +215,8 @@ impl NodeRunView {
 
 impl NodeErrorView {
     fn of(failure: NodeFailure) -> Self {
-        Self { kind: failure.kind.to_string(), message: failure.message, retryable: failure.retryable }
+        let NodeFailure { kind, message, retryable, details } = failure;
+        Self { kind: kind.to_string(), message, retryable, details: details.map(|details| *details) }
     }
 }
 

@@ -14,6 +14,7 @@ pub struct Case {
     pub nodes: Vec<CaseNode>,
     pub edges: Vec<CaseEdge>,
     pub max_concurrency: usize,
+    pub fail_fast: bool,
     pub meddling: Meddling,
     /// Whether each process claims only the tree of one run, instead of the whole queue.
     pub by_tree: bool,
@@ -99,12 +100,21 @@ pub struct CaseEdge {
     pub from: usize,
     pub to: usize,
     pub on: &'static str,
-    pub when: Option<bool>,
+    pub when: When,
+}
+
+/// The `when` of an edge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    Absent,
+    Is(bool),
+    /// It has no value.
+    Fails,
 }
 
 impl CaseEdge {
     pub fn of(from: usize, to: usize) -> Self {
-        Self { from, to, on: "success", when: None }
+        Self { from, to, on: "success", when: When::Absent }
     }
 }
 
@@ -185,7 +195,8 @@ impl CaseNode {
 impl Case {
     pub fn of(nodes: Vec<CaseNode>, edges: &[(usize, usize)]) -> Self {
         let edges = edges.iter().map(|&(from, to)| CaseEdge::of(from, to)).collect();
-        Self { nodes, edges, max_concurrency: 3, meddling: Meddling::default(), by_tree: false }
+        let meddling = Meddling::default();
+        Self { nodes, edges, max_concurrency: 3, fail_fast: true, meddling, by_tree: false }
     }
 
     /// The nodes end one after the other, so that every end of a node has its own checkpoint.
@@ -203,14 +214,17 @@ impl Case {
             .map(|edge| {
                 let mut value =
                     json!({"from": format!("n{}", edge.from), "to": format!("n{}", edge.to), "on": edge.on});
-                if let Some(when) = edge.when {
-                    value["when"] =
-                        json!(if when { FIRST_KEY_IS_A.to_owned() } else { format!("!({FIRST_KEY_IS_A})") });
+                match edge.when {
+                    When::Absent => {}
+                    When::Is(true) => value["when"] = json!(FIRST_KEY_IS_A),
+                    When::Is(false) => value["when"] = json!(format!("!({FIRST_KEY_IS_A})")),
+                    When::Fails => value["when"] = json!("input.nothing == 1"),
                 }
                 value
             })
             .collect();
-        json!({"nodes": nodes, "edges": edges, "max_concurrency": self.max_concurrency})
+        let (max_concurrency, fail_fast) = (self.max_concurrency, self.fail_fast);
+        json!({"nodes": nodes, "edges": edges, "max_concurrency": max_concurrency, "fail_fast": fail_fast})
     }
 
     pub fn has_breakers(&self) -> bool {
@@ -222,11 +236,10 @@ impl Case {
         json!({"yes": true, "m": {"d": 1, "c": 2, "b": 3, "a": 4}})
     }
 
-    /// The state of every node if the run succeeds; absent if it must fail. `otherwise` are nodes that failed for good
-    /// because of faults around them.
-    pub fn expected(&self, otherwise: &HashMap<usize, NodeState>) -> Option<Vec<NodeState>> {
+    /// The outcome of a run. `otherwise` are nodes that failed for good because of faults around them.
+    pub fn expected(&self, otherwise: &HashMap<usize, NodeState>) -> Expected {
         let mut states: Vec<NodeState> = Vec::new();
-        let mut fails = false;
+        let mut n_failures = 0;
         for (index, node) in self.nodes.iter().enumerate() {
             let incoming: Vec<bool> = self
                 .edges
@@ -241,27 +254,43 @@ impl Case {
                 (true, Some(&state)) => state,
                 (true, None) => node.end(),
             };
-            let failed = matches!(state, NodeState::Failed | NodeState::TimedOut);
-            let caught = self.edges.iter().any(|edge| edge.from == index && self.is_taken(edge, state));
-            fails |= failed && !caught;
+            let failed = matches!(state, NodeState::Failed | NodeState::TimedOut)
+                || self.has_broken_edge(index, state);
+            let mut out = self.edges.iter().filter(|edge| edge.from == index && edge.on != "success");
+            n_failures += usize::from(failed && !out.any(|edge| self.is_taken(edge, state)));
             states.push(state);
         }
-        (!fails).then_some(states)
+        Expected { n_failures, states: (n_failures == 0 || !self.fail_fast).then_some(states) }
+    }
+
+    /// Whether an edge that follows the success of this node has no value; only then does its failure have a place to go.
+    fn has_broken_edge(&self, node: usize, state: NodeState) -> bool {
+        let mut out = self.edges.iter().filter(|edge| edge.from == node && edge.on != "failure");
+        state == NodeState::Succeeded && out.any(|edge| edge.when == When::Fails)
     }
 
     fn is_taken(&self, edge: &CaseEdge, from: NodeState) -> bool {
         let on = match from {
-            NodeState::Succeeded => edge.on != "failure",
+            NodeState::Succeeded => edge.on != "failure" || self.has_broken_edge(edge.from, from),
             NodeState::Failed | NodeState::TimedOut => edge.on != "success",
             _ => false,
         };
         let decided = match (self.nodes[edge.from].kind, edge.when) {
-            (_, Some(when)) => when,
-            (Kind::Decide(result), None) => result || edge.on != "success",
-            (_, None) => true,
+            (_, When::Is(when)) => when,
+            (_, When::Fails) => false,
+            (Kind::Decide(result), When::Absent) => result || edge.on != "success",
+            (_, When::Absent) => true,
         };
         on && decided
     }
+}
+
+/// The outcome of a run by the plain rules.
+pub struct Expected {
+    /// How many failures no edge handles.
+    pub n_failures: usize,
+    /// The states of the nodes; absent if a failure ended the run before some of them.
+    pub states: Option<Vec<NodeState>>,
 }
 
 impl CaseNode {

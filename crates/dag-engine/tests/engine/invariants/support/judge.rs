@@ -131,8 +131,17 @@ impl World {
             RunState::TimedOut => assert!(index == 0 && meddling.timeout_ms.is_some(), "it had time"),
             RunState::Succeeded | RunState::Failed => {
                 let expected = self.case.expected(&self.interruptions(nodes));
-                assert_eq!(run.state == RunState::Succeeded, expected.is_some(), "{:?} {nodes:?}", run.end);
-                for (index, state) in expected.into_iter().flatten().enumerate() {
+                let succeeds = expected.n_failures == 0;
+                assert_eq!(run.state == RunState::Succeeded, succeeds, "{:?} {nodes:?}", run.end);
+                if !succeeds && !self.case.fail_fast {
+                    let error = run.end.as_ref().and_then(|end| end.result.error()).unwrap();
+                    assert_eq!(
+                        error.failures.len(),
+                        expected.n_failures,
+                        "every failure is listed: {error:?}"
+                    );
+                }
+                for (index, state) in expected.states.into_iter().flatten().enumerate() {
                     let node: NodeId = format!("n{index}").parse().unwrap();
                     assert_eq!(nodes[&node].state, state, "{node}");
                 }
@@ -186,6 +195,6 @@ fn ends_the_node(event: &JournalEvent) -> bool {
         JournalEvent::Succeeded { .. }
             | JournalEvent::Failed(_)
             | JournalEvent::Skipped
-            | JournalEvent::Cancelled
+            | JournalEvent::Cancelled(_)
     )
 }
