@@ -133,11 +133,11 @@ impl Engine {
         if let Err(error) = progress.replay(&journal) {
             return self.give_up(&claimed, last_seq, LoadError::Unusable(error.into())).await;
         }
-        let taken_up = match self.take_up(&claimed, &graph, &journal, &signals).await {
+        let taken_up = match self.inherited_records(&claimed, &graph, &journal, &signals).await {
             Ok(records) => records,
             Err(error) => return self.give_up(&claimed, last_seq, error).await,
         };
-        if let Err(error) = progress.take_up(&taken_up, self.around.clock.now()) {
+        if let Err(error) = progress.inherit(&taken_up, self.around.clock.now()) {
             return self.give_up(&claimed, last_seq, LoadError::Unusable(error.into())).await;
         }
         drop(journal);
@@ -155,7 +155,7 @@ impl Engine {
 
     /// The records that the run begins with because it takes up the work of an earlier one; none once it has records of
     /// its own.
-    async fn take_up(
+    async fn inherited_records(
         &self,
         claimed: &ClaimedRun,
         graph: &Graph,

@@ -205,7 +205,7 @@ pub struct CorruptEntry {
 
 impl JournalEvent {
     /// The names of all kinds.
-    pub const KINDS: [&'static str; 13] = [
+    pub const KINDS: [&'static str; 14] = [
         "node_started",
         "node_succeeded",
         "node_failed",
@@ -217,6 +217,7 @@ impl JournalEvent {
         "effect_started",
         "effect_done",
         "effect_failed",
+        "work_reused",
         "effect_unknown",
         "taken_over",
     ];

@@ -150,11 +150,12 @@ impl Progress {
     }
 
     /// Applies the records that the run begins with because it takes up the work of an earlier one.
-    pub(crate) fn take_up(&mut self, records: &[Record], at: DateTime<Utc>) -> Result<(), ReplayError> {
+    pub(crate) fn inherit(&mut self, records: &[Record], at: DateTime<Utc>) -> Result<(), ReplayError> {
         for (seq, Record { node, attempt, event }) in (1..).zip(records) {
             let Some(id) = node else { continue };
             self.take_in(id, event, *attempt, seq, at)?;
         }
+        self.resolve_edges();
         Ok(())
     }
 

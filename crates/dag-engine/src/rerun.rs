@@ -127,7 +127,7 @@ fn has_succeeded_or_was_skipped(run: &NodeRun) -> bool {
     matches!(run.state, NodeState::Succeeded | NodeState::Skipped)
 }
 
-/// What the node reuses that starts again. Whoever repeats a node that succeeded wants all of it repeated.
+/// What the node reuses that starts again. A person who repeats a node that succeeded wants all of it repeated.
 fn reuse(run: &NodeRun, earlier: RunId) -> Option<JournalEvent> {
     if has_succeeded_or_was_skipped(run) {
         return None;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gathering_dag_engine::{
     Approval, Attempt, ChildKind, ChildRuns, EffectClass, Fields, MapNode, NewChild, NodeExecutor,
-    NodeFailure, NodeSpec, Outcome, Parent, PollOutcome, Shape, StartChildrenError, StoreError, Wait,
-    end_earlier_round, poll_only_child,
+    NodeFailure, NodeSpec, Outcome, Parent, PollOutcome, Shape, Wait, end_earlier_round, poll_only_child,
+    retry_while_unavailable, start_children,
 };
 use gathering_domain::{Digest, FailureKind, WaitingFor};
 use serde_json::json;
@@ -162,7 +162,7 @@ impl NodeExecutor for Call {
         let _active = self.eyes.enter(&attempt);
         let parent = Parent::of(&attempt);
         if attempt.woken {
-            retry_until_answered(|| self.children.cancel(&parent)).await?;
+            retry_while_unavailable(|| self.children.cancel(&parent)).await?;
             return Err(NodeFailure::retryable(FailureKind::TimedOut, "the run took too long"));
         }
         end_earlier_round(&*self.children, &attempt).await?;
@@ -181,27 +181,10 @@ impl Call {
     async fn start(&self, parent: &Parent, attempt: &Attempt) -> Result<(), NodeFailure> {
         let definition = &attempt.config["graph"];
         let graph = Digest::of_json(definition);
-        retry_until_answered(|| self.children.ensure_graph(graph, definition)).await?;
+        retry_while_unavailable(|| self.children.ensure_graph(graph, definition)).await?;
         let fails = attempt.config["fails"].as_u64().expect("it is a number");
         let input = json!({"yes": true, "fails": u32::from(u64::from(attempt.failures) < fails)});
         let child = NewChild { item: 0, graph, input, pipeline: None, deadline_at: None };
-        retry_until_answered(|| self.children.start(parent, ChildKind::Awaited, vec![child.clone()], &[]))
-            .await
-    }
-}
-
-async fn retry_until_answered<E, Fut>(ask: impl Fn() -> Fut) -> Result<(), NodeFailure>
-where
-    StartChildrenError: From<E>,
-    Fut: Future<Output = Result<(), E>>,
-{
-    loop {
-        match ask().await.map_err(StartChildrenError::from) {
-            Ok(()) => return Ok(()),
-            Err(StartChildrenError::Store(StoreError::Unavailable(_))) => {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            Err(error) => return Err(error.into()),
-        }
+        start_children(&*self.children, parent, ChildKind::Awaited, vec![child], &[]).await
     }
 }
