@@ -36,11 +36,12 @@ pub struct Pooler {
 }
 
 impl Pooler {
-    /// A program that can keep prepared statements, or one that cannot. Without one the test says that it is skipped.
+    /// A program that can keep prepared statements, or one that cannot, or any. Without one the test says that it is
+    /// skipped.
     ///
     /// # Errors
     /// If a program that is named does not tell its version.
-    pub fn find(keeps_statements: bool) -> Result<Option<PathBuf>> {
+    pub fn find(keeps_statements: Option<bool>) -> Result<Option<PathBuf>> {
         let named = std::env::var_os(PGBOUNCER);
         let candidates: Vec<PathBuf> = match &named {
             Some(named) => std::env::split_paths(named).collect(),
@@ -50,12 +51,17 @@ impl Pooler {
                 .collect(),
         };
         for program in candidates {
-            if (version(&program)? >= FIRST_WITH_STATEMENTS) == keeps_statements {
+            let keeps = version(&program)? >= FIRST_WITH_STATEMENTS;
+            if keeps_statements.is_none_or(|wanted| wanted == keeps) {
                 return Ok(Some(program));
             }
         }
-        let wanted = if keeps_statements { "1.21 or later" } else { "before 1.21" };
-        skip(format_args!("no PgBouncer {wanted} is on the PATH or named by {PGBOUNCER}"));
+        let wanted = match keeps_statements {
+            Some(true) => " 1.21 or later",
+            Some(false) => " before 1.21",
+            None => "",
+        };
+        skip(format_args!("no PgBouncer{wanted} is on the PATH or named by {PGBOUNCER}"));
         Ok(None)
     }
 

@@ -47,7 +47,7 @@ async fn check_statements_are_missed(program: &Path, settings: &str) -> Result<(
 #[tokio::test(flavor = "multi_thread")]
 async fn through_a_transaction_pooler_alone_no_command_starts_and_each_says_which_setting_is_missing()
 -> Result<()> {
-    let Some(program) = Pooler::find(true)? else { return Ok(()) };
+    let Some(program) = Pooler::find(None)? else { return Ok(()) };
     let database = Database::empty().await?;
     let pooler = Pooler::start(&program, &database, "pool_mode = transaction").await?;
     std::fs::write(database.directory().join("p.yaml"), "nodes: [{id: begin, type: trigger}]")?;
@@ -62,20 +62,20 @@ async fn through_a_transaction_pooler_alone_no_command_starts_and_each_says_whic
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_pgbouncer_is_refused_with_the_version_that_is_needed() -> Result<()> {
-    let Some(program) = Pooler::find(false)? else { return Ok(()) };
+    let Some(program) = Pooler::find(Some(false))? else { return Ok(()) };
     check_statements_are_missed(&program, "pool_mode = transaction").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pgbouncer_that_keeps_no_prepared_statements_is_refused_with_the_setting_that_is_needed()
 -> Result<()> {
-    let Some(program) = Pooler::find(true)? else { return Ok(()) };
+    let Some(program) = Pooler::find(Some(true))? else { return Ok(()) };
     check_statements_are_missed(&program, "pool_mode = transaction\nmax_prepared_statements = 0").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_that_gets_no_connection_of_a_session_pooler_says_so_and_ends() -> Result<()> {
-    let Some(program) = Pooler::find(true)? else { return Ok(()) };
+    let Some(program) = Pooler::find(None)? else { return Ok(()) };
     let database = Database::empty().await?;
     let pooler = Pooler::start(&program, &database, "pool_mode = session\ndefault_pool_size = 1").await?;
     let (holder, connection) = tokio_postgres::connect(pooler.url(), tokio_postgres::NoTls).await?;

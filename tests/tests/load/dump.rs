@@ -23,7 +23,7 @@ const DROP_LAST_WEEK: &str = "DO $$ BEGIN EXECUTE 'DROP TABLE ' || (SELECT max(r
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_go_on_while_a_dump_is_open_and_weeks_are_made_and_dropped() -> Result<()> {
     let _machine = MACHINE.write().await;
-    let (n_clients, length) = soak((2, Duration::from_secs(4)), (8, Duration::from_secs(300)));
+    let (n_clients, length) = soak((2, Duration::from_secs(4)), (12, Duration::from_secs(300)));
     let database = Database::empty().await?;
     let migrated = Process::start(&mut database.command(&["migrate"])?)?.end(LIMIT).await?;
     ensure!(migrated.code == Some(0), "{migrated:?}");

@@ -23,7 +23,7 @@ const N_RUNS: usize = 30;
 #[tokio::test(flavor = "multi_thread")]
 async fn i2_i4_behind_a_transaction_pooler_a_takeover_takes_a_second_and_no_living_instance_is_lost()
 -> Result<()> {
-    let Some(program) = Pooler::find(true)? else { return Ok(()) };
+    let Some(program) = Pooler::find(Some(true))? else { return Ok(()) };
     let _machine = MACHINE.write().await;
     let database = Database::empty().await?;
     let pooler = Pooler::start(&program, &database, SETTINGS).await?;

@@ -1,5 +1,7 @@
 //! What the connections must keep is proved before anything depends on it.
 
+use std::time::Duration;
+
 use gathering_auth::RoleAtCreation;
 use gathering_dag_engine::{Checkpoint, JournalEvent, Record, RunStore, StoreError};
 use gathering_domain::{ExposeSecret, NodeId, RunId, Secret};
@@ -55,16 +57,40 @@ async fn write(pool: &Pool) {
     create_account(&accounts, &email, RoleAtCreation::AdminIfFirst).await.unwrap();
 }
 
-/// Does `work` while every insert into `table` also executes `statement` on its connection.
-async fn with_inserts(db: &TestDb, table: &str, statement: &str, work: impl Future<Output = ()>) {
+/// Does `work` while every statement of this kind also executes `meddling` on its connection.
+async fn with_meddling(db: &TestDb, kind: &str, meddling: &str, work: impl Future<Output = ()>) {
     let sql = format!(
         "CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$
-             BEGIN EXECUTE $sql${statement}$sql$; RETURN NULL; END $$;
-         CREATE TRIGGER meddle AFTER INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION meddle()"
+             BEGIN EXECUTE $sql${meddling}$sql$; RETURN NULL; END $$;
+         CREATE TRIGGER meddle AFTER {kind} FOR EACH STATEMENT EXECUTE FUNCTION meddle()"
     );
     db.execute(&sql).await;
     work.await;
-    db.execute(&format!("DROP TRIGGER meddle ON {table}; DROP FUNCTION meddle()")).await;
+    db.execute("DROP FUNCTION meddle CASCADE").await;
+}
+
+const UNLOCK: &str = "SELECT pg_advisory_unlock_all()";
+
+#[tokio::test]
+async fn an_instance_whose_session_does_not_keep_its_lock_is_refused() {
+    let db = TestDb::new().await;
+    let begin = async {
+        let refused = Liveness::begin(&db.options(), &info()).await.unwrap_err();
+        assert!(matches!(refused, DatabaseError::Unavailable { .. }), "{refused:?}");
+        assert!(refused.to_string().contains("does not hold the lock"), "{refused}");
+    };
+    with_meddling(&db, "INSERT ON instances", UNLOCK, begin).await;
+}
+
+#[tokio::test]
+async fn i2_an_instance_whose_session_goes_on_without_its_lock_fences_itself() {
+    let db = TestDb::new().await;
+    let liveness = Liveness::begin(&db.options(), &info()).await.unwrap();
+    let lost = liveness.lost();
+    let announce = async { liveness.announce_draining().await.unwrap() };
+    with_meddling(&db, "UPDATE ON instances", UNLOCK, announce).await;
+    tokio::time::timeout(Duration::from_secs(20), lost.cancelled()).await.unwrap();
+    assert_eq!(count(&db, "SELECT count(*) FROM instances").await, 1, "its row is there all the same");
 }
 
 #[tokio::test]
@@ -73,7 +99,7 @@ async fn a_statement_that_is_not_there_is_an_outage_and_the_next_connection_prep
     let pool = named_pool(&world.db, "forgetful", 1).await;
     let runs = Runs::new(pool.clone(), WakeBus::new());
     runs.find(RunId::new()).await.unwrap();
-    with_inserts(&world.db, "users", "DEALLOCATE ALL", write(&pool)).await;
+    with_meddling(&world.db, "INSERT ON users", "DEALLOCATE ALL", write(&pool)).await;
     let refused = runs.find(RunId::new()).await.unwrap_err();
     assert!(matches!(refused, DatabaseError::Unavailable { .. }), "{refused:?}");
     assert!(refused.to_string().contains("prepared statement"), "{refused}");
@@ -92,7 +118,7 @@ async fn no_run_fails_because_a_statement_of_its_checkpoint_is_not_there() {
         [Checkpoint { claim, first_seq, records, release: None }]
     };
     let first = async { world.store.commit(&checkpoint(1)).await.unwrap().remove(0).unwrap() };
-    with_inserts(&world.db, "run_journal", "DEALLOCATE ALL", first).await;
+    with_meddling(&world.db, "INSERT ON run_journal", "DEALLOCATE ALL", first).await;
     let refused = world.store.commit(&checkpoint(2)).await.unwrap_err();
     assert!(matches!(refused, StoreError::Unavailable(_)), "the engine repeats it: {refused:?}");
     world.store.commit(&checkpoint(2)).await.unwrap().remove(0).unwrap();
@@ -107,7 +133,7 @@ async fn through_a_pooler_nothing_is_set_that_its_other_clients_would_meet() {
     let through_pooler =
         Pool::connect_through_pooler(&db.options(), db.options(), PoolSettings::default()).await.unwrap();
     for (pool, expected) in [(through_pooler, "0"), (db.pool().await, "30s")] {
-        with_inserts(&db, "users", note, write(&pool)).await;
+        with_meddling(&db, "INSERT ON users", note, write(&pool)).await;
         let seen = format!("SELECT count(*) FROM seen WHERE statement_timeout = '{expected}'");
         assert_eq!(count(&db, &seen).await, 1, "{expected}");
     }
