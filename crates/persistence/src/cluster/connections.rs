@@ -29,6 +29,9 @@ const HEARING_LIMIT: Duration = Duration::from_secs(5);
 /// How long a statement may wait for a server connection; if all are in use, nothing is proved.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(2);
 
+/// How long all proofs may take: a pooler may let each statement wait for a server connection.
+const PROOF_LIMIT: Duration = Duration::from_secs(30);
+
 /// How often a statement is tried on a server connection that may be another one.
 const ROUNDS: usize = 3;
 
@@ -68,7 +71,8 @@ pub enum ConnectionsError {
 }
 
 /// Proves that both addresses lead to the same database and schema, that `direct` leads to sessions, and that prepared
-/// statements can be used through `pooled`. Writes nothing. Takes some milliseconds, and seconds where it refuses.
+/// statements can be used through `pooled`. Writes nothing. Takes some milliseconds, seconds where it refuses, and half a
+/// minute at most.
 ///
 /// # Errors
 /// [`ConnectionsError`] as its variants say.
@@ -76,6 +80,14 @@ pub async fn check_connections(
     pooled: &ConnectOptions,
     direct: &ConnectOptions,
 ) -> Result<(), ConnectionsError> {
+    tokio::time::timeout(PROOF_LIMIT, prove(pooled, direct)).await.unwrap_or_else(|_elapsed| {
+        let waited = PROOF_LIMIT.as_secs();
+        let reason = format!("no answer within {waited} s: a pooler may have no server connection free");
+        Err(DatabaseError::connection("proving what the connections keep", reason).into())
+    })
+}
+
+async fn prove(pooled: &ConnectOptions, direct: &ConnectOptions) -> Result<(), ConnectionsError> {
     let mut listener = Listener::open(direct).await?;
     let (one, other) = (pooled.open_session().await?, pooled.open_session().await?);
     let (pooled, direct) = (load_place(&one.client).await?, load_place(&listener.client).await?);
