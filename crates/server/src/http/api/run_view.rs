@@ -70,9 +70,9 @@ pub(crate) struct RunErrorView {
     #[schema(required = false)]
     details: Option<Value>,
     /// Without `fail_fast`: every failure that no edge handles, at most 100.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
-    failures: Option<Vec<FailedNodeView>>,
+    failures: Vec<FailedNodeView>,
 }
 
 /// One of the failures of a run.
@@ -168,13 +168,12 @@ impl RunView {
 
 impl RunErrorView {
     fn of(error: RunError) -> Self {
-        let failures: Vec<FailedNodeView> = error.failures.into_iter().map(FailedNodeView::of).collect();
         Self {
             kind: error.kind.to_string(),
             message: error.message,
             node_id: error.node_id,
             details: error.details,
-            failures: if failures.is_empty() { None } else { Some(failures) },
+            failures: error.failures.into_iter().map(FailedNodeView::of).collect(),
         }
     }
 }
