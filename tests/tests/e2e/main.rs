@@ -29,6 +29,7 @@ mod readme;
 mod reruns;
 mod resume;
 mod retention;
+mod reuse;
 mod runs;
 mod secrets;
 mod shutdown;
