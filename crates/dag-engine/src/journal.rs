@@ -219,6 +219,7 @@ impl JournalEvent {
         "effect_failed",
         "work_reused",
         "effect_unknown",
+        "work_reused",
         "taken_over",
     ];
 
@@ -397,6 +398,7 @@ mod tests {
                 failure: failure.clone(),
                 may_have_taken_place: true,
             },
+            JournalEvent::EffectUnknown { key: "call".into(), failure },
             JournalEvent::Reused(Reuse {
                 from_runs: vec![RunId::new()],
                 effects: [
@@ -407,7 +409,6 @@ mod tests {
                 .map(|end| ReusedEffect { planned_by: RunId::new(), start: start.clone(), end })
                 .into(),
             }),
-            JournalEvent::EffectUnknown { key: "call".into(), failure },
             JournalEvent::TakenOver,
         ] {
             let back = JournalEvent::from_stored(event.kind(), event.payload()).unwrap();
