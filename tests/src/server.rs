@@ -13,8 +13,10 @@ use crate::{Client, Database, Ended, Process, note_secret, wait_until};
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// Our own crates say more than they do by default, as the log is searched for secrets.
-const LOG: &str = "info,gathering_server=debug,gathering_auth=debug,gathering_persistence=debug,\
-                   gathering_cache=debug,gathering_tools=debug,gathering_dag_engine=debug,gathering_agents=debug";
+const LOG: &str = "info,gathering_server=debug,gathering_edge=debug,gathering_persistence=debug,\
+                   gathering_control=debug,gathering_nodes=debug,gathering_auth=debug,\
+                   gathering_cache=debug,gathering_tools=debug,gathering_dag_engine=debug,\
+                   gathering_agents=debug";
 
 /// A running server, killed when this is dropped.
 #[derive(Debug)]

@@ -148,7 +148,7 @@ async fn what_is_wrong_is_the_same_in_yaml_and_has_its_line_and_column_there() -
         (Method::POST, "/api/v1/pipelines", wrapped, is_wrapped.clone(), empty.clone()),
         (Method::PUT, &pipeline, wrapped, is_wrapped, empty),
         (Method::PUT, &pipeline, nodes, is_nodes, vec![("/definition/nodes", 1, 21)]),
-        (Method::POST, &runs, start, is_start, vec![("/priority", 2, 11), ("/fast", 4, 7)]),
+        (Method::POST, &runs, start, is_start, vec![("/fast", 4, 7), ("/priority", 2, 11)]),
         (Method::POST, &runs, "version: 3", json!({"version": 3}), vec![("/version", 1, 10)]),
     ];
     for (method, path, yaml, json, expected) in cases {

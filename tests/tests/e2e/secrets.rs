@@ -8,7 +8,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Everything that our crates have to say.
-const EVERYTHING: &str = "info,gathering_server=trace,gathering_auth=trace,gathering_persistence=trace,\
+const EVERYTHING: &str = "info,gathering_server=trace,gathering_edge=trace,gathering_persistence=trace,\
+                          gathering_control=trace,gathering_nodes=trace,gathering_auth=trace,\
                           gathering_cache=trace,gathering_tools=trace,gathering_dag_engine=trace,\
                           gathering_agents=trace,actix_web=debug,actix_http=debug,tokio_postgres=debug";
 
