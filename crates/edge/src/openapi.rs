@@ -144,6 +144,9 @@ fn implied_statuses(route: &Route, has_query: bool) -> BTreeSet<StatusCode> {
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
         ]);
     }
+    if route.path.contains('{') {
+        statuses.insert(StatusCode::NOT_FOUND);
+    }
     if has_query || matches!(route.body, BodyLimit::Small | BodyLimit::Large) {
         statuses.insert(StatusCode::UNPROCESSABLE_ENTITY);
     }
@@ -202,11 +205,12 @@ fn words_for(status: StatusCode) -> Option<&'static str> {
     })
 }
 
-/// The statuses that the layers in front of the handlers answer, with the names of their components.
-const SHARED: [(StatusCode, &str); 9] = [
+/// The statuses that need no words at a handler, with the names of their components.
+const SHARED: [(StatusCode, &str); 10] = [
     (StatusCode::BAD_REQUEST, "Malformed"),
     (StatusCode::UNAUTHORIZED, "NotAuthenticated"),
     (StatusCode::FORBIDDEN, "Forbidden"),
+    (StatusCode::NOT_FOUND, "NotFound"),
     (StatusCode::REQUEST_TIMEOUT, "RequestTimeout"),
     (StatusCode::PAYLOAD_TOO_LARGE, "TooLarge"),
     (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),

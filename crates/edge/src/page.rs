@@ -4,8 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Datelike, Utc};
 use gathering_domain::{Pointer, Problems};
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 /// The length of a page when the caller names none.
@@ -14,6 +14,26 @@ pub const DEFAULT_LIMIT: usize = 50;
 /// The list that a cursor belongs to; a cursor of another list is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct List(pub u8);
+
+/// The query of a list that is asked for nothing but a page.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// The length of a page.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<usize>,
+    /// The `next_cursor` of the page before.
+    #[expect(dead_code, reason = "`Query::read_page` reads it")]
+    cursor: Option<String>,
+}
+
+impl PageQuery {
+    /// The length of a page.
+    pub fn limit(&self) -> usize {
+        self.limit.unwrap_or(DEFAULT_LIMIT)
+    }
+}
 
 /// One page of a list.
 #[derive(Debug, Serialize, ToSchema)]

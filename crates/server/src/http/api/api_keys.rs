@@ -6,7 +6,7 @@ use gathering_auth::{ApiKey, ApiKeyRequest, Auth, Scope};
 use gathering_domain::{ApiKeyId, Pointer, Problems};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::http::api::lists;
@@ -14,7 +14,7 @@ use crate::http::api::words::ScopeSchema;
 use gathering_edge::body::Body;
 use gathering_edge::caller::Authenticated;
 use gathering_edge::input::Input;
-use gathering_edge::page::{self, Page};
+use gathering_edge::page::{self, Page, PageQuery};
 use gathering_edge::problem::ProblemDetails;
 use gathering_edge::query::Query;
 use gathering_edge::values::{Word, one_line, trimmed};
@@ -87,19 +87,6 @@ impl Input for CreateApiKey {
     }
 }
 
-/// Which API keys to list.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct ListApiKeys {
-    /// The length of a page.
-    #[param(minimum = 1, maximum = 200, default = 50)]
-    limit: Option<usize>,
-    /// The `next_cursor` of the page before.
-    #[expect(dead_code, reason = "`Query::read_page` reads it")]
-    cursor: Option<String>,
-}
-
 /// Creates an API key. Only this answer shows its secret.
 #[utoipa::path(post, path = "/api/v1/auth/api-keys", tag = "auth", operation_id = "create_api_key", params(
     ("Idempotency-Key" = Option<String>, Header, description = "For 24 hours the same key creates one API key: a repeated request is refused, as its secret cannot be shown again"),
@@ -123,16 +110,16 @@ pub(crate) async fn create(
 }
 
 /// The caller's API keys that are not revoked, expired ones too, the newest first.
-#[utoipa::path(get, path = "/api/v1/auth/api-keys", tag = "auth", operation_id = "list_api_keys", params(ListApiKeys), responses(
+#[utoipa::path(get, path = "/api/v1/auth/api-keys", tag = "auth", operation_id = "list_api_keys", params(PageQuery), responses(
     (status = 200, body = Page<ApiKeyView>),
 ))]
 pub(crate) async fn list(
     auth: web::Data<Auth>,
     caller: Authenticated,
-    query: Query<ListApiKeys>,
+    query: Query<PageQuery>,
 ) -> Result<HttpResponse, ProblemDetails> {
     let (query, before) = query.read_page(lists::API_KEYS)?;
-    let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
+    let limit = query.limit();
     // An account has few keys: the store gives all, and the pages are made here.
     let mut keys = auth.list_api_keys(&caller.0).await?;
     keys.retain(|key| before.is_none_or(|before| key.id.as_uuid() < before));
@@ -144,7 +131,6 @@ pub(crate) async fn list(
 #[utoipa::path(delete, path = "/api/v1/auth/api-keys/{id}", tag = "auth", operation_id = "revoke_api_key", params(("id" = Uuid, Path)), responses(
     (status = 204),
     (status = 403, description = "The operation requires a login session"),
-    (status = 404),
 ))]
 pub(crate) async fn revoke(
     auth: web::Data<Auth>,

@@ -12,7 +12,7 @@ use crate::http::api::words::PeriodSchema;
 use gathering_edge::body::Body;
 use gathering_edge::caller::Authenticated;
 use gathering_edge::input::Input;
-use gathering_edge::problem::{ProblemDetails, ProblemView};
+use gathering_edge::problem::ProblemDetails;
 use gathering_edge::values::Word;
 
 /// A project's budget: what is null has no bound.
@@ -117,7 +117,6 @@ pub(super) fn judge_money(object: &Map<String, Value>, place: &Pointer, problems
 /// What a project may use up, and what of it is used.
 #[utoipa::path(get, path = "/api/v1/projects/{id}/budget", tag = "projects", operation_id = "get_budget", params(("id" = Uuid, Path)), responses(
     (status = 200, body = BudgetView),
-    (status = 404, body = ProblemView, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn show(
     budgets: web::Data<BudgetControl>,
@@ -132,9 +131,7 @@ pub(crate) async fn show(
 /// Sets what a project may use up; what was used in this period stays used. Runs that wait for their budget try again.
 #[utoipa::path(put, path = "/api/v1/projects/{id}/budget", tag = "projects", operation_id = "put_budget", params(("id" = Uuid, Path)), request_body = PutBudget, responses(
     (status = 200, body = BudgetView),
-    (status = 403, description = "For owners only", body = ProblemView, content_type = "application/problem+json"),
-    (status = 404, body = ProblemView, content_type = "application/problem+json"),
-    (status = 422, body = ProblemView, content_type = "application/problem+json"),
+    (status = 403, description = "For owners only"),
 ))]
 pub(crate) async fn put(
     budgets: web::Data<BudgetControl>,

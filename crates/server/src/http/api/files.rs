@@ -81,7 +81,6 @@ pub(crate) struct ListFiles {
 #[utoipa::path(get, path = "/api/v1/projects/{id}/files", tag = "files", operation_id = "list_files", params(("id" = Uuid, Path), ListFiles), responses(
     (status = 200, body = Page<FileView>),
     (status = 403, description = "The path leads out of the workspace"),
-    (status = 404),
     (status = 409, description = "The path is not a directory"),
 ))]
 pub(crate) async fn list(
@@ -123,7 +122,6 @@ pub(crate) async fn list(
     (status = 206, body = inline(Binary), content_type = "application/octet-stream", description = "The range that was asked for"),
     (status = 304, description = "It is one of the versions in `If-None-Match`"),
     (status = 403, description = "The path leads out of the workspace"),
-    (status = 404),
     (status = 409, description = "The path is a directory"),
     (status = 412),
     (status = 416),
@@ -152,11 +150,9 @@ pub(crate) async fn show(
     (status = 201, description = "The file is new; with its `ETag`"),
     (status = 204, description = "The file replaces another one; with its `ETag`"),
     (status = 403, description = "The path leads out of the workspace"),
-    (status = 404),
     (status = 408, description = "No data arrived for 30 seconds, or the whole took too long"),
     (status = 409, description = "The path is a directory, or a part of it is a file"),
     (status = 412),
-    (status = 413),
     (status = 415, description = "The body has a content encoding"),
 ))]
 pub(crate) async fn put(
@@ -193,7 +189,6 @@ pub(crate) async fn put(
 ), responses(
     (status = 204),
     (status = 403, description = "The path leads out of the workspace"),
-    (status = 404),
     (status = 409, description = "The directory is not empty"),
     (status = 412),
 ))]

@@ -6,7 +6,7 @@ use gathering_auth::ProjectRole;
 use gathering_control::{Member, ProjectControl};
 use gathering_domain::{ProjectId, UserId};
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::http::api::lists;
@@ -15,7 +15,7 @@ use crate::http::api::words::ProjectRoleSchema;
 use gathering_edge::body::Body;
 use gathering_edge::caller::Authenticated;
 use gathering_edge::input::Input;
-use gathering_edge::page::{self, Page};
+use gathering_edge::page::{Page, PageQuery};
 use gathering_edge::problem::ProblemDetails;
 use gathering_edge::query::Query;
 use gathering_edge::values::Word;
@@ -55,34 +55,19 @@ pub(crate) struct PutMember {
 
 impl Input for PutMember {}
 
-/// Which members to list.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct ListMembers {
-    /// The length of a page.
-    #[param(minimum = 1, maximum = 200, default = 50)]
-    limit: Option<usize>,
-    /// The `next_cursor` of the page before.
-    #[expect(dead_code, reason = "`Query::read_page` reads it")]
-    cursor: Option<String>,
-}
-
 /// The members of a project, in the order in which their accounts were made.
-#[utoipa::path(get, path = "/api/v1/projects/{id}/members", tag = "projects", operation_id = "list_members", params(("id" = Uuid, Path), ListMembers), responses(
+#[utoipa::path(get, path = "/api/v1/projects/{id}/members", tag = "projects", operation_id = "list_members", params(("id" = Uuid, Path), PageQuery), responses(
     (status = 200, body = Page<MemberView>),
-    (status = 404),
-    (status = 422),
 ))]
 pub(crate) async fn list(
     projects: web::Data<ProjectControl>,
     caller: Authenticated,
     id: web::Path<String>,
-    query: Query<ListMembers>,
+    query: Query<PageQuery>,
 ) -> Result<HttpResponse, ProblemDetails> {
     let project = id_of(&id)?;
     let (query, after) = query.read_page(lists::MEMBERS)?;
-    let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
+    let limit = query.limit();
     let members = projects.list_members(&caller.0, project, after.map(UserId::from), limit + 1).await?;
     let key = |member: &Member| member.user.as_uuid();
     let page = Page::of(lists::MEMBERS, members, limit, key, MemberView::from);
@@ -98,7 +83,6 @@ pub(crate) async fn list(
     (status = 403, description = "For owners only"),
     (status = 404, description = "No such project or account"),
     (status = 409, description = "No owner would be left"),
-    (status = 422),
 ))]
 pub(crate) async fn put(
     projects: web::Data<ProjectControl>,
@@ -119,7 +103,6 @@ pub(crate) async fn put(
     ("user_id" = Uuid, Path),
 ), responses(
     (status = 204),
-    (status = 403),
     (status = 404, description = "No such project or member"),
     (status = 409, description = "No owner would be left"),
 ))]

@@ -22,7 +22,7 @@ use gathering_edge::conditions;
 use gathering_edge::idempotency::keyed_body;
 use gathering_edge::input::{self, Input};
 use gathering_edge::page::{self, Page};
-use gathering_edge::problem::{FieldError, ProblemDetails, ProblemView, field_errors};
+use gathering_edge::problem::{FieldError, ProblemDetails, field_errors};
 use gathering_edge::query::Query;
 use gathering_edge::values::{AnyObject, one_line, prose_or_null, trimmed};
 
@@ -123,8 +123,7 @@ pub(crate) struct ListPipelines {
     content((AnyObject = "application/json"), (AnyObject = "application/yaml")), description = "A definition"
 ), responses(
     (status = 200, description = "What is wrong with it, or its order", body = ValidationView),
-    (status = 400, body = ProblemView, content_type = "application/problem+json"),
-    (status = 422, description = "No definition was sent", body = ProblemView, content_type = "application/problem+json"),
+    (status = 422, description = "No definition was sent"),
 ))]
 pub(crate) async fn validate(graphs: web::Data<Graphs>, body: Body) -> Result<HttpResponse, ProblemDetails> {
     let (definition, source) = body.receive().await?.1.required_value()?;
@@ -154,10 +153,8 @@ pub(crate) async fn validate(graphs: web::Data<Graphs>, body: Body) -> Result<Ht
     content((CreatePipeline = "application/json"), (CreatePipeline = "application/yaml"))
 ), responses(
     (status = 201, description = "With its `ETag`", body = PipelineView),
-    (status = 403, body = ProblemView, content_type = "application/problem+json"),
-    (status = 404, description = "No such project", body = ProblemView, content_type = "application/problem+json"),
-    (status = 409, description = "The key was used for another request, or what it created was deleted", body = ProblemView, content_type = "application/problem+json"),
-    (status = 422, body = ProblemView, content_type = "application/problem+json"),
+    (status = 404, description = "No such project"),
+    (status = 409, description = "The key was used for another request, or what it created was deleted"),
 ))]
 pub(crate) async fn create(
     pipelines: web::Data<PipelineControl>,
@@ -221,7 +218,6 @@ fn body_of_definition(definition: Value) -> Value {
 /// The pipelines that the caller may see, the newest first.
 #[utoipa::path(get, path = "/api/v1/pipelines", tag = "pipelines", operation_id = "list_pipelines", params(ListPipelines), responses(
     (status = 200, body = Page<PipelineView>),
-    (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(
     pipelines: web::Data<PipelineControl>,
@@ -244,7 +240,6 @@ pub(crate) async fn list(
 ), responses(
     (status = 200, description = "With its `ETag`", body = PipelineView),
     (status = 304, description = "It is one of those in `If-None-Match`"),
-    (status = 404, body = ProblemView, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn show(
     pipelines: web::Data<PipelineControl>,

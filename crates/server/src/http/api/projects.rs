@@ -7,7 +7,7 @@ use gathering_control::right::Right;
 use gathering_control::{self as control, Found, Project, ProjectControl, Scoped};
 use gathering_domain::{ProjectId, with_causes};
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::http::api::lists;
@@ -16,7 +16,7 @@ use crate::workspaces::Workspaces;
 use gathering_edge::body::Body;
 use gathering_edge::caller::Authenticated;
 use gathering_edge::input::Input;
-use gathering_edge::page::{self, Page};
+use gathering_edge::page::{Page, PageQuery};
 use gathering_edge::problem::ProblemDetails;
 use gathering_edge::query::Query;
 use gathering_edge::values::{one_line, one_line_or_null, prose_or_null, trimmed, trimmed_or_null};
@@ -84,19 +84,6 @@ pub(crate) struct ChangeProject {
 
 impl Input for ChangeProject {}
 
-/// Which projects to list.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct ListProjects {
-    /// The length of a page.
-    #[param(minimum = 1, maximum = 200, default = 50)]
-    limit: Option<usize>,
-    /// The `next_cursor` of the page before.
-    #[expect(dead_code, reason = "`Query::read_page` reads it")]
-    cursor: Option<String>,
-}
-
 /// Creates a project; the caller is its owner.
 #[utoipa::path(post, path = "/api/v1/projects", tag = "projects", operation_id = "create_project", params(
     ("Idempotency-Key" = Option<String>, Header, description = "The same key and body answer the same project"),
@@ -105,7 +92,6 @@ pub(crate) struct ListProjects {
     (status = 403, description = "An API key without the scope `manage`"),
     (status = 404, description = "The same request created a project that the caller may not see any more"),
     (status = 409, description = "The key was used for another request, or for a project that was deleted"),
-    (status = 422),
 ))]
 pub(crate) async fn create(
     projects: web::Data<ProjectControl>,
@@ -122,17 +108,16 @@ pub(crate) async fn create(
 }
 
 /// The projects that the caller may see, the newest first: those that they are a member of; to an admin all.
-#[utoipa::path(get, path = "/api/v1/projects", tag = "projects", operation_id = "list_projects", params(ListProjects), responses(
+#[utoipa::path(get, path = "/api/v1/projects", tag = "projects", operation_id = "list_projects", params(PageQuery), responses(
     (status = 200, body = Page<ProjectView>),
-    (status = 422),
 ))]
 pub(crate) async fn list(
     projects: web::Data<ProjectControl>,
     caller: Authenticated,
-    query: Query<ListProjects>,
+    query: Query<PageQuery>,
 ) -> Result<HttpResponse, ProblemDetails> {
     let (query, before) = query.read_page(lists::PROJECTS)?;
-    let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
+    let limit = query.limit();
     let found = projects.list(&caller.0, before.map(ProjectId::from), limit + 1).await?;
     let key = |found: &Found<Project>| found.thing.id.as_uuid();
     let view = |found: Found<Project>| ProjectView::of(found.thing, found.membership);
@@ -143,7 +128,6 @@ pub(crate) async fn list(
 /// One project.
 #[utoipa::path(get, path = "/api/v1/projects/{id}", tag = "projects", operation_id = "get_project", params(("id" = Uuid, Path)), responses(
     (status = 200, body = ProjectView),
-    (status = 404),
 ))]
 pub(crate) async fn show(
     projects: web::Data<ProjectControl>,
@@ -158,8 +142,6 @@ pub(crate) async fn show(
 #[utoipa::path(patch, path = "/api/v1/projects/{id}", tag = "projects", operation_id = "change_project", params(("id" = Uuid, Path)), request_body = ChangeProject, responses(
     (status = 200, body = ProjectView),
     (status = 403, description = "For owners only"),
-    (status = 404),
-    (status = 422),
 ))]
 pub(crate) async fn change(
     projects: web::Data<ProjectControl>,
@@ -177,7 +159,6 @@ pub(crate) async fn change(
 #[utoipa::path(delete, path = "/api/v1/projects/{id}", tag = "projects", operation_id = "delete_project", params(("id" = Uuid, Path)), responses(
     (status = 204),
     (status = 403, description = "For owners only"),
-    (status = 404),
     (status = 409, description = "It is somebody's default project, or has runs that have not ended"),
 ))]
 pub(crate) async fn delete(

@@ -19,7 +19,7 @@ use crate::http::api::run_view::{JournalEntryView, RunView};
 use crate::http::api::words::RunStateSchema;
 use gathering_edge::caller::Authenticated;
 use gathering_edge::page::{self, Page};
-use gathering_edge::problem::{ProblemDetails, ProblemView};
+use gathering_edge::problem::ProblemDetails;
 use gathering_edge::query::Query;
 use gathering_edge::values::Word;
 
@@ -48,7 +48,6 @@ pub(crate) struct ListRuns {
 /// The runs that the caller may see, the newest first.
 #[utoipa::path(get, path = "/api/v1/runs", tag = "runs", operation_id = "list_runs", params(ListRuns), responses(
     (status = 200, body = Page<RunView>),
-    (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(
     runs: web::Data<Runs>,
@@ -73,7 +72,6 @@ pub(crate) async fn list(
 /// One run, with what became of its nodes.
 #[utoipa::path(get, path = "/api/v1/runs/{id}", tag = "runs", operation_id = "get_run", params(("id" = Uuid, Path)), responses(
     (status = 200, body = RunView),
-    (status = 404, body = ProblemView, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn show(
     runs: web::Data<RunControl>,
@@ -95,8 +93,7 @@ fn accepted(run: Run) -> HttpResponse {
 /// the run.
 #[utoipa::path(post, path = "/api/v1/runs/{id}/cancel", tag = "runs", operation_id = "cancel_run", params(("id" = Uuid, Path)), responses(
     (status = 202, body = RunView),
-    (status = 404, body = ProblemView, content_type = "application/problem+json"),
-    (status = 409, description = "It has ended already", body = ProblemView, content_type = "application/problem+json"),
+    (status = 409, description = "It has ended already"),
 ))]
 pub(crate) async fn cancel(
     runs: web::Data<RunControl>,
@@ -126,7 +123,6 @@ pub(crate) struct ReadJournal {
 /// What happened inside a run, in order.
 #[utoipa::path(get, path = "/api/v1/runs/{id}/journal", tag = "runs", operation_id = "read_run_journal", params(("id" = Uuid, Path), ReadJournal), responses(
     (status = 200, body = Page<JournalEntryView>),
-    (status = 404, body = ProblemView, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn journal(
     runs: web::Data<RunControl>,

@@ -130,7 +130,6 @@ fn locked(taken: &Mutex<HashMap<UserId, usize>>) -> MutexGuard<'_, HashMap<UserI
     ("Last-Event-ID" = Option<i64>, Header, description = "Only the entries after this one"),
 ), responses(
     (status = 200, description = "Server-sent events: as many as the run has, each in the form of the schema, one field a line", body = RunEventView, content_type = "text/event-stream"),
-    (status = 404),
     (status = 422, description = "`Last-Event-ID` is not a number"),
     (status = 429, description = "Too many streams of this account"),
     (status = 503, description = "Too many streams, or the server is shutting down"),

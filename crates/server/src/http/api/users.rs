@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, web};
 use gathering_auth::{Account, Auth, Role};
 use gathering_domain::UserId;
 use serde::Deserialize;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use crate::http::api::auth::UserView;
 use crate::http::api::lists;
@@ -12,23 +12,10 @@ use crate::http::api::words::RoleSchema;
 use gathering_edge::body::Body;
 use gathering_edge::caller::Authenticated;
 use gathering_edge::input::Input;
-use gathering_edge::page::{self, Page};
+use gathering_edge::page::{Page, PageQuery};
 use gathering_edge::problem::ProblemDetails;
 use gathering_edge::query::Query;
 use gathering_edge::values::Word;
-
-/// Which accounts to list.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct ListUsers {
-    /// The length of a page.
-    #[param(minimum = 1, maximum = 200, default = 50)]
-    limit: Option<usize>,
-    /// The `next_cursor` of the page before.
-    #[expect(dead_code, reason = "`Query::read_page` reads it")]
-    cursor: Option<String>,
-}
 
 /// What to change of an account; what is absent stays.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -44,16 +31,16 @@ pub(crate) struct ChangeUser {
 impl Input for ChangeUser {}
 
 /// Every account, the newest first. For admins only.
-#[utoipa::path(get, path = "/api/v1/users", tag = "users", operation_id = "list_users", params(ListUsers), responses(
+#[utoipa::path(get, path = "/api/v1/users", tag = "users", operation_id = "list_users", params(PageQuery), responses(
     (status = 200, body = Page<UserView>),
 ))]
 pub(crate) async fn list(
     auth: web::Data<Auth>,
     caller: Authenticated,
-    query: Query<ListUsers>,
+    query: Query<PageQuery>,
 ) -> Result<HttpResponse, ProblemDetails> {
     let (query, before) = query.read_page(lists::USERS)?;
-    let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
+    let limit = query.limit();
     let accounts = auth.list_accounts(&caller.0, before.map(UserId::from), limit + 1).await?;
     let key = |account: &Account| account.id.as_uuid();
     let page = Page::of(lists::USERS, accounts, limit, key, UserView::from);
@@ -63,7 +50,6 @@ pub(crate) async fn list(
 /// Changes an account's global role, or whether it may be used. For admins only.
 #[utoipa::path(patch, path = "/api/v1/users/{id}", tag = "users", operation_id = "change_user", params(("id" = Uuid, Path)), request_body = ChangeUser, responses(
     (status = 200, body = UserView),
-    (status = 404),
     (status = 409, description = "No active admin would be left"),
 ))]
 pub(crate) async fn change(

@@ -12,7 +12,7 @@ use gathering_edge::body::Body;
 use gathering_edge::caller::Authenticated;
 use gathering_edge::conditions::Expected;
 use gathering_edge::input::{self, Input};
-use gathering_edge::problem::{Kind, ProblemDetails, ProblemView};
+use gathering_edge::problem::{Kind, ProblemDetails};
 use gathering_edge::values::{AnyObject, one_line_or_null, prose_or_null, trimmed_or_null};
 
 /// What to change of a pipeline; what is absent stays.
@@ -47,10 +47,7 @@ impl Input for ChangePipeline {}
     content((ChangePipeline = "application/json"), (ChangePipeline = "application/yaml"))
 ), responses(
     (status = 200, description = "As it is now, with its `ETag`", body = PipelineView),
-    (status = 403, body = ProblemView, content_type = "application/problem+json"),
-    (status = 404, body = ProblemView, content_type = "application/problem+json"),
-    (status = 412, description = "It was changed since", body = ProblemView, content_type = "application/problem+json"),
-    (status = 422, body = ProblemView, content_type = "application/problem+json"),
+    (status = 412, description = "It was changed since"),
 ))]
 pub(crate) async fn change(
     pipelines: web::Data<PipelineControl>,
@@ -77,10 +74,8 @@ pub(crate) async fn change(
     ("If-Match" = Option<String>, Header, description = "`ETag`s: only if the pipeline is still one of these"),
 ), responses(
     (status = 204),
-    (status = 403, body = ProblemView, content_type = "application/problem+json"),
-    (status = 404, body = ProblemView, content_type = "application/problem+json"),
-    (status = 409, description = "Runs of it have not ended", body = ProblemView, content_type = "application/problem+json"),
-    (status = 412, description = "It was changed since", body = ProblemView, content_type = "application/problem+json"),
+    (status = 409, description = "Runs of it have not ended"),
+    (status = 412, description = "It was changed since"),
 ))]
 pub(crate) async fn delete(
     pipelines: web::Data<PipelineControl>,

@@ -12,7 +12,7 @@ use super::named;
 use crate::http::api::lists;
 use gathering_edge::caller::Authenticated;
 use gathering_edge::page::{self, Page};
-use gathering_edge::problem::{ProblemDetails, ProblemView};
+use gathering_edge::problem::ProblemDetails;
 use gathering_edge::query::Query;
 use gathering_edge::values::AnyObject;
 
@@ -60,8 +60,6 @@ pub(crate) struct ListVersions {
 /// The versions of a pipeline, the latest first.
 #[utoipa::path(get, path = "/api/v1/pipelines/{id}/versions", tag = "pipelines", operation_id = "list_pipeline_versions", params(("id" = Uuid, Path), ListVersions), responses(
     (status = 200, body = Page<PipelineVersionView>),
-    (status = 404, body = ProblemView, content_type = "application/problem+json"),
-    (status = 422, body = ProblemView, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list(
     pipelines: web::Data<PipelineControl>,

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::http::api::run_view::RunView;
 use gathering_edge::body::Body;
 use gathering_edge::input::Input;
-use gathering_edge::problem::{ProblemDetails, ProblemView};
+use gathering_edge::problem::ProblemDetails;
 
 /// A decision.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -31,10 +31,9 @@ impl Input for Decide {}
     ("node_id" = String, Path),
 ), request_body = Decide, responses(
     (status = 202, description = "The decision is recorded, and reaches the instance that drives the run", body = RunView),
-    (status = 403, description = "You are not one of the node's approvers", body = ProblemView, content_type = "application/problem+json"),
-    (status = 404, description = "No such run or node", body = ProblemView, content_type = "application/problem+json"),
-    (status = 409, description = "The node is not waiting for an approval, or already has a decision", body = ProblemView, content_type = "application/problem+json"),
-    (status = 422, body = ProblemView, content_type = "application/problem+json"),
+    (status = 403, description = "You are not one of the node's approvers"),
+    (status = 404, description = "No such run or node"),
+    (status = 409, description = "The node is not waiting for an approval, or already has a decision"),
 ))]
 pub(crate) async fn decide(
     runs: web::Data<RunControl>,

@@ -14,7 +14,7 @@ use crate::http::api::run_view::RunView;
 use gathering_edge::body::Body;
 use gathering_edge::idempotency::keyed_body;
 use gathering_edge::input::{self, Input};
-use gathering_edge::problem::{ProblemDetails, ProblemView};
+use gathering_edge::problem::ProblemDetails;
 
 /// How to rerun a run.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -65,9 +65,7 @@ fn rerun_from<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RerunFrom, D
     ("Idempotency-Key" = Option<String>, Header, description = "The same key and body answer the same run"),
 ), request_body = Rerun, responses(
     (status = 202, description = "The new run", body = RunView),
-    (status = 404, body = ProblemView, content_type = "application/problem+json"),
-    (status = 409, description = "The run has not ended, nothing in it failed, another one started it, its pipeline is disabled, or the key was used for another request", body = ProblemView, content_type = "application/problem+json"),
-    (status = 422, body = ProblemView, content_type = "application/problem+json"),
+    (status = 409, description = "The run has not ended, nothing in it failed, another one started it, its pipeline is disabled, or the key was used for another request"),
 ))]
 pub(crate) async fn rerun(
     runs: web::Data<RunControl>,

@@ -14,7 +14,7 @@ use crate::http::api::run_view::RunView;
 use gathering_edge::body::Body;
 use gathering_edge::idempotency::keyed_body;
 use gathering_edge::input::{self, Input};
-use gathering_edge::problem::{ProblemDetails, ProblemView};
+use gathering_edge::problem::ProblemDetails;
 
 /// A run to be started.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -53,9 +53,7 @@ pub(super) fn judge_input(object: &Map<String, Value>, problems: &mut Problems) 
     ("Idempotency-Key" = Option<String>, Header, description = "The same key and body answer the same run"),
 ), request_body = StartRun, responses(
     (status = 202, body = RunView),
-    (status = 404, body = ProblemView, content_type = "application/problem+json"),
-    (status = 409, description = "The key was used for another request, or the pipeline is disabled", body = ProblemView, content_type = "application/problem+json"),
-    (status = 422, body = ProblemView, content_type = "application/problem+json"),
+    (status = 409, description = "The key was used for another request, or the pipeline is disabled"),
 ))]
 pub(crate) async fn start(
     runs: web::Data<RunControl>,

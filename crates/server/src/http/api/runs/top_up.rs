@@ -11,7 +11,7 @@ use crate::http::api::budgets::{amounts, judge_money};
 use crate::http::api::run_view::RunView;
 use gathering_edge::body::Body;
 use gathering_edge::input::Input;
-use gathering_edge::problem::{ProblemDetails, ProblemView};
+use gathering_edge::problem::ProblemDetails;
 
 /// What to add to what a run and all runs of its tree may use up.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -62,10 +62,8 @@ impl From<AddToBudget> for TopUp {
 /// for that.
 #[utoipa::path(post, path = "/api/v1/runs/{id}/budget", tag = "runs", operation_id = "top_up_run", params(("id" = Uuid, Path)), request_body = AddToBudget, responses(
     (status = 202, body = RunView),
-    (status = 403, description = "For owners only", body = ProblemView, content_type = "application/problem+json"),
-    (status = 404, body = ProblemView, content_type = "application/problem+json"),
-    (status = 409, description = "No run of the tree waits as `budget_exceeded`", body = ProblemView, content_type = "application/problem+json"),
-    (status = 422, body = ProblemView, content_type = "application/problem+json"),
+    (status = 403, description = "For owners only"),
+    (status = 409, description = "No run of the tree waits as `budget_exceeded`"),
 ))]
 pub(crate) async fn top_up(
     budgets: web::Data<BudgetControl>,
