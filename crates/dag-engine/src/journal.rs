@@ -217,7 +217,6 @@ impl JournalEvent {
         "effect_started",
         "effect_done",
         "effect_failed",
-        "work_reused",
         "effect_unknown",
         "work_reused",
         "taken_over",
