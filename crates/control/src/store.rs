@@ -21,7 +21,7 @@ pub use projects::ProjectStore;
 ///
 /// Each method is one transaction: all of it holds when it returns `Ok`, nothing of it when it errs. After
 /// [`ControlError::Unavailable`] it is unknown whether a write took place. Every write takes a [`Scoped`] thing, a
-/// [`Caller`] or the [`Operator`]. What a caller finds are the things of accounts: the operator's local projects, and
+/// [`Caller`] or the [`Operator`](crate::Operator). What a caller finds are the things of accounts: the operator's local projects, and
 /// what is in them, are absent to every caller. Dropping a future is safe: the method takes place whole or not at all.
 #[async_trait]
 pub trait ControlStore: PipelineStore + ProjectStore + BudgetStore {
