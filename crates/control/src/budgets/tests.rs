@@ -125,6 +125,15 @@ fn an_allowance_grows_up_to_what_can_be_counted_and_only_of_what_is_bounded() {
     assert!(top_up(&second, TOKENS, 1).unwrap_err().contains("/add/tokens"));
 }
 
+#[test]
+fn a_week_forgets_what_the_day_that_starts_with_it_has_spent() {
+    let monday = at("2026-03-09T12:00:00Z");
+    let midnight = at("2026-03-09T00:00:00Z");
+    let day = Budget { spent: 12, ..Budget::new((Payer::Project, TOKENS), 14, Period::Day, midnight) };
+    let set = Bounds { period: Period::Week, amounts: [(TOKENS, 14)].into() }.apply(&[day.clone()], monday);
+    assert_eq!(set, [Budget { spent: 0, period: Period::Week, ..day }]);
+}
+
 /// What people, calls and time do to budgets. Runs and calls have numbers.
 #[derive(Debug, Clone)]
 enum Step {
@@ -186,12 +195,13 @@ impl Books {
         self.used.entry((share.payer, share.resource)).or_default().0 += used;
     }
 
-    /// Writes budgets over what they were. Whose period starts anew has forgotten what was used before.
+    /// Writes budgets over what they were. A budget whose period is over, or of another kind, has forgotten what was
+    /// used before: a day and a week that start at the same instant are two periods.
     fn write(&mut self, budgets: Vec<Budget>, may_change_period: bool) {
         for after in budgets {
             let of = key(&after);
             if let Some(before) = self.budgets.get(&of)
-                && before.period_start != after.period_start
+                && (before.period, before.period_start) != (after.period, after.period_start)
             {
                 let is_over = before.period.end(before.period_start).is_some_and(|end| end <= self.now);
                 assert!(
