@@ -89,15 +89,15 @@ async fn write(conn: &mut AsyncPgConnection, checkpoints: &[&Checkpoint]) -> Res
     let mut ordered = checkpoints.to_vec();
     ordered.sort_unstable_by_key(|checkpoint| checkpoint.claim.run);
     let written = if ordered.iter().any(|checkpoint| abandons_children(checkpoint)) {
-        let commit = Commit::<true>::of(&ordered)?;
+        let commit = Commit::of(&ordered)?;
         // The lock first: the statement then sees the children that were started until the lock was given.
         conn.transaction(async |conn| {
             lock_released(conn, commit.released()).await?;
-            commit.load::<(Uuid, bool)>(conn).await
+            commit.write(conn, true).await
         })
         .await
     } else if ordered.iter().any(|checkpoint| checkpoint.release.is_some()) {
-        Commit::<false>::of(&ordered)?.load::<(Uuid, bool)>(conn).await
+        Commit::of(&ordered)?.write(conn, false).await
     } else {
         append(conn, Entries::of_checkpoints(&ordered)).await.map(|()| Vec::new())
     };

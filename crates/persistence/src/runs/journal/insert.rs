@@ -99,6 +99,11 @@ impl Entries {
         Self { columns, blob_digests, blob_contents }
     }
 
+    /// Whether some payloads are too large for the journal.
+    pub(crate) fn has_blobs(&self) -> bool {
+        !self.blob_digests.is_empty()
+    }
+
     /// Pushes the records as a source of rows, `e`.
     pub(crate) fn push_rows<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         let columns = &self.columns;
@@ -176,11 +181,11 @@ impl<const N: usize> QueryFragment<Pg> for AppendFew<N> {
 
 /// Inserts records of runs that go on, or begin.
 pub(crate) async fn append(mut conn: &AsyncPgConnection, entries: Entries) -> QueryResult<()> {
-    let written = match (entries.columns.seq.len(), entries.blob_digests.is_empty()) {
-        (1, true) => AppendFew::<1>(entries.columns).execute(&mut conn).await,
-        (2, true) => AppendFew::<2>(entries.columns).execute(&mut conn).await,
-        (_, true) => Append::<false>(entries).execute(&mut conn).await,
-        (_, false) => Append::<true>(entries).execute(&mut conn).await,
+    let written = match (entries.columns.seq.len(), entries.has_blobs()) {
+        (1, false) => AppendFew::<1>(entries.columns).execute(&mut conn).await,
+        (2, false) => AppendFew::<2>(entries.columns).execute(&mut conn).await,
+        (_, false) => Append::<false>(entries).execute(&mut conn).await,
+        (_, true) => Append::<true>(entries).execute(&mut conn).await,
     };
     written.map(|_n_rows| ())
 }

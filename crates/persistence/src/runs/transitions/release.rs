@@ -7,6 +7,7 @@ use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{BigInt, Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_dag_engine::{Checkpoint, Release};
 use gathering_domain::RunState;
 use uuid::Uuid;
@@ -66,16 +67,13 @@ impl Releases {
     }
 }
 
-/// Checkpoints of which some release their runs, as one statement. It answers with the runs that it released, and whether
-/// each has a parent.
-///
-/// `ABANDONS` says whether the ends leave children behind that must be told. Most do not, and pay nothing for it.
-pub(crate) struct Commit<const ABANDONS: bool> {
+/// Checkpoints of which some release their runs.
+pub(crate) struct Commit {
     entries: Entries,
     releases: Releases,
 }
 
-impl<const ABANDONS: bool> Commit<ABANDONS> {
+impl Commit {
     /// The checkpoints are in the order of their runs.
     pub(crate) fn of(ordered: &[&Checkpoint]) -> Result<Self, DatabaseError> {
         let releases = Releases::of(ordered.iter().copied())?;
@@ -86,20 +84,39 @@ impl<const ABANDONS: bool> Commit<ABANDONS> {
     pub(crate) fn released(&self) -> &[Uuid] {
         &self.releases.run_id
     }
+
+    /// Writes the checkpoints, as one statement. It answers with the runs that it released, and whether each has a parent.
+    ///
+    /// `abandons` says whether the ends leave children behind that must be told. Most do not, and pay nothing for it.
+    pub(crate) async fn write(
+        self,
+        conn: &mut AsyncPgConnection,
+        abandons: bool,
+    ) -> QueryResult<Vec<(Uuid, bool)>> {
+        match (abandons, self.entries.has_blobs()) {
+            (false, false) => Statement::<false, false>(self).load(conn).await,
+            (false, true) => Statement::<false, true>(self).load(conn).await,
+            (true, false) => Statement::<true, false>(self).load(conn).await,
+            (true, true) => Statement::<true, true>(self).load(conn).await,
+        }
+    }
 }
 
-impl<const ABANDONS: bool> QueryId for Commit<ABANDONS> {
+/// A [`Commit`] as SQL. A statement with fewer parts is planned and set up in less time, so each case has its own.
+struct Statement<const ABANDONS: bool, const BLOBS: bool>(Commit);
+
+impl<const ABANDONS: bool, const BLOBS: bool> QueryId for Statement<ABANDONS, BLOBS> {
     type QueryId = Self;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl<const ABANDONS: bool> Query for Commit<ABANDONS> {
+impl<const ABANDONS: bool, const BLOBS: bool> Query for Statement<ABANDONS, BLOBS> {
     type SqlType = (SqlUuid, Bool);
 }
 
-impl<const ABANDONS: bool> QueryFragment<Pg> for Commit<ABANDONS> {
+impl<const ABANDONS: bool, const BLOBS: bool> QueryFragment<Pg> for Statement<ABANDONS, BLOBS> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        let Self { entries, releases } = self;
+        let Commit { entries, releases } = &self.0;
         out.push_sql("WITH entry AS (SELECT * FROM ");
         entries.push_rows(&mut out)?;
         out.push_sql("), release AS (SELECT * FROM unnest(");
@@ -107,8 +124,10 @@ impl<const ABANDONS: bool> QueryFragment<Pg> for Commit<ABANDONS> {
             Text: releases.state, Nullable<Text>: releases.waiting_for, Nullable<Timestamptz>: releases.until,
             Nullable<Text>: releases.output, Nullable<Text>: releases.error);
         out.push_sql(") AS r (run_id, owner, epoch, state, waiting_for, until, output, error)), ");
-        entries.push_blobs(&mut out)?;
-        out.push_sql(", ");
+        if BLOBS {
+            entries.push_blobs(&mut out)?;
+            out.push_sql(", ");
+        }
         out.push_sql(&RELEASE);
         if ABANDONS {
             out.push_sql(&CHILDREN);
