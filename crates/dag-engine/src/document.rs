@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::fields::{Fields, Shape};
 
+pub(crate) mod definition_file;
 pub(crate) mod json;
 pub(crate) mod limits;
 pub(crate) mod source_map;

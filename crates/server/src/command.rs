@@ -1,6 +1,5 @@
 //! What each command does, from its arguments to its exit code.
 
-mod definition_file;
 pub(crate) mod migrate;
 pub(crate) mod openapi;
 mod progress;

@@ -9,12 +9,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use gathering_control::Run;
-use gathering_dag_engine::{RunStore, Seq, check_value, read_json};
+use gathering_dag_engine::{DefinitionFile, RunStore, Seq, check_value, read_json};
 use gathering_domain::{RunId, RunState};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::definition_file::DefinitionFile;
 use super::progress::{Progress, print_line, tell};
 use super::validate::INVALID;
 use crate::capabilities::Capabilities;

@@ -4,7 +4,8 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::definition_file::DefinitionFile;
+use gathering_dag_engine::DefinitionFile;
+
 use super::progress::tell;
 use crate::capabilities::Capabilities;
 use crate::config::Config;
