@@ -9,6 +9,8 @@ mod api_key;
 mod audit;
 mod caller;
 mod error;
+#[cfg(unix)]
+mod key_file;
 mod keys;
 mod opaque;
 mod passwords;
@@ -32,6 +34,8 @@ pub use audit::{AuditEvent, AuditFilter, AuditKind, AuditRecord, Origin};
 pub use caller::{Caller, Credential};
 pub use error::AuthError;
 pub use gathering_domain::{SessionId, TokenId};
+#[cfg(unix)]
+pub use key_file::{KeyFile, KeyFileError};
 pub use keys::{InvalidKey, KeyRing};
 pub use passwords::{PasswordError, PasswordSettings, Passwords};
 pub use refresh::RefreshToken;

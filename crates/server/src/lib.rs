@@ -10,7 +10,6 @@ mod database;
 mod http;
 mod instance;
 mod logging;
-mod token_key;
 mod workspaces;
 
 pub use cli::Cli;

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use gathering_auth::{Auth, AuthSettings, PasswordSettings};
+use gathering_auth::{Auth, AuthSettings, KeyFile, KeyRing, PasswordSettings};
+use gathering_domain::ExposeSecret as _;
 use gathering_edge::gate::Gate;
 use gathering_edge::metrics::Metrics;
 use gathering_edge::readiness::Readiness;
@@ -17,7 +18,6 @@ use crate::config::Config;
 use crate::database::Database;
 use crate::http::{self, MaxFileBytes, Services, Streams};
 use crate::instance::{Instance, Work};
-use crate::token_key;
 
 /// Serves until SIGTERM or SIGINT, and then ends in order with exit code 0. A second signal hurries.
 ///
@@ -129,10 +129,25 @@ async fn auth(config: &Config, db: &Database) -> anyhow::Result<Auth> {
     };
     let config = config.clone();
     let made = tokio::task::spawn_blocking(move || {
-        let keys = token_key::load_or_create(&config)?;
+        let keys = key_ring(&config)?;
         Auth::new(store, keys, settings).context("authentication cannot be set up")
     });
     made.await.context("setting up authentication")?
+}
+
+/// The key ring that this instance shares with the others. Blocks.
+fn key_ring(config: &Config) -> anyhow::Result<KeyRing> {
+    if let Some(keys) = &config.token_key {
+        return KeyRing::parse(keys.expose_secret()).context("GATHERING_TOKEN_KEY cannot be used");
+    }
+    let file = KeyFile::load_or_create(&config.data_dir)?;
+    if file.is_new && config.database_url.is_some() {
+        tracing::warn!(
+            path = %file.path.display(),
+            "a token key was made; instances of this database on other hosts need the same GATHERING_TOKEN_KEY"
+        );
+    }
+    Ok(file.keys)
 }
 
 /// The signals that ask a server to stop.
