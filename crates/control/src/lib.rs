@@ -1,8 +1,8 @@
 //! What may be done with projects, pipelines and runs, and by whom.
 //!
 //! Owns the rules: who sees and changes what, which version of a pipeline runs, what may be rerun, who may decide an
-//! approval. Never knows SQL or HTTP: it keeps everything through the port [`ControlStore`], and every call comes with
-//! the [`Caller`](gathering_auth::Caller).
+//! approval; and where the files of a project are. Never knows SQL or HTTP: it keeps everything through the port
+//! [`ControlStore`], and every call comes with the [`Caller`](gathering_auth::Caller).
 
 mod access;
 mod budgets;
@@ -16,6 +16,7 @@ mod runs;
 mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod workspaces;
 
 pub use access::{
     CurrentAccess, Found, OfProject, Operator, Scoped, authorize_credential, right, visible_to,
@@ -42,6 +43,7 @@ pub use runs::{
     Run, RunControl, RunDetails, StartRun, Startable, StartedBy,
 };
 pub use store::{BudgetStore, ControlStore, PipelineStore, ProjectStore};
+pub use workspaces::{OpenWorkspaceError, RemoveWorkspaceError, WorkspaceSettings, Workspaces};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use gathering_control::{Control, ProjectControl, ProjectPipelines};
+use gathering_control::{Control, ProjectControl, ProjectPipelines, WorkspaceSettings, Workspaces};
 use gathering_dag_engine::{
     Breakers, ClaimScope, Engine, EngineSettings, RunnerHandle, RunnerSettings, SystemClock,
 };
@@ -27,7 +27,6 @@ use tokio_util::sync::CancellationToken;
 use crate::capabilities::Capabilities;
 use crate::config::Config;
 use crate::database::{Database, refuse};
-use crate::workspaces::Workspaces;
 use lifecycle::InstanceLifecycle;
 use task::Task;
 
@@ -100,7 +99,7 @@ impl Instance {
             Arc::new(PgRunStore::new(db.pool.clone(), wakes.clone()).with_stuck_limit(config.stuck_instance));
         let control_store = Arc::new(PgControlStore::new(db.pool.clone(), wakes.clone()));
         let projects = ProjectControl::new(control_store.clone());
-        let workspaces = Workspaces::new(projects, config, capabilities.blocking.clone());
+        let workspaces = Workspaces::new(projects, workspace_settings(config), capabilities.blocking.clone());
         let node_services = NodeServices {
             files: Arc::new(workspaces.clone()),
             pipelines: Arc::new(ProjectPipelines::new(
@@ -179,6 +178,15 @@ impl Instance {
         for service in self.services {
             service.end().await;
         }
+    }
+}
+
+fn workspace_settings(config: &Config) -> WorkspaceSettings {
+    WorkspaceSettings {
+        root: config.workspace_root.clone(),
+        data_dir: config.data_dir.clone(),
+        n_cached_directories: config.cache_directories_entries,
+        n_cached_workspaces: config.cache_workspaces_entries,
     }
 }
 

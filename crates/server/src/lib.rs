@@ -10,7 +10,6 @@ mod database;
 mod http;
 mod instance;
 mod logging;
-mod workspaces;
 
 pub use cli::Cli;
 pub use config::{Config, ConfigError, InvalidSetting, LogFormat};

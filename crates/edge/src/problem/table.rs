@@ -5,7 +5,7 @@ use std::io;
 
 use actix_web::http::StatusCode;
 use gathering_auth::{AuthError, Denied};
-use gathering_control::ControlError;
+use gathering_control::{ControlError, OpenWorkspaceError};
 use gathering_dag_engine::StoreError;
 use gathering_persistence::DatabaseError;
 use gathering_tools::WorkspaceError;
@@ -49,6 +49,16 @@ impl From<ControlError> for ProblemDetails {
             unavailable @ ControlError::Unavailable(_) => Self::unavailable(unavailable),
             timed_out @ ControlError::TimedOut(_) => Self::timed_out(timed_out),
             other => Self::internal(other),
+        }
+    }
+}
+
+impl From<OpenWorkspaceError> for ProblemDetails {
+    fn from(error: OpenWorkspaceError) -> Self {
+        match error {
+            OpenWorkspaceError::NoProject(_) => Self::not_found(),
+            OpenWorkspaceError::Lookup(error) => error.into(),
+            OpenWorkspaceError::Workspace { .. } => Self::internal(error),
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use actix_web::body::to_bytes;
 use gathering_auth::{AuthError, Denied};
-use gathering_control::{Conflict, ControlError};
+use gathering_control::{Conflict, ControlError, OpenWorkspaceError};
 use gathering_dag_engine::StoreError;
+use gathering_domain::ProjectId;
 use gathering_persistence::DatabaseError;
 use gathering_tools::WorkspaceError;
 use serde_json::{Value, json};
@@ -109,6 +110,8 @@ async fn what_a_project_does_not_allow_is_a_conflict_and_what_is_missing_is_not_
         assert_eq!(answered(ControlError::Conflict(conflict).into()).await.0.status(), 409, "{text}");
     }
     assert_eq!(answered(ControlError::NotFound.into()).await.0.status(), 404);
+    let project = OpenWorkspaceError::NoProject(ProjectId::new());
+    assert_eq!(answered(project.into()).await.0.status(), 404);
     let missing = DatabaseError::Missing { what: "the user" };
     assert_eq!(answered(missing.into()).await.0.status(), 404);
 }

@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use actix_web::web::{Data, ServiceConfig};
 use gathering_auth::Auth;
-use gathering_control::Control;
+use gathering_control::{Control, Workspaces};
 use gathering_persistence::{Pool, Runs};
 use tokio::sync::watch;
 
 use crate::http::api::stream::{Sources, Streams};
 use crate::instance::Identity;
-use crate::workspaces::Workspaces;
 use gathering_edge::readiness::Readiness;
 
 /// The identity of this process, which changes when it loses its liveness lock.

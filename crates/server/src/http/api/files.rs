@@ -12,8 +12,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use gathering_auth::Caller;
-use gathering_control::ProjectControl;
 use gathering_control::right::{self, Right};
+use gathering_control::{ProjectControl, Workspaces};
 use gathering_domain::ProjectId;
 use gathering_tools::{
     Entry, FileVersion, ListOptions, Precondition, Workspace, WorkspaceError, WorkspacePath,
@@ -23,7 +23,6 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::http::api::words::FileKindSchema;
 use crate::http::services::MaxFileBytes;
-use crate::workspaces::{OpenWorkspaceError, Workspaces};
 use gathering_edge::caller::{Authenticated, authenticate};
 use gathering_edge::conditions::Expected;
 use gathering_edge::page::{self, Page};
@@ -84,14 +83,13 @@ pub(crate) struct ListFiles {
     (status = 409, description = "The path is not a directory"),
 ))]
 pub(crate) async fn list(
-    projects: web::Data<ProjectControl>,
     workspaces: web::Data<Workspaces>,
     caller: Authenticated,
     id: web::Path<String>,
     query: Query<ListFiles>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let workspace = workspace::<right::Read>(&projects, &workspaces, &caller.0, &id).await?;
+    let workspace = workspace::<right::Read>(&workspaces, &caller.0, &id).await?;
     let query = query.read()?;
     let directory = directory_in(&query, &request)?;
     let mut options =
@@ -127,13 +125,12 @@ pub(crate) async fn list(
     (status = 416),
 ))]
 pub(crate) async fn show(
-    projects: web::Data<ProjectControl>,
     workspaces: web::Data<Workspaces>,
     caller: Authenticated,
     id: web::Path<(String, String)>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let workspace = workspace::<right::Read>(&projects, &workspaces, &caller.0, &id.0).await?;
+    let workspace = workspace::<right::Read>(&workspaces, &caller.0, &id.0).await?;
     let path = path_of(&request)?;
     let file = workspace.open_file(&path).await?;
     download::answer(&request, &path, file)
@@ -164,7 +161,7 @@ pub(crate) async fn put(
     payload: web::Payload,
     max_file_bytes: web::Data<MaxFileBytes>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let workspace = workspace::<right::Write>(&projects, &workspaces, &caller.0, &id.0).await?;
+    let workspace = workspace::<right::Write>(&workspaces, &caller.0, &id.0).await?;
     let path = file_path_of(&request)?;
     let precondition = precondition_of(&request)?;
     let incoming = Incoming::of(&request, payload, max_file_bytes.0)?;
@@ -193,13 +190,12 @@ pub(crate) async fn put(
     (status = 412),
 ))]
 pub(crate) async fn delete(
-    projects: web::Data<ProjectControl>,
     workspaces: web::Data<Workspaces>,
     caller: Authenticated,
     id: web::Path<(String, String)>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let workspace = workspace::<right::Write>(&projects, &workspaces, &caller.0, &id.0).await?;
+    let workspace = workspace::<right::Write>(&workspaces, &caller.0, &id.0).await?;
     let path = path_of(&request)?;
     workspace.remove_if(&path, precondition_of(&request)?).await?;
     Ok(HttpResponse::NoContent().finish())
@@ -210,14 +206,12 @@ pub(crate) async fn delete(
 /// # Errors
 /// 404 for what is absent, invisible or no id at all; 403 for what the caller's role does not allow.
 async fn workspace<R: Right>(
-    projects: &ProjectControl,
     workspaces: &Workspaces,
     caller: &Caller,
     id: &str,
 ) -> Result<Workspace, ProblemDetails> {
     let id: ProjectId = id.parse().map_err(|_| ProblemDetails::not_found())?;
-    let project = projects.find::<R>(caller, id).await?;
-    Ok(workspaces.open(*project.thing()).await?)
+    Ok(workspaces.open_as::<R>(caller, id).await?)
 }
 
 /// The path from the raw request: routing decodes its copy in part.
@@ -284,16 +278,6 @@ fn precondition_of(request: &HttpRequest) -> Result<Precondition, ProblemDetails
         Expected::Nothing => Ok(Precondition::None),
         Expected::Present => Ok(Precondition::Present),
         Expected::OneOf(tags) => Ok(Precondition::Version(tags.into_iter().map(Into::into).collect())),
-    }
-}
-
-impl From<OpenWorkspaceError> for ProblemDetails {
-    fn from(error: OpenWorkspaceError) -> Self {
-        match error {
-            OpenWorkspaceError::NoProject(_) => Self::not_found(),
-            OpenWorkspaceError::Lookup(error) => error.into(),
-            error @ OpenWorkspaceError::Workspace { .. } => Self::internal(error),
-        }
     }
 }
 

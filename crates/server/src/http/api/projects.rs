@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Utc};
 use gathering_auth::ProjectRole;
 use gathering_control::right::Right;
-use gathering_control::{self as control, Found, Project, ProjectControl, Scoped};
+use gathering_control::{self as control, Found, Project, ProjectControl, Scoped, Workspaces};
 use gathering_domain::{ProjectId, with_causes};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -12,7 +12,6 @@ use uuid::Uuid;
 
 use crate::http::api::lists;
 use crate::http::api::words::ProjectRoleSchema;
-use crate::workspaces::Workspaces;
 use gathering_edge::body::Body;
 use gathering_edge::caller::Authenticated;
 use gathering_edge::input::Input;

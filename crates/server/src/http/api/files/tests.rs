@@ -2,7 +2,6 @@
 
 use actix_web::App;
 use actix_web::test::{TestRequest, call_service, init_service};
-use gathering_domain::ProjectId;
 
 use super::*;
 use crate::http::api::lists;
@@ -101,9 +100,4 @@ fn a_precondition_is_read_or_refused_and_never_overlooked() {
     assert_eq!(read(&[("if-none-match", "\"a\"")]), Err(400));
     assert_eq!(read(&[("if-none-match", "")]), Err(400));
     assert_eq!(read(&[("if-match", "*"), ("if-none-match", "*")]), Err(400));
-}
-
-#[test]
-fn the_files_of_an_absent_project_are_absent() {
-    assert_eq!(ProblemDetails::from(OpenWorkspaceError::NoProject(ProjectId::new())).status(), 404);
 }
