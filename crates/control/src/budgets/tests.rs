@@ -130,7 +130,8 @@ fn a_week_forgets_what_the_day_that_starts_with_it_has_spent() {
     let monday = at("2026-03-09T12:00:00Z");
     let midnight = at("2026-03-09T00:00:00Z");
     let day = Budget { spent: 12, ..Budget::new((Payer::Project, TOKENS), 14, Period::Day, midnight) };
-    let set = Bounds { period: Period::Week, amounts: [(TOKENS, 14)].into() }.apply(&[day.clone()], monday);
+    let set = Bounds { period: Period::Week, amounts: [(TOKENS, 14)].into() }
+        .apply(std::slice::from_ref(&day), monday);
     assert_eq!(set, [Budget { spent: 0, period: Period::Week, ..day }]);
 }
 
