@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Datelike, Utc};
 use gathering_domain::{Pointer, Problems};
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -15,23 +16,87 @@ pub const DEFAULT_LIMIT: usize = 50;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct List(pub u8);
 
-/// The query of a list that is asked for nothing but a page.
+/// The parameters of every list in pages.
 #[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct PageQuery {
     /// The length of a page.
     #[param(minimum = 1, maximum = 200, default = 50)]
     limit: Option<usize>,
     /// The `next_cursor` of the page before.
-    #[expect(dead_code, reason = "`Query::read_page` reads it")]
+    #[expect(dead_code, reason = "it is read with the checks, which name what is wrong with it")]
     cursor: Option<String>,
 }
 
-impl PageQuery {
-    /// The length of a page.
-    pub fn limit(&self) -> usize {
-        self.limit.unwrap_or(DEFAULT_LIMIT)
+/// The parameters of a list that can be narrowed down by nothing.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoFilter {}
+
+impl IntoParams for NoFilter {
+    fn into_params(_in: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        Vec::new()
+    }
+}
+
+/// A filter together with the parameters of a page.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Paged<T> {
+    #[serde(flatten)]
+    filter: T,
+    #[serde(flatten)]
+    page: PageQuery,
+}
+
+impl<T: IntoParams> IntoParams for Paged<T> {
+    fn into_params(parameter_in: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        [T::into_params(&parameter_in), PageQuery::into_params(&parameter_in)].concat()
+    }
+}
+
+impl<T> Paged<T> {
+    /// The filter, and the page that follows the item with the key `after`.
+    pub(crate) fn after(self, list: List, after: Option<Uuid>) -> (T, PageRequest) {
+        (self.filter, PageRequest { list, limit: self.page.limit.unwrap_or(DEFAULT_LIMIT), after })
+    }
+}
+
+/// The page of a list that a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageRequest {
+    list: List,
+    limit: usize,
+    after: Option<Uuid>,
+}
+
+impl PageRequest {
+    /// The length of the page.
+    pub const fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// How many rows to look for: one more than the page has tells whether there is a next page.
+    pub const fn n_rows(&self) -> usize {
+        self.limit + 1
+    }
+
+    /// The key of the last item of the page before.
+    pub fn after<K: From<Uuid>>(&self) -> Option<K> {
+        self.after.map(K::from)
+    }
+
+    /// The page of these rows; [`n_rows`](Self::n_rows) of them mean that there is a next page. `key` gives the place of
+    /// a row.
+    pub fn of<R, T>(&self, mut rows: Vec<R>, key: impl Fn(&R) -> Uuid, view: impl Fn(R) -> T) -> Page<T> {
+        let more = rows.len() > self.limit;
+        rows.truncate(self.limit);
+        let next = rows.last().filter(|_| more).map(key);
+        self.until(rows.into_iter().map(view).collect(), next)
+    }
+
+    /// The page with these items; `next` is the key of the last one if there is a next page.
+    pub fn until<T>(&self, items: Vec<T>, next: Option<Uuid>) -> Page<T> {
+        Page { items, next_cursor: next.map(|key| encode(self.list, key)) }
     }
 }
 
@@ -42,22 +107,6 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// Leads to the next page; null on the last one.
     pub next_cursor: Option<String>,
-}
-
-impl<T> Page<T> {
-    /// A page of rows; one row more than `limit` means that there is a next page. `key` gives the place of a row.
-    pub fn of<R>(
-        list: List,
-        mut rows: Vec<R>,
-        limit: usize,
-        key: impl Fn(&R) -> Uuid,
-        view: impl Fn(R) -> T,
-    ) -> Self {
-        let more = rows.len() > limit;
-        rows.truncate(limit);
-        let next_cursor = rows.last().filter(|_| more).map(|last| encode(list, key(last)));
-        Self { items: rows.into_iter().map(view).collect(), next_cursor }
-    }
 }
 
 /// The cursor that continues after the item with this key.
@@ -75,7 +124,7 @@ fn decode(list: List, text: &str) -> Option<Uuid> {
 }
 
 /// The key of the last item of the page before, out of the query.
-pub fn cursor(list: List, text: Option<&str>, problems: &mut Problems) -> Option<Uuid> {
+pub(crate) fn cursor(list: List, text: Option<&str>, problems: &mut Problems) -> Option<Uuid> {
     let key = decode(list, text?);
     if key.is_none() {
         problems.add(Pointer::root().join("cursor"), "must be the `next_cursor` of a page of this list");
@@ -126,10 +175,11 @@ mod tests {
     #[test]
     fn a_page_has_a_cursor_exactly_when_there_is_more() {
         let rows: Vec<Uuid> = (0..3).map(|_| Uuid::now_v7()).collect();
-        let page = Page::of(RUNS, rows.clone(), 2, |row| *row, |row| row);
+        let request = |limit| PageRequest { list: RUNS, limit, after: None };
+        let page = request(2).of(rows.clone(), |row| *row, |row| row);
         assert_eq!(page.items, rows[..2]);
         assert_eq!(page.next_cursor, Some(encode(RUNS, rows[1])));
-        let page = Page::of(RUNS, rows.clone(), 3, |row| *row, |row| row);
+        let page = request(3).of(rows.clone(), |row| *row, |row| row);
         assert_eq!((page.items.len(), page.next_cursor), (3, None));
     }
 }

@@ -14,7 +14,7 @@ use crate::http::api::words::ScopeSchema;
 use gathering_edge::body::Body;
 use gathering_edge::caller::Authenticated;
 use gathering_edge::input::Input;
-use gathering_edge::page::{self, Page, PageQuery};
+use gathering_edge::page::{self, NoFilter, Page, PageQuery};
 use gathering_edge::problem::ProblemDetails;
 use gathering_edge::query::Query;
 use gathering_edge::values::{Word, one_line, trimmed};
@@ -116,15 +116,13 @@ pub(crate) async fn create(
 pub(crate) async fn list(
     auth: web::Data<Auth>,
     caller: Authenticated,
-    query: Query<PageQuery>,
+    query: Query<NoFilter>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let (query, before) = query.read_page(lists::API_KEYS)?;
-    let limit = query.limit();
+    let (_, page) = query.read_page(lists::API_KEYS)?;
     // An account has few keys: the store gives all, and the pages are made here.
     let mut keys = auth.list_api_keys(&caller.0).await?;
-    keys.retain(|key| before.is_none_or(|before| key.id.as_uuid() < before));
-    let page = Page::of(lists::API_KEYS, keys, limit, |key| key.id.as_uuid(), ApiKeyView::from);
-    Ok(HttpResponse::Ok().json(page))
+    keys.retain(|key| page.after().is_none_or(|before| key.id < before));
+    Ok(HttpResponse::Ok().json(page.of(keys, |key| key.id.as_uuid(), ApiKeyView::from)))
 }
 
 /// Revokes one of the caller's API keys. From the answer on it is refused on every instance.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::http::api::lists;
 use crate::http::api::words::AuditKindSchema;
 use gathering_edge::caller::Authenticated;
-use gathering_edge::page::{self, Page};
+use gathering_edge::page::{Page, PageQuery};
 use gathering_edge::problem::ProblemDetails;
 use gathering_edge::query::Query;
 use gathering_edge::values::{AnyObject, Word};
@@ -64,16 +64,10 @@ pub(crate) struct ListAuditEvents {
     from: Option<DateTime<Utc>>,
     /// Before this time.
     to: Option<DateTime<Utc>>,
-    /// The length of a page.
-    #[param(minimum = 1, maximum = 200, default = 50)]
-    limit: Option<usize>,
-    /// The `next_cursor` of the page before.
-    #[expect(dead_code, reason = "`Query::read_page` reads it")]
-    cursor: Option<String>,
 }
 
 /// The security events, the newest first. For admins only.
-#[utoipa::path(get, path = "/api/v1/audit/events", tag = "audit", operation_id = "list_audit_events", params(ListAuditEvents), responses(
+#[utoipa::path(get, path = "/api/v1/audit/events", tag = "audit", operation_id = "list_audit_events", params(ListAuditEvents, PageQuery), responses(
     (status = 200, body = Page<AuditEventView>),
 ))]
 pub(crate) async fn list(
@@ -81,17 +75,15 @@ pub(crate) async fn list(
     caller: Authenticated,
     query: Query<ListAuditEvents>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let (query, before) = query.read_page(lists::AUDIT_EVENTS)?;
-    let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
+    let (query, page) = query.read_page(lists::AUDIT_EVENTS)?;
     let filter = AuditFilter {
         user: query.user_id.map(UserId::from),
         kind: query.r#type.map(|Word(kind)| kind),
         from: query.from,
         to: query.to,
-        before: before.map(Into::into),
+        before: page.after(),
     };
-    let records = auth.audit_events(&caller.0, &filter, limit + 1).await?;
+    let records = auth.audit_events(&caller.0, &filter, page.n_rows()).await?;
     let key = |record: &AuditRecord| record.id.as_uuid();
-    let page = Page::of(lists::AUDIT_EVENTS, records, limit, key, AuditEventView::from);
-    Ok(HttpResponse::Ok().json(page))
+    Ok(HttpResponse::Ok().json(page.of(records, key, AuditEventView::from)))
 }

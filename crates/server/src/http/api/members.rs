@@ -15,7 +15,7 @@ use crate::http::api::words::ProjectRoleSchema;
 use gathering_edge::body::Body;
 use gathering_edge::caller::Authenticated;
 use gathering_edge::input::Input;
-use gathering_edge::page::{Page, PageQuery};
+use gathering_edge::page::{NoFilter, Page, PageQuery};
 use gathering_edge::problem::ProblemDetails;
 use gathering_edge::query::Query;
 use gathering_edge::values::Word;
@@ -63,15 +63,13 @@ pub(crate) async fn list(
     projects: web::Data<ProjectControl>,
     caller: Authenticated,
     id: web::Path<String>,
-    query: Query<PageQuery>,
+    query: Query<NoFilter>,
 ) -> Result<HttpResponse, ProblemDetails> {
     let project = id_of(&id)?;
-    let (query, after) = query.read_page(lists::MEMBERS)?;
-    let limit = query.limit();
-    let members = projects.list_members(&caller.0, project, after.map(UserId::from), limit + 1).await?;
+    let (_, page) = query.read_page(lists::MEMBERS)?;
+    let members = projects.list_members(&caller.0, project, page.after(), page.n_rows()).await?;
     let key = |member: &Member| member.user.as_uuid();
-    let page = Page::of(lists::MEMBERS, members, limit, key, MemberView::from);
-    Ok(HttpResponse::Ok().json(page))
+    Ok(HttpResponse::Ok().json(page.of(members, key, MemberView::from)))
 }
 
 /// Makes somebody a member, or gives a member another role.

@@ -21,7 +21,7 @@ use gathering_edge::caller::Authenticated;
 use gathering_edge::conditions;
 use gathering_edge::idempotency::keyed_body;
 use gathering_edge::input::{self, Input};
-use gathering_edge::page::{self, Page};
+use gathering_edge::page::{Page, PageQuery};
 use gathering_edge::problem::{FieldError, ProblemDetails, field_errors};
 use gathering_edge::query::Query;
 use gathering_edge::values::{AnyObject, one_line, prose_or_null, trimmed};
@@ -110,12 +110,6 @@ impl Input for CreatePipeline {}
 pub(crate) struct ListPipelines {
     /// Only of this project.
     project_id: Option<Uuid>,
-    /// The length of a page.
-    #[param(minimum = 1, maximum = 200, default = 50)]
-    limit: Option<usize>,
-    /// The `next_cursor` of the page before.
-    #[expect(dead_code, reason = "`Query::read_page` reads it")]
-    cursor: Option<String>,
 }
 
 /// Checks a definition without storing it.
@@ -216,7 +210,7 @@ fn body_of_definition(definition: Value) -> Value {
 }
 
 /// The pipelines that the caller may see, the newest first.
-#[utoipa::path(get, path = "/api/v1/pipelines", tag = "pipelines", operation_id = "list_pipelines", params(ListPipelines), responses(
+#[utoipa::path(get, path = "/api/v1/pipelines", tag = "pipelines", operation_id = "list_pipelines", params(ListPipelines, PageQuery), responses(
     (status = 200, body = Page<PipelineView>),
 ))]
 pub(crate) async fn list(
@@ -224,13 +218,11 @@ pub(crate) async fn list(
     caller: Authenticated,
     query: Query<ListPipelines>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let (query, before) = query.read_page(lists::PIPELINES)?;
-    let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
+    let (query, page) = query.read_page(lists::PIPELINES)?;
     let project = query.project_id.map(ProjectId::from);
-    let rows = pipelines.list(&caller.0, project, before.map(Into::into), limit + 1).await?;
+    let rows = pipelines.list(&caller.0, project, page.after(), page.n_rows()).await?;
     let key = |pipeline: &Pipeline| pipeline.id.as_uuid();
-    let page = Page::of(lists::PIPELINES, rows, limit, key, |pipeline| PipelineView::of(pipeline, None));
-    Ok(HttpResponse::Ok().json(page))
+    Ok(HttpResponse::Ok().json(page.of(rows, key, |pipeline| PipelineView::of(pipeline, None))))
 }
 
 /// One pipeline, with the definition of its latest version.

@@ -15,7 +15,7 @@ use crate::http::api::words::ProjectRoleSchema;
 use gathering_edge::body::Body;
 use gathering_edge::caller::Authenticated;
 use gathering_edge::input::Input;
-use gathering_edge::page::{Page, PageQuery};
+use gathering_edge::page::{NoFilter, Page, PageQuery};
 use gathering_edge::problem::ProblemDetails;
 use gathering_edge::query::Query;
 use gathering_edge::values::{one_line, one_line_or_null, prose_or_null, trimmed, trimmed_or_null};
@@ -113,15 +113,13 @@ pub(crate) async fn create(
 pub(crate) async fn list(
     projects: web::Data<ProjectControl>,
     caller: Authenticated,
-    query: Query<PageQuery>,
+    query: Query<NoFilter>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let (query, before) = query.read_page(lists::PROJECTS)?;
-    let limit = query.limit();
-    let found = projects.list(&caller.0, before.map(ProjectId::from), limit + 1).await?;
+    let (_, page) = query.read_page(lists::PROJECTS)?;
+    let found = projects.list(&caller.0, page.after(), page.n_rows()).await?;
     let key = |found: &Found<Project>| found.thing.id.as_uuid();
     let view = |found: Found<Project>| ProjectView::of(found.thing, found.membership);
-    let page = Page::of(lists::PROJECTS, found, limit, key, view);
-    Ok(HttpResponse::Ok().json(page))
+    Ok(HttpResponse::Ok().json(page.of(found, key, view)))
 }
 
 /// One project.

@@ -18,7 +18,7 @@ use crate::http::api::lists;
 use crate::http::api::run_view::{JournalEntryView, RunView};
 use crate::http::api::words::RunStateSchema;
 use gathering_edge::caller::Authenticated;
-use gathering_edge::page::{self, Page};
+use gathering_edge::page::{Page, PageQuery};
 use gathering_edge::problem::ProblemDetails;
 use gathering_edge::query::Query;
 use gathering_edge::values::Word;
@@ -37,16 +37,10 @@ pub(crate) struct ListRuns {
     schedule_id: Option<Uuid>,
     /// Only of this project.
     project_id: Option<Uuid>,
-    /// The length of a page.
-    #[param(minimum = 1, maximum = 200, default = 50)]
-    limit: Option<usize>,
-    /// The `next_cursor` of the page before.
-    #[expect(dead_code, reason = "`Query::read_page` reads it")]
-    cursor: Option<String>,
 }
 
 /// The runs that the caller may see, the newest first.
-#[utoipa::path(get, path = "/api/v1/runs", tag = "runs", operation_id = "list_runs", params(ListRuns), responses(
+#[utoipa::path(get, path = "/api/v1/runs", tag = "runs", operation_id = "list_runs", params(ListRuns, PageQuery), responses(
     (status = 200, body = Page<RunView>),
 ))]
 pub(crate) async fn list(
@@ -54,19 +48,17 @@ pub(crate) async fn list(
     caller: Authenticated,
     query: Query<ListRuns>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let (query, before) = query.read_page(lists::RUNS)?;
-    let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
+    let (query, page) = query.read_page(lists::RUNS)?;
     let filter = RunFilter {
         visible_to: visible_to(&caller.0)?,
         project: query.project_id.map(Into::into),
         pipeline: query.pipeline_id.map(Into::into),
         schedule: query.schedule_id.map(Into::into),
         state: query.state.map(|Word(state)| state),
-        before: before.map(Into::into),
+        before: page.after(),
     };
-    let rows = runs.list(&filter, limit + 1).await?;
-    let page = Page::of(lists::RUNS, rows, limit, |run| run.id.as_uuid(), RunView::of);
-    Ok(HttpResponse::Ok().json(page))
+    let rows = runs.list(&filter, page.n_rows()).await?;
+    Ok(HttpResponse::Ok().json(page.of(rows, |run| run.id.as_uuid(), RunView::of)))
 }
 
 /// One run, with what became of its nodes.
@@ -112,16 +104,10 @@ pub(crate) async fn cancel(
 pub(crate) struct ReadJournal {
     /// Only entries after this one; 0 by default.
     after: Option<i64>,
-    /// The length of a page.
-    #[param(minimum = 1, maximum = 200, default = 50)]
-    limit: Option<usize>,
-    /// The `next_cursor` of the page before.
-    #[expect(dead_code, reason = "`Query::read_page` reads it")]
-    cursor: Option<String>,
 }
 
 /// What happened inside a run, in order.
-#[utoipa::path(get, path = "/api/v1/runs/{id}/journal", tag = "runs", operation_id = "read_run_journal", params(("id" = Uuid, Path), ReadJournal), responses(
+#[utoipa::path(get, path = "/api/v1/runs/{id}/journal", tag = "runs", operation_id = "read_run_journal", params(("id" = Uuid, Path), ReadJournal, PageQuery), responses(
     (status = 200, body = Page<JournalEntryView>),
 ))]
 pub(crate) async fn journal(
@@ -131,12 +117,10 @@ pub(crate) async fn journal(
     query: Query<ReadJournal>,
 ) -> Result<HttpResponse, ProblemDetails> {
     let run: RunId = id.parse().map_err(|_| ProblemDetails::not_found())?;
-    let (query, cursor) = query.read_page(lists::JOURNAL)?;
-    let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
-    let after = query.after.unwrap_or(0);
-    let from_cursor = cursor.and_then(|cursor| i64::try_from(cursor.as_u128()).ok());
-    let entries = runs.list_journal(&caller.0, run, from_cursor.unwrap_or(after), limit + 1).await?;
+    let (query, page) = query.read_page(lists::JOURNAL)?;
+    let from_cursor = page.after().and_then(|key: Uuid| i64::try_from(key.as_u128()).ok());
+    let after = from_cursor.or(query.after).unwrap_or(0);
+    let entries = runs.list_journal(&caller.0, run, after, page.n_rows()).await?;
     let key = |entry: &JournalEntry| Uuid::from_u128(u128::try_from(entry.seq).unwrap_or_default());
-    let page = Page::of(lists::JOURNAL, entries, limit, key, JournalEntryView::of);
-    Ok(HttpResponse::Ok().json(page))
+    Ok(HttpResponse::Ok().json(page.of(entries, key, JournalEntryView::of)))
 }

@@ -12,7 +12,7 @@ use crate::http::api::words::RoleSchema;
 use gathering_edge::body::Body;
 use gathering_edge::caller::Authenticated;
 use gathering_edge::input::Input;
-use gathering_edge::page::{Page, PageQuery};
+use gathering_edge::page::{NoFilter, Page, PageQuery};
 use gathering_edge::problem::ProblemDetails;
 use gathering_edge::query::Query;
 use gathering_edge::values::Word;
@@ -37,14 +37,12 @@ impl Input for ChangeUser {}
 pub(crate) async fn list(
     auth: web::Data<Auth>,
     caller: Authenticated,
-    query: Query<PageQuery>,
+    query: Query<NoFilter>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let (query, before) = query.read_page(lists::USERS)?;
-    let limit = query.limit();
-    let accounts = auth.list_accounts(&caller.0, before.map(UserId::from), limit + 1).await?;
+    let (_, page) = query.read_page(lists::USERS)?;
+    let accounts = auth.list_accounts(&caller.0, page.after(), page.n_rows()).await?;
     let key = |account: &Account| account.id.as_uuid();
-    let page = Page::of(lists::USERS, accounts, limit, key, UserView::from);
-    Ok(HttpResponse::Ok().json(page))
+    Ok(HttpResponse::Ok().json(page.of(accounts, key, UserView::from)))
 }
 
 /// Changes an account's global role, or whether it may be used. For admins only.

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::named;
 use crate::http::api::lists;
 use gathering_edge::caller::Authenticated;
-use gathering_edge::page::{self, Page};
+use gathering_edge::page::{Page, PageQuery};
 use gathering_edge::problem::ProblemDetails;
 use gathering_edge::query::Query;
 use gathering_edge::values::AnyObject;
@@ -49,16 +49,10 @@ impl From<PipelineVersion> for PipelineVersionView {
 pub(crate) struct ListVersions {
     /// `true`: with their definitions; a page is shorter then when they are large. `false` by default.
     definitions: Option<bool>,
-    /// The length of a page.
-    #[param(minimum = 1, maximum = 200, default = 50)]
-    limit: Option<usize>,
-    /// The `next_cursor` of the page before.
-    #[expect(dead_code, reason = "`Query::read_page` reads it")]
-    cursor: Option<String>,
 }
 
 /// The versions of a pipeline, the latest first.
-#[utoipa::path(get, path = "/api/v1/pipelines/{id}/versions", tag = "pipelines", operation_id = "list_pipeline_versions", params(("id" = Uuid, Path), ListVersions), responses(
+#[utoipa::path(get, path = "/api/v1/pipelines/{id}/versions", tag = "pipelines", operation_id = "list_pipeline_versions", params(("id" = Uuid, Path), ListVersions, PageQuery), responses(
     (status = 200, body = Page<PipelineVersionView>),
 ))]
 pub(crate) async fn list(
@@ -68,16 +62,14 @@ pub(crate) async fn list(
     query: Query<ListVersions>,
 ) -> Result<HttpResponse, ProblemDetails> {
     let id = named(&id)?;
-    let (query, before) = query.read_page(lists::VERSIONS)?;
-    let limit = query.limit.unwrap_or(page::DEFAULT_LIMIT);
+    let (query, page) = query.read_page(lists::VERSIONS)?;
     let definitions =
         if query.definitions == Some(true) { Definitions::Included } else { Definitions::Omitted };
     // One that is too large for a version leads to the latest.
-    let before = before.and_then(|key| i32::try_from(key.as_u128()).ok());
-    let page = pipelines.list_versions(&caller.0, id, before, limit, definitions).await?;
-    let last = page.items.last().filter(|_| page.has_more);
+    let before = page.after().and_then(|key: Uuid| i32::try_from(key.as_u128()).ok());
+    let found = pipelines.list_versions(&caller.0, id, before, page.limit(), definitions).await?;
+    let last = found.items.last().filter(|_| found.has_more);
     let key = last.and_then(|last| u128::try_from(last.version).ok()).map(Uuid::from_u128);
-    let next_cursor = key.map(|key| page::encode(lists::VERSIONS, key));
-    let items: Vec<PipelineVersionView> = page.items.into_iter().map(Into::into).collect();
-    Ok(HttpResponse::Ok().json(Page { items, next_cursor }))
+    let items: Vec<PipelineVersionView> = found.items.into_iter().map(Into::into).collect();
+    Ok(HttpResponse::Ok().json(page.until(items, key)))
 }
