@@ -7,6 +7,7 @@ use actix_web::dev::Service as _;
 use actix_web::http::Method;
 use actix_web::test::{TestRequest, init_service};
 use actix_web::{HttpResponse, Resource, web};
+use gathering_domain::{NodeId, ProjectId};
 use serde_json::Value;
 
 use crate::body::OpenBody;
@@ -25,6 +26,11 @@ async fn echo(body: OpenBody) -> Result<HttpResponse, ProblemDetails> {
 /// Asks nobody anything before it reads, and tells whether it had to wait for the body.
 async fn wait(body: OpenBody) -> Result<String, ProblemDetails> {
     Ok(format!("awaited: {}", body.receive().await?.1))
+}
+
+/// Shows the thing that the path names.
+async fn show(id: web::Path<(ProjectId, NodeId)>) -> String {
+    format!("{}: {}", id.0, id.1)
 }
 
 async fn explode() -> HttpResponse {
@@ -78,6 +84,7 @@ pub(crate) static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
         route((delete, thing), (Public, Write), |resource| resource.to(live)),
         route((post.clone(), "/echo"), (Public, Read), |resource| resource.to(echo)),
         route((post, "/wait"), (Public, Read), |resource| resource.to(wait)),
+        route((get.clone(), "/show/{id}/{node_id}"), (Public, Read), |resource| resource.to(show)),
         route((get.clone(), "/explode"), (Public, Read), |resource| resource.to(explode)),
         route((get, "/page"), (Public, Read), |resource| resource.to(page)),
     ]
@@ -132,6 +139,16 @@ async fn every_refusal_is_a_problem_that_names_its_request() {
     let packed = post("/echo").insert_header(("content-encoding", "gzip"));
     check_problem(packed.set_payload("{}"), 415, "unsupported-media-type").await;
     check_problem(TestRequest::get().uri("/explode"), 500, "internal").await;
+}
+
+#[actix_web::test]
+async fn a_path_whose_id_is_none_names_nothing() {
+    let get = |uri: &str| TestRequest::get().uri(uri);
+    let id = ProjectId::new();
+    assert_eq!(answer(get(&format!("/show/{id}/a-1"))).await.status(), 200);
+    for wrong in ["/show/x/a-1", &format!("/show/{id}/1"), &format!("/show/{id}x/a"), "/show/%ff/a"] {
+        check_problem(get(wrong), 404, "not-found").await;
+    }
 }
 
 #[actix_web::test]

@@ -133,10 +133,9 @@ pub(crate) async fn list(
 pub(crate) async fn revoke(
     auth: web::Data<Auth>,
     caller: Authenticated,
-    id: web::Path<String>,
+    id: web::Path<ApiKeyId>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let id: ApiKeyId = id.parse().map_err(|_| ProblemDetails::not_found())?;
-    auth.revoke_api_key(&caller.0, id).await?;
+    auth.revoke_api_key(&caller.0, *id).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 

@@ -121,10 +121,9 @@ pub(super) fn judge_money(object: &Map<String, Value>, place: &Pointer, problems
 pub(crate) async fn show(
     budgets: web::Data<BudgetControl>,
     caller: Authenticated,
-    id: web::Path<String>,
+    id: web::Path<ProjectId>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let project: ProjectId = id.parse().map_err(|_| ProblemDetails::not_found())?;
-    let budgets = budgets.show(&caller.0, project).await?;
+    let budgets = budgets.show(&caller.0, *id).await?;
     Ok(HttpResponse::Ok().json(BudgetView::of(&budgets)))
 }
 
@@ -135,13 +134,12 @@ pub(crate) async fn show(
 ))]
 pub(crate) async fn put(
     budgets: web::Data<BudgetControl>,
-    id: web::Path<String>,
+    id: web::Path<ProjectId>,
     body: Body,
 ) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
-    let project: ProjectId = id.parse().map_err(|_| ProblemDetails::not_found())?;
     let bounds: Bounds = body.input::<PutBudget>().await?.into();
-    let budgets = budgets.set(&caller, project, &bounds).await?;
+    let budgets = budgets.set(&caller, *id, &bounds).await?;
     Ok(HttpResponse::Ok().json(BudgetView::of(&budgets)))
 }
 

@@ -11,13 +11,9 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
-use gathering_auth::Caller;
-use gathering_control::right::{self, Right};
-use gathering_control::{ProjectControl, Workspaces};
+use gathering_control::{ProjectControl, Workspaces, right};
 use gathering_domain::ProjectId;
-use gathering_tools::{
-    Entry, FileVersion, ListOptions, Precondition, Workspace, WorkspaceError, WorkspacePath,
-};
+use gathering_tools::{Entry, FileVersion, ListOptions, Precondition, WorkspaceError, WorkspacePath};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -85,11 +81,11 @@ pub(crate) struct ListFiles {
 pub(crate) async fn list(
     workspaces: web::Data<Workspaces>,
     caller: Authenticated,
-    id: web::Path<String>,
+    id: web::Path<ProjectId>,
     query: Query<ListFiles>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let workspace = workspace::<right::Read>(&workspaces, &caller.0, &id).await?;
+    let workspace = workspaces.open_as::<right::Read>(&caller.0, *id).await?;
     let query = query.read()?;
     let directory = directory_in(&query, &request)?;
     let mut options =
@@ -127,10 +123,10 @@ pub(crate) async fn list(
 pub(crate) async fn show(
     workspaces: web::Data<Workspaces>,
     caller: Authenticated,
-    id: web::Path<(String, String)>,
+    id: web::Path<(ProjectId, String)>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let workspace = workspace::<right::Read>(&workspaces, &caller.0, &id.0).await?;
+    let workspace = workspaces.open_as::<right::Read>(&caller.0, id.0).await?;
     let path = path_of(&request)?;
     let file = workspace.open_file(&path).await?;
     download::answer(&request, &path, file)
@@ -156,12 +152,12 @@ pub(crate) async fn put(
     projects: web::Data<ProjectControl>,
     workspaces: web::Data<Workspaces>,
     caller: Authenticated,
-    id: web::Path<(String, String)>,
+    id: web::Path<(ProjectId, String)>,
     request: HttpRequest,
     payload: web::Payload,
     max_file_bytes: web::Data<MaxFileBytes>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let workspace = workspace::<right::Write>(&workspaces, &caller.0, &id.0).await?;
+    let workspace = workspaces.open_as::<right::Write>(&caller.0, id.0).await?;
     let path = file_path_of(&request)?;
     let precondition = precondition_of(&request)?;
     let incoming = Incoming::of(&request, payload, max_file_bytes.0)?;
@@ -169,8 +165,7 @@ pub(crate) async fn put(
     // The caller's rights were checked when the first bytes came, which may be hours ago.
     let still_may = async || {
         let caller = authenticate(&request).await?;
-        let project: ProjectId = id.0.parse().map_err(|_| ProblemDetails::not_found())?;
-        projects.find::<right::Write>(&caller, project).await.map(drop)?;
+        projects.find::<right::Write>(&caller, id.0).await.map(drop)?;
         Ok(())
     };
     let written = incoming.receive(upload, still_may).await?;
@@ -192,26 +187,13 @@ pub(crate) async fn put(
 pub(crate) async fn delete(
     workspaces: web::Data<Workspaces>,
     caller: Authenticated,
-    id: web::Path<(String, String)>,
+    id: web::Path<(ProjectId, String)>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let workspace = workspace::<right::Write>(&workspaces, &caller.0, &id.0).await?;
+    let workspace = workspaces.open_as::<right::Write>(&caller.0, id.0).await?;
     let path = path_of(&request)?;
     workspace.remove_if(&path, precondition_of(&request)?).await?;
     Ok(HttpResponse::NoContent().finish())
-}
-
-/// The workspace of the project that this text names, if the caller may do `R` in it.
-///
-/// # Errors
-/// 404 for what is absent, invisible or no id at all; 403 for what the caller's role does not allow.
-async fn workspace<R: Right>(
-    workspaces: &Workspaces,
-    caller: &Caller,
-    id: &str,
-) -> Result<Workspace, ProblemDetails> {
-    let id: ProjectId = id.parse().map_err(|_| ProblemDetails::not_found())?;
-    Ok(workspaces.open_as::<R>(caller, id).await?)
 }
 
 /// The path from the raw request: routing decodes its copy in part.

@@ -10,7 +10,6 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::http::api::lists;
-use crate::http::api::projects::id_of;
 use crate::http::api::words::ProjectRoleSchema;
 use gathering_edge::body::Body;
 use gathering_edge::caller::Authenticated;
@@ -62,12 +61,11 @@ impl Input for PutMember {}
 pub(crate) async fn list(
     projects: web::Data<ProjectControl>,
     caller: Authenticated,
-    id: web::Path<String>,
+    id: web::Path<ProjectId>,
     query: Query<NoFilter>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let project = id_of(&id)?;
     let (_, page) = query.read_page(lists::MEMBERS)?;
-    let members = projects.list_members(&caller.0, project, page.after(), page.n_rows()).await?;
+    let members = projects.list_members(&caller.0, *id, page.after(), page.n_rows()).await?;
     let key = |member: &Member| member.user.as_uuid();
     Ok(HttpResponse::Ok().json(page.of(members, key, MemberView::from)))
 }
@@ -84,12 +82,11 @@ pub(crate) async fn list(
 ))]
 pub(crate) async fn put(
     projects: web::Data<ProjectControl>,
-    path: web::Path<(String, String)>,
+    path: web::Path<(ProjectId, UserId)>,
     body: Body,
 ) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
     let (project, user) = path.into_inner();
-    let (project, user) = ids_of(&project, &user)?;
     let PutMember { role: Word(role) } = body.input().await?;
     projects.put_member(&caller, project, user, role).await?;
     Ok(HttpResponse::NoContent().finish())
@@ -107,17 +104,11 @@ pub(crate) async fn put(
 pub(crate) async fn remove(
     projects: web::Data<ProjectControl>,
     caller: Authenticated,
-    path: web::Path<(String, String)>,
+    path: web::Path<(ProjectId, UserId)>,
 ) -> Result<HttpResponse, ProblemDetails> {
     let (project, user) = path.into_inner();
-    let (project, user) = ids_of(&project, &user)?;
     projects.remove_member(&caller.0, project, user).await?;
     Ok(HttpResponse::NoContent().finish())
-}
-
-/// The ids of a path; what is no id names no membership.
-fn ids_of(project: &str, user: &str) -> Result<(ProjectId, UserId), ProblemDetails> {
-    Ok((id_of(project)?, user.parse().map_err(|_| ProblemDetails::not_found())?))
 }
 
 #[cfg(test)]

@@ -236,18 +236,13 @@ pub(crate) async fn list(
 pub(crate) async fn show(
     pipelines: web::Data<PipelineControl>,
     caller: Authenticated,
-    id: web::Path<String>,
+    id: web::Path<PipelineId>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let defined = pipelines.load(&caller.0, named(&id)?).await?;
+    let defined = pipelines.load(&caller.0, *id).await?;
     let tag = tag_of(&defined.pipeline);
     if conditions::is_known(&request, &tag) {
         return Ok(HttpResponse::NotModified().insert_header(ETag(tag)).finish());
     }
     Ok(shown(HttpResponse::Ok(), defined))
-}
-
-/// The pipeline that a path names; 404 for what is no id at all.
-fn named(id: &str) -> Result<PipelineId, ProblemDetails> {
-    id.parse().map_err(|_| ProblemDetails::not_found())
 }

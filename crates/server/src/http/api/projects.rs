@@ -129,9 +129,9 @@ pub(crate) async fn list(
 pub(crate) async fn show(
     projects: web::Data<ProjectControl>,
     caller: Authenticated,
-    id: web::Path<String>,
+    id: web::Path<ProjectId>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let project = projects.load(&caller.0, id_of(&id)?).await?;
+    let project = projects.load(&caller.0, *id).await?;
     Ok(HttpResponse::Ok().json(ProjectView::from(project)))
 }
 
@@ -142,13 +142,12 @@ pub(crate) async fn show(
 ))]
 pub(crate) async fn change(
     projects: web::Data<ProjectControl>,
-    id: web::Path<String>,
+    id: web::Path<ProjectId>,
     body: Body,
 ) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
-    let id = id_of(&id)?;
     let ChangeProject { name, description } = body.input().await?;
-    let project = projects.change(&caller, id, &control::ChangeProject { name, description }).await?;
+    let project = projects.change(&caller, *id, &control::ChangeProject { name, description }).await?;
     Ok(HttpResponse::Ok().json(ProjectView::from(project)))
 }
 
@@ -162,9 +161,9 @@ pub(crate) async fn delete(
     projects: web::Data<ProjectControl>,
     workspaces: web::Data<Workspaces>,
     caller: Authenticated,
-    id: web::Path<String>,
+    id: web::Path<ProjectId>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let id = id_of(&id)?;
+    let id = id.into_inner();
     projects.delete(&caller.0, id).await?;
     // The project is gone for good, so that nobody reaches its files; what is left of them is the operator's.
     if let Err(error) = workspaces.remove(id).await {
@@ -172,11 +171,6 @@ pub(crate) async fn delete(
         tracing::error!(project.id = %id, error = %causes, "files of the deleted project {id} are left over: {causes}");
     }
     Ok(HttpResponse::NoContent().finish())
-}
-
-/// The id of a path; what is no id names no project.
-pub(super) fn id_of(text: &str) -> Result<ProjectId, ProblemDetails> {
-    text.parse().map_err(|_| ProblemDetails::not_found())
 }
 
 #[cfg(test)]

@@ -68,10 +68,9 @@ pub(crate) async fn list(
 pub(crate) async fn show(
     runs: web::Data<RunControl>,
     caller: Authenticated,
-    id: web::Path<String>,
+    id: web::Path<RunId>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let run: RunId = id.parse().map_err(|_| ProblemDetails::not_found())?;
-    let RunDetails { run, graph, nodes } = runs.show(&caller.0, run).await?;
+    let RunDetails { run, graph, nodes } = runs.show(&caller.0, *id).await?;
     Ok(HttpResponse::Ok().json(RunView::with_nodes(run, &graph, nodes)))
 }
 
@@ -90,10 +89,9 @@ fn accepted(run: Run) -> HttpResponse {
 pub(crate) async fn cancel(
     runs: web::Data<RunControl>,
     caller: Authenticated,
-    id: web::Path<String>,
+    id: web::Path<RunId>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let run: RunId = id.parse().map_err(|_| ProblemDetails::not_found())?;
-    let run = runs.cancel(&caller.0, run).await?;
+    let run = runs.cancel(&caller.0, *id).await?;
     Ok(HttpResponse::Accepted().json(RunView::of(run)))
 }
 
@@ -113,14 +111,13 @@ pub(crate) struct ReadJournal {
 pub(crate) async fn journal(
     runs: web::Data<RunControl>,
     caller: Authenticated,
-    id: web::Path<String>,
+    id: web::Path<RunId>,
     query: Query<ReadJournal>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let run: RunId = id.parse().map_err(|_| ProblemDetails::not_found())?;
     let (query, page) = query.read_page(lists::JOURNAL)?;
     let from_cursor = page.after().and_then(|key: Uuid| i64::try_from(key.as_u128()).ok());
     let after = from_cursor.or(query.after).unwrap_or(0);
-    let entries = runs.list_journal(&caller.0, run, after, page.n_rows()).await?;
+    let entries = runs.list_journal(&caller.0, *id, after, page.n_rows()).await?;
     let key = |entry: &JournalEntry| Uuid::from_u128(u128::try_from(entry.seq).unwrap_or_default());
     Ok(HttpResponse::Ok().json(page.of(entries, key, JournalEntryView::of)))
 }

@@ -139,11 +139,10 @@ pub(crate) async fn stream(
     streams: web::Data<Streams>,
     sources: web::Data<Sources>,
     caller: Authenticated,
-    id: web::Path<String>,
+    id: web::Path<RunId>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let run: RunId = id.parse().map_err(|_| ProblemDetails::not_found())?;
-    let run = runs.find::<right::Read>(&caller.0, run).await?.into_thing();
+    let run = runs.find::<right::Read>(&caller.0, *id).await?.into_thing();
     let after = last_event_id(request.headers())?;
     if sources.readiness.is_draining() {
         let detail = "this instance is shutting down; another one will answer";

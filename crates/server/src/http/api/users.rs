@@ -52,13 +52,12 @@ pub(crate) async fn list(
 ))]
 pub(crate) async fn change(
     auth: web::Data<Auth>,
-    id: web::Path<String>,
+    id: web::Path<UserId>,
     body: Body,
 ) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
-    let id: UserId = id.parse().map_err(|_| ProblemDetails::not_found())?;
     let ChangeUser { role, is_active } = body.input().await?;
-    let account = auth.change_account(&caller, id, role.map(|Word(role)| role), is_active).await?;
+    let account = auth.change_account(&caller, *id, role.map(|Word(role)| role), is_active).await?;
     Ok(HttpResponse::Ok().json(UserView::from(account)))
 }
 

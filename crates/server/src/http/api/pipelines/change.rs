@@ -3,11 +3,12 @@
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use gathering_control::{self as control, ExpectedRevision, PipelineControl, SubmittedDefinition};
+use gathering_domain::PipelineId;
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{MAX_DESCRIPTION, MAX_NAME, PipelineView, body_of_pipeline, named, shown};
+use super::{MAX_DESCRIPTION, MAX_NAME, PipelineView, body_of_pipeline, shown};
 use gathering_edge::body::Body;
 use gathering_edge::caller::Authenticated;
 use gathering_edge::conditions::Expected;
@@ -51,19 +52,19 @@ impl Input for ChangePipeline {}
 ))]
 pub(crate) async fn change(
     pipelines: web::Data<PipelineControl>,
-    id: web::Path<String>,
+    id: web::Path<PipelineId>,
     request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
-    let (id, expected) = (named(&id)?, expected_revision(&request)?);
+    let expected = expected_revision(&request)?;
     let (value, source) = body.value()?;
     let (value, at) = body_of_pipeline(value, &source);
     let changed = source.placing(async {
         let ChangePipeline { name, description, definition, enabled } = input::read(value)?;
         let definition = definition.map(|value| SubmittedDefinition { value, at });
         let change = control::ChangePipeline { name, description, enabled, definition };
-        Ok(pipelines.change(&caller, id, expected, change).await?)
+        Ok(pipelines.change(&caller, *id, expected, change).await?)
     });
     Ok(shown(HttpResponse::Ok(), changed.await?))
 }
@@ -80,10 +81,10 @@ pub(crate) async fn change(
 pub(crate) async fn delete(
     pipelines: web::Data<PipelineControl>,
     caller: Authenticated,
-    id: web::Path<String>,
+    id: web::Path<PipelineId>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ProblemDetails> {
-    pipelines.delete(&caller.0, named(&id)?, expected_revision(&request)?).await?;
+    pipelines.delete(&caller.0, *id, expected_revision(&request)?).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 

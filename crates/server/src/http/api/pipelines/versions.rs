@@ -3,12 +3,12 @@
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use gathering_control::{Definitions, PipelineControl, PipelineVersion};
+use gathering_domain::PipelineId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::named;
 use crate::http::api::lists;
 use gathering_edge::caller::Authenticated;
 use gathering_edge::page::{Page, PageQuery};
@@ -58,16 +58,15 @@ pub(crate) struct ListVersions {
 pub(crate) async fn list(
     pipelines: web::Data<PipelineControl>,
     caller: Authenticated,
-    id: web::Path<String>,
+    id: web::Path<PipelineId>,
     query: Query<ListVersions>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let id = named(&id)?;
     let (query, page) = query.read_page(lists::VERSIONS)?;
     let definitions =
         if query.definitions == Some(true) { Definitions::Included } else { Definitions::Omitted };
     // One that is too large for a version leads to the latest.
     let before = page.after().and_then(|key: Uuid| i32::try_from(key.as_u128()).ok());
-    let found = pipelines.list_versions(&caller.0, id, before, page.limit(), definitions).await?;
+    let found = pipelines.list_versions(&caller.0, *id, before, page.limit(), definitions).await?;
     let last = found.items.last().filter(|_| found.has_more);
     let key = last.and_then(|last| u128::try_from(last.version).ok()).map(Uuid::from_u128);
     let items: Vec<PipelineVersionView> = found.items.into_iter().map(Into::into).collect();

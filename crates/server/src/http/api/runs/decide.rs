@@ -37,13 +37,11 @@ impl Input for Decide {}
 ))]
 pub(crate) async fn decide(
     runs: web::Data<RunControl>,
-    path: web::Path<(String, String)>,
+    path: web::Path<(RunId, NodeId)>,
     body: Body,
 ) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
     let (run, node) = path.into_inner();
-    let run: RunId = run.parse().map_err(|_| ProblemDetails::not_found())?;
-    let node: NodeId = node.parse().map_err(|_| ProblemDetails::not_found())?;
     let Decide { approve, comment } = body.input().await?;
     let decide = control::Decide { approve, comment };
     let run = runs.decide(&caller, run, &node, decide).await?;

@@ -69,17 +69,16 @@ fn rerun_from<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RerunFrom, D
 ))]
 pub(crate) async fn rerun(
     runs: web::Data<RunControl>,
-    id: web::Path<String>,
+    id: web::Path<RunId>,
     request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
-    let old: RunId = id.parse().map_err(|_| ProblemDetails::not_found())?;
     let (value, source) = body.value()?;
     let once = keyed_body(&request, &value)?;
     let run = source.placing(async {
         let Rerun { from, input } = input::read(value)?;
-        Ok(runs.rerun(&caller, old, control::Rerun { from, input, once }).await?)
+        Ok(runs.rerun(&caller, *id, control::Rerun { from, input, once }).await?)
     });
     Ok(accepted(run.await?))
 }

@@ -57,12 +57,11 @@ pub(super) fn judge_input(object: &Map<String, Value>, problems: &mut Problems) 
 ))]
 pub(crate) async fn start(
     runs: web::Data<RunControl>,
-    id: web::Path<String>,
+    id: web::Path<PipelineId>,
     request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
-    let pipeline: PipelineId = id.parse().map_err(|_| ProblemDetails::not_found())?;
     let (value, source) = body.value()?;
     let once = keyed_body(&request, &value)?;
     let run = source.placing(async {
@@ -70,7 +69,7 @@ pub(crate) async fn start(
         let input = input.unwrap_or_else(|| json!({}));
         let priority = priority.unwrap_or(DEFAULT_PRIORITY);
         let start = control::StartRun { input, priority, available_at, version, once };
-        Ok(runs.start(&caller, pipeline, start).await?)
+        Ok(runs.start(&caller, *id, start).await?)
     });
     Ok(accepted(run.await?))
 }

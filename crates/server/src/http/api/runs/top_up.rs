@@ -67,13 +67,12 @@ impl From<AddToBudget> for TopUp {
 ))]
 pub(crate) async fn top_up(
     budgets: web::Data<BudgetControl>,
-    id: web::Path<String>,
+    id: web::Path<RunId>,
     body: Body,
 ) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
-    let run: RunId = id.parse().map_err(|_| ProblemDetails::not_found())?;
     let top_up: TopUp = body.input::<AddToBudget>().await?.into();
-    let run = budgets.top_up(&caller, run, &top_up).await?;
+    let run = budgets.top_up(&caller, *id, &top_up).await?;
     Ok(HttpResponse::Accepted().json(RunView::of(run)))
 }
 
