@@ -90,3 +90,18 @@ CREATE TABLE node_decisions (
 );
 COMMENT ON TABLE node_decisions IS 'What people decided about nodes that waited for approval';
 CREATE INDEX node_decisions_user ON node_decisions (decided_by) WHERE decided_by IS NOT NULL;
+
+CREATE TABLE node_outcomes (
+    run_id     uuid        NOT NULL REFERENCES runs ON DELETE CASCADE,
+    node_id    text        NOT NULL,
+    outcome    text        NOT NULL CHECK (outcome IN ('succeeded', 'repeat', 'failed')),
+    output     json,                                    -- of a node that succeeded; a JSON null is one too
+    reason     text        NOT NULL,
+    decided_by uuid        REFERENCES users ON DELETE SET NULL,
+    decided_as text        NOT NULL,                    -- the account's name then: it outlives the account
+    decided_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (run_id, node_id),                      -- the first decision stands
+    CONSTRAINT node_outcomes_output CHECK ((outcome = 'succeeded') = (output IS NOT NULL))
+);
+COMMENT ON TABLE node_outcomes IS 'What people decided about nodes of runs that ended without anybody knowing how these nodes ended';
+CREATE INDEX node_outcomes_user ON node_outcomes (decided_by) WHERE decided_by IS NOT NULL;

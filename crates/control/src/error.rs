@@ -67,7 +67,7 @@ pub enum Conflict {
     /// The same request created a thing before, and it has been deleted since.
     #[error("this request created something before, and it has been deleted: use another idempotency key")]
     CreatedAndDeleted,
-    /// A run that has not ended is not rerun.
+    /// A run that has not ended is not rerun, and the ends of its nodes are not decided.
     #[error("the run has not ended: wait for it, or cancel it")]
     RunNotEnded,
     /// A child run is not rerun by itself.
@@ -85,6 +85,11 @@ pub enum Conflict {
     /// The node does not wait for an approval.
     #[error("node `{0}` is not waiting for an approval")]
     NotWaitingForApproval(NodeId),
+    /// Nothing of the node is unknown that a person could decide.
+    #[error(
+        "node `{0}` has nothing of unknown end: only a node whose effect may have taken place is decided"
+    )]
+    EndKnown(NodeId),
     /// The node was decided before.
     #[error("node `{0}` already has a decision, and decisions are final")]
     AlreadyDecided(NodeId),

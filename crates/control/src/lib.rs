@@ -39,8 +39,8 @@ pub use projects::{
     PlannedProject, Project, ProjectControl,
 };
 pub use runs::{
-    DEFAULT_PRIORITY, Decide, DecisionOutcome, NewDecision, NodeRuns, PlannedRun, ProjectPipelines, Rerun,
-    Run, RunControl, RunDetails, StartRun, Startable, StartedBy,
+    DEFAULT_PRIORITY, Decide, DecideOutcome, DecisionOutcome, NewDecision, NewOutcome, NodeRuns, PlannedRun,
+    ProjectPipelines, Rerun, Run, RunControl, RunDetails, StartRun, Startable, StartedBy,
 };
 pub use store::{BudgetStore, ControlStore, PipelineStore, ProjectStore};
 pub use workspaces::{OpenWorkspaceError, RemoveWorkspaceError, WorkspaceSettings, Workspaces};

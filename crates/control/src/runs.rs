@@ -3,6 +3,7 @@
 mod cancel;
 mod child;
 mod decide;
+mod decide_outcome;
 mod nodes;
 mod rerun;
 mod start;
@@ -25,6 +26,7 @@ use crate::{ControlError, ControlStore};
 
 pub use child::ProjectPipelines;
 pub use decide::{Decide, DecisionOutcome, NewDecision};
+pub use decide_outcome::{DecideOutcome, NewOutcome};
 pub use nodes::NodeRuns;
 pub use rerun::Rerun;
 pub use start::{DEFAULT_PRIORITY, StartRun, Startable, StartedBy};

@@ -11,7 +11,7 @@ use gathering_domain::{Email, NodeId, Once, ProjectId, RunId};
 use crate::ControlError;
 use crate::access::{Found, Scoped, right};
 use crate::idempotency::Creation;
-use crate::runs::{DecisionOutcome, NewDecision, PlannedRun, Run};
+use crate::runs::{DecisionOutcome, NewDecision, NewOutcome, PlannedRun, Run};
 
 pub use budgets::BudgetStore;
 pub use pipelines::PipelineStore;
@@ -81,4 +81,17 @@ pub trait ControlStore: PipelineStore + ProjectStore + BudgetStore {
         node: &NodeId,
         decision: &NewDecision,
     ) -> Result<DecisionOutcome, ControlError>;
+
+    /// Records a decision about a node whose end is unknown, and answers with the run, which stays as it ended; `None` if
+    /// there is one already. Of two at once, one stands. Whether the node's end is unknown, the caller of this method
+    /// knows.
+    ///
+    /// # Errors
+    /// [`ControlError::NotFound`] if the run or the account is gone, or the run has not ended; nothing was recorded.
+    async fn decide_outcome(
+        &self,
+        run: &Scoped<Run, right::Run>,
+        node: &NodeId,
+        decision: &NewOutcome,
+    ) -> Result<Option<Run>, ControlError>;
 }

@@ -172,7 +172,8 @@ impl Engine {
             let message = format!("the journal of run {earlier}, whose work it takes up, is no longer kept");
             return Err(LoadError::Unusable(message.into()));
         }
-        records_to_take_up(graph, earlier, &earlier_journal)
+        let decisions = retry_while_unavailable(signals, || self.store.find_outcomes(earlier)).await?;
+        records_to_take_up(graph, earlier, &earlier_journal, &decisions)
             .map_err(|error| LoadError::Unusable(error.into()))
     }
 

@@ -9,6 +9,8 @@ use gathering_domain::{EffectClass, FailureKind, InstanceId, NodeId, RunId, Wait
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::decisions::DecidedOutcome;
+
 /// The place of an entry in its run's journal, counted from 1 without gaps.
 pub type Seq = i64;
 
@@ -109,7 +111,20 @@ pub enum JournalEvent {
         /// Why it is unknown.
         failure: NodeFailure,
     },
-    /// The node begins with what an earlier run of it left behind; recorded before its first attempt.
+    /// A person decided how the node ended in the earlier run, where that was unknown; recorded before what follows
+    /// from it.
+    Decided {
+        /// What they decided.
+        outcome: DecidedOutcome,
+        /// Why.
+        reason: String,
+        /// The name of the person.
+        decided_by: String,
+        /// When.
+        decided_at: DateTime<Utc>,
+    },
+    /// The node begins with what an earlier run of it left behind; recorded before its first attempt. A node may have
+    /// several such entries, which add up.
     Reused(Reuse),
     /// Another claim continues the run, because its owner died, parked it or released it.
     TakenOver,
@@ -205,7 +220,7 @@ pub struct CorruptEntry {
 
 impl JournalEvent {
     /// The names of all kinds.
-    pub const KINDS: [&'static str; 14] = [
+    pub const KINDS: [&'static str; 15] = [
         "node_started",
         "node_succeeded",
         "node_failed",
@@ -218,6 +233,7 @@ impl JournalEvent {
         "effect_done",
         "effect_failed",
         "effect_unknown",
+        "node_decided",
         "work_reused",
         "taken_over",
     ];
@@ -237,6 +253,7 @@ impl JournalEvent {
             JournalEvent::EffectDone { .. } => "effect_done",
             JournalEvent::EffectFailed { .. } => "effect_failed",
             JournalEvent::EffectUnknown { .. } => "effect_unknown",
+            JournalEvent::Decided { .. } => "node_decided",
             JournalEvent::Reused(_) => "work_reused",
             JournalEvent::TakenOver => "taken_over",
         }
@@ -270,6 +287,9 @@ impl JournalEvent {
                 Some(payload)
             }
             JournalEvent::EffectUnknown { key, failure } => Some(json!({ "key": key, "error": failure })),
+            JournalEvent::Decided { outcome, reason, decided_by, decided_at } => Some(json!({
+                "outcome": outcome, "reason": reason, "decided_by": decided_by, "decided_at": decided_at,
+            })),
             JournalEvent::Reused(reuse) => Some(json!(reuse)),
         }
     }
@@ -311,6 +331,13 @@ impl JournalEvent {
             #[serde(default)]
             may_have_taken_place: bool,
         }
+        #[derive(Deserialize)]
+        struct Decision {
+            outcome: DecidedOutcome,
+            reason: String,
+            decided_by: String,
+            decided_at: DateTime<Utc>,
+        }
         fn read<T: serde::de::DeserializeOwned>(
             kind: &str,
             payload: Option<Value>,
@@ -349,6 +376,10 @@ impl JournalEvent {
             "effect_unknown" => {
                 let Refused { key, error, .. } = read(kind, payload)?;
                 JournalEvent::EffectUnknown { key, failure: error }
+            }
+            "node_decided" => {
+                let Decision { outcome, reason, decided_by, decided_at } = read(kind, payload)?;
+                JournalEvent::Decided { outcome, reason, decided_by, decided_at }
             }
             "work_reused" => JournalEvent::Reused(read(kind, payload)?),
             "taken_over" => JournalEvent::TakenOver,
@@ -398,6 +429,12 @@ mod tests {
                 may_have_taken_place: true,
             },
             JournalEvent::EffectUnknown { key: "call".into(), failure },
+            JournalEvent::Decided {
+                outcome: DecidedOutcome::Repeat,
+                reason: "the bank has no such payment".into(),
+                decided_by: "ada@example.org".into(),
+                decided_at: until,
+            },
             JournalEvent::Reused(Reuse {
                 from_runs: vec![RunId::new()],
                 effects: [

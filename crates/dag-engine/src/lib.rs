@@ -36,7 +36,7 @@ pub use children::{
     start_children,
 };
 pub use clock::{Clock, SystemClock};
-pub use decisions::{Decision, Decisions};
+pub use decisions::{DecidedOutcome, Decision, Decisions, NodeDecision, NodeDecisions, UnknownOutcome};
 pub use document::definition_file::{DefinitionFile, InvalidDefinitionFile};
 pub use document::json::read_json;
 pub use document::limits::{MAX_DOCUMENT_BYTES, MAX_EDGES, MAX_NESTING, MAX_NODES};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use gathering_domain::{FailureKind, NodeId, RunId, WaitingFor};
+use gathering_domain::{EffectClass, FailureKind, NodeId, RunId, WaitingFor};
 use serde_json::Value;
 
 use crate::effects::RecordedEffect;
@@ -179,16 +179,33 @@ impl NodeRun {
                 self.end_effect(key, EffectEnd::Failed { may_have_taken_place: *may_have_taken_place });
             }
             (Running, JournalEvent::EffectUnknown { key, .. }) => self.end_effect(key, EffectEnd::Unknown),
+            (Pending, JournalEvent::Decided { .. }) => {}
             (Pending, JournalEvent::Reused(reuse)) => {
                 let effects = reuse.effects.iter();
-                self.effects = effects
-                    .map(|effect| (effect.start.key.clone(), RecordedEffect::reused(effect)))
-                    .collect();
+                self.effects
+                    .extend(effects.map(|effect| (effect.start.key.clone(), RecordedEffect::reused(effect))));
                 self.earlier_runs.clone_from(&reuse.from_runs);
             }
             (state, event) => return Err(IllegalRecord { state, event: event.kind() }),
         }
         Ok(())
+    }
+
+    /// Whether nobody knows how the node ended, in a run that has ended: it failed because of that, or an effect of it
+    /// that changes something may have taken place. Then a person decides.
+    pub fn has_unknown_end(&self) -> bool {
+        let failed_so = self.failure.as_ref().is_some_and(|failure| {
+            matches!(failure.kind, FailureKind::EffectUnknown | FailureKind::Interrupted)
+        });
+        let has_unknown_effect = self
+            .effects
+            .values()
+            .any(|effect| effect.end == EffectEnd::Unknown && effect.start.class != EffectClass::Pure);
+        match self.state {
+            NodeState::Succeeded | NodeState::Skipped => false,
+            NodeState::Failed => failed_so || has_unknown_effect,
+            _ => has_unknown_effect,
+        }
     }
 
     fn resolve(&mut self, state: NodeState, at: DateTime<Utc>) {

@@ -29,6 +29,7 @@ pub(crate) fn with_plain_values(checkpoint: &Checkpoint) -> Checkpoint {
                     }
                 }
             }
+            JournalEvent::Decided { reason, .. } => *reason = text_of(reason.len()),
             JournalEvent::Started
             | JournalEvent::Skipped
             | JournalEvent::Waiting { .. }

@@ -1,12 +1,18 @@
 //! Reruns a graph without repeating kept results: selects the records of the earlier run that the new one starts with.
 //!
 //! A node that succeeded and stands is kept whole. A node that did not succeed starts again, with what is below it: its
-//! effects, and what its child runs achieved ([`Reuse`]).
+//! effects, and what its child runs achieved ([`Reuse`](crate::Reuse)). Where nobody knew how a node ended, a person's
+//! decision about it is applied.
+
+mod decided;
+mod reused;
 
 use gathering_domain::{EdgeOn, NodeId, RunId, RunState};
 
+use self::decided::{Applied, apply_decision};
+use crate::decisions::NodeDecisions;
 use crate::graph::Graph;
-use crate::journal::{JournalEntry, JournalEvent, Record, Reuse, ReusedEffect};
+use crate::journal::{JournalEntry, JournalEvent, Record};
 use crate::node_run::{IllegalRecord, NodeRun, NodeState};
 
 /// Where a rerun starts.
@@ -34,9 +40,6 @@ pub enum RerunRefused {
     Corrupt(#[from] IllegalRecord),
 }
 
-/// How many earlier runs of a node are remembered.
-const MAX_EARLIER_RUNS: usize = 32;
-
 /// A run that is to be continued by another one.
 #[derive(Debug, Clone, Copy)]
 pub struct EarlierRun<'a> {
@@ -46,6 +49,8 @@ pub struct EarlierRun<'a> {
     pub journal: &'a [JournalEntry],
     /// How it ended.
     pub ended: RunState,
+    /// What people decided about its nodes whose end was unknown.
+    pub decisions: &'a NodeDecisions,
 }
 
 /// The records that the new run starts with. They are its first entries in the journal: the results of the nodes that
@@ -83,7 +88,7 @@ pub fn records_that_stand(
     if !again.contains(&true) && earlier.ended == RunState::Succeeded {
         return Err(RerunRefused::NothingFailed);
     }
-    Ok(records_without(graph, again, earlier.id, run_of))
+    Ok(records_without(graph, again, earlier.id, earlier.decisions, run_of))
 }
 
 /// The records that a child run starts with that takes up the work of an earlier one: everything that succeeded there.
@@ -94,30 +99,47 @@ pub(crate) fn records_to_take_up(
     graph: &Graph,
     earlier: RunId,
     journal: &[JournalEntry],
+    decisions: &NodeDecisions,
 ) -> Result<Vec<Record>, IllegalRecord> {
     let runs = NodeRun::fold(journal)?;
     let nothing = NodeRun::default();
     let run_of = |node: usize| runs.get(&graph.nodes[node].spec.id).unwrap_or(&nothing);
     let again = (0..graph.nodes.len()).map(|node| !has_succeeded_or_was_skipped(run_of(node))).collect();
-    Ok(records_without(graph, again, earlier, run_of))
+    Ok(records_without(graph, again, earlier, decisions, run_of))
 }
 
-/// The records of a run in which these nodes, and all after them, start again.
+/// The records of a run in which these nodes, and all after them, start again, unless a decision about them says how they
+/// ended.
 fn records_without<'a>(
     graph: &Graph,
     mut again: Vec<bool>,
     earlier: RunId,
+    decisions: &NodeDecisions,
     run_of: impl Fn(usize) -> &'a NodeRun,
 ) -> Vec<Record> {
     let mut records = Vec::new();
+    let mut ends_otherwise = vec![false; again.len()];
     for &node in &graph.order {
         let mut sources = graph.nodes[node].incoming.iter().map(|&edge| graph.edges[edge].from);
-        again[node] |= sources.any(|from| again[from]);
+        let is_after_such = sources.any(|from| again[from] || ends_otherwise[from]);
+        again[node] |= is_after_such;
         let (id, run) = (&graph.nodes[node].spec.id, run_of(node));
-        if again[node] {
-            records.extend(reuse(run, earlier).map(|event| Record::of_node(id.clone(), 0, event)));
-        } else {
-            keep(id, run, &mut records);
+        let applied = decisions.get(id).map(|decision| apply_decision(id, run, decision, earlier));
+        match applied {
+            Some(Applied::Repeated(of_node)) => {
+                again[node] = true;
+                records.extend(of_node);
+            }
+            // After a node that starts again it would be another request, about which nobody decided.
+            Some(Applied::Kept { records: of_node, is_other_end }) if !is_after_such => {
+                again[node] = false;
+                ends_otherwise[node] = is_other_end;
+                records.extend(of_node);
+            }
+            // A person who repeats a node that succeeded wants all of it repeated.
+            _ if again[node] && has_succeeded_or_was_skipped(run) => {}
+            _ if again[node] => records.extend(reused::entries(id, run, earlier)),
+            _ => keep(id, run, &mut records),
         }
     }
     records
@@ -125,23 +147,6 @@ fn records_without<'a>(
 
 fn has_succeeded_or_was_skipped(run: &NodeRun) -> bool {
     matches!(run.state, NodeState::Succeeded | NodeState::Skipped)
-}
-
-/// What the node reuses that starts again. A person who repeats a node that succeeded wants all of it repeated.
-fn reuse(run: &NodeRun, earlier: RunId) -> Option<JournalEvent> {
-    if has_succeeded_or_was_skipped(run) {
-        return None;
-    }
-    let began = (run.attempt > 0).then_some(earlier);
-    let from_runs: Vec<RunId> =
-        began.into_iter().chain(run.earlier_runs.iter().copied()).take(MAX_EARLIER_RUNS).collect();
-    let effects = run.effects.values().map(|effect| ReusedEffect {
-        planned_by: effect.planned_by.unwrap_or(earlier),
-        start: effect.start.clone(),
-        end: effect.end.clone(),
-    });
-    let reuse = Reuse { effects: effects.collect(), from_runs };
-    (!reuse.from_runs.is_empty()).then_some(JournalEvent::Reused(reuse))
 }
 
 /// Whether an edge led on from a node that failed.

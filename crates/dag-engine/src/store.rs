@@ -13,6 +13,7 @@ use gathering_domain::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::decisions::NodeDecisions;
 use crate::journal::{JournalEntry, Record, Seq};
 
 /// The right of one instance to drive one run, until a later claim raises the epoch.
@@ -390,6 +391,12 @@ pub trait RunStore: Send + Sync + 'static {
         after: Seq,
         limit: usize,
     ) -> Result<Vec<JournalEntry>, StoreError>;
+
+    /// What people decided about the nodes of this run, which has ended, whose end nobody knew.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] or [`StoreError::Corrupt`].
+    async fn find_outcomes(&self, run: RunId) -> Result<NodeDecisions, StoreError>;
 
     /// Writes checkpoints of different runs in one transaction. One answer each, in their order: the checkpoint is
     /// written completely, or (`ClaimLost`) not at all. A checkpoint that was already written under the same claim is

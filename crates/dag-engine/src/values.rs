@@ -65,6 +65,12 @@ pub fn check_value(value: &Value) -> Result<(), ValueLimit> {
     Room::default().take(value)
 }
 
+/// About how many bytes a value has that was [checked](check_value).
+pub(crate) fn size_of(value: &Value) -> usize {
+    let mut room = Room::default();
+    room.take(value).map_or(MAX_VALUE_BYTES, |()| MAX_VALUE_BYTES - room.0)
+}
+
 /// What is left of the largest size, where a value is put together out of others: each is counted before it is copied.
 #[derive(Debug)]
 pub(crate) struct Room(usize);

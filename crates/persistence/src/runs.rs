@@ -15,6 +15,7 @@ pub(crate) mod list;
 pub(crate) mod local_runs;
 pub(crate) mod maintenance;
 pub(crate) mod next_available;
+pub(crate) mod outcomes;
 pub(crate) mod partitions;
 pub(crate) mod retention;
 pub(crate) mod row;

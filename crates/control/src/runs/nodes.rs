@@ -43,6 +43,11 @@ impl NodeRuns {
         self.0.remove(node)
     }
 
+    /// Whether nothing happened to any node, as far as the journal is kept.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether this node waits for a decision.
     pub(super) fn is_waiting_for_approval(&self, node: &NodeId) -> bool {
         self.0.get(node).is_some_and(|node| {

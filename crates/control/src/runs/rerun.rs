@@ -87,10 +87,12 @@ impl RunControl {
         if from != RerunFrom::Start && journal.is_empty() && old.started_at.is_some() {
             return Err(Conflict::JournalPruned.into());
         }
+        let decisions = store.find_outcomes(old.id).await?;
         let (specs, id, ended) = (self.graphs.specs().clone(), old.id, old.state);
         let computed = tokio::task::spawn_blocking(move || {
             let graph = gathering_dag_engine::Graph::validate(&definition, &specs);
-            graph.map(|graph| records_that_stand(&graph, EarlierRun { id, journal: &journal, ended }, &from))
+            let earlier = EarlierRun { id, journal: &journal, ended, decisions: &decisions };
+            graph.map(|graph| records_that_stand(&graph, earlier, &from))
         });
         let computed = computed.await.map_err(|panicked| ControlError::Broken(panicked.into()))?;
         let computed = computed.map_err(|problems| ControlError::Broken(problems.into()))?;

@@ -14,14 +14,15 @@ use chrono::Utc;
 use gathering_auth::{AuditEvent, Caller, ProjectRole, Role};
 use gathering_dag_engine::testing::MemoryStore;
 use gathering_dag_engine::{
-    BudgetLedger, ChildRuns, Decision, Decisions as _, NewRun, RunStore, SystemClock,
+    BudgetLedger, ChildRuns, Decision, Decisions as _, NewRun, NodeDecision, RunStore, SystemClock,
 };
 use gathering_domain::{Email, InstanceId, NodeId, Once, ProjectId, RunId, UserId};
 
 use self::state::State;
 use super::{ControlFixture, account_of, session_caller};
 use crate::{
-    ControlError, ControlStore, Creation, DecisionOutcome, Found, NewDecision, PlannedRun, Run, Scoped, right,
+    ControlError, ControlStore, Creation, DecisionOutcome, Found, NewDecision, NewOutcome, PlannedRun, Run,
+    Scoped, right,
 };
 
 /// Projects, pipelines and runs in memory. Cloning shares them.
@@ -166,6 +167,19 @@ impl ControlStore for MemoryControl {
             false if stands.state.is_terminal() => DecisionOutcome::RunEnded,
             false => DecisionOutcome::DecidedBefore,
         })
+    }
+
+    async fn decide_outcome(
+        &self,
+        run: &Scoped<Run, right::Run>,
+        node: &NodeId,
+        decision: &NewOutcome,
+    ) -> Result<Option<Run>, ControlError> {
+        let NewOutcome { outcome, output, reason, decided_as, .. } = decision.clone();
+        let decision =
+            NodeDecision { outcome, output, reason, decided_by: decided_as, decided_at: Utc::now() };
+        let stands = self.run(run.id).filter(|run| run.state.is_terminal()).ok_or(ControlError::NotFound)?;
+        Ok(self.runs.decide_outcome(run.id, node, decision).then_some(stands))
     }
 }
 

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use gathering_dag_engine::{
     Checkpoint, Claim, ClaimScope, ClaimedRun, Clock, GraphRole, JournalAtClaim, JournalEntry, JournalEvent,
-    NewRun, Record, Recovered, Release, RunStore, Seq, SignalledRun, StoreError,
+    NewRun, NodeDecisions, Record, Recovered, Release, RunStore, Seq, SignalledRun, StoreError,
 };
 use gathering_domain::{Digest, InstanceId, NodeId, ProjectId, RunEvent, RunId, RunState};
 use serde::{Deserialize, Serialize};
@@ -396,6 +396,11 @@ impl RunStore for FileStore {
                 .collect()
         })
         .await
+    }
+
+    /// Nobody decides about these runs.
+    async fn find_outcomes(&self, _run: RunId) -> Result<NodeDecisions, StoreError> {
+        Ok(NodeDecisions::default())
     }
 
     async fn commit(&self, checkpoints: &[Checkpoint]) -> Result<Vec<Result<(), StoreError>>, StoreError> {

@@ -16,7 +16,7 @@ pub use self::runs::{Place, StoredRun};
 use super::faults::{Fault, Faults};
 use crate::breaker::{Breaker, BreakerKey};
 use crate::clock::Clock;
-use crate::decisions::Decision;
+use crate::decisions::{Decision, NodeDecisions};
 use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
 use crate::store::{
     Checkpoint, Claim, ClaimScope, ClaimedRun, NewRun, Recovered, RunEnd, RunError, RunResult, RunStore,
@@ -45,6 +45,7 @@ struct Shared {
     /// The awaited children of each run, in the order in which they were started.
     children: HashMap<RunId, Vec<RunId>>,
     decisions: HashMap<(RunId, NodeId), Decision>,
+    outcomes: HashMap<RunId, NodeDecisions>,
     breakers: HashMap<BreakerKey, Breaker>,
     /// How many calls may have changed the store.
     n_changes: u64,
@@ -279,6 +280,10 @@ impl RunStore for MemoryStore {
             Ok(journal.iter().skip(first).take(limit).cloned().collect())
         })
         .await
+    }
+
+    async fn find_outcomes(&self, run: RunId) -> Result<NodeDecisions, StoreError> {
+        self.call(|shared| Ok(shared.outcomes.get(&run).cloned().unwrap_or_default())).await
     }
 
     async fn commit(&self, checkpoints: &[Checkpoint]) -> Result<Vec<Result<(), StoreError>>, StoreError> {

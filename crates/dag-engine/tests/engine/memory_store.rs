@@ -7,8 +7,11 @@ use gathering_dag_engine::testing::{
     MemoryStore, PortsFixture, StoreFixture, VirtualClock, breaker_cases, child_run_cases, decision_cases,
     store_cases,
 };
-use gathering_dag_engine::{BreakerStore, ChildRuns, Clock, Decision, Decisions, RunStore};
+use gathering_dag_engine::{
+    BreakerStore, ChildRuns, Clock, DecidedOutcome, Decision, Decisions, NodeDecision, RunStore,
+};
 use gathering_domain::{InstanceId, NodeId, PipelineId, ProjectId, RunId};
+use serde_json::Value;
 
 struct Fixture {
     store: MemoryStore,
@@ -56,6 +59,17 @@ impl PortsFixture for Fixture {
     async fn decide(&self, run: RunId, node: &NodeId, approve: bool) -> bool {
         let (decided_by, decided_at) = ("ada@example.org".to_owned(), self.clock.now());
         self.store.decide(run, node, Decision { approve, comment: None, decided_by, decided_at })
+    }
+    async fn decide_outcome(
+        &self,
+        run: RunId,
+        node: &NodeId,
+        outcome: DecidedOutcome,
+        output: Option<Value>,
+    ) -> bool {
+        let (decided_by, decided_at) = ("ada@example.org".to_owned(), self.clock.now());
+        let reason = "they said so".to_owned();
+        self.store.decide_outcome(run, node, NodeDecision { outcome, output, reason, decided_by, decided_at })
     }
 }
 

@@ -2,7 +2,9 @@
 
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use gathering_control::{ControlError, Creation, DecisionOutcome, Found, NewDecision, PlannedRun, Run};
+use gathering_control::{
+    ControlError, Creation, DecisionOutcome, Found, NewDecision, NewOutcome, PlannedRun, Run,
+};
 use gathering_dag_engine::NewRun;
 use gathering_domain::{NodeId, Once, ProjectId, RunId, UserId};
 
@@ -108,6 +110,16 @@ pub(crate) async fn decide(
         Decided::RunEnded => Ok(DecisionOutcome::RunEnded),
         Decided::Missing => Err(ControlError::NotFound),
     }
+}
+
+pub(crate) async fn decide_outcome(
+    runs: &Runs,
+    run: RunId,
+    node: &NodeId,
+    decision: &NewOutcome,
+) -> Result<Option<Run>, ControlError> {
+    let is_recorded = runs.decide_outcome(run, node, decision).await?;
+    if is_recorded { load(runs, run).await.map(Some) } else { Ok(None) }
 }
 
 async fn load(runs: &Runs, run: RunId) -> Result<Run, ControlError> {

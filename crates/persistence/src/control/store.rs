@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use gathering_auth::Caller;
 use gathering_control::{
-    ControlError, ControlStore, Creation, DecisionOutcome, Found, NewDecision, PlannedRun, Run, Scoped, right,
+    ControlError, ControlStore, Creation, DecisionOutcome, Found, NewDecision, NewOutcome, PlannedRun, Run,
+    Scoped, right,
 };
 use gathering_domain::{Email, NodeId, Once, ProjectId, RunId};
 
@@ -69,5 +70,14 @@ impl ControlStore for PgControlStore {
         decision: &NewDecision,
     ) -> Result<DecisionOutcome, ControlError> {
         runs::decide(&self.runs, run.id, node, decision).await
+    }
+
+    async fn decide_outcome(
+        &self,
+        run: &Scoped<Run, right::Run>,
+        node: &NodeId,
+        decision: &NewOutcome,
+    ) -> Result<Option<Run>, ControlError> {
+        runs::decide_outcome(&self.runs, run.id, node, decision).await
     }
 }

@@ -152,6 +152,19 @@ diesel::table! {
 }
 
 diesel::table! {
+    node_outcomes (run_id, node_id) {
+        run_id -> Uuid,
+        node_id -> Text,
+        outcome -> Text,
+        output -> Nullable<Json>,
+        reason -> Text,
+        decided_by -> Nullable<Uuid>,
+        decided_as -> Text,
+        decided_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     pipeline_versions (pipeline_id, version) {
         pipeline_id -> Uuid,
         version -> Int4,
@@ -289,6 +302,8 @@ diesel::joinable!(circuit_breakers -> pipelines (pipeline_id));
 diesel::joinable!(idempotency_keys -> users (user_id));
 diesel::joinable!(node_decisions -> runs (run_id));
 diesel::joinable!(node_decisions -> users (decided_by));
+diesel::joinable!(node_outcomes -> runs (run_id));
+diesel::joinable!(node_outcomes -> users (decided_by));
 diesel::joinable!(pipeline_versions -> graphs (graph_digest));
 diesel::joinable!(pipeline_versions -> pipelines (pipeline_id));
 diesel::joinable!(pipeline_versions -> users (created_by));
@@ -315,6 +330,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     instances,
     login_throttles,
     node_decisions,
+    node_outcomes,
     pipeline_versions,
     pipelines,
     project_members,

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use gathering_dag_engine::{
-    Checkpoint, ClaimScope, ClaimedRun, JournalEntry, NewRun, Recovered, RunStore, Seq, SignalledRun,
-    StoreError,
+    Checkpoint, ClaimScope, ClaimedRun, JournalEntry, NewRun, NodeDecisions, Recovered, RunStore, Seq,
+    SignalledRun, StoreError,
 };
 use gathering_domain::{Digest, InstanceId, RunId};
 use serde_json::Value;
@@ -23,7 +23,7 @@ use crate::runs::next_available::next_available_in;
 use crate::runs::scan_window::ScanWindow;
 use crate::runs::transitions::claim::{self, tree};
 use crate::runs::transitions::recover::release_undriven;
-use crate::runs::{commit, graphs, journal, list};
+use crate::runs::{commit, graphs, journal, list, outcomes};
 
 /// [`RunStore`] on PostgreSQL. Cloning is cheap and shares the pool.
 #[derive(Debug, Clone)]
@@ -164,6 +164,11 @@ impl RunStore for PgRunStore {
     ) -> Result<Vec<JournalEntry>, StoreError> {
         let conn = self.pool.get().await?;
         Ok(journal::load(&conn, run, after, limit).await?)
+    }
+
+    async fn find_outcomes(&self, run: RunId) -> Result<NodeDecisions, StoreError> {
+        let conn = self.pool.get().await?;
+        Ok(outcomes::find(&conn, run).await?)
     }
 
     async fn commit(&self, checkpoints: &[Checkpoint]) -> Result<Vec<Result<(), StoreError>>, StoreError> {

@@ -8,16 +8,16 @@ use crate::accounts::create_account;
 use async_trait::async_trait;
 use diesel_async::RunQueryDsl;
 use gathering_auth::RoleAtCreation;
-use gathering_control::NewDecision;
+use gathering_control::{NewDecision, NewOutcome};
 use gathering_dag_engine::testing::{PortsFixture, StoreFixture};
-use gathering_dag_engine::{BreakerStore, ChildRuns, Decisions, NewRun, RunStore};
+use gathering_dag_engine::{BreakerStore, ChildRuns, DecidedOutcome, Decisions, NewRun, RunStore};
 use gathering_domain::{
     Digest, ExposeSecret, InstanceId, NodeId, PipelineId, ProjectId, RunId, Secret, UserId,
 };
 use gathering_persistence::testing::TestDb;
 use gathering_persistence::{
-    ConnectOptions, Decided, InstanceInfo, Liveness, PgAccountStore, PgRunStore, Pool, PoolSettings, Runs,
-    WakeBus,
+    ConnectOptions, DatabaseError, Decided, InstanceInfo, Liveness, PgAccountStore, PgRunStore, Pool,
+    PoolSettings, Runs, WakeBus,
 };
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell};
@@ -27,8 +27,7 @@ pub struct World {
     pub store: PgRunStore,
     pub pool: Pool,
     pub project: ProjectId,
-    /// The account that decides.
-    pub approver: OnceCell<UserId>,
+    approver: OnceCell<UserId>,
     pub instances: Mutex<HashMap<InstanceId, Liveness>>,
     // Dropped last: it takes the schema away.
     pub db: TestDb,
@@ -57,6 +56,15 @@ impl World {
         let lost = liveness.lost();
         end_session_of(&self.db, id).await;
         tokio::time::timeout(Duration::from_secs(20), lost.cancelled()).await.unwrap();
+    }
+
+    /// The account that decides.
+    pub async fn approver(&self) -> UserId {
+        let somebody = async || {
+            let accounts = PgAccountStore::new(self.pool.clone());
+            create_account(&accounts, "ada@example.org", RoleAtCreation::AdminIfFirst).await.unwrap().id
+        };
+        *self.approver.get_or_init(somebody).await
     }
 
     /// Accepts a run and answers with its id.
@@ -186,14 +194,25 @@ impl PortsFixture for World {
     }
 
     async fn decide(&self, run: RunId, node: &NodeId, approve: bool) -> bool {
-        let somebody = async || {
-            let accounts = PgAccountStore::new(self.pool.clone());
-            create_account(&accounts, "ada@example.org", RoleAtCreation::AdminIfFirst).await.unwrap().id
-        };
-        let decided_by = *self.approver.get_or_init(somebody).await;
+        let decided_by = self.approver().await;
         let decision =
             NewDecision { approve, comment: None, decided_by, decided_as: "ada@example.org".into() };
         let runs = Runs::new(self.pool.clone(), WakeBus::new());
         runs.decide(run, node, &decision).await.unwrap() == Decided::Recorded
+    }
+
+    async fn decide_outcome(
+        &self,
+        run: RunId,
+        node: &NodeId,
+        outcome: DecidedOutcome,
+        output: Option<Value>,
+    ) -> bool {
+        let (decided_by, decided_as) = (self.approver().await, "ada@example.org".to_owned());
+        let reason = "they said so".to_owned();
+        let decision = NewOutcome { outcome, output, reason, decided_by, decided_as };
+        let decided = Runs::new(self.pool.clone(), WakeBus::new()).decide_outcome(run, node, &decision).await;
+        assert!(matches!(decided, Ok(_) | Err(DatabaseError::Missing { .. })), "{decided:?}");
+        decided.unwrap_or(false)
     }
 }

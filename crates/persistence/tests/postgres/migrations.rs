@@ -47,6 +47,8 @@ async fn fill(world: &World) {
              VALUES ('{run}', '{run}', 'a', 0, 0, '{run}');
          INSERT INTO node_decisions (run_id, node_id, approve, decided_by, decided_as)
              SELECT '{run}', 'a', true, id, email FROM users;
+         INSERT INTO node_outcomes (run_id, node_id, outcome, reason, decided_by, decided_as)
+             SELECT '{run}', 'a', 'repeat', 'r', id, email FROM users;
          INSERT INTO events (project_id, type) SELECT id, 'test' FROM projects;"
     );
     world.db.execute(&sql).await;

@@ -78,7 +78,7 @@ fn the_document_shows_what_the_table_declares() {
             "POST /api/v1/projects own manage write 65536",
             "POST /api/v1/runs/{id}/budget project manage write 65536",
             "POST /api/v1/runs/{id}/cancel project run write 0",
-            "POST /api/v1/runs/{id}/nodes/{node_id}/decision project run write 65536",
+            "POST /api/v1/runs/{id}/nodes/{node_id}/decision project run write 16777216",
             "POST /api/v1/runs/{id}/rerun project run write 16777216",
             "PUT /api/v1/auth/password session - auth 65536",
             "PUT /api/v1/pipelines/{id} project write write 16777216",

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use gathering_domain::{NodeId, RunId};
 
 use super::MemoryStore;
-use crate::decisions::{Decision, Decisions};
+use crate::decisions::{Decision, Decisions, NodeDecision};
 use crate::store::StoreError;
 
 impl MemoryStore {
@@ -21,6 +21,20 @@ impl MemoryStore {
             (Some(run), Entry::Vacant(place)) => {
                 place.insert(decision);
                 run.act(now);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Records a decision about a node whose end is unknown, as the API would. Returns whether it was accepted: not if
+    /// the run has not ended, or if the node already has one.
+    pub fn decide_outcome(&self, run: RunId, node: &NodeId, decision: NodeDecision) -> bool {
+        let mut shared = self.lock();
+        let has_ended = shared.runs.get(&run).is_some_and(|run| run.state.is_terminal());
+        match (has_ended, shared.outcomes.entry(run).or_default().entry(node.clone())) {
+            (true, Entry::Vacant(place)) => {
+                place.insert(decision);
                 true
             }
             _ => false,

@@ -1,9 +1,11 @@
 //! The promises of [`crate::Decisions`].
 
 use gathering_domain::{RunEvent, RunId, WaitingFor};
+use serde_json::{Value, json};
 
 use super::accept;
 use super::ports::{PortsFixture, claim_all, driven, end, ids, must_commit, node, park, told};
+use crate::decisions::{DecidedOutcome, NodeDecision};
 use crate::store::ClaimScope;
 
 /// Every case that an implementation of [`crate::Decisions`] must pass, each on a fixture of its own.
@@ -20,6 +22,8 @@ where
     the_owner_of_a_driven_run_is_told_of_a_decision_and_does_not_park_it(&*make().await).await;
     a_queued_run_may_be_decided_about_and_keeps_its_place(&*make().await).await;
     i5_nothing_is_decided_about_a_run_that_ended(&*make().await).await;
+    the_first_outcome_is_final_and_found_with_its_output(&*make().await).await;
+    no_outcome_is_decided_before_the_run_has_ended(&*make().await).await;
 }
 
 async fn the_first_decision_is_final(fixture: &dyn PortsFixture) {
@@ -78,4 +82,41 @@ async fn i5_nothing_is_decided_about_a_run_that_ended(fixture: &dyn PortsFixture
     assert!(!fixture.decide(parent.run, &node("review"), true).await);
     assert!(!fixture.decide(RunId::new(), &node("review"), true).await);
     assert_eq!(fixture.decisions().find_decision(parent.run, &node("review")).await.unwrap(), None);
+}
+
+async fn the_first_outcome_is_final_and_found_with_its_output(fixture: &dyn PortsFixture) {
+    let owner = fixture.instance().await;
+    let (parent, of) = driven(fixture, owner).await;
+    let run = parent.run;
+    must_commit(fixture, end(of.claim, RunEvent::Failed, None)).await;
+    assert!(fixture.store().find_outcomes(run).await.unwrap().is_empty());
+    let decide =
+        async |id: &str, outcome, output| fixture.decide_outcome(run, &node(id), outcome, output).await;
+    let output = Some(json!({"paid": [1, null]}));
+    let (one, two) = tokio::join!(
+        decide("pay", DecidedOutcome::Succeeded, output.clone()),
+        decide("pay", DecidedOutcome::Repeat, None),
+    );
+    assert!(one ^ two, "one of two is accepted");
+    assert!(!decide("pay", DecidedOutcome::Failed, None).await);
+    assert!(decide("null", DecidedOutcome::Succeeded, Some(Value::Null)).await, "each node has its own");
+    assert!(decide("other", DecidedOutcome::Failed, None).await);
+    let found = fixture.store().find_outcomes(run).await.unwrap();
+    assert_eq!(found.len(), 3);
+    let first = if one { (DecidedOutcome::Succeeded, output) } else { (DecidedOutcome::Repeat, None) };
+    let of = |id: &str| (found[&node(id)].outcome, found[&node(id)].output.clone());
+    assert_eq!(of("pay"), first);
+    assert_eq!(of("null"), (DecidedOutcome::Succeeded, Some(Value::Null)));
+    assert_eq!(of("other"), (DecidedOutcome::Failed, None));
+    let NodeDecision { reason, decided_by, .. } = &found[&node("pay")];
+    assert_eq!((reason.as_str(), decided_by.as_str()), ("they said so", "ada@example.org"));
+}
+
+async fn no_outcome_is_decided_before_the_run_has_ended(fixture: &dyn PortsFixture) {
+    let owner = fixture.instance().await;
+    let (parent, _) = driven(fixture, owner).await;
+    let repeat = DecidedOutcome::Repeat;
+    assert!(!fixture.decide_outcome(parent.run, &node("pay"), repeat, None).await);
+    assert!(!fixture.decide_outcome(RunId::new(), &node("pay"), repeat, None).await);
+    assert!(fixture.store().find_outcomes(parent.run).await.unwrap().is_empty());
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{StoreFixture, accept, commit};
 use crate::breaker::BreakerStore;
 use crate::children::{ChildKind, ChildRuns, NewChild, Parent};
-use crate::decisions::Decisions;
+use crate::decisions::{DecidedOutcome, Decisions};
 use crate::store::{
     Checkpoint, Claim, ClaimScope, ClaimedRun, Release, RunEnd, RunError, RunResult, SignalledRun,
 };
@@ -27,6 +27,15 @@ pub trait PortsFixture: StoreFixture {
     async fn pipeline(&self) -> PipelineId;
     /// Records a decision about a node, as the API would; returns whether it was accepted.
     async fn decide(&self, run: RunId, node: &NodeId, approve: bool) -> bool;
+    /// Records a decision of `ada@example.org` about a node whose end is unknown, because "they said so"; returns whether
+    /// it was accepted.
+    async fn decide_outcome(
+        &self,
+        run: RunId,
+        node: &NodeId,
+        outcome: DecidedOutcome,
+        output: Option<Value>,
+    ) -> bool;
 }
 
 /// A run that `owner` drives, as the parent of children, and its claim.

@@ -1,12 +1,13 @@
 //! One instance on a store in memory.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use gathering_dag_engine::testing::{MemoryStore, StoredRun, VirtualClock};
 use gathering_dag_engine::{
     Attempt, DriveEnd, Engine, EngineSettings, JournalEntry, NewRun, NodeExecutor, NodeFailure, NodeSpec,
-    NodeTypes, Outcome, RunStore, Signals,
+    NodeTypes, Outcome, RunStore, Runner, RunnerSettings, Signals,
 };
 use gathering_domain::{Digest, InstanceId, ProjectId, RunId};
 use serde_json::{Value, json};
@@ -88,4 +89,17 @@ pub fn output(run: &StoredRun) -> Value {
 
 pub fn message(run: &StoredRun) -> String {
     run.end.as_ref().and_then(|end| end.result.error()).map(|error| error.message.clone()).unwrap_or_default()
+}
+
+/// Drives everything in the queue until the run has ended.
+pub async fn finish(bench: &Bench, run: RunId) -> StoredRun {
+    let (stop, fence) = (CancellationToken::new(), CancellationToken::new());
+    let runner = Runner::new(bench.engine.clone(), InstanceId::new(), RunnerSettings::default());
+    let running = tokio::spawn(runner.run(stop.clone(), fence));
+    while !bench.store.run(run).unwrap().state.is_terminal() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    stop.cancel();
+    running.await.unwrap();
+    bench.store.run(run).unwrap()
 }

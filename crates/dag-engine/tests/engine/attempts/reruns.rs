@@ -1,5 +1,7 @@
 //! The results that a rerun keeps.
 
+use std::collections::HashMap;
+
 use gathering_dag_engine::{
     EarlierRun, Graph, JournalEvent, NodeSpecs, Record, RerunFrom, RerunRefused, records_that_stand,
 };
@@ -21,7 +23,7 @@ async fn a_run_that_failed_in_its_output_alone_keeps_every_node() {
     let graph = Graph::validate(&definition, &NodeSpecs::builtin()).unwrap();
     let journal = bench.store.journal(failed.new.id);
     let kept = |ended| {
-        let earlier = EarlierRun { id: failed.new.id, journal: &journal, ended };
+        let earlier = EarlierRun { id: failed.new.id, journal: &journal, ended, decisions: &HashMap::new() };
         records_that_stand(&graph, earlier, &RerunFrom::Failed)
     };
     let is_success = |record: &&Record| matches!(record.event, JournalEvent::Succeeded { .. });

@@ -8,13 +8,12 @@ use async_trait::async_trait;
 use gathering_dag_engine::testing::{MemoryStore, StoredRun};
 use gathering_dag_engine::{
     ActFailed, Attempt, EarlierRun, EffectClass, Fields, Graph, NewRun, NodeExecutor, NodeFailure, NodeSpec,
-    NodeSpecs, NodeTypes, Outcome, RerunFrom, RunStore, Runner, RunnerSettings, Shape, records_that_stand,
+    NodeSpecs, NodeTypes, Outcome, RerunFrom, RunStore, Shape, records_that_stand,
 };
-use gathering_domain::{FailureKind, InstanceId, RunId, RunState};
+use gathering_domain::{FailureKind, RunId, RunState};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
-use super::bench::{Bench, Do, message, output};
+use super::bench::{Bench, Do, finish, message, output};
 
 /// A peer that is asked for things: it counts each idempotency key, and answers what it is told to.
 #[derive(Clone, Default)]
@@ -85,26 +84,14 @@ impl NodeExecutor for Pays {
     }
 }
 
-/// Drives everything in the queue until the run has ended.
-async fn finish(bench: &Bench, run: RunId) -> StoredRun {
-    let (stop, fence) = (CancellationToken::new(), CancellationToken::new());
-    let runner = Runner::new(bench.engine.clone(), InstanceId::new(), RunnerSettings::default());
-    let running = tokio::spawn(runner.run(stop.clone(), fence));
-    while !bench.store.run(run).unwrap().state.is_terminal() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    stop.cancel();
-    running.await.unwrap();
-    bench.store.run(run).unwrap()
-}
-
 /// Reruns a run from what failed, with this input, and drives the new run until it has ended.
 async fn rerun(bench: &Bench, specs: &NodeSpecs, old: RunId, input: Value) -> StoredRun {
     let old = bench.store.run(old).unwrap();
     let definition = bench.store.load_graph(old.new.graph).await.unwrap();
     let graph = Graph::validate(&definition, specs).unwrap();
     let journal = bench.store.journal(old.new.id);
-    let earlier = EarlierRun { id: old.new.id, journal: &journal, ended: old.state };
+    let decisions = bench.store.find_outcomes(old.new.id).await.unwrap();
+    let earlier = EarlierRun { id: old.new.id, journal: &journal, ended: old.state, decisions: &decisions };
     let records = records_that_stand(&graph, earlier, &RerunFrom::Failed).unwrap();
     let new = NewRun { id: RunId::new(), input, ..old.new.clone() };
     bench.store.accept_rerun(new.clone(), records);

@@ -2,7 +2,7 @@
 
 use gathering_auth::{ProjectRole, Role, Scope};
 use gathering_control::Period;
-use gathering_dag_engine::{JournalEvent, NodeState};
+use gathering_dag_engine::{DecidedOutcome, JournalEvent, NodeState};
 use gathering_domain::{RunState, WaitingFor};
 
 /// The name of the last event of a run's stream.
@@ -28,6 +28,8 @@ gathering_edge::enum_schemas! {
     ].map(NodeState::as_str);
     /// How often a budget is reset.
     PeriodSchema "BudgetPeriod": Period::ALL.map(Period::as_str);
+    /// What a person decides about a node whose end nobody knows.
+    DecidedOutcomeSchema "DecidedOutcome": DecidedOutcome::ALL.map(DecidedOutcome::as_str);
     /// What an entry of a run's journal says.
     JournalKindSchema "JournalKind": JournalEvent::KINDS;
     /// The name of the last event of a run's stream.
