@@ -223,6 +223,9 @@ pub enum StoreError {
     /// The store is unreachable or overloaded; a retry may succeed.
     #[error("the account store is unavailable: {0}")]
     Unavailable(Box<dyn Error + Send + Sync>),
+    /// The store took too long; a retry may succeed.
+    #[error("the account store timed out: {0}")]
+    TimedOut(Box<dyn Error + Send + Sync>),
     /// The store answers but fails unexpectedly; an operator must act.
     #[error("the account store failed: {0}")]
     Fault(Box<dyn Error + Send + Sync>),

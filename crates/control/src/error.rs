@@ -111,6 +111,7 @@ impl From<StoreError> for ControlError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable(_) => Self::Unavailable(error.into()),
+            StoreError::TimedOut(_) => Self::TimedOut(error.into()),
             other => Self::Broken(other.into()),
         }
     }

@@ -181,7 +181,7 @@ async fn commit(store: &dyn RunStore, checkpoints: &[Checkpoint], stop: &Cancell
     loop {
         match store.commit(checkpoints).await {
             Ok(results) => return Committed::Answered(results),
-            Err(error @ StoreError::Unavailable(_)) => {
+            Err(error) if error.is_transient() => {
                 tracing::warn!(error = %error, n_checkpoints = checkpoints.len(),
                     "cannot write checkpoints; retrying: {error}");
             }

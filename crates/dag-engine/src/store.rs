@@ -301,6 +301,10 @@ pub enum StoreError {
     /// The store cannot be reached, or it is unknown whether the call took effect: try again later.
     #[error("the run store is unavailable: {0}")]
     Unavailable(Box<dyn std::error::Error + Send + Sync>),
+    /// The store took too long, and it is unknown whether the call took effect: try again later. Whatever holds for
+    /// [`Unavailable`](Self::Unavailable) holds for this.
+    #[error("the run store timed out: {0}")]
+    TimedOut(Box<dyn std::error::Error + Send + Sync>),
     /// The store answers, but failed in a way that it should not: an operator must act. Another attempt may succeed.
     #[error("the run store failed: {0}")]
     Fault(Box<dyn std::error::Error + Send + Sync>),
@@ -319,6 +323,13 @@ pub enum StoreError {
         /// What.
         what: String,
     },
+}
+
+impl StoreError {
+    /// Whether the same call may succeed later although nobody does anything about it.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::TimedOut(_))
+    }
 }
 
 /// The store of runs.

@@ -46,7 +46,7 @@ impl StoreRetries {
     /// but faults for a minute.
     pub(crate) async fn pause(&mut self, error: StoreError) -> Result<(), StoreError> {
         match &error {
-            StoreError::Unavailable(_) => self.first_fault = None,
+            error if error.is_transient() => self.first_fault = None,
             StoreError::Fault(_) => {
                 let is_first = self.first_fault.is_none();
                 let since = *self.first_fault.get_or_insert_with(Instant::now);
@@ -79,6 +79,10 @@ mod tests {
 
     fn away() -> StoreError {
         StoreError::Unavailable("connection refused".into())
+    }
+
+    fn slow() -> StoreError {
+        StoreError::TimedOut("no answer".into())
     }
 
     fn fault() -> StoreError {
@@ -139,9 +143,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn faults_are_retried_for_a_minute_and_a_wrong_question_never() {
         let mut retries = StoreRetries::of("testing");
-        for _ in 0..2 {
+        for interruption in [away, slow] {
             // What interrupts the faults shows that they may pass.
-            retries.pause(away()).await.unwrap();
+            retries.pause(interruption()).await.unwrap();
             let began = Instant::now();
             while began.elapsed() < FAULTS_FOR {
                 retries.pause(fault()).await.unwrap();

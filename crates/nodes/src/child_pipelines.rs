@@ -56,7 +56,7 @@ pub enum StartPipelineError {
     /// The earlier child, whose work this one would take up, has not ended yet: repeat soon.
     #[error("an earlier run of the pipeline has not ended yet")]
     EarlierActive,
-    /// The store is unavailable; the run may or may not be started.
+    /// The store is unavailable or too slow; the run may or may not be started.
     #[error("pipelines are unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The store holds something that is no pipeline.
@@ -67,7 +67,7 @@ pub enum StartPipelineError {
 impl From<StoreError> for StartPipelineError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(source) => Self::Unavailable(source),
+            StoreError::Unavailable(source) | StoreError::TimedOut(source) => Self::Unavailable(source),
             error => Self::Store(error),
         }
     }
@@ -113,6 +113,7 @@ mod tests {
             StartPipelineError::TooDeep,
             StartPipelineError::ParentEnded,
             StoreError::Unavailable("no connection".into()).into(),
+            StoreError::TimedOut("no answer".into()).into(),
             StoreError::Missing { what: "a graph".to_owned() }.into(),
         ];
         let failures =
@@ -122,6 +123,7 @@ mod tests {
             ("pipeline_disabled", false),
             ("too_deep", false),
             ("interrupted", false),
+            ("unavailable", true),
             ("unavailable", true),
             ("store", false),
         ];

@@ -16,7 +16,7 @@ use crate::store::{Checkpoint, StoreError};
 pub enum Fault {
     /// Nothing is done; the caller gets [`crate::StoreError::Unavailable`].
     FailBefore,
-    /// The call takes effect, but its answer is lost: the caller gets [`crate::StoreError::Unavailable`].
+    /// The call takes effect, but its answer is lost: the caller gets [`crate::StoreError::TimedOut`].
     FailAfter,
     /// It takes this long.
     Delay(Duration),

@@ -147,17 +147,16 @@ impl MemoryStore {
         if self.faults.crashed().is_cancelled() {
             match self.faults.crash().await {}
         }
-        let away = || StoreError::Unavailable("a planned fault".into()).into();
         let fault = self.faults.next();
         match fault {
-            Some(Fault::FailBefore) => return Err(away()),
+            Some(Fault::FailBefore) => return Err(StoreError::Unavailable("a planned fault".into()).into()),
             Some(Fault::CrashBefore) => match self.faults.crash().await {},
             Some(Fault::Delay(time)) => tokio::time::sleep(time).await,
             _ => {}
         }
         let answer = act(&mut self.lock());
         match fault {
-            Some(Fault::FailAfter) => Err(away()),
+            Some(Fault::FailAfter) => Err(StoreError::TimedOut("a planned fault".into()).into()),
             Some(Fault::CrashAfter) => match self.faults.crash().await {},
             _ => answer,
         }

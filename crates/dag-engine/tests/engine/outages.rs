@@ -248,6 +248,19 @@ async fn a_drain_does_not_wait_for_the_load_of_a_run() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn i4_a_checkpoint_that_times_out_again_and_again_fails_no_run() {
+    // Every second call: between two checkpoints that time out, the store answers.
+    for parity in [0, 1] {
+        let plan = (0..40).filter(|number| number % 2 == parity).map(|number| (number, Fault::FailAfter));
+        let bench = Bench::new(Faults::planned(plan), |_| NodeTypes::builtin());
+        let run = bench.accept(json!({"nodes": [{"id": "a", "type": "trigger"}]})).await;
+        let claimed = bench.store.claim_run(InstanceId::new(), run).await.unwrap().unwrap();
+        let end = bench.engine.drive(claimed, Signals::default()).await;
+        assert_eq!(end, DriveEnd::Ended(RunEvent::Succeeded), "{parity}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn i4_a_fault_that_meets_every_checkpoint_fails_no_run() {
     for broken_ms in (50..3000).step_by(50) {
         let (broken, is_broken) = watch::channel(false);

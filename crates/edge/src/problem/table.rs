@@ -1,40 +1,14 @@
 //! The table from the errors of the other crates to answers.
 
-use std::error::Error;
 use std::io;
 
 use actix_web::http::StatusCode;
-use gathering_auth::{AuthError, Denied};
+use gathering_auth::{AuthError, Denied, StoreError as AccountStoreError};
 use gathering_control::{ControlError, OpenWorkspaceError};
 use gathering_dag_engine::StoreError;
-use gathering_persistence::DatabaseError;
 use gathering_tools::WorkspaceError;
 
 use super::{Kind, ProblemDetails, RETRY_AFTER_SECONDS};
-
-impl ProblemDetails {
-    /// A port's store that may answer later.
-    fn transient(cause: Box<dyn Error + Send + Sync>) -> Self {
-        match cause.downcast_ref() {
-            Some(DatabaseError::TimedOut { .. }) => Self::timed_out(cause as Box<dyn Error>),
-            _ => Self::unavailable(cause as Box<dyn Error>),
-        }
-    }
-}
-
-impl From<DatabaseError> for ProblemDetails {
-    fn from(error: DatabaseError) -> Self {
-        match error {
-            unavailable @ DatabaseError::Unavailable { .. } => Self::unavailable(unavailable),
-            timed_out @ DatabaseError::TimedOut { .. } => Self::timed_out(timed_out),
-            DatabaseError::Missing { .. } => Self::not_found(),
-            DatabaseError::Conflict { what } => {
-                Self::conflict(format!("{what} is not what the request expects"))
-            }
-            other => Self::internal(other),
-        }
-    }
-}
 
 impl From<ControlError> for ProblemDetails {
     fn from(error: ControlError) -> Self {
@@ -66,7 +40,8 @@ impl From<OpenWorkspaceError> for ProblemDetails {
 impl From<StoreError> for ProblemDetails {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(cause) => Self::transient(cause),
+            unavailable @ StoreError::Unavailable(_) => Self::unavailable(unavailable),
+            timed_out @ StoreError::TimedOut(_) => Self::timed_out(timed_out),
             other => Self::internal(other),
         }
     }
@@ -125,7 +100,10 @@ impl From<AuthError> for ProblemDetails {
                 Self::new(Kind::Overloaded, "too many logins at the same time: try again")
                     .retry_after(RETRY_AFTER_SECONDS)
             }
-            AuthError::Store(gathering_auth::StoreError::Unavailable(cause)) => Self::transient(cause),
+            AuthError::Store(unavailable @ AccountStoreError::Unavailable(_)) => {
+                Self::unavailable(unavailable)
+            }
+            AuthError::Store(timed_out @ AccountStoreError::TimedOut(_)) => Self::timed_out(timed_out),
             other => Self::internal(other),
         }
     }

@@ -276,9 +276,8 @@ impl From<DatabaseError> for gathering_dag_engine::StoreError {
         match error {
             DatabaseError::Missing { what } => Self::Missing { what: what.to_owned() },
             DatabaseError::Corrupt { what, source } => Self::Corrupt { what: what.to_owned(), source },
-            transient @ (DatabaseError::Unavailable { .. } | DatabaseError::TimedOut { .. }) => {
-                Self::Unavailable(Box::new(transient))
-            }
+            unavailable @ DatabaseError::Unavailable { .. } => Self::Unavailable(unavailable.into()),
+            timed_out @ DatabaseError::TimedOut { .. } => Self::TimedOut(timed_out.into()),
             other => Self::Fault(Box::new(other)),
         }
     }
@@ -287,10 +286,9 @@ impl From<DatabaseError> for gathering_dag_engine::StoreError {
 impl From<DatabaseError> for gathering_auth::StoreError {
     fn from(error: DatabaseError) -> Self {
         match error {
-            corrupt @ DatabaseError::Corrupt { .. } => Self::Corrupt(Box::new(corrupt)),
-            transient @ (DatabaseError::Unavailable { .. } | DatabaseError::TimedOut { .. }) => {
-                Self::Unavailable(Box::new(transient))
-            }
+            corrupt @ DatabaseError::Corrupt { .. } => Self::Corrupt(corrupt.into()),
+            unavailable @ DatabaseError::Unavailable { .. } => Self::Unavailable(unavailable.into()),
+            timed_out @ DatabaseError::TimedOut { .. } => Self::TimedOut(timed_out.into()),
             other => Self::Fault(Box::new(other)),
         }
     }
@@ -386,6 +384,33 @@ mod tests {
             (QueryError::SerializationError("x".into()), Class::Fault),
         ] {
             assert_eq!(class_of(&DatabaseError::query("testing", error)), expected);
+        }
+    }
+
+    #[test]
+    fn each_port_gets_an_error_of_the_same_class() {
+        use gathering_auth::StoreError as OfAccounts;
+        use gathering_control::ControlError as OfControl;
+        use gathering_dag_engine::StoreError as OfRuns;
+        let error = |class| DatabaseError::of(class, "testing", "cause".into());
+        for class in [Class::Unavailable, Class::TimedOut, Class::Fault] {
+            let of_runs = match OfRuns::from(error(class)) {
+                OfRuns::Unavailable(_) => Class::Unavailable,
+                OfRuns::TimedOut(_) => Class::TimedOut,
+                _ => Class::Fault,
+            };
+            let of_accounts = match OfAccounts::from(error(class)) {
+                OfAccounts::Unavailable(_) => Class::Unavailable,
+                OfAccounts::TimedOut(_) => Class::TimedOut,
+                _ => Class::Fault,
+            };
+            let of_control = |error| match error {
+                OfControl::Unavailable(_) => Class::Unavailable,
+                OfControl::TimedOut(_) => Class::TimedOut,
+                _ => Class::Fault,
+            };
+            let of_control = [of_control(error(class).into()), of_control(OfRuns::from(error(class)).into())];
+            assert_eq!((of_runs, of_accounts, of_control), (class, class, [class, class]));
         }
     }
 

@@ -7,9 +7,11 @@ use gathering_control::{ControlError, CreateProject, ProjectStore as _};
 use gathering_dag_engine::{
     Checkpoint, Claim, JournalEvent, Record, Release, RunEnd, RunResult, RunStore, StoreError,
 };
-use gathering_domain::{ExposeSecret, ProjectId, RunId, Secret, UserId};
+use gathering_domain::{Digest, ExposeSecret, ProjectId, RunId, Secret, UserId};
 use gathering_persistence::testing::TestDb;
-use gathering_persistence::{ConnectOptions, DatabaseError, PgControlStore, Pool, PoolSettings, WakeBus};
+use gathering_persistence::{
+    ConnectOptions, DatabaseError, PgControlStore, PgRunStore, Pool, PoolSettings, WakeBus,
+};
 
 use serde_json::json;
 
@@ -79,9 +81,13 @@ async fn a_wait_for_a_lock_that_reaches_its_limit_is_a_time_out() {
     let options = ConnectOptions::parse(&Secret::from(url)).unwrap();
     let pool = Pool::connect(options, PoolSettings::default()).await.unwrap();
     let mut holder = world.db.connection().await;
-    holder.batch_execute("BEGIN; LOCK TABLE projects").await.unwrap();
+    holder.batch_execute("BEGIN; LOCK TABLE projects, graphs").await.unwrap();
     let refused = find(&pool).await.unwrap_err();
     assert!(matches!(cause(&refused), DatabaseError::TimedOut { .. }), "{refused:?}");
+    let definition = json!({"nodes": [{"id": "a", "type": "trigger"}]});
+    let stored = PgRunStore::new(pool, WakeBus::new()).ensure_graph(Digest::of(b"a"), &definition).await;
+    let refused = ControlError::from(stored.unwrap_err());
+    assert!(matches!(refused, ControlError::TimedOut(_)), "the port of the engine says so, too: {refused:?}");
 }
 
 #[tokio::test]

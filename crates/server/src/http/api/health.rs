@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use actix_web::{HttpResponse, web};
+use gathering_control::ControlError;
 use gathering_persistence::Pool;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -127,11 +128,11 @@ fn view(identities: &Identities, status: &'static str, database: DatabaseView) -
     }
 }
 
-async fn database(pool: &Pool) -> (DatabaseView, Result<(), ProblemDetails>) {
+async fn database(pool: &Pool) -> (DatabaseView, Result<(), ControlError>) {
     let begun = Instant::now();
     let outcome = match tokio::time::timeout(PING_TIMEOUT, pool.ping()).await {
-        Ok(pinged) => pinged.map_err(ProblemDetails::from),
-        Err(elapsed) => Err(ProblemDetails::unavailable(elapsed)),
+        Ok(pinged) => pinged.map_err(ControlError::from),
+        Err(elapsed) => Err(ControlError::Unavailable(elapsed.into())),
     };
     let status = pool.status();
     let view = DatabaseView {

@@ -6,7 +6,7 @@ pub(crate) mod start;
 pub(crate) mod top_up;
 
 use actix_web::{HttpResponse, web};
-use gathering_control::{Run, RunControl, RunDetails, visible_to};
+use gathering_control::{ControlError, Run, RunControl, RunDetails, visible_to};
 use gathering_dag_engine::JournalEntry;
 use gathering_domain::{RunId, RunState};
 use gathering_persistence::{RunFilter, Runs};
@@ -57,7 +57,7 @@ pub(crate) async fn list(
         state: query.state.map(|Word(state)| state),
         before: page.after(),
     };
-    let rows = runs.list(&filter, page.n_rows()).await?;
+    let rows = runs.list(&filter, page.n_rows()).await.map_err(ControlError::from)?;
     Ok(HttpResponse::Ok().json(page.of(rows, |run| run.id.as_uuid(), RunView::of)))
 }
 

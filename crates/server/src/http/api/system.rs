@@ -2,6 +2,7 @@
 
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
+use gathering_control::ControlError;
 use gathering_domain::RunId;
 use gathering_persistence::{InstanceRow, Pool, list_instances};
 use serde::Serialize;
@@ -47,7 +48,7 @@ impl From<InstanceRow> for InstanceView {
     (status = 200, body = Page<InstanceView>),
 ))]
 pub(crate) async fn instances(pool: web::Data<Pool>) -> Result<HttpResponse, ProblemDetails> {
-    let rows = list_instances(&pool).await?;
+    let rows = list_instances(&pool).await.map_err(ControlError::from)?;
     let items: Vec<InstanceView> = rows.into_iter().map(InstanceView::from).collect();
     Ok(HttpResponse::Ok().json(Page { items, next_cursor: None }))
 }

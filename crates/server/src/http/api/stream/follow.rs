@@ -7,7 +7,7 @@ use actix_web::http::StatusCode;
 use actix_web::web;
 use actix_web::web::Bytes;
 use gathering_auth::Origin;
-use gathering_control::{Run, right};
+use gathering_control::{ControlError, Run, right};
 use gathering_dag_engine::{JournalEntry, Seq};
 use gathering_domain::{ExposeSecret, Secret};
 use gathering_persistence::{Following, JournalPage};
@@ -201,23 +201,22 @@ impl Follow {
 
     /// Polls the run and its journal, whichever is due. While the database is unavailable, it polls again later.
     async fn look(&mut self) -> Result<(), ProblemDetails> {
-        let looked = self.try_look().await;
-        match looked {
-            Err(problem) if problem.status() == StatusCode::SERVICE_UNAVAILABLE => {
+        match self.try_look().await {
+            Err(ControlError::Unavailable(_) | ControlError::TimedOut(_)) => {
                 let later = Instant::now() + LAST_PAUSE;
                 (self.journal_due, self.run_due) = (later, later);
                 Ok(())
             }
-            looked => looked,
+            looked => Ok(looked?),
         }
     }
 
-    async fn try_look(&mut self) -> Result<(), ProblemDetails> {
+    async fn try_look(&mut self) -> Result<(), ControlError> {
         let now = Instant::now();
         // The run first: its last entries are written with its end, so a journal that is read after the end is
         // complete.
         if now >= self.run_due && !self.run.state.is_terminal() {
-            self.run = self.sources.runs.find(self.run.id).await?.ok_or_else(ProblemDetails::not_found)?;
+            self.run = self.sources.runs.find(self.run.id).await?.ok_or(ControlError::NotFound)?;
             (self.run_seen, self.run_due) = (now, now + RUN_INTERVAL);
         }
         let has_ended = self.run.state.is_terminal();
