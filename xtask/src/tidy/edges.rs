@@ -109,9 +109,8 @@ const RULES: &[Rule] = &[
             "gathering-auth",
             "gathering-tools",
             "gathering-control",
-            "gathering-persistence",
         ],
-        never: &[],
+        never: &["diesel", "diesel-async", "tokio-postgres", "gathering-persistence"],
     },
     Rule {
         package: "gathering-server",
