@@ -25,6 +25,8 @@ pub(crate) struct RecordedEffect {
     pub(crate) planned_by: Option<RunId>,
     /// Whether this run has not announced it itself.
     pub(crate) is_reused: bool,
+    /// Whether an earlier attempt may have performed it: that the last one did not says nothing about that.
+    may_have_taken_place_before: bool,
 }
 
 impl RecordedEffect {
@@ -32,13 +34,32 @@ impl RecordedEffect {
     pub(crate) fn begin(start: EffectStart, before: Option<&Self>) -> Self {
         let same = before.filter(|before| before.start.request_digest == start.request_digest);
         let planned_by = same.and_then(|before| before.planned_by);
-        Self { start, end: EffectEnd::Unknown, planned_by, is_reused: false }
+        let may_have_taken_place_before = before.is_some_and(Self::may_have_taken_place);
+        Self { start, end: EffectEnd::Unknown, planned_by, is_reused: false, may_have_taken_place_before }
+    }
+
+    /// Notes how the announced effect ended.
+    pub(crate) fn finish(&mut self, end: EffectEnd) {
+        self.end = match end {
+            EffectEnd::Failed { may_have_taken_place } => EffectEnd::Failed {
+                may_have_taken_place: may_have_taken_place || self.may_have_taken_place_before,
+            },
+            end => end,
+        };
+    }
+
+    /// Whether it is open whether it took place. It does not matter for what changes nothing.
+    fn may_have_taken_place(&self) -> bool {
+        let is_open =
+            matches!(self.end, EffectEnd::Unknown | EffectEnd::Failed { may_have_taken_place: true });
+        is_open && self.start.class != EffectClass::Pure
     }
 
     /// An effect of an earlier run.
     pub(crate) fn reused(effect: &ReusedEffect) -> Self {
         let ReusedEffect { planned_by, start, end } = effect.clone();
-        Self { start, end, planned_by: Some(planned_by), is_reused: true }
+        let planned_by = Some(planned_by);
+        Self { start, end, planned_by, is_reused: true, may_have_taken_place_before: false }
     }
 }
 
@@ -61,6 +82,12 @@ impl ActFailed {
     /// Whether it may have taken place.
     pub const fn may_have_taken_place(&self) -> bool {
         self.may_have_taken_place
+    }
+}
+
+impl From<ActFailed> for NodeFailure {
+    fn from(failed: ActFailed) -> Self {
+        failed.failure
     }
 }
 

@@ -217,7 +217,7 @@ impl NodeRun {
 
     fn end_effect(&mut self, key: &str, end: EffectEnd) {
         if let Some(effect) = self.effects.get_mut(key) {
-            effect.end = end;
+            effect.finish(end);
         }
     }
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use gathering_dag_engine::{Attempt, EffectClass, Fields, NodeFailure, Shape};
+use gathering_dag_engine::{ActFailed, Attempt, EffectClass, Fields, NodeFailure, Shape};
 use gathering_domain::{FailureKind, with_causes};
-use gathering_tools::{Outbound, OutboundError, OutboundRequest};
+use gathering_tools::{Outbound, OutboundError, OutboundRequest, is_refusal};
 use serde_json::Value;
 
 use crate::config::is_computed_text;
@@ -71,10 +71,10 @@ impl CallApi {
         let key = attempt.effects.idempotency_key(EFFECT, &attempt.config);
         let call = Call::read(&attempt.config, &key)?;
         let class = call.class();
-        attempt.effects.once(EFFECT, class, &attempt.config, || async { Ok(self.send(call).await?) }).await
+        attempt.effects.once(EFFECT, class, &attempt.config, || self.send(call)).await
     }
 
-    async fn send(&self, call: Call) -> Result<Value, NodeFailure> {
+    async fn send(&self, call: Call) -> Result<Value, ActFailed> {
         let response = self.outbound.send(call.request).await.map_err(|error| failure_of(&error))?;
         let expected = match &call.expected {
             Some(statuses) => statuses.contains(&response.status),
@@ -88,10 +88,11 @@ impl CallApi {
             None => "200 to 299".to_owned(),
         };
         let message = format!("`{}` answered with status {}, not {wanted}", call.origin, response.status);
-        Err(match response.status {
+        let failure = match response.status {
             408 | 425 | 429 | 500.. => NodeFailure::retryable(FailureKind::HttpStatus, message),
             _ => NodeFailure::permanent(FailureKind::HttpStatus, message),
-        })
+        };
+        Err(act_failed(failure, !is_refusal(response.status)))
     }
 }
 
@@ -178,13 +179,18 @@ fn reason_of(error: &OutboundError) -> String {
     }
 }
 
-fn failure_of(error: &OutboundError) -> NodeFailure {
+fn failure_of(error: &OutboundError) -> ActFailed {
     let message = with_causes(error);
-    if error.is_retryable() {
+    let failure = if error.is_retryable() {
         NodeFailure::retryable(error.kind(), message)
     } else {
         NodeFailure::permanent(error.kind(), message)
-    }
+    };
+    act_failed(failure, error.may_have_been_sent())
+}
+
+fn act_failed(failure: NodeFailure, may_have_taken_place: bool) -> ActFailed {
+    if may_have_taken_place { failure.into() } else { ActFailed::before_it_took_place(failure) }
 }
 
 #[cfg(test)]
@@ -230,6 +236,28 @@ mod tests {
         assert!(problems("action", &json!({"action": "call_api", "url": "https://example.org"})).is_empty());
     }
 
+    #[tokio::test]
+    async fn an_answer_that_refuses_a_request_says_that_it_was_not_carried_out() {
+        for (status, may_have_taken_place) in
+            [(400, false), (429, false), (409, true), (500, true), (302, true)]
+        {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let answer = async {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                let mut request = [0; 4096];
+                assert!(connection.read(&mut request).await.unwrap() > 0);
+                let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                connection.write_all(answer.as_bytes()).await.unwrap();
+            };
+            let config = json!({"method": "POST", "url": format!("http://{address}/")});
+            let policy = OutboundPolicy::allowing(["127.0.0.0/8".parse().unwrap()]);
+            let api = CallApi::new(Outbound::new(policy).unwrap());
+            let (sent, ()) = tokio::join!(api.send(Call::read(&config, "r/n").unwrap()), answer);
+            assert_eq!(sent.unwrap_err().may_have_taken_place(), may_have_taken_place, "{status}");
+        }
+    }
+
     #[test]
     fn a_read_is_pure_and_a_write_is_idempotent() {
         let class = |method: &str| {
@@ -266,7 +294,7 @@ mod tests {
             config[name] = value.clone();
         }
         let calls = CallApi::new(Outbound::new(policy).unwrap());
-        calls.send(Call::read(&config, "the-run/the-node")?).await
+        Ok(calls.send(Call::read(&config, "the-run/the-node")?).await?)
     }
 
     #[tokio::test]
@@ -315,6 +343,7 @@ mod tests {
         let calls = CallApi::new(Outbound::new(OutboundPolicy::public_only()).unwrap());
         let call = Call::read(&json!({"url": "http://127.0.0.1:9/"}), "r/n").unwrap();
         let refused = calls.send(call).await.unwrap_err();
+        let refused = NodeFailure::from(refused);
         assert!(!refused.retryable && refused.message.contains("GATHERING_OUTBOUND_ALLOW"), "{refused:?}");
     }
 

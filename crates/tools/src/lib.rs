@@ -16,6 +16,7 @@ pub use builtin::{HttpRequest, ListFiles, ReadFile, SendNotification, WriteFile}
 pub use gathering_domain::EffectClass;
 pub use outbound::{
     InvalidNetwork, Network, Outbound, OutboundError, OutboundPolicy, OutboundRequest, OutboundResponse,
+    is_refusal,
 };
 pub use pool::{BlockingPool, BlockingWorkPanicked};
 pub use schema::{InvalidSchema, ParameterSchema};

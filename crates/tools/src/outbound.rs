@@ -9,6 +9,6 @@ mod request;
 mod resolver;
 
 pub use client::Outbound;
-pub use error::OutboundError;
+pub use error::{OutboundError, is_refusal};
 pub use network::{InvalidNetwork, Network, OutboundPolicy};
 pub use request::{OutboundRequest, OutboundResponse};

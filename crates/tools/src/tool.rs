@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use gathering_domain::{FailureKind, Problems};
 use serde_json::Value;
 
-use crate::outbound::OutboundError;
+use crate::outbound::{OutboundError, is_refusal};
 use crate::pool::BlockingWorkPanicked;
 use crate::spec::ToolSpec;
 use crate::workspace::{Workspace, WorkspaceError};
@@ -152,8 +152,8 @@ impl ToolError {
         match self {
             ToolError::UnknownTool { .. } | ToolError::InvalidParameters(_) | ToolError::NoWorkspace => false,
             ToolError::Outbound(error) => error.may_have_been_sent(),
+            ToolError::Status { status, .. } => !is_refusal(*status),
             ToolError::Workspace(_)
-            | ToolError::Status { .. }
             | ToolError::Panicked(_)
             | ToolError::Temporary { .. }
             | ToolError::Permanent { .. } => true,

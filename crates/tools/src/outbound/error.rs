@@ -4,6 +4,14 @@ use std::time::Duration;
 
 use gathering_domain::FailureKind;
 
+/// Whether an answer with this status says that the request was not carried out: RFC 9110, section 15.5, client errors.
+///
+/// Not 408, whose sender waited for a request that may have come after all, and not 409: the conflict may be with an
+/// earlier request for the same.
+pub const fn is_refusal(status: u16) -> bool {
+    matches!(status, 400..=407 | 410..=499)
+}
+
 /// Why an outgoing request failed.
 ///
 /// No variant contains a path, a query, a header or a body, because any of them may contain a secret.
