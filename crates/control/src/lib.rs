@@ -39,8 +39,9 @@ pub use projects::{
     PlannedProject, Project, ProjectControl,
 };
 pub use runs::{
-    DEFAULT_PRIORITY, Decide, DecideOutcome, DecisionOutcome, NewDecision, NewOutcome, NodeRuns, PlannedRun,
-    ProjectPipelines, Rerun, Run, RunControl, RunDetails, StartRun, Startable, StartedBy,
+    AcceptedRerun, DEFAULT_PRIORITY, Decide, DecideOutcome, DecisionOutcome, LocalFile, NewDecision,
+    NewOutcome, NodeRuns, PlannedRun, ProjectPipelines, Rerun, RerunLocal, Run, RunControl, RunDetails,
+    StartRun, Startable, StartedBy,
 };
 pub use store::{BudgetStore, ControlStore, PipelineStore, ProjectStore};
 pub use workspaces::{OpenWorkspaceError, RemoveWorkspaceError, WorkspaceSettings, Workspaces};

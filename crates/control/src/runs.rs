@@ -4,6 +4,7 @@ mod cancel;
 mod child;
 mod decide;
 mod decide_outcome;
+mod local;
 mod nodes;
 mod rerun;
 mod start;
@@ -27,8 +28,9 @@ use crate::{ControlError, ControlStore};
 pub use child::ProjectPipelines;
 pub use decide::{Decide, DecisionOutcome, NewDecision};
 pub use decide_outcome::{DecideOutcome, NewOutcome};
+pub use local::{LocalFile, RerunLocal};
 pub use nodes::NodeRuns;
-pub use rerun::Rerun;
+pub use rerun::{AcceptedRerun, Rerun};
 pub use start::{DEFAULT_PRIORITY, StartRun, Startable, StartedBy};
 
 /// A run as it stands.

@@ -11,7 +11,8 @@ use gathering_domain::{Email, NodeId, Once, ProjectId, RunId};
 use crate::ControlError;
 use crate::access::{Found, Scoped, right};
 use crate::idempotency::Creation;
-use crate::runs::{DecisionOutcome, NewDecision, NewOutcome, PlannedRun, Run};
+use crate::projects::LocalProject;
+use crate::runs::{DecisionOutcome, LocalFile, NewDecision, NewOutcome, PlannedRun, Run};
 
 pub use budgets::BudgetStore;
 pub use pipelines::PipelineStore;
@@ -54,6 +55,16 @@ pub trait ControlStore: PipelineStore + ProjectStore + BudgetStore {
         project: &Scoped<ProjectId, right::Run>,
         run: &PlannedRun,
     ) -> Result<Creation<Run>, ControlError>;
+
+    /// The latest run of the kind `local` that was started of this file in this project.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    async fn find_local_run(
+        &self,
+        project: &Scoped<LocalProject, right::Run>,
+        file: &LocalFile,
+    ) -> Result<Option<Run>, ControlError>;
 
     /// Requests the cancellation of the run, and answers with the run as it stands then; `None` if it has ended.
     ///

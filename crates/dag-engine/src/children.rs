@@ -4,8 +4,8 @@
 //! to its parent. Its id derives from the node that starts it, so a repeated start after a crash starts nothing. And
 //! the end of the parent cancels it, unless it is detached.
 //!
-//! A node that starts again, because its attempt failed or its run is rerun, starts its children again. A child with the
-//! same graph and input as before takes up the work of the earlier one, so that nothing that succeeded is repeated.
+//! A node that starts again, because its attempt failed or its run is rerun, starts its children again. A child takes up
+//! the work of the earlier one, so that nothing that succeeded, and would be the same again, is repeated.
 
 use std::time::Duration;
 
@@ -128,8 +128,8 @@ pub trait ChildRuns: Send + Sync + 'static {
     /// [`Parent::child`]. All or none.
     ///
     /// A child takes up the work of an earlier one ([`ClaimedRun::takes_up`]) that was claimed, is the same item of the
-    /// same node with the same graph and input, and was started in an earlier round or in one of the runs `earlier`, the
-    /// latest first. One that succeeded is preferred. A detached child takes up nothing.
+    /// same node, and was started in an earlier round or in one of the runs `earlier`, the latest first. One with the same
+    /// graph and input is preferred, then one that succeeded. A detached child takes up nothing.
     ///
     /// [`ClaimedRun::takes_up`]: crate::ClaimedRun::takes_up
     ///

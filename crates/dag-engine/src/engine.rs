@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gathering_domain::{Digest, FailureKind, RunEvent, RunId};
 use moka::sync::Cache;
+use serde_json::Value;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
@@ -17,8 +18,8 @@ use crate::graph::Graph;
 use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
 use crate::node_run::NodeRun;
 use crate::node_type::{NodeSpecs, NodeTypes};
-use crate::progress::Progress;
-use crate::rerun::records_to_take_up;
+use crate::progress::{Progress, RunScope};
+use crate::rerun::{Continuation, EarlierRun, RerunFrom, records_to_take_up};
 use crate::store::{
     Checkpoint, Claim, ClaimedRun, JournalAtClaim, Release, RunEnd, RunError, RunResult, RunStore, StoreError,
 };
@@ -121,22 +122,22 @@ impl Engine {
         }
         let n_started = Seq::try_from(claimed.started_with_claim().len()).unwrap_or(Seq::MAX);
         let last_seq = journal.last().map_or(n_started, |entry| entry.seq);
-        let input = match std::mem::replace(&mut claimed.input, Ok(serde_json::Value::Null)) {
+        let input = match std::mem::replace(&mut claimed.input, Ok(Value::Null)) {
             Ok(input) => input,
             Err(reason) => return self.give_up(&claimed, last_seq, LoadError::Unusable(reason.into())).await,
         };
-        let graph = match self.graph_of(&claimed, &signals).await {
+        let graph = match self.graph_of(claimed.graph, claimed.is_item(), &signals).await {
             Ok(graph) => graph,
             Err(error) => return self.give_up(&claimed, last_seq, error).await,
         };
-        let mut progress = Progress::new(Arc::clone(&graph), &claimed, input);
-        if let Err(error) = progress.replay(&journal) {
-            return self.give_up(&claimed, last_seq, LoadError::Unusable(error.into())).await;
-        }
-        let taken_up = match self.inherited_records(&claimed, &graph, &journal, &signals).await {
+        let taken_up = match self.inherited_records(&claimed, (&graph, &input), &journal, &signals).await {
             Ok(records) => records,
             Err(error) => return self.give_up(&claimed, last_seq, error).await,
         };
+        let mut progress = Progress::new(Arc::clone(&graph), RunScope::of(&claimed), input);
+        if let Err(error) = progress.replay(&journal) {
+            return self.give_up(&claimed, last_seq, LoadError::Unusable(error.into())).await;
+        }
         if let Err(error) = progress.inherit(&taken_up, self.around.clock.now()) {
             return self.give_up(&claimed, last_seq, LoadError::Unusable(error.into())).await;
         }
@@ -158,7 +159,7 @@ impl Engine {
     async fn inherited_records(
         &self,
         claimed: &ClaimedRun,
-        graph: &Graph,
+        (graph, input): (&Arc<Graph>, &Value),
         journal: &[JournalEntry],
         signals: &Signals,
     ) -> Result<Vec<Record>, LoadError> {
@@ -172,9 +173,18 @@ impl Engine {
             let message = format!("the journal of run {earlier}, whose work it takes up, is no longer kept");
             return Err(LoadError::Unusable(message.into()));
         }
+        let source = retry_while_unavailable(signals, || self.store.load_source(earlier)).await?;
         let decisions = retry_while_unavailable(signals, || self.store.find_outcomes(earlier)).await?;
-        records_to_take_up(graph, earlier, &earlier_journal, &decisions)
-            .map_err(|error| LoadError::Unusable(error.into()))
+        let earlier = EarlierRun {
+            id: earlier,
+            project: claimed.project,
+            graph: &self.graph_of(source.graph, claimed.is_item(), signals).await?,
+            input: &source.input,
+            journal: &earlier_journal,
+            decisions: &decisions,
+        };
+        let new = Continuation { graph, input, from: &RerunFrom::Failed };
+        records_to_take_up(earlier, new, claimed.is_item()).map_err(|error| LoadError::Unusable(error.into()))
     }
 
     async fn journal_of(
@@ -202,14 +212,24 @@ impl Engine {
         }
     }
 
-    async fn graph_of(&self, claimed: &ClaimedRun, signals: &Signals) -> Result<Arc<Graph>, LoadError> {
-        let cell = self.graphs.get_with((claimed.graph, claimed.is_item()), Arc::default);
-        cell.get_or_try_init(|| self.load_graph(claimed, signals)).await.cloned()
+    async fn graph_of(
+        &self,
+        graph: Digest,
+        is_item: bool,
+        signals: &Signals,
+    ) -> Result<Arc<Graph>, LoadError> {
+        let cell = self.graphs.get_with((graph, is_item), Arc::default);
+        cell.get_or_try_init(|| self.load_graph(graph, is_item, signals)).await.cloned()
     }
 
-    async fn load_graph(&self, claimed: &ClaimedRun, signals: &Signals) -> Result<Arc<Graph>, LoadError> {
-        let definition = retry_while_unavailable(signals, || self.store.load_graph(claimed.graph)).await?;
-        let graph = if claimed.is_item() {
+    async fn load_graph(
+        &self,
+        graph: Digest,
+        is_item: bool,
+        signals: &Signals,
+    ) -> Result<Arc<Graph>, LoadError> {
+        let definition = retry_while_unavailable(signals, || self.store.load_graph(graph)).await?;
+        let graph = if is_item {
             Graph::validate_item(&definition, self.node_specs())
         } else {
             Graph::validate(&definition, self.node_specs())

@@ -178,6 +178,11 @@ impl Expression {
         self.uses.all_nodes
     }
 
+    /// The parts of the run's input that it reads: the names that lead to each, none for the input as a whole.
+    pub(crate) fn input_paths(&self) -> impl Iterator<Item = &[String]> {
+        self.uses.input_paths.iter().map(Vec::as_slice)
+    }
+
     /// Whether it reads `item` or `index`, which only the graph of a `map` has.
     pub(crate) const fn reads_item(&self) -> bool {
         self.uses.item

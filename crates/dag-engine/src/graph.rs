@@ -10,6 +10,7 @@ use daggy::petgraph::graph::NodeIndex;
 use gathering_domain::{Definition, EdgeOn, FailureKind, Node, Pointer, Problems};
 use serde_json::Value;
 
+use self::input_use::InputUse;
 use crate::document::{self, Document, limits};
 use crate::expression::{EvaluationError, Expression, IN_SCOPE, IN_SCOPE_OF_ITEM};
 use crate::fields::Fields;
@@ -18,6 +19,7 @@ use crate::node_type::{NodeSpec, NodeSpecs};
 use crate::template::{self, SpecialFields, Template};
 
 mod ancestry;
+mod input_use;
 mod reachable;
 mod references;
 
@@ -38,6 +40,8 @@ pub(crate) struct GraphNode {
     pub(crate) spec: Node,
     pub(crate) node_type: Arc<dyn NodeSpec>,
     pub(crate) config: Template,
+    /// What it reads of the run's input besides what the expressions of its config read.
+    below_config: InputUse,
     pub(crate) incoming: Vec<usize>,
     pub(crate) outgoing: Vec<usize>,
 }
@@ -276,6 +280,7 @@ fn compile_nodes(
     let mut nodes = Vec::with_capacity(definition.nodes.len());
     for (node, at) in definition.nodes.iter().zip(places) {
         let config_at = at.join("config");
+        let mut below_config = InputUse::default();
         let (node_type, config) = match types.get(&node.node_type) {
             Some(node_type) => {
                 if let Some(mut fields) = Fields::of_config(&node.config, config_at.clone(), problems) {
@@ -284,7 +289,10 @@ fn compile_nodes(
                 }
                 if let Some(field) = node_type.sub_graph() {
                     let at = config_at.join(field);
-                    check_sub_graph(&node.config[field], &at, place, types, problems);
+                    below_config = check_sub_graph(&node.config[field], &at, place, types, problems);
+                }
+                if node_type.reads_input() {
+                    below_config = InputUse::whole();
                 }
                 let special =
                     SpecialFields { expressions: node_type.expressions(), literal: node_type.sub_graph() };
@@ -306,6 +314,7 @@ fn compile_nodes(
             spec: node.clone(),
             node_type,
             config,
+            below_config,
             incoming: Vec::new(),
             outgoing: Vec::new(),
         });
@@ -314,21 +323,30 @@ fn compile_nodes(
 }
 
 /// What is wrong with the graph in a node's config at `at`; `place` is where the node's own graph stands in the whole
-/// definition.
-fn check_sub_graph(document: &Value, at: &Pointer, place: &str, types: &NodeSpecs, problems: &mut Problems) {
+/// definition. Answers what that graph reads of the run's input.
+fn check_sub_graph(
+    document: &Value,
+    at: &Pointer,
+    place: &str,
+    types: &NodeSpecs,
+    problems: &mut Problems,
+) -> InputUse {
     if !document.is_object() {
         // Said already, as the config's own problem.
-        return;
+        return InputUse::default();
     }
-    if let Err(found) = Graph::validate_within(document, types, Some(&format!("{place}{at}").into())) {
-        for problem in found {
-            let message = match problem.message.strip_suffix(IN_SCOPE) {
-                Some(message) => format!("{message}{IN_SCOPE_OF_ITEM}"),
-                None => problem.message,
-            };
-            problems.add(Pointer::from(format!("{at}{}", problem.pointer)), message);
-        }
+    let found = match Graph::validate_within(document, types, Some(&format!("{place}{at}").into())) {
+        Ok(graph) => return InputUse::of_graph(&graph),
+        Err(found) => found,
+    };
+    for problem in found {
+        let message = match problem.message.strip_suffix(IN_SCOPE) {
+            Some(message) => format!("{message}{IN_SCOPE_OF_ITEM}"),
+            None => problem.message,
+        };
+        problems.add(Pointer::from(format!("{at}{}", problem.pointer)), message);
     }
+    InputUse::default()
 }
 
 impl std::fmt::Debug for Graph {

@@ -60,10 +60,12 @@ pub use node_type::{
     Approval, ApprovalSpec, Attempt, MapNode, MapSpec, NodeExecutor, NodeSpec, NodeSpecs, NodeTypes, Outcome,
     PollOutcome, Wait,
 };
-pub use rerun::{EarlierRun, RerunFrom, RerunRefused, records_that_stand};
+pub use rerun::{
+    Continuation, EarlierRun, NotKept, NotKeptReason, RerunFrom, RerunPlan, RerunRefused, plan_rerun,
+};
 pub use runner::{Runner, RunnerHandle, RunnerSettings};
 pub use store::{
     Checkpoint, Claim, ClaimScope, ClaimedRun, FailedNode, GraphRole, JournalAtClaim, NewRun, Recovered,
-    Release, RunEnd, RunError, RunResult, RunStore, SignalledRun, StoreError,
+    Release, RunEnd, RunError, RunResult, RunSource, RunStore, SignalledRun, StoreError,
 };
 pub use values::{MAX_VALUE_BYTES, MAX_VALUE_DEPTH, ValueLimit, ValueRole, check_value};

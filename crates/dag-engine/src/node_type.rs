@@ -50,6 +50,12 @@ pub trait NodeSpec: Send + Sync + 'static {
         false
     }
 
+    /// Whether the result of an attempt depends on all of the run's input, whatever the config reads of it. A rerun with
+    /// another input then does not keep the result.
+    fn reads_input(&self) -> bool {
+        false
+    }
+
     /// The only fields that the output of a node with this config can have: validation refuses an expression that reads
     /// another one. `None` if they are unknown before the node runs.
     fn output_fields(&self, _config: &Value) -> Option<&'static [&'static str]> {

@@ -20,8 +20,7 @@ use crate::values::{Room, ValueLimit, ValueRole, check_value};
 #[derive(Debug)]
 pub(crate) struct Progress {
     graph: Arc<Graph>,
-    run: RunId,
-    project: ProjectId,
+    scope: RunScope,
     pub(crate) input: Arc<Value>,
     /// The item of a list that the run executes, if it is one.
     item: Option<Item>,
@@ -43,6 +42,21 @@ pub(crate) struct Progress {
     advance: Advance,
 }
 
+/// What expressions see of the run itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RunScope {
+    pub(crate) run: RunId,
+    pub(crate) project: ProjectId,
+    /// Whether it is an item of a `map`: its input holds the item beside the input of the run that has the `map`.
+    pub(crate) is_item: bool,
+}
+
+impl RunScope {
+    pub(crate) const fn of(claimed: &ClaimedRun) -> Self {
+        Self { run: claimed.claim.run, project: claimed.project, is_item: claimed.is_item() }
+    }
+}
+
 /// One element of the list of a `map`.
 #[derive(Debug)]
 pub(crate) struct Item {
@@ -61,8 +75,8 @@ pub(crate) struct Advance {
 
 impl Progress {
     /// A run that has not started.
-    pub(crate) fn new(graph: Arc<Graph>, claimed: &ClaimedRun, mut input: Value) -> Self {
-        let item = claimed.is_item().then(|| {
+    pub(crate) fn new(graph: Arc<Graph>, scope: RunScope, mut input: Value) -> Self {
+        let item = scope.is_item.then(|| {
             let index = input["index"].as_u64().and_then(|index| u32::try_from(index).ok());
             let item = Item { value: input["item"].take(), index: index.unwrap_or(0) };
             input = input["input"].take();
@@ -72,8 +86,7 @@ impl Progress {
         let unresolved = graph.nodes.iter().map(|node| node.incoming.len()).collect();
         Self {
             graph,
-            run: claimed.claim.run,
-            project: claimed.project,
+            scope,
             input: Arc::new(input),
             item,
             nodes: vec![NodeRun::default(); n],
@@ -245,6 +258,11 @@ impl Progress {
         }
     }
 
+    /// Whether the node is to run, once all edges to it are resolved.
+    pub(crate) fn is_due(&self, node: usize) -> bool {
+        self.graph.nodes[node].incoming.is_empty() || self.may_run(node)
+    }
+
     fn is_taken(&self, edge: usize) -> Result<bool, EvaluationError> {
         let edge = &self.graph.edges[edge];
         let from = &self.nodes[edge.from];
@@ -342,7 +360,7 @@ impl Scope for Progress {
     }
 
     fn run(&self) -> Value {
-        json!({ "id": self.run, "project_id": self.project })
+        json!({ "id": self.scope.run, "project_id": self.scope.project })
     }
 }
 

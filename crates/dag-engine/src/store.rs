@@ -53,6 +53,15 @@ pub struct ClaimedRun {
     pub journal: JournalAtClaim,
 }
 
+/// What a run executes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunSource {
+    /// Its definition.
+    pub graph: Digest,
+    /// Its input.
+    pub input: Value,
+}
+
 /// The role of a run's graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GraphRole {
@@ -349,6 +358,12 @@ pub trait RunStore: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Missing`] if there is none.
     async fn load_graph(&self, digest: Digest) -> Result<Value, StoreError>;
+
+    /// What a run executes, whatever became of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] if the run is gone.
+    async fn load_source(&self, run: RunId) -> Result<RunSource, StoreError>;
 
     /// Accepts a run: once this returns, it will reach a terminal state (I4).
     ///

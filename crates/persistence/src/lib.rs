@@ -31,7 +31,6 @@ pub use runs::decisions::Decided;
 pub use runs::events::{EventFilter, EventRow, Events};
 pub use runs::journal_page::JournalPage;
 pub use runs::list::{CancelRequest, RunFilter, Runs};
-pub use runs::local_runs::find_latest_local_run;
 pub use runs::maintenance::{Cleared, clear_expired};
 pub use runs::partitions::{drop_journal_before, ensure_journal_partitions};
 pub use runs::retention::{prune_audit_events, prune_blobs, prune_runs};

@@ -13,6 +13,7 @@ mod breakers;
 mod budgets;
 mod children;
 mod contradictions;
+mod corrected;
 mod edge;
 mod embedded;
 mod ends;

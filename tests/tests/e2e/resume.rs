@@ -149,6 +149,12 @@ async fn kill_and_resume(
     let (done, before) = (durable(database, place).await?, asked(peer, place));
     let resume = ["run", &file.display().to_string(), "--resume", "--json"];
     let ended = Process::start(&mut database.command(&resume)?)?.end(LIMIT).await?;
+    if ended.code == Some(2) {
+        // It was killed before it was accepted: nothing had happened, and nothing is started.
+        ensure!(ended.stderr.contains("there is no run of this file"), "{ended:?}");
+        ensure!(asked(peer, place).values().all(Vec::is_empty) && done.is_empty(), "{done:?}");
+        return Ok(false);
+    }
     ensure!(ended.code == Some(0), "{ended:?}");
     let lines: Result<Vec<Value>, _> = ended.stdout.lines().map(serde_json::from_str).collect();
     let (mut journal, after) = (lines?, asked(peer, place));

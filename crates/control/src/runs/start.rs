@@ -7,12 +7,10 @@ use gathering_domain::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{PlannedRun, Run, RunControl};
+use super::{LocalFile, PlannedRun, Run, RunControl};
 use crate::access::right;
-use crate::graphs::timeout_of;
 use crate::idempotency::Creation;
 use crate::pipelines::PipelineHead;
-use crate::projects::LocalProject;
 use crate::{ControlError, ControlStore, Scoped};
 
 /// The priority of a run that names none.
@@ -25,22 +23,24 @@ pub const DEFAULT_PRIORITY: i32 = 5;
 /// engine's port for child runs derives their kind and trigger from the parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum StartedBy {
+pub enum StartedBy<'a> {
     /// A caller of the API.
     Caller(UserId),
     /// A caller of the API, who reruns this run.
     Rerun(UserId, RunId),
-    /// The operator, with a definition from a file.
-    Local,
+    /// The operator, with the definition of this file.
+    Local(&'a LocalFile),
 }
 
-impl StartedBy {
+impl StartedBy<'_> {
     /// The trigger of the run, as the API shows it.
-    pub(super) fn trigger(self) -> Value {
+    pub(crate) fn trigger(self) -> Value {
         match self {
             StartedBy::Caller(user) => json!({ "type": "api", "user_id": user }),
             StartedBy::Rerun(user, run) => json!({ "type": "rerun", "user_id": user, "run_id": run }),
-            StartedBy::Local => json!({ "type": "local" }),
+            StartedBy::Local(LocalFile { path, name }) => {
+                json!({ "type": "local", "file": path, "name": name })
+            }
         }
     }
 }
@@ -150,35 +150,6 @@ impl RunControl {
             begins_with: Vec::new(),
         };
         self.accept(&project, &planned).await
-    }
-
-    /// Starts a run of a definition from a file, in one of the operator's local projects.
-    ///
-    /// # Errors
-    /// [`ControlError::Unavailable`]: it is unknown whether the run was accepted.
-    pub async fn start_local(
-        &self,
-        project: &Scoped<LocalProject, right::Run>,
-        definition: &Value,
-        start: StartRun,
-    ) -> Result<Run, ControlError> {
-        let graph = Digest::of_json(definition);
-        self.graphs.store().ensure_graph(graph, definition).await?;
-        let planned = PlannedRun {
-            id: RunId::new(),
-            graph,
-            input: start.input,
-            priority: start.priority,
-            available_at: start.available_at,
-            timeout: timeout_of(definition),
-            kind: RunKind::Local,
-            trigger: StartedBy::Local.trigger(),
-            pipeline: None,
-            rerun_of: None,
-            once: None,
-            begins_with: Vec::new(),
-        };
-        self.accept(&project.in_project(), &planned).await
     }
 
     /// The run that the same request started before. It is looked up before anything is planned, as what the run was

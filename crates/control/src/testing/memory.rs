@@ -21,8 +21,8 @@ use gathering_domain::{Email, InstanceId, NodeId, Once, ProjectId, RunId, UserId
 use self::state::State;
 use super::{ControlFixture, account_of, session_caller};
 use crate::{
-    ControlError, ControlStore, Creation, DecisionOutcome, Found, NewDecision, NewOutcome, PlannedRun, Run,
-    Scoped, right,
+    ControlError, ControlStore, Creation, DecisionOutcome, Found, LocalFile, LocalProject, NewDecision,
+    NewOutcome, PlannedRun, Run, Scoped, right,
 };
 
 /// Projects, pipelines and runs in memory. Cloning shares them.
@@ -132,6 +132,15 @@ impl ControlStore for MemoryControl {
             self.runs.make_run_of(pipeline, run.id);
         }
         self.run(run.id).map(Creation::Created).ok_or(ControlError::NotFound)
+    }
+
+    async fn find_local_run(
+        &self,
+        project: &Scoped<LocalProject, right::Run>,
+        file: &LocalFile,
+    ) -> Result<Option<Run>, ControlError> {
+        let latest = self.lock().latest_run_of(project.id, file);
+        Ok(latest.and_then(|run| self.run(run)))
     }
 
     async fn cancel_run(&self, run: &Scoped<Run, right::Run>) -> Result<Option<Run>, ControlError> {

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use gathering_dag_engine::{
     Checkpoint, Claim, ClaimScope, ClaimedRun, Clock, GraphRole, JournalAtClaim, JournalEntry, JournalEvent,
-    NewRun, NodeDecisions, Record, Recovered, Release, RunStore, Seq, SignalledRun, StoreError,
+    NewRun, NodeDecisions, Record, Recovered, Release, RunSource, RunStore, Seq, SignalledRun, StoreError,
 };
 use gathering_domain::{Digest, InstanceId, NodeId, ProjectId, RunEvent, RunId, RunState};
 use serde::{Deserialize, Serialize};
@@ -301,6 +301,16 @@ impl RunStore for FileStore {
         self.read(move |state| {
             let missing = || StoreError::Missing { what: format!("graph {digest}") };
             state.graphs.get(&digest.to_string()).cloned().ok_or_else(missing)
+        })
+        .await
+    }
+
+    async fn load_source(&self, run: RunId) -> Result<RunSource, StoreError> {
+        self.read(move |state| {
+            let missing = || StoreError::Missing { what: format!("run {run}") };
+            let row = state.runs.get(&run).ok_or_else(missing)?;
+            let graph = row.graph.parse().map_err(|_| missing())?;
+            Ok(RunSource { graph, input: row.input.clone() })
         })
         .await
     }

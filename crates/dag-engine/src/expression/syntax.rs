@@ -19,6 +19,8 @@ const RUN_FIELDS: &[&str] = &["id", "project_id"];
 #[derive(Debug, Default, Clone)]
 pub(super) struct Uses {
     pub(super) input: bool,
+    /// The parts of the input that it reads, as far as the source names them: the names that lead to each.
+    pub(super) input_paths: BTreeSet<Vec<String>>,
     pub(super) run: bool,
     /// `item` or `index`.
     pub(super) item: bool,
@@ -58,6 +60,8 @@ const SPACES: &[&str] = &["math", "strings", "lists"];
 pub(super) struct Walk {
     pub(super) uses: Uses,
     pub(super) problems: Vec<String>,
+    /// Whether a part of the input that is noted already is being visited.
+    inside_input: bool,
 }
 
 impl Walk {
@@ -69,6 +73,16 @@ impl Walk {
             self.uses.nodes.insert(id);
             return;
         }
+        let was_inside = self.inside_input;
+        if !was_inside && let Some(path) = named_input(&node.expr, local) {
+            self.uses.input_paths.insert(path);
+            self.inside_input = true;
+        }
+        self.visit_parts(node, local);
+        self.inside_input = was_inside;
+    }
+
+    fn visit_parts(&mut self, node: &mut IdedExpr, local: &mut Vec<String>) {
         match &mut node.expr {
             Expr::Unspecified | Expr::Literal(_) => {}
             Expr::Ident(name) => self.variable(name, local),
@@ -297,6 +311,17 @@ fn named_node(expr: &Expr, local: &[String]) -> Option<(String, Vec<String>)> {
             Some((id, names))
         }
     }
+}
+
+/// The names that follow `input`, as literally.
+fn named_input(expr: &Expr, local: &[String]) -> Option<Vec<String>> {
+    if let Expr::Ident(name) = expr {
+        return (name == "input" && !local.contains(name)).then(Vec::new);
+    }
+    let (operand, name) = named(expr)?;
+    let mut names = named_input(operand, local)?;
+    names.push(name);
+    Some(names)
 }
 
 /// What `operand.name`, `operand["name"]` and `has(operand.name)` select from, and the name.

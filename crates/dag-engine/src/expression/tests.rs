@@ -101,6 +101,19 @@ fn named_nodes_are_found() {
 }
 
 #[test]
+fn the_parts_of_the_input_that_are_read_are_found() {
+    let read = |source: &str| -> Vec<String> {
+        let expression = Expression::compile(source).unwrap();
+        expression.input_paths().map(|path| path.join("/")).collect()
+    };
+    assert_eq!(read("input.a.b == input[\"c\"] && has(input.d)"), ["a/b", "c", "d"]);
+    assert_eq!(read("input"), [""]);
+    assert_eq!(read("input.list[0].name + input[input.key]"), ["", "key", "list"]);
+    assert_eq!(read("input.list.map(input, input.a)"), ["list"], "`input` is a variable of its own there");
+    assert_eq!(read("nodes.a.output.input"), [""; 0]);
+}
+
+#[test]
 fn evaluation_is_bounded() {
     let expression = Expression::compile("input.big.all(a, input.big.all(b, a == b))").unwrap();
     let error = expression.evaluate(&scope()).unwrap_err();

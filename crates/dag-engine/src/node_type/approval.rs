@@ -67,6 +67,11 @@ impl NodeSpec for ApprovalSpec {
         config.optional_seconds("timeout_seconds");
     }
 
+    // A person who approves sees the input of the run beside the message: the approval is about both.
+    fn reads_input(&self) -> bool {
+        true
+    }
+
     fn output_fields(&self, _config: &Value) -> Option<&'static [&'static str]> {
         Some(&["approved", "comment", "decided_by", "decided_at"])
     }

@@ -13,6 +13,10 @@ use crate::journal::NodeFailure;
 pub(super) struct Trigger;
 
 impl NodeSpec for Trigger {
+    fn reads_input(&self) -> bool {
+        true
+    }
+
     fn can_fail(&self, _config: &Value) -> bool {
         false
     }

@@ -9,7 +9,7 @@ use crate::node_run::{NodeRun, NodeState};
 
 /// What becomes of a node that was decided about.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Applied {
+pub(super) enum Applied {
     /// It does not start again: these records are all of it.
     Kept {
         /// Its first entries in the new journal.
@@ -24,7 +24,7 @@ pub(crate) enum Applied {
 /// Applies a decision about a node to what its journal says of it. `earlier` is the run that it was made about.
 ///
 /// Whatever was decided, what may have taken place counts as known from then on: it did not, unless the node succeeded.
-pub(crate) fn apply_decision(
+pub(super) fn apply_decision(
     node: &NodeId,
     run: &NodeRun,
     decision: &NodeDecision,

@@ -1,9 +1,10 @@
-//! What a node reuses that starts again: its effects, and the runs whose child runs it takes up.
+//! What a rerun takes over from the earlier run: ends of nodes that are kept, and what a node reuses that starts again,
+//! which is its effects, and the runs whose child runs it takes up.
 
 use gathering_domain::{NodeId, RunId};
 
 use crate::journal::{EffectEnd, JournalEvent, Record, Reuse, ReusedEffect};
-use crate::node_run::NodeRun;
+use crate::node_run::{NodeRun, NodeState};
 use crate::values::size_of;
 
 /// How many earlier runs of a node are remembered.
@@ -16,10 +17,8 @@ const MAX_ENTRY_BYTES: usize = 1024 * 1024;
 const EFFECT_BYTES: usize = 256;
 
 /// The entries of a node that did not end well in the run `earlier`, and starts again; none if it never began.
-pub(crate) fn entries(node: &NodeId, run: &NodeRun, earlier: RunId) -> Vec<Record> {
-    let began = (run.attempt > 0).then_some(earlier);
-    let from_runs: Vec<RunId> =
-        began.into_iter().chain(run.earlier_runs.iter().copied()).take(MAX_EARLIER_RUNS).collect();
+pub(super) fn entries(node: &NodeId, run: &NodeRun, earlier: RunId) -> Vec<Record> {
+    let from_runs = runs_of(run, earlier);
     if from_runs.is_empty() {
         return Vec::new();
     }
@@ -33,6 +32,36 @@ pub(crate) fn entries(node: &NodeId, run: &NodeRun, earlier: RunId) -> Vec<Recor
         Record::of_node(node.clone(), 0, JournalEvent::Reused(reuse))
     };
     portions(effects).into_iter().map(entry).collect()
+}
+
+/// The records of a node whose end is kept. They say from which run it comes.
+pub(super) fn keep(id: &NodeId, run: &NodeRun, earlier: RunId) -> Vec<Record> {
+    let end = match (run.state, &run.output, &run.failure) {
+        (NodeState::Succeeded, Some(output), _) => JournalEvent::Succeeded { output: output.clone() },
+        (NodeState::Failed | NodeState::TimedOut, _, Some(failure)) => JournalEvent::Failed(failure.clone()),
+        _ => return vec![Record::of_node(id.clone(), 0, JournalEvent::Skipped)],
+    };
+    let reuse = Reuse { from_runs: runs_of(run, earlier), effects: Vec::new() };
+    vec![
+        Record::of_node(id.clone(), 0, JournalEvent::Reused(reuse)),
+        Record::of_node(id.clone(), 1, JournalEvent::Started),
+        Record::of_node(id.clone(), 1, end),
+    ]
+}
+
+/// The runs in which the node was begun, the latest first.
+fn runs_of(run: &NodeRun, earlier: RunId) -> Vec<RunId> {
+    let began = (run.attempt > 0).then_some(earlier);
+    began.into_iter().chain(run.earlier_runs.iter().copied()).take(MAX_EARLIER_RUNS).collect()
+}
+
+/// How many effects that took place these records take over.
+pub(super) fn n_done(records: &[Record]) -> usize {
+    let reused = records.iter().filter_map(|record| match &record.event {
+        JournalEvent::Reused(reuse) => Some(&reuse.effects),
+        _ => None,
+    });
+    reused.flatten().filter(|effect| matches!(effect.end, EffectEnd::Done { .. })).count()
 }
 
 /// The effects in their order, in portions of a bounded size; at least one portion.

@@ -19,8 +19,8 @@ use crate::clock::Clock;
 use crate::decisions::{Decision, NodeDecisions};
 use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
 use crate::store::{
-    Checkpoint, Claim, ClaimScope, ClaimedRun, NewRun, Recovered, RunEnd, RunError, RunResult, RunStore,
-    SignalledRun, StoreError,
+    Checkpoint, Claim, ClaimScope, ClaimedRun, NewRun, Recovered, RunEnd, RunError, RunResult, RunSource,
+    RunStore, SignalledRun, StoreError,
 };
 
 mod breakers;
@@ -213,6 +213,15 @@ impl RunStore for MemoryStore {
         self.call(|shared| {
             let missing = || StoreError::Missing { what: format!("graph {digest}") };
             shared.graphs.get(&digest).cloned().ok_or_else(missing)
+        })
+        .await
+    }
+
+    async fn load_source(&self, run: RunId) -> Result<RunSource, StoreError> {
+        self.call(|shared| {
+            let missing = || StoreError::Missing { what: format!("run {run}") };
+            let NewRun { graph, input, .. } = &shared.runs.get(&run).ok_or_else(missing)?.new;
+            Ok(RunSource { graph: *graph, input: input.clone() })
         })
         .await
     }

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use gathering_auth::Caller;
 use gathering_control::{
-    ControlError, ControlStore, Creation, DecisionOutcome, Found, NewDecision, NewOutcome, PlannedRun, Run,
-    Scoped, right,
+    ControlError, ControlStore, Creation, DecisionOutcome, Found, LocalFile, LocalProject, NewDecision,
+    NewOutcome, PlannedRun, Run, Scoped, right,
 };
 use gathering_domain::{Email, NodeId, Once, ProjectId, RunId};
 
@@ -13,6 +13,7 @@ use crate::cluster::wake::WakeBus;
 use crate::control::runs;
 use crate::db::pool::Pool;
 use crate::runs::list::Runs;
+use crate::runs::local_runs;
 
 /// [`ControlStore`] on PostgreSQL. Cloning is cheap and shares the pool.
 #[derive(Debug, Clone)]
@@ -51,6 +52,15 @@ impl ControlStore for PgControlStore {
         run: &PlannedRun,
     ) -> Result<Creation<Run>, ControlError> {
         runs::accept(&self.runs, *project.thing(), run).await
+    }
+
+    async fn find_local_run(
+        &self,
+        project: &Scoped<LocalProject, right::Run>,
+        file: &LocalFile,
+    ) -> Result<Option<Run>, ControlError> {
+        let conn = self.pool.get().await?;
+        Ok(local_runs::find_latest(&conn, project.id, file).await?)
     }
 
     async fn cancel_run(&self, run: &Scoped<Run, right::Run>) -> Result<Option<Run>, ControlError> {

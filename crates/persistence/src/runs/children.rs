@@ -126,8 +126,8 @@ impl QueryFragment<Pg> for Start {
     }
 }
 
-/// The earlier child whose work each new one takes up: claimed, at the same place, with the same graph and input. Its input
-/// is compared as the text that was stored.
+/// The earlier child whose work each new one takes up: claimed, and at the same place. One with the same graph and input is
+/// preferred; inputs are compared as the texts that were stored.
 static TAKEN_UP: LazyLock<String> = LazyLock::new(|| {
     format!(
         "taken_up AS MATERIALIZED (
@@ -138,9 +138,9 @@ static TAKEN_UP: LazyLock<String> = LazyLock::new(|| {
                     JOIN child_runs AS place ON place.parent_run_id = above.run_id AND place.node_id = args.node
                         AND place.item = child.item
                     JOIN runs ON runs.id = place.run_id
-                WHERE runs.epoch > 0 AND runs.graph_digest = child.graph AND runs.input::text = child.input
-                    AND (above.run_id <> args.parent OR place.round < args.round)
-                ORDER BY runs.state = 'succeeded' DESC, above.nearness, place.round DESC LIMIT 1
+                WHERE runs.epoch > 0 AND (above.run_id <> args.parent OR place.round < args.round)
+                ORDER BY (runs.graph_digest = child.graph AND runs.input::text = child.input) DESC,
+                    runs.state = 'succeeded' DESC, above.nearness, place.round DESC LIMIT 1
             ) AS earlier
             WHERE cardinality(args.earlier) > 0 AND NOT EXISTS (SELECT FROM runs AS started WHERE started.id = child.id)
         ), ",

@@ -1,43 +1,35 @@
-//! Runs of the local command line, found again by what they execute.
+//! Runs of the local command line, found again by their file.
 
 use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::sql_types::{Bool, Jsonb};
-use diesel_async::RunQueryDsl;
-use gathering_domain::{Digest, ProjectId, RunId, RunKind};
-use serde_json::Value;
-use uuid::Uuid;
+use diesel::sql_types::{Bool, Nullable, Text};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use gathering_control::{LocalFile, Run};
+use gathering_domain::{ProjectId, RunKind};
 
 use crate::db::error::DatabaseError;
-use crate::db::pool::Pool;
 use crate::db::schema::runs;
+use crate::runs::row::Row;
 
-/// The newest run of the kind `local` in this project that executes this graph, with this input where one is given.
+/// The newest run of the kind `local` that was started of this file in this project.
 ///
 /// # Errors
-/// [`DatabaseError::Unavailable`].
-pub async fn find_latest_local_run(
-    pool: &Pool,
+/// [`DatabaseError`].
+pub(crate) async fn find_latest(
+    mut conn: &AsyncPgConnection,
     project: ProjectId,
-    graph: Digest,
-    input: Option<&Value>,
-) -> Result<Option<RunId>, DatabaseError> {
-    let conn = pool.get().await?;
-    let mut query = runs::table
+    file: &LocalFile,
+) -> Result<Option<Run>, DatabaseError> {
+    let row: Option<Row> = runs::table
         .filter(runs::project_id.eq(project.as_uuid()))
-        .filter(runs::graph_digest.eq(graph.as_bytes().as_slice().to_vec()))
         .filter(runs::kind.eq(RunKind::Local.as_str()))
+        .filter(sql::<Bool>("trigger->>'file' = ").bind::<Text, _>(&file.path))
+        .filter(sql::<Bool>("trigger->>'name' IS NOT DISTINCT FROM ").bind::<Nullable<Text>, _>(&file.name))
         .order(runs::id.desc())
-        .select(runs::id)
-        .into_boxed();
-    if let Some(input) = input {
-        // The column is `json`, which has no equality; as `jsonb` the order of keys does not matter either.
-        query = query.filter(sql::<Bool>("input::jsonb = ").bind::<Jsonb, _>(input.clone()));
-    }
-    let id: Option<Uuid> = query
-        .first(&mut &*conn)
+        .select(Row::as_select())
+        .first(&mut conn)
         .await
         .optional()
-        .map_err(|error| DatabaseError::query("looking up a local run", error))?;
-    Ok(id.map(Into::into))
+        .map_err(|error| DatabaseError::query("looking for a local run", error))?;
+    row.map(Run::try_from).transpose()
 }

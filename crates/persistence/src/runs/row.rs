@@ -2,8 +2,10 @@
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_control::Run;
-use gathering_domain::{Digest, PipelineId};
+use gathering_dag_engine::RunSource;
+use gathering_domain::{Digest, PipelineId, RunId};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -40,6 +42,26 @@ pub(crate) struct Row {
     ended_at: Option<DateTime<Utc>>,
 }
 
+/// What a run executes.
+pub(crate) async fn load_source(
+    mut conn: &AsyncPgConnection,
+    run: RunId,
+) -> Result<RunSource, DatabaseError> {
+    let found: Option<(Vec<u8>, StoredJson)> = runs::table
+        .find(run.as_uuid())
+        .select((runs::graph_digest, runs::input))
+        .first(&mut conn)
+        .await
+        .optional()
+        .map_err(|error| DatabaseError::query("loading what a run executes", error))?;
+    let (graph, input) = found.ok_or(DatabaseError::Missing { what: "the run" })?;
+    Ok(RunSource { graph: parse_digest(&graph)?, input: input.into() })
+}
+
+fn parse_digest(bytes: &[u8]) -> Result<Digest, DatabaseError> {
+    Digest::try_from(bytes).map_err(|error| DatabaseError::corrupt("the graph of a run", error))
+}
+
 impl TryFrom<Row> for Run {
     type Error = DatabaseError;
 
@@ -48,8 +70,7 @@ impl TryFrom<Row> for Run {
         Ok(Self {
             id: row.id.into(),
             project: row.project_id.into(),
-            graph: Digest::try_from(row.graph_digest.as_slice())
-                .map_err(|error| DatabaseError::corrupt("the graph of a run", error))?,
+            graph: parse_digest(&row.graph_digest)?,
             kind: row
                 .kind
                 .parse()

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use gathering_dag_engine::{
-    Checkpoint, ClaimScope, ClaimedRun, JournalEntry, NewRun, NodeDecisions, Recovered, RunStore, Seq,
-    SignalledRun, StoreError,
+    Checkpoint, ClaimScope, ClaimedRun, JournalEntry, NewRun, NodeDecisions, Recovered, RunSource, RunStore,
+    Seq, SignalledRun, StoreError,
 };
 use gathering_domain::{Digest, InstanceId, RunId};
 use serde_json::Value;
@@ -23,7 +23,7 @@ use crate::runs::next_available::next_available_in;
 use crate::runs::scan_window::ScanWindow;
 use crate::runs::transitions::claim::{self, tree};
 use crate::runs::transitions::recover::release_undriven;
-use crate::runs::{commit, graphs, journal, list, outcomes};
+use crate::runs::{commit, graphs, journal, list, outcomes, row};
 
 /// [`RunStore`] on PostgreSQL. Cloning is cheap and shares the pool.
 #[derive(Debug, Clone)]
@@ -92,6 +92,11 @@ impl RunStore for PgRunStore {
     async fn load_graph(&self, digest: Digest) -> Result<Value, StoreError> {
         let conn = self.pool.get().await?;
         Ok(graphs::load(&conn, digest).await?)
+    }
+
+    async fn load_source(&self, run: RunId) -> Result<RunSource, StoreError> {
+        let conn = self.pool.get().await?;
+        Ok(row::load_source(&conn, run).await?)
     }
 
     async fn enqueue(&self, run: NewRun) -> Result<(), StoreError> {

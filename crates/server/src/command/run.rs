@@ -2,14 +2,15 @@
 
 mod interrupt;
 mod local;
+mod plan;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use gathering_control::Run;
-use gathering_dag_engine::{DefinitionFile, RunStore, Seq, check_value, read_json};
+use gathering_control::{LocalFile, Run};
+use gathering_dag_engine::{DefinitionFile, NodeSpecs, RunStore, Seq, check_value, read_json};
 use gathering_domain::{RunId, RunState};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +21,8 @@ use crate::capabilities::Capabilities;
 use crate::config::Config;
 use crate::database::Database;
 use interrupt::Interrupt;
-use local::{Chosen, Driven, LocalRuns};
+use local::{CannotResume, Chosen, Driven, LocalRuns};
+use plan::tell_plan;
 
 /// The exit code for a run that did not succeed.
 const FAILED: u8 = 1;
@@ -46,13 +48,14 @@ pub struct RunArgs {
     /// Print each entry of the run's journal, and then its result, as one JSON object per line
     #[arg(long)]
     pub json: bool,
-    /// Finish the latest run of this file instead of starting a new one; what succeeded is not done again
+    /// Continue the latest run of this file: finish it after an interruption, or run what failed or was corrected since;
+    /// never start from the beginning. What is kept is shown first. With --input the input is corrected
     #[arg(long)]
     pub resume: bool,
 }
 
-/// Runs a definition to its end: exit code 0 only when it succeeded, 1 when it did not, 2 when it is invalid, 128 and
-/// the signal's number when a signal interrupted it; then `--resume` finishes it.
+/// Runs a definition to its end: exit code 0 only when it succeeded, 1 when it did not, 2 when it is invalid or there is
+/// nothing to resume, 128 and the signal's number when a signal interrupted it; then `--resume` finishes it.
 ///
 /// # Errors
 /// If the database cannot be opened or does not come back.
@@ -80,7 +83,7 @@ pub async fn run(config: &Config, args: &RunArgs) -> anyhow::Result<ExitCode> {
         db.close().await;
         return Ok(ExitCode::from(interrupt.exit_code()));
     }
-    let ended = run_on(config, &db, args, &file, input, &workspace, &interrupt).await;
+    let ended = run_on(config, &db, args, (&file, specs), input, &workspace, &interrupt).await;
     db.close().await;
     ended
 }
@@ -94,17 +97,30 @@ async fn run_on(
     config: &Config,
     db: &Database,
     args: &RunArgs,
-    file: &DefinitionFile,
+    (file, specs): (&DefinitionFile, NodeSpecs),
     input: Option<Value>,
     workspace: &str,
     interrupt: &Interrupt,
 ) -> anyhow::Result<ExitCode> {
-    let local = LocalRuns::new(config, db, &file.document, workspace).await?;
-    let chosen = local.choose(input, args.resume).await?;
+    let source = match local_file(args, &file.document).await {
+        Ok(source) => source,
+        Err(reason) => return Ok(refuse(&reason)),
+    };
+    let local = LocalRuns::new(config, db, specs, (source, &file.document), workspace).await?;
+    let chosen = if args.resume {
+        match local.resume(input, interrupt).await {
+            Ok(chosen) => chosen,
+            Err(CannotResume::Other(error)) => return Err(error),
+            Err(reason) => return Ok(refuse(&format!("{}: {reason}", args.file.display()))),
+        }
+    } else {
+        local.start(input).await?
+    };
     tell_choice(&chosen, args);
     let id = match chosen {
-        Chosen::Ended(row) => return Ok(report(&row, args.json)),
-        Chosen::New { run, .. } | Chosen::Unfinished(run) => run,
+        Chosen::Succeeded(row) => return Ok(report(&row, args.json)),
+        Chosen::Interrupted => return Ok(ExitCode::from(interrupt.exit_code())),
+        Chosen::New { run, .. } | Chosen::Unfinished(run) | Chosen::Continued { run, .. } => run,
     };
     let progress = Progress::new(&file.graph, id, args.json);
     let done = CancellationToken::new();
@@ -129,21 +145,29 @@ async fn run_on(
 fn tell_choice(chosen: &Chosen, args: &RunArgs) {
     match chosen {
         Chosen::Unfinished(run) => tell(&format!("resuming run {run}")),
-        Chosen::Ended(row) => {
-            tell(&format!("run {} has ended already; nothing is executed again", row.id));
+        Chosen::Succeeded(row) => {
+            tell(&format!("run {} has succeeded already; nothing is executed again", row.id));
         }
-        Chosen::New { run, earlier } => {
-            if let Some(earlier) = earlier {
-                let file = args.file.display();
-                tell(&format!(
-                    "run {earlier} of this file is not finished; `gathering run {file} --resume` finishes it"
-                ));
-            }
-            if args.resume {
-                tell(&format!("there is nothing to resume: starting run {run}"));
-            }
+        Chosen::Continued { run, earlier, plan } => tell_plan(*run, earlier, plan, args.json),
+        Chosen::New { earlier: Some(earlier), .. } => {
+            let file = args.file.display();
+            tell(&format!(
+                "run {earlier} of this file is not finished; `gathering run {file} --resume` finishes it"
+            ));
         }
+        Chosen::New { earlier: None, .. } | Chosen::Interrupted => {}
     }
+}
+
+/// The file as its runs are found again.
+async fn local_file(args: &RunArgs, document: &Value) -> Result<LocalFile, String> {
+    let path = tokio::fs::canonicalize(&args.file).await;
+    let path = path.map_err(|error| format!("{}: cannot be read: {error}", args.file.display()))?;
+    let path = path.into_os_string().into_string();
+    let path = path.map_err(|_| format!("{}: its path is no text in UTF-8", args.file.display()))?;
+    // PostgreSQL compares no text with a NUL.
+    let name = document["name"].as_str().map(|name| name.replace('\0', ""));
+    Ok(LocalFile { path, name })
 }
 
 /// Shows the journal while the run is driven, and the rest of it once `done`.

@@ -11,7 +11,7 @@ use super::budgets::Books;
 use super::idempotency::IdempotencyKeys;
 use super::pipelines::StoredPipeline;
 use super::projects::StoredProject;
-use crate::{LocalProject, PlannedRun, Run};
+use crate::{LocalFile, LocalProject, PlannedRun, Run, StartedBy};
 
 #[derive(Default)]
 pub(super) struct State {
@@ -46,6 +46,14 @@ impl State {
 
     pub(super) fn accept(&mut self, project: ProjectId, planned: &PlannedRun) {
         self.runs.insert(planned.id, RunFacts { project, planned: planned.clone() });
+    }
+
+    /// The latest run of this file.
+    pub(super) fn latest_run_of(&self, project: ProjectId, file: &LocalFile) -> Option<RunId> {
+        let trigger = StartedBy::Local(file).trigger();
+        let of_file =
+            self.runs.values().filter(|facts| facts.project == project && facts.planned.trigger == trigger);
+        of_file.map(|facts| facts.planned.id).max()
     }
 
     /// The request that used this key for a run in the project: its digest, and its run.

@@ -167,8 +167,8 @@ pub async fn a_rerun_begins_with_what_was_decided<F: ControlFixture>(fixture: &F
         let run = unknown(fixture, &world).await;
         let decide = outcome(as_decided, output.clone());
         world.runs.decide_outcome(&world.owner, run, &node("pay"), decide).await.unwrap();
-        let rerun = Rerun { from: RerunFrom::Failed, input: None, once: None };
-        let new = world.runs.rerun(&world.owner, run, rerun).await.unwrap();
+        let rerun = Rerun { from: RerunFrom::Failed, input: None, version: None, once: None };
+        let new = world.runs.rerun(&world.owner, run, rerun).await.unwrap().run;
         assert_eq!(new.state, RunState::Queued);
         let journal = world.runs.list_journal(&world.owner, new.id, 0, 100).await.unwrap();
         let JournalEvent::Decided { outcome, reason, decided_by, .. } = &journal[0].record.event else {

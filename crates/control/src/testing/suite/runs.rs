@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::{World, claim, conflict, definition, node};
 use crate::testing::ControlFixture;
 use crate::{
-    Conflict, ControlError, Decide, Operator, ProjectControl, ProjectPipelines, Rerun, Run, Scoped, StartRun,
-    right,
+    Conflict, ControlError, Decide, LocalFile, Operator, ProjectControl, ProjectPipelines, Rerun, RerunLocal,
+    Run, Scoped, StartRun, right,
 };
 
 pub(super) fn keyed(key: &str, body: Value) -> StartRun {
@@ -75,7 +75,7 @@ pub async fn a_run_ends_in_the_time_that_its_definition_allows<F: ControlFixture
     let run = world.runs.start(&world.owner, pipeline, StartRun::default()).await.unwrap();
     assert_eq!(run.deadline_at, Some(run.created_at + TimeDelta::seconds(90)));
     let project = ProjectControl::new(fixture.store()).ensure_local(Operator, "/tmp/limited").await.unwrap();
-    let run = world.runs.start_local(&project, &limited, StartRun::default()).await.unwrap();
+    let run = world.runs.start_local(&project, &local_file(), &limited, StartRun::default()).await.unwrap();
     assert_eq!(run.deadline_at, Some(run.created_at + TimeDelta::seconds(90)));
 }
 
@@ -206,7 +206,7 @@ pub async fn a_viewer_neither_cancels_nor_reruns_nor_decides<F: ControlFixture>(
     fixture.join(world.project, &viewer, ProjectRole::Viewer).await;
     let cancelled = world.runs.cancel(&viewer, run).await;
     assert!(matches!(cancelled, Err(ControlError::Forbidden)), "{cancelled:?}");
-    let rerun = Rerun { from: RerunFrom::Start, input: None, once: None };
+    let rerun = Rerun { from: RerunFrom::Start, input: None, version: None, once: None };
     let rerun = world.runs.rerun(&viewer, run, rerun).await;
     assert!(matches!(rerun, Err(ControlError::Forbidden)), "{rerun:?}");
     let decide = Decide { approve: true, comment: None };
@@ -232,6 +232,43 @@ pub async fn a_node_runs_the_pipelines_of_its_own_project_only<F: ControlFixture
     assert!(matches!(missing, Err(StartPipelineError::Missing(_))), "{missing:?}");
 }
 
+fn local_file() -> LocalFile {
+    LocalFile { path: "/home/ada/p.yaml".to_owned(), name: Some("p".to_owned()) }
+}
+
+/// Whatever the file held then; of another file, name or project there is none.
+pub async fn a_local_run_is_found_by_its_file_and_continued<F: ControlFixture>(fixture: &F) {
+    let world = World::new(fixture).await;
+    let projects = ProjectControl::new(fixture.store());
+    let project = projects.ensure_local(Operator, "/home/ada/work").await.unwrap();
+    let other = projects.ensure_local(Operator, "/home/ada/other").await.unwrap();
+    let file = local_file();
+    assert!(world.runs.find_local(&project, &file).await.unwrap().is_none());
+    let old = definition("old");
+    world.runs.start_local(&project, &file, &old, StartRun::default()).await.unwrap();
+    let latest = world.runs.start_local(&project, &file, &old, StartRun::default()).await.unwrap();
+    let found = world.runs.find_local(&project, &file).await.unwrap().unwrap();
+    assert_eq!(found.id, latest.id);
+    for (project, path, name) in [
+        (&other, "/home/ada/p.yaml", Some("p")),
+        (&project, "/home/ada/q.yaml", Some("p")),
+        (&project, "/home/ada/p.yaml", Some("q")),
+        (&project, "/home/ada/p.yaml", None),
+    ] {
+        let file = LocalFile { path: path.to_owned(), name: name.map(str::to_owned) };
+        assert!(world.runs.find_local(project, &file).await.unwrap().is_none(), "{file:?}");
+    }
+    world.runs.cancel_local(&found).await.unwrap();
+    let found = world.runs.find_local(&project, &file).await.unwrap().unwrap();
+    assert!(found.state.is_terminal());
+    let definition = definition("corrected");
+    let rerun = RerunLocal { file: &file, definition: &definition, input: None, available_at: None };
+    let continued = world.runs.rerun_local(&found, rerun).await.unwrap();
+    assert_eq!((continued.run.rerun_of, continued.run.graph), (Some(found.id), Digest::of_json(&definition)));
+    let found = world.runs.find_local(&project, &file).await.unwrap().unwrap();
+    assert_eq!(found.id, continued.run.id, "what continues a run is the latest one");
+}
+
 /// Not even an admin sees it or its runs.
 pub async fn a_local_project_is_the_same_each_time_and_hidden_from_accounts<F: ControlFixture>(fixture: &F) {
     let world = World::new(fixture).await;
@@ -243,9 +280,13 @@ pub async fn a_local_project_is_the_same_each_time_and_hidden_from_accounts<F: C
     assert_eq!((one.thing(), one.name.as_str()), (two.thing(), "work"));
     let other = projects.ensure_local(Operator, "/home/ada/other").await.unwrap();
     assert_ne!(other.id, one.id);
-    let run = world.runs.start_local(&one, &definition("file"), StartRun::default()).await.unwrap();
+    let run =
+        world.runs.start_local(&one, &local_file(), &definition("file"), StartRun::default()).await.unwrap();
     assert_eq!((run.kind, run.project), (RunKind::Local, one.id));
-    assert_eq!((&run.trigger, run.pipeline), (&json!({"type": "local"}), None));
+    assert_eq!(
+        (&run.trigger, run.pipeline),
+        (&json!({"type": "local", "file": "/home/ada/p.yaml", "name": "p"}), None)
+    );
     let admin = fixture.account(Role::Admin).await;
     let hidden = projects.find::<right::Read>(&admin, one.id).await;
     assert!(matches!(hidden, Err(ControlError::NotFound)), "{hidden:?}");

@@ -109,9 +109,10 @@ impl Shared {
                     place.parent.node == parent.node && place.item == child.item && is_before
                 })
             })
-            .filter(|run| run.epoch > 0 && run.new.graph == child.graph && run.new.input == child.input)
+            .filter(|run| run.epoch > 0)
             .collect();
-        candidates.sort_by_key(|run| run.state != RunState::Succeeded);
+        let differs = |run: &StoredRun| run.new.graph != child.graph || run.new.input != child.input;
+        candidates.sort_by_key(|run| (differs(run), run.state != RunState::Succeeded));
         match candidates.first() {
             Some(found) if !found.state.is_terminal() => Err(StartChildrenError::EarlierActive),
             found => Ok(found.map(|found| found.new.id)),

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::ports::{PortsFixture, claim_child, driven, end, must_commit, new_children, start};
 use crate::children::{ChildKind, Parent, StartChildrenError};
-use crate::store::ClaimedRun;
+use crate::store::{ClaimedRun, StoreError};
 
 pub(super) async fn all<F, Fut>(make: &F)
 where
@@ -15,7 +15,8 @@ where
     a_child_of_the_next_round_takes_up_the_one_before(&*make().await).await;
     a_child_of_another_run_takes_up_the_one_that_succeeded_or_the_latest(&*make().await).await;
     a_child_waits_for_the_one_that_it_takes_up(&*make().await).await;
-    nothing_is_taken_up_that_differs_or_was_never_claimed(&*make().await).await;
+    what_is_the_same_is_taken_up_rather_than_what_differs(&*make().await).await;
+    nothing_is_taken_up_that_was_never_claimed(&*make().await).await;
 }
 
 /// Ends children of `parent` that are started and not claimed, in this way.
@@ -99,19 +100,33 @@ async fn a_child_waits_for_the_one_that_it_takes_up(fixture: &dyn PortsFixture) 
     assert_eq!(claimed.takes_up, Some(parent.child(1)));
 }
 
-async fn nothing_is_taken_up_that_differs_or_was_never_claimed(fixture: &dyn PortsFixture) {
+async fn what_is_the_same_is_taken_up_rather_than_what_differs(fixture: &dyn PortsFixture) {
+    let owner = fixture.instance().await;
+    let (first, of) = driven(fixture, owner).await;
+    start(fixture, &first, &of, 0..2).await;
+    end_all(fixture, owner, &first, 0..2, RunEvent::Failed).await;
+    let (second, _) = driven(fixture, owner).await;
+    let mut others = new_children(&of, 0..3);
+    others.iter_mut().for_each(|child| child.input = json!({ "n": "another" }));
+    fixture.children().start(&second, ChildKind::Item, others, &[]).await.unwrap();
+    end_all(fixture, owner, &second, 0..3, RunEvent::Succeeded).await;
+    let (third, _) = driven(fixture, owner).await;
+    let expected = [Some(first.child(0)), Some(first.child(1)), Some(second.child(2))];
+    assert_eq!(taken_up(fixture, owner, &third, &of, &[second.run, first.run], 3).await, expected);
+    let source = fixture.store().load_source(second.child(2)).await.unwrap();
+    assert_eq!((source.graph, source.input), (of.graph, json!({ "n": "another" })));
+    let missing = fixture.store().load_source(RunId::new()).await;
+    assert!(matches!(missing, Err(StoreError::Missing { .. })), "{missing:?}");
+}
+
+async fn nothing_is_taken_up_that_was_never_claimed(fixture: &dyn PortsFixture) {
     let owner = fixture.instance().await;
     let (parent, of) = driven(fixture, owner).await;
-    let mut children = new_children(&of, 0..3);
-    children[0].input = json!({ "n": "another" });
-    fixture.children().start(&parent, ChildKind::Item, children, &[]).await.unwrap();
+    start(fixture, &parent, &of, 0..3).await;
     end_all(fixture, owner, &parent, 0..2, RunEvent::Succeeded).await;
     let next = Parent { round: 1, ..parent.clone() };
-    assert_eq!(
-        taken_up(fixture, owner, &next, &of, &[], 3).await,
-        [None, Some(parent.child(1)), None],
-        "another input, the same, and one that never began"
-    );
+    let expected = [Some(parent.child(0)), Some(parent.child(1)), None];
+    assert_eq!(taken_up(fixture, owner, &next, &of, &[], 3).await, expected, "one that never began");
     // A detached child is in nobody's list, and takes up nothing.
     let detached = Parent { round: 2, ..parent.clone() };
     let children = new_children(&of, 1..2);

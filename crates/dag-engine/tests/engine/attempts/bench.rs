@@ -6,8 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gathering_dag_engine::testing::{MemoryStore, StoredRun, VirtualClock};
 use gathering_dag_engine::{
-    Attempt, DriveEnd, Engine, EngineSettings, JournalEntry, NewRun, NodeExecutor, NodeFailure, NodeSpec,
-    NodeTypes, Outcome, RunStore, Runner, RunnerSettings, Signals,
+    Attempt, Continuation, DriveEnd, EarlierRun, Engine, EngineSettings, Graph, JournalEntry, NewRun,
+    NodeExecutor, NodeFailure, NodeSpec, NodeSpecs, NodeTypes, Outcome, Record, RerunFrom, RerunPlan,
+    RerunRefused, RunStore, Runner, RunnerSettings, Signals, plan_rerun,
 };
 use gathering_domain::{Digest, InstanceId, ProjectId, RunId};
 use serde_json::{Value, json};
@@ -27,6 +28,13 @@ where
     async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
         (self.0)(attempt).await.map(Outcome::Done)
     }
+}
+
+/// How a run is rerun.
+pub struct Correction {
+    pub definition: Value,
+    pub input: Value,
+    pub from: RerunFrom,
 }
 
 pub struct Bench {
@@ -68,6 +76,39 @@ impl Bench {
         let run = self.accept(definition).await;
         self.drive(run, Signals::default()).await;
         self.store.run(run).unwrap()
+    }
+
+    pub async fn definition_of(&self, run: RunId) -> Value {
+        self.store.load_graph(self.store.run(run).unwrap().new.graph).await.unwrap()
+    }
+
+    /// What a rerun would keep.
+    pub async fn plan(
+        &self,
+        specs: &NodeSpecs,
+        old: RunId,
+        correction: &Correction,
+    ) -> Result<RerunPlan, RerunRefused> {
+        let run = self.store.run(old).unwrap();
+        let validate = |definition: &Value| Arc::new(Graph::validate(definition, specs).unwrap());
+        let (graph, new) = (validate(&self.definition_of(old).await), validate(&correction.definition));
+        let (journal, project) = (self.store.journal(old), run.new.project);
+        let (id, input) = (old, &run.new.input);
+        let decisions = self.store.find_outcomes(old).await.unwrap();
+        let earlier =
+            EarlierRun { id, project, graph: &graph, input, journal: &journal, decisions: &decisions };
+        let new = Continuation { graph: &new, input: &correction.input, from: &correction.from };
+        plan_rerun(earlier, run.state, new)
+    }
+
+    /// Accepts a rerun that begins with these records.
+    pub async fn accept_rerun(&self, old: RunId, correction: &Correction, records: Vec<Record>) -> RunId {
+        let Correction { definition, input, .. } = correction;
+        let graph = Digest::of_json(definition);
+        RunStore::ensure_graph(&self.store, graph, definition).await.unwrap();
+        let (id, input) = (RunId::new(), input.clone());
+        self.store.accept_rerun(NewRun { id, graph, input, ..self.store.run(old).unwrap().new }, records);
+        id
     }
 
     /// What the journal of a run says, by kind.

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use gathering_dag_engine::testing::{MemoryStore, StoredRun};
 use gathering_dag_engine::{
-    Attempt, DecidedOutcome, EarlierRun, EffectClass, Graph, NewRun, NodeDecision, NodeFailure, Parent,
-    RerunFrom, RunStore, Signals, records_that_stand,
+    Attempt, DecidedOutcome, EffectClass, NodeDecision, NodeFailure, Parent, RerunFrom, Signals,
 };
 use gathering_domain::{FailureKind, RunId, RunState};
 use serde_json::{Value, json};
 
-use super::bench::{Bench, Do, finish, message, output};
+use super::bench::{Bench, Correction, Do, finish, message, output};
 
 /// A bank that takes every payment, and gives no answer to the first one. It counts the idempotency keys.
 #[derive(Clone, Default)]
@@ -109,15 +108,10 @@ async fn rerun(bench: &Bench, old: &StoredRun, amount: u32) -> StoredRun {
 }
 
 async fn accept_rerun(bench: &Bench, old: &StoredRun, amount: u32) -> RunId {
-    let definition = bench.store.load_graph(old.new.graph).await.unwrap();
-    let graph = Graph::validate(&definition, bench.engine.node_specs()).unwrap();
-    let journal = bench.store.journal(old.new.id);
-    let decisions = bench.store.find_outcomes(old.new.id).await.unwrap();
-    let earlier = EarlierRun { id: old.new.id, journal: &journal, ended: old.state, decisions: &decisions };
-    let records = records_that_stand(&graph, earlier, &RerunFrom::Failed).unwrap();
-    let new = NewRun { id: RunId::new(), input: json!({"amount": amount}), ..old.new.clone() };
-    bench.store.accept_rerun(new.clone(), records);
-    new.id
+    let definition = bench.definition_of(old.new.id).await;
+    let correction = Correction { definition, input: json!({"amount": amount}), from: RerunFrom::Failed };
+    let plan = bench.plan(bench.engine.node_specs(), old.new.id, &correction).await.unwrap();
+    bench.accept_rerun(old.new.id, &correction, plan.records).await
 }
 
 #[tokio::test(start_paused = true)]

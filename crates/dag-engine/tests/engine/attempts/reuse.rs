@@ -7,13 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gathering_dag_engine::testing::{MemoryStore, StoredRun};
 use gathering_dag_engine::{
-    ActFailed, Attempt, EarlierRun, EffectClass, Fields, Graph, NewRun, NodeExecutor, NodeFailure, NodeSpec,
-    NodeSpecs, NodeTypes, Outcome, RerunFrom, RunStore, Shape, records_that_stand,
+    ActFailed, Attempt, EffectClass, Fields, NodeExecutor, NodeFailure, NodeSpec, NodeSpecs, NodeTypes,
+    Outcome, RerunFrom, Shape,
 };
 use gathering_domain::{FailureKind, RunId, RunState};
 use serde_json::{Value, json};
 
-use super::bench::{Bench, Do, finish, message, output};
+use super::bench::{Bench, Correction, Do, finish, message, output};
 
 /// A peer that is asked for things: it counts each idempotency key, and answers what it is told to.
 #[derive(Clone, Default)]
@@ -86,16 +86,11 @@ impl NodeExecutor for Pays {
 
 /// Reruns a run from what failed, with this input, and drives the new run until it has ended.
 async fn rerun(bench: &Bench, specs: &NodeSpecs, old: RunId, input: Value) -> StoredRun {
-    let old = bench.store.run(old).unwrap();
-    let definition = bench.store.load_graph(old.new.graph).await.unwrap();
-    let graph = Graph::validate(&definition, specs).unwrap();
-    let journal = bench.store.journal(old.new.id);
-    let decisions = bench.store.find_outcomes(old.new.id).await.unwrap();
-    let earlier = EarlierRun { id: old.new.id, journal: &journal, ended: old.state, decisions: &decisions };
-    let records = records_that_stand(&graph, earlier, &RerunFrom::Failed).unwrap();
-    let new = NewRun { id: RunId::new(), input, ..old.new.clone() };
-    bench.store.accept_rerun(new.clone(), records);
-    finish(bench, new.id).await
+    let definition = bench.definition_of(old).await;
+    let correction = Correction { definition, input, from: RerunFrom::Failed };
+    let plan = bench.plan(specs, old, &correction).await.unwrap();
+    let new = bench.accept_rerun(old, &correction, plan.records).await;
+    finish(bench, new).await
 }
 
 fn specs(peer: &Peer) -> NodeSpecs {
@@ -262,6 +257,59 @@ async fn another_request_gets_another_key_unless_the_end_of_the_first_is_unknown
             assert_eq!(keys.iter().collect::<std::collections::BTreeSet<_>>().len(), 2, "{keys:?}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_certainly_failed_does_not_settle_what_became_of_the_one_before() {
+    let asks = Do(|attempt: Attempt| async move {
+        let request = attempt.input["request"].clone();
+        let may_be = attempt.attempt == 1;
+        let act = || async {
+            let failure = NodeFailure::retryable(FailureKind::HttpStatus, "no answer");
+            Err(if may_be { failure.into() } else { ActFailed::before_it_took_place(failure) })
+        };
+        attempt.effects.once("call", EffectClass::Idempotent, &request, act).await
+    });
+    let bench = Bench::new(|types, _| types.with("ask", asks));
+    let specs = bench.engine.node_specs().clone();
+    let retry = json!({"max_attempts": 2, "initial_backoff_ms": 10});
+    let definition = json!({"nodes": [{"id": "ask", "type": "ask", "retry": retry}]});
+    let run = bench.accept_with(definition, json!({"request": "wrong"})).await;
+    assert_eq!(finish(&bench, run).await.state, RunState::Failed);
+    let run = rerun(&bench, &specs, run, json!({"request": "right"})).await;
+    assert!(message(&run).contains("its end is unknown"), "{}", message(&run));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_corrected_item_keeps_the_steps_that_are_the_same() {
+    let peer = Peer::default();
+    let bench = peer.bench();
+    let definition = |thanks: &str| {
+        let graph = json!({"nodes": [
+            {"id": "call", "type": "pay", "config": {"what": "${{ item + input.offset }}"}},
+            {"id": "thank", "type": "pay", "config": {"what": thanks}},
+        ], "edges": [{"from": "call", "to": "thank"}]});
+        json!({"nodes": [{"id": "each", "type": "map", "config": {"items": "input.list", "graph": graph}}]})
+    };
+    let input = |offset: i64| json!({"list": [1, 2, 3], "offset": offset, "note": offset});
+    let run = bench.accept_with(definition("${{ item.missing }}"), input(0)).await;
+    assert_eq!(finish(&bench, run).await.state, RunState::Failed);
+    let correct = async |old: RunId, definition: Value, input: Value| {
+        let correction = Correction { definition, input, from: RerunFrom::Failed };
+        let plan = bench.plan(&specs(&peer), old, &correction).await.unwrap();
+        let new = bench.accept_rerun(old, &correction, plan.records).await;
+        finish(&bench, new).await
+    };
+    let thanked = correct(run, definition("${{ 'thanks ' + string(item) }}"), input(0)).await;
+    assert_eq!(thanked.state, RunState::Succeeded, "{}", message(&thanked));
+    let counts = peer.counts();
+    assert_eq!(counts.len(), 6);
+    assert!(counts.values().all(|count| *count == (1, 1)), "nobody paid twice: {counts:?}");
+    // Another input, of which every item reads a part: that part is paid again, and thanked as it was.
+    let moved = correct(run, definition("${{ 'thanks ' + string(item) }}"), input(10)).await;
+    assert_eq!(moved.state, RunState::Succeeded, "{}", message(&moved));
+    let counts = peer.counts();
+    assert_eq!((counts["1"], counts["11"], counts["12"], counts["13"]), ((1, 1), (1, 1), (1, 1), (1, 1)));
 }
 
 #[tokio::test(start_paused = true)]

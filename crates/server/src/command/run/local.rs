@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use chrono::{TimeDelta, Utc};
-use gathering_control::{Control, LocalProject, Operator, Run, Scoped, StartRun, right};
-use gathering_dag_engine::{NodeSpecs, RunStore as _};
+use chrono::{DateTime, TimeDelta, Utc};
+use gathering_control::{
+    AcceptedRerun, Conflict, Control, ControlError, LocalFile, LocalProject, Operator, RerunLocal, Run,
+    Scoped, StartRun, right,
+};
+use gathering_dag_engine::{NodeSpecs, RerunPlan, RunStore as _};
 use gathering_domain::{Digest, RunId, RunState};
-use gathering_persistence::{PgControlStore, PgRunStore, Runs, Wake, WakeBus, find_latest_local_run};
+use gathering_persistence::{PgControlStore, PgRunStore, Runs, Wake, WakeBus};
 use serde_json::Value;
 
 use super::interrupt::Interrupt;
@@ -19,6 +22,10 @@ use crate::instance::{Instance, Work};
 
 /// A new run is kept from other instances for this long, until this process has claimed it.
 const OWN_CLAIM_SECONDS: i64 = 10;
+
+fn own_claim_time() -> DateTime<Utc> {
+    Utc::now() + TimeDelta::seconds(OWN_CLAIM_SECONDS)
+}
 
 /// How often to poll a run that this process does not drive.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -35,8 +42,27 @@ pub(super) enum Chosen {
     New { run: RunId, earlier: Option<RunId> },
     /// An earlier one.
     Unfinished(RunId),
-    /// An earlier one that has ended.
-    Ended(Box<Run>),
+    /// An earlier one that has succeeded, with the same definition and input.
+    Succeeded(Box<Run>),
+    /// A new one, which continues an earlier one that ended otherwise or was corrected.
+    Continued { run: RunId, earlier: Box<Run>, plan: RerunPlan },
+    /// None: a signal came first.
+    Interrupted,
+}
+
+/// Why no run is resumed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CannotResume {
+    #[error("there is no run of this file here: start one without `--resume`")]
+    NoRun,
+    #[error(
+        "another process drives run {0} with the definition or input that it began with: wait for it, or stop it"
+    )]
+    DrivenElsewhere(RunId),
+    #[error("run {0} cannot be continued: {1}")]
+    Refused(RunId, Conflict),
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
 }
 
 /// How the drive ended.
@@ -47,7 +73,7 @@ pub(super) enum Driven {
     Requeued,
 }
 
-/// Runs of one definition in one workspace.
+/// Runs of one file in one workspace.
 pub(super) struct LocalRuns<'a> {
     config: &'a Config,
     db: &'a Database,
@@ -55,59 +81,82 @@ pub(super) struct LocalRuns<'a> {
     runs: Runs,
     control: Control,
     project: Scoped<LocalProject, right::Run>,
+    file: LocalFile,
     document: &'a Value,
 }
 
 impl<'a> LocalRuns<'a> {
-    /// Stores the definition and the workspace's project in the database.
+    /// Stores the workspace's project in the database.
     pub(super) async fn new(
         config: &'a Config,
         db: &'a Database,
-        document: &'a Value,
+        specs: NodeSpecs,
+        (file, document): (LocalFile, &'a Value),
         workspace: &str,
     ) -> anyhow::Result<Self> {
         let wakes = WakeBus::new();
         let store =
             Arc::new(PgRunStore::new(db.pool.clone(), wakes.clone()).with_stuck_limit(config.stuck_instance));
         let control_store = Arc::new(PgControlStore::new(db.pool.clone(), wakes.clone()));
-        // The definition was validated when its file was read, so no types of nodes are needed here.
-        let control = Control::new(control_store, Arc::clone(&store) as _, NodeSpecs::default(), 1);
+        let control = Control::new(control_store, Arc::clone(&store) as _, specs, 1);
         let project = control.projects.ensure_local(Operator, workspace).await?;
         let runs = Runs::new(db.pool.clone(), wakes);
-        Ok(Self { config, db, store, runs, control, project, document })
-    }
-
-    /// With `resume`, the latest run of this definition, and with this input where one is given. Otherwise, or if there is
-    /// none, a new run.
-    pub(super) async fn choose(&self, input: Option<Value>, resume: bool) -> anyhow::Result<Chosen> {
         // An earlier process may have been killed: this queues its run again.
-        self.store.recover_dead_instances(self.config.max_recoveries).await?;
-        let graph = Digest::of_json(self.document);
-        let wanted = input.as_ref().filter(|_| resume);
-        let latest = match find_latest_local_run(&self.db.pool, self.project.id, graph, wanted).await? {
-            Some(run) => self.runs.find(run).await?,
-            None => None,
-        };
-        match latest {
-            Some(row) if resume && row.state.is_terminal() => Ok(Chosen::Ended(Box::new(row))),
-            Some(row) if resume => Ok(Chosen::Unfinished(row.id)),
-            other => {
-                let earlier = other.filter(|row| !row.state.is_terminal()).map(|row| row.id);
-                Ok(Chosen::New { run: self.accept(input).await?, earlier })
-            }
-        }
+        store.recover_dead_instances(config.max_recoveries).await?;
+        Ok(Self { config, db, store, runs, control, project, file, document })
     }
 
-    async fn accept(&self, input: Option<Value>) -> anyhow::Result<RunId> {
-        let mut start = StartRun {
-            available_at: Some(Utc::now() + TimeDelta::seconds(OWN_CLAIM_SECONDS)),
-            ..StartRun::default()
-        };
+    /// Starts a new run.
+    pub(super) async fn start(&self, input: Option<Value>) -> anyhow::Result<Chosen> {
+        let latest = self.control.runs.find_local(&self.project, &self.file).await?;
+        let earlier = latest.filter(|run| !run.state.is_terminal()).map(|run| run.id);
+        let mut start = StartRun { available_at: Some(own_claim_time()), ..StartRun::default() };
         if let Some(input) = input {
             start.input = input;
         }
-        let run = self.control.runs.start_local(&self.project, self.document, start).await;
-        Ok(run.context("the run was not accepted")?.id)
+        let run = self.control.runs.start_local(&self.project, &self.file, self.document, start).await;
+        Ok(Chosen::New { run: run.context("the run was not accepted")?.id, earlier })
+    }
+
+    /// Chooses the latest run of the file, or a run that continues it: one that was corrected, or ended without success.
+    pub(super) async fn resume(
+        &self,
+        input: Option<Value>,
+        interrupt: &Interrupt,
+    ) -> Result<Chosen, CannotResume> {
+        let mut earlier = self.find_latest().await?;
+        let is_corrected = earlier.graph != Digest::of_json(self.document)
+            || input.as_ref().is_some_and(|input| *input != earlier.input);
+        match (earlier.state, is_corrected) {
+            (RunState::Succeeded, false) => return Ok(Chosen::Succeeded(Box::new(earlier.into_thing()))),
+            (state, false) if !state.is_terminal() => return Ok(Chosen::Unfinished(earlier.id)),
+            (RunState::Running, true) => return Err(CannotResume::DrivenElsewhere(earlier.id)),
+            (state, true) if !state.is_terminal() => {
+                tell(&format!("cancelling run {}, to continue it as it was corrected", earlier.id));
+                let cancelled = self.control.runs.cancel_local(&earlier).await;
+                cancelled.map_err(anyhow::Error::from)?;
+                match self.drive(earlier.id, interrupt).await? {
+                    Driven::Ended(_) => earlier = self.find_latest().await?,
+                    Driven::Requeued => return Ok(Chosen::Interrupted),
+                }
+            }
+            _ => {}
+        }
+        let (file, definition, available_at) = (&self.file, self.document, Some(own_claim_time()));
+        let rerun = RerunLocal { file, definition, input, available_at };
+        match self.control.runs.rerun_local(&earlier, rerun).await {
+            Ok(AcceptedRerun { run, plan }) => {
+                let earlier = Box::new(earlier.into_thing());
+                Ok(Chosen::Continued { run: run.id, earlier, plan: plan.unwrap_or_default() })
+            }
+            Err(ControlError::Conflict(conflict)) => Err(CannotResume::Refused(earlier.id, conflict)),
+            Err(error) => Err(anyhow::Error::from(error).context("the run was not accepted").into()),
+        }
+    }
+
+    async fn find_latest(&self) -> Result<Scoped<Run, right::Run>, CannotResume> {
+        let latest = self.control.runs.find_local(&self.project, &self.file).await;
+        latest.map_err(anyhow::Error::from)?.ok_or(CannotResume::NoRun)
     }
 
     /// Drives the tree of a run until the run ends or a signal comes. It survives the loss of this process's identity

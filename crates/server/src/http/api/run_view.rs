@@ -9,6 +9,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::http::api::runs::rerun::RerunPlanView;
 use crate::http::api::words::{JournalKindSchema, NodeStateSchema, RunStateSchema, WaitingForSchema};
 use gathering_edge::values::AnyObject;
 
@@ -54,6 +55,10 @@ pub(crate) struct RunView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(required = false)]
     nodes: Option<Vec<NodeRunView>>,
+    /// What it keeps of the run that it continues; only in the answer to a rerun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    plan: Option<RerunPlanView>,
 }
 
 /// Why a run did not succeed.
@@ -151,7 +156,13 @@ impl RunView {
             cancel_requested_at: run.cancel_requested_at,
             recoveries: run.recoveries,
             nodes: None,
+            plan: None,
         }
+    }
+
+    /// A run with what it keeps of the run that it continues.
+    pub(crate) fn with_plan(run: Run, plan: Option<RerunPlanView>) -> Self {
+        Self { plan, ..Self::of(run) }
     }
 
     /// A run with its nodes in the graph's order.

@@ -6,7 +6,7 @@ pub(crate) mod start;
 pub(crate) mod top_up;
 
 use actix_web::{HttpResponse, web};
-use gathering_control::{ControlError, Run, RunControl, RunDetails, visible_to};
+use gathering_control::{ControlError, RunControl, RunDetails, visible_to};
 use gathering_dag_engine::JournalEntry;
 use gathering_domain::{RunId, RunState};
 use gathering_persistence::{RunFilter, Runs};
@@ -75,9 +75,9 @@ pub(crate) async fn show(
 }
 
 /// The answer to a request that started a run, now or before.
-fn accepted(run: Run) -> HttpResponse {
+fn accepted(run: RunView) -> HttpResponse {
     let location = format!("/api/v1/runs/{}", run.id);
-    HttpResponse::Accepted().insert_header(("location", location)).json(RunView::of(run))
+    HttpResponse::Accepted().insert_header(("location", location)).json(run)
 }
 
 /// Requests the cancellation of a run. The request is recorded before the answer, and reaches the instance that drives

@@ -2,7 +2,7 @@
 
 use gathering_auth::{ProjectRole, Role, Scope};
 use gathering_control::Period;
-use gathering_dag_engine::{DecidedOutcome, JournalEvent, NodeState};
+use gathering_dag_engine::{DecidedOutcome, JournalEvent, NodeState, NotKeptReason};
 use gathering_domain::{RunState, WaitingFor};
 
 /// The name of the last event of a run's stream.
@@ -26,6 +26,8 @@ gathering_edge::enum_schemas! {
         NodeState::Pending, NodeState::Running, NodeState::Retrying, NodeState::Waiting, NodeState::Succeeded,
         NodeState::Failed, NodeState::Skipped, NodeState::Cancelled, NodeState::TimedOut,
     ].map(NodeState::as_str);
+    /// Why the result of a node is not kept in a rerun.
+    NotKeptReasonSchema "NotKeptReason": NotKeptReason::NAMES;
     /// How often a budget is reset.
     PeriodSchema "BudgetPeriod": Period::ALL.map(Period::as_str);
     /// What a person decides about a node whose end nobody knows.

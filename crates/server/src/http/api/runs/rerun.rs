@@ -1,16 +1,17 @@
 //! Runs, rerun: as new runs, which keep the results that stand.
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use gathering_control::{self as control, RunControl};
-use gathering_dag_engine::RerunFrom;
+use gathering_control::{self as control, AcceptedRerun, RunControl};
+use gathering_dag_engine::{RerunFrom, RerunPlan};
 use gathering_domain::{Pointer, Problems, RunId};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::accepted;
 use super::start::judge_input;
 use crate::http::api::run_view::RunView;
+use crate::http::api::words::NotKeptReasonSchema;
 use gathering_edge::body::Body;
 use gathering_edge::idempotency::keyed_body;
 use gathering_edge::input::{self, Input};
@@ -26,9 +27,51 @@ pub(crate) struct Rerun {
     #[schema(value_type = String, example = "failed")]
     #[serde(deserialize_with = "rerun_from")]
     from: RerunFrom,
-    /// Its input; that of the old run by default. Results that are kept were made of the old input.
+    /// Its input; that of the old run by default. A result is kept only if the node read the same of both.
     #[schema(required = false)]
     input: Option<Value>,
+    /// The version of the pipeline; that of the old run by default. A result is kept only if the node, and everything
+    /// before it, would do the same again.
+    #[schema(required = false, minimum = 1, maximum = 2_147_483_647)]
+    version: Option<i32>,
+    /// Show what would be kept, and start nothing.
+    #[schema(required = false, default = false)]
+    dry_run: Option<bool>,
+}
+
+/// What a rerun keeps of the run that it continues.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RerunPlan)]
+pub(crate) struct RerunPlanView {
+    /// The nodes whose results are kept, in a topological order.
+    kept: Vec<String>,
+    /// The nodes that run, in a topological order.
+    not_kept: Vec<NotKeptView>,
+}
+
+/// A node that runs in a rerun.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NotKept)]
+pub(crate) struct NotKeptView {
+    node_id: String,
+    #[schema(value_type = NotKeptReasonSchema)]
+    reason: &'static str,
+    message: String,
+    /// How many of its effects are done already and are not repeated with the same request.
+    reused_effects: usize,
+}
+
+impl RerunPlanView {
+    fn of(plan: RerunPlan) -> Self {
+        let not_kept = plan.not_kept.into_iter().map(|node| NotKeptView {
+            node_id: node.node.to_string(),
+            reason: node.reason.as_str(),
+            message: node.reason.to_string(),
+            reused_effects: node.n_reused_effects,
+        });
+        let kept = plan.kept.iter().map(ToString::to_string).collect();
+        Self { kept, not_kept: not_kept.collect() }
+    }
 }
 
 impl Input for Rerun {
@@ -58,13 +101,15 @@ fn rerun_from<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RerunFrom, D
     point(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
-/// Reruns a run that has ended, as a new run that refers to it. Nodes that succeeded before the chosen point keep their
-/// results and do not execute again.
+/// Reruns a run that has ended, as a new run that refers to it. A node that succeeded before the chosen point keeps its
+/// result if it would do the same again: the same type, the same computed config, the same nodes before it. The answer
+/// says what is kept and why the other nodes run. With `dry_run` nothing is started.
 #[utoipa::path(post, path = "/api/v1/runs/{id}/rerun", tag = "runs", operation_id = "rerun", params(
     ("id" = Uuid, Path, description = "The run that has ended"),
     ("Idempotency-Key" = Option<String>, Header, description = "The same key and body answer the same run"),
 ), request_body = Rerun, responses(
-    (status = 202, description = "The new run", body = RunView),
+    (status = 200, description = "What a rerun would keep: with `dry_run`", body = RerunPlanView),
+    (status = 202, description = "The new run, with its `plan`", body = RunView),
     (status = 409, description = "The run has not ended, nothing in it failed, another one started it, its pipeline is disabled, or the key was used for another request"),
 ))]
 pub(crate) async fn rerun(
@@ -76,11 +121,17 @@ pub(crate) async fn rerun(
     let (caller, body) = body.receive().await?;
     let (value, source) = body.value()?;
     let once = keyed_body(&request, &value)?;
-    let run = source.placing(async {
-        let Rerun { from, input } = input::read(value)?;
-        Ok(runs.rerun(&caller, *id, control::Rerun { from, input, once }).await?)
+    let answer = source.placing(async {
+        let Rerun { from, input, version, dry_run } = input::read(value)?;
+        let rerun = control::Rerun { from, input, version, once };
+        if dry_run == Some(true) {
+            let plan = runs.preview_rerun(&caller, *id, rerun).await?;
+            return Ok(HttpResponse::Ok().json(RerunPlanView::of(plan)));
+        }
+        let AcceptedRerun { run, plan } = runs.rerun(&caller, *id, rerun).await?;
+        Ok(accepted(RunView::with_plan(run, plan.map(RerunPlanView::of))))
     });
-    Ok(accepted(run.await?))
+    answer.await
 }
 
 #[cfg(test)]
@@ -99,6 +150,7 @@ mod tests {
             assert_eq!(from(wrong).err().map(|problem| problem.status().as_u16()), Some(422), "{wrong}");
         }
         assert!(input::read::<Rerun>(json!({})).is_err());
-        assert!(input::read::<Rerun>(json!({"from": "start", "version": 1})).is_err());
+        assert!(input::read::<Rerun>(json!({"from": "start", "version": 0})).is_err());
+        assert!(input::read::<Rerun>(json!({"from": "start", "version": 2, "dry_run": true})).is_ok());
     }
 }

@@ -71,7 +71,7 @@ pub(crate) async fn start(
         let start = control::StartRun { input, priority, available_at, version, once };
         Ok(runs.start(&caller, *id, start).await?)
     });
-    Ok(accepted(run.await?))
+    Ok(accepted(RunView::of(run.await?)))
 }
 
 #[cfg(test)]
