@@ -56,12 +56,18 @@ pub struct Answer {
     body: Value,
     delay: Duration,
     until_released: bool,
+    hangs_up: bool,
 }
 
 impl Answer {
     /// This, at once.
     pub fn now(status: u16, body: Value) -> Answer {
-        Answer { status, body, delay: Duration::ZERO, until_released: false }
+        Answer { status, body, delay: Duration::ZERO, until_released: false, hangs_up: false }
+    }
+
+    /// None: the request was taken, and the connection ends.
+    pub fn none() -> Answer {
+        Answer { hangs_up: true, ..Answer::now(200, Value::Null) }
     }
 
     /// This, as by a service that needs time for it.
@@ -209,6 +215,9 @@ async fn serve(stream: TcpStream, shared: &Shared) -> Result<()> {
             }
             return Ok(());
         }
+    }
+    if answer.hangs_up {
+        return Ok(());
     }
     let body = answer.body.to_string();
     let head = format!(

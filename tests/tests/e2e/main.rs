@@ -14,6 +14,7 @@ mod budgets;
 mod children;
 mod contradictions;
 mod corrected;
+mod decisions;
 mod edge;
 mod embedded;
 mod ends;
