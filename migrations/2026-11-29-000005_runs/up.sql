@@ -29,6 +29,7 @@ CREATE TABLE runs (
     epoch               bigint      NOT NULL DEFAULT 0, -- grows with every claim and take-over, never reset; fences every write
     recoveries          integer     NOT NULL DEFAULT 0, -- how often an owner died
     cancel_requested_at timestamptz,
+    cancel_reason       text,                           -- why, if the run above requested it; a clause
     created_at          timestamptz NOT NULL DEFAULT now(),
     started_at          timestamptz,                    -- of the first claim
     ended_at            timestamptz,

@@ -39,6 +39,11 @@ impl Parent {
         Self { run: attempt.run, node: attempt.node.clone(), round: attempt.failures }
     }
 
+    /// Why this attempt cancels its children, as [`ClaimedRun::cancel_reason`](crate::ClaimedRun::cancel_reason) says it.
+    pub fn cancel_reason(&self) -> String {
+        format!("node `{}` of run {} no longer waits for it", self.node, self.run)
+    }
+
     /// The id of one of its children: always the same, and sorted beside the parent's.
     pub fn child(&self, item: u32) -> RunId {
         self.run.derived(&format!("{}/{}/{item}", self.node, self.round))

@@ -6,7 +6,7 @@
 //! them.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -44,6 +44,8 @@ const EFFECTS_BOUND: usize = 64;
 pub struct Signals {
     /// Cancellation of the run was requested.
     pub cancel: CancellationToken,
+    /// Why, if the run above requested it; set before `cancel`.
+    pub cancel_reason: Arc<OnceLock<String>>,
     /// A wait of one of the run's nodes may be over: poll them.
     pub wake_up: Arc<Notify>,
     /// The instance drains: start nothing more, and release the run once nothing executes.
@@ -162,7 +164,7 @@ impl Driver {
         // again.
         self.restore(if self.draining { Vec::new() } else { started });
         if self.claimed.cancel_requested {
-            self.cancel();
+            self.cancel(self.claimed.cancel_reason.clone());
         }
         let mut in_flight: Option<InFlight> = None;
         loop {
@@ -198,7 +200,7 @@ impl Driver {
                     }
                 }
                 () = signals.cancel.cancelled(), if !ending => {
-                    self.cancel();
+                    self.cancel(signals.cancel_reason.get().cloned());
                 }
                 // The next pass of the loop finds the run overdue.
                 () = sleep_until(self.claimed.deadline_at, &*self.around.clock), if !ending => {}

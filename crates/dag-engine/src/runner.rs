@@ -342,7 +342,8 @@ impl Runner {
         let run = claimed.claim.run;
         let reached = Driven::default();
         self.handle.begin(run, reached.clone());
-        let signals = Signals { cancel: reached.cancel, wake_up: reached.wake_up, ..signals.clone() };
+        let Driven { cancel, cancel_reason, wake_up } = reached;
+        let signals = Signals { cancel, cancel_reason, wake_up, ..signals.clone() };
         let engine = self.engine.clone();
         let claim = claimed.claim;
         driving.spawn(async move {
@@ -362,9 +363,9 @@ impl Runner {
         let ids = self.handle.driven_ids();
         match self.engine.store().list_signalled(self.owner, &ids).await {
             Ok(signalled) => self.handle.with_driven(|driven| {
-                for SignalledRun { run, cancel_requested } in signalled {
+                for SignalledRun { run, cancel_requested, cancel_reason } in signalled {
                     match driven.get(&run) {
-                        Some(run) if cancel_requested => run.cancel.cancel(),
+                        Some(run) if cancel_requested => run.cancel_for(cancel_reason),
                         Some(run) => run.wake_up.notify_one(),
                         None => {}
                     }

@@ -42,6 +42,8 @@ pub struct ClaimedRun {
     pub deadline_at: Option<DateTime<Utc>>,
     /// Whether its cancellation was requested before it was claimed.
     pub cancel_requested: bool,
+    /// Why, if the run above requested it, as a clause: "run ... failed".
+    pub cancel_reason: Option<String>,
     /// The role of its graph.
     pub role: GraphRole,
     /// The earlier run whose work it takes up, if it is a child run that was started again: what succeeded there becomes
@@ -225,12 +227,14 @@ impl RunResult {
 }
 
 /// A driven run that has a signal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignalledRun {
     /// The run.
     pub run: RunId,
     /// Whether its cancellation was requested. If not, a wait of one of its nodes may be over.
     pub cancel_requested: bool,
+    /// Why, if the run above requested it; as [`ClaimedRun::cancel_reason`].
+    pub cancel_reason: Option<String>,
 }
 
 /// The result of a check for dead instances.

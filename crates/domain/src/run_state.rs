@@ -113,6 +113,17 @@ impl RunState {
         }
     }
 
+    /// What a sentence says of a run in this state.
+    pub const fn as_clause(self) -> &'static str {
+        match self {
+            RunState::Queued | RunState::Running | RunState::Waiting => "has not ended",
+            RunState::Succeeded => "succeeded",
+            RunState::Failed => "failed",
+            RunState::Cancelled => "was cancelled",
+            RunState::TimedOut => "timed out",
+        }
+    }
+
     /// Whether the run has ended.
     pub const fn is_terminal(self) -> bool {
         matches!(self, RunState::Succeeded | RunState::Failed | RunState::Cancelled | RunState::TimedOut)

@@ -165,6 +165,7 @@ impl State {
             input: Ok(run.input.clone()),
             deadline_at: run.deadline_at,
             cancel_requested: false,
+            cancel_reason: None,
             role: GraphRole::Standalone,
             takes_up: None,
             created_at: run.created_at,

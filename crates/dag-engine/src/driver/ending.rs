@@ -22,7 +22,7 @@ pub(crate) fn cancelled_by(end: &RunResult) -> NodeFailure {
             format!("cancelled because of the failure of node `{node}`")
         }
         RunResult::Failed(_) | RunResult::Succeeded(_) => "cancelled because the run failed".to_owned(),
-        RunResult::Cancelled(_) => "cancelled with the run, on request".to_owned(),
+        RunResult::Cancelled(RunError { message, .. }) => format!("the run was {message}"),
         RunResult::TimedOut(_) => "cancelled because the deadline of the run passed".to_owned(),
     };
     NodeFailure::permanent(FailureKind::Cancelled, message)
@@ -109,8 +109,13 @@ impl Driver {
         RunError { node_id: Some(id), ..error }
     }
 
-    pub(super) fn cancel(&mut self) {
-        self.end(RunResult::Cancelled(RunError::of(FailureKind::Cancelled, "cancelled on request")));
+    /// Ends the run because its cancellation was requested, for this reason if the run above requested it.
+    pub(super) fn cancel(&mut self, reason: Option<String>) {
+        let message = reason.map_or_else(
+            || "cancelled on request".to_owned(),
+            |reason| format!("cancelled because {reason}"),
+        );
+        self.end(RunResult::Cancelled(RunError::of(FailureKind::Cancelled, message)));
     }
 
     pub(super) fn time_out(&mut self) {

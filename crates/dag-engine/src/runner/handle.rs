@@ -1,7 +1,7 @@
 //! The handle of a runner: wake-ups and signals go in, and what it drives can be observed.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use gathering_domain::RunId;
 use tokio::sync::{Notify, watch};
@@ -21,7 +21,18 @@ pub struct RunnerHandle {
 #[derive(Clone, Default)]
 pub(super) struct Driven {
     pub(super) cancel: CancellationToken,
+    pub(super) cancel_reason: Arc<OnceLock<String>>,
     pub(super) wake_up: Arc<Notify>,
+}
+
+impl Driven {
+    /// Cancels the run. Of several reasons the first stands.
+    pub(super) fn cancel_for(&self, reason: Option<String>) {
+        if let Some(reason) = reason {
+            self.cancel_reason.get_or_init(|| reason);
+        }
+        self.cancel.cancel();
+    }
 }
 
 impl RunnerHandle {

@@ -324,7 +324,11 @@ impl RunStore for MemoryStore {
                 driven.iter().filter_map(|id| shared.runs.get(id)).filter(|run| run.owner == Some(owner));
             Ok(own
                 .filter(|run| run.cancel_requested || run.is_signalled)
-                .map(|run| SignalledRun { run: run.new.id, cancel_requested: run.cancel_requested })
+                .map(|run| SignalledRun {
+                    run: run.new.id,
+                    cancel_requested: run.cancel_requested,
+                    cancel_reason: run.cancel_reason.clone(),
+                })
                 .collect::<Vec<_>>())
         });
         let signalled: Vec<SignalledRun> = listed.await?;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod budgets;
+mod cancelled;
 mod decided;
 mod fail_fast;
 mod failures;

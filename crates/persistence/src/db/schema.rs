@@ -274,6 +274,7 @@ diesel::table! {
         epoch -> Int8,
         recoveries -> Int4,
         cancel_requested_at -> Nullable<Timestamptz>,
+        cancel_reason -> Nullable<Text>,
         created_at -> Timestamptz,
         started_at -> Nullable<Timestamptz>,
         ended_at -> Nullable<Timestamptz>,

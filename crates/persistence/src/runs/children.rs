@@ -327,10 +327,9 @@ impl ChildRuns for PgRunStore {
 
     async fn cancel(&self, parent: &Parent) -> Result<(), StoreError> {
         let conn = self.pool.get().await?;
-        let wake_ups =
-            cancel_children(&conn, parent.run, parent.node.as_str(), signed(parent.round))
-                .await
-                .map_err(|error| DatabaseError::query("requesting the cancellation of child runs", error))?;
+        let wake_ups = cancel_children(&conn, parent, signed(parent.round))
+            .await
+            .map_err(|error| DatabaseError::query("requesting the cancellation of child runs", error))?;
         wake_ups.send(&self.wakes);
         Ok(())
     }

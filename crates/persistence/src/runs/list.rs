@@ -223,17 +223,20 @@ pub(crate) async fn list_signalled(
     driven: &[RunId],
 ) -> Result<Vec<SignalledRun>, DatabaseError> {
     let ids: Vec<Uuid> = driven.iter().map(|run| run.as_uuid()).collect();
-    let rows: Vec<(Uuid, bool)> = runs::table
+    let rows: Vec<(Uuid, bool, Option<String>)> = runs::table
         .filter(runs::id.eq_any(ids))
         // In a form that no index serves: the index by owner has an entry for each run that the owner ever drove.
         .filter(runs::owner.is_not_distinct_from(owner.as_uuid()))
         .filter(runs::cancel_requested_at.is_not_null().or(runs::available_at.is_not_null()))
         .order(runs::id)
-        .select((runs::id, runs::cancel_requested_at.is_not_null()))
+        .select((runs::id, runs::cancel_requested_at.is_not_null(), runs::cancel_reason))
         .load(&mut conn)
         .await
         .map_err(|error| DatabaseError::query("listing signalled runs", error))?;
-    let signalled =
-        |(run, cancel_requested): (Uuid, bool)| SignalledRun { run: run.into(), cancel_requested };
-    Ok(rows.into_iter().map(signalled).collect())
+    let signalled = rows.into_iter().map(|(run, cancel_requested, cancel_reason)| SignalledRun {
+        run: run.into(),
+        cancel_requested,
+        cancel_reason,
+    });
+    Ok(signalled.collect())
 }

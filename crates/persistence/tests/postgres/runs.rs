@@ -257,7 +257,7 @@ async fn a_cancel_request_reaches_the_owner_and_ends_a_run_that_was_never_claime
     assert_eq!(runs(&world).request_cancel(run).await.unwrap(), CancelRequest::Requested);
     assert_eq!(
         world.store.list_signalled(owner, &[run]).await.unwrap(),
-        [SignalledRun { run, cancel_requested: true }]
+        [SignalledRun { run, cancel_requested: true, cancel_reason: None }]
     );
     let queued = world.accept().await;
     assert_eq!(runs(&world).request_cancel(queued).await.unwrap(), CancelRequest::Requested);

@@ -102,7 +102,7 @@ async fn a_cancel_that_ends_a_child_wakes_its_parent() {
     runs.request_cancel(place.child(0)).await.unwrap();
     assert_eq!(ears.heard(), ["runs", "signals", "events"]);
     let signalled = world.store.list_signalled(owner, &[parent]).await.unwrap();
-    assert_eq!(signalled, [SignalledRun { run: parent, cancel_requested: false }]);
+    assert_eq!(signalled, [SignalledRun { run: parent, cancel_requested: false, cancel_reason: None }]);
     world.store.commit(&[park(claim)]).await.unwrap().remove(0).unwrap();
     claim_run(&world, owner, parent).await;
 }
@@ -144,8 +144,12 @@ async fn a_recovery_that_fails_a_run_wakes_the_drivers_of_its_parent_and_childre
     assert_eq!(
         signalled,
         [
-            SignalledRun { run: parent, cancel_requested: false },
-            SignalledRun { run: driven, cancel_requested: true }
+            SignalledRun { run: parent, cancel_requested: false, cancel_reason: None },
+            SignalledRun {
+                run: driven,
+                cancel_requested: true,
+                cancel_reason: Some(format!("run {run} failed")),
+            }
         ]
     );
     let ending = world.store.claim_ending(alive, ClaimScope::Queue, 10).await.unwrap();
@@ -232,6 +236,10 @@ async fn cancelled_children_wake_those_that_follow_them_and_their_drivers() {
     assert_eq!(ears.heard(), ["runs", "signals", "events"]);
     assert!(following.appended().now_or_never().is_some());
     let signalled = store.list_signalled(owner, &[parent, place.child(1)]).await.unwrap();
-    let expected = SignalledRun { run: place.child(1), cancel_requested: true };
+    let expected = SignalledRun {
+        run: place.child(1),
+        cancel_requested: true,
+        cancel_reason: Some(place.cancel_reason()),
+    };
     assert_eq!(signalled, [expected], "the parent asked for it");
 }

@@ -24,9 +24,11 @@ impl Shared {
 
     /// Cancels the awaited children of a run that has ended.
     pub(super) fn abandon_children(&mut self, parent: RunId, now: DateTime<Utc>) {
+        let Some(ended) = self.runs.get(&parent).map(|run| run.state) else { return };
+        let reason = format!("run {parent} {}", ended.as_clause());
         for child in self.children.get(&parent).into_iter().flatten() {
             if let Some(child) = self.runs.get_mut(child).filter(|child| !child.state.is_terminal()) {
-                child.cancel_requested = true;
+                child.request_cancel(Some(reason.clone()));
                 child.become_available(now);
             }
         }
@@ -212,7 +214,7 @@ impl ChildRuns for MemoryStore {
             for child in children {
                 if let Some(child) = shared.runs.get_mut(&child) {
                     // This does not wake the parent, which is the caller.
-                    child.ask_for_its_end(now);
+                    child.ask_for_its_end(Some(parent.cancel_reason()), now);
                 }
             }
             Ok(())

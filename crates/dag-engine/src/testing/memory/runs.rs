@@ -28,6 +28,8 @@ pub struct StoredRun {
     pub available_at: Option<DateTime<Utc>>,
     /// Whether its cancellation was requested.
     pub cancel_requested: bool,
+    /// Why, if the run above requested it.
+    pub cancel_reason: Option<String>,
     /// Whether its last owner was told so.
     pub is_end_heard: bool,
     /// Whether it was marked for a wake-up since its last claim.
@@ -70,6 +72,7 @@ impl StoredRun {
             recoveries: 0,
             available_at: new.available_at.map(|at| deadline_at.map_or(at, |deadline| at.min(deadline))),
             cancel_requested: false,
+            cancel_reason: None,
             is_end_heard: false,
             is_signalled: false,
             created_at: now,
@@ -92,13 +95,21 @@ impl StoredRun {
         }
     }
 
+    /// Notes that its cancellation is requested. Of several requests the first tells why.
+    pub(super) fn request_cancel(&mut self, reason: Option<String>) {
+        if !self.cancel_requested {
+            self.cancel_reason = reason;
+        }
+        self.cancel_requested = true;
+    }
+
     /// Cancels it: at once if none of its nodes ever started, else through its driver. Returns whether it ended at
     /// once.
-    pub(super) fn ask_for_its_end(&mut self, now: DateTime<Utc>) -> bool {
+    pub(super) fn ask_for_its_end(&mut self, reason: Option<String>, now: DateTime<Utc>) -> bool {
         if self.state.is_terminal() {
             return false;
         }
-        self.cancel_requested = true;
+        self.request_cancel(reason);
         if self.epoch > 0 {
             self.become_available(now);
         } else if let Ok(state) = self.state.after(RunEvent::Cancelled) {
@@ -167,6 +178,7 @@ impl Shared {
             input: Ok(run.new.input.clone()),
             deadline_at: run.deadline_at,
             cancel_requested: run.cancel_requested,
+            cancel_reason: run.cancel_reason.clone(),
             role: match (&run.place, run.pipeline) {
                 (Some(place), _) if place.is_item => GraphRole::Item,
                 (_, Some(pipeline)) => GraphRole::Pipeline(pipeline),
@@ -257,7 +269,7 @@ impl Shared {
     }
 
     pub(super) fn request_cancel(&mut self, id: RunId, now: DateTime<Utc>) {
-        if self.runs.get_mut(&id).is_some_and(|run| run.ask_for_its_end(now)) {
+        if self.runs.get_mut(&id).is_some_and(|run| run.ask_for_its_end(None, now)) {
             self.wake_parent(id, now);
         }
     }

@@ -245,14 +245,21 @@ async fn with_children_in_every_state(
     (parent, of)
 }
 
-async fn assert_asked_to_end(fixture: &dyn PortsFixture, driver: InstanceId, parent: &Parent) {
-    assert!(told(fixture, driver, parent.child(1)).await.is_some_and(|told| told.cancel_requested));
+async fn assert_asked_to_end(
+    fixture: &dyn PortsFixture,
+    driver: InstanceId,
+    parent: &Parent,
+    how_it_ended: &str,
+) {
+    let told = told(fixture, driver, parent.child(1)).await.unwrap();
+    let reason = Some(format!("run {} {how_it_ended}", parent.run));
+    assert_eq!((told.cancel_requested, &told.cancel_reason), (true, &reason));
     let mut claimed = claim_all(fixture, driver).await;
     claimed.retain(|claimed| claimed.claim.run != parent.run);
     let mut expected = vec![parent.child(2), parent.child(3)];
     expected.sort_unstable();
     assert_eq!(ids(&claimed), expected, "their next claim ends them");
-    assert!(claimed.iter().all(|claimed| claimed.cancel_requested));
+    assert!(claimed.iter().all(|claimed| claimed.cancel_requested && claimed.cancel_reason == reason));
     let reopened = fixture.store().claim_run(driver, parent.child(0)).await.unwrap();
     assert_eq!(reopened, None, "I5: one that ended stays so");
 }
@@ -261,7 +268,7 @@ async fn i4_the_children_of_a_parent_that_ended_are_asked_to_end(fixture: &dyn P
     let (owner, driver) = (fixture.instance().await, fixture.instance().await);
     let (parent, of) = with_children_in_every_state(fixture, owner, driver).await;
     must_commit(fixture, end(of.claim, RunEvent::Cancelled, None)).await;
-    assert_asked_to_end(fixture, driver, &parent).await;
+    assert_asked_to_end(fixture, driver, &parent, "was cancelled").await;
 }
 
 async fn i4_the_children_of_a_parent_that_kills_its_owners_are_asked_to_end(fixture: &dyn PortsFixture) {
@@ -270,7 +277,7 @@ async fn i4_the_children_of_a_parent_that_kills_its_owners_are_asked_to_end(fixt
     fixture.kill(victim).await;
     fixture.store().recover_dead_instances(0).await.unwrap();
     assert_eq!(fixture.store().claim_run(driver, parent.run).await.unwrap(), None, "it has ended");
-    assert_asked_to_end(fixture, driver, &parent).await;
+    assert_asked_to_end(fixture, driver, &parent, "failed").await;
 }
 
 async fn cancelled_children_end_at_once_or_are_asked_to(fixture: &dyn PortsFixture) {
@@ -286,13 +293,23 @@ async fn cancelled_children_end_at_once_or_are_asked_to(fixture: &dyn PortsFixtu
     }
     assert_eq!(told(fixture, owner, parent.run).await, None, "the parent itself cancelled them");
     assert_eq!(counts(fixture, &parent).await, (4, 2), "one that was never claimed ends at once");
-    assert!(told(fixture, driver, parent.child(1)).await.is_some_and(|told| told.cancel_requested));
+    let driven = told(fixture, driver, parent.child(1)).await.unwrap();
+    let reason = Some(format!("node `each` of run {} no longer waits for it", parent.run));
+    assert_eq!((driven.cancel_requested, driven.cancel_reason), (true, reason.clone()));
     let claimed = claim_all(fixture, driver).await;
+    assert!(
+        claimed
+            .iter()
+            .all(|claimed| claimed.cancel_reason == reason.clone().filter(|_| claimed.cancel_requested))
+    );
     let cancelled: Vec<(RunId, bool)> =
         claimed.iter().map(|claimed| (claimed.claim.run, claimed.cancel_requested)).collect();
     let mut expected = vec![(parent.child(2), true), (other.child(0), false)];
     expected.sort_unstable();
     assert_eq!(cancelled, expected, "another node's goes on");
+    must_commit(fixture, end(of.claim, RunEvent::Failed, None)).await;
+    let again = told(fixture, driver, parent.child(1)).await.unwrap();
+    assert_eq!(again.cancel_reason, reason, "the first reason stands");
 }
 
 async fn a_summary_counts_what_was_started_and_what_is_left(fixture: &dyn PortsFixture) {

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use diesel::prelude::*;
 use diesel::sql_types::{Bool, Integer, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use gathering_dag_engine::Parent;
 use gathering_domain::RunId;
 use uuid::Uuid;
 
@@ -13,7 +14,7 @@ use crate::runs::transitions::end::announce_and_wake_parents;
 use crate::runs::transitions::wake_ups::WakeUps;
 
 /// Cancels the run `$1`.
-static CANCEL_RUN: LazyLock<String> = LazyLock::new(|| cancel_sql("id = $1", "parent_run_id"));
+static CANCEL_RUN: LazyLock<String> = LazyLock::new(|| cancel_sql("id = $1", "parent_run_id", "NULL"));
 
 /// Cancels the children of the run `$1` that its node `$2` started in round `$3`. The parent is not woken: it asks for
 /// this itself.
@@ -25,15 +26,16 @@ static CANCEL_CHILDREN: LazyLock<String> = LazyLock::new(|| {
             ORDER BY child.id))",
         active = *ACTIVE,
     );
-    cancel_sql(&which, "NULL::uuid")
+    cancel_sql(&which, "NULL::uuid", "$4")
 });
 
 /// A run that was never claimed has no children, so none are told of its end.
-fn cancel_sql(which: &str, parent: &str) -> String {
+fn cancel_sql(which: &str, parent: &str, reason: &str) -> String {
     format!(
         "WITH cancelled AS (
             UPDATE runs SET
                 cancel_requested_at = coalesce(cancel_requested_at, now()),
+                cancel_reason = CASE WHEN cancel_requested_at IS NULL THEN {reason} ELSE cancel_reason END,
                 state = CASE WHEN epoch = 0 THEN 'cancelled' ELSE state END,
                 ended_at = CASE WHEN epoch = 0 THEN now() END,
                 available_at = CASE WHEN epoch > 0 THEN clock_timestamp() END
@@ -64,17 +66,17 @@ pub(crate) async fn cancel_run(mut conn: &AsyncPgConnection, run: RunId) -> Quer
     Ok((!cancelled.is_empty()).then(|| wake_ups(cancelled)))
 }
 
-/// Cancels the children of one round of a node that have not ended.
+/// Cancels the children of one round of a node that have not ended, for this reason.
 pub(crate) async fn cancel_children(
     mut conn: &AsyncPgConnection,
-    parent: RunId,
-    node: &str,
+    parent: &Parent,
     round: i32,
 ) -> QueryResult<WakeUps> {
     let cancelled = diesel::sql_query(CANCEL_CHILDREN.as_str())
-        .bind::<SqlUuid, _>(parent.as_uuid())
-        .bind::<Text, _>(node)
+        .bind::<SqlUuid, _>(parent.run.as_uuid())
+        .bind::<Text, _>(parent.node.as_str())
         .bind::<Integer, _>(round)
+        .bind::<Text, _>(parent.cancel_reason())
         .load(&mut conn)
         .await?;
     Ok(wake_ups(cancelled))

@@ -34,11 +34,29 @@ const ATTEMPTS: usize = 5;
 
 type ClaimedRow = (
     (Uuid, i64, Uuid, Vec<u8>, StoredJson, Option<Uuid>),
-    (Option<DateTime<Utc>>, bool, bool, bool, Option<Uuid>, DateTime<Utc>, Option<Vec<String>>),
+    (
+        Option<DateTime<Utc>>,
+        bool,
+        Option<String>,
+        bool,
+        bool,
+        Option<Uuid>,
+        DateTime<Utc>,
+        Option<Vec<String>>,
+    ),
 );
 type ClaimedSql = (
     (SqlUuid, BigInt, SqlUuid, Bytea, Json, Nullable<SqlUuid>),
-    (Nullable<Timestamptz>, Bool, Bool, Bool, Nullable<SqlUuid>, Timestamptz, Nullable<Array<Text>>),
+    (
+        Nullable<Timestamptz>,
+        Bool,
+        Nullable<Text>,
+        Bool,
+        Bool,
+        Nullable<SqlUuid>,
+        Timestamptz,
+        Nullable<Array<Text>>,
+    ),
 );
 
 /// The claiming instance, as the first part of a `WITH`: no row if the instance was declared dead. The lock keeps its row
@@ -63,7 +81,7 @@ static CLAIM: LazyLock<String> = LazyLock::new(|| {
             WHERE graphs.digest = runs.graph_digest AND runs.id = ANY (ARRAY(SELECT id FROM candidates ORDER BY id))
                 AND (runs.state IN {claimable}) IS TRUE
             RETURNING runs.id, runs.epoch, runs.owner, runs.project_id, runs.graph_digest, runs.input, runs.pipeline_id,
-                runs.deadline_at, runs.cancel_requested_at IS NOT NULL AS is_cancel_requested,
+                runs.deadline_at, runs.cancel_requested_at IS NOT NULL AS is_cancel_requested, runs.cancel_reason,
                 runs.rerun_of IS NOT NULL AS is_rerun, runs.kind = '{item}' AS is_item,
                 CASE WHEN runs.parent_run_id IS NOT NULL THEN runs.rerun_of END AS takes_up, runs.created_at, runs.priority,
                 CASE WHEN runs.epoch = 1 AND runs.rerun_of IS NULL AND runs.cancel_requested_at IS NULL
@@ -79,7 +97,8 @@ static CLAIM: LazyLock<String> = LazyLock::new(|| {
             INSERT INTO events (project_id, type, subject)
             SELECT project_id, 'run.started', id FROM claimed WHERE epoch = 1
         )
-        SELECT id, epoch, project_id, graph_digest, input, pipeline_id, deadline_at, is_cancel_requested, is_rerun, is_item,
+        SELECT id, epoch, project_id, graph_digest, input, pipeline_id, deadline_at, is_cancel_requested, cancel_reason,
+            is_rerun, is_item,
             takes_up, created_at, started_with_claim
         FROM claimed ORDER BY priority DESC, created_at, id",
         claimable = *CLAIMABLE,
@@ -277,7 +296,7 @@ async fn repeat_on_fresh_entries<'a>(
 fn into_claimed(owner: InstanceId, row: ClaimedRow) -> Result<ClaimedRun, DatabaseError> {
     let (
         (run, epoch, project, graph, input, pipeline),
-        (deadline_at, cancel_requested, is_rerun, is_item, takes_up, created_at, started),
+        (deadline_at, cancel_requested, cancel_reason, is_rerun, is_item, takes_up, created_at, started),
     ) = row;
     let started = started.into_iter().flatten().map(|node| node.parse());
     let started = started
@@ -291,6 +310,7 @@ fn into_claimed(owner: InstanceId, row: ClaimedRow) -> Result<ClaimedRun, Databa
         input: input.0.map_err(|error| format!("its input cannot be read: {error}")),
         deadline_at,
         cancel_requested,
+        cancel_reason,
         role: match pipeline {
             _ if is_item => GraphRole::Item,
             Some(pipeline) => GraphRole::Pipeline(pipeline.into()),

@@ -5,6 +5,10 @@
 //! `project_id`, `parent_run_id` and `state` of the runs that the statement has changed; those of them whose state is
 //! terminal have ended. A statement must not change a row twice, so nothing here touches a run of `source`.
 
+use std::sync::LazyLock;
+
+use gathering_domain::RunState;
+
 use crate::runs::states::{ACTIVE, TERMINAL, WAKEABLE};
 
 /// Writes the events of the ends, and makes the parents available.
@@ -30,15 +34,26 @@ pub(crate) fn announce_and_wake_parents(source: &str) -> String {
     )
 }
 
-/// Requests the cancellation of the children. Each tells its own children when it ends.
+/// Requests the cancellation of the children, and says which run ended how. Each tells its own children when it ends.
 pub(crate) fn cancel_children(source: &str) -> String {
     format!(
         "abandoned AS (
-            UPDATE runs SET cancel_requested_at = coalesce(cancel_requested_at, now()), available_at = clock_timestamp()
+            UPDATE runs SET cancel_requested_at = coalesce(cancel_requested_at, now()), available_at = clock_timestamp(),
+                cancel_reason = CASE WHEN cancel_requested_at IS NULL THEN (
+                    SELECT 'run ' || ended.id || CASE ended.state {phrases} END
+                    FROM {source} AS ended WHERE ended.id = runs.parent_run_id
+                ) ELSE cancel_reason END
             WHERE parent_run_id IN (SELECT id FROM {source} WHERE state IN {terminal})
                 AND state IN {active} AND id NOT IN (SELECT id FROM {source})
         )",
         terminal = *TERMINAL,
         active = *ACTIVE,
+        phrases = *PHRASES,
     )
 }
+
+/// The states in which a run has ended, each with what it says of a run.
+static PHRASES: LazyLock<String> = LazyLock::new(|| {
+    let phrase = |state: RunState| format!("WHEN '{state}' THEN ' {}'", state.as_clause());
+    RunState::TERMINAL.map(phrase).join(" ")
+});
