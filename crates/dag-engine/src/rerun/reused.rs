@@ -34,19 +34,23 @@ pub(super) fn entries(node: &NodeId, run: &NodeRun, earlier: RunId) -> Vec<Recor
     portions(effects).into_iter().map(entry).collect()
 }
 
-/// The records of a node whose end is kept. They say from which run it comes.
+/// The records of a node whose end is kept. They say from which run it comes. A failure keeps its effects as well: a later
+/// rerun may repeat the node, and must not forget what may have taken place.
 pub(super) fn keep(id: &NodeId, run: &NodeRun, earlier: RunId) -> Vec<Record> {
-    let end = match (run.state, &run.output, &run.failure) {
-        (NodeState::Succeeded, Some(output), _) => JournalEvent::Succeeded { output: output.clone() },
-        (NodeState::Failed | NodeState::TimedOut, _, Some(failure)) => JournalEvent::Failed(failure.clone()),
+    let (mut records, end) = match (run.state, &run.output, &run.failure) {
+        (NodeState::Succeeded, Some(output), _) => {
+            let reuse = Reuse { from_runs: runs_of(run, earlier), effects: Vec::new() };
+            let reused = Record::of_node(id.clone(), 0, JournalEvent::Reused(reuse));
+            (vec![reused], JournalEvent::Succeeded { output: output.clone() })
+        }
+        (NodeState::Failed | NodeState::TimedOut, _, Some(failure)) => {
+            (entries(id, run, earlier), JournalEvent::Failed(failure.clone()))
+        }
         _ => return vec![Record::of_node(id.clone(), 0, JournalEvent::Skipped)],
     };
-    let reuse = Reuse { from_runs: runs_of(run, earlier), effects: Vec::new() };
-    vec![
-        Record::of_node(id.clone(), 0, JournalEvent::Reused(reuse)),
-        Record::of_node(id.clone(), 1, JournalEvent::Started),
-        Record::of_node(id.clone(), 1, end),
-    ]
+    records.push(Record::of_node(id.clone(), 1, JournalEvent::Started));
+    records.push(Record::of_node(id.clone(), 1, end));
+    records
 }
 
 /// The runs in which the node was begun, the latest first.

@@ -108,8 +108,12 @@ async fn rerun(bench: &Bench, old: &StoredRun, amount: u32) -> StoredRun {
 }
 
 async fn accept_rerun(bench: &Bench, old: &StoredRun, amount: u32) -> RunId {
+    accept_rerun_from(bench, old, amount, RerunFrom::Failed).await
+}
+
+async fn accept_rerun_from(bench: &Bench, old: &StoredRun, amount: u32, from: RerunFrom) -> RunId {
     let definition = bench.definition_of(old.new.id).await;
-    let correction = Correction { definition, input: json!({"amount": amount}), from: RerunFrom::Failed };
+    let correction = Correction { definition, input: json!({"amount": amount}), from };
     let plan = bench.plan(bench.engine.node_specs(), old.new.id, &correction).await.unwrap();
     bench.accept_rerun(old.new.id, &correction, plan.records).await
 }
@@ -127,6 +131,21 @@ async fn a_rerun_fails_again_until_somebody_decides_that_the_node_succeeded() {
     assert_eq!((third.state, bank.n_payments()), (RunState::Succeeded, 1), "{}", message(&third));
     assert_eq!(output(&third), json!({"thank": {"pay": "paid"}}));
     assert_eq!(bench.kinds(third.new.id)[..3], ["node_decided", "node_started", "node_succeeded"]);
+}
+
+/// A rerun from the node that handled the failure keeps the failure, and a rerun of that one remembers the payment.
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_is_kept_keeps_what_may_have_taken_place() {
+    let bank = Bank::default();
+    let bench = bank.bench();
+    let first = failed(&bench, pipeline(true)).await;
+    let from = RerunFrom::Node("sorry".parse().unwrap());
+    let second = accept_rerun_from(&bench, &first, 7, from).await;
+    bench.drive(second, Signals::default()).await;
+    let second = bench.store.run(second).unwrap();
+    assert_eq!(output(&second), json!({"sorry": {}}));
+    rerun(&bench, &second, 7).await;
+    assert_eq!(bank.n_payments(), 1, "nobody knows whether the payment took place");
 }
 
 #[tokio::test(start_paused = true)]
