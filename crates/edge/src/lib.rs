@@ -21,6 +21,7 @@ pub mod query;
 pub mod readiness;
 pub mod route;
 pub mod server;
+pub mod upload;
 pub mod values;
 
 #[cfg(test)]

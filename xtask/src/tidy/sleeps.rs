@@ -12,7 +12,7 @@ use super::sources::{Source, Sources};
 const EXCEPTIONS: &[(&str, &str)] = &[
     ("crates/dag-engine/tests/engine/file_store.rs", "a process is killed at moments spread over its life"),
     ("crates/dag-engine/tests/engine/invariants/support/", "the tests that use it run under virtual time"),
-    ("crates/server/src/http/api/files/upload.rs", "a client sends its body slowly"),
+    ("crates/edge/src/upload.rs", "a client sends its body slowly"),
     ("tests/src/load.rs", "a client repeats a start that was not accepted"),
     ("tests/src/peer.rs", "a peer answers as late as its test says"),
     ("tests/tests/e2e/edge/clients.rs", "a client sends its requests at a steady rate"),

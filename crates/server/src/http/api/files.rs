@@ -4,7 +4,6 @@
 //! is decoded once, here, from the bytes on the wire; the workspace decides which paths are allowed.
 
 mod download;
-mod upload;
 
 use actix_web::http::header::{self, ETag, EntityTag, Header as _, IfNoneMatch};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -24,8 +23,8 @@ use gathering_edge::conditions::Expected;
 use gathering_edge::page::{self, Page};
 use gathering_edge::problem::{Kind, ProblemDetails};
 use gathering_edge::query::Query;
+use gathering_edge::upload::Incoming;
 use gathering_edge::values::Binary;
-use upload::Incoming;
 
 /// The number of slashes in `/api/v1/projects/{id}/files/`; the file's path follows the last one. Routing neither
 /// decodes an escape into a slash nor encodes one.

@@ -10,8 +10,8 @@ use futures::{Stream, StreamExt as _};
 use gathering_tools::{Upload, WorkspaceError, Written};
 use tokio::time::Instant;
 
-use gathering_edge::envelope::current_request_id;
-use gathering_edge::problem::{Kind, ProblemDetails};
+use crate::envelope::current_request_id;
+use crate::problem::{Kind, ProblemDetails};
 
 /// The part of a file in memory for each upload: 256 KiB.
 const PIECE: usize = 256 * 1024;
@@ -40,26 +40,28 @@ impl Patience {
 }
 
 /// The body of a request that writes a file, not yet received.
-pub(super) struct Incoming {
+pub struct Incoming {
     payload: Payload,
     announced: Option<u64>,
     max_bytes: u64,
 }
 
 impl Incoming {
+    /// The body of this request; a file has at most `max_bytes`.
+    ///
     /// # Errors
     /// Before anything is read: 413 for an announced length over `max_bytes`, 415 for a content encoding, which would
     /// have to be stored with the file, and 400 for a part of a file.
-    pub(super) fn of(
-        request: &HttpRequest,
-        payload: Payload,
-        max_bytes: u64,
-    ) -> Result<Self, ProblemDetails> {
+    pub fn of(request: &HttpRequest, payload: Payload, max_bytes: u64) -> Result<Self, ProblemDetails> {
         Ok(Self { announced: announced(request, max_bytes)?, payload, max_bytes })
     }
 
     /// Receives the body and publishes the file if the body is whole and the sender still `may`; else nothing is left.
-    pub(super) async fn receive(
+    ///
+    /// # Errors
+    /// 400 for a body that breaks off, 408 for one that is too slow, 413 for one over the limit, and what `may` or the
+    /// workspace refuses.
+    pub async fn receive(
         self,
         mut upload: Upload,
         may: impl AsyncFnOnce() -> Result<(), ProblemDetails>,
