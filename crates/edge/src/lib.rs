@@ -18,6 +18,7 @@ pub mod openapi;
 pub mod page;
 pub mod problem;
 pub mod query;
+pub mod ranges;
 pub mod readiness;
 pub mod route;
 pub mod server;

@@ -1,9 +1,12 @@
-//! Rate limits: the tier of a request, the answer to one over its limit, and the headers that tell the limit.
+//! Rate limits: the tier of a request, the answer to one over its limit, and the headers that tell the limit. And a limit
+//! on what goes on at the same time.
 //!
 //! Never asks the database: a limit comes before everything that costs something. The limits are those of this process.
 
 mod limiters;
+
 mod quota;
+mod slots;
 
 use std::time::Duration;
 
@@ -13,6 +16,7 @@ use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use crate::problem::ProblemDetails;
 pub use limiters::{LimitDecision, LimitKey, Limiters, Tier};
 pub use quota::{Quota, RateLimits};
+pub use slots::{Slot, Slots};
 
 /// draft-ietf-httpapi-ratelimit-headers: the quota, and what is left of it.
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");

@@ -2,6 +2,8 @@
 
 use tokio_util::sync::CancellationToken;
 
+use crate::problem::{Kind, ProblemDetails};
+
 /// Whether requests should be sent here. Cloning shares it.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness(CancellationToken);
@@ -15,6 +17,18 @@ impl Readiness {
     /// Whether the server is on its way out.
     pub fn is_draining(&self) -> bool {
         self.0.is_cancelled()
+    }
+
+    /// Refuses what another instance should do.
+    ///
+    /// # Errors
+    /// 503 while the server is on its way out.
+    pub fn check(&self) -> Result<(), ProblemDetails> {
+        if !self.is_draining() {
+            return Ok(());
+        }
+        let detail = "this instance is shutting down; another one will answer";
+        Err(ProblemDetails::new(Kind::Draining, detail).retry_after(1))
     }
 
     /// Ends when the server is on its way out.

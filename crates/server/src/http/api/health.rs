@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::http::services::Identities;
-use gathering_edge::problem::{Kind, ProblemDetails};
+use gathering_edge::problem::ProblemDetails;
 use gathering_edge::readiness::Readiness;
 
 /// A database that takes longer than this to answer a ping counts as unavailable.
@@ -84,11 +84,7 @@ pub(crate) async fn ready(
     identities: web::Data<Identities>,
 ) -> Result<HttpResponse, ProblemDetails> {
     // Without a query: a load balancer must learn it at once.
-    if readiness.is_draining() {
-        let draining =
-            ProblemDetails::new(Kind::Draining, "this instance is shutting down; another one will answer");
-        return Err(draining.retry_after(1));
-    }
+    readiness.check()?;
     let (database, outcome) = database(&pool).await;
     outcome?;
     Ok(HttpResponse::Ok().json(view(&identities, "ready", database)))

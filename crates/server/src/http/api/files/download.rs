@@ -3,9 +3,7 @@
 use std::time::SystemTime;
 
 use actix_web::body::SizedStream;
-use actix_web::http::header::{
-    self, ETag, EntityTag, Header as _, HeaderValue, IfRange, LastModified, Range,
-};
+use actix_web::http::header::{self, ETag, EntityTag, HeaderValue, LastModified};
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use futures::Stream;
@@ -15,6 +13,7 @@ use gathering_tools::{OpenFile, WorkspaceError, WorkspacePath};
 use super::tag_of;
 use gathering_edge::conditions::{is_known, matches};
 use gathering_edge::problem::{Kind, ProblemDetails};
+use gathering_edge::ranges::RequestedPart;
 
 /// The part of a file in memory for each download: 256 KiB.
 const PIECE: usize = 256 * 1024;
@@ -24,16 +23,6 @@ const SANDBOX: HeaderValue = HeaderValue::from_static("default-src 'none'; sandb
 
 /// A client may cache the file, but must revalidate it each time, which is cheap with its `ETag`.
 const REVALIDATED: HeaderValue = HeaderValue::from_static("private, no-cache");
-
-/// The requested part of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Whole,
-    /// From the first byte to the last, both included.
-    Range(u64, u64),
-    /// A range outside of the file.
-    Nowhere,
-}
 
 /// The answer to a request for `file`.
 pub(super) fn answer(
@@ -50,14 +39,14 @@ pub(super) fn answer(
         return Ok(described(HttpResponse::NotModified(), &file, tag).finish());
     }
     let size = file.size_bytes();
-    let (mut response, from, to) = match part_of(request, &tag, size) {
-        Part::Whole => (described(HttpResponse::Ok(), &file, tag), 0, size),
-        Part::Range(first, last) => {
+    let (mut response, from, to) = match RequestedPart::of(request, &tag, size) {
+        RequestedPart::Whole => (described(HttpResponse::Ok(), &file, tag), 0, size),
+        RequestedPart::Range(first, last) => {
             let mut response = described(HttpResponse::PartialContent(), &file, tag);
             response.insert_header((header::CONTENT_RANGE, format!("bytes {first}-{last}/{size}")));
             (response, first, last + 1)
         }
-        Part::Nowhere => {
+        RequestedPart::Nowhere => {
             let detail = format!("`{path}` has {size} bytes");
             return Err(ProblemDetails::new(Kind::RangeNotSatisfiable, detail)
                 .with_header(header::CONTENT_RANGE, format!("bytes */{size}")));
@@ -78,22 +67,6 @@ fn described(mut response: HttpResponseBuilder, file: &OpenFile, tag: EntityTag)
     response
 }
 
-/// The part to answer with. The whole file is the answer to a malformed range, another unit, several ranges, and a
-/// range of another version.
-fn part_of(request: &HttpRequest, tag: &EntityTag, size: u64) -> Part {
-    let Ok(Range::Bytes(ranges)) = Range::parse(request) else { return Part::Whole };
-    let [range] = ranges.as_slice() else { return Part::Whole };
-    if request.headers().contains_key(header::IF_RANGE) {
-        // A date has whole seconds only, which is not exact enough to put two parts together.
-        let is_same =
-            matches!(IfRange::parse(request), Ok(IfRange::EntityTag(other)) if other.strong_eq(tag));
-        if !is_same {
-            return Part::Whole;
-        }
-    }
-    range.to_satisfiable_range(size).map_or(Part::Nowhere, |(first, last)| Part::Range(first, last))
-}
-
 /// The bytes from `from` up to and without `to`, read when they are asked for.
 fn pieces(file: OpenFile, from: u64, to: u64) -> impl Stream<Item = Result<Bytes, WorkspaceError>> {
     unfold((file, from), move |(file, at)| async move {
@@ -109,61 +82,4 @@ fn pieces(file: OpenFile, from: u64, to: u64) -> impl Stream<Item = Result<Bytes
         let next = at + read.as_ref().map_or(0, |bytes| bytes.len() as u64);
         Some((read, (file, next)))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use actix_web::test::TestRequest;
-
-    use super::*;
-
-    fn request(headers: &[(&str, &str)]) -> HttpRequest {
-        let request =
-            headers.iter().fold(TestRequest::get(), |request, header| request.insert_header(*header));
-        request.to_http_request()
-    }
-
-    fn tag() -> EntityTag {
-        EntityTag::new_strong("v1".to_owned())
-    }
-
-    #[test]
-    fn one_range_is_cut_and_anything_else_is_the_whole_file() {
-        for (range, expected) in [
-            ("bytes=0-0", Part::Range(0, 0)),
-            ("bytes=2-", Part::Range(2, 9)),
-            ("bytes=2-100", Part::Range(2, 9)),
-            ("bytes=-3", Part::Range(7, 9)),
-            ("bytes=-100", Part::Range(0, 9)),
-            ("bytes=10-", Part::Nowhere),
-            ("bytes=10-20", Part::Nowhere),
-            ("bytes=-0", Part::Nowhere),
-            ("bytes=18446744073709551615-", Part::Nowhere),
-            ("bytes=99999999999999999999-", Part::Whole),
-            ("bytes=0-1,4-5", Part::Whole),
-            ("bytes=5-2", Part::Whole),
-            ("bytes=", Part::Whole),
-            ("bytes", Part::Whole),
-            ("bytes=a-b", Part::Whole),
-            ("lines=0-1", Part::Whole),
-        ] {
-            assert_eq!(part_of(&request(&[("range", range)]), &tag(), 10), expected, "{range}");
-        }
-        assert_eq!(part_of(&request(&[]), &tag(), 10), Part::Whole);
-        assert_eq!(part_of(&request(&[("range", "bytes=0-")]), &tag(), 0), Part::Nowhere);
-    }
-
-    #[test]
-    fn a_range_of_another_version_is_the_whole_file() {
-        for (if_range, expected) in [
-            ("\"v1\"", Part::Range(0, 1)),
-            ("\"v2\"", Part::Whole),
-            ("W/\"v1\"", Part::Whole),
-            ("Sat, 29 Oct 1994 19:43:31 GMT", Part::Whole),
-            ("nonsense", Part::Whole),
-        ] {
-            let request = request(&[("range", "bytes=0-1"), ("if-range", if_range)]);
-            assert_eq!(part_of(&request, &tag(), 10), expected, "{if_range}");
-        }
-    }
 }

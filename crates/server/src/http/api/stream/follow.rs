@@ -10,12 +10,13 @@ use gathering_auth::Origin;
 use gathering_control::{ControlError, Run, right};
 use gathering_dag_engine::{JournalEntry, Seq};
 use gathering_domain::{ExposeSecret, Secret};
-use gathering_persistence::{Following, JournalPage};
+use gathering_persistence::{Following, JournalPage, Wake};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::event::RunEventView;
-use super::{Room, Sources, Streams};
+use super::{Sources, Streams};
+use gathering_edge::limits::Slot;
 use gathering_edge::problem::ProblemDetails;
 
 /// How many entries are read, and held, at a time.
@@ -86,7 +87,7 @@ pub(super) struct Follow {
     /// The caller's credential.
     token: Secret,
     origin: Origin,
-    _room: Room,
+    _slot: Slot,
 }
 
 /// The progress of a stream.
@@ -119,11 +120,11 @@ impl Follow {
         run: Run,
         after: Seq,
         (token, origin): (Secret, Origin),
-        room: Room,
+        slot: Slot,
     ) -> Self {
         let now = Instant::now();
         // Before the first poll, so that no end is missed.
-        let (ends, following) = (streams.ends(), streams.follow(run.id));
+        let (ends, following) = (streams.wakes.subscribe(Wake::Events), streams.wakes.follow(run.id));
         Self {
             sources,
             run,
@@ -143,7 +144,7 @@ impl Follow {
             access_seen: now,
             token,
             origin,
-            _room: room,
+            _slot: slot,
         }
     }
 
