@@ -1,5 +1,6 @@
 //! The server under load, killed and measured. These tests keep the machine busy, so they run after all others.
 
+mod continued;
 mod dump;
 mod kills;
 mod pooler;
