@@ -116,6 +116,28 @@ pub struct PlannedRun {
     pub begins_with: Vec<Record>,
 }
 
+impl PlannedRun {
+    /// The one plan of every run: who starts it decides its kind and its trigger. It belongs to no pipeline, and begins with
+    /// nothing.
+    fn new(by: StartedBy<'_>, graph: Digest, timeout: Option<Duration>, start: StartRun) -> Self {
+        let StartRun { input, priority, available_at, .. } = start;
+        Self {
+            id: RunId::new(),
+            graph,
+            input,
+            priority,
+            available_at,
+            timeout,
+            kind: by.kind(),
+            trigger: by.trigger(),
+            pipeline: None,
+            rerun_of: None,
+            once: None,
+            begins_with: Vec::new(),
+        }
+    }
+}
+
 /// A run as it is shown by itself.
 #[derive(Debug)]
 pub struct RunDetails {

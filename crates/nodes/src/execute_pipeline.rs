@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use gathering_dag_engine::{
-    Attempt, ChildKind, ChildRuns, EARLIER_CHILDREN_PAUSE, Fields, NodeFailure, Outcome, Parent, Shape,
-    ValueRole, Wait, check_value, end_earlier_round, poll_only_child,
+    ActFailed, Attempt, ChildKind, ChildRuns, EARLIER_CHILDREN_PAUSE, EffectClass, Fields, NodeFailure,
+    Outcome, Parent, Shape, ValueRole, Wait, check_value, end_earlier_round, poll_only_child,
 };
 use gathering_domain::{FailureKind, PipelineId, WaitingFor};
 use serde_json::{Value, json};
 
 use crate::child_pipelines::{ChildPipeline, ChildPipelines, StartPipelineError};
 use crate::config::is_computed_text;
+
+/// The key of the only effect of a node that does not wait.
+const START: &str = "start";
 
 /// `execute_pipeline {pipeline_id, input?, wait?}`; its output is `{run_id, output}`, or `{run_id}` if it does not wait.
 pub(crate) struct ExecutePipeline {
@@ -45,12 +48,11 @@ impl ExecutePipeline {
             // The node's time is over; at the run's deadline the whole run would have ended.
             return self.give_up(&parent).await;
         }
-        end_earlier_round(&*self.children, attempt).await?;
-        let waits = attempt.config["wait"].as_bool().unwrap_or(true);
-        self.start(&parent, attempt, if waits { ChildKind::Awaited } else { ChildKind::Detached }).await?;
-        if !waits {
-            return Ok(Outcome::Done(json!({ "run_id": parent.child(0) })));
+        if attempt.config["wait"].as_bool() == Some(false) {
+            return self.start_detached(attempt).await.map(Outcome::Done);
         }
+        end_earlier_round(&*self.children, attempt).await?;
+        self.start(&parent, attempt, ChildKind::Awaited).await?;
         Ok(match self.poll(attempt).await? {
             Some(outcome) => outcome,
             None => Outcome::Wait(Wait { on: WaitingFor::Child, until: None }),
@@ -61,6 +63,17 @@ impl ExecutePipeline {
         let parent = Parent::of(attempt);
         let output = poll_only_child(&*self.children, &parent).await?;
         Ok(output.map(|output| Outcome::Done(json!({ "run_id": parent.child(0), "output": output }))))
+    }
+
+    /// Starts a run that is no part of this one. It goes on whatever becomes of the node, so it is an effect of the node: the
+    /// next attempt, and a rerun, do not start another one.
+    async fn start_detached(&self, attempt: &Attempt) -> Result<Value, NodeFailure> {
+        let parent = Parent { round: 0, ..Parent::of(attempt) };
+        let start = async || -> Result<Value, ActFailed> {
+            self.start(&parent, attempt, ChildKind::Detached).await?;
+            Ok(json!({ "run_id": parent.child(0) }))
+        };
+        attempt.effects.once(START, EffectClass::Idempotent, &attempt.config, start).await
     }
 
     async fn start(&self, parent: &Parent, attempt: &Attempt, kind: ChildKind) -> Result<(), NodeFailure> {
@@ -97,9 +110,48 @@ impl ExecutePipeline {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use std::sync::Mutex;
 
-    use crate::testing::problems;
+    use async_trait::async_trait;
+    use gathering_dag_engine::testing::MemoryStore;
+    use gathering_dag_engine::{JournalEvent, NodeTypes, SystemClock};
+    use gathering_tools::{Outbound, OutboundPolicy};
+
+    use super::*;
+    use crate::testing::{drive, problems, tools};
+    use crate::{ActionNode, ActionSpec};
+
+    /// Pipelines whose store is away when the first run is started.
+    #[derive(Default)]
+    struct AwayAtFirst(Mutex<Vec<Parent>>);
+
+    #[async_trait]
+    impl ChildPipelines for AwayAtFirst {
+        async fn start(&self, child: ChildPipeline) -> Result<(), StartPipelineError> {
+            let mut parents = self.0.lock().unwrap();
+            parents.push(child.parent);
+            if parents.len() == 1 { Err(StartPipelineError::Unavailable("away".into())) } else { Ok(()) }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_that_is_not_waited_for_is_started_once_and_recorded() {
+        let outbound = Outbound::new(OutboundPolicy::public_only()).unwrap();
+        let pipelines = Arc::new(AwayAtFirst::default());
+        let children = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
+        let action = ActionNode::new(outbound.clone(), tools(&outbound), pipelines.clone(), children);
+        let types = NodeTypes::builtin().with_parts("action", ActionSpec, action);
+        let config = json!({"action": "execute_pipeline", "pipeline_id": PipelineId::new(), "wait": false});
+        let retry = json!({"max_attempts": 2, "initial_backoff_ms": 1});
+        let definition = json!({"nodes": [{"id": "n", "type": "action", "config": config, "retry": retry}]});
+        let events = drive(types, &definition).await;
+        let parents = pipelines.0.lock().unwrap().clone();
+        assert_eq!((parents.len(), &parents[0]), (2, &parents[1]), "both attempts start the same run");
+        let run_id = json!({ "run_id": parents[0].child(0) });
+        let done = JournalEvent::EffectDone { key: START.to_owned(), result: run_id.clone() };
+        assert!(events.contains(&done), "{events:?}");
+        assert_eq!(events.last(), Some(&JournalEvent::Succeeded { output: run_id }));
+    }
 
     #[test]
     fn every_bad_field_is_named() {

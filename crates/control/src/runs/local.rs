@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use gathering_dag_engine::RerunFrom;
-use gathering_domain::{Digest, RunId, RunKind};
+use gathering_domain::Digest;
 use serde_json::Value;
 
 use super::rerun::Correction;
@@ -48,20 +48,7 @@ impl RunControl {
     ) -> Result<Run, ControlError> {
         let graph = Digest::of_json(definition);
         self.graphs.store().ensure_graph(graph, definition).await?;
-        let planned = PlannedRun {
-            id: RunId::new(),
-            graph,
-            input: start.input,
-            priority: start.priority,
-            available_at: start.available_at,
-            timeout: timeout_of(definition),
-            kind: RunKind::Local,
-            trigger: StartedBy::Local(file).trigger(),
-            pipeline: None,
-            rerun_of: None,
-            once: None,
-            begins_with: Vec::new(),
-        };
+        let planned = PlannedRun::new(StartedBy::Local(file), graph, timeout_of(definition), start);
         self.accept(&project.in_project(), &planned).await
     }
 
@@ -107,6 +94,6 @@ impl RunControl {
             from: RerunFrom::Failed,
             available_at: rerun.available_at,
         };
-        self.accept_rerun(old, correction, StartedBy::Local(rerun.file).trigger(), None).await
+        self.accept_rerun(old, correction, StartedBy::Local(rerun.file), None).await
     }
 }

@@ -9,7 +9,7 @@ use gathering_domain::{Digest, KeyedBody, Once, PipelineId, Pointer, Problems, R
 use serde_json::{Value, json};
 
 use super::nodes::load_journal;
-use super::{PlannedRun, Run, RunControl, Startable, StartedBy};
+use super::{PlannedRun, Run, RunControl, StartRun, Startable, StartedBy};
 use crate::access::right;
 use crate::{Conflict, ControlError, Scoped};
 
@@ -67,8 +67,7 @@ impl RunControl {
             return self.repeated(&old, rerun.from, run).await;
         }
         let correction = self.correct(&old, rerun).await?;
-        let trigger = StartedBy::Rerun(caller.user, run).trigger();
-        self.accept_rerun(&old, correction, trigger, once).await
+        self.accept_rerun(&old, correction, StartedBy::Rerun(caller.user, run), once).await
     }
 
     /// What [`RunControl::rerun`] would keep. Nothing is started.
@@ -106,23 +105,20 @@ impl RunControl {
         &self,
         old: &Scoped<Run, right::Run>,
         correction: Correction,
-        trigger: Value,
+        by: StartedBy<'_>,
         once: Option<Once>,
     ) -> Result<AcceptedRerun, ControlError> {
         let mut plan = self.plan_rerun(old, &correction).await?;
+        let Correction { graph, pipeline, input, available_at, .. } = correction;
+        let timeout = self.graphs.summarize(graph).await?.timeout;
+        let start = StartRun { input, priority: old.priority, available_at, ..StartRun::default() };
         let planned = PlannedRun {
-            id: RunId::new(),
-            graph: correction.graph,
-            input: correction.input,
-            priority: old.priority,
-            available_at: correction.available_at,
-            timeout: self.graphs.summarize(correction.graph).await?.timeout,
             kind: old.kind,
-            trigger,
-            pipeline: correction.pipeline,
+            pipeline,
             rerun_of: Some(old.id),
             once,
             begins_with: std::mem::take(&mut plan.records),
+            ..PlannedRun::new(by, graph, timeout, start)
         };
         let run = self.accept(&old.in_project(), &planned).await?;
         Ok(AcceptedRerun { run, plan: Some(plan) })

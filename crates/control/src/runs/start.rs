@@ -33,6 +33,14 @@ pub enum StartedBy<'a> {
 }
 
 impl StartedBy<'_> {
+    /// What the run is one execution of.
+    pub(super) const fn kind(self) -> RunKind {
+        match self {
+            StartedBy::Caller(_) | StartedBy::Rerun(..) => RunKind::Pipeline,
+            StartedBy::Local(_) => RunKind::Local,
+        }
+    }
+
     /// The trigger of the run, as the API shows it.
     pub(crate) fn trigger(self) -> Value {
         match self {
@@ -135,19 +143,11 @@ impl RunControl {
             return Ok(run);
         }
         let startable = Startable::choose(&*self.store, &head, start.version).await?;
+        let timeout = self.graphs.summarize(startable.graph).await?.timeout;
         let planned = PlannedRun {
-            id: RunId::new(),
-            graph: startable.graph,
-            input: start.input,
-            priority: start.priority,
-            available_at: start.available_at,
-            timeout: self.graphs.summarize(startable.graph).await?.timeout,
-            kind: RunKind::Pipeline,
-            trigger: StartedBy::Caller(caller.user).trigger(),
             pipeline: Some((pipeline, startable.version)),
-            rerun_of: None,
             once,
-            begins_with: Vec::new(),
+            ..PlannedRun::new(StartedBy::Caller(caller.user), startable.graph, timeout, start)
         };
         self.accept(&project, &planned).await
     }
