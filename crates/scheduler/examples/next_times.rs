@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     say(&trigger.describe());
     for at in trigger.next_n(after, 5) {
         match &trigger {
-            Trigger::Cron(cron) => say(&format!("{}  ({})", at, at.with_timezone(&cron.timezone()))),
+            Trigger::Cron(cron) => say(&format!("{}  ({})", at, cron.timezone().local(at))),
             _ => say(&at.to_string()),
         }
     }

@@ -6,12 +6,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use chrono::{DateTime, Datelike, Duration, NaiveDate, Timelike, Utc};
-use chrono_tz::Tz;
 use croner::parser::{CronParser, Seconds, Year};
 use croner::time::Weekday;
 
-use crate::zone::{Change, next_change, offset_at, recent_change, wall_clock};
-use crate::{Dst, Occurrence};
+use crate::zone::{Change, wall_clock};
+use crate::{Dst, Occurrence, Zone};
 
 /// The years that are searched for due times.
 const YEARS: std::ops::Range<i32> = 1..4900;
@@ -24,7 +23,7 @@ const MAX_LENGTH: usize = 512;
 pub struct Cron {
     expression: String,
     pattern: Arc<croner::Cron>,
-    timezone: Tz,
+    timezone: Zone,
     dst: Dst,
 }
 
@@ -38,7 +37,7 @@ impl Cron {
     /// # Errors
     /// What is wrong, in words for the author. An expression that matches no date, such as 30 February, is an error
     /// too.
-    pub fn parse(expression: &str, timezone: Tz, dst: Option<Dst>) -> Result<Self, String> {
+    pub fn parse(expression: &str, timezone: Zone, dst: Option<Dst>) -> Result<Self, String> {
         let expression = expression.trim();
         let n_fields = expression.split_whitespace().count();
         if !expression.starts_with('@') && !(5..=6).contains(&n_fields) {
@@ -74,8 +73,8 @@ impl Cron {
     }
 
     /// The time zone of the expression.
-    pub const fn timezone(&self) -> Tz {
-        self.timezone
+    pub const fn timezone(&self) -> &Zone {
+        &self.timezone
     }
 
     /// The policy for changes of the clocks.
@@ -113,20 +112,20 @@ impl Cron {
         }
         let mut from = after.with_nanosecond(0)? + Duration::seconds(1);
         loop {
-            let recent = recent_change(self.timezone, from);
+            let recent = self.timezone.recent_change(from);
             if let Some(end) = recent.and_then(|change| self.end_of_repetition(change, from)) {
                 from = end;
                 continue;
             }
             let moved = recent.and_then(|change| self.next_left_out(change, from));
-            let offset = offset_at(self.timezone, from);
+            let offset = self.timezone.offset_at(from);
             let regular = self.next_at_offset(from, offset);
             // Both end this period of one offset at the latest. The search continues after a change from there.
             let until = match (regular, moved) {
                 (Some(at), Some(other)) => at.min(other),
                 (at, other) => at.or(other)?,
             };
-            if let Some(change) = next_change(self.timezone, from, until) {
+            if let Some(change) = self.timezone.next_change(from, until) {
                 from = change.at;
                 continue;
             }

@@ -7,10 +7,13 @@ mod cron;
 mod dst;
 mod trigger;
 mod zone;
+mod zone_data;
 
 pub use cron::Cron;
 pub use dst::{Dst, Occurrence};
 pub use trigger::{Interval, Trigger};
+pub use zone::Zone;
+pub use zone_data::{UnknownZone, ZoneData, ZoneSource};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

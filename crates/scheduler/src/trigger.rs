@@ -1,11 +1,10 @@
 //! Triggers, the rules for due times, and their JSON form.
 
 use chrono::{DateTime, Duration, SecondsFormat, Timelike, Utc};
-use chrono_tz::Tz;
 use gathering_domain::{Pointer, Problems};
 use serde_json::{Map, Value, json};
 
-use crate::{Cron, Dst};
+use crate::{Cron, Dst, Zone, ZoneData};
 
 /// A rule for due times.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,17 +38,25 @@ impl Interval {
 
 impl Trigger {
     /// Parses a trigger: `{"type": "cron", "expression", "timezone"?, "dst"?}`, `{"type": "interval", "seconds"}` or
-    /// `{"type": "once", "at"}`. The time zone is UTC by default.
+    /// `{"type": "once", "at"}`. The time zone is UTC by default; its rules are those of [`ZoneData::current`].
     ///
     /// # Errors
     /// Every problem, each with its location below `pointer`.
     pub fn parse(value: &Value, pointer: &Pointer) -> Result<Self, Problems> {
+        Self::parse_in(value, pointer, ZoneData::current())
+    }
+
+    /// As [`parse`](Self::parse), with the rules of these time zones.
+    ///
+    /// # Errors
+    /// Every problem, each with its location below `pointer`.
+    pub fn parse_in(value: &Value, pointer: &Pointer, zones: &ZoneData) -> Result<Self, Problems> {
         let Some(object) = value.as_object() else {
             return Err(Problems::one(pointer.clone(), "must be an object with a `type`"));
         };
         let mut fields = Fields { object, pointer, problems: Problems::new() };
         let trigger = match fields.text("type") {
-            Some("cron") => fields.cron(),
+            Some("cron") => fields.cron(zones),
             Some("interval") => fields.interval(),
             Some("once") => fields.once(),
             Some(_) => fields.problem("type", "must be one of cron, interval, once"),
@@ -150,14 +157,12 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn cron(&mut self) -> Option<Trigger> {
+    fn cron(&mut self, zones: &ZoneData) -> Option<Trigger> {
         self.known(&["type", "expression", "timezone", "dst"]);
-        let timezone = match self.optional_text("timezone").map(str::parse::<Tz>) {
-            None => Some(Tz::UTC),
+        let timezone = match self.optional_text("timezone").map(|name| zones.zone(name)) {
+            None => Some(Zone::UTC),
             Some(Ok(timezone)) => Some(timezone),
-            Some(Err(_)) => {
-                self.problem("timezone", "must be an IANA time zone such as Europe/Berlin, or UTC")
-            }
+            Some(Err(unknown)) => self.problem("timezone", unknown.to_string()),
         };
         let dst = match self.optional_text("dst").map(str::parse::<Dst>) {
             None => None,
@@ -165,7 +170,7 @@ impl<'a> Fields<'a> {
             Some(Err(message)) => self.problem("dst", message),
         };
         let expression = self.text("expression")?;
-        match Cron::parse(expression, timezone.unwrap_or(Tz::UTC), dst) {
+        match Cron::parse(expression, timezone.unwrap_or(Zone::UTC), dst) {
             Ok(cron) => Some(Trigger::Cron(cron)),
             Err(message) => self.problem("expression", message),
         }

@@ -4,3 +4,15 @@
 
 mod daylight_saving;
 mod triggers;
+mod zones;
+
+use std::sync::LazyLock;
+
+use gathering_scheduler::{Zone, ZoneData};
+
+/// The same rules on every machine.
+static ZONES: LazyLock<ZoneData> = LazyLock::new(ZoneData::bundled);
+
+fn zone(name: &str) -> Zone {
+    ZONES.zone(name).unwrap()
+}

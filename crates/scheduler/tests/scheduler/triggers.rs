@@ -65,7 +65,7 @@ fn a_trigger_is_rejected_with_every_problem_and_its_location() {
         ),
         [
             "/trigger/cron: is not a field of this trigger: it has type, expression, timezone, dst",
-            "/trigger/timezone: must be an IANA time zone such as Europe/Berlin, or UTC",
+            "/trigger/timezone: is not an IANA time zone: did you mean Europe/Berlin?",
             "/trigger/dst: must be one of skip, shift, both",
             "/trigger/expression: has 3 fields, but must have 5 (minute, hour, day of month, month, day of week), or 6 \
              with seconds in front",
