@@ -4,7 +4,7 @@
 
 use chrono::{DateTime, Utc};
 use gathering_domain::Pointer;
-use gathering_scheduler::Trigger;
+use gathering_scheduler::{Trigger, ZoneData};
 use serde_json::{Value, json};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,6 +19,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let trigger = Trigger::parse(&trigger, &Pointer::root())?;
     say(&trigger.describe());
+    if let Trigger::Cron(cron) = &trigger {
+        say(&format!("{cron}, with the time zones of {}", ZoneData::current()));
+        cron.ambiguity().iter().for_each(|note| say(&format!("It {note}.")));
+    }
     for at in trigger.next_n(after, 5) {
         match &trigger {
             Trigger::Cron(cron) => say(&format!("{}  ({})", at, cron.timezone().local(at))),

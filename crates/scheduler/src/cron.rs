@@ -9,19 +9,18 @@ use chrono::{DateTime, Datelike, Duration, NaiveDate, Timelike, Utc};
 use croner::parser::{CronParser, Seconds, Year};
 use croner::time::Weekday;
 
+use crate::expression::Expression;
 use crate::zone::{Change, wall_clock};
 use crate::{Dst, Occurrence, Zone};
 
 /// The years that are searched for due times.
 const YEARS: std::ops::Range<i32> = 1..4900;
 
-/// Enough to write out every minute of an hour twice.
-const MAX_LENGTH: usize = 512;
-
 /// An expression with its time zone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Cron {
-    expression: String,
+    written: String,
+    expression: Expression,
     pattern: Arc<croner::Cron>,
     timezone: Zone,
     dst: Dst,
@@ -38,38 +37,26 @@ impl Cron {
     /// What is wrong, in words for the author. An expression that matches no date, such as 30 February, is an error
     /// too.
     pub fn parse(expression: &str, timezone: Zone, dst: Option<Dst>) -> Result<Self, String> {
-        let expression = expression.trim();
-        let n_fields = expression.split_whitespace().count();
-        if !expression.starts_with('@') && !(5..=6).contains(&n_fields) {
-            return Err(format!(
-                "has {n_fields} fields, but must have 5 (minute, hour, day of month, month, day of week), or 6 with \
-                 seconds in front"
-            ));
-        }
-        if expression.len() > MAX_LENGTH {
-            return Err(format!("must have at most {MAX_LENGTH} characters"));
-        }
-        let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
-        let pattern = match parser.parse(if expression == "@midnight" { "@daily" } else { expression }) {
-            Ok(pattern) => pattern,
-            Err(_) if expression.starts_with('@') => {
-                return Err(
-                    "must be one of @yearly, @annually, @monthly, @weekly, @daily, @midnight, @hourly".into(),
-                );
-            }
-            Err(error) => return Err(format!("is not a cron expression: {error}")),
-        };
+        let written = expression.trim().to_owned();
+        let expression = Expression::parse(&written)?;
+        let pattern = pattern(&expression.fields())?;
         if !names_a_date(&pattern) {
-            return Err("matches no date that ever occurs".to_owned());
+            return Err("matches no date that ever occurs: write L for the last day of a month".to_owned());
         }
         let names_every_hour = (0..24).all(|hour| pattern.pattern.hour_match(hour).unwrap_or(false));
         let dst = dst.unwrap_or(if names_every_hour { Dst::Both } else { Dst::Shift });
-        Ok(Self { expression: expression.to_owned(), pattern: Arc::new(pattern), timezone, dst })
+        Ok(Self { written, expression, pattern: Arc::new(pattern), timezone, dst })
     }
 
-    /// The expression as its author wrote it.
+    /// The expression as its author wrote it. [`to_string`](ToString::to_string) gives the canonical spelling.
     pub fn expression(&self) -> &str {
-        &self.expression
+        &self.written
+    }
+
+    /// What a reader may take wrongly, in English: if day of month and day of week are both set, cron fires on the days
+    /// that match either.
+    pub fn ambiguity(&self) -> Option<String> {
+        self.expression.ambiguity()
     }
 
     /// The time zone of the expression.
@@ -84,7 +71,11 @@ impl Cron {
 
     /// The expression in English, with its time zone.
     pub fn describe(&self) -> String {
-        let words = self.pattern.describe();
+        let spelled_out = pattern(&self.expression.spelled_out());
+        let mut words = spelled_out.as_ref().unwrap_or(&self.pattern).describe();
+        if self.expression.has_last_weekday() {
+            words = words.replace("last day of the month", "last weekday of the month");
+        }
         let words = words.trim_end_matches('.');
         match words.strip_prefix("At every ") {
             Some(rhythm) => format!("Every {rhythm} ({})", self.timezone),
@@ -94,7 +85,8 @@ impl Cron {
 
     /// The first due time later than `after`, in UTC and whole seconds.
     ///
-    /// `None` only beyond the years 1 to 4900: a valid expression matches a date at least every 40 years.
+    /// `None` only beyond the years 1 to 4900: every field of a valid expression names a value, and it matches a date at
+    /// least every 40 years. So the search is short.
     pub fn next_after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let mut after = after;
         loop {
@@ -157,6 +149,12 @@ impl Cron {
     }
 }
 
+/// The expression for croner, which gets only what [`Expression`] has checked.
+fn pattern(fields: &str) -> Result<croner::Cron, String> {
+    let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
+    parser.parse(fields).map_err(|error| format!("is not a cron expression: {error}"))
+}
+
 /// Whether the expression matches any date.
 ///
 /// Years are of 14 kinds (leap or not, by the weekday on which they begin). Each kind occurs at least every 40 years,
@@ -170,8 +168,15 @@ fn names_a_date(cron: &croner::Cron) -> bool {
     })
 }
 
+impl fmt::Display for Cron {
+    /// The canonical spelling: names in capitals, aliases in small letters, one space between fields.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.expression.fmt(f)
+    }
+}
+
 impl fmt::Debug for Cron {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Cron({:?} in {}, {})", self.expression, self.timezone, self.dst)
+        write!(f, "Cron({:?} in {}, {})", self.written, self.timezone, self.dst)
     }
 }

@@ -5,6 +5,8 @@
 
 mod cron;
 mod dst;
+mod expression;
+mod field;
 mod trigger;
 mod zone;
 mod zone_data;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
 mod daylight_saving;
+mod expressions;
 mod triggers;
 mod zones;
 

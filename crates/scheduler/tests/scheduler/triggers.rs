@@ -49,10 +49,10 @@ fn five_or_six_fields_and_aliases_are_accepted() {
 
 #[test]
 fn expressions_that_match_no_date_are_rejected() {
-    for expression in ["0 0 30 2 *", "0 0 31 4,6,9,11 *", "0 0 31 2 +MON"] {
+    for expression in ["0 0 30 2 *", "0 0 31 4,6,9,11 *", "0 0 31 2 +MON", "0 0 31W 2 *"] {
         assert_eq!(
             problems(json!({ "type": "cron", "expression": expression })),
-            ["/trigger/expression: matches no date that ever occurs"]
+            ["/trigger/expression: matches no date that ever occurs: write L for the last day of a month"]
         );
     }
 }
