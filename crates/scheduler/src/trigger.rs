@@ -180,7 +180,7 @@ impl<'a> Fields<'a> {
         self.known(&["type", "seconds"]);
         match self.object.get("seconds") {
             None => self.problem("seconds", "is missing"),
-            Some(value) => match value.as_u64().and_then(Interval::from_seconds) {
+            Some(value) => match whole_number(value).and_then(Interval::from_seconds) {
                 Some(interval) => Some(Trigger::Interval(interval)),
                 None => {
                     let message = format!("must be a whole number from 1 to {}", Interval::MAX_SECONDS);
@@ -197,4 +197,10 @@ impl<'a> Fields<'a> {
             Err(_) => self.problem("at", "must be an RFC 3339 time, such as 2030-01-31T12:00:00Z"),
         }
     }
+}
+
+/// A number without a fraction. JSON has one kind of number, so 60.0 is 60.
+fn whole_number(value: &Value) -> Option<u64> {
+    let whole = |number: &f64| number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(number);
+    value.as_u64().or_else(|| value.as_f64().filter(whole).map(|number| number as u64))
 }
