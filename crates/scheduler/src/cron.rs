@@ -5,7 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use chrono::{DateTime, Datelike, Duration, NaiveDate, Timelike, Utc};
+use chrono::{DateTime, Datelike, Duration, NaiveDate, NaiveTime, Timelike, Utc};
 use croner::parser::{CronParser, Seconds, Year};
 use croner::time::Weekday;
 
@@ -15,6 +15,12 @@ use crate::{Dst, Occurrence, Zone};
 
 /// The years that are searched for due times.
 const YEARS: std::ops::Range<i32> = 1..4900;
+
+/// More than any clock was ever moved, on both sides of a moment.
+const MARGIN: Duration = Duration::days(3);
+
+/// The calendar, and with it each rule for the clocks, repeats after this many years.
+const CALENDAR_YEARS: i32 = 400;
 
 /// An expression with its time zone.
 #[derive(Clone, PartialEq, Eq)]
@@ -45,7 +51,14 @@ impl Cron {
         }
         let names_every_hour = (0..24).all(|hour| pattern.pattern.hour_match(hour).unwrap_or(false));
         let dst = dst.unwrap_or(if names_every_hour { Dst::Both } else { Dst::Shift });
-        Ok(Self { written, expression, pattern: Arc::new(pattern), timezone, dst })
+        let cron = Self { written, expression, pattern: Arc::new(pattern), timezone, dst };
+        if !cron.ever_fires() {
+            return Err(format!(
+                "never fires in {}, where the clocks skip it each time: write another time, or set dst to shift",
+                cron.timezone
+            ));
+        }
+        Ok(cron)
     }
 
     /// The expression as its author wrote it. [`to_string`](ToString::to_string) gives the canonical spelling.
@@ -118,7 +131,7 @@ impl Cron {
                 (at, other) => at.or(other)?,
             };
             if let Some(change) = self.timezone.next_change(from, until) {
-                from = change.at;
+                from = self.near_next_match(change.at);
                 continue;
             }
             return Some(match self.dst {
@@ -126,6 +139,27 @@ impl Cron {
                 _ => Occurrence::Due(until),
             });
         }
+    }
+
+    /// A moment from `from` on before which nothing fires, not long before the next match. A rare expression would
+    /// otherwise be searched anew after each change of the clocks.
+    fn near_next_match(&self, from: DateTime<Utc>) -> DateTime<Utc> {
+        let offset = self.timezone.offset_at(from);
+        match self.next_at_offset(from - MARGIN, offset) {
+            Some(at) => from.max(at - MARGIN),
+            None => from,
+        }
+    }
+
+    /// Whether it fires at all: with [`Dst::Skip`], the clocks may skip each time that matches, as 02:30 on 31 March
+    /// where that is a Sunday.
+    fn ever_fires(&self) -> bool {
+        let start =
+            NaiveDate::from_ymd_opt(2000, 1, 1).unwrap_or_default().and_time(NaiveTime::MIN).and_utc();
+        let next = |from| self.next_occurrence(from);
+        std::iter::successors(next(start), |occurrence| next(occurrence.at()))
+            .take_while(|occurrence| occurrence.at().year() <= start.year() + CALENDAR_YEARS)
+            .any(|occurrence| matches!(occurrence, Occurrence::Due(_)))
     }
 
     /// The first matching moment from `from` on if the clocks never change again.

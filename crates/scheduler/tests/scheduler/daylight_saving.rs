@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{DateTime, Datelike, Duration, NaiveDateTime, Timelike, Utc};
+use chrono::{DateTime, Datelike, Duration, NaiveDate, NaiveDateTime, Timelike, Utc};
 use gathering_scheduler::{Cron, Dst, Occurrence};
 use jiff::Timestamp;
 use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
@@ -144,6 +144,19 @@ fn rules(name: &str) -> TimeZone {
     TimeZone::tzif(name, rules).unwrap()
 }
 
+/// The moments at which a wall-clock time fires.
+fn resolve(wall: NaiveDateTime, zone: &TimeZone, dst: Dst) -> Vec<DateTime<Utc>> {
+    let utc = |offset: Offset| (wall - Duration::seconds(i64::from(offset.seconds()))).and_utc();
+    match zone.to_ambiguous_timestamp(civil(wall)).offset() {
+        AmbiguousOffset::Unambiguous { offset } => vec![utc(offset)],
+        AmbiguousOffset::Fold { before, after } if dst == Dst::Both => vec![utc(before), utc(after)],
+        AmbiguousOffset::Fold { before, .. } => vec![utc(before)],
+        AmbiguousOffset::Gap { .. } if dst == Dst::Skip => vec![],
+        // What unchanged clocks show.
+        AmbiguousOffset::Gap { before, .. } => vec![utc(before)],
+    }
+}
+
 /// Every moment within two days around `middle` at which it should fire. Examines each wall-clock minute in turn.
 fn oracle(
     minutes: &[u32],
@@ -152,9 +165,6 @@ fn oracle(
     dst: Dst,
     middle: DateTime<Utc>,
 ) -> BTreeSet<DateTime<Utc>> {
-    let utc = |wall: NaiveDateTime, offset: Offset| {
-        (wall - Duration::seconds(i64::from(offset.seconds()))).and_utc()
-    };
     let offset = zone.to_offset(Timestamp::from_second(middle.timestamp()).unwrap());
     let from = middle.naive_utc() + Duration::seconds(i64::from(offset.seconds())) - Duration::days(1);
     let from = from.with_second(0).unwrap();
@@ -164,22 +174,7 @@ fn oracle(
         if !minutes.contains(&wall.minute()) || !hours.contains(&wall.hour()) {
             continue;
         }
-        match zone.to_ambiguous_timestamp(civil(wall)).offset() {
-            AmbiguousOffset::Unambiguous { offset } => {
-                due.insert(utc(wall, offset));
-            }
-            AmbiguousOffset::Fold { before, after } => {
-                due.insert(utc(wall, before));
-                if dst == Dst::Both {
-                    due.insert(utc(wall, after));
-                }
-            }
-            AmbiguousOffset::Gap { .. } if dst == Dst::Skip => {}
-            // What unchanged clocks show.
-            AmbiguousOffset::Gap { before, .. } => {
-                due.insert(utc(wall, before));
-            }
-        }
+        due.extend(resolve(wall, zone, dst));
     }
     due
 }
@@ -233,6 +228,68 @@ fn every_change_of_every_zone_in_two_years_agrees_with_the_oracle() {
         }
     }
     assert!(n_changes > 200, "only {n_changes} changes");
+}
+
+/// The moments of 30 years at which it should fire at this time on the days that match. Examines each day in turn.
+fn by_day(
+    name: &str,
+    dst: Dst,
+    (hour, minute): (u32, u32),
+    day: fn(NaiveDate) -> bool,
+) -> BTreeSet<DateTime<Utc>> {
+    let (rules, first) = (rules(name), NaiveDate::from_ymd_opt(2005, 1, 1).unwrap());
+    let walls = first.iter_days().take_while(|date| date.year() < 2035).filter(|date| day(*date));
+    walls.flat_map(|date| resolve(date.and_hms_opt(hour, minute, 0).unwrap(), &rules, dst)).collect()
+}
+
+#[test]
+fn rare_times_are_found_across_many_changes() {
+    let last_weekday = |date: NaiveDate| {
+        let weekday = |date: &NaiveDate| date.weekday().num_days_from_monday() < 5;
+        let rest = date.iter_days().skip(1).take_while(|later| later.month() == date.month());
+        [6, 9].contains(&date.month()) && weekday(&date) && !rest.take(3).any(|later| weekday(&later))
+    };
+    type Day = fn(NaiveDate) -> bool;
+    let cases: [(&str, (u32, u32), Day); 6] = [
+        ("0 0 29 2 *", (0, 0), |date| date.month() == 2 && date.day() == 29),
+        ("30 2 31 3 *", (2, 30), |date| date.month() == 3 && date.day() == 31),
+        ("45 1 1-7 4 +SUN", (1, 45), |date| {
+            date.month() == 4 && date.day() <= 7 && date.weekday().num_days_from_monday() == 6
+        }),
+        ("30 2 * 10 SUNL", (2, 30), |date| {
+            date.month() == 10 && date.day() > 24 && date.weekday().num_days_from_monday() == 6
+        }),
+        ("0 12 30 12 *", (12, 0), |date| date.month() == 12 && date.day() == 30),
+        ("0 3 LW 6,9 *", (3, 0), last_weekday),
+    ];
+    for name in
+        ["Europe/Berlin", "Australia/Lord_Howe", "Pacific/Apia", "Africa/Casablanca", "Antarctica/Troll"]
+    {
+        for (expression, time, day) in cases {
+            for dst in POLICIES {
+                let expected = by_day(name, dst, time, day);
+                let cron = Cron::parse(expression, zone(name), Some(dst)).unwrap();
+                let (start, end) = (at("2005-01-02T00:00:00Z"), at("2034-12-31T00:00:00Z"));
+                let found: BTreeSet<DateTime<Utc>> =
+                    std::iter::successors(cron.next_after(start), |due| cron.next_after(*due))
+                        .take_while(|due| *due < end)
+                        .collect();
+                assert_eq!(found, expected, "{expression} in {name} ({dst})");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_time_that_the_clocks_always_skip_is_refused() {
+    let parse = |dst| Cron::parse("30 2 31 3 +SUN", zone("Europe/Berlin"), Some(dst));
+    assert_eq!(
+        parse(Dst::Skip).unwrap_err(),
+        "never fires in Europe/Berlin, where the clocks skip it each time: write another time, or set dst to shift"
+    );
+    let next = parse(Dst::Shift).unwrap().next_after(at("2026-01-01T00:00:00Z"));
+    assert_eq!(next, Some(at("2030-03-31T01:30:00Z")), "02:30 is 03:30");
+    assert!(Cron::parse("30 2 31 3 +SUN", zone("Asia/Kolkata"), Some(Dst::Skip)).is_ok());
 }
 
 /// A zone and a moment of 2018, when all of these but Kolkata changed their clocks; half of them within hours of it.
