@@ -19,9 +19,10 @@ const CALLERS: [&str; 8] = [
 ];
 
 /// Routes whose sample request meets something other than the first success that the document names.
-const OUTCOMES: [(&str, u16); 4] = [
+const OUTCOMES: [(&str, u16); 5] = [
     // The sample replaces a file.
     ("PUT /api/v1/projects/{}/files/{}", 204),
+    ("POST /api/v1/runs/{}/rerun", 202),
     // The run of the samples has ended: nothing is left to cancel, to decide or to pay for.
     ("POST /api/v1/runs/{}/cancel", 409),
     ("POST /api/v1/runs/{}/nodes/{}/decision", 409),
