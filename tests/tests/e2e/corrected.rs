@@ -176,6 +176,7 @@ async fn resuming_a_corrected_file_keeps_what_is_the_same_and_says_so() -> Resul
     {
         assert!(ended.stderr.contains(line), "{line}: {}", ended.stderr);
     }
+    assert!(!ended.stderr.contains("a  running"), "only what runs is shown to run: {}", ended.stderr);
     assert_eq!(n_asked(&local.peer), [1, 1, 1, 1]);
     // What succeeded is corrected likewise: here its output alone.
     let mut corrected = chain(&local.peer, "/b");

@@ -64,8 +64,11 @@ impl Progress {
         }
         let was_taken_over =
             std::mem::replace(&mut self.is_taken_over, entry.record.event == JournalEvent::TakenOver);
+        // Written when the run was accepted: results of an earlier run, which the plan has shown.
+        let is_kept = entry.epoch == 0;
         match &mut self.shown {
             Shown::Json { run } => print_line(&entry_json(*run, entry)),
+            Shown::Plain | Shown::Live { .. } if is_kept => {}
             Shown::Plain if was_taken_over && self.is_taken_over => {}
             Shown::Plain => {
                 if let Some(line) = plain_line(entry, &self.nodes, self.width) {
