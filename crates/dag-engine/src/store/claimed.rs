@@ -66,7 +66,8 @@ pub enum GraphRole {
 /// What the journal of a run holds right after a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JournalAtClaim {
-    /// Exactly the starts of these nodes, which the claim itself recorded; see [`RunStore::claim`].
+    /// Exactly the starts of these nodes, which the claim itself recorded; see
+    /// [`RunStore::claim`](super::RunStore::claim).
     New {
         /// The nodes, in the order of the entries.
         started: Vec<NodeId>,
@@ -101,6 +102,7 @@ pub enum ClaimScope {
     /// Every available run.
     Queue,
     /// This run and its awaited descendants. The run itself is available while it is queued, whatever
-    /// [`NewRun::available_at`] says: that time keeps it from others until the process that accepted it has claimed it.
+    /// [`NewRun::available_at`](super::NewRun::available_at) says: that time keeps it from others until the process that
+    /// accepted it has claimed it.
     Tree(RunId),
 }
