@@ -1,11 +1,11 @@
 //! The store of the example `file_store` keeps the promises of the port, and those of a store on a disk.
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use gathering_dag_engine::testing::{StoreFixture, store_cases};
@@ -28,8 +28,21 @@ mod store;
 const DIRECTORY: &str = "FILE_STORE_TEST_DIRECTORY";
 const N_RUNS: usize = 40;
 
+/// No process takes longer to execute its program.
+const FORKING: Duration = Duration::from_secs(30);
+
+/// Opens a store that nobody has. Another test may start a process at this moment: until that executes its program, it
+/// holds every file that was open here, and the locks of those that were closed since.
 fn open(directory: &Path) -> FileStore {
-    FileStore::open(directory, Arc::new(SystemClock)).unwrap()
+    let began = Instant::now();
+    loop {
+        match FileStore::open(directory, Arc::new(SystemClock)) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock && began.elapsed() < FORKING => {
+                std::thread::yield_now();
+            }
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 struct Fixture {
