@@ -45,7 +45,8 @@ pub struct RunArgs {
     /// The directory whose files the run's tools may use [default: the current one]
     #[arg(long, value_name = "DIR")]
     pub workspace: Option<PathBuf>,
-    /// Print each entry of the run's journal, and then its result, as one JSON object per line
+    /// Print each entry of the run's journal, and then its result, as one JSON object per line; with --resume, first what
+    /// is kept
     #[arg(long)]
     pub json: bool,
     /// Continue the latest run of this file: finish it after an interruption, or run what failed or was corrected since;
