@@ -46,10 +46,13 @@ fn reply(request: &Request) -> Value {
     })
 }
 
-async fn peer() -> Result<Peer> {
-    Peer::start(|request| match request.path.as_str() {
+/// A peer that holds the answers to the items from `held` on, until it is told to release them.
+async fn peer(held: usize) -> Result<Peer> {
+    let is_held = move |request: &Request| request.json()["n"].as_u64().is_some_and(|n| n >= held as u64);
+    Peer::start(move |request| match request.path.as_str() {
         "/v1/chat/completions" => Answer::now(200, reply(request)),
         "/wrong" => Answer::now(404, json!({})),
+        "/item" if is_held(request) => Answer::held(request.json()),
         "/item" => Answer::slow(Duration::from_millis(20), request.json()),
         _ => Answer::now(200, json!({})),
     })
@@ -113,7 +116,7 @@ fn check_items(peer: &Peer, items: &[usize], n_interruptions: usize) -> Result<(
 async fn what_is_killed_cancelled_corrected_and_continued_pays_nothing_twice() -> Result<()> {
     let _machine = MACHINE.read().await;
     let items: Vec<usize> = (0..soak(100, 1000)).collect();
-    let (database, peer) = (Database::empty().await?, peer().await?);
+    let (database, peer) = (Database::empty().await?, peer(items.len() / 2).await?);
     let configure = |command: &mut Command| {
         command.env("OPENAI_BASE_URL", peer.url("/v1")).env("OPENAI_API_KEY", "sk-test-continued");
     };
@@ -135,6 +138,7 @@ async fn what_is_killed_cancelled_corrected_and_continued_pays_nothing_twice() -
     n_items(&peer, items.len() / 2).await?;
     ada.post(&format!("/api/v1/runs/{}/cancel", id(&run)?), &json!({})).await?.expect(202)?;
     assert_eq!(ada.run_in(id(&run)?, &ENDS, LIMIT).await?["state"], "cancelled");
+    peer.release();
 
     let failed = rerun(&ada, id(&run)?, &json!({"from": "failed"})).await?;
     assert_eq!(failed["plan"]["kept"], json!(["pay", "clerk", "below"]), "{failed}");
