@@ -8,7 +8,8 @@ INSERT INTO project_members (project_id, user_id, role)
     SELECT md5('project' || project)::uuid, md5('user' || member)::uuid, 'viewer'
     FROM (VALUES (1, 1), (101, 1), (101, 3)) AS named (project, member)
     UNION ALL SELECT md5('project' || n)::uuid, md5('user2')::uuid, 'viewer' FROM generate_series(1, 50) AS n;
-INSERT INTO graphs (digest, definition) VALUES (sha256('graph'), '{"nodes": [{"id": "n0", "type": "step"}]}');
+INSERT INTO graphs (digest, definition, first_nodes)
+    VALUES (sha256('graph'), '{"nodes": [{"id": "n0", "type": "step"}]}', '{n0}');
 INSERT INTO pipelines (id, project_id, name, version)
     SELECT md5('pipeline' || n)::uuid, md5('project' || n)::uuid, 'p', 1 FROM generate_series(1, 101) AS n;
 INSERT INTO pipeline_versions (pipeline_id, version, graph_digest)

@@ -88,9 +88,9 @@ pub async fn check_connections(
 }
 
 async fn prove(pooled: &ConnectOptions, direct: &ConnectOptions) -> Result<(), ConnectionsError> {
-    let mut listener = Listener::open(direct).await?;
-    let (one, other) = (pooled.open_session().await?, pooled.open_session().await?);
-    let (pooled, direct) = (load_place(&one.client).await?, load_place(&listener.client).await?);
+    let opened = tokio::try_join!(Listener::open(direct), pooled.open_session(), pooled.open_session());
+    let (mut listener, one, other) = opened?;
+    let (pooled, direct) = tokio::try_join!(load_place(&one.client), load_place(&listener.client))?;
     if pooled != direct {
         return Err(ConnectionsError::Different { pooled: pooled.describe(), direct: direct.describe() });
     }
