@@ -58,13 +58,14 @@ pub fn is_known(request: &HttpRequest, tag: &EntityTag) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use actix_web::http::header::HeaderValue;
     use actix_web::test::TestRequest;
 
     use super::*;
 
-    fn request(headers: &[(&str, &str)]) -> HttpRequest {
+    /// A request with these headers.
+    pub(crate) fn request(headers: &[(&str, &str)]) -> HttpRequest {
         let request =
             headers.iter().fold(TestRequest::get(), |request, header| request.insert_header(*header));
         request.to_http_request()

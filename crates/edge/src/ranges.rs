@@ -34,15 +34,8 @@ impl RequestedPart {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::test::TestRequest;
-
     use super::*;
-
-    fn request(headers: &[(&str, &str)]) -> HttpRequest {
-        let request =
-            headers.iter().fold(TestRequest::get(), |request, header| request.insert_header(*header));
-        request.to_http_request()
-    }
+    use crate::conditions::tests::request;
 
     fn tag() -> EntityTag {
         EntityTag::new_strong("v1".to_owned())

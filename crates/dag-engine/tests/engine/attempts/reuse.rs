@@ -313,7 +313,7 @@ async fn a_corrected_item_keeps_the_steps_that_are_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_child_whose_input_changed_begins_anew() {
+async fn a_child_whose_input_changed_runs_again() {
     let peer = Peer::default();
     peer.refuse_once(json!(37));
     let bench = peer.bench();
