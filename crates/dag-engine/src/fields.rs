@@ -149,6 +149,11 @@ impl<'a> Fields<'a> {
         self.problems.add(self.at.join(name), message);
     }
 
+    /// The place of the object.
+    pub const fn at(&self) -> &Pointer {
+        &self.at
+    }
+
     /// The place of one of the fields.
     pub fn place(&self, name: &str) -> Pointer {
         self.at.join(name)

@@ -116,6 +116,8 @@ failure_kinds! {
     NodeFailed, "node_failed";
     /// This engine cannot execute the node type.
     NodeType, "node_type";
+    /// A setting of the server that the node needs is missing.
+    NotConfigured, "not_configured";
     /// The directory to remove is not empty.
     NotEmpty, "not_empty";
     /// A file or directory does not exist.

@@ -21,7 +21,15 @@ fn is_computed(value: &Value) -> bool {
 
 /// Adds the problems of `value`, the content of the field `name`, except those that a computed part may still resolve.
 pub(crate) fn add_problems_below(config: &mut Fields<'_>, name: &str, value: &Value, found: Problems) {
-    let at = config.place(name);
+    add_problems_at(config, &config.place(name), value, found);
+}
+
+/// Adds the problems of `value`, fields of the config, except those that a computed part may still resolve.
+pub(crate) fn add_problems(config: &mut Fields<'_>, value: &Value, found: Problems) {
+    add_problems_at(config, &config.at().clone(), value, found);
+}
+
+fn add_problems_at(config: &mut Fields<'_>, at: &Pointer, value: &Value, found: Problems) {
     for problem in found {
         if !value.pointer(problem.pointer.as_str()).is_some_and(is_computed) {
             let place = Pointer::from(format!("{at}{}", problem.pointer));

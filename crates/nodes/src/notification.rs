@@ -1,10 +1,10 @@
 //! `action: send_notification`: a message to another system.
 
 use gathering_dag_engine::{Attempt, Fields, NodeFailure, Shape};
-use gathering_tools::{OutboundRequest, ToolContext, Toolbox};
-use serde_json::Value;
+use gathering_tools::{SendNotification, ToolContext, Toolbox};
+use serde_json::{Map, Value};
 
-use crate::config::is_computed_text;
+use crate::config::add_problems;
 use crate::failure::{act_failed, failure_of_tool};
 
 const TOOL: &str = "send_notification";
@@ -12,8 +12,16 @@ const TOOL: &str = "send_notification";
 /// The key of the node's only effect.
 const EFFECT: &str = "notify";
 
-/// `send_notification {channel: webhook, url, message?, payload?, headers?}`, sent by the tool of the same name; its output
-/// is `{delivered, status}`.
+/// The fields of each channel, without `channel`.
+const WEBHOOK: &[(&str, Shape)] = &[
+    ("url", Shape::Text),
+    ("message", Shape::Text),
+    ("payload", Shape::Object),
+    ("headers", Shape::FlatObject),
+    ("sign_with", Shape::Text),
+];
+
+/// `send_notification {channel, ...}`, sent by the tool of the same name, whose output is the node's.
 pub(crate) struct Notification {
     tools: Toolbox,
 }
@@ -24,16 +32,12 @@ impl Notification {
     }
 
     pub(crate) fn check(config: &mut Fields<'_>) {
-        config.required("channel", Shape::OneOf(&["webhook"]));
-        let url = config.required("url", Shape::Text).and_then(Value::as_str);
-        if let Some(url) = url.filter(|url| !is_computed_text(url))
-            && let Err(error) = OutboundRequest::new("POST", url)
-        {
-            config.problem("url", error.to_string());
+        let channel = config.required("channel", Shape::OneOf(&["webhook"])).and_then(Value::as_str);
+        if channel != Some("webhook") {
+            // The other fields depend on the channel.
+            return Self::know_fields(config);
         }
-        config.optional("message", Shape::Text);
-        config.optional("payload", Shape::Object);
-        config.optional("headers", Shape::FlatObject);
+        check_fields(config, "webhook", &["url"], WEBHOOK);
         if !config.has("message") && !config.has("payload") {
             config.problem("message", "is missing: give `message`, `payload` or both");
         }
@@ -41,7 +45,7 @@ impl Notification {
 
     /// Reads all fields, so that none is reported as unknown.
     pub(crate) fn know_fields(config: &mut Fields<'_>) {
-        for name in ["channel", "url", "message", "payload", "headers"] {
+        for name in WEBHOOK.iter().map(|(name, _)| *name).chain(["channel"]) {
             config.optional(name, Shape::Any);
         }
     }
@@ -69,6 +73,29 @@ impl Notification {
     }
 }
 
+/// Checks the shapes of a channel's fields, and then the values of those that fit.
+fn check_fields(
+    config: &mut Fields<'_>,
+    channel: &str,
+    required: &[&str],
+    fields: &'static [(&'static str, Shape)],
+) {
+    let mut fitting = Map::new();
+    fitting.insert("channel".to_owned(), Value::from(channel));
+    for (name, shape) in fields {
+        let value = if required.contains(name) {
+            config.required(name, *shape)
+        } else {
+            config.optional(name, *shape)
+        };
+        if let Some(value) = value {
+            fitting.insert((*name).to_owned(), value.clone());
+        }
+    }
+    let fitting = Value::Object(fitting);
+    add_problems(config, &fitting, SendNotification::check_values(&fitting));
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -77,11 +104,29 @@ mod tests {
 
     #[test]
     fn every_bad_field_is_named() {
-        let config =
-            json!({"action": "send_notification", "channel": "pigeon", "url": "x", "payload": 1, "to": "me"});
+        let config = json!({"action": "send_notification", "channel": "pigeon", "url": "x", "payload": 1, "whom": "me"});
         let found = problems("action", &config);
         let places: Vec<&str> = found.iter().filter_map(|problem| problem.split(": ").next()).collect();
-        assert_eq!(places, ["/channel", "/url", "/payload", "/to"]);
+        assert_eq!(places, ["/channel", "/whom"]);
+        let config = json!({
+            "action": "send_notification", "channel": "webhook", "url": "x", "message": 7, "payload": 1,
+            "headers": {"Webhook-Id": "x", "host": "y", "a b": 1, "ok": 2}, "sign_with": "", "to": "me"
+        });
+        let found = problems("action", &config);
+        let places: Vec<&str> = found.iter().filter_map(|problem| problem.split(": ").next()).collect();
+        assert_eq!(
+            places,
+            [
+                "/message",
+                "/payload",
+                "/sign_with",
+                "/url",
+                "/headers/Webhook-Id",
+                "/headers/host",
+                "/headers/a b",
+                "/to"
+            ]
+        );
         let nothing =
             json!({"action": "send_notification", "channel": "webhook", "url": "https://example.org/"});
         assert_eq!(problems("action", &nothing), ["/message: is missing: give `message`, `payload` or both"]);

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use gathering_agents::{OpenAiCompatible, Providers};
 use gathering_dag_engine::{NodeSpecs, NodeTypes};
 use gathering_nodes::{NodeServices, node_specs, node_types};
-use gathering_tools::{BlockingPool, Outbound, OutboundPolicy, Toolbox};
+use gathering_tools::{BlockingPool, NotificationChannels, Outbound, OutboundPolicy, Toolbox, WebhookKeys};
 
 use crate::config::Config;
 
@@ -35,7 +35,9 @@ impl Capabilities {
         let policy = OutboundPolicy::allowing(config.outbound_allow.iter().cloned());
         let outbound = Outbound::new(policy).context("setting up outgoing requests")?;
         let blocking = BlockingPool::new(MAX_BLOCKING);
-        let tools = Toolbox::with_builtin(&outbound, blocking.clone()).context("registering the tools")?;
+        let channels = NotificationChannels { webhook_keys: webhook_keys(config)? };
+        let tools = Toolbox::with_channels(&outbound, channels, blocking.clone());
+        let tools = tools.context("registering the tools")?;
         Ok(Self { outbound, tools, providers: providers(config)?, blocking })
     }
 
@@ -48,6 +50,13 @@ impl Capabilities {
     pub fn node_specs(&self) -> NodeSpecs {
         node_specs(&self.tools, &self.providers)
     }
+}
+
+fn webhook_keys(config: &Config) -> anyhow::Result<WebhookKeys> {
+    let Some(path) = &config.webhook_keys_file else { return Ok(WebhookKeys::default()) };
+    let cannot_read = || format!("GATHERING_WEBHOOK_KEYS_FILE: cannot read `{}`", path.display());
+    let text = std::fs::read_to_string(path).with_context(cannot_read)?;
+    text.parse().with_context(cannot_read)
 }
 
 /// `openai` exists when its key or another server's address is set.

@@ -10,9 +10,10 @@ mod schema;
 mod spec;
 mod tool;
 mod toolbox;
+mod webhook;
 mod workspace;
 
-pub use builtin::{HttpRequest, ListFiles, ReadFile, SendNotification, WriteFile};
+pub use builtin::{HttpRequest, ListFiles, NotificationChannels, ReadFile, SendNotification, WriteFile};
 pub use gathering_domain::EffectClass;
 pub use outbound::{
     InvalidNetwork, Network, Outbound, OutboundError, OutboundPolicy, OutboundRequest, OutboundResponse,
@@ -23,6 +24,10 @@ pub use schema::{InvalidSchema, ParameterSchema};
 pub use spec::{ToolSource, ToolSpec};
 pub use tool::{BlockingTool, Tool, ToolContext, ToolError};
 pub use toolbox::{RegisterToolError, Toolbox};
+pub use webhook::{
+    InvalidWebhookKey, InvalidWebhookKeys, InvalidWebhookSignature, SignedWebhook, WEBHOOK_ID,
+    WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP, WebhookKey, WebhookKeys, sign_webhook, verify_webhook,
+};
 pub use workspace::{
     DirectoryCache, Entry, EntryKind, FileContent, FileVersion, ListOptions, Listing, OpenFile, Precondition,
     Upload, Workspace, WorkspaceError, WorkspacePath, Written,

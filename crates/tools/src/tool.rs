@@ -26,6 +26,12 @@ pub trait Tool: Send + Sync {
     /// [`ToolError`]. The effect class says whether the call may have had an effect.
     async fn call(&self, params: Value, context: &ToolContext) -> Result<Value, ToolError>;
 
+    /// What is wrong with these parameters that the schema cannot say. It may see values that the schema refuses, and
+    /// passes over them.
+    fn check(&self, _params: &Value) -> Problems {
+        Problems::new()
+    }
+
     /// What repeating a call with these parameters may do, if that depends on them.
     fn class_of(&self, _params: &Value) -> EffectClass {
         self.spec().class
@@ -115,6 +121,12 @@ pub enum ToolError {
         /// The HTTP status of the answer.
         status: u16,
     },
+    /// The operator has not set up what the call needs; nothing was executed.
+    #[error("{message}")]
+    NotConfigured {
+        /// What is missing, and how to set it up.
+        message: String,
+    },
     /// The tool panicked.
     #[error("the tool panicked")]
     Panicked(#[source] BlockingWorkPanicked),
@@ -142,6 +154,7 @@ impl ToolError {
             ToolError::Workspace(error) => error.kind(),
             ToolError::Outbound(error) => error.kind(),
             ToolError::Status { .. } => FailureKind::Http,
+            ToolError::NotConfigured { .. } => FailureKind::NotConfigured,
             ToolError::Panicked(_) => FailureKind::Panicked,
             ToolError::Temporary { .. } | ToolError::Permanent { .. } => FailureKind::Failed,
         }
@@ -150,7 +163,10 @@ impl ToolError {
     /// Whether the call may have had an effect nevertheless. If the cause does not tell, it may.
     pub const fn may_have_taken_place(&self) -> bool {
         match self {
-            ToolError::UnknownTool { .. } | ToolError::InvalidParameters(_) | ToolError::NoWorkspace => false,
+            ToolError::UnknownTool { .. }
+            | ToolError::InvalidParameters(_)
+            | ToolError::NoWorkspace
+            | ToolError::NotConfigured { .. } => false,
             ToolError::Outbound(error) => error.may_have_been_sent(),
             ToolError::Status { status, .. } => !is_refusal(*status),
             ToolError::Workspace(_)
@@ -166,6 +182,7 @@ impl ToolError {
             ToolError::UnknownTool { .. }
             | ToolError::InvalidParameters(_)
             | ToolError::NoWorkspace
+            | ToolError::NotConfigured { .. }
             | ToolError::Panicked(_)
             | ToolError::Permanent { .. } => false,
             ToolError::Workspace(error) => error.is_retryable(),

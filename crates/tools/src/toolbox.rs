@@ -1,12 +1,12 @@
 //! The registered tools, and the only way to call them.
 //!
-//! Invariant: no tool is called with parameters that its schema rejects.
+//! Invariant: no tool is called with parameters that its schema or its own check rejects.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use gathering_domain::Problems;
+use gathering_domain::{Problem, Problems};
 use serde_json::Value;
 
 use crate::pool::BlockingPool;
@@ -122,7 +122,16 @@ impl Toolbox {
     /// # Errors
     /// [`ToolError::UnknownTool`], or [`ToolError::InvalidParameters`] with every bad parameter.
     pub fn check(&self, name: &str, params: &Value) -> Result<(), ToolError> {
-        self.entry(name)?.schema.check(params).map_err(ToolError::InvalidParameters)
+        let Entry { tool, schema } = self.entry(name)?;
+        let by_schema = schema.check(params).err().into_iter().flatten();
+        let mut found: Vec<Problem> = by_schema.chain(tool.check(params)).collect();
+        found.sort();
+        found.dedup();
+        let mut problems = Problems::new();
+        for problem in found {
+            problems.add(problem.pointer, problem.message);
+        }
+        problems.into_result().map_err(ToolError::InvalidParameters)
     }
 
     /// As [`Toolbox::check`], if the tool is known to exist. An unknown tool is a problem of the whole value.

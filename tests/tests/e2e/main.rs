@@ -37,3 +37,4 @@ mod secrets;
 mod shutdown;
 mod stream;
 mod throttle;
+mod webhooks;

@@ -126,6 +126,12 @@ settings! {
     outbound_allow: Vec<Network> = "outbound_allow", "GATHERING_OUTBOUND_ALLOW", Unset("none", "[]"),
         "private networks that tools and `call_api` may reach", "such as `10.0.0.0/8`",
         |r, s| Some(r.optional(s, values::networks)?.unwrap_or_default());
+    /// Names the keys that sign webhooks.
+    webhook_keys_file: Option<PathBuf> = "webhook_keys_file", "GATHERING_WEBHOOK_KEYS_FILE",
+        Unset("none", "\"/etc/gathering/webhook-keys\""),
+        "a file of the keys that sign webhooks, read at the start",
+        "each line is `name = whsec_...`; a name with several lines is signed with each of these keys",
+        |r, s| r.optional(s, values::path);
     /// How long the listener stays open after a stop signal.
     shutdown_drain: Duration = "shutdown_drain_seconds", "GATHERING_SHUTDOWN_DRAIN_SECONDS", Value("3"),
         "how long the listener stays open after a stop signal", "",

@@ -105,6 +105,11 @@ impl OutboundRequest {
         self
     }
 
+    /// The body, byte for byte as it is sent.
+    pub const fn body_bytes(&self) -> &Bytes {
+        &self.body
+    }
+
     /// Limits the time of the whole exchange, including redirects and the body.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {

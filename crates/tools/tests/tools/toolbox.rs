@@ -3,8 +3,9 @@
 use crate::support::{Server, answer};
 use async_trait::async_trait;
 use gathering_tools::{
-    BlockingPool, BlockingTool, EffectClass, Outbound, OutboundPolicy, RegisterToolError, Tool, ToolContext,
-    ToolError, ToolSource, ToolSpec, Toolbox, Workspace,
+    BlockingPool, BlockingTool, EffectClass, NotificationChannels, Outbound, OutboundPolicy,
+    RegisterToolError, SignedWebhook, Tool, ToolContext, ToolError, ToolSource, ToolSpec, Toolbox, Workspace,
+    verify_webhook,
 };
 use serde_json::{Value, json};
 
@@ -234,5 +235,76 @@ async fn a_notification_is_delivered_only_with_a_success_status() {
     assert_eq!((busy.kind().as_str(), busy.is_retryable()), ("http", true));
     let gone = send("/gone", json!({"message": ""})).await.unwrap_err();
     assert_eq!((gone.kind().as_str(), gone.is_retryable()), ("http", false));
-    assert!(send("/hook", json!({})).await.is_err());
+    let nothing = send("/hook", json!({})).await.unwrap_err();
+    assert_eq!(pointers(&nothing), ["/message"]);
+}
+
+const KEYS: &str = "shop = whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw
+                    shop = whsec_BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH";
+
+fn header<'a>(request: &'a str, name: &str) -> Option<&'a str> {
+    let lines = request.lines().filter_map(|line| line.split_once(": "));
+    lines.into_iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+}
+
+#[tokio::test]
+async fn a_webhook_is_signed_with_each_key_of_its_name() {
+    let server = Server::start(|_| answer("200 OK", &[], "")).await;
+    let policy = OutboundPolicy::allowing(["127.0.0.0/8".parse().unwrap()]);
+    let channels = NotificationChannels { webhook_keys: KEYS.parse().unwrap() };
+    let pool = BlockingPool::new(1);
+    let tools = Toolbox::with_channels(&Outbound::new(policy).unwrap(), channels.clone(), pool).unwrap();
+    let context = ToolContext::new().with_idempotency_key("run/node");
+    let mut params =
+        json!({"channel": "webhook", "url": server.url("/"), "message": "größer", "sign_with": "shop"});
+    tools.call("send_notification", params.clone(), &context).await.unwrap();
+    let asked = server.asked().remove(0);
+    let (head, body) = asked.split_once("\r\n\r\n").unwrap();
+    let field = |name| header(head, name).unwrap();
+    let message = SignedWebhook {
+        id: field("webhook-id"),
+        timestamp: field("webhook-timestamp"),
+        signature: field("webhook-signature"),
+        body: body.as_bytes(),
+    };
+    assert_eq!((message.id, message.signature.split(' ').count()), ("run/node", 2));
+    let now = message.timestamp.parse().unwrap();
+    for key in channels.webhook_keys.find("shop").unwrap() {
+        verify_webhook(std::slice::from_ref(key), &message, now, std::time::Duration::ZERO).unwrap();
+    }
+    params["sign_with"] = json!("shops");
+    let unknown = tools.call("send_notification", params.clone(), &context).await.unwrap_err();
+    assert_eq!((unknown.kind().as_str(), unknown.is_retryable()), ("not_configured", false));
+    assert!(unknown.to_string().contains("`shops`") && !unknown.may_have_taken_place(), "{unknown}");
+    assert_eq!(server.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn a_webhook_without_a_key_has_an_id_and_a_time() {
+    let server = Server::start(|_| answer("200 OK", &[], "")).await;
+    let tools = toolbox();
+    let params = json!({"channel": "webhook", "url": server.url("/"), "message": "x"});
+    for context in [ToolContext::new().with_idempotency_key("k"), ToolContext::new(), ToolContext::new()] {
+        tools.call("send_notification", params.clone(), &context).await.unwrap();
+    }
+    let asked = server.asked();
+    let ids: Vec<&str> = asked.iter().map(|request| header(request, "webhook-id").unwrap()).collect();
+    assert_eq!(ids[0], "k");
+    assert!(ids[1].starts_with("msg_") && ids[1] != ids[2], "{ids:?}");
+    for request in &asked {
+        header(request, "webhook-timestamp").unwrap().parse::<i64>().unwrap();
+        assert_eq!(header(request, "webhook-signature"), None);
+    }
+}
+
+#[tokio::test]
+async fn a_notification_with_a_bad_field_is_not_sent() {
+    let tools = toolbox();
+    let params = json!({
+        "channel": "webhook", "url": "ftp://h/", "payload": {}, "sign_with": "",
+        "headers": {"WEBHOOK-Signature": "v1,AAAA", "a b": "c", "ok": "d\r\ne: f"}
+    });
+    let refused = tools.call("send_notification", params, &ToolContext::new()).await.unwrap_err();
+    let places = ["/headers/WEBHOOK-Signature", "/headers/a b", "/headers/ok", "/sign_with", "/url"];
+    assert_eq!(pointers(&refused), places);
 }
