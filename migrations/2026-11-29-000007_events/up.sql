@@ -2,8 +2,8 @@
 
 CREATE TABLE events (
     seq           bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    -- Numbers are given before the commit, so a later number can be visible earlier. A reader takes only rows whose
-    -- transaction is older than every open transaction: xact < pg_snapshot_xmin(pg_current_snapshot()).
+    -- Numbers are given before the commit, so a later number can be visible earlier. The column does not help: migration
+    -- 10 says what a reader does.
     xact          bigint      NOT NULL DEFAULT (pg_current_xact_id()::text::bigint),
     project_id    uuid,                                 -- null: of the whole installation
     type          text        NOT NULL,                 -- dotted, such as run.succeeded

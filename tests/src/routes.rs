@@ -34,7 +34,7 @@ const fn route(name: &'static str, path: &'static str, body: &'static str) -> Ro
 }
 
 /// A sample for every route; the access test compares them with the routes that the server declares.
-pub const ROUTES: [Route; 48] = [
+pub const ROUTES: [Route; 50] = [
     route("GET /health/live", "/health/live", ""),
     route("GET /health/ready", "/health/ready", ""),
     route("GET /health", "/health", ""),
@@ -127,5 +127,7 @@ pub const ROUTES: [Route; 48] = [
         r#"{"approve": true}"#,
     ),
     route("POST /api/v1/runs/{}/budget", "/api/v1/runs/{run}/budget", r#"{"add": {"tool_calls": 1}}"#),
+    route("POST /api/v1/events", "/api/v1/events", r#"{"project_id": "{project}", "type": "order.paid"}"#),
+    route("GET /api/v1/events", "/api/v1/events", ""),
     route("GET /api/v1/system/instances", "/api/v1/system/instances", ""),
 ];

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gathering_dag_engine::{NodeSpecs, RunStore};
 
-use crate::{BudgetControl, ControlStore, Graphs, PipelineControl, ProjectControl, RunControl};
+use crate::{BudgetControl, ControlStore, EventControl, Graphs, PipelineControl, ProjectControl, RunControl};
 
 /// What may be done, noun by noun. Cloning is cheap and shares the store.
 #[derive(Clone)]
@@ -17,6 +17,8 @@ pub struct Control {
     pub budgets: BudgetControl,
     /// Runs.
     pub runs: RunControl,
+    /// The log of events.
+    pub events: EventControl,
     /// The graphs of pipelines and runs.
     pub graphs: Graphs,
 }
@@ -35,7 +37,8 @@ impl Control {
             projects: ProjectControl::new(Arc::clone(&store)),
             pipelines: PipelineControl::new(Arc::clone(&store), graphs.clone()),
             budgets: BudgetControl::new(Arc::clone(&store)),
-            runs: RunControl::new(store, graphs.clone()),
+            runs: RunControl::new(Arc::clone(&store), graphs.clone()),
+            events: EventControl::new(store),
             graphs,
         }
     }

@@ -8,6 +8,7 @@ mod access;
 mod budgets;
 mod control;
 mod error;
+mod events;
 mod graphs;
 mod idempotency;
 mod pipelines;
@@ -27,6 +28,11 @@ pub use budgets::{
 };
 pub use control::Control;
 pub use error::{Conflict, ControlError};
+pub use events::{
+    Audience, EventControl, EventFilter, EventPage, EventSeq, EventType, EventsOf, InvalidEventType,
+    InvalidTypePattern, LoggedEvent, MAX_EVENT_DATA_BYTES, MAX_EVENT_TYPE_BYTES, MAX_POSTED_EVENTS, NewEvent,
+    PostEvent, PostEvents, PostedEvent, TypePatterns, cloud_event_of, read_cloud_event,
+};
 pub use graphs::{GraphSummary, Graphs};
 pub use idempotency::Creation;
 pub use pipelines::{
@@ -43,7 +49,7 @@ pub use runs::{
     NewOutcome, NodeRuns, PlannedRun, ProjectPipelines, Rerun, RerunLocal, Run, RunControl, RunDetails,
     StartRun, Startable, StartedBy,
 };
-pub use store::{BudgetStore, ControlStore, PipelineStore, ProjectStore};
+pub use store::{BudgetStore, ControlStore, EventStore, PipelineStore, ProjectStore};
 pub use workspaces::{OpenWorkspaceError, RemoveWorkspaceError, WorkspaceSettings, Workspaces};
 
 #[cfg(doctest)]

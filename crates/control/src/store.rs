@@ -1,6 +1,7 @@
 //! The port: what this crate needs to be kept, in its own words.
 
 mod budgets;
+mod events;
 mod pipelines;
 mod projects;
 
@@ -15,6 +16,7 @@ use crate::projects::LocalProject;
 use crate::runs::{DecisionOutcome, LocalFile, NewDecision, NewOutcome, PlannedRun, Run};
 
 pub use budgets::BudgetStore;
+pub use events::EventStore;
 pub use pipelines::PipelineStore;
 pub use projects::ProjectStore;
 
@@ -25,7 +27,7 @@ pub use projects::ProjectStore;
 /// [`Caller`] or the [`Operator`](crate::Operator). What a caller finds are the things of accounts: the operator's local projects, and
 /// what is in them, are absent to every caller. Dropping a future is safe: the method takes place whole or not at all.
 #[async_trait]
-pub trait ControlStore: PipelineStore + ProjectStore + BudgetStore {
+pub trait ControlStore: PipelineStore + ProjectStore + BudgetStore + EventStore {
     /// The run, and the caller's role in its project; also if they are not a member.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Expressions: CEL, checked when a definition is validated and bounded when they are evaluated.
 //!
 //! In scope: `input`, `nodes.<id>.output`, `nodes.<id>.state`, `nodes.<id>.error`, `run.id`, `run.project_id`, and
-//! in the graph of a `map` also `item` and `index`. The standard functions and the `strings`, `lists` and `math` extensions of CEL are there. Evaluation is pure: the same
+//! in the graph of a `map` also `item` and `index`; over an event only `event`. The standard functions and the `strings`, `lists` and `math` extensions of CEL are there. Evaluation is pure: the same
 //! scope gives the same value, so edges and conditions need no record of their own and replay equals live.
 //!
 //! The interpreter itself does not bound evaluation. Only comprehensions (`map`, `filter`, `all`, `exists`, …) can
@@ -18,12 +18,14 @@ use cel::{Context, Env, ExecutionError, Value as CelValue};
 use serde_json::Value;
 
 use self::budget::Budget;
+use self::scopes::{Nothing, OverEvent};
 use self::shape::depth;
 pub(crate) use self::syntax::NodePath;
 use self::syntax::{Uses, Walk};
 
 mod budget;
 mod metered;
+mod scopes;
 mod shape;
 mod syntax;
 #[cfg(test)]
@@ -54,6 +56,7 @@ const MAX_DEPTH: usize = 96;
 /// The names in scope, for messages; the graph of a `map` has two more.
 pub(crate) const IN_SCOPE: &str = "in scope are `input`, `nodes` and `run`";
 pub(crate) const IN_SCOPE_OF_ITEM: &str = "in scope are `input`, `nodes`, `run`, `item` and `index`";
+const IN_SCOPE_OF_EVENT: &str = "in scope is `event`";
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut env = Env::stdlib();
@@ -78,6 +81,10 @@ pub trait Scope {
     fn run(&self) -> Value;
     /// `item` and `index`, where the graph is that of a `map`.
     fn item(&self) -> Option<(&Value, u32)> {
+        None
+    }
+    /// `event`, where the expression is over one.
+    fn event(&self) -> Option<&Value> {
         None
     }
 }
@@ -112,6 +119,18 @@ impl Expression {
     /// # Errors
     /// Every problem that was found.
     pub fn compile(source: &str) -> Result<Self, Vec<ExpressionProblem>> {
+        Self::check(source, Self::parse(source)?, Walk::default())
+    }
+
+    /// As [`Expression::compile`], for an expression over an event: in scope is `event` alone.
+    ///
+    /// # Errors
+    /// Every problem that was found.
+    pub fn compile_over_event(source: &str) -> Result<Self, Vec<ExpressionProblem>> {
+        Self::check(source, Self::parse(source)?, Walk::of_event())
+    }
+
+    fn parse(source: &str) -> Result<IdedExpr, Vec<ExpressionProblem>> {
         let problem = |message: String| ExpressionProblem { message };
         if source.trim().is_empty() {
             return Err(vec![problem("an expression must not be empty".to_owned())]);
@@ -124,7 +143,7 @@ impl Expression {
                 "an expression nests brackets and operators at most {MAX_DEPTH} deep"
             ))]);
         }
-        let root = ENVIRONMENT.parser().parse(source).map_err(|errors| {
+        ENVIRONMENT.parser().parse(source).map_err(|errors| {
             errors
                 .errors
                 .iter()
@@ -133,12 +152,10 @@ impl Expression {
                     problem(format!("not an expression: {} (line {line}, column {column})", error.msg.trim()))
                 })
                 .collect::<Vec<_>>()
-        })?;
-        Self::check(source, root)
+        })
     }
 
-    fn check(source: &str, mut root: IdedExpr) -> Result<Self, Vec<ExpressionProblem>> {
-        let mut walk = Walk::default();
+    fn check(source: &str, mut root: IdedExpr, mut walk: Walk) -> Result<Self, Vec<ExpressionProblem>> {
         walk.visit(&mut root, &mut Vec::new());
         if walk.problems.is_empty() {
             Ok(Self { source: source.to_owned(), root, uses: walk.uses })
@@ -197,6 +214,14 @@ impl Expression {
         self.evaluate_within(scope, &Arc::new(Budget::new(MAX_WORK)))
     }
 
+    /// Its value over an event, if it was [compiled](Expression::compile_over_event) for one.
+    ///
+    /// # Errors
+    /// As [`Expression::evaluate`].
+    pub fn evaluate_over_event(&self, event: &Value) -> Result<Value, EvaluationError> {
+        self.evaluate(&OverEvent(event))
+    }
+
     fn evaluate_within(&self, scope: &dyn Scope, budget: &Arc<Budget>) -> Result<Value, EvaluationError> {
         let error = |reason: String| EvaluationError { source_text: self.source.trim().to_owned(), reason };
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
@@ -218,6 +243,9 @@ impl Expression {
         if let Some((item, index)) = scope.item().filter(|_| self.uses.item) {
             context.add_variable_from_value("item", to_cel(item)?);
             context.add_variable_from_value("index", CelValue::Int(i64::from(index)));
+        }
+        if let Some(event) = scope.event().filter(|_| self.uses.event) {
+            context.add_variable_from_value("event", to_cel(event)?);
         }
         if self.uses.all_nodes || !self.uses.nodes.is_empty() {
             context.add_variable_from_value("nodes", self.nodes_in(scope, &mut to_cel)?);
@@ -251,24 +279,6 @@ impl Expression {
             }
         }
         Ok(CelValue::Map(Map { map: Arc::new(entries) }))
-    }
-}
-
-/// An empty scope.
-struct Nothing;
-
-impl Scope for Nothing {
-    fn input(&self) -> &Value {
-        &Value::Null
-    }
-    fn node(&self, _: &str) -> Option<Value> {
-        None
-    }
-    fn node_ids(&self) -> Vec<String> {
-        Vec::new()
-    }
-    fn run(&self) -> Value {
-        Value::Null
     }
 }
 

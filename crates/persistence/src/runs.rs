@@ -7,7 +7,6 @@ pub(crate) mod children;
 pub(crate) mod commit;
 pub(crate) mod dead_instances;
 pub(crate) mod decisions;
-pub(crate) mod events;
 pub(crate) mod graphs;
 pub(crate) mod journal;
 pub(crate) mod journal_page;

@@ -231,7 +231,7 @@ async fn info() -> InstanceInfo {
 fn services(config: &Config, db: &Database, wakes: &WakeBus, breakers: Breakers, work: Work) -> Vec<Task> {
     let mut services = Vec::new();
     if work == Work::Queue {
-        services.extend(maintenance::start(&db.pool, wakes, config));
+        services.extend(maintenance::start(&db.pool, config));
         let wakes = wakes.clone();
         services.push(Task::start("circuit breakers", move |stop| follow_breakers(breakers, wakes, stop)));
     }

@@ -2,6 +2,7 @@
 //! engine can drive them.
 
 mod budgets;
+mod events;
 mod idempotency;
 mod pipelines;
 mod projects;

@@ -171,6 +171,11 @@ macro_rules! control_store_suite {
             what_an_ended_run_left_reserved_is_spent,
             a_run_tree_shares_its_allowance_and_no_other_run_has_it,
             only_an_owner_tops_up_a_run_that_waits_for_its_budget,
+            posted_events_are_in_the_log_of_their_project,
+            an_event_with_a_key_is_posted_once,
+            members_read_events_and_those_who_run_things_post_them,
+            a_batch_is_posted_whole_or_not_at_all,
+            a_reader_goes_on_where_a_page_ended,
         }
     };
     ($fixture:path: $($case:ident,)+) => {$(

@@ -4,6 +4,7 @@
 
 mod budgets;
 mod decisions;
+mod events;
 mod members;
 mod pipelines;
 mod projects;
@@ -25,6 +26,7 @@ use crate::{
 
 pub use budgets::*;
 pub use decisions::*;
+pub use events::*;
 pub use members::*;
 pub use pipelines::*;
 pub use projects::*;

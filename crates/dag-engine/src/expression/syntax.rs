@@ -10,7 +10,7 @@ use cel::common::ast::{
 
 use super::metered::{CONTAINER, INDEX, KEYS, OPTIONAL, READ, STEP, metered};
 use super::shape::{appended, count, is_comparison, is_plain, is_small};
-use super::{ENVIRONMENT, IN_SCOPE};
+use super::{ENVIRONMENT, IN_SCOPE, IN_SCOPE_OF_EVENT};
 
 /// The fields of `run`.
 const RUN_FIELDS: &[&str] = &["id", "project_id"];
@@ -24,6 +24,8 @@ pub(super) struct Uses {
     pub(super) run: bool,
     /// `item` or `index`.
     pub(super) item: bool,
+    /// `event`.
+    pub(super) event: bool,
     /// Nodes that are named in it.
     pub(super) nodes: BTreeSet<String>,
     /// The parts of them that it reads, as far as the source names them.
@@ -39,7 +41,8 @@ pub(super) struct Uses {
 impl Uses {
     /// Whether its value is constant and computed without a repetition.
     pub(super) fn nothing(&self) -> bool {
-        !(self.input || self.run || self.item || self.all_nodes || self.repeats) && self.nodes.is_empty()
+        let reads = self.input || self.run || self.item || self.event || self.all_nodes;
+        !(reads || self.repeats) && self.nodes.is_empty()
     }
 }
 
@@ -62,12 +65,21 @@ pub(super) struct Walk {
     pub(super) problems: Vec<String>,
     /// Whether a part of the input that is noted already is being visited.
     inside_input: bool,
+    /// Whether `event` is in scope, and nothing of a run.
+    is_of_event: bool,
 }
 
 impl Walk {
+    /// For an expression over an event.
+    pub(super) fn of_event() -> Self {
+        Self { is_of_event: true, ..Self::default() }
+    }
+
     /// Visits this node and its descendants; `local` holds the variables of the comprehensions around it.
     pub(super) fn visit(&mut self, node: &mut IdedExpr, local: &mut Vec<String>) {
-        if let Some((id, names)) = named_node(&node.expr, local) {
+        if !self.is_of_event
+            && let Some((id, names)) = named_node(&node.expr, local)
+        {
             let mut names = names.into_iter();
             self.uses.paths.insert(NodePath { node: id.clone(), part: names.next(), field: names.next() });
             self.uses.nodes.insert(id);
@@ -257,8 +269,14 @@ impl Walk {
     }
 
     fn variable(&mut self, name: &str, local: &[String]) {
+        let (is_of_event, in_scope) =
+            (self.is_of_event, if self.is_of_event { IN_SCOPE_OF_EVENT } else { IN_SCOPE });
         match name {
             name if local.iter().any(|known| known == name) => {}
+            "event" if is_of_event => self.uses.event = true,
+            "input" | "run" | "item" | "index" | "nodes" if is_of_event => {
+                self.problems.push(format!("there is no variable `{name}`: {in_scope}"));
+            }
             "input" => self.uses.input = true,
             "run" => self.uses.run = true,
             "item" | "index" => self.uses.item = true,
@@ -266,7 +284,7 @@ impl Walk {
             // The names of types are values of CEL: `type(x) == string`.
             "bool" | "bytes" | "double" | "duration" | "int" | "list" | "map" | "null_type" | "string"
             | "timestamp" | "type" | "uint" | "google" | "math" | "strings" | "lists" => {}
-            unknown => self.problems.push(format!("there is no variable `{unknown}`: {IN_SCOPE}")),
+            unknown => self.problems.push(format!("there is no variable `{unknown}`: {in_scope}")),
         }
     }
 

@@ -46,6 +46,20 @@ fn problems(source: &str) -> Vec<String> {
 }
 
 #[test]
+fn over_an_event_the_event_alone_is_in_scope() {
+    let event = json!({"type": "order.paid", "data": {"total": 12}});
+    let over = |source: &str| Expression::compile_over_event(source).unwrap().evaluate_over_event(&event);
+    assert_eq!(over("event.data.total > 10 && event.type.startsWith('order.')"), Ok(json!(true)));
+    assert_eq!(over("event['data'].total + 1"), Ok(json!(13)));
+    assert!(over("event.data.absent == 1").is_err());
+    for source in ["input.n > 1", "nodes.a.output", "run.id", "item", "index", "others"] {
+        let problems = Expression::compile_over_event(source).unwrap_err();
+        assert!(problems[0].message.ends_with("in scope is `event`"), "{source}: {}", problems[0].message);
+    }
+    assert!(problems("event.type")[0].starts_with("there is no variable `event`"));
+}
+
+#[test]
 fn values_keep_their_types() {
     assert_eq!(value("input.n + 1"), json!(42));
     assert_eq!(value("nodes.a.output.x * 2.0"), json!(3.0));

@@ -32,14 +32,17 @@ pub enum Wake {
     Signals,
     /// A schedule was changed.
     Schedules,
-    /// An event was written.
+    /// A run has ended, and its event was written.
     Events,
     /// A circuit breaker was changed.
     Breakers,
+    /// An event was written that is not the end of a run.
+    Log,
 }
 
 impl Wake {
-    const ALL: [Wake; 5] = [Wake::Runs, Wake::Signals, Wake::Schedules, Wake::Events, Wake::Breakers];
+    const ALL: [Wake; 6] =
+        [Wake::Runs, Wake::Signals, Wake::Schedules, Wake::Events, Wake::Breakers, Wake::Log];
 
     const fn index(self) -> usize {
         self as usize
@@ -52,6 +55,7 @@ impl Wake {
             Wake::Schedules => 's',
             Wake::Events => 'e',
             Wake::Breakers => 'b',
+            Wake::Log => 'l',
         }
     }
 }
@@ -113,7 +117,8 @@ impl WakeBus {
         self.shared.appends.tell(runs);
     }
 
-    fn wake_here(&self, what: Wake) {
+    /// Wakes the tasks of this process alone.
+    pub(crate) fn wake_here(&self, what: Wake) {
         self.shared.counters[what.index()].send_modify(|count| *count = count.wrapping_add(1));
     }
 

@@ -12,22 +12,24 @@ use crate::accounts::account;
 use crate::cluster::wake::WakeBus;
 use crate::control::runs;
 use crate::db::pool::Pool;
+use crate::events::SettledLog;
 use crate::runs::list::Runs;
 use crate::runs::local_runs;
 
 /// [`ControlStore`] on PostgreSQL. Cloning is cheap and shares the pool.
 #[derive(Debug, Clone)]
 pub struct PgControlStore {
-    pub(super) pool: Pool,
-    pub(super) wakes: WakeBus,
+    pub(crate) pool: Pool,
+    pub(crate) wakes: WakeBus,
     pub(super) runs: Runs,
+    pub(crate) log: SettledLog,
 }
 
 impl PgControlStore {
     /// Keeps everything where `pool` leads; `wakes` tells those who claim and drive runs.
     pub fn new(pool: Pool, wakes: WakeBus) -> Self {
         let runs = Runs::new(pool.clone(), wakes.clone());
-        Self { pool, wakes, runs }
+        Self { pool, wakes, runs, log: SettledLog::default() }
     }
 }
 

@@ -87,6 +87,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    event_retention (only_row) {
+        only_row -> Bool,
+        pruned_until -> Int8,
+    }
+}
+
+diesel::table! {
     events (seq) {
         seq -> Int8,
         xact -> Int8,
@@ -96,6 +103,10 @@ diesel::table! {
         subject -> Nullable<Uuid>,
         data -> Json,
         at -> Timestamptz,
+        id -> Nullable<Uuid>,
+        key -> Nullable<Text>,
+        source -> Nullable<Text>,
+        attributes -> Nullable<Json>,
     }
 }
 
@@ -325,6 +336,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     budgets,
     child_runs,
     circuit_breakers,
+    event_retention,
     events,
     graphs,
     idempotency_keys,

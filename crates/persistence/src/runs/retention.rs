@@ -1,5 +1,5 @@
 //! Retention: deletes ended runs, audit events, and blobs to which no entry of a journal refers.
-//! [`Events::delete_before`](crate::Events::delete_before) deletes old events, and
+//! [`delete_events_before`](crate::delete_events_before) deletes old events, and
 //! [`drop_journal_before`](crate::drop_journal_before) old journals.
 
 use chrono::{DateTime, Utc};

@@ -82,6 +82,17 @@ impl PgRunStore {
     }
 }
 
+impl PgRunStore {
+    /// Tells this process that these runs were claimed: those that follow them, and the reader of the log of events, where
+    /// a first claim is the start of the run. Other instances read it with the next wake-up.
+    fn tell_claimed<'a>(&self, claimed: impl ExactSizeIterator<Item = &'a ClaimedRun>) {
+        if claimed.len() > 0 {
+            self.wakes.wake_here(Wake::Log);
+        }
+        self.wakes.appended(claimed.map(|claimed| claimed.claim.run));
+    }
+}
+
 #[async_trait]
 impl RunStore for PgRunStore {
     async fn ensure_graph(&self, digest: Digest, definition: &Value) -> Result<(), StoreError> {
@@ -123,7 +134,7 @@ impl RunStore for PgRunStore {
             }
             ClaimScope::Tree(root) => wire.carry(tree::claim_tree(conn, owner, root, limit)).await?,
         };
-        self.wakes.appended(claimed.iter().map(|claimed| claimed.claim.run));
+        self.tell_claimed(claimed.iter());
         if scope != ClaimScope::Queue && !claimed.is_empty() {
             // They were out of turn, so the other instances do not know yet that an owner may die.
             self.wakes.wake(Wake::Runs);
@@ -145,7 +156,7 @@ impl RunStore for PgRunStore {
             }
             ClaimScope::Tree(root) => wire.carry(tree::claim_tree_ending(conn, owner, root, limit)).await?,
         };
-        self.wakes.appended(claimed.iter().map(|claimed| claimed.claim.run));
+        self.tell_claimed(claimed.iter());
         Ok(claimed)
     }
 
@@ -154,7 +165,7 @@ impl RunStore for PgRunStore {
         let (conn, wire) = own.parts();
         let claimed = wire.carry(claim::claim_one(conn, owner, run)).await?;
         if claimed.is_some() {
-            self.wakes.appended(std::iter::once(run));
+            self.tell_claimed(claimed.iter());
             // It was out of turn, so the other instances do not know yet that an owner may die.
             self.wakes.wake(Wake::Runs);
         }

@@ -1,6 +1,7 @@
 //! What is answered as done is committed. PostgreSQL makes the row of an answer before it commits, and may send it though
 //! the commit fails, or never comes because it is shut down at once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::breakers::breaker;
@@ -8,11 +9,11 @@ use crate::common::World;
 use crate::decisions::{decision, somebody};
 use crate::projects::projects;
 use gathering_auth::Role;
-use gathering_control::ChangeProject;
 use gathering_control::testing::session_caller;
+use gathering_control::{ChangeProject, EventControl, PostEvent, PostEvents};
 use gathering_dag_engine::{BreakerStore, ChildKind, ChildRuns, NewChild, Parent, RunStore};
-use gathering_domain::{CircuitBreaker, RunId, UserId};
-use gathering_persistence::{Events, Runs, WakeBus};
+use gathering_domain::{CircuitBreaker, Pointer, RunId, UserId};
+use gathering_persistence::{PgControlStore, Runs, WakeBus};
 use serde_json::json;
 
 /// From now on no commit succeeds that has written to this table.
@@ -52,12 +53,15 @@ async fn a_failed_commit_of_another_write_is_not_answered_as_done() {
         refuse_commits(&world, table).await;
     }
     let (pool, bus) = (world.pool.clone(), WakeBus::new());
-    let event = Events::new(pool.clone(), bus.clone()).append(None, "made.up", &json!({})).await;
+    let admin = session_caller(UserId::new(), Role::Admin);
+    let events = EventControl::new(Arc::new(PgControlStore::new(pool.clone(), bus.clone())));
+    let made_up = PostEvent { event_type: "made.up".to_owned(), ..PostEvent::default() };
+    let posting = PostEvents { project: Some(world.project), events: vec![(Pointer::root(), made_up)] };
+    let event = events.post(&admin, posting).await;
     assert!(event.is_err(), "{event:?}");
     let decided = Runs::new(pool.clone(), bus).decide(run, &"a".parse().unwrap(), &yes).await;
     assert!(decided.is_err(), "{decided:?}");
     let change = ChangeProject { name: Some("another".to_owned()), description: None };
-    let admin = session_caller(UserId::new(), Role::Admin);
     let renamed = projects(&pool).change(&admin, world.project, &change).await;
     assert!(renamed.is_err(), "{renamed:?}");
     let settings = CircuitBreaker { failure_threshold: 1, reset: Duration::from_secs(1) };

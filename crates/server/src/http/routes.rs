@@ -6,6 +6,7 @@
 use actix_web::http::Method;
 use gathering_auth::Action::{Manage, Read, Run, Write};
 
+use crate::http::api::events::{post, read};
 use crate::http::api::pipelines::{change, versions};
 use crate::http::api::runs::{decide, rerun, start, top_up};
 use crate::http::api::{
@@ -31,6 +32,7 @@ use gathering_edge::route::{BodyLimit, Description, Route};
         (name = "files", description = "The workspaces of projects"),
         (name = "pipelines", description = "Named graphs in versions"),
         (name = "runs", description = "Executions of graphs"),
+        (name = "events", description = "The log of events"),
         (name = "health", description = "The state of the server"),
         (name = "system", description = "The instances, for admins"),
     )
@@ -114,5 +116,8 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(POST   "/api/v1/runs/{id}/nodes/{node_id}/decision",  Project(Run),    Write,  Large => decide::decide),
     route!(POST   "/api/v1/runs/{id}/budget",                    Project(Manage), Write,  Small => top_up::top_up),
     route!(GET    "/api/v1/runs/{id}/stream",                    Project(Read),   Read,   None  => stream::stream),
+    route!(POST   "/api/v1/events",                              Project(Run),    Write,  Large => post::post),
+    route!(GET    "/api/v1/events",                              Own(Read),       Read,   None  => read::read),
+
     route!(GET    "/api/v1/system/instances",                    Admin,           Read,   None  => system::instances),
 ];

@@ -41,7 +41,8 @@ impl Services {
         let projects = control.projects.clone();
         let sources = Sources { auth: Arc::clone(&auth), projects, runs: runs.clone(), readiness };
         let (auth, pool, identities) = (Data::from(auth), Data::new(pool), Data::new(identities));
-        let Control { projects, pipelines, budgets, runs: run_control, graphs } = control;
+        let Control { projects, pipelines, budgets, runs: run_control, events, graphs } = control;
+        let events = Data::new(events);
         let (projects, pipelines) = (Data::new(projects), Data::new(pipelines));
         let (budgets, run_control, graphs) = (Data::new(budgets), Data::new(run_control), Data::new(graphs));
         let (runs, streams, sources) = (Data::new(runs), Data::new(streams), Data::new(sources));
@@ -56,6 +57,7 @@ impl Services {
                 .app_data(run_control.clone())
                 .app_data(graphs.clone())
                 .app_data(runs.clone())
+                .app_data(events.clone())
                 .app_data(streams.clone())
                 .app_data(sources.clone())
                 .app_data(workspaces.clone())

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use gathering_persistence::{
-    DatabaseError, Events, Pool, WakeBus, clear_expired, drop_journal_before, ensure_journal_partitions,
+    DatabaseError, Pool, clear_expired, delete_events_before, drop_journal_before, ensure_journal_partitions,
     finish_deletions, prune_audit_events, prune_blobs, prune_runs,
 };
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,7 @@ const RETRY: Duration = Duration::from_secs(600);
 const BLOBS_AFTER: TimeDelta = TimeDelta::days(1);
 
 /// Starts the tasks.
-pub(super) fn start(pool: &Pool, wakes: &WakeBus, config: &Config) -> Vec<Task> {
+pub(super) fn start(pool: &Pool, config: &Config) -> Vec<Task> {
     let make_partitions =
         |pool| async move { ensure_journal_partitions(&pool, PARTITIONS_WEEKS).await.map(drop) };
     let mut tasks = vec![
@@ -50,13 +50,9 @@ pub(super) fn start(pool: &Pool, wakes: &WakeBus, config: &Config) -> Vec<Task> 
     tasks.extend(daily_before("deleting old runs", days, pool, |pool, before| async move {
         prune_runs(&pool, before).await.map(drop)
     }));
-    let (days, wakes) = (config.retention_events_days, wakes.clone());
-    tasks.extend(daily_before("deleting old events", days, pool, move |pool, before| {
-        let events = Events::new(pool, wakes.clone());
-        async move {
-            while events.delete_before(before).await? > 0 {}
-            Ok(())
-        }
+    let days = config.retention_events_days;
+    tasks.extend(daily_before("deleting old events", days, pool, |pool, before| async move {
+        delete_events_before(&pool, before).await.map(drop)
     }));
     let days = config.retention_audit_days;
     tasks.extend(daily_before("deleting old audit events", days, pool, |pool, before| async move {

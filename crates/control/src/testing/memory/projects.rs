@@ -33,6 +33,10 @@ impl StoredProject {
         self.members.get(&user).map(|membership| membership.role)
     }
 
+    pub(super) fn members(&self) -> impl Iterator<Item = UserId> + '_ {
+        self.members.keys().copied()
+    }
+
     fn found<T>(&self, by: &Caller, thing: T) -> Found<T> {
         Found { thing, membership: self.role(by.user) }
     }

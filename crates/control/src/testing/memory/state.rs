@@ -11,7 +11,7 @@ use super::budgets::Books;
 use super::idempotency::IdempotencyKeys;
 use super::pipelines::StoredPipeline;
 use super::projects::StoredProject;
-use crate::{LocalFile, LocalProject, PlannedRun, Run, StartedBy};
+use crate::{LocalFile, LocalProject, LoggedEvent, PlannedRun, Run, StartedBy};
 
 #[derive(Default)]
 pub(super) struct State {
@@ -27,6 +27,8 @@ pub(super) struct State {
     pub(super) audit: Vec<AuditEvent>,
     pub(super) runs: HashMap<RunId, RunFacts>,
     pub(super) budgets: Books,
+    /// The log, in order.
+    pub(super) events: Vec<LoggedEvent>,
 }
 
 /// What the engine does not know of a run.

@@ -11,3 +11,4 @@ pub(crate) const PROJECTS: List = List(6);
 pub(crate) const MEMBERS: List = List(7);
 pub(crate) const API_KEYS: List = List(8);
 pub(crate) const VERSIONS: List = List(9);
+pub(crate) const EVENTS: List = List(10);

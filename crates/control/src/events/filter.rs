@@ -1,0 +1,98 @@
+//! Which events a reader wants.
+
+use gathering_dag_engine::Expression;
+use gathering_domain::{Pointer, Problems};
+use serde_json::Value;
+use std::sync::Arc;
+
+use super::LoggedEvent;
+use super::names::TypePatterns;
+
+/// Which events a reader wants, by type and by what is in them. The default wants all.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    types: TypePatterns,
+    when: Option<Arc<Expression>>,
+}
+
+impl EventFilter {
+    /// The filter of a request: patterns of types with commas between them, and an expression over `event`.
+    ///
+    /// # Errors
+    /// Every problem, at `/type` and `/when`.
+    pub fn read(types: Option<&str>, when: Option<&str>) -> Result<Self, Problems> {
+        let mut problems = Problems::new();
+        let types = types.map_or_else(|| Ok(TypePatterns::default()), str::parse).unwrap_or_else(|error| {
+            problems.add(Pointer::root().join("type"), error.to_string());
+            TypePatterns::default()
+        });
+        let when = when.and_then(|source| match Expression::compile_over_event(source) {
+            Ok(expression) => Some(Arc::new(expression)),
+            Err(found) => {
+                let at = Pointer::root().join("when");
+                found.into_iter().for_each(|problem| problems.add(at.clone(), problem.message));
+                None
+            }
+        });
+        problems.into_result()?;
+        Ok(Self { types, when })
+    }
+
+    /// Whether the type fits.
+    pub fn fits_type(&self, event_type: &str) -> bool {
+        self.types.fit(event_type)
+    }
+
+    /// Whether the event fits. One about which the expression says nothing, because it lacks what is read, does not.
+    pub fn fits(&self, event: &LoggedEvent) -> bool {
+        self.fits_type(&event.event_type) && self.fits_json(|| event.to_json())
+    }
+
+    /// Whether the event fits whose type does; `json` gives it as expressions see it.
+    pub(super) fn fits_json(&self, json: impl FnOnce() -> Value) -> bool {
+        let Some(when) = &self.when else { return true };
+        matches!(when.evaluate_over_event(&json()), Ok(Value::Bool(true)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+    use serde_json::{Map, json};
+
+    use super::*;
+
+    fn event(event_type: &str, data: Value) -> LoggedEvent {
+        LoggedEvent {
+            seq: 7,
+            project: None,
+            event_type: event_type.to_owned(),
+            id: None,
+            key: None,
+            source: None,
+            subject: None,
+            attributes: Map::new(),
+            data,
+            at: Utc::now(),
+        }
+    }
+
+    #[test]
+    fn an_event_fits_by_its_type_and_by_the_expression() {
+        let filter = EventFilter::read(Some("order.*"), Some("event.data.total > 10")).unwrap();
+        assert!(filter.fits(&event("order.paid", json!({"total": 11}))));
+        assert!(!filter.fits(&event("order.paid", json!({"total": 10}))));
+        assert!(!filter.fits(&event("run.failed", json!({"total": 11}))));
+        assert!(!filter.fits(&event("order.paid", json!({}))), "nothing is known about it");
+        assert!(EventFilter::default().fits(&event("run.failed", json!(null))));
+        let no_condition = EventFilter::read(None, Some("event.data.total")).unwrap();
+        assert!(!no_condition.fits(&event("order.paid", json!({"total": 11}))), "a number is not true");
+    }
+
+    #[test]
+    fn every_problem_of_a_filter_is_named() {
+        let problems = EventFilter::read(Some("Order.*"), Some("input.n > 1 && nothing")).unwrap_err();
+        let pointers: Vec<_> = problems.iter().map(|problem| problem.pointer.as_str().to_owned()).collect();
+        assert_eq!(pointers, ["/type", "/when", "/when"]);
+    }
+}

@@ -1,0 +1,12 @@
+//! The log of events: appended to by the transactions that cause them, read in one order, bounded by retention.
+
+mod append;
+mod list;
+mod retention;
+mod row;
+mod settled;
+mod store;
+
+pub(crate) use settled::SettledLog;
+
+pub use retention::delete_events_before;

@@ -1,0 +1,58 @@
+//! The port for events. What its methods do is in the files beside this one.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use diesel_async::{AsyncConnection, AsyncPgConnection};
+use gathering_control::{
+    Audience, ControlError, EventPage, EventSeq, EventStore, EventsOf, NewEvent, PostedEvent, Scoped, right,
+};
+use gathering_domain::ProjectId;
+
+use super::{append, list};
+use crate::cluster::wake::Wake;
+use crate::control::store::PgControlStore;
+
+#[async_trait]
+impl EventStore for PgControlStore {
+    async fn append_events(
+        &self,
+        project: &Scoped<ProjectId, right::Run>,
+        events: &[NewEvent],
+    ) -> Result<Vec<PostedEvent>, ControlError> {
+        let posted = {
+            let mut conn = self.pool.get().await?;
+            let conn: &mut AsyncPgConnection = &mut conn;
+            let appended =
+                conn.transaction(async |conn| append::append(conn, *project.thing(), events).await).await;
+            appended.map_err(|aborted| aborted.into_error("appending events"))?
+        };
+        if posted.iter().any(|posted| !posted.is_repeated) {
+            self.wakes.wake(Wake::Log);
+        }
+        Ok(posted)
+    }
+
+    async fn list_events(
+        &self,
+        of: &EventsOf,
+        after: EventSeq,
+        limit: usize,
+    ) -> Result<EventPage, ControlError> {
+        let conn = self.pool.get().await?;
+        Ok(list::list(&conn, &self.log, of, after, limit).await?)
+    }
+
+    async fn last_event(&self) -> Result<EventSeq, ControlError> {
+        let conn = self.pool.get().await?;
+        Ok(list::last(&conn, &self.log).await?)
+    }
+
+    async fn list_audiences(
+        &self,
+        projects: &[ProjectId],
+    ) -> Result<HashMap<ProjectId, Audience>, ControlError> {
+        let conn = self.pool.get().await?;
+        Ok(list::audiences(&conn, projects).await?)
+    }
+}

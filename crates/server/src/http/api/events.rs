@@ -1,0 +1,5 @@
+//! The log of events: posted to, read in pages, followed as a stream or over a WebSocket.
+
+pub(crate) mod post;
+pub(crate) mod read;
+mod view;
