@@ -1,6 +1,6 @@
 //! What the end-to-end tests share: the real binary, a database for each test, a server, clients, a load of runs, a
-//! pooler, a peer that records what it is asked, programs of other
-//! languages, what must never be found afterwards, and the search for secrets in what processes
+//! pooler, a peer that records what it is asked, a mail server, programs
+//! of other languages, what must never be found afterwards, and the search for secrets in what processes
 //! write.
 //!
 //! Owns every process that it starts: none outlives its value. Never knows what a test promises.
@@ -12,6 +12,7 @@ mod database;
 mod definition;
 mod footprint;
 mod load;
+mod mail_server;
 mod metrics;
 mod packages;
 mod peer;
@@ -34,6 +35,7 @@ pub use database::Database;
 pub use definition::{begin, call, pipeline};
 pub use footprint::Footprint;
 pub use load::Load;
+pub use mail_server::MailServer;
 pub use metrics::Metrics;
 pub use packages::{node_modules, python};
 pub use peer::{Answer, Peer, Request};

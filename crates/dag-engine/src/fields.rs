@@ -37,6 +37,8 @@ pub enum Shape {
     FlatObject,
     /// An array.
     Array,
+    /// A string with something in it, or a list of strings.
+    Texts,
     /// One of these words.
     OneOf(&'static [&'static str]),
 }
@@ -52,6 +54,7 @@ impl Shape {
             Shape::Object => "an object".to_owned(),
             Shape::FlatObject => "an object of strings, numbers or booleans".to_owned(),
             Shape::Array => "a list".to_owned(),
+            Shape::Texts => "a string that is not empty, or a list of strings".to_owned(),
             Shape::OneOf(words) => format!("one of {}", words.join(", ")),
         }
     }
@@ -62,7 +65,8 @@ impl Shape {
             | (Shape::Bool, Value::Bool(_))
             | (Shape::Object, Value::Object(_))
             | (Shape::Array, Value::Array(_)) => true,
-            (Shape::Text, Value::String(text)) => !text.trim().is_empty(),
+            (Shape::Texts, Value::Array(items)) => items.iter().all(Value::is_string),
+            (Shape::Text | Shape::Texts, Value::String(text)) => !text.trim().is_empty(),
             (Shape::OneOf(words), Value::String(text)) => words.contains(&text.as_str()),
             (Shape::Number(low, high), Value::Number(number)) => {
                 number.as_f64().is_some_and(|number| (low..=high).contains(&number))

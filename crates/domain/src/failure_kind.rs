@@ -78,9 +78,9 @@ failure_kinds! {
     Forbidden, "forbidden";
     /// This version does not accept the stored graph.
     GraphInvalid, "graph_invalid";
-    /// A tool's request was answered with an error status or too many redirects.
+    /// The request of a tool or a webhook was answered with an error status, or with too many redirects.
     Http, "http";
-    /// The request of `call_api` or `send_notification` was answered with an unexpected status.
+    /// The request of `call_api` was answered with an unexpected status.
     HttpStatus, "http_status";
     /// The input of a child run exceeds the nesting limit.
     InputTooDeep, "input_too_deep";
@@ -156,6 +156,8 @@ failure_kinds! {
     RateLimited, "rate_limited";
     /// The script of the provider `scripted` has no reply left.
     ScriptEnded, "script_ended";
+    /// The mail server refused a message, a recipient or the login.
+    Smtp, "smtp";
     /// The store holds something that it should not, or lacks something.
     Store, "store";
     /// Time ran out: of the node or of the run.

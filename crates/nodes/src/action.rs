@@ -14,6 +14,7 @@ use crate::call_api::CallApi;
 use crate::child_pipelines::ChildPipelines;
 use crate::config::is_computed_text;
 use crate::execute_pipeline::ExecutePipeline;
+use crate::files::ProjectFiles;
 use crate::notification::Notification;
 
 /// All actions, as the messages list them.
@@ -55,7 +56,7 @@ impl NodeSpec for ActionSpec {
             "call_api" => Some(&["status", "headers", "body", "body_encoding"]),
             "execute_pipeline" if config["wait"] == false => Some(&["run_id"]),
             "execute_pipeline" => Some(&["run_id", "output"]),
-            "send_notification" => Some(&["delivered", "status"]),
+            "send_notification" => Notification::output_fields(config),
             _ => None,
         }
     }
@@ -69,18 +70,19 @@ pub struct ActionNode {
 }
 
 impl ActionNode {
-    /// An executor that sends requests through `outbound` and notifications through `tools`, starts pipelines through
-    /// `pipelines` and waits for them in `children`.
+    /// An executor that sends requests through `outbound` and notifications through `tools`, with `files` attached, starts
+    /// pipelines through `pipelines` and waits for them in `children`.
     pub fn new(
         outbound: Outbound,
         tools: Toolbox,
+        files: Arc<dyn ProjectFiles>,
         pipelines: Arc<dyn ChildPipelines>,
         children: Arc<dyn ChildRuns>,
     ) -> Self {
         Self {
             call_api: CallApi::new(outbound),
             execute_pipeline: ExecutePipeline::new(pipelines, children),
-            notification: Notification::new(tools),
+            notification: Notification::new(tools, files),
         }
     }
 }

@@ -118,7 +118,7 @@ mod tests {
     use gathering_tools::{Outbound, OutboundPolicy};
 
     use super::*;
-    use crate::testing::{drive, problems, tools};
+    use crate::testing::{OneDirectory, drive, problems, tools};
     use crate::{ActionNode, ActionSpec};
 
     /// Pipelines whose store is away when the first run is started.
@@ -139,7 +139,8 @@ mod tests {
         let outbound = Outbound::new(OutboundPolicy::public_only()).unwrap();
         let pipelines = Arc::new(AwayAtFirst::default());
         let children = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
-        let action = ActionNode::new(outbound.clone(), tools(&outbound), pipelines.clone(), children);
+        let files = Arc::new(OneDirectory::new("/nonexistent"));
+        let action = ActionNode::new(outbound.clone(), tools(&outbound), files, pipelines.clone(), children);
         let types = NodeTypes::builtin().with_parts("action", ActionSpec, action);
         let config = json!({"action": "execute_pipeline", "pipeline_id": PipelineId::new(), "wait": false});
         let retry = json!({"max_attempts": 2, "initial_backoff_ms": 1});

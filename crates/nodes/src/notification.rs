@@ -1,11 +1,14 @@
 //! `action: send_notification`: a message to another system.
 
+use std::sync::Arc;
+
 use gathering_dag_engine::{Attempt, Fields, NodeFailure, Shape};
 use gathering_tools::{SendNotification, ToolContext, Toolbox};
 use serde_json::{Map, Value};
 
 use crate::config::add_problems;
 use crate::failure::{act_failed, failure_of_tool};
+use crate::files::ProjectFiles;
 
 const TOOL: &str = "send_notification";
 
@@ -21,31 +24,54 @@ const WEBHOOK: &[(&str, Shape)] = &[
     ("sign_with", Shape::Text),
 ];
 
+const EMAIL: &[(&str, Shape)] = &[
+    ("to", Shape::Texts),
+    ("cc", Shape::Texts),
+    ("bcc", Shape::Texts),
+    ("reply_to", Shape::Text),
+    ("subject", Shape::Text),
+    ("message", Shape::Text),
+    ("html", Shape::Text),
+    ("attachments", Shape::Texts),
+];
+
 /// `send_notification {channel, ...}`, sent by the tool of the same name, whose output is the node's.
 pub(crate) struct Notification {
     tools: Toolbox,
+    files: Arc<dyn ProjectFiles>,
 }
 
 impl Notification {
-    pub(crate) const fn new(tools: Toolbox) -> Self {
-        Self { tools }
+    pub(crate) fn new(tools: Toolbox, files: Arc<dyn ProjectFiles>) -> Self {
+        Self { tools, files }
     }
 
     pub(crate) fn check(config: &mut Fields<'_>) {
-        let channel = config.required("channel", Shape::OneOf(&["webhook"])).and_then(Value::as_str);
-        if channel != Some("webhook") {
+        let channel = config.required("channel", Shape::OneOf(&["webhook", "email"])).and_then(Value::as_str);
+        match channel {
+            Some("webhook") => {
+                check_fields(config, "webhook", &["url"], WEBHOOK);
+                if !config.has("message") && !config.has("payload") {
+                    config.problem("message", "is missing: give `message`, `payload` or both");
+                }
+            }
+            Some("email") => check_fields(config, "email", &["to", "subject", "message"], EMAIL),
             // The other fields depend on the channel.
-            return Self::know_fields(config);
+            _ => Self::know_fields(config),
         }
-        check_fields(config, "webhook", &["url"], WEBHOOK);
-        if !config.has("message") && !config.has("payload") {
-            config.problem("message", "is missing: give `message`, `payload` or both");
+    }
+
+    pub(crate) fn output_fields(config: &Value) -> Option<&'static [&'static str]> {
+        match config["channel"].as_str() {
+            Some("webhook") => Some(&["delivered", "status"]),
+            Some("email") => Some(&["delivered", "message_id", "recipients", "response"]),
+            _ => None,
         }
     }
 
     /// Reads all fields, so that none is reported as unknown.
     pub(crate) fn know_fields(config: &mut Fields<'_>) {
-        for name in WEBHOOK.iter().map(|(name, _)| *name).chain(["channel"]) {
+        for name in WEBHOOK.iter().chain(EMAIL).map(|(name, _)| *name).chain(["channel"]) {
             config.optional(name, Shape::Any);
         }
     }
@@ -63,8 +89,12 @@ impl Notification {
             }
         }
         let class = self.tools.class_of(TOOL, &params).map_err(|error| failure_of_tool(&error))?;
-        let context =
+        let mut context =
             ToolContext::new().with_idempotency_key(attempt.effects.idempotency_key(EFFECT, &params));
+        // A notification without files needs none.
+        if params.get("attachments").is_some() && !attempt.effects.is_done(EFFECT, &params) {
+            context = context.with_workspace(self.files.open(attempt.project).await?);
+        }
         let send = || async {
             let sent = self.tools.call(TOOL, params.clone(), &context).await;
             sent.map_err(|error| act_failed(&error))
@@ -98,9 +128,14 @@ fn check_fields(
 
 #[cfg(test)]
 mod tests {
+    use gathering_dag_engine::testing::MemoryStore;
+    use gathering_dag_engine::{JournalEvent, NodeTypes, SystemClock};
+    use gathering_tools::{Outbound, OutboundPolicy};
     use serde_json::json;
 
-    use crate::testing::problems;
+    use super::*;
+    use crate::testing::{NoPipelines, OneDirectory, drive, problems, tools};
+    use crate::{ActionNode, ActionSpec};
 
     #[test]
     fn every_bad_field_is_named() {
@@ -139,5 +174,83 @@ mod tests {
             "payload": "${{ input.payload }}", "headers": {"x": "${{ input.x }}"}
         });
         assert!(problems("action", &config).is_empty());
+    }
+
+    #[test]
+    fn every_bad_field_of_an_e_mail_is_named() {
+        let config = json!({
+            "action": "send_notification", "channel": "email",
+            "to": ["ada@example.org", "ada@example.org\r\nBcc: eve@example.org", "${{ input.to }}", "nobody"],
+            "cc": 7, "bcc": "a@b@c", "reply_to": "x\n", "subject": "a\r\nBcc: eve@example.org", "message": "",
+            "html": 1, "attachments": ["../secret", "a\nb", "", "fine.txt"], "url": "https://example.org/", "from": "me"
+        });
+        let found = problems("action", &config);
+        let places: Vec<&str> = found.iter().filter_map(|problem| problem.split(": ").next()).collect();
+        assert_eq!(
+            places,
+            [
+                "/cc",
+                "/message",
+                "/html",
+                "/to/1",
+                "/to/3",
+                "/bcc",
+                "/reply_to",
+                "/subject",
+                "/attachments/0",
+                "/attachments/1",
+                "/attachments/2",
+                "/url",
+                "/from"
+            ]
+        );
+        assert!(!found.iter().any(|problem| problem.contains("eve")), "{found:?}");
+        let nothing = problems("action", &json!({"action": "send_notification", "channel": "email"}));
+        let places: Vec<&str> = nothing.iter().filter_map(|problem| problem.split(": ").next()).collect();
+        assert_eq!(places, ["/to", "/subject", "/message"]);
+        let many: Vec<String> = (0..101).map(|at| format!("a{at}@example.org")).collect();
+        let config = json!({
+            "action": "send_notification", "channel": "email", "to": many, "cc": [], "subject": "s", "message": "m"
+        });
+        assert!(problems("action", &config)[0].starts_with("/to: a message has at most 100 recipients"));
+        let config = json!({
+            "action": "send_notification", "channel": "email", "to": [], "subject": "s", "message": "m"
+        });
+        assert_eq!(problems("action", &config), ["/to: must have at least one address"]);
+    }
+
+    #[test]
+    fn a_computed_field_of_an_e_mail_passes_validation() {
+        for to in [json!("${{ input.to }}"), json!(["ada@example.org", "${{ input.to }}"])] {
+            let config = json!({
+                "action": "send_notification", "channel": "email", "to": to, "cc": "${{ input.cc }}",
+                "subject": "Order ${{ input.order }}", "message": "${{ input.text }}",
+                "attachments": ["out/${{ input.file }}", "${{ input.file }}"]
+            });
+            let found = problems("action", &config);
+            assert!(found.is_empty(), "{found:?}");
+        }
+        let channel =
+            json!({"action": "send_notification", "channel": "${{ input.channel }}", "url": "x", "to": 1});
+        assert!(problems("action", &channel).is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_e_mail_without_a_mail_server_fails_with_what_to_set_up() {
+        let outbound = Outbound::new(OutboundPolicy::public_only()).unwrap();
+        let files = Arc::new(OneDirectory::new("/nonexistent"));
+        let children = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
+        let action =
+            ActionNode::new(outbound.clone(), tools(&outbound), files, Arc::new(NoPipelines), children);
+        let types = NodeTypes::builtin().with_parts("action", ActionSpec, action);
+        let config = json!({
+            "action": "send_notification", "channel": "email", "to": "ada@example.org", "subject": "s", "message": "m"
+        });
+        let retry = json!({"max_attempts": 3, "initial_backoff_ms": 1});
+        let definition = json!({"nodes": [{"id": "n", "type": "action", "config": config, "retry": retry}]});
+        let events = drive(types, &definition).await;
+        let Some(JournalEvent::Failed(failure)) = events.last() else { panic!("{events:?}") };
+        assert_eq!(failure.kind.as_str(), "not_configured");
+        assert!(failure.message.contains("GATHERING_SMTP_HOST"), "{failure:?}");
     }
 }

@@ -44,6 +44,7 @@ pub fn node_types(
     let action = ActionNode::new(
         outbound.clone(),
         tools.clone(),
+        Arc::clone(files),
         Arc::clone(&services.pipelines),
         Arc::clone(children),
     );
@@ -106,6 +107,11 @@ mod tests {
                 "action",
                 json!({"action": "send_notification", "channel": "webhook", "url": "https://example.org", "message": "x"}),
                 ["action", "message"],
+            ),
+            (
+                "action",
+                json!({"action": "send_notification", "channel": "email", "to": "a@b.org", "subject": "x", "message": "x"}),
+                ["to", "subject"],
             ),
             ("agent", json!({"agent": agent, "prompt": "x"}), ["agent", "prompt"]),
             ("agent", json!({"agent": agent, "prompt": "x"}), ["agent/provider", "prompt"]),

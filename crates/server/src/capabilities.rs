@@ -6,7 +6,10 @@ use anyhow::Context as _;
 use gathering_agents::{OpenAiCompatible, Providers};
 use gathering_dag_engine::{NodeSpecs, NodeTypes};
 use gathering_nodes::{NodeServices, node_specs, node_types};
-use gathering_tools::{BlockingPool, NotificationChannels, Outbound, OutboundPolicy, Toolbox, WebhookKeys};
+use gathering_tools::{
+    BlockingPool, Mailer, NotificationChannels, Outbound, OutboundPolicy, SmtpLogin, SmtpSettings, Toolbox,
+    WebhookKeys,
+};
 
 use crate::config::Config;
 
@@ -35,7 +38,7 @@ impl Capabilities {
         let policy = OutboundPolicy::allowing(config.outbound_allow.iter().cloned());
         let outbound = Outbound::new(policy).context("setting up outgoing requests")?;
         let blocking = BlockingPool::new(MAX_BLOCKING);
-        let channels = NotificationChannels { webhook_keys: webhook_keys(config)? };
+        let channels = NotificationChannels { mailer: mailer(config)?, webhook_keys: webhook_keys(config)? };
         let tools = Toolbox::with_channels(&outbound, channels, blocking.clone());
         let tools = tools.context("registering the tools")?;
         Ok(Self { outbound, tools, providers: providers(config)?, blocking })
@@ -50,6 +53,30 @@ impl Capabilities {
     pub fn node_specs(&self) -> NodeSpecs {
         node_specs(&self.tools, &self.providers)
     }
+}
+
+/// There is e-mail when a mail server is set.
+fn mailer(config: &Config) -> anyhow::Result<Option<Mailer>> {
+    let (Some(host), Some(from)) = (&config.smtp_host, &config.smtp_from) else { return Ok(None) };
+    let login = config.smtp_user.as_ref().zip(config.smtp_password.as_ref());
+    let extra_ca_pem = match &config.smtp_ca_file {
+        Some(path) => {
+            let cannot_read = || format!("GATHERING_SMTP_CA_FILE: cannot read `{}`", path.display());
+            std::fs::read(path).with_context(cannot_read)?
+        }
+        None => Vec::new(),
+    };
+    let settings = SmtpSettings {
+        host: host.clone(),
+        port: config.smtp_port.unwrap_or_else(|| config.smtp_tls.default_port()),
+        tls: config.smtp_tls,
+        login: login.map(|(user, password)| SmtpLogin { user: user.clone(), password: password.clone() }),
+        from: from.clone(),
+        timeout: config.smtp_timeout,
+        extra_ca_pem,
+    };
+    let mailer = Mailer::new(settings);
+    Ok(Some(mailer.context("GATHERING_SMTP_TLS or GATHERING_SMTP_CA_FILE cannot be used")?))
 }
 
 fn webhook_keys(config: &Config) -> anyhow::Result<WebhookKeys> {

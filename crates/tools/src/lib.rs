@@ -4,6 +4,7 @@
 //! outgoing request may reach. Never knows runs, users, a database or the caller.
 
 mod builtin;
+mod mail;
 mod outbound;
 mod pool;
 mod schema;
@@ -15,6 +16,10 @@ mod workspace;
 
 pub use builtin::{HttpRequest, ListFiles, NotificationChannels, ReadFile, SendNotification, WriteFile};
 pub use gathering_domain::EffectClass;
+pub use mail::{
+    Attachment, InvalidMailAddress, InvalidSmtpTls, Mail, MailAddress, MailError, Mailer, RefusedRecipient,
+    SentMail, SmtpLogin, SmtpSettings, SmtpTls,
+};
 pub use outbound::{
     InvalidNetwork, Network, Outbound, OutboundError, OutboundPolicy, OutboundRequest, OutboundResponse,
     is_refusal,

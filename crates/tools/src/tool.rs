@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use gathering_domain::{FailureKind, Problems};
 use serde_json::Value;
 
+use crate::mail::MailError;
 use crate::outbound::{OutboundError, is_refusal};
 use crate::pool::BlockingWorkPanicked;
 use crate::spec::ToolSpec;
@@ -113,6 +114,9 @@ pub enum ToolError {
     /// The outgoing request was refused or failed.
     #[error(transparent)]
     Outbound(#[from] OutboundError),
+    /// The message could not be sent, or its delivery is unknown.
+    #[error(transparent)]
+    Mail(#[from] MailError),
     /// The other system answered and refused the request.
     #[error("`{host}` answered with status {status}")]
     Status {
@@ -153,6 +157,7 @@ impl ToolError {
             ToolError::NoWorkspace => FailureKind::NoWorkspace,
             ToolError::Workspace(error) => error.kind(),
             ToolError::Outbound(error) => error.kind(),
+            ToolError::Mail(error) => error.kind(),
             ToolError::Status { .. } => FailureKind::Http,
             ToolError::NotConfigured { .. } => FailureKind::NotConfigured,
             ToolError::Panicked(_) => FailureKind::Panicked,
@@ -168,6 +173,7 @@ impl ToolError {
             | ToolError::NoWorkspace
             | ToolError::NotConfigured { .. } => false,
             ToolError::Outbound(error) => error.may_have_been_sent(),
+            ToolError::Mail(error) => error.may_have_been_delivered(),
             ToolError::Status { status, .. } => !is_refusal(*status),
             ToolError::Workspace(_)
             | ToolError::Panicked(_)
@@ -187,6 +193,7 @@ impl ToolError {
             | ToolError::Permanent { .. } => false,
             ToolError::Workspace(error) => error.is_retryable(),
             ToolError::Outbound(error) => error.is_retryable(),
+            ToolError::Mail(error) => error.is_retryable(),
             ToolError::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..),
             ToolError::Temporary { .. } => true,
         }

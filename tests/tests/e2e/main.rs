@@ -16,6 +16,7 @@ mod contradictions;
 mod corrected;
 mod decisions;
 mod edge;
+mod emails;
 mod embedded;
 mod ends;
 mod first_run;

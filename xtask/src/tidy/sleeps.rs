@@ -16,6 +16,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("tests/src/load.rs", "a client repeats a start that was not accepted"),
     ("tests/src/peer.rs", "a peer answers as late as its test says"),
     ("tests/tests/e2e/edge/clients.rs", "a client sends its requests at a steady rate"),
+    ("tests/tests/e2e/emails.rs", "the moment of a kill is drawn at random"),
     ("tests/tests/e2e/resume.rs", "the moment of the kill is drawn at random"),
     ("tests/tests/load/kills.rs", "the moment of the kill is drawn at random"),
     ("tests/tests/load/takeover.rs", "the moment of the kill is drawn at random"),

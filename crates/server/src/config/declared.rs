@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use gathering_auth::Registration;
 use gathering_domain::Secret;
-use gathering_tools::Network;
+use gathering_tools::{MailAddress, Network, SmtpTls};
 
 use super::reader::Reader;
 use gathering_edge::limits::{Quota, RateLimits};
@@ -126,6 +126,63 @@ settings! {
     outbound_allow: Vec<Network> = "outbound_allow", "GATHERING_OUTBOUND_ALLOW", Unset("none", "[]"),
         "private networks that tools and `call_api` may reach", "such as `10.0.0.0/8`",
         |r, s| Some(r.optional(s, values::networks)?.unwrap_or_default());
+    /// The operator's mail server; absent: there is no e-mail.
+    smtp_host: Option<String> = "smtp_host", "GATHERING_SMTP_HOST", Unset("none: e-mail fails", "\"mail.example.org\""),
+        "the mail server", "",
+        |r, s| r.optional(s, values::host);
+    /// Its port; absent: the usual one for `smtp_tls`.
+    smtp_port: Option<u16> = "smtp_port", "GATHERING_SMTP_PORT",
+        Unset("587; 465 for `implicit`; 25 without TLS", "587"),
+        "the port of the mail server", "",
+        |r, s| r.optional(s, values::number(1, u16::MAX));
+    /// How the connection to it is encrypted.
+    smtp_tls: SmtpTls = "smtp_tls", "GATHERING_SMTP_TLS", Value("starttls"),
+        "TLS with the mail server: `starttls`, `implicit`, `none` or `insecure`",
+        "`none` only for a server on this machine, `insecure` for no TLS anywhere; without TLS `starttls` sends nothing",
+        |r, s| {
+            let tls = r.value(s, values::smtp_tls)?;
+            let is_remote = smtp_host.iter().flatten().any(|host| !values::is_this_machine(host));
+            if tls == SmtpTls::None && is_remote {
+                r.problem(s.name, None, "`none` is for a mail server on this machine".to_owned());
+            }
+            Some(tls)
+        };
+    /// The account at the mail server; absent: no login.
+    smtp_user: Option<String> = "smtp_user", "GATHERING_SMTP_USER", Unset("no login", "\"gathering\""),
+        "the account at the mail server", "",
+        |r, s| r.optional(s, |text| Ok(text.to_owned()));
+    /// Its password.
+    smtp_password: Option<Secret> = "smtp_password", "GATHERING_SMTP_PASSWORD", Unset("none", "\"\""),
+        "the password of the account at the mail server", "",
+        |r, s| {
+            let password = r.secret(s, |text| Ok(Secret::from(text)))?;
+            match (smtp_user.as_ref()?, &password) {
+                (Some(_), None) => r.problem("smtp_user", None, "a login needs GATHERING_SMTP_PASSWORD, too".to_owned()),
+                (None, Some(_)) => r.problem(s.name, None, "a login needs GATHERING_SMTP_USER, too".to_owned()),
+                _ => {}
+            }
+            Some(password)
+        };
+    /// The sender of every e-mail.
+    smtp_from: Option<MailAddress> = "smtp_from", "GATHERING_SMTP_FROM",
+        Unset("none", "\"GatheRing <gathering@example.org>\""),
+        "the sender of e-mail; required with a mail server", "such as `GatheRing <gathering@example.org>`",
+        |r, s| {
+            let from = r.optional(s, values::mail_address)?;
+            if from.is_none() && smtp_host.iter().flatten().next().is_some() {
+                r.problem("smtp_host", None, "e-mail needs a sender: set GATHERING_SMTP_FROM".to_owned());
+            }
+            Some(from)
+        };
+    /// More certificate authorities for it.
+    smtp_ca_file: Option<PathBuf> = "smtp_ca_file", "GATHERING_SMTP_CA_FILE",
+        Unset("those of the system", "\"/etc/gathering/mail-ca.pem\""),
+        "certificate authorities for the mail server besides those of the system, as PEM", "",
+        |r, s| r.optional(s, values::path);
+    /// How long to wait for each of its answers.
+    smtp_timeout: Duration = "smtp_timeout_seconds", "GATHERING_SMTP_TIMEOUT_SECONDS", Value("60"),
+        "how long to wait for each answer of the mail server", "",
+        |r, s| r.value(s, values::number(1, 600)).map(Duration::from_secs);
     /// Names the keys that sign webhooks.
     webhook_keys_file: Option<PathBuf> = "webhook_keys_file", "GATHERING_WEBHOOK_KEYS_FILE",
         Unset("none", "\"/etc/gathering/webhook-keys\""),

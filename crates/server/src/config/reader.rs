@@ -114,7 +114,8 @@ impl Reader {
         text.map(Some)
     }
 
-    fn problem(&mut self, name: &str, value: Option<String>, expected: String) {
+    /// Notes what is wrong with a setting.
+    pub(super) fn problem(&mut self, name: &str, value: Option<String>, expected: String) {
         let variable = SETTINGS
             .iter()
             .find(|known| known.name == name && self.from_environment.contains(&known.name))

@@ -59,6 +59,11 @@ fn each_wrong_value_is_named_with_its_variable_and_what_is_right() {
         ("GATHERING_LOG", "a=b=c"),
         ("GATHERING_LOG_FORMAT", "xml"),
         ("OPENAI_BASE_URL", "localhost:11434"),
+        ("GATHERING_SMTP_HOST", "mail.example.org:25"),
+        ("GATHERING_SMTP_PORT", "0"),
+        ("GATHERING_SMTP_TLS", "maybe"),
+        ("GATHERING_SMTP_FROM", "gathering"),
+        ("GATHERING_SMTP_TIMEOUT_SECONDS", "0"),
     ];
     let ConfigError::Invalid(problems) = load(&wrong).unwrap_err() else { panic!("not invalid") };
     let named: Vec<&str> = problems.iter().map(|problem| problem.name.as_str()).collect();
@@ -78,6 +83,34 @@ fn the_address_of_a_server_is_a_whole_url() {
     }
     for wrong in ["http://", "https://[::1/v1", "http://a b/", "http://h:port/v1", "ftp://h/v1"] {
         assert!(base_url(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn the_settings_of_the_mail_server_fit_each_other() {
+    let (host, from) =
+        (("GATHERING_SMTP_HOST", "mail.example.org"), ("GATHERING_SMTP_FROM", "a@example.org"));
+    let local = ("GATHERING_SMTP_HOST", "127.0.0.1");
+    let (none, insecure) = (("GATHERING_SMTP_TLS", "none"), ("GATHERING_SMTP_TLS", "insecure"));
+    let (user, password) = (("GATHERING_SMTP_USER", "ada"), ("GATHERING_SMTP_PASSWORD", "hunter2"));
+    for right in [
+        &[][..],
+        &[from],
+        &[host, from],
+        &[local, from, none],
+        &[("GATHERING_SMTP_HOST", "::1"), from, none],
+        &[host, from, insecure],
+        &[host, from, user, password],
+    ] {
+        assert!(load(right).is_ok(), "{right:?}: {:?}", load(right).err());
+    }
+    for (wrong, message) in [
+        (&[host][..], "GATHERING_SMTP_HOST: e-mail needs a sender: set GATHERING_SMTP_FROM"),
+        (&[host, from, none], "GATHERING_SMTP_TLS: `none` is for a mail server on this machine"),
+        (&[host, from, user], "GATHERING_SMTP_USER: a login needs GATHERING_SMTP_PASSWORD, too"),
+        (&[host, from, password], "GATHERING_SMTP_PASSWORD: a login needs GATHERING_SMTP_USER, too"),
+    ] {
+        assert_eq!(load(wrong).unwrap_err().to_string(), message);
     }
 }
 
@@ -179,7 +212,13 @@ fn the_example_file_is_that_of_the_declaration_and_sets_nothing_else_than_the_de
             continue;
         }
         let mut file = tempfile::NamedTempFile::new().unwrap();
-        writeln!(file, "{line}").unwrap();
+        // Two settings that need another one.
+        let beside = match line.split(' ').next() {
+            Some("smtp_host") => "smtp_from = 'a@example.org'",
+            Some("smtp_user") => "smtp_password = 'x'",
+            _ => "",
+        };
+        writeln!(file, "{line}\n{beside}").unwrap();
         let is_secret = line.ends_with("\"\"");
         assert!(is_secret || load_with(Some(file.path()), &[]).is_ok(), "{line}");
     }

@@ -1,7 +1,7 @@
 //! Reading single values: each answers with the value, or with what is valid.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -9,7 +9,7 @@ use figment::value::Value;
 use gathering_auth::{KeyRing, Registration};
 use gathering_domain::Secret;
 use gathering_persistence::ConnectOptions;
-use gathering_tools::Network;
+use gathering_tools::{MailAddress, Network, SmtpTls};
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
@@ -48,6 +48,30 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     let text =
         text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
     text.parse().map_err(|_| "an address and a port, such as 127.0.0.1:8080 or [::1]:0".to_owned())
+}
+
+/// A name or an address, without a port.
+pub(super) fn host(text: &str) -> Result<String, String> {
+    let is_host = |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '.' | ':');
+    if text.parse::<SocketAddr>().is_ok() || !text.chars().all(is_host) || text.split(':').count() == 2 {
+        Err("the name or address of a host, such as mail.example.org".to_owned())
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+/// Whether a host is this machine, by its address or as `localhost`.
+pub(super) fn is_this_machine(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+pub(super) fn smtp_tls(text: &str) -> Result<SmtpTls, String> {
+    text.parse().map_err(|_| "`starttls`, `implicit`, `none` or `insecure`".to_owned())
+}
+
+pub(super) fn mail_address(text: &str) -> Result<MailAddress, String> {
+    text.parse().map_err(|_| "an address such as `GatheRing <gathering@example.org>`".to_owned())
 }
 
 pub(super) fn database_url(text: &str) -> Result<Secret, String> {

@@ -251,7 +251,8 @@ fn header<'a>(request: &'a str, name: &str) -> Option<&'a str> {
 async fn a_webhook_is_signed_with_each_key_of_its_name() {
     let server = Server::start(|_| answer("200 OK", &[], "")).await;
     let policy = OutboundPolicy::allowing(["127.0.0.0/8".parse().unwrap()]);
-    let channels = NotificationChannels { webhook_keys: KEYS.parse().unwrap() };
+    let channels =
+        NotificationChannels { webhook_keys: KEYS.parse().unwrap(), ..NotificationChannels::default() };
     let pool = BlockingPool::new(1);
     let tools = Toolbox::with_channels(&Outbound::new(policy).unwrap(), channels.clone(), pool).unwrap();
     let context = ToolContext::new().with_idempotency_key("run/node");
