@@ -9,6 +9,7 @@ never       refuses the recipient, for good
 busy-N      refuses the message itself N times, for now
 bad         refuses the message itself, for good
 hold-EVENT  waits after that event: rcpt, begun, data, stored
+mute        never answers when it has the message
 """
 
 import asyncio
@@ -94,6 +95,8 @@ class Handler:
             parts=list(parts(message)),
         )
         await hold("stored", to)
+        if any(local(address) == "mute" for address in to):
+            await asyncio.Future()
         return "250 2.0.0 queued"
 
 

@@ -153,10 +153,14 @@ async fn a_server_that_cannot_prove_its_name_gets_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_refused_for_now_is_tried_again_and_what_is_refused_for_good_is_not() -> Result<()> {
+async fn what_is_refused_for_now_is_tried_again_and_nothing_else_is() -> Result<()> {
     let mail = MailServer::start("none", None).await?;
     let database = Database::empty().await?;
-    let server = Server::start_with(&database, |command| mail.configure(command)).await?;
+    let server = Server::start_with(&database, |command| {
+        mail.configure(command);
+        command.env("GATHERING_SMTP_TIMEOUT_SECONDS", "2");
+    })
+    .await?;
     let ada = server.client().join("ada@example.org").await?;
     let pipeline = create(&ada, &json!({"cc": "cy@example.org"})).await?;
     for (to, n_attempts) in [("later-2@example.org", 3), ("busy-2@example.org", 3), ("plain@example.org", 1)]
@@ -181,6 +185,16 @@ async fn what_is_refused_for_now_is_tried_again_and_what_is_refused_for_good_is_
         ensure!(error["message"].as_str().is_some_and(|text| text.contains(named)), "{error}");
     }
     assert_eq!(mail.messages()?.len(), n_messages, "nobody gets what one recipient may not");
+    let silent = run_to(&ada, &pipeline, "mute@example.org").await?;
+    let error = &node(&silent)["error"];
+    assert_eq!(
+        (&error["kind"], &node(&silent)["attempt"]),
+        (&json!("effect_unknown"), &json!(1)),
+        "{silent}"
+    );
+    let id = format!("<{}.tell@example.org>", silent["id"].as_str().context("no id")?);
+    ensure!(error["message"].as_str().is_some_and(|text| text.contains(&id)), "{error}");
+    assert_eq!(mail.messages()?.len(), n_messages + 1, "it was sent once");
     let injected = run_to(&ada, &pipeline, "ada@example.org\r\nBcc: eve@example.org").await?;
     let error = &node(&injected)["error"];
     assert_eq!(error["kind"], "invalid_parameters", "{injected}");

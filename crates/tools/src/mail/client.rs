@@ -16,11 +16,14 @@ use lettre::transport::smtp::client::AsyncSmtpConnection;
 use lettre::transport::smtp::commands::{Data, Mail as MailFrom, Rcpt};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use lettre::transport::smtp::response::{Response, Severity};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_rustls::TlsConnector;
 
 use super::connect::{connect, tls_connector, within};
 use super::{Mail, MailError, RefusedRecipient, SmtpLogin, SmtpSettings, SmtpTls};
 
+/// Messages that are sent at once. Mail servers take few connections of one client.
+const MAX_MESSAGES: usize = 8;
 /// How long the server may take to say good-bye, when the message is delivered already.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A slower connection counts as one that does not answer: 16 KiB a second.
@@ -34,6 +37,7 @@ pub struct Mailer(Arc<Inner>);
 
 struct Inner {
     settings: SmtpSettings,
+    turns: Semaphore,
     tls: Option<TlsConnector>,
     hello: ClientId,
 }
@@ -59,7 +63,14 @@ impl Mailer {
             SmtpTls::StartTls | SmtpTls::Implicit => Some(tls_connector(&settings.extra_ca_pem)?),
             SmtpTls::None | SmtpTls::Insecure => None,
         };
-        Ok(Self(Arc::new(Inner { settings, tls, hello: hello() })))
+        Ok(Self(Arc::new(Inner { settings, turns: Semaphore::new(MAX_MESSAGES), tls, hello: hello() })))
+    }
+
+    /// Waits until fewer than 8 messages are being sent, and holds the place of one more. Take it before a message is put
+    /// together: with its attachments it is held in memory two or three times.
+    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Nobody closes it.
+        self.0.turns.acquire().await.ok()
     }
 
     /// Sends `mail` to all of its recipients, or to none: if the server refuses one, nothing is sent.
@@ -69,7 +80,7 @@ impl Mailer {
     /// # Errors
     /// [`MailError`]; after [`MailError::Unknown`] alone the message may have been delivered.
     pub async fn send(&self, mail: &Mail) -> Result<SentMail, MailError> {
-        let Inner { settings, tls, hello } = &*self.0;
+        let Inner { settings, tls, hello, .. } = &*self.0;
         let message_id = mail.message_id(&settings.from);
         let recipients = mail.recipients();
         let message = mail.format(&settings.from, &message_id)?;

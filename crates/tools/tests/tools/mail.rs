@@ -7,6 +7,7 @@ use gathering_tools::{Attachment, Mail, MailError, Mailer, SmtpLogin, SmtpSettin
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// What the mail server does about one line.
 #[derive(Debug, Clone, Copy)]
@@ -253,6 +254,20 @@ async fn an_answer_that_is_none_leaves_the_delivery_unknown() {
 async fn a_missing_good_bye_changes_nothing() {
     let server = Server::start(|line| line.starts_with("QUIT").then_some(Act::Nothing)).await;
     server.send(&mail()).await.unwrap();
+}
+
+#[tokio::test]
+async fn few_messages_are_sent_at_once() {
+    let mailer = Mailer::new(Server::start(|_| None).await.settings()).unwrap();
+    let another = mailer.clone();
+    let mut turns = Vec::new();
+    while let Ok(turn) = timeout(Duration::ZERO, mailer.turn()).await {
+        turns.push(turn);
+    }
+    assert_eq!(turns.len(), 8);
+    assert!(timeout(Duration::ZERO, another.turn()).await.is_err(), "a clone waits for the same turns");
+    turns.pop();
+    assert!(timeout(Duration::ZERO, another.turn()).await.is_ok());
 }
 
 #[tokio::test]

@@ -3,9 +3,9 @@
 use crate::support::{Server, answer};
 use async_trait::async_trait;
 use gathering_tools::{
-    BlockingPool, BlockingTool, EffectClass, NotificationChannels, Outbound, OutboundPolicy,
-    RegisterToolError, SignedWebhook, Tool, ToolContext, ToolError, ToolSource, ToolSpec, Toolbox, Workspace,
-    verify_webhook,
+    BlockingPool, BlockingTool, EffectClass, Mailer, NotificationChannels, Outbound, OutboundPolicy,
+    RegisterToolError, SignedWebhook, SmtpSettings, SmtpTls, Tool, ToolContext, ToolError, ToolSource,
+    ToolSpec, Toolbox, Workspace, verify_webhook,
 };
 use serde_json::{Value, json};
 
@@ -295,6 +295,69 @@ async fn a_webhook_without_a_key_has_an_id_and_a_time() {
     for request in &asked {
         header(request, "webhook-timestamp").unwrap().parse::<i64>().unwrap();
         assert_eq!(header(request, "webhook-signature"), None);
+    }
+}
+
+#[test]
+fn a_notification_has_the_fields_of_its_channel() {
+    let tools = toolbox();
+    let places = |params: Value| match tools.check("send_notification", &params) {
+        Ok(()) => Vec::new(),
+        Err(error) => pointers(&error).into_iter().map(str::to_owned).collect(),
+    };
+    assert_eq!(places(json!({})), ["/channel"]);
+    assert_eq!(places(json!({"channel": "pigeon"})), ["/channel"]);
+    assert_eq!(places(json!({"channel": "webhook"})), ["/message", "/url"]);
+    assert_eq!(places(json!({"channel": "email"})), ["/message", "/subject", "/to"]);
+    let email = json!({
+        "channel": "email", "to": ["a@example.org", "b\nc@example.org", 7], "cc": "nobody", "bcc": {}, "reply_to": "@",
+        "subject": "a\rb", "message": "m", "html": 1, "attachments": ["../x", "out/y"], "url": "https://example.org/"
+    });
+    let expected =
+        ["/attachments/0", "/bcc", "/cc", "/html", "/reply_to", "/subject", "/to/1", "/to/2", "/url"];
+    assert_eq!(places(email), expected);
+    let webhook =
+        json!({"channel": "webhook", "url": "https://example.org/", "message": "m", "to": "a@example.org"});
+    assert_eq!(places(webhook), ["/to"]);
+    let right = json!({"channel": "email", "to": "a@example.org", "cc": [], "subject": "s", "message": "m"});
+    assert!(places(right).is_empty());
+}
+
+#[test]
+fn a_webhook_may_be_repeated_and_an_e_mail_may_not() {
+    let tools = toolbox();
+    for (channel, class) in [("webhook", EffectClass::Idempotent), ("email", EffectClass::Unsafe)] {
+        assert_eq!(tools.class_of("send_notification", &json!({"channel": channel})).unwrap(), class);
+    }
+}
+
+#[tokio::test]
+async fn an_e_mail_whose_file_is_missing_is_not_sent() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let settings = SmtpSettings {
+        host: "127.0.0.1".to_owned(),
+        port: listener.local_addr().unwrap().port(),
+        tls: SmtpTls::None,
+        login: None,
+        from: "gathering@example.org".parse().unwrap(),
+        timeout: std::time::Duration::from_secs(1),
+        extra_ca_pem: Vec::new(),
+    };
+    let channels =
+        NotificationChannels { mailer: Mailer::new(settings).ok(), ..NotificationChannels::default() };
+    let outbound = Outbound::new(OutboundPolicy::public_only()).unwrap();
+    let tools = Toolbox::with_channels(&outbound, channels, BlockingPool::new(1)).unwrap();
+    let (directory, context) = in_workspace().await;
+    std::fs::write(directory.path().join("large"), vec![0; 16 * 1024 * 1024]).unwrap();
+    std::fs::write(directory.path().join("small"), [0]).unwrap();
+    for (files, kind) in [
+        (json!(["small", "missing"]), "not_found"),
+        (json!(["large", "small"]), "too_large"),
+        (json!("."), "invalid_parameters"),
+    ] {
+        let params = json!({"channel": "email", "to": "a@example.org", "subject": "s", "message": "m", "attachments": files});
+        let error = tools.call("send_notification", params, &context).await.unwrap_err();
+        assert_eq!((error.kind().as_str(), error.may_have_taken_place()), (kind, false), "{error}");
     }
 }
 

@@ -121,6 +121,7 @@ pub(super) async fn send(
     let mailer = mailer.ok_or_else(|| ToolError::NotConfigured {
         message: "no mail server is set up: set GATHERING_SMTP_HOST and GATHERING_SMTP_FROM".to_owned(),
     })?;
+    let _turn = mailer.turn().await;
     let mail = Mail {
         to: addresses("to", params.to.as_slice())?,
         cc: addresses("cc", params.cc.as_slice())?,
