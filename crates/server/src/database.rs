@@ -67,15 +67,6 @@ pub async fn migrate(config: &Config) -> anyhow::Result<usize> {
     migrated
 }
 
-async fn run_migrations(direct: &ConnectOptions) -> anyhow::Result<usize> {
-    match Migrator::new(direct.clone()).run().await {
-        Ok(n_migrations) => Ok(n_migrations),
-        // Its text says what to do.
-        Err(error @ MigrateError::NewerSchema { .. }) => Err(error.into()),
-        Err(error) => Err(error).context("cannot migrate the database"),
-    }
-}
-
 /// Where the database is.
 struct Place {
     url: ConnectOptions,
@@ -103,13 +94,32 @@ impl Place {
         Ok(Self { url: url?, direct: direct?, has_pooler, cluster })
     }
 
-    /// Proves first what a migration depends on: its lock stays behind in a pooler.
+    /// Proves first what a migration depends on: its lock stays behind in a pooler. Whether one is pending is asked
+    /// meanwhile.
     async fn migrate(&self) -> anyhow::Result<usize> {
-        // Nothing stands before a cluster of this process.
-        if self.cluster.is_none() {
-            check_connections(&self.url, &self.direct).await.map_err(refuse)?;
+        let migrator = Migrator::new(self.direct.clone());
+        let prove = async {
+            // Nothing stands before a cluster of this process.
+            if self.cluster.is_none() {
+                check_connections(&self.url, &self.direct).await.map_err(refuse)?;
+            }
+            anyhow::Ok(())
+        };
+        let (proved, pending) = tokio::join!(prove, migrator.count_pending());
+        proved?;
+        let migrated = match pending {
+            Ok(0) => return Ok(0),
+            Ok(_) => migrator.run().await,
+            Err(error) => Err(error),
+        };
+        match migrated {
+            Ok(n_migrations) => Ok(n_migrations),
+            // Its text says what to do.
+            Err(error @ (MigrateError::NewerSchema { .. } | MigrateError::OlderSchema { .. })) => {
+                Err(error.into())
+            }
+            Err(error) => Err(error).context("cannot migrate the database"),
         }
-        run_migrations(&self.direct).await
     }
 
     async fn connect(&self, config: &Config) -> anyhow::Result<Pool> {

@@ -101,6 +101,11 @@ impl ConnectOptions {
         Ok(Self { config })
     }
 
+    /// Whether both lead to the same place in the same way.
+    pub(crate) fn is_same_address(&self, other: &Self) -> bool {
+        self.config == other.config
+    }
+
     /// The same, but the loss of the peer's host is noticed after `limit`, with a probe every `interval`.
     pub(crate) fn with_silent_peer_limit(&self, interval: Duration, limit: Duration) -> Self {
         let mut config = self.config.clone();

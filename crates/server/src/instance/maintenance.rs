@@ -20,6 +20,8 @@ const DAILY: Duration = Duration::from_secs(24 * 3600);
 const HOURLY: Duration = Duration::from_secs(3600);
 /// How often unfinished deletions are continued.
 const DELETIONS: Duration = Duration::from_secs(30);
+/// How long after the start the first round is done: until then the database has more urgent work.
+const FIRST_ROUND: Duration = Duration::from_secs(5);
 /// The longest pause after a failure.
 const RETRY: Duration = Duration::from_secs(600);
 
@@ -77,8 +79,8 @@ fn limit_before(now: DateTime<Utc>, days: u32) -> Option<DateTime<Utc>> {
     if days == 0 { None } else { now.checked_sub_signed(TimeDelta::days(days.into())) }
 }
 
-/// A task that does `work` now and at every interval. After a failure, which it logs, it retries sooner. A stop drops
-/// work in progress: its transaction is rolled back.
+/// A task that does `work` soon after the start and at every interval. After a failure, which it logs, it retries sooner. A
+/// stop drops work in progress: its transaction is rolled back.
 fn every<F, Fut>(name: &'static str, interval: Duration, pool: &Pool, work: F) -> Task
 where
     F: Fn(Pool) -> Fut + Send + Sync + 'static,
@@ -86,12 +88,17 @@ where
 {
     let pool = pool.clone();
     Task::start(name, move |stop: CancellationToken| async move {
+        let mut pause = FIRST_ROUND;
         loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
             let done = tokio::select! {
                 () = stop.cancelled() => return,
                 done = work(pool.clone()) => done,
             };
-            let pause = match done {
+            pause = match done {
                 Ok(()) => interval,
                 Err(error) => {
                     let pause = interval.min(RETRY);
@@ -99,10 +106,6 @@ where
                     pause
                 }
             };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
-            }
         }
     })
 }
