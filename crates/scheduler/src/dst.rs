@@ -34,6 +34,14 @@ impl Occurrence {
             Occurrence::Due(at) | Occurrence::LeftOut(at) => at,
         }
     }
+
+    /// Its moment, if it fires.
+    pub const fn due(self) -> Option<DateTime<Utc>> {
+        match self {
+            Occurrence::Due(at) => Some(at),
+            Occurrence::LeftOut(_) => None,
+        }
+    }
 }
 
 impl Dst {

@@ -1,18 +1,29 @@
-//! Due times of schedules: cron, interval, once, time zones and daylight saving.
+//! Schedules: due times, what becomes of each, and the loop that fires them.
 //!
-//! Owns the rules that turn a trigger and a moment into the next due time. Never knows a clock, a database or the
-//! consequences of a fire: every function here is pure.
+//! Owns the rules that turn a trigger and a moment into the next due time ([`Trigger`]), and a schedule and a moment into
+//! the entries of its ledger ([`plan`]): pure functions. [`Firing`] sleeps until something is due. Never knows what a fire
+//! starts, nor where schedules are kept: that is behind the port [`FireStore`].
 
 mod cron;
 mod dst;
 mod expression;
 mod field;
+mod firing;
+mod plan;
+mod policy;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+mod timetable;
 mod trigger;
 mod zone;
 mod zone_data;
 
 pub use cron::Cron;
 pub use dst::{Dst, Occurrence};
+pub use firing::{FireError, FireStore, Firing, Round};
+pub use plan::{Entry, MAX_CAUGHT_UP, ON_TIME, Outcome, Plan, Progress, plan, plan_resumption};
+pub use policy::{CatchUp, Overlap, SkipReason};
+pub use timetable::{MAX_JITTER_SECONDS, Next, Timetable};
 pub use trigger::{Interval, Trigger};
 pub use zone::Zone;
 pub use zone_data::{UnknownZone, ZoneData, ZoneSource};

@@ -4,7 +4,7 @@ use chrono::{DateTime, Duration, SecondsFormat, Timelike, Utc};
 use gathering_domain::{Pointer, Problems};
 use serde_json::{Map, Value, json};
 
-use crate::{Cron, Dst, Zone, ZoneData};
+use crate::{Cron, Dst, Occurrence, Zone, ZoneData};
 
 /// A rule for due times.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +95,14 @@ impl Trigger {
                 after.with_nanosecond(0)?.checked_add_signed(Duration::seconds(interval.seconds().into()))
             }
             Trigger::Once(at) => (*at > after).then_some(*at),
+        }
+    }
+
+    /// As [`next_after`](Self::next_after), but also reports the times that a change of the clocks skips.
+    pub fn next_occurrence(&self, after: DateTime<Utc>) -> Option<Occurrence> {
+        match self {
+            Trigger::Cron(cron) => cron.next_occurrence(after),
+            Trigger::Interval(_) | Trigger::Once(_) => self.next_after(after).map(Occurrence::Due),
         }
     }
 

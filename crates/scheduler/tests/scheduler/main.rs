@@ -4,6 +4,8 @@
 
 mod daylight_saving;
 mod expressions;
+mod firing;
+mod plans;
 mod triggers;
 mod zones;
 
