@@ -34,7 +34,7 @@ const fn route(name: &'static str, path: &'static str, body: &'static str) -> Ro
 }
 
 /// A sample for every route; the access test compares them with the routes that the server declares.
-pub const ROUTES: [Route; 50] = [
+pub const ROUTES: [Route; 61] = [
     route("GET /health/live", "/health/live", ""),
     route("GET /health/ready", "/health/ready", ""),
     route("GET /health", "/health", ""),
@@ -130,4 +130,28 @@ pub const ROUTES: [Route; 50] = [
     route("POST /api/v1/events", "/api/v1/events", r#"{"project_id": "{project}", "type": "order.paid"}"#),
     route("GET /api/v1/events", "/api/v1/events", ""),
     route("GET /api/v1/system/instances", "/api/v1/system/instances", ""),
+    route(
+        "POST /api/v1/schedules",
+        "/api/v1/schedules",
+        r#"{"project_id": "{project}", "name": "s", "trigger": {"type": "cron", "expression": "0 9 1 1 *"},
+            "action": {"action": "execute_pipeline", "pipeline_id": "{pipeline}"}}"#,
+    ),
+    route("GET /api/v1/schedules", "/api/v1/schedules", ""),
+    route(
+        "POST /api/v1/schedules/preview",
+        "/api/v1/schedules/preview",
+        r#"{"trigger": {"type": "cron", "expression": "0 9 * * MON-FRI", "timezone": "Europe/Berlin"}}"#,
+    ),
+    route("GET /api/v1/schedules/{}", "/api/v1/schedules/{schedule}", ""),
+    route("PATCH /api/v1/schedules/{}", "/api/v1/schedules/{schedule}", r#"{"name": "other"}"#),
+    route("DELETE /api/v1/schedules/{}", "/api/v1/schedules/{new_schedule}", ""),
+    route("GET /api/v1/schedules/{}/fires", "/api/v1/schedules/{schedule}/fires", ""),
+    route("POST /api/v1/schedules/{}/pause", "/api/v1/schedules/{schedule}/pause", ""),
+    route("POST /api/v1/schedules/{}/resume", "/api/v1/schedules/{schedule}/resume", ""),
+    route("POST /api/v1/schedules/{}/trigger", "/api/v1/schedules/{schedule}/trigger", ""),
+    route(
+        "POST /api/v1/schedules/{}/backfill",
+        "/api/v1/schedules/{schedule}/backfill",
+        r#"{"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"}"#,
+    ),
 ];

@@ -32,6 +32,8 @@ pub struct Scene {
     pub run: String,
     /// A file in it.
     pub file: String,
+    /// A schedule in it.
+    pub schedule: String,
     count: AtomicU32,
 }
 
@@ -55,6 +57,7 @@ impl Scene {
         let run = owner.start_run(&pipeline).await?;
         owner.run_in(&run, &["succeeded"], Duration::from_secs(30)).await?;
         let file = "notes/a.txt".to_owned();
+        let schedule = create_schedule(&owner, &project, &pipeline).await?;
         let scene = Scene {
             admin,
             owner,
@@ -66,6 +69,7 @@ impl Scene {
             pipeline,
             run,
             file,
+            schedule,
             count: AtomicU32::new(0),
         };
         scene.add_members(&scene.project).await?;
@@ -88,13 +92,14 @@ impl Scene {
     /// If it cannot be made.
     pub async fn fill(&self, template: &str) -> Result<String> {
         let mut text = template.to_owned();
-        let fixed: [(&str, &str); 6] = [
+        let fixed: [(&str, &str); 7] = [
             ("{password}", PASSWORD),
             ("{guest}", &self.guest),
             ("{project}", &self.project),
             ("{pipeline}", &self.pipeline),
             ("{run}", &self.run),
             ("{file}", &self.file),
+            ("{schedule}", &self.schedule),
         ];
         for (name, value) in fixed {
             text = text.replace(name, value);
@@ -126,6 +131,10 @@ impl Scene {
             let created = self.owner.post("/api/v1/pipelines", &body).await?.expect(201)?;
             text = text.replace("{new_pipeline}", created["id"].as_str().context("no id")?);
         }
+        if text.contains("{new_schedule}") {
+            let schedule = create_schedule(&self.owner, &self.project, &self.pipeline).await?;
+            text = text.replace("{new_schedule}", &schedule);
+        }
         if text.contains("{new_file}") {
             let file = format!("new/{number}.txt");
             let path = format!("/api/v1/projects/{}/files/{file}", self.project);
@@ -148,4 +157,14 @@ impl Scene {
         }
         client.send(request).await
     }
+}
+
+/// A schedule of the pipeline that fires once a year.
+async fn create_schedule(owner: &Client, project: &str, pipeline: &str) -> Result<String> {
+    let body = json!({
+        "project_id": project, "name": "yearly", "trigger": {"type": "cron", "expression": "@yearly"},
+        "action": {"action": "execute_pipeline", "pipeline_id": pipeline},
+    });
+    let created = owner.post("/api/v1/schedules", &body).await?.expect(201)?;
+    Ok(created["id"].as_str().context("no id")?.to_owned())
 }

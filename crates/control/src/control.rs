@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use gathering_dag_engine::{NodeSpecs, RunStore};
 
-use crate::{BudgetControl, ControlStore, EventControl, Graphs, PipelineControl, ProjectControl, RunControl};
+use crate::{
+    BudgetControl, ControlStore, EventControl, Graphs, PipelineControl, ProjectControl, RunControl,
+    ScheduleControl,
+};
 
 /// What may be done, noun by noun. Cloning is cheap and shares the store.
 #[derive(Clone)]
@@ -19,6 +22,8 @@ pub struct Control {
     pub runs: RunControl,
     /// The log of events.
     pub events: EventControl,
+    /// Schedules.
+    pub schedules: ScheduleControl,
     /// The graphs of pipelines and runs.
     pub graphs: Graphs,
 }
@@ -38,7 +43,8 @@ impl Control {
             pipelines: PipelineControl::new(Arc::clone(&store), graphs.clone()),
             budgets: BudgetControl::new(Arc::clone(&store)),
             runs: RunControl::new(Arc::clone(&store), graphs.clone()),
-            events: EventControl::new(store),
+            events: EventControl::new(Arc::clone(&store)),
+            schedules: ScheduleControl::new(store, graphs.clone()),
             graphs,
         }
     }

@@ -75,8 +75,12 @@ fn approvers(node: &Node) -> Option<Vec<Email>> {
 /// How long a run of a stored definition may take; `None` without a limit. The same as [`GraphSummary::timeout`],
 /// without checking the whole graph again.
 pub(crate) fn timeout_of(definition: &Value) -> Option<Duration> {
-    let seconds = definition.get("timeout_seconds")?.as_f64()?;
-    Duration::try_from_secs_f64(seconds).ok()
+    timeout_of_seconds(definition.get("timeout_seconds")?)
+}
+
+/// The limit that a definition has as its `timeout_seconds`; `None` for null.
+pub fn timeout_of_seconds(seconds: &Value) -> Option<Duration> {
+    Duration::try_from_secs_f64(seconds.as_f64()?).ok()
 }
 
 /// The stored graphs, with a bounded cache of their summaries: a graph never changes. Cloning is cheap and shares both.

@@ -14,6 +14,7 @@ mod idempotency;
 mod pipelines;
 mod projects;
 mod runs;
+mod schedules;
 mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -33,7 +34,7 @@ pub use events::{
     InvalidTypePattern, LoggedEvent, MAX_EVENT_DATA_BYTES, MAX_EVENT_TYPE_BYTES, MAX_POSTED_EVENTS, NewEvent,
     PostEvent, PostEvents, PostedEvent, TypePatterns, cloud_event_of, read_cloud_event,
 };
-pub use graphs::{GraphSummary, Graphs};
+pub use graphs::{GraphSummary, Graphs, timeout_of_seconds};
 pub use idempotency::Creation;
 pub use pipelines::{
     ChangePipeline, DefinePipeline, DefinedPipeline, Definitions, ExpectedRevision, NewPipeline, Pipeline,
@@ -49,7 +50,12 @@ pub use runs::{
     NewOutcome, NodeRuns, PlannedRun, ProjectPipelines, Rerun, RerunLocal, Run, RunControl, RunDetails,
     StartRun, Startable, StartedBy,
 };
-pub use store::{BudgetStore, ControlStore, EventStore, PipelineStore, ProjectStore};
+pub use schedules::{
+    BackfillRange, DefineSchedule, Fire, FireRule, LedgerEntry, LockedSchedule, NewSchedule, OnFailure,
+    OpenFire, PauseReason, PipelineToStart, Schedule, ScheduleControl, ScheduleFiring, ScheduleSpec,
+    ScheduleStep, ScheduledAction, StepRule, SubmittedSchedule,
+};
+pub use store::{BudgetStore, ControlStore, EventStore, PipelineStore, ProjectStore, ScheduleStore};
 pub use workspaces::{OpenWorkspaceError, RemoveWorkspaceError, WorkspaceSettings, Workspaces};
 
 #[cfg(doctest)]

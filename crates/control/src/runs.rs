@@ -108,6 +108,8 @@ pub struct PlannedRun {
     pub trigger: Value,
     /// The pipeline and its version.
     pub pipeline: Option<(PipelineId, i32)>,
+    /// The schedule that it belongs to.
+    pub schedule: Option<ScheduleId>,
     /// The run whose successes it reuses.
     pub rerun_of: Option<RunId>,
     /// What makes a repeated request the same.
@@ -119,7 +121,7 @@ pub struct PlannedRun {
 impl PlannedRun {
     /// The one plan of every run: who starts it decides its kind and its trigger. It belongs to no pipeline, and begins with
     /// nothing.
-    fn new(by: StartedBy<'_>, graph: Digest, timeout: Option<Duration>, start: StartRun) -> Self {
+    pub(crate) fn new(by: StartedBy<'_>, graph: Digest, timeout: Option<Duration>, start: StartRun) -> Self {
         let StartRun { input, priority, available_at, .. } = start;
         Self {
             id: RunId::new(),
@@ -131,6 +133,7 @@ impl PlannedRun {
             kind: by.kind(),
             trigger: by.trigger(),
             pipeline: None,
+            schedule: by.schedule(),
             rerun_of: None,
             once: None,
             begins_with: Vec::new(),

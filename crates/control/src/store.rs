@@ -4,6 +4,7 @@ mod budgets;
 mod events;
 mod pipelines;
 mod projects;
+mod schedules;
 
 use async_trait::async_trait;
 use gathering_auth::Caller;
@@ -19,6 +20,7 @@ pub use budgets::BudgetStore;
 pub use events::EventStore;
 pub use pipelines::PipelineStore;
 pub use projects::ProjectStore;
+pub use schedules::ScheduleStore;
 
 /// Keeps projects, pipelines and what people do with runs.
 ///
@@ -27,7 +29,7 @@ pub use projects::ProjectStore;
 /// [`Caller`] or the [`Operator`](crate::Operator). What a caller finds are the things of accounts: the operator's local projects, and
 /// what is in them, are absent to every caller. Dropping a future is safe: the method takes place whole or not at all.
 #[async_trait]
-pub trait ControlStore: PipelineStore + ProjectStore + BudgetStore + EventStore {
+pub trait ControlStore: PipelineStore + ProjectStore + BudgetStore + EventStore + ScheduleStore {
     /// The run, and the caller's role in its project; also if they are not a member.
     ///
     /// # Errors

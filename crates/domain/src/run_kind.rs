@@ -12,11 +12,13 @@ pub enum RunKind {
     Item,
     /// A pipeline file on the local command line.
     Local,
+    /// A single action, such as that of a schedule.
+    Action,
 }
 
 impl RunKind {
     /// Every kind.
-    pub const ALL: [RunKind; 3] = [RunKind::Pipeline, RunKind::Item, RunKind::Local];
+    pub const ALL: [RunKind; 4] = [RunKind::Pipeline, RunKind::Item, RunKind::Local, RunKind::Action];
 
     /// The word for it in SQL and JSON.
     pub const fn as_str(self) -> &'static str {
@@ -24,6 +26,7 @@ impl RunKind {
             RunKind::Pipeline => "pipeline",
             RunKind::Item => "item",
             RunKind::Local => "local",
+            RunKind::Action => "action",
         }
     }
 }

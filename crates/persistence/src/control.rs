@@ -8,4 +8,6 @@ pub(crate) mod pipelines;
 mod project_store;
 pub(crate) mod projects;
 pub(crate) mod runs;
+mod schedule_store;
+pub(crate) mod schedules;
 pub(crate) mod store;

@@ -35,7 +35,7 @@ pub struct FireError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 /// Keeps schedules and their ledger. Its clock is the one that counts.
 #[async_trait]
 pub trait FireStore: Send + Sync + 'static {
-    /// Fires what is due, as one transaction: it plans some of the schedules that are due and that nobody else has locked,
+    /// Fires what is due, as one transaction: it plans some of the schedules that are due and that no other caller has locked,
     /// enters the due times in the ledger, starts their runs, and sets when each is due next. All of it holds when this
     /// returns `Ok`. After an error it holds or nothing does, and nothing is done twice either way (I6).
     ///

@@ -21,7 +21,7 @@ mod zone_data;
 pub use cron::Cron;
 pub use dst::{Dst, Occurrence};
 pub use firing::{FireError, FireStore, Firing, Round};
-pub use plan::{Entry, MAX_CAUGHT_UP, ON_TIME, Outcome, Plan, Progress, plan, plan_resumption};
+pub use plan::{DueEntry, FireOutcome, MAX_CAUGHT_UP, ON_TIME, Plan, Progress, plan, plan_resumption};
 pub use policy::{CatchUp, Overlap, SkipReason};
 pub use timetable::{MAX_JITTER_SECONDS, Next, Timetable};
 pub use trigger::{Interval, Trigger};

@@ -29,7 +29,7 @@ pub struct Progress {
 
 /// What became of a due time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum FireOutcome {
     /// It fires, on time.
     Started,
     /// It fires, late.
@@ -40,47 +40,47 @@ pub enum Outcome {
     Skipped(SkipReason),
 }
 
-impl Outcome {
+impl FireOutcome {
     /// The word for it in JSON and SQL.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Outcome::Started => "started",
-            Outcome::CaughtUp => "caught_up",
-            Outcome::Queued => "queued",
-            Outcome::Skipped(_) => "skipped",
+            FireOutcome::Started => "started",
+            FireOutcome::CaughtUp => "caught_up",
+            FireOutcome::Queued => "queued",
+            FireOutcome::Skipped(_) => "skipped",
         }
     }
 
     /// Why it was skipped, if it was.
     pub const fn reason(self) -> Option<SkipReason> {
         match self {
-            Outcome::Skipped(reason) => Some(reason),
+            FireOutcome::Skipped(reason) => Some(reason),
             _ => None,
         }
     }
 
     /// Whether it starts a run now.
     pub const fn starts(self) -> bool {
-        matches!(self, Outcome::Started | Outcome::CaughtUp)
+        matches!(self, FireOutcome::Started | FireOutcome::CaughtUp)
     }
 }
 
 /// An entry of the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry {
+pub struct DueEntry {
     /// The due time, in UTC.
     pub due_at: DateTime<Utc>,
     /// The entry stands for all due times from `due_at` until here; only with [`SkipReason::Bound`].
     pub until: Option<DateTime<Utc>>,
     /// What became of it.
-    pub outcome: Outcome,
+    pub outcome: FireOutcome,
 }
 
 /// What a schedule does now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The new entries of the ledger, oldest first. The entry of a due time that was queued replaces the old one.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<DueEntry>,
     /// Whether its runs that have not ended are cancelled.
     pub cancels_open: bool,
     /// Where the schedule stands afterwards.
@@ -103,9 +103,11 @@ pub fn plan(timetable: &Timetable, progress: &Progress, now: DateTime<Utc>) -> P
     planner.finish()
 }
 
-/// Plans the resumption `now` of a schedule that was paused: what has become due meanwhile is skipped.
+/// Plans the resumption `now` of a schedule that was paused: what has become due meanwhile is skipped, and a due time that
+/// waited for the end of earlier runs fires if they have ended.
 pub fn plan_resumption(timetable: &Timetable, progress: &Progress, now: DateTime<Utc>) -> Plan {
     let mut planner = Planner::new(timetable, progress);
+    planner.start_queued();
     planner.skip_until(now, SkipReason::Paused);
     planner.finish()
 }
@@ -128,7 +130,7 @@ impl<'a> Planner<'a> {
         if self.n_open == 0
             && let Some(due_at) = self.plan.queued.take()
         {
-            self.start(due_at, Outcome::Started);
+            self.start(due_at, FireOutcome::Started);
         }
     }
 
@@ -167,19 +169,19 @@ impl<'a> Planner<'a> {
         };
         let late = now - self.timetable.fire_of(self.seed, due_at).fire_at;
         let outcome = match self.timetable.catch_up {
-            _ if late <= ON_TIME => Outcome::Started,
-            CatchUp::All => Outcome::CaughtUp,
-            CatchUp::Latest if !has_later => Outcome::CaughtUp,
-            CatchUp::Latest | CatchUp::Skip => Outcome::Skipped(SkipReason::Missed),
+            _ if late <= ON_TIME => FireOutcome::Started,
+            CatchUp::All => FireOutcome::CaughtUp,
+            CatchUp::Latest if !has_later => FireOutcome::CaughtUp,
+            CatchUp::Latest | CatchUp::Skip => FireOutcome::Skipped(SkipReason::Missed),
         };
         match outcome {
-            Outcome::Skipped(reason) => self.skip(due_at, reason),
+            FireOutcome::Skipped(reason) => self.skip(due_at, reason),
             outcome => self.fire(due_at, outcome),
         }
     }
 
     /// Fires, unless an earlier run is in the way.
-    fn fire(&mut self, due_at: DateTime<Utc>, outcome: Outcome) {
+    fn fire(&mut self, due_at: DateTime<Utc>, outcome: FireOutcome) {
         if self.n_open == 0 {
             return self.start(due_at, outcome);
         }
@@ -198,7 +200,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn start(&mut self, due_at: DateTime<Utc>, outcome: Outcome) {
+    fn start(&mut self, due_at: DateTime<Utc>, outcome: FireOutcome) {
         self.n_open += 1;
         self.plan.n_fires += 1;
         self.enter(due_at, outcome);
@@ -206,15 +208,15 @@ impl<'a> Planner<'a> {
 
     fn queue(&mut self, due_at: DateTime<Utc>) {
         self.plan.queued = Some(due_at);
-        self.enter(due_at, Outcome::Queued);
+        self.enter(due_at, FireOutcome::Queued);
     }
 
     fn skip(&mut self, due_at: DateTime<Utc>, reason: SkipReason) {
-        self.enter(due_at, Outcome::Skipped(reason));
+        self.enter(due_at, FireOutcome::Skipped(reason));
     }
 
-    fn enter(&mut self, due_at: DateTime<Utc>, outcome: Outcome) {
-        self.plan.entries.push(Entry { due_at, until: None, outcome });
+    fn enter(&mut self, due_at: DateTime<Utc>, outcome: FireOutcome) {
+        self.plan.entries.push(DueEntry { due_at, until: None, outcome });
     }
 
     /// Enters everything that is left until now as one entry; the latest due time still fires if it is to be caught up.
@@ -235,8 +237,8 @@ impl<'a> Planner<'a> {
     }
 
     fn enter_bound(&mut self, due_at: DateTime<Utc>, until: DateTime<Utc>) {
-        let outcome = Outcome::Skipped(SkipReason::Bound);
-        self.plan.entries.push(Entry { due_at, until: Some(until), outcome });
+        let outcome = FireOutcome::Skipped(SkipReason::Bound);
+        self.plan.entries.push(DueEntry { due_at, until: Some(until), outcome });
     }
 
     /// Enters every occurrence until now as skipped.

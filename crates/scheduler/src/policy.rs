@@ -77,6 +77,8 @@ words! {
         Missed = "missed",
         /// The clocks skip it.
         DstGap = "dst_gap",
+        /// What it starts cannot be started: the pipeline is disabled, or gone.
+        NotStartable = "not_startable",
         /// More due times passed than are recorded or caught up one by one.
         Bound = "bound",
     }

@@ -9,11 +9,11 @@ use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::{Entry, FireError, FireStore, Plan, Progress, Round, Timetable, plan};
+use crate::{DueEntry, FireError, FireStore, Plan, Progress, Round, Timetable, plan};
 
 /// What happens at a point of a round, in place of what comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum StoreFault {
     /// The store fails.
     Error,
     /// The round never goes on, as if its process had died.
@@ -29,7 +29,7 @@ pub enum Point {
     Written,
 }
 
-type Faults = dyn Fn(u64, Point) -> Option<Fault> + Send + Sync;
+type Faults = dyn Fn(u64, Point) -> Option<StoreFault> + Send + Sync;
 
 /// Keeps schedules in memory. Its clock is tokio's, so it stands still in tests that pause it. Cloning shares it.
 #[derive(Clone)]
@@ -50,7 +50,7 @@ struct Kept {
     timetable: Timetable,
     progress: Progress,
     fire_at: Option<DateTime<Utc>>,
-    ledger: BTreeMap<DateTime<Utc>, Entry>,
+    ledger: BTreeMap<DateTime<Utc>, DueEntry>,
     runs: Vec<DateTime<Utc>>,
     is_locked: bool,
 }
@@ -61,7 +61,7 @@ impl MemorySchedules {
     pub fn new(
         now: DateTime<Utc>,
         round_size: usize,
-        faults: impl Fn(u64, Point) -> Option<Fault> + Send + Sync + 'static,
+        faults: impl Fn(u64, Point) -> Option<StoreFault> + Send + Sync + 'static,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -115,7 +115,7 @@ impl MemorySchedules {
     }
 
     /// The ledger of a schedule, oldest first.
-    pub fn ledger(&self, id: u128) -> Vec<Entry> {
+    pub fn ledger(&self, id: u128) -> Vec<DueEntry> {
         self.schedules().get(&id).map(|kept| kept.ledger.values().copied().collect()).unwrap_or_default()
     }
 
@@ -145,8 +145,8 @@ impl MemorySchedules {
         };
         match (self.shared.faults)(number, point) {
             None => Ok(()),
-            Some(Fault::Error) => Err(FireError("the store was told to fail".into())),
-            Some(Fault::Stall) => std::future::pending().await,
+            Some(StoreFault::Error) => Err(FireError("the store was told to fail".into())),
+            Some(StoreFault::Stall) => std::future::pending().await,
         }
     }
 

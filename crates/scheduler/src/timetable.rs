@@ -1,6 +1,6 @@
 //! When a schedule fires: its trigger within its bounds.
 
-use chrono::{DateTime, Duration, Utc};
+use chrono::{DateTime, Duration, Timelike, Utc};
 use gathering_domain::Digest;
 
 use crate::{CatchUp, Occurrence, Overlap, Trigger};
@@ -62,6 +62,22 @@ impl Timetable {
                 first + Duration::seconds(n_passed * length.num_seconds())
             }
             _ => now.max(start - Duration::nanoseconds(1)),
+        }
+    }
+
+    /// A moment before the first due time from `from` on, and not before an earlier one. `passed` is where the schedule
+    /// stands: an interval keeps its rhythm into the past.
+    pub fn before(&self, from: DateTime<Utc>, passed: DateTime<Utc>) -> DateTime<Utc> {
+        let from = self.start_at.map_or(from, |start| from.max(start)) - Duration::nanoseconds(1);
+        match &self.trigger {
+            Trigger::Interval(interval) => {
+                let length = i64::from(interval.seconds());
+                let passed = passed.with_nanosecond(0).unwrap_or(passed);
+                let n_back = (passed - from).num_seconds().div_euclid(length) + 1;
+                let last = passed - Duration::seconds(n_back * length);
+                if last + Duration::seconds(length) <= from { last + Duration::seconds(length) } else { last }
+            }
+            _ => from,
         }
     }
 

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use gathering_control::{Control, ProjectControl, ProjectPipelines, WorkspaceSettings, Workspaces};
+use gathering_control::{
+    Control, ProjectControl, ProjectPipelines, ScheduleFiring, WorkspaceSettings, Workspaces,
+};
 use gathering_dag_engine::{
     Breakers, ClaimScope, Engine, EngineSettings, RunnerHandle, RunnerSettings, SystemClock,
 };
@@ -20,6 +22,7 @@ use gathering_nodes::NodeServices;
 use gathering_persistence::{
     InstanceInfo, Liveness, PgBudgetLedger, PgControlStore, PgRunStore, Runs, Wake, WakeBus, check_registered,
 };
+use gathering_scheduler::Firing;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -112,6 +115,7 @@ impl Instance {
             budgets: Some(Arc::new(PgBudgetLedger::new(db.pool.clone(), wakes.clone()))),
         };
         let types = capabilities.node_types(&node_services);
+        let firing = ScheduleFiring::new(Arc::clone(&control_store) as _);
         let control = Control::new(
             control_store,
             Arc::clone(&store) as _,
@@ -135,7 +139,13 @@ impl Instance {
             &liveness,
         );
         let lifecycle = tokio::spawn(lifecycle.run(liveness));
-        let services = services(config, db, &wakes, breakers, work);
+        let mut services = services(config, db, &wakes, breakers, work);
+        if work == Work::Queue {
+            // What draws near its end starts nothing more: another instance fires instead.
+            let (firing, draining) =
+                (Firing::new(Arc::new(firing), wakes.subscribe(Wake::Schedules)), stop.clone());
+            services.push(Task::start("schedules", move |_| firing.run(draining)));
+        }
         let runs = Runs::new(db.pool.clone(), wakes.clone());
         Ok(Self { control, runs, wakes, workspaces, identity, stop, lifecycle, checkpointer, services })
     }

@@ -34,6 +34,7 @@ mod resume;
 mod retention;
 mod reuse;
 mod runs;
+mod schedules;
 mod secrets;
 mod shutdown;
 mod stream;

@@ -4,6 +4,7 @@ mod continued;
 mod dump;
 mod kills;
 mod pooler;
+mod schedules;
 mod several;
 mod soak;
 mod takeover;

@@ -1,9 +1,9 @@
 //! Starting runs: one set of rules for every way to start one.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use gathering_auth::Caller;
 use gathering_domain::{
-    Digest, KeyedBody, Once, PipelineId, Pointer, Problems, ProjectId, RunId, RunKind, UserId,
+    Digest, KeyedBody, Once, PipelineId, Pointer, Problems, ProjectId, RunId, RunKind, ScheduleId, UserId,
 };
 use serde_json::{Map, Value, json};
 
@@ -30,6 +30,24 @@ pub enum StartedBy<'a> {
     Rerun(UserId, RunId),
     /// The operator, with the definition of this file.
     Local(&'a LocalFile),
+    /// A schedule, at a due time.
+    Schedule {
+        /// The schedule.
+        schedule: ScheduleId,
+        /// The due time, in UTC.
+        due_at: DateTime<Utc>,
+        /// Who had it fired by hand.
+        by: Option<UserId>,
+        /// Whether the run is an action of its own, not a pipeline.
+        is_action: bool,
+    },
+    /// A schedule, of which a run failed.
+    ScheduleFailure {
+        /// The schedule.
+        schedule: ScheduleId,
+        /// The run that failed.
+        run: RunId,
+    },
 }
 
 impl StartedBy<'_> {
@@ -38,6 +56,8 @@ impl StartedBy<'_> {
         match self {
             StartedBy::Caller(_) | StartedBy::Rerun(..) => RunKind::Pipeline,
             StartedBy::Local(_) => RunKind::Local,
+            StartedBy::Schedule { is_action: false, .. } => RunKind::Pipeline,
+            StartedBy::Schedule { .. } | StartedBy::ScheduleFailure { .. } => RunKind::Action,
         }
     }
 
@@ -49,6 +69,27 @@ impl StartedBy<'_> {
             StartedBy::Local(LocalFile { path, name }) => {
                 json!({ "type": "local", "file": path, "name": name })
             }
+            StartedBy::Schedule { schedule, due_at, by, .. } => {
+                let due_at = due_at.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+                let mut trigger = json!({ "type": "schedule", "schedule_id": schedule, "due_at": due_at });
+                if let (Some(user), Some(fields)) = (by, trigger.as_object_mut()) {
+                    fields.insert("user_id".to_owned(), json!(user));
+                }
+                trigger
+            }
+            StartedBy::ScheduleFailure { schedule, run } => {
+                json!({ "type": "schedule_failure", "schedule_id": schedule, "run_id": run })
+            }
+        }
+    }
+
+    /// The schedule that the run belongs to.
+    pub(crate) const fn schedule(self) -> Option<ScheduleId> {
+        match self {
+            StartedBy::Schedule { schedule, .. } | StartedBy::ScheduleFailure { schedule, .. } => {
+                Some(schedule)
+            }
+            StartedBy::Caller(_) | StartedBy::Rerun(..) | StartedBy::Local(_) => None,
         }
     }
 }
@@ -97,17 +138,34 @@ impl Startable {
     ///
     /// # Errors
     /// [`Conflict::PipelineDisabled`]; [`ControlError::Invalid`] at `version` if there is no such version.
-    pub(super) async fn choose(
+    pub(crate) async fn choose(
         store: &dyn ControlStore,
         head: &PipelineHead,
         version: Option<i32>,
+    ) -> Result<Self, ControlError> {
+        let named = match version {
+            Some(version) if version != head.pipeline.version => {
+                store.find_version(head.pipeline.id, version).await?
+            }
+            _ => None,
+        };
+        Self::of_loaded(head, version, named)
+    }
+
+    /// As [`choose`](Self::choose); `named` is the graph of the named version, if it is another than the latest.
+    ///
+    /// # Errors
+    /// As [`choose`](Self::choose).
+    pub(crate) fn of_loaded(
+        head: &PipelineHead,
+        version: Option<i32>,
+        named: Option<Digest>,
     ) -> Result<Self, ControlError> {
         let PipelineHead { pipeline, graph: latest } = head;
         pipeline.check_enabled()?;
         let (version, graph) = match version {
             Some(version) if version != pipeline.version => {
-                let graph = store.find_version(pipeline.id, version).await?;
-                (version, graph.ok_or_else(|| no_such_version(version))?)
+                (version, named.ok_or_else(|| no_such_version(version))?)
             }
             _ => (pipeline.version, *latest),
         };

@@ -6,6 +6,7 @@ mod events;
 mod idempotency;
 mod pipelines;
 mod projects;
+mod schedules;
 mod state;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

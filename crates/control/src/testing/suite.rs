@@ -10,6 +10,7 @@ mod pipelines;
 mod projects;
 mod reruns;
 mod runs;
+mod schedules;
 
 use gathering_auth::{Caller, Role};
 use gathering_dag_engine::{
@@ -32,6 +33,7 @@ pub use pipelines::*;
 pub use projects::*;
 pub use reruns::*;
 pub use runs::*;
+pub use schedules::*;
 
 /// A member who owns a project with a pipeline.
 #[derive(Clone)]

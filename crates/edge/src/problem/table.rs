@@ -18,6 +18,7 @@ impl From<ControlError> for ProblemDetails {
             ControlError::NotApprover => Self::forbidden(error.to_string()),
             ControlError::Revoked => AuthError::Revoked.into(),
             ControlError::PipelineChanged(_) => Self::new(Kind::PreconditionFailed, error.to_string()),
+            ControlError::Outdated => Self::conflict(error.to_string()),
             ControlError::Invalid(problems) => Self::invalid(problems),
             ControlError::Conflict(conflict) => Self::conflict(conflict.to_string()),
             unavailable @ ControlError::Unavailable(_) => Self::unavailable(unavailable),

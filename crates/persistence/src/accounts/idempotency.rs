@@ -28,6 +28,7 @@ pub(crate) enum Kind {
     ApiKey,
     Pipeline,
     Project,
+    Schedule,
 }
 
 impl Kind {
@@ -36,6 +37,7 @@ impl Kind {
             Kind::ApiKey => "api_key",
             Kind::Pipeline => "pipeline",
             Kind::Project => "project",
+            Kind::Schedule => "schedule",
         }
     }
 }

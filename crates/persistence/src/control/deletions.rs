@@ -11,6 +11,7 @@ use diesel::prelude::*;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
+use crate::control::schedules::ledger;
 use crate::db::error::DatabaseError;
 use crate::db::pool::Pool;
 use crate::db::schema::{events, pipelines, projects, runs};
@@ -24,7 +25,7 @@ const OF_REQUEST: Duration = Duration::from_millis(500);
 /// What is being deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hidden {
-    /// With its runs, events, pipelines and members. The journals of its runs leave with their partitions.
+    /// With its runs, schedules, events, pipelines and members. The journals of its runs leave with their partitions.
     Project(Uuid),
     /// With its versions. Its runs stay, and name no pipeline any more.
     Pipeline(Uuid),
@@ -111,6 +112,9 @@ async fn delete_batch_of_project(mut conn: &AsyncPgConnection, id: Uuid) -> Quer
     let batch =
         some.filter(some.field(runs::project_id).eq(id)).select(some.field(runs::id)).limit(ROWS_AT_ONCE);
     if diesel::delete(runs::table.filter(runs::id.eq_any(batch))).execute(&mut conn).await? > 0 {
+        return Ok(Batch::More);
+    }
+    if ledger::delete_some_of_project(conn, id, ROWS_AT_ONCE).await? > 0 {
         return Ok(Batch::More);
     }
     let some = diesel::alias!(events as some);

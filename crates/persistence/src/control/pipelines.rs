@@ -3,6 +3,8 @@
 pub(crate) mod change;
 pub(crate) mod versions;
 
+use std::collections::{HashMap, HashSet};
+
 use chrono::{DateTime, Utc};
 use diesel::dsl::not;
 use diesel::prelude::*;
@@ -136,6 +138,65 @@ pub(crate) async fn find_in(
     row.map(|(row, digest)| head(row, &digest)).transpose()
 }
 
+/// A pipeline that is to be started, in this version (absent: the latest).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct PipelineToLock {
+    pub(crate) pipeline: PipelineId,
+    pub(crate) version: Option<i32>,
+}
+
+/// Keeps pipelines from being hidden until the end of the transaction, and loads each with the graph of the version to
+/// start. Those that are gone, or hidden, are absent, and so are those without that version.
+pub(crate) async fn lock_for_start(
+    mut conn: &AsyncPgConnection,
+    wanted: HashSet<PipelineToLock>,
+) -> Result<HashMap<PipelineToLock, (PipelineHead, Digest)>, DatabaseError> {
+    let failed = |error| DatabaseError::query("locking pipelines to start", error);
+    let ids: HashSet<Uuid> = wanted.iter().map(|wanted| wanted.pipeline.as_uuid()).collect();
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<Row> = pipelines::table
+        .filter(pipelines::id.eq_any(ids).and(pipelines::deleting_at.is_null()))
+        .order(pipelines::id)
+        .select(Row::as_select())
+        .for_key_share()
+        .load(&mut conn)
+        .await
+        .map_err(failed)?;
+    let latest = rows.iter().map(|row| (row.id, row.version));
+    let named = wanted.iter().filter_map(|wanted| Some((wanted.pipeline.as_uuid(), wanted.version?)));
+    let (ids, versions): (Vec<Uuid>, Vec<i32>) = latest.chain(named).unzip();
+    let graphs = load_graphs(conn, &ids, &versions).await.map_err(failed)?;
+    let graph_of =
+        |id: Uuid, version: i32| graphs.get(&(id, version)).map(|graph| graph_digest(graph)).transpose();
+    let heads: HashMap<Uuid, Row> = rows.into_iter().map(|row| (row.id, row)).collect();
+    let mut locked = HashMap::new();
+    for one in wanted {
+        let Some(row) = heads.get(&one.pipeline.as_uuid()) else { continue };
+        let version = one.version.unwrap_or(row.version);
+        let (Some(latest), Some(graph)) = (graph_of(row.id, row.version)?, graph_of(row.id, version)?) else {
+            continue;
+        };
+        locked.insert(one, (PipelineHead { pipeline: row.clone().into(), graph: latest }, graph));
+    }
+    Ok(locked)
+}
+
+/// The graphs of these versions, by pipeline and version.
+async fn load_graphs(
+    mut conn: &AsyncPgConnection,
+    ids: &[Uuid],
+    numbers: &[i32],
+) -> QueryResult<HashMap<(Uuid, i32), Vec<u8>>> {
+    let rows: Vec<(Uuid, i32, Vec<u8>)> = pipeline_versions::table
+        .filter(pipeline_versions::pipeline_id.eq_any(ids).and(pipeline_versions::version.eq_any(numbers)))
+        .select((pipeline_versions::pipeline_id, pipeline_versions::version, pipeline_versions::graph_digest))
+        .load(&mut conn)
+        .await?;
+    Ok(rows.into_iter().map(|(id, version, graph)| ((id, version), graph)).collect())
+}
+
 /// The graph of one version, if there is such a version.
 pub(crate) async fn find_version(
     mut conn: &AsyncPgConnection,
@@ -184,7 +245,7 @@ fn graph_digest(stored: &[u8]) -> Result<Digest, DatabaseError> {
     Digest::try_from(stored).map_err(|error| DatabaseError::corrupt("the graph of a pipeline", error))
 }
 
-#[derive(Queryable, Selectable)]
+#[derive(Clone, Queryable, Selectable)]
 #[diesel(table_name = pipelines)]
 struct Row {
     id: Uuid,

@@ -70,6 +70,7 @@ pub(crate) async fn accept(
         kind: planned.kind,
         trigger: planned.trigger.clone(),
         pipeline: planned.pipeline,
+        schedule: planned.schedule,
         rerun_of: planned.rerun_of,
         idempotency: planned.once.as_ref().map(|once| (once.key.as_str().to_owned(), once.digest)),
         ..RunOrigin::default()

@@ -293,6 +293,51 @@ diesel::table! {
 }
 
 diesel::table! {
+    schedule_fires (schedule_id, due_at) {
+        schedule_id -> Uuid,
+        due_at -> Timestamptz,
+        until -> Nullable<Timestamptz>,
+        outcome -> Text,
+        reason -> Nullable<Text>,
+        run_id -> Nullable<Uuid>,
+        run_state -> Nullable<Text>,
+        fired_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    schedules (id) {
+        id -> Uuid,
+        project_id -> Uuid,
+        name -> Text,
+        trigger -> Json,
+        action -> Json,
+        pipeline_id -> Nullable<Uuid>,
+        action_graph -> Nullable<Bytea>,
+        catch_up -> Text,
+        overlap -> Text,
+        jitter_seconds -> Int4,
+        start_at -> Nullable<Timestamptz>,
+        end_at -> Nullable<Timestamptz>,
+        max_fires -> Nullable<Int4>,
+        notify -> Nullable<Json>,
+        notify_graph -> Nullable<Bytea>,
+        pause_after -> Nullable<Int4>,
+        paused_because -> Nullable<Text>,
+        passed_at -> Timestamptz,
+        queued_at -> Nullable<Timestamptz>,
+        next_due_at -> Nullable<Timestamptz>,
+        next_fire_at -> Nullable<Timestamptz>,
+        look_at -> Nullable<Timestamptz>,
+        n_fires -> Int4,
+        n_failures -> Int4,
+        last_fire_at -> Nullable<Timestamptz>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     users (id) {
         id -> Uuid,
         email -> Text,
@@ -327,6 +372,9 @@ diesel::joinable!(refresh_tokens -> users (user_id));
 diesel::joinable!(revoked_tokens -> users (user_id));
 diesel::joinable!(runs -> graphs (graph_digest));
 diesel::joinable!(runs -> projects (project_id));
+diesel::joinable!(schedule_fires -> schedules (schedule_id));
+diesel::joinable!(schedules -> pipelines (pipeline_id));
+diesel::joinable!(schedules -> projects (project_id));
 
 diesel::allow_tables_to_appear_in_same_query!(
     api_keys,
@@ -352,5 +400,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     revoked_tokens,
     run_journal,
     runs,
+    schedule_fires,
+    schedules,
     users,
 );

@@ -15,7 +15,7 @@ use crate::db::error::DatabaseError;
 use crate::db::schema::runs;
 use crate::runs::journal;
 use crate::runs::journal::insert::{Entries, append};
-use crate::runs::transitions::release::Commit;
+use crate::runs::transitions::release::{Commit, Released};
 use crate::runs::transitions::wake_ups::WakeUps;
 
 /// The outcome of a batch.
@@ -79,7 +79,7 @@ fn abandons_children(checkpoint: &Checkpoint) -> bool {
 
 enum Written {
     /// It stands; these runs were released. Each says whether it has a parent.
-    Released(Vec<(Uuid, bool)>),
+    Released(Vec<Released>),
     /// Nothing was written: a record met a number that is taken.
     NumberTaken,
 }
@@ -139,10 +139,11 @@ async fn answer(
 ) -> Result<Result<(), StoreError>, DatabaseError> {
     let run = checkpoint.claim.run;
     if let Written::Released(released) = written {
-        let released = released.iter().find(|(id, _)| *id == run.as_uuid());
+        let released = released.iter().find(|(id, ..)| *id == run.as_uuid());
         if checkpoint.release.is_none() || released.is_some() {
-            let has_parent = released.is_some_and(|(_, has_parent)| *has_parent);
-            owe(checkpoint, has_parent || abandons_children(checkpoint), wake_ups);
+            let has_parent = released.is_some_and(|(_, has_parent, _)| *has_parent);
+            let is_scheduled = released.is_some_and(|(.., is_scheduled)| *is_scheduled);
+            owe(checkpoint, has_parent || abandons_children(checkpoint), is_scheduled, wake_ups);
             return Ok(Ok(()));
         }
     }
@@ -155,15 +156,20 @@ async fn answer(
     if !stands {
         return Ok(Err(StoreError::ClaimLost { run }));
     }
-    owe(checkpoint, true, wake_ups);
+    owe(checkpoint, true, true, wake_ups);
     Ok(Ok(()))
 }
 
-fn owe(checkpoint: &Checkpoint, has_relatives: bool, wake_ups: &mut WakeUps) {
+fn owe(checkpoint: &Checkpoint, has_relatives: bool, is_scheduled: bool, wake_ups: &mut WakeUps) {
     let run = checkpoint.claim.run;
     wake_ups.add_entries(run);
     match checkpoint.release {
-        Some(Release::End(_)) => wake_ups.add_end(run, has_relatives),
+        Some(Release::End(_)) => {
+            wake_ups.add_end(run, has_relatives);
+            if is_scheduled {
+                wake_ups.add_schedule();
+            }
+        }
         Some(Release::Requeue) => wake_ups.add_claimable(),
         // A parked run that was woken meanwhile is available at once, and its owner claims again when a drive ends.
         Some(Release::Park { .. }) | None => {}

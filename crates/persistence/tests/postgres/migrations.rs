@@ -49,6 +49,14 @@ async fn fill(world: &World) {
              SELECT '{run}', 'a', true, id, email FROM users;
          INSERT INTO node_outcomes (run_id, node_id, outcome, reason, decided_by, decided_as)
              SELECT '{run}', 'a', 'repeat', 'r', id, email FROM users;
+         INSERT INTO schedules (id, project_id, name, trigger, action, catch_up, overlap, passed_at)
+             SELECT gen_random_uuid(), id, 's', '{{}}', '{{}}', 'latest', 'skip', now() FROM projects;
+         INSERT INTO schedule_fires (schedule_id, due_at, outcome, reason)
+             SELECT id, now(), 'skipped', 'missed' FROM schedules;
+         INSERT INTO idempotency_keys (user_id, key, kind, digest, created_id)
+             SELECT id, 'k', 'schedule', decode(repeat('01', 32), 'hex'), gen_random_uuid() FROM users;
+         INSERT INTO runs (id, project_id, graph_digest, kind, input)
+             SELECT gen_random_uuid(), project_id, graph_digest, 'action', '{{}}' FROM runs;
          INSERT INTO events (project_id, type) SELECT id, 'test' FROM projects;"
     );
     world.db.execute(&sql).await;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use gathering_domain::Pointer;
-use gathering_scheduler::testing::{Fault, MemorySchedules, Point};
-use gathering_scheduler::{CatchUp, Firing, Outcome, Overlap, Timetable, Trigger};
+use gathering_scheduler::testing::{MemorySchedules, Point, StoreFault};
+use gathering_scheduler::{CatchUp, FireOutcome, Firing, Overlap, Timetable, Trigger};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -69,7 +69,7 @@ async fn a_schedule_that_is_made_now_fires_at_its_time_and_the_loop_is_idle_in_b
 
 #[tokio::test(start_paused = true)]
 async fn a_failing_store_delays_a_fire_and_loses_none() {
-    let store = MemorySchedules::new(start(), 10, |number, _| (number % 3 != 0).then_some(Fault::Error));
+    let store = MemorySchedules::new(start(), 10, |number, _| (number % 3 != 0).then_some(StoreFault::Error));
     store.add(1, every(10));
     let instance = Instance::start(&store);
     tokio::time::sleep(Duration::from_secs(1205)).await;
@@ -91,7 +91,7 @@ async fn i6_a_crash_at_every_point_leaves_no_due_time_fired_twice_or_lost() {
 
     /// Two instances fire twelve schedules. The one that gets to the point dies there, and comes back later.
     async fn run_with_crash_at(crash: Option<u64>) -> u64 {
-        let faults = move |number: u64, _: Point| (Some(number) == crash).then_some(Fault::Stall);
+        let faults = move |number: u64, _: Point| (Some(number) == crash).then_some(StoreFault::Stall);
         let store = MemorySchedules::new(start(), 5, faults);
         for id in 0..12 {
             store.add(id, every(if id % 2 == 0 { 60 } else { 150 }));
@@ -117,7 +117,11 @@ async fn i6_a_crash_at_every_point_leaves_no_due_time_fired_twice_or_lost() {
             assert_eq!(store.runs(id), due, "schedule {id} with a crash at point {crash:?}");
             let ledger = store.ledger(id);
             assert_eq!(ledger.iter().map(|entry| entry.due_at).collect::<Vec<_>>(), due);
-            assert!(ledger.iter().all(|entry| matches!(entry.outcome, Outcome::Started | Outcome::CaughtUp)));
+            assert!(
+                ledger
+                    .iter()
+                    .all(|entry| matches!(entry.outcome, FireOutcome::Started | FireOutcome::CaughtUp))
+            );
         }
         store.n_points()
     }

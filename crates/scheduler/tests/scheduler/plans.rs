@@ -3,7 +3,7 @@
 use chrono::{DateTime, Duration, Utc};
 use gathering_domain::Pointer;
 use gathering_scheduler::{
-    CatchUp, MAX_CAUGHT_UP, Outcome, Overlap, Plan, Progress, SkipReason, Timetable, Trigger, plan,
+    CatchUp, FireOutcome, MAX_CAUGHT_UP, Overlap, Plan, Progress, SkipReason, Timetable, Trigger, plan,
     plan_resumption,
 };
 use proptest::prelude::*;
@@ -27,7 +27,7 @@ fn since(passed: &str) -> Progress {
 
 /// The entries as `12:01 started`, `12:02 skipped overlap`.
 fn words(plan: &Plan) -> Vec<String> {
-    let words = |entry: &gathering_scheduler::Entry| {
+    let words = |entry: &gathering_scheduler::DueEntry| {
         let time = entry.due_at.format("%H:%M");
         match entry.outcome.reason() {
             Some(reason) => format!("{time} skipped {reason}"),
@@ -143,13 +143,13 @@ fn no_more_than_the_bound_is_caught_up_and_the_rest_is_one_entry() {
     let planned = plan(&all, &day, now);
     assert_eq!(planned.entries.len(), MAX_CAUGHT_UP + 1);
     let last = planned.entries.last().unwrap();
-    assert_eq!(last.outcome, Outcome::Skipped(SkipReason::Bound));
+    assert_eq!(last.outcome, FireOutcome::Skipped(SkipReason::Bound));
     assert_eq!((last.due_at, last.until), (at("2026-01-01T16:41:00Z"), Some(at("2026-01-02T00:00:00Z"))));
 
     let planned = plan(&minutely(), &day, now);
     let [.., bound, latest] = &planned.entries[..] else { panic!("{planned:?}") };
-    assert_eq!(bound.outcome, Outcome::Skipped(SkipReason::Bound));
-    assert_eq!((latest.due_at, latest.outcome), (at("2026-01-02T00:00:00Z"), Outcome::Started));
+    assert_eq!(bound.outcome, FireOutcome::Skipped(SkipReason::Bound));
+    assert_eq!((latest.due_at, latest.outcome), (at("2026-01-02T00:00:00Z"), FireOutcome::Started));
     assert_eq!(planned.next.unwrap().due_at, at("2026-01-02T00:01:00Z"));
 }
 
@@ -250,7 +250,7 @@ proptest! {
                         Some(until) => ranges.push((entry.due_at, until)),
                         None => {
                             let earlier = entered.insert(entry.due_at, entry.outcome);
-                            prop_assert!(matches!(earlier, None | Some(Outcome::Queued)), "{:?} twice", entry.due_at);
+                            prop_assert!(matches!(earlier, None | Some(FireOutcome::Queued)), "{:?} twice", entry.due_at);
                         }
                     }
                 }

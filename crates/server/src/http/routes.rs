@@ -9,9 +9,10 @@ use gathering_auth::Action::{Manage, Read, Run, Write};
 use crate::http::api::events::{post, read};
 use crate::http::api::pipelines::{change, versions};
 use crate::http::api::runs::{decide, rerun, start, top_up};
+use crate::http::api::schedules::{acts, fires, preview};
 use crate::http::api::{
-    api_keys, audit, auth, budgets, files, health, members, metrics, pipelines, projects, runs, stream,
-    system, users,
+    api_keys, audit, auth, budgets, files, health, members, metrics, pipelines, projects, runs, schedules,
+    stream, system, users,
 };
 use gathering_edge::limits::Tier;
 use gathering_edge::openapi::{self, Document};
@@ -33,6 +34,7 @@ use gathering_edge::route::{BodyLimit, Description, Route};
         (name = "pipelines", description = "Named graphs in versions"),
         (name = "runs", description = "Executions of graphs"),
         (name = "events", description = "The log of events"),
+        (name = "schedules", description = "What starts runs at due times"),
         (name = "health", description = "The state of the server"),
         (name = "system", description = "The instances, for admins"),
     )
@@ -118,6 +120,18 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(GET    "/api/v1/runs/{id}/stream",                    Project(Read),   Read,   None  => stream::stream),
     route!(POST   "/api/v1/events",                              Project(Run),    Write,  Large => post::post),
     route!(GET    "/api/v1/events",                              Own(Read),       Read,   None  => read::read),
+
+    route!(POST   "/api/v1/schedules",                           Project(Write),  Write,  Large => schedules::create),
+    route!(GET    "/api/v1/schedules",                           Own(Read),       Read,   None  => schedules::list),
+    route!(POST   "/api/v1/schedules/preview",                   Account,         Write,  Small => preview::preview),
+    route!(GET    "/api/v1/schedules/{id}",                      Project(Read),   Read,   None  => schedules::show),
+    route!(PATCH  "/api/v1/schedules/{id}",                      Project(Write),  Write,  Large => schedules::change),
+    route!(DELETE "/api/v1/schedules/{id}",                      Project(Write),  Write,  None  => schedules::delete),
+    route!(GET    "/api/v1/schedules/{id}/fires",                Project(Read),   Read,   None  => fires::list),
+    route!(POST   "/api/v1/schedules/{id}/pause",                Project(Run),    Write,  None  => acts::pause),
+    route!(POST   "/api/v1/schedules/{id}/resume",               Project(Run),    Write,  None  => acts::resume),
+    route!(POST   "/api/v1/schedules/{id}/trigger",              Project(Run),    Write,  None  => acts::trigger),
+    route!(POST   "/api/v1/schedules/{id}/backfill",             Project(Run),    Write,  Small => acts::backfill),
 
     route!(GET    "/api/v1/system/instances",                    Admin,           Read,   None  => system::instances),
 ];

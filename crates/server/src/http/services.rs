@@ -41,10 +41,11 @@ impl Services {
         let projects = control.projects.clone();
         let sources = Sources { auth: Arc::clone(&auth), projects, runs: runs.clone(), readiness };
         let (auth, pool, identities) = (Data::from(auth), Data::new(pool), Data::new(identities));
-        let Control { projects, pipelines, budgets, runs: run_control, events, graphs } = control;
+        let Control { projects, pipelines, budgets, runs: run_control, events, schedules, graphs } = control;
         let events = Data::new(events);
         let (projects, pipelines) = (Data::new(projects), Data::new(pipelines));
         let (budgets, run_control, graphs) = (Data::new(budgets), Data::new(run_control), Data::new(graphs));
+        let schedules = Data::new(schedules);
         let (runs, streams, sources) = (Data::new(runs), Data::new(streams), Data::new(sources));
         let (workspaces, max_file_bytes) = (Data::new(workspaces), Data::new(max_file_bytes));
         move |app| {
@@ -55,6 +56,7 @@ impl Services {
                 .app_data(pipelines.clone())
                 .app_data(budgets.clone())
                 .app_data(run_control.clone())
+                .app_data(schedules.clone())
                 .app_data(graphs.clone())
                 .app_data(runs.clone())
                 .app_data(events.clone())

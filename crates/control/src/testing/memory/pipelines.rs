@@ -34,8 +34,13 @@ impl StoredPipeline {
 }
 
 impl State {
-    fn head(&self, pipeline: PipelineId) -> Option<PipelineHead> {
+    pub(super) fn head(&self, pipeline: PipelineId) -> Option<PipelineHead> {
         self.pipelines.get(&pipeline)?.head()
+    }
+
+    pub(super) fn graph_of_version(&self, pipeline: PipelineId, version: i32) -> Option<Digest> {
+        let place = usize::try_from(version).ok()?.checked_sub(1)?;
+        self.pipelines.get(&pipeline)?.versions.get(place).map(|version| version.graph)
     }
 
     fn create_pipeline(
@@ -123,10 +128,7 @@ impl PipelineStore for MemoryControl {
     }
 
     async fn find_version(&self, pipeline: PipelineId, version: i32) -> Result<Option<Digest>, ControlError> {
-        let place = usize::try_from(version).ok().and_then(|version| version.checked_sub(1));
-        let state = self.lock();
-        let version = place.and_then(|place| state.pipelines.get(&pipeline)?.versions.get(place));
-        Ok(version.map(|version| version.graph))
+        Ok(self.lock().graph_of_version(pipeline, version))
     }
 
     async fn list_pipelines(

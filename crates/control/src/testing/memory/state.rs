@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use gathering_auth::{Account, AuditEvent};
 use gathering_dag_engine::testing::StoredRun;
-use gathering_domain::{Digest, Once, PipelineId, ProjectId, RunId, RunKind, UserId};
+use gathering_domain::{Digest, Once, PipelineId, ProjectId, RunId, RunKind, ScheduleId, UserId};
 use serde_json::Value;
 
 use super::budgets::Books;
 use super::idempotency::IdempotencyKeys;
 use super::pipelines::StoredPipeline;
 use super::projects::StoredProject;
+use super::schedules::StoredSchedule;
 use crate::{LocalFile, LocalProject, LoggedEvent, PlannedRun, Run, StartedBy};
 
 #[derive(Default)]
@@ -23,6 +24,9 @@ pub(super) struct State {
     pub(super) pipelines: BTreeMap<PipelineId, StoredPipeline>,
     /// The pipelines that requests created under an idempotency key.
     pub(super) pipeline_keys: IdempotencyKeys<PipelineId>,
+    pub(super) schedules: BTreeMap<ScheduleId, StoredSchedule>,
+    /// The schedules that requests created under an idempotency key.
+    pub(super) schedule_keys: IdempotencyKeys<ScheduleId>,
     /// What was recorded, the oldest first.
     pub(super) audit: Vec<AuditEvent>,
     pub(super) runs: HashMap<RunId, RunFacts>,
@@ -79,7 +83,7 @@ pub(super) fn shown(stored: &StoredRun, facts: Option<&RunFacts>) -> Run {
         kind: planned.map_or(RunKind::Pipeline, |planned| planned.kind),
         trigger: planned.map_or(Value::Null, |planned| planned.trigger.clone()),
         pipeline: planned.and_then(|planned| planned.pipeline),
-        schedule: None,
+        schedule: planned.and_then(|planned| planned.schedule),
         parent: stored.place.as_ref().map(|place| place.parent.run),
         rerun_of: planned.and_then(|planned| planned.rerun_of),
         state: stored.state,

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use diesel::prelude::*;
-use diesel::sql_types::{Bool, Integer, Text, Uuid as SqlUuid};
+use diesel::sql_types::{Array, Bool, Integer, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_dag_engine::Parent;
 use gathering_domain::RunId;
@@ -15,6 +15,17 @@ use crate::runs::transitions::wake_ups::WakeUps;
 
 /// Cancels the run `$1`.
 static CANCEL_RUN: LazyLock<String> = LazyLock::new(|| cancel_sql("id = $1", "parent_run_id", "NULL"));
+
+/// Cancels the runs `$1`.
+static CANCEL_RUNS: LazyLock<String> = LazyLock::new(|| {
+    let which = format!(
+        "id = ANY (ARRAY(
+            SELECT run.id FROM runs AS run WHERE run.id = ANY ($1) AND run.state IN {active}
+            ORDER BY run.id FOR NO KEY UPDATE))",
+        active = *ACTIVE,
+    );
+    cancel_sql(&which, "parent_run_id", "NULL")
+});
 
 /// Cancels the children of the run `$1` that its node `$2` started in round `$3`. The parent is not woken: it asks for
 /// this itself.
@@ -40,9 +51,11 @@ fn cancel_sql(which: &str, parent: &str, reason: &str) -> String {
                 ended_at = CASE WHEN epoch = 0 THEN now() END,
                 available_at = CASE WHEN epoch > 0 THEN clock_timestamp() END
             WHERE state IN {active} AND {which}
-            RETURNING id, project_id, {parent} AS parent_run_id, state
+            RETURNING id, project_id, {parent} AS parent_run_id, state, schedule_id
         ), {ends}
-        SELECT id, state IN {terminal} AS is_ended, parent_run_id IS NOT NULL AS has_parent FROM cancelled",
+        SELECT id, state IN {terminal} AS is_ended, parent_run_id IS NOT NULL AS has_parent,
+            schedule_id IS NOT NULL AS is_scheduled
+        FROM cancelled",
         active = *ACTIVE,
         terminal = *TERMINAL,
         ends = announce_and_wake_parents("cancelled"),
@@ -57,6 +70,8 @@ struct Cancelled {
     is_ended: bool,
     #[diesel(sql_type = Bool)]
     has_parent: bool,
+    #[diesel(sql_type = Bool)]
+    is_scheduled: bool,
 }
 
 /// Cancels a run that has not ended. `None` if there is no such run.
@@ -64,6 +79,13 @@ pub(crate) async fn cancel_run(mut conn: &AsyncPgConnection, run: RunId) -> Quer
     let cancelled: Vec<Cancelled> =
         diesel::sql_query(CANCEL_RUN.as_str()).bind::<SqlUuid, _>(run.as_uuid()).load(&mut conn).await?;
     Ok((!cancelled.is_empty()).then(|| wake_ups(cancelled)))
+}
+
+/// Cancels those of these runs that have not ended.
+pub(crate) async fn cancel_runs(mut conn: &AsyncPgConnection, ids: &[Uuid]) -> QueryResult<WakeUps> {
+    let cancelled =
+        diesel::sql_query(CANCEL_RUNS.as_str()).bind::<Array<SqlUuid>, _>(ids).load(&mut conn).await?;
+    Ok(wake_ups(cancelled))
 }
 
 /// Cancels the children of one round of a node that have not ended, for this reason.
@@ -84,9 +106,12 @@ pub(crate) async fn cancel_children(
 
 fn wake_ups(cancelled: Vec<Cancelled>) -> WakeUps {
     let mut wake_ups = WakeUps::default();
-    for Cancelled { id, is_ended, has_parent } in cancelled {
+    for Cancelled { id, is_ended, has_parent, is_scheduled } in cancelled {
         if is_ended {
             wake_ups.add_end(id.into(), has_parent);
+            if is_scheduled {
+                wake_ups.add_schedule();
+            }
         } else {
             wake_ups.add_signal();
         }

@@ -7,7 +7,9 @@ use diesel::data_types::PgInterval;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{Bytea, Integer, Interval, Json, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{
+    Array, Bytea, Integer, Interval, Json, Nullable, Text, Timestamptz, Uuid as SqlUuid,
+};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_dag_engine::NewRun;
 use serde_json::Value;
@@ -107,10 +109,6 @@ pub(crate) async fn insert(
     run: &NewRun,
     origin: &RunOrigin,
 ) -> QueryResult<Option<Row>> {
-    let timeout = run.timeout.map(|timeout| {
-        let micros = timeout.min(LONGEST_TIMEOUT).as_micros();
-        PgInterval::from_microseconds(i64::try_from(micros).unwrap_or(i64::MAX))
-    });
     let idempotency = origin.idempotency.as_ref();
     let insert = InsertRoot {
         id: run.id.as_uuid(),
@@ -127,8 +125,54 @@ pub(crate) async fn insert(
         input: &run.input,
         priority: run.priority,
         available_at: run.available_at,
-        timeout,
+        timeout: timeout_of(run),
         row: <Row as Selectable<Pg>>::construct_selection(),
     };
     insert.get_results(&mut conn).await.and_then(exactly_one).optional()
+}
+
+/// Inserts runs that nobody asked for with a key, and that depend on no other; each is new. Their projects and pipelines are
+/// locked against being hidden.
+const INSERT_ALL: &str = "
+    INSERT INTO runs (id, project_id, graph_digest, kind, trigger, pipeline_id, pipeline_version, schedule_id, input,
+        priority, available_at, deadline_at)
+    SELECT id, project_id, graph_digest, kind, trigger::json, pipeline_id, pipeline_version, schedule_id, input::json,
+        priority, least(now(), now() + timeout), now() + timeout
+    FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS new_run (id, project_id, graph_digest, kind, trigger,
+        pipeline_id, pipeline_version, schedule_id, input, priority, timeout)";
+
+/// Inserts new runs as one statement.
+pub(crate) async fn insert_all(
+    mut conn: &AsyncPgConnection,
+    runs: &[(NewRun, RunOrigin)],
+) -> QueryResult<usize> {
+    let new = || runs.iter().map(|(new, _)| new);
+    let origins = || runs.iter().map(|(_, origin)| origin);
+    diesel::sql_query(INSERT_ALL)
+        .bind::<Array<SqlUuid>, _>(new().map(|run| run.id.as_uuid()).collect::<Vec<_>>())
+        .bind::<Array<SqlUuid>, _>(new().map(|run| run.project.as_uuid()).collect::<Vec<_>>())
+        .bind::<Array<Bytea>, _>(new().map(|run| run.graph.as_bytes().as_slice()).collect::<Vec<_>>())
+        .bind::<Array<Text>, _>(origins().map(|origin| origin.kind.as_str()).collect::<Vec<_>>())
+        .bind::<Array<Text>, _>(origins().map(|origin| origin.trigger.to_string()).collect::<Vec<_>>())
+        .bind::<Array<Nullable<SqlUuid>>, _>(
+            origins().map(|origin| origin.pipeline.map(|(id, _)| id.as_uuid())).collect::<Vec<_>>(),
+        )
+        .bind::<Array<Nullable<Integer>>, _>(
+            origins().map(|origin| origin.pipeline.map(|(_, version)| version)).collect::<Vec<_>>(),
+        )
+        .bind::<Array<Nullable<SqlUuid>>, _>(
+            origins().map(|origin| origin.schedule.map(|id| id.as_uuid())).collect::<Vec<_>>(),
+        )
+        .bind::<Array<Text>, _>(new().map(|run| run.input.to_string()).collect::<Vec<_>>())
+        .bind::<Array<Integer>, _>(new().map(|run| run.priority).collect::<Vec<_>>())
+        .bind::<Array<Nullable<Interval>>, _>(new().map(|run| timeout_of(run)).collect::<Vec<_>>())
+        .execute(&mut conn)
+        .await
+}
+
+fn timeout_of(run: &NewRun) -> Option<PgInterval> {
+    run.timeout.map(|timeout| {
+        let micros = timeout.min(LONGEST_TIMEOUT).as_micros();
+        PgInterval::from_microseconds(i64::try_from(micros).unwrap_or(i64::MAX))
+    })
 }

@@ -72,6 +72,7 @@ fn owed(recovery: &Recovery) -> WakeUps {
     }
     for run in &recovery.failed {
         wake_ups.add_end(*run, true);
+        wake_ups.add_schedule();
     }
     wake_ups
 }

@@ -67,6 +67,9 @@ impl Releases {
     }
 }
 
+/// A run that was released, whether it has a parent, and whether it belongs to a schedule.
+pub(crate) type Released = (Uuid, bool, bool);
+
 /// Checkpoints of which some release their runs.
 pub(crate) struct Commit {
     entries: Entries,
@@ -85,14 +88,14 @@ impl Commit {
         &self.releases.run_id
     }
 
-    /// Writes the checkpoints, as one statement. It answers with the runs that it released, and whether each has a parent.
+    /// Writes the checkpoints, as one statement. It answers with the runs that it released.
     ///
     /// `abandons` says whether the ends leave children behind that must be told. Most do not, and pay nothing for it.
     pub(crate) async fn write(
         self,
         conn: &mut AsyncPgConnection,
         abandons: bool,
-    ) -> QueryResult<Vec<(Uuid, bool)>> {
+    ) -> QueryResult<Vec<Released>> {
         match (abandons, self.entries.has_blobs()) {
             (false, false) => Statement::<false, false>(self).load(conn).await,
             (false, true) => Statement::<false, true>(self).load(conn).await,
@@ -111,7 +114,7 @@ impl<const ABANDONS: bool, const BLOBS: bool> QueryId for Statement<ABANDONS, BL
 }
 
 impl<const ABANDONS: bool, const BLOBS: bool> Query for Statement<ABANDONS, BLOBS> {
-    type SqlType = (SqlUuid, Bool);
+    type SqlType = (SqlUuid, Bool, Bool);
 }
 
 impl<const ABANDONS: bool, const BLOBS: bool> QueryFragment<Pg> for Statement<ABANDONS, BLOBS> {
@@ -132,7 +135,7 @@ impl<const ABANDONS: bool, const BLOBS: bool> QueryFragment<Pg> for Statement<AB
         if ABANDONS {
             out.push_sql(&CHILDREN);
         }
-        out.push_sql(" SELECT id, parent_run_id IS NOT NULL FROM released");
+        out.push_sql(" SELECT id, parent_run_id IS NOT NULL, schedule_id IS NOT NULL FROM released");
         Ok(())
     }
 }
@@ -161,7 +164,7 @@ static RELEASE: LazyLock<String> = LazyLock::new(|| {
                 END
             FROM release AS r
             WHERE runs.id = r.run_id AND runs.epoch = r.epoch AND (runs.owner = r.owner AND runs.state = 'running') IS TRUE
-            RETURNING runs.id, runs.project_id, runs.state, runs.parent_run_id
+            RETURNING runs.id, runs.project_id, runs.state, runs.parent_run_id, runs.schedule_id
         ), appended AS (
             {INSERT}{SELECT_ENTRIES}entry AS e
             WHERE e.run_id NOT IN (SELECT run_id FROM release) OR e.run_id IN (SELECT id FROM released)

@@ -11,6 +11,7 @@ pub(crate) struct WakeUps {
     runs: bool,
     signals: bool,
     events: bool,
+    schedules: bool,
     /// The runs whose followers in this process are told.
     followed: Vec<RunId>,
 }
@@ -24,6 +25,20 @@ impl WakeUps {
         if has_relatives {
             self.add_signal();
         }
+    }
+
+    /// What the end of a run owes to its schedule.
+    pub(crate) fn add_schedule(&mut self) {
+        self.schedules = true;
+    }
+
+    /// What `other` owes, too.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.runs |= other.runs;
+        self.signals |= other.signals;
+        self.events |= other.events;
+        self.schedules |= other.schedules;
+        self.followed.extend(other.followed);
     }
 
     /// What a run owes that may be claimed now.
@@ -45,7 +60,12 @@ impl WakeUps {
     /// Sends them.
     pub(crate) fn send(self, wakes: &WakeBus) {
         wakes.appended(self.followed.into_iter());
-        let owed = [(self.runs, Wake::Runs), (self.signals, Wake::Signals), (self.events, Wake::Events)];
+        let owed = [
+            (self.runs, Wake::Runs),
+            (self.signals, Wake::Signals),
+            (self.events, Wake::Events),
+            (self.schedules, Wake::Schedules),
+        ];
         for (_, what) in owed.into_iter().filter(|(is_owed, _)| *is_owed) {
             wakes.wake(what);
         }

@@ -12,3 +12,5 @@ pub(crate) const MEMBERS: List = List(7);
 pub(crate) const API_KEYS: List = List(8);
 pub(crate) const VERSIONS: List = List(9);
 pub(crate) const EVENTS: List = List(10);
+pub(crate) const SCHEDULES: List = List(11);
+pub(crate) const SCHEDULE_FIRES: List = List(12);

@@ -75,7 +75,7 @@ pub(crate) async fn show(
 }
 
 /// The answer to a request that started a run, now or before.
-fn accepted(run: RunView) -> HttpResponse {
+pub(super) fn accepted(run: RunView) -> HttpResponse {
     let location = format!("/api/v1/runs/{}", run.id);
     HttpResponse::Accepted().insert_header(("location", location)).json(run)
 }

@@ -1,9 +1,10 @@
 //! The words of the API's enums, as its document shows them.
 
 use gathering_auth::{ProjectRole, Role, Scope};
-use gathering_control::Period;
+use gathering_control::{Fire, PauseReason, Period};
 use gathering_dag_engine::{DecidedOutcome, JournalEvent, NodeState, NotKeptReason};
 use gathering_domain::{RunState, WaitingFor};
+use gathering_scheduler::{CatchUp, Overlap, SkipReason};
 
 /// The name of the last event of a run's stream.
 pub(super) const RUN_ENDED: &str = "run_ended";
@@ -36,6 +37,18 @@ gathering_edge::enum_schemas! {
     JournalKindSchema "JournalKind": JournalEvent::KINDS;
     /// The name of the last event of a run's stream.
     RunEndedSchema "RunEndedName": [RUN_ENDED];
+    /// What happens to due times that passed while nothing fired.
+    CatchUpSchema "CatchUp": CatchUp::ALL.iter().map(|policy| policy.as_str());
+    /// What happens at a due time while an earlier run has not ended.
+    OverlapSchema "Overlap": Overlap::ALL.iter().map(|policy| policy.as_str());
+    /// Why a schedule is paused.
+    PauseReasonSchema "PauseReason": PauseReason::ALL.map(PauseReason::as_str);
+    /// The state of a schedule.
+    ScheduleStateSchema "ScheduleState": ["active", "paused", "ended"];
+    /// What became of a due time.
+    FireOutcomeSchema "FireOutcome": Fire::OUTCOMES;
+    /// Why a due time started nothing.
+    SkipReasonSchema "SkipReason": SkipReason::ALL.iter().map(|reason| reason.as_str());
     /// The kind of an entry of a workspace.
     FileKindSchema "FileKind": ["file", "directory"];
     /// The state of an instance.

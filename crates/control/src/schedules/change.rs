@@ -1,0 +1,87 @@
+//! Changing a schedule.
+
+use chrono::{DateTime, Utc};
+use gathering_auth::Caller;
+use gathering_domain::ScheduleId;
+
+use super::define::ScheduleSpec;
+use super::{
+    LockedSchedule, PauseReason, Schedule, ScheduleControl, ScheduleStep, SubmittedSchedule, manual,
+};
+use crate::ControlError;
+use crate::access::right;
+
+/// How often a change is made of a schedule that somebody else changed meanwhile.
+const ATTEMPTS: usize = 5;
+
+impl ScheduleControl {
+    /// Changes a schedule to what `change` makes of it. Another trigger, start or end counts due times anew from now; what
+    /// has been entered in the ledger stays. To disable it is to pause it.
+    ///
+    /// Of two changes at once, one sees what the other has made: `change` may be called again.
+    ///
+    /// # Errors
+    /// [`ControlError::NotFound`] or [`ControlError::Forbidden`]; [`ControlError::Invalid`] with everything that is wrong.
+    /// After [`ControlError::Unavailable`] it is unknown whether the schedule is changed.
+    pub async fn change(
+        &self,
+        caller: &Caller,
+        schedule: ScheduleId,
+        change: impl Fn(&Schedule) -> SubmittedSchedule + Send + Sync,
+    ) -> Result<Schedule, ControlError> {
+        let mut attempts = ATTEMPTS;
+        loop {
+            let found = self.find::<right::Write>(caller, schedule).await?;
+            let spec = self.check(caller, found.project, change(&found)).await?;
+            let seen = found.updated_at;
+            let rule = |locked: LockedSchedule, now| {
+                if locked.schedule.updated_at == seen {
+                    changed(locked, &spec, now)
+                } else {
+                    Err(ControlError::Outdated)
+                }
+            };
+            attempts -= 1;
+            match self.store.change_schedule(&found, &rule).await {
+                Err(ControlError::Outdated) if attempts > 0 => {}
+                changed => return changed,
+            }
+        }
+    }
+}
+
+fn changed(
+    locked: LockedSchedule,
+    spec: &ScheduleSpec,
+    now: DateTime<Utc>,
+) -> Result<ScheduleStep, ControlError> {
+    let is_paused = locked.schedule.pause.is_some();
+    let counts_anew = {
+        let (old, new) = (&locked.schedule.timetable, &spec.timetable);
+        (&old.trigger, old.start_at, old.end_at, old.max_fires)
+            != (&new.trigger, new.start_at, new.end_at, new.max_fires)
+    };
+    let mut step = if spec.enabled && is_paused && !counts_anew {
+        manual::resumed(&locked, now)
+    } else {
+        ScheduleStep::of(locked.schedule)
+    };
+    let ScheduleSpec { name, timetable, action, on_failure, enabled } = spec.clone();
+    let schedule = &mut step.schedule;
+    schedule.name = name;
+    schedule.timetable = timetable;
+    schedule.action = action;
+    schedule.on_failure = on_failure;
+    schedule.pause = match (enabled, schedule.pause) {
+        (true, _) => None,
+        (false, Some(reason)) => Some(reason),
+        (false, None) => Some(PauseReason::Request),
+    };
+    if counts_anew {
+        schedule.begin(now)?;
+    } else if schedule.next.is_some() {
+        // Another jitter fires at another moment.
+        schedule.next = schedule.timetable.next_due(schedule.seed(), schedule.passed_at);
+    }
+    Ok(step)
+}

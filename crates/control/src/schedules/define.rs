@@ -1,0 +1,338 @@
+//! Defining a schedule: what it fires, when, and what is refused.
+
+use chrono::{DateTime, Utc};
+use gathering_auth::Caller;
+use gathering_domain::{Digest, KeyedBody, Once, Pointer, Problems, ProjectId, ScheduleId};
+use gathering_scheduler::{CatchUp, MAX_JITTER_SECONDS, Overlap, Timetable, Trigger};
+use serde_json::{Value, json};
+
+use super::action::{self, ReadAction};
+use super::{PauseReason, Schedule, ScheduleControl, ScheduledAction};
+use crate::access::right;
+use crate::runs::Startable;
+use crate::{ControlError, Creation, Scoped};
+
+/// What happens when runs of a schedule fail or time out.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct OnFailure {
+    /// The notification that is sent for each: as it is written, and its graph.
+    pub notify: Option<(Value, Digest)>,
+    /// The schedule pauses after so many in a row.
+    pub pause_after: Option<u32>,
+}
+
+/// A schedule in a request, not checked yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SubmittedSchedule {
+    /// What people call it.
+    pub name: String,
+    /// The trigger, as [`Trigger::parse`] reads it.
+    pub trigger: Value,
+    /// The action: `execute_pipeline`, `call_api` or `send_notification`.
+    pub action: Value,
+    /// For due times that passed while nothing fired.
+    pub catch_up: CatchUp,
+    /// For due times at which an earlier run has not ended.
+    pub overlap: Overlap,
+    /// Each fire is delayed by a part of so many seconds.
+    pub jitter_seconds: u32,
+    /// No due time is before, in UTC.
+    pub start_at: Option<DateTime<Utc>>,
+    /// No due time is after, in UTC.
+    pub end_at: Option<DateTime<Utc>>,
+    /// It ends after so many fires.
+    pub max_fires: Option<u32>,
+    /// The action that is done when a run fails.
+    pub notify: Option<Value>,
+    /// It pauses after so many failures in a row.
+    pub pause_after: Option<u32>,
+    /// Whether it fires.
+    pub enabled: bool,
+}
+
+impl SubmittedSchedule {
+    /// An enabled schedule with the default policies.
+    pub fn new(name: impl Into<String>, trigger: Value, action: Value) -> Self {
+        Self {
+            name: name.into(),
+            trigger,
+            action,
+            catch_up: CatchUp::Latest,
+            overlap: Overlap::Skip,
+            jitter_seconds: 0,
+            start_at: None,
+            end_at: None,
+            max_fires: None,
+            notify: None,
+            pause_after: None,
+            enabled: true,
+        }
+    }
+
+    /// What people wrote of a schedule that exists.
+    pub fn of(schedule: &Schedule) -> Self {
+        let Schedule { name, timetable, action, on_failure, .. } = schedule;
+        Self {
+            name: name.clone(),
+            trigger: timetable.trigger.to_json(),
+            action: action.to_json(),
+            catch_up: timetable.catch_up,
+            overlap: timetable.overlap,
+            jitter_seconds: timetable.jitter_seconds,
+            start_at: timetable.start_at,
+            end_at: timetable.end_at,
+            max_fires: timetable.max_fires,
+            notify: on_failure.notify.as_ref().map(|(notify, _)| notify.clone()),
+            pause_after: on_failure.pause_after,
+            enabled: schedule.pause.is_none(),
+        }
+    }
+}
+
+/// What a schedule is created with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DefineSchedule {
+    /// The project that it belongs to; the caller's default project if absent.
+    pub project: Option<ProjectId>,
+    /// The rest.
+    pub schedule: SubmittedSchedule,
+    /// The client's idempotency key, with the body that it came with.
+    pub once: Option<KeyedBody>,
+}
+
+/// A schedule that is to be created. Only this crate makes one.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct NewSchedule {
+    /// Its id.
+    pub id: ScheduleId,
+    /// What it is, without what only time tells.
+    pub spec: ScheduleSpec,
+    /// What makes a repeated request the same.
+    pub once: Option<Once>,
+}
+
+/// What people write of a schedule, checked.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ScheduleSpec {
+    /// What people call it.
+    pub name: String,
+    /// When it fires.
+    pub timetable: Timetable,
+    /// What it starts.
+    pub action: ScheduledAction,
+    /// What happens when its runs fail.
+    pub on_failure: OnFailure,
+    /// Whether it fires.
+    pub enabled: bool,
+}
+
+impl NewSchedule {
+    /// The schedule, as it stands when it is created `now` by the store's clock.
+    ///
+    /// # Errors
+    /// [`ControlError::Invalid`] if it would never fire.
+    pub fn of(&self, project: ProjectId, now: DateTime<Utc>) -> Result<Schedule, ControlError> {
+        let ScheduleSpec { name, timetable, action, on_failure, enabled } = self.spec.clone();
+        let mut schedule = Schedule {
+            id: self.id,
+            project,
+            name,
+            timetable,
+            action,
+            on_failure,
+            pause: (!enabled).then_some(PauseReason::Request),
+            passed_at: now,
+            queued_at: None,
+            next: None,
+            n_fires: 0,
+            n_failures: 0,
+            last_fire_at: None,
+            created_at: now,
+            updated_at: now,
+        };
+        schedule.begin(now)?;
+        Ok(schedule)
+    }
+}
+
+impl Schedule {
+    /// Counts its due times anew from `now`.
+    ///
+    /// # Errors
+    /// [`ControlError::Invalid`] if it would never fire.
+    pub(super) fn begin(&mut self, now: DateTime<Utc>) -> Result<(), ControlError> {
+        self.passed_at = self.timetable.begin(now);
+        self.next = self.timetable.next_due(self.seed(), self.passed_at);
+        if self.next.is_some() {
+            return Ok(());
+        }
+        let (place, message) = match (&self.timetable.trigger, self.timetable.end_at) {
+            (Trigger::Once(at), _) if *at <= now => ("trigger", "never fires: its time has passed"),
+            (_, Some(end)) if end <= now => ("end_at", "has passed, so that the schedule never fires"),
+            _ => ("end_at", "is before the first due time, so that the schedule never fires"),
+        };
+        Err(ControlError::Invalid(Problems::one(Pointer::root().join(place), message)))
+    }
+}
+
+impl ScheduleControl {
+    /// Creates a schedule.
+    ///
+    /// Repeats: the same idempotency key and body answer the same schedule, as it stands then.
+    ///
+    /// # Errors
+    /// [`ControlError::NotFound`] or [`ControlError::Forbidden`] for the project; [`ControlError::Invalid`] with
+    /// everything that is wrong; [`Conflict::KeyReused`] or [`Conflict::CreatedAndDeleted`]. After
+    /// [`ControlError::Unavailable`] it is unknown whether the schedule was created.
+    ///
+    /// [`Conflict::KeyReused`]: crate::Conflict::KeyReused
+    /// [`Conflict::CreatedAndDeleted`]: crate::Conflict::CreatedAndDeleted
+    pub async fn define(&self, caller: &Caller, define: DefineSchedule) -> Result<Schedule, ControlError> {
+        let project = self.projects.find_or_default::<right::Write>(caller, define.project).await?;
+        let spec = self.check(caller, *project.thing(), define.schedule).await?;
+        let id = ScheduleId::new();
+        let new = NewSchedule { id, spec, once: define.once.map(|body| body.about(&json!("schedule"))) };
+        let created = self.store.create_schedule(&project, &new).await?;
+        if let Creation::Created(schedule) = &created {
+            tracing::info!(schedule.id = %schedule.id, project.id = %schedule.project, "schedule {id} created");
+        }
+        created.into_result()
+    }
+
+    /// Checks a schedule, and stores the graphs that it needs.
+    pub(super) async fn check(
+        &self,
+        caller: &Caller,
+        project: ProjectId,
+        submitted: SubmittedSchedule,
+    ) -> Result<ScheduleSpec, ControlError> {
+        let root = Pointer::root();
+        let mut problems = bounds_problems(&submitted);
+        let trigger = Trigger::parse(&submitted.trigger, &root.join("trigger"));
+        let trigger = trigger.map_err(|wrong| problems.extend(wrong)).ok();
+        let action = self.check_action(caller, project, submitted.action, &mut problems).await?;
+        let notify = match submitted.notify {
+            Some(notify) => self.check_notification(notify, &mut problems).await?,
+            None => None,
+        };
+        let (Some(trigger), Some(action), true) = (trigger, action, problems.is_empty()) else {
+            return Err(ControlError::Invalid(problems));
+        };
+        let timetable = Timetable {
+            trigger,
+            catch_up: submitted.catch_up,
+            overlap: submitted.overlap,
+            jitter_seconds: submitted.jitter_seconds,
+            start_at: submitted.start_at,
+            end_at: submitted.end_at,
+            max_fires: submitted.max_fires,
+        };
+        let on_failure = OnFailure { notify, pause_after: submitted.pause_after };
+        Ok(ScheduleSpec { name: submitted.name, timetable, action, on_failure, enabled: submitted.enabled })
+    }
+
+    async fn check_action(
+        &self,
+        caller: &Caller,
+        project: ProjectId,
+        action: Value,
+        problems: &mut Problems,
+    ) -> Result<Option<ScheduledAction>, ControlError> {
+        let at = Pointer::root().join("action");
+        let read = match action::read(action, &at) {
+            Ok(read) => read,
+            Err(wrong) => {
+                problems.extend(wrong);
+                return Ok(None);
+            }
+        };
+        match read {
+            ReadAction::Pipeline { pipeline, version, input } => {
+                let found = self.store.find_pipeline(caller, pipeline).await?;
+                let found = found.filter(|found| found.thing.pipeline.project == project);
+                let head = match Scoped::<_, right::Run>::check(caller, found) {
+                    Ok(head) => head,
+                    Err(ControlError::NotFound) => {
+                        problems.add(at.join("pipeline_id"), "is no pipeline of this project");
+                        return Ok(None);
+                    }
+                    Err(error) => return Err(error),
+                };
+                match Startable::choose(&*self.store, &head, version).await {
+                    Ok(_) | Err(ControlError::Conflict(_)) => {}
+                    Err(ControlError::Invalid(_)) => {
+                        problems.add(at.join("version"), "is no version of the pipeline");
+                        return Ok(None);
+                    }
+                    Err(error) => return Err(error),
+                }
+                Ok(Some(ScheduledAction::Pipeline { pipeline, version, input }))
+            }
+            ReadAction::Node { written, definition } => {
+                let graph = self.check_node(definition, &at, problems).await?;
+                Ok(graph.map(|graph| ScheduledAction::Node { written, graph }))
+            }
+        }
+    }
+
+    async fn check_notification(
+        &self,
+        notify: Value,
+        problems: &mut Problems,
+    ) -> Result<Option<(Value, Digest)>, ControlError> {
+        let at = Pointer::root().join("on_failure").join("notify");
+        let mut action = notify.clone();
+        match action.as_object_mut() {
+            Some(fields) => fields.insert("action".to_owned(), json!("send_notification")),
+            None => {
+                problems.add(at, "must be an object, such as {channel, url, message}");
+                return Ok(None);
+            }
+        };
+        let ReadAction::Node { definition, .. } = action::read(action, &at).map_err(ControlError::Invalid)?
+        else {
+            return Ok(None);
+        };
+        let graph = self.check_node(definition, &at, problems).await?;
+        Ok(graph.map(|graph| (notify, graph)))
+    }
+
+    /// Checks the graph of an action and stores it.
+    async fn check_node(
+        &self,
+        definition: Value,
+        at: &Pointer,
+        problems: &mut Problems,
+    ) -> Result<Option<Digest>, ControlError> {
+        let (definition, checked) = self.graphs.check(definition).await?;
+        if let Err(wrong) = checked {
+            problems.extend(action::problems_of_action(at, wrong));
+            return Ok(None);
+        }
+        let graph = Digest::of_json(&definition);
+        self.graphs.store().ensure_graph(graph, &definition).await?;
+        Ok(Some(graph))
+    }
+}
+
+fn bounds_problems(submitted: &SubmittedSchedule) -> Problems {
+    let root = Pointer::root();
+    let mut problems = Problems::new();
+    if submitted.jitter_seconds > MAX_JITTER_SECONDS {
+        problems.add(root.join("jitter_seconds"), format!("must be at most {MAX_JITTER_SECONDS}"));
+    }
+    if let (Some(start), Some(end)) = (submitted.start_at, submitted.end_at)
+        && end < start
+    {
+        problems.add(root.join("end_at"), "must not be before start_at");
+    }
+    if submitted.max_fires == Some(0) {
+        problems.add(root.join("max_fires"), "must be at least 1");
+    }
+    if submitted.pause_after == Some(0) {
+        problems.add(root.join("on_failure").join("pause_after"), "must be at least 1");
+    }
+    problems
+}

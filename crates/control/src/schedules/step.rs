@@ -1,0 +1,137 @@
+//! One step of a schedule under its lock: what is read, and what is to be written.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use gathering_domain::{Digest, RunId, RunState, UserId};
+use gathering_scheduler::{DueEntry, FireOutcome, SkipReason};
+use serde_json::json;
+
+use super::{Schedule, ScheduledAction};
+use crate::ControlError;
+use crate::pipelines::PipelineHead;
+use crate::runs::{PlannedRun, StartRun, Startable, StartedBy};
+
+/// The pipeline that a schedule starts, as it stands under the lock.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PipelineToStart {
+    /// The pipeline with its latest graph.
+    pub head: PipelineHead,
+    /// The graph of the version that the schedule names; `None` if it names none, or there is no such version.
+    pub named: Option<Digest>,
+    /// How long a run of the version may take.
+    pub timeout: Option<Duration>,
+}
+
+/// A fire whose run was not known to have ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenFire {
+    /// The due time, in UTC.
+    pub due_at: DateTime<Utc>,
+    /// Its run.
+    pub run: RunId,
+    /// The state of the run; `None` if it was deleted.
+    pub state: Option<RunState>,
+}
+
+/// A schedule with what a step of it depends on, all of it locked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LockedSchedule {
+    /// The schedule.
+    pub schedule: Schedule,
+    /// Its fires whose runs were not known to have ended.
+    pub open: Vec<OpenFire>,
+    /// The pipeline that it starts; `None` if it starts none, or the pipeline is gone.
+    pub pipeline: Option<PipelineToStart>,
+    /// How long a run of its action may take, if it is a graph of its own.
+    pub action_timeout: Option<Duration>,
+    /// The due times that have fired, of those that the step asked for.
+    pub fired: BTreeSet<DateTime<Utc>>,
+}
+
+/// A new entry of the ledger, with the run that it starts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LedgerEntry {
+    /// The entry.
+    pub entry: DueEntry,
+    /// Its run.
+    pub run: Option<PlannedRun>,
+}
+
+/// What a step writes, as one transaction.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScheduleStep {
+    /// The schedule afterwards.
+    pub schedule: Schedule,
+    /// New entries of the ledger. The entry of a due time that has not fired is replaced.
+    pub entries: Vec<LedgerEntry>,
+    /// The entries whose runs have ended, each with the run's state.
+    pub settled: Vec<(DateTime<Utc>, RunState)>,
+    /// Runs to accept beside the ledger.
+    pub extra_runs: Vec<PlannedRun>,
+    /// Runs to cancel.
+    pub cancelled: Vec<RunId>,
+}
+
+/// A rule that makes a step of a locked schedule at a moment of the store's clock, in UTC.
+pub type StepRule<'a> =
+    dyn Fn(LockedSchedule, DateTime<Utc>) -> Result<ScheduleStep, ControlError> + Send + Sync + 'a;
+
+impl ScheduleStep {
+    /// A step that changes nothing yet.
+    pub(super) const fn of(schedule: Schedule) -> Self {
+        Self {
+            schedule,
+            entries: Vec::new(),
+            settled: Vec::new(),
+            extra_runs: Vec::new(),
+            cancelled: Vec::new(),
+        }
+    }
+}
+
+impl LockedSchedule {
+    /// The entry for a due time that fires now with this outcome. Where nothing can be started, it is skipped.
+    pub(super) fn start(
+        &self,
+        due_at: DateTime<Utc>,
+        outcome: FireOutcome,
+        by: Option<UserId>,
+    ) -> LedgerEntry {
+        let run = self.plan_run(due_at, by).ok();
+        let outcome = if run.is_some() { outcome } else { FireOutcome::Skipped(SkipReason::NotStartable) };
+        LedgerEntry { entry: DueEntry { due_at, until: None, outcome }, run }
+    }
+
+    /// The run of a due time.
+    ///
+    /// # Errors
+    /// [`Conflict::PipelineDisabled`](crate::Conflict::PipelineDisabled); [`ControlError::NotFound`] if the pipeline, or
+    /// its version, is gone.
+    pub(super) fn plan_run(
+        &self,
+        due_at: DateTime<Utc>,
+        by: Option<UserId>,
+    ) -> Result<PlannedRun, ControlError> {
+        let schedule = &self.schedule;
+        let started_by = |is_action| StartedBy::Schedule { schedule: schedule.id, due_at, by, is_action };
+        match &schedule.action {
+            ScheduledAction::Pipeline { version, input, .. } => {
+                let pipeline = self.pipeline.as_ref().ok_or(ControlError::NotFound)?;
+                let startable = Startable::of_loaded(&pipeline.head, *version, pipeline.named)?;
+                let start = StartRun { input: input.clone(), ..StartRun::default() };
+                let planned = PlannedRun::new(started_by(false), startable.graph, pipeline.timeout, start);
+                Ok(PlannedRun { pipeline: Some((startable.pipeline, startable.version)), ..planned })
+            }
+            ScheduledAction::Node { graph, .. } => {
+                let input = json!({
+                    "schedule": { "id": schedule.id, "name": schedule.name },
+                    "due_at": due_at.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true),
+                });
+                let start = StartRun { input, ..StartRun::default() };
+                Ok(PlannedRun::new(started_by(true), *graph, self.action_timeout, start))
+            }
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Schedules and their ledgers in memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use gathering_auth::Caller;
+use gathering_dag_engine::{NewRun, RunStore as _};
+use gathering_domain::{ProjectId, RunId, RunState, ScheduleId, UserId};
+use gathering_scheduler::{DueEntry, Round};
+
+use super::MemoryControl;
+use super::idempotency::Claim;
+use super::state::State;
+use crate::{
+    ControlError, Creation, Fire, FireRule, Found, LockedSchedule, NewSchedule, OpenFire, PipelineToStart,
+    PlannedRun, Schedule, ScheduleStep, ScheduleStore, ScheduledAction, Scoped, StepRule, right,
+};
+
+pub(super) struct StoredSchedule {
+    schedule: Schedule,
+    ledger: BTreeMap<DateTime<Utc>, StoredFire>,
+}
+
+struct StoredFire {
+    entry: DueEntry,
+    run: Option<RunId>,
+    run_state: Option<RunState>,
+    fired_at: Option<DateTime<Utc>>,
+}
+
+impl State {
+    fn create_schedule(
+        &mut self,
+        project: ProjectId,
+        by: Option<UserId>,
+        new: &NewSchedule,
+    ) -> Result<Creation<Schedule>, ControlError> {
+        if !self.has_project(project) {
+            return Err(ControlError::NotFound);
+        }
+        let schedule = new.of(project, Utc::now())?;
+        if let Some((user, once)) = by.zip(new.once.as_ref()) {
+            match self.schedule_keys.claim(user, once, new.id) {
+                Claim::Granted => {}
+                Claim::CreatedBefore(id) => {
+                    let earlier = self.schedules.get(&id).map(|stored| stored.schedule.clone());
+                    return Ok(earlier.map_or(Creation::Deleted, Creation::Repeated));
+                }
+                Claim::OtherRequest => return Ok(Creation::OtherRequest),
+            }
+        }
+        let stored = StoredSchedule { schedule: schedule.clone(), ledger: BTreeMap::new() };
+        self.schedules.insert(schedule.id, stored);
+        Ok(Creation::Created(schedule))
+    }
+
+    fn pipeline_to_start(&self, schedule: &Schedule) -> Option<PipelineToStart> {
+        let ScheduledAction::Pipeline { pipeline, version, .. } = &schedule.action else { return None };
+        let head = self.head(*pipeline).filter(|head| head.pipeline.project == schedule.project)?;
+        let named = version.and_then(|version| self.graph_of_version(*pipeline, version));
+        Some(PipelineToStart { head, named, timeout: None })
+    }
+}
+
+impl MemoryControl {
+    /// The schedule with what a step depends on.
+    fn locked(
+        &self,
+        id: ScheduleId,
+        fired: Option<(DateTime<Utc>, DateTime<Utc>)>,
+    ) -> Result<LockedSchedule, ControlError> {
+        let state = self.lock();
+        let stored = state.schedules.get(&id).ok_or(ControlError::NotFound)?;
+        let unsettled = stored.ledger.iter().filter(|(_, fire)| fire.run_state.is_none());
+        let open = unsettled.filter_map(|(due_at, fire)| {
+            let run = fire.run?;
+            Some(OpenFire { due_at: *due_at, run, state: self.runs.run(run).map(|run| run.state) })
+        });
+        let fired = fired.map(|(from, to)| {
+            let range = stored.ledger.range(from..=to);
+            range.filter(|(_, fire)| fire.run.is_some()).map(|(due_at, _)| *due_at).collect::<BTreeSet<_>>()
+        });
+        Ok(LockedSchedule {
+            open: open.collect(),
+            pipeline: state.pipeline_to_start(&stored.schedule),
+            action_timeout: None,
+            fired: fired.unwrap_or_default(),
+            schedule: stored.schedule.clone(),
+        })
+    }
+
+    async fn write(&self, step: ScheduleStep, now: DateTime<Utc>) -> Result<Schedule, ControlError> {
+        let schedule = step.schedule;
+        let mut accepted: Vec<PlannedRun> = step.extra_runs;
+        {
+            let mut state = self.lock();
+            let stored = state.schedules.get_mut(&schedule.id).ok_or(ControlError::NotFound)?;
+            stored.schedule = schedule.clone();
+            for (due_at, run_state) in step.settled {
+                if let Some(fire) = stored.ledger.get_mut(&due_at) {
+                    fire.run_state = Some(run_state);
+                }
+            }
+            for new in step.entries {
+                let due_at = new.entry.due_at;
+                if stored.ledger.get(&due_at).is_some_and(|fire| fire.run.is_some()) {
+                    continue;
+                }
+                let run = new.run.as_ref().map(|run| run.id);
+                let fired_at = run.map(|_| now);
+                stored.ledger.insert(due_at, StoredFire { entry: new.entry, run, run_state: None, fired_at });
+                accepted.extend(new.run);
+            }
+            for run in &accepted {
+                state.accept(schedule.project, run);
+            }
+        }
+        for run in accepted {
+            self.runs.enqueue(new_run(schedule.project, &run)).await?;
+            if let Some((pipeline, _)) = run.pipeline {
+                self.runs.make_run_of(pipeline, run.id);
+            }
+        }
+        for run in step.cancelled {
+            self.runs.request_cancel(run);
+        }
+        Ok(schedule)
+    }
+
+    async fn step(
+        &self,
+        id: ScheduleId,
+        fired: Option<(DateTime<Utc>, DateTime<Utc>)>,
+        is_change: bool,
+        rule: &StepRule<'_>,
+    ) -> Result<Schedule, ControlError> {
+        let now = Utc::now();
+        let mut step = rule(self.locked(id, fired)?, now)?;
+        if is_change {
+            step.schedule.updated_at = now;
+        }
+        self.write(step, now).await
+    }
+
+    fn is_due(&self, stored: &StoredSchedule, now: DateTime<Utc>) -> bool {
+        let has_ended = |fire: &StoredFire| {
+            let run = fire.run.filter(|_| fire.run_state.is_none());
+            run.is_some_and(|run| self.runs.run(run).is_none_or(|run| run.state.is_terminal()))
+        };
+        stored.schedule.look_at().is_some_and(|at| at <= now) || stored.ledger.values().any(has_ended)
+    }
+}
+
+fn new_run(project: ProjectId, run: &PlannedRun) -> NewRun {
+    NewRun {
+        id: run.id,
+        project,
+        graph: run.graph,
+        input: run.input.clone(),
+        priority: run.priority,
+        available_at: run.available_at,
+        timeout: run.timeout,
+    }
+}
+
+#[async_trait]
+impl ScheduleStore for MemoryControl {
+    async fn create_schedule(
+        &self,
+        project: &Scoped<ProjectId, right::Write>,
+        new: &NewSchedule,
+    ) -> Result<Creation<Schedule>, ControlError> {
+        self.lock().create_schedule(*project.thing(), project.user(), new)
+    }
+
+    async fn find_schedule(
+        &self,
+        by: &Caller,
+        schedule: ScheduleId,
+    ) -> Result<Option<Found<Schedule>>, ControlError> {
+        let state = self.lock();
+        let Some(stored) = state.schedules.get(&schedule) else { return Ok(None) };
+        Ok(state.found(by, stored.schedule.project, stored.schedule.clone()))
+    }
+
+    async fn list_schedules(
+        &self,
+        visible_to: Option<UserId>,
+        project: Option<ProjectId>,
+        before: Option<ScheduleId>,
+        limit: usize,
+    ) -> Result<Vec<Schedule>, ControlError> {
+        let state = self.lock();
+        let visible = |schedule: &&Schedule| {
+            let Some(owning) = state.projects.get(&schedule.project) else { return false };
+            visible_to.is_none_or(|user| owning.role(user).is_some())
+                && project.is_none_or(|project| schedule.project == project)
+                && before.is_none_or(|before| schedule.id < before)
+        };
+        let newest_first = state.schedules.values().rev().map(|stored| &stored.schedule);
+        Ok(newest_first.filter(visible).take(limit).cloned().collect())
+    }
+
+    async fn change_schedule(
+        &self,
+        schedule: &Scoped<Schedule, right::Write>,
+        rule: &StepRule<'_>,
+    ) -> Result<Schedule, ControlError> {
+        self.step(schedule.id, None, true, rule).await
+    }
+
+    async fn act_on_schedule(
+        &self,
+        schedule: &Scoped<Schedule, right::Run>,
+        fired: Option<(DateTime<Utc>, DateTime<Utc>)>,
+        rule: &StepRule<'_>,
+    ) -> Result<Schedule, ControlError> {
+        self.step(schedule.id, fired, false, rule).await
+    }
+
+    async fn delete_schedule(&self, schedule: &Scoped<Schedule, right::Write>) -> Result<(), ControlError> {
+        self.lock().schedules.remove(&schedule.id);
+        Ok(())
+    }
+
+    async fn list_fires(
+        &self,
+        schedule: &Scoped<Schedule, right::Read>,
+        before: Option<DateTime<Utc>>,
+        limit: usize,
+    ) -> Result<Vec<Fire>, ControlError> {
+        let state = self.lock();
+        let Some(stored) = state.schedules.get(&schedule.id) else { return Ok(Vec::new()) };
+        let latest_first = stored.ledger.values().rev();
+        let before = latest_first.filter(|fire| before.is_none_or(|before| fire.entry.due_at < before));
+        let shown = before.take(limit).map(|fire| Fire {
+            due_at: fire.entry.due_at,
+            until: fire.entry.until,
+            outcome: fire.entry.outcome.as_str().to_owned(),
+            reason: fire.entry.outcome.reason().map(|reason| reason.as_str().to_owned()),
+            run: fire.run,
+            run_state: fire.run.and_then(|run| self.runs.run(run)).map(|run| run.state).or(fire.run_state),
+            fired_at: fire.fired_at,
+        });
+        Ok(shown.collect())
+    }
+
+    async fn fire_schedules(&self, limit: usize, rule: &FireRule<'_>) -> Result<Round, ControlError> {
+        let now = Utc::now();
+        let due: Vec<ScheduleId> = {
+            let state = self.lock();
+            let due = state.schedules.values().filter(|stored| self.is_due(stored, now));
+            due.take(limit).map(|stored| stored.schedule.id).collect()
+        };
+        let mut n_schedules = 0;
+        for id in &due {
+            let Ok(locked) = self.locked(*id, None) else { continue };
+            if let Some(step) = rule(locked, now) {
+                self.write(step, now).await?;
+                n_schedules += 1;
+            }
+        }
+        let next = self.lock().schedules.values().filter_map(|stored| stored.schedule.look_at()).min();
+        Ok(Round {
+            n_schedules,
+            is_full: due.len() == limit || n_schedules < due.len(),
+            next_in: next.map(|at| (at - Utc::now()).to_std().unwrap_or(Duration::ZERO)),
+        })
+    }
+}

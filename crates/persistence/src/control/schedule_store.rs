@@ -1,0 +1,112 @@
+//! The port for schedules. What its methods do is in the files of their noun.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use diesel_async::{AsyncConnection, AsyncPgConnection};
+use gathering_auth::Caller;
+use gathering_control::{
+    ControlError, Creation, Fire, FireRule, Found, NewSchedule, Schedule, ScheduleStore, Scoped, StepRule,
+    right,
+};
+use gathering_domain::{ProjectId, ScheduleId, UserId};
+use gathering_scheduler::Round;
+
+use crate::cluster::wake::Wake;
+use crate::control::schedules::{self, ledger, step};
+use crate::control::store::PgControlStore;
+
+#[async_trait]
+impl ScheduleStore for PgControlStore {
+    async fn create_schedule(
+        &self,
+        project: &Scoped<ProjectId, right::Write>,
+        new: &NewSchedule,
+    ) -> Result<Creation<Schedule>, ControlError> {
+        let mut conn = self.pool.get().await?;
+        let conn: &mut AsyncPgConnection = &mut conn;
+        let (project, by) = (*project.thing(), project.user());
+        let created = conn.transaction(async |conn| schedules::create(conn, project, by, new).await).await;
+        let created = created.map_err(|aborted| aborted.into_error("creating a schedule"))?;
+        self.wakes.wake(Wake::Schedules);
+        Ok(created)
+    }
+
+    async fn find_schedule(
+        &self,
+        by: &Caller,
+        schedule: ScheduleId,
+    ) -> Result<Option<Found<Schedule>>, ControlError> {
+        let conn = self.pool.get().await?;
+        Ok(schedules::find_as(&conn, schedule, by.user).await?)
+    }
+
+    async fn list_schedules(
+        &self,
+        visible_to: Option<UserId>,
+        project: Option<ProjectId>,
+        before: Option<ScheduleId>,
+        limit: usize,
+    ) -> Result<Vec<Schedule>, ControlError> {
+        let conn = self.pool.get().await?;
+        Ok(schedules::list(&conn, visible_to, project, before, limit).await?)
+    }
+
+    async fn change_schedule(
+        &self,
+        schedule: &Scoped<Schedule, right::Write>,
+        rule: &StepRule<'_>,
+    ) -> Result<Schedule, ControlError> {
+        self.step(schedule.id, None, true, rule).await
+    }
+
+    async fn act_on_schedule(
+        &self,
+        schedule: &Scoped<Schedule, right::Run>,
+        fired: Option<(DateTime<Utc>, DateTime<Utc>)>,
+        rule: &StepRule<'_>,
+    ) -> Result<Schedule, ControlError> {
+        self.step(schedule.id, fired, false, rule).await
+    }
+
+    async fn delete_schedule(&self, schedule: &Scoped<Schedule, right::Write>) -> Result<(), ControlError> {
+        let conn = self.pool.get().await?;
+        Ok(schedules::delete(&conn, schedule.id).await?)
+    }
+
+    async fn list_fires(
+        &self,
+        schedule: &Scoped<Schedule, right::Read>,
+        before: Option<DateTime<Utc>>,
+        limit: usize,
+    ) -> Result<Vec<Fire>, ControlError> {
+        let conn = self.pool.get().await?;
+        Ok(ledger::list(&conn, schedule.id, before, limit).await?)
+    }
+
+    async fn fire_schedules(&self, limit: usize, rule: &FireRule<'_>) -> Result<Round, ControlError> {
+        let mut conn = self.pool.get().await?;
+        let conn: &mut AsyncPgConnection = &mut conn;
+        let fired = conn.transaction(async |conn| step::due(conn, limit, rule).await).await;
+        let (round, wake_ups) = fired.map_err(|aborted| aborted.into_error("firing schedules"))?;
+        wake_ups.send(&self.wakes);
+        Ok(round)
+    }
+}
+
+impl PgControlStore {
+    async fn step(
+        &self,
+        id: ScheduleId,
+        fired: Option<(DateTime<Utc>, DateTime<Utc>)>,
+        is_change: bool,
+        rule: &StepRule<'_>,
+    ) -> Result<Schedule, ControlError> {
+        let mut conn = self.pool.get().await?;
+        let conn: &mut AsyncPgConnection = &mut conn;
+        let stepped = conn.transaction(async |conn| step::one(conn, id, fired, is_change, rule).await).await;
+        let (schedule, wake_ups) = stepped.map_err(|aborted| aborted.into_error("changing a schedule"))?;
+        wake_ups.send(&self.wakes);
+        self.wakes.wake(Wake::Schedules);
+        Ok(schedule)
+    }
+}
