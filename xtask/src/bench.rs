@@ -17,6 +17,8 @@ pub(crate) enum Benchmark {
     Engine,
     /// Logins, the cost of authentication, requests a second, and whether response times leak secrets
     Http,
+    /// Schedules: how late they fire, beside a drain of as many runs
+    Schedule,
 }
 
 impl Benchmark {
@@ -24,6 +26,7 @@ impl Benchmark {
         match self {
             Benchmark::Engine => "engine",
             Benchmark::Http => "http",
+            Benchmark::Schedule => "schedule",
         }
     }
 }
