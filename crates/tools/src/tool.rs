@@ -182,6 +182,11 @@ impl ToolError {
         }
     }
 
+    /// Whether nobody knows whether the message of the call was delivered.
+    pub const fn is_unknown_delivery(&self) -> bool {
+        matches!(self, ToolError::Mail(error) if error.may_have_been_delivered())
+    }
+
     /// Whether the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
         match self {

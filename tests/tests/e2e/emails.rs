@@ -205,6 +205,37 @@ async fn what_is_refused_for_now_is_tried_again_and_nothing_else_is() -> Result<
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_does_not_send_again_what_may_have_arrived() -> Result<()> {
+    let mail = MailServer::start("none", None).await?;
+    let database = Database::empty().await?;
+    let server = Server::start_with(&database, |command| {
+        mail.configure(command);
+        command.env("GATHERING_SMTP_TIMEOUT_SECONDS", "2");
+    })
+    .await?;
+    let ada = server.client().join("ada@example.org").await?;
+    let call = |to: &str| {
+        let params = json!({"channel": "email", "to": to, "subject": "Hello", "message": "Hello"});
+        format!("scripted: call send_notification {params}\n")
+    };
+    for (to, state, n_messages) in [("never@example.org", "succeeded", 0), ("mute@example.org", "failed", 1)]
+    {
+        let script = [call(to), call(to), "scripted: outline".to_owned()].concat();
+        let config = json!({
+            "agent": {"provider": "scripted", "instructions": script, "tools": ["send_notification"]}, "prompt": "Tell them."
+        });
+        let agent = json!({"id": "tell", "type": "agent", "config": config, "retry": {"max_attempts": 3}});
+        let pipeline = ada.create_pipeline(&pipeline(&[begin(), agent], &[("begin", "tell")])).await?;
+        let run = run_to(&ada, &pipeline, to).await?;
+        assert_eq!((&run["state"], mail.messages()?.len()), (&json!(state), n_messages), "{run}");
+        if state == "failed" {
+            assert_eq!(node(&run)["error"]["kind"], "effect_unknown", "{run}");
+        }
+    }
+    Ok(())
+}
+
 /// Where a server dies: after the mail server has noted this, and before it goes on; after `answered` it goes on at once.
 const PLACES: [&str; 5] = ["stored", "data", "answered", "rcpt", "begun"];
 

@@ -12,6 +12,7 @@ use gathering_tools::{ToolContext, Toolbox};
 use serde_json::{Value, json};
 
 use crate::budget::{CallBudget, CallStop, cost_of_model_call, cost_of_tool_call};
+use crate::failure::act_failed;
 
 /// Makes each step once per run: a step that the journal holds costs nothing and is not repeated.
 pub(super) struct RecordedSteps<'a> {
@@ -45,7 +46,8 @@ impl StepRunner for RecordedSteps<'_> {
         Ok(from_json(reply)?)
     }
 
-    /// The model gets an unknown tool, bad parameters or a failure as the result, so that it can react.
+    /// The model gets an unknown tool, bad parameters or a failure as the result, so that it can react. It does not get a
+    /// message whose delivery is unknown: it could send it again, as another one.
     async fn call_tool(&self, key: &StepKey, call: &ToolCall) -> Result<ToolResult, CallStop> {
         let class = self.tools.class_of(&call.name, &call.arguments).unwrap_or(EffectClass::Pure);
         let mut context = self.context.clone();
@@ -53,9 +55,13 @@ impl StepRunner for RecordedSteps<'_> {
         context.idempotency_key =
             Some(format!("{}/{key}", self.budget.idempotency_key(key.as_str(), &requested)));
         let act = |_| async move {
-            let result: ToolResult =
-                self.tools.call(&call.name, call.arguments.clone(), &context).await.into();
-            Ok(to_json(&result)?)
+            let called = self.tools.call(&call.name, call.arguments.clone(), &context).await;
+            if let Err(error) = &called
+                && error.is_unknown_delivery()
+            {
+                return Err(act_failed(error));
+            }
+            Ok(to_json(&ToolResult::from(called))?)
         };
         let cost = cost_of_tool_call();
         let used = |result: &Value| if was_called(result) { cost.clone() } else { Amounts::new() };

@@ -131,3 +131,42 @@ fn is_dot_atom(key: &str) -> bool {
     let is_atom = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     key.len() <= 200 && key.split('/').all(|part| !part.is_empty() && part.bytes().all(is_atom))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn id(key: Option<&str>) -> String {
+        let from: MailAddress = "gathering@example.org".parse().unwrap();
+        let mail = Mail {
+            to: vec![from.clone()],
+            cc: Vec::new(),
+            bcc: Vec::new(),
+            reply_to: None,
+            subject: String::new(),
+            text: String::new(),
+            html: None,
+            attachments: Vec::new(),
+            key: key.map(str::to_owned),
+        };
+        mail.message_id(&from)
+    }
+
+    #[test]
+    fn one_key_has_one_message_id_and_two_keys_have_two() {
+        assert_eq!(id(Some("run-1/tell")), "<run-1.tell@example.org>");
+        assert_eq!(id(Some("run-1/tell/tool/2/0")), "<run-1.tell.tool.2.0@example.org>");
+        let long = "k".repeat(201);
+        let odd = ["a b", "a>\r\nX: y", "a//b", "/", "", "ä", "a.b", &long];
+        let ids: BTreeSet<String> = odd.iter().map(|key| id(Some(key))).collect();
+        assert_eq!(ids.len(), odd.len());
+        for (key, id) in odd.iter().map(|key| (key, id(Some(key)))) {
+            let local = id.trim_start_matches('<').trim_end_matches("@example.org>").to_owned();
+            assert!(local.len() == 64 && local.bytes().all(|byte| byte.is_ascii_hexdigit()), "{key}: {id}");
+            assert_eq!(id, self::id(Some(key)));
+        }
+        assert_ne!(id(None), id(None));
+    }
+}

@@ -9,6 +9,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+/// How long a test waits for an answer that does not come.
+const TIRED: Duration = Duration::from_secs(1);
+
 /// What the mail server does about one line.
 #[derive(Debug, Clone, Copy)]
 enum Act {
@@ -81,9 +84,15 @@ impl Server {
             tls: SmtpTls::None,
             login: None,
             from: "GatheRing <gathering@example.org>".parse().unwrap(),
-            timeout: Duration::from_millis(500),
+            timeout: Duration::from_secs(20),
             extra_ca_pem: Vec::new(),
         }
+    }
+
+    /// As `send`, and soon tired of waiting.
+    async fn send_or_tire(&self, mail: &Mail) -> Result<gathering_tools::SentMail, MailError> {
+        let settings = SmtpSettings { timeout: TIRED, ..self.settings() };
+        Mailer::new(settings).unwrap().send(mail).await
     }
 
     async fn send(&self, mail: &Mail) -> Result<gathering_tools::SentMail, MailError> {
@@ -226,26 +235,28 @@ async fn a_refused_recipient_is_named_and_nobody_gets_the_message() {
 
 #[tokio::test]
 async fn a_lost_answer_to_the_message_leaves_its_delivery_unknown_and_no_other_does() {
+    let mut checks = tokio::task::JoinSet::new();
     for act in [Act::HangUp, Act::Nothing] {
         for place in ["GREETING", "EHLO", "MAIL", "RCPT", "DATA", "."] {
-            let server = Server::start(move |line| line.starts_with(place).then_some(act)).await;
-            let error = server.send(&mail()).await.unwrap_err();
-            let is_unknown = place == ".";
-            assert_eq!(error.may_have_been_delivered(), is_unknown, "{place} {act:?}: {error}");
-            assert_eq!(error.is_retryable(), !is_unknown, "{place} {act:?}: {error}");
-            if is_unknown {
+            checks.spawn(async move {
+                let server = Server::start(move |line| line.starts_with(place).then_some(act)).await;
+                let error = server.send_or_tire(&mail()).await.unwrap_err();
+                let is_unknown = place == ".";
+                assert_eq!(error.may_have_been_delivered(), is_unknown, "{place} {act:?}: {error}");
+                assert_eq!(error.is_retryable(), !is_unknown, "{place} {act:?}: {error}");
                 let id = "<0197b8a4-9ab1-7000-8000-000000000000.tell@example.org>";
-                assert!(error.to_string().contains(id), "{error}");
-            }
+                assert_eq!(error.to_string().contains(id), is_unknown, "{error}");
+            });
         }
     }
+    checks.join_all().await;
 }
 
 #[tokio::test]
 async fn an_answer_that_is_none_leaves_the_delivery_unknown() {
     for answer in ["what?\r\n", "354 more\r\n", "250-half\r\n"] {
         let server = Server::start(move |line| line.starts_with('.').then_some(Act::Answer(answer))).await;
-        let error = server.send(&mail()).await.unwrap_err();
+        let error = server.send_or_tire(&mail()).await.unwrap_err();
         assert!(error.may_have_been_delivered(), "{answer}: {error}");
     }
 }
@@ -299,7 +310,7 @@ async fn without_tls_nothing_is_said_to_a_server_that_must_have_it() {
     {
         let password = "not-for-everybody".into();
         let login = Some(SmtpLogin { user: "ada".to_owned(), password });
-        let settings = SmtpSettings { tls, login, ..server.settings() };
+        let settings = SmtpSettings { tls, login, timeout: TIRED, ..server.settings() };
         let Ok(mailer) = Mailer::new(settings) else {
             eprintln!("skipped: this system has no certificate authorities");
             return;
@@ -325,6 +336,12 @@ async fn what_a_server_sends_before_tls_does_not_count_afterwards() {
     let error = mailer.send(&mail()).await.unwrap_err();
     assert!(matches!(&error, MailError::Tls { reason, .. } if reason.contains("before TLS")), "{error}");
     assert!(!error.is_retryable());
+
+    let busy = |line: &str| line.starts_with("STARTTLS").then_some(Act::Answer("454 4.7.0 not now\r\n"));
+    let server = Server::start(busy).await;
+    let settings = SmtpSettings { tls: SmtpTls::StartTls, ..server.settings() };
+    let error = Mailer::new(settings).unwrap().send(&mail()).await.unwrap_err();
+    assert!(error.is_retryable() && error.to_string().contains("454 4.7.0 not now"), "{error}");
 }
 
 #[tokio::test]
