@@ -6,12 +6,12 @@
 
 mod audiences;
 mod cloud_events;
-//FEED mod feed;
+mod feed;
 mod filter;
-//FEED mod followed;
+mod followed;
 mod names;
 mod post;
-//FEED mod recent;
+mod recent;
 
 use std::sync::Arc;
 
@@ -27,9 +27,9 @@ use crate::{ControlError, ControlStore};
 
 pub use audiences::Audience;
 pub use cloud_events::{cloud_event_of, read_cloud_event};
-//FEED pub use feed::{EventFeed, EventFeedService, FeedSettings};
+pub use feed::{EventFeed, EventFeedService, FeedSettings};
 pub use filter::EventFilter;
-//FEED pub use followed::{FeedEvent, FollowEvents, Followed, FollowedEvents};
+pub use followed::{FeedEvent, FollowEvents, Followed, FollowedEvents};
 pub use names::{EventType, InvalidEventType, InvalidTypePattern, MAX_EVENT_TYPE_BYTES, TypePatterns};
 pub use post::{MAX_EVENT_DATA_BYTES, MAX_POSTED_EVENTS, NewEvent, PostEvent, PostEvents, PostedEvent};
 

@@ -30,7 +30,8 @@ pub use budgets::{
 pub use control::Control;
 pub use error::{Conflict, ControlError};
 pub use events::{
-    Audience, EventControl, EventFilter, EventPage, EventSeq, EventType, EventsOf, InvalidEventType,
+    Audience, EventControl, EventFeed, EventFeedService, EventFilter, EventPage, EventSeq, EventType,
+    EventsOf, FeedEvent, FeedSettings, FollowEvents, Followed, FollowedEvents, InvalidEventType,
     InvalidTypePattern, LoggedEvent, MAX_EVENT_DATA_BYTES, MAX_EVENT_TYPE_BYTES, MAX_POSTED_EVENTS, NewEvent,
     PostEvent, PostEvents, PostedEvent, TypePatterns, cloud_event_of, read_cloud_event,
 };

@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::event::Interest;
 use crate::recent::Recent;
 use crate::subscription::Buffer;
 use crate::{Event, Subscription, Topics};
@@ -47,18 +49,18 @@ impl Default for BusSettings {
 }
 
 /// Publishes and subscribes. Clones are cheap and refer to the same bus.
-#[derive(Debug, Clone)]
-pub struct Bus {
-    queue: mpsc::Sender<Event>,
-    shared: Arc<Shared>,
+#[derive(Debug)]
+pub struct Bus<P = Value> {
+    queue: mpsc::Sender<Event<P>>,
+    shared: Arc<Shared<P>>,
 }
 
 /// Delivers what was published. The creator must [`run`](BusService::run) it; the bus ends with it.
 #[derive(Debug)]
-pub struct BusService {
-    queue: mpsc::Receiver<Event>,
-    shared: Arc<Shared>,
-    recent: Recent,
+pub struct BusService<P = Value> {
+    queue: mpsc::Receiver<Event<P>>,
+    shared: Arc<Shared<P>>,
+    recent: Recent<P>,
 }
 
 /// The counts of the bus since its start.
@@ -98,24 +100,30 @@ pub enum SubscribeError {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Shared<P> {
     settings: BusSettings,
-    subscribers: Mutex<Subscribers>,
+    subscribers: Mutex<Subscribers<P>>,
     n_taken: AtomicU64,
     n_repetitions: AtomicU64,
     n_lost: AtomicU64,
 }
 
-#[derive(Debug, Default)]
-struct Subscribers {
+#[derive(Debug)]
+struct Subscribers<P> {
     /// Weak, so that a dropped [`Subscription`] frees its buffer; the bus then removes the entry.
-    buffers: Vec<Weak<Buffer>>,
+    buffers: Vec<Weak<Buffer<P>>>,
     is_ended: bool,
 }
 
-impl Bus {
+impl<P> Clone for Bus<P> {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone(), shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<P: PartialEq> Bus<P> {
     /// A bus and the service that delivers its events.
-    pub fn new(settings: BusSettings) -> (Self, BusService) {
+    pub fn new(settings: BusSettings) -> (Self, BusService<P>) {
         let settings = BusSettings {
             n_queued: settings.n_queued.clamp(1, tokio::sync::Semaphore::MAX_PERMITS),
             n_buffered: settings.n_buffered.max(1),
@@ -127,7 +135,7 @@ impl Bus {
         let (sender, receiver) = mpsc::channel(settings.n_queued);
         let shared = Arc::new(Shared {
             settings,
-            subscribers: Mutex::default(),
+            subscribers: Mutex::new(Subscribers { buffers: Vec::new(), is_ended: false }),
             n_taken: AtomicU64::new(0),
             n_repetitions: AtomicU64::new(0),
             n_lost: AtomicU64::new(0),
@@ -143,7 +151,7 @@ impl Bus {
     ///
     /// # Errors
     /// [`PublishError::Ended`]; nothing was published.
-    pub async fn publish(&self, event: Event) -> Result<(), PublishError> {
+    pub async fn publish(&self, event: Event<P>) -> Result<(), PublishError> {
         self.queue.send(event).await.map_err(|_| PublishError::Ended)
     }
 
@@ -151,7 +159,7 @@ impl Bus {
     ///
     /// # Errors
     /// [`PublishError`]; nothing was published.
-    pub fn try_publish(&self, event: Event) -> Result<(), PublishError> {
+    pub fn try_publish(&self, event: Event<P>) -> Result<(), PublishError> {
         self.queue.try_send(event).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => PublishError::Full,
             mpsc::error::TrySendError::Closed(_) => PublishError::Ended,
@@ -162,7 +170,23 @@ impl Bus {
     ///
     /// # Errors
     /// [`SubscribeError`]; nothing was subscribed.
-    pub fn subscribe(&self, topics: Topics) -> Result<Subscription, SubscribeError> {
+    pub fn subscribe(&self, topics: Topics) -> Result<Subscription<P>, SubscribeError> {
+        self.subscribe_to(Interest::Topics(topics))
+    }
+
+    /// Subscribes to everything that is delivered from now on and that is `wanted`. That is asked for each event while
+    /// it is delivered, so it must be quick.
+    ///
+    /// # Errors
+    /// [`SubscribeError`]; nothing was subscribed.
+    pub fn subscribe_where(
+        &self,
+        wanted: impl Fn(&Event<P>) -> bool + Send + Sync + 'static,
+    ) -> Result<Subscription<P>, SubscribeError> {
+        self.subscribe_to(Interest::Where(Box::new(wanted)))
+    }
+
+    fn subscribe_to(&self, interest: Interest<P>) -> Result<Subscription<P>, SubscribeError> {
         let BusSettings { n_buffered, max_batch, max_subscribers, .. } = self.shared.settings;
         let mut subscribers = self.shared.subscribers();
         if subscribers.is_ended {
@@ -172,7 +196,7 @@ impl Bus {
         if subscribers.buffers.len() >= max_subscribers {
             return Err(SubscribeError::TooMany { max_subscribers });
         }
-        let buffer = Arc::new(Buffer::new(topics, n_buffered));
+        let buffer = Arc::new(Buffer::new(interest, n_buffered));
         subscribers.buffers.push(Arc::downgrade(&buffer));
         Ok(Subscription::new(buffer, max_batch))
     }
@@ -187,7 +211,7 @@ impl Bus {
     }
 }
 
-impl BusService {
+impl<P: PartialEq> BusService<P> {
     /// Delivers until `stop`, then delivers what was published before it, and ends the bus. Subscribers receive what
     /// waits for them, then `None`. Also ends when every [`Bus`] was dropped.
     ///
@@ -207,10 +231,10 @@ impl BusService {
         }
     }
 
-    fn deliver(&mut self, batch: impl Iterator<Item = Event>) {
+    fn deliver(&mut self, batch: impl Iterator<Item = Event<P>>) {
         let now = Instant::now();
         let (mut n_taken, mut n_lost) = (0, 0);
-        let fresh: Vec<Arc<Event>> = batch
+        let fresh: Vec<Arc<Event<P>>> = batch
             .inspect(|_| n_taken += 1)
             .map(Arc::new)
             .filter(|event| !self.recent.is_repetition(event, now))
@@ -225,7 +249,7 @@ impl BusService {
     }
 }
 
-impl Drop for BusService {
+impl<P> Drop for BusService<P> {
     fn drop(&mut self) {
         let mut subscribers = self.shared.subscribers();
         subscribers.is_ended = true;
@@ -235,9 +259,9 @@ impl Drop for BusService {
     }
 }
 
-impl Shared {
+impl<P> Shared<P> {
     /// Held only while reading the list, never across an await.
-    fn subscribers(&self) -> MutexGuard<'_, Subscribers> {
+    fn subscribers(&self) -> MutexGuard<'_, Subscribers<P>> {
         self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

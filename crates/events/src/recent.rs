@@ -10,28 +10,28 @@ use crate::Event;
 
 /// The last events by topic and key, at most `max_keys` of them. The oldest is forgotten first.
 #[derive(Debug)]
-pub(crate) struct Recent {
+pub(crate) struct Recent<P> {
     window: Duration,
     max_keys: usize,
-    last: HashMap<(String, String), Last>,
+    last: HashMap<(String, String), Last<P>>,
     /// By age. An entry is stale if its number is no longer the key's.
     ages: VecDeque<(Instant, u64, (String, String))>,
     next_number: u64,
 }
 
 #[derive(Debug)]
-struct Last {
-    event: Arc<Event>,
+struct Last<P> {
+    event: Arc<Event<P>>,
     number: u64,
 }
 
-impl Recent {
+impl<P: PartialEq> Recent<P> {
     pub(crate) fn new(window: Duration, max_keys: usize) -> Self {
         Self { window, max_keys, last: HashMap::new(), ages: VecDeque::new(), next_number: 0 }
     }
 
     /// Whether `event` repeats the last one of its topic and key within the window. If not, it becomes the last one.
-    pub(crate) fn is_repetition(&mut self, event: &Arc<Event>, now: Instant) -> bool {
+    pub(crate) fn is_repetition(&mut self, event: &Arc<Event<P>>, now: Instant) -> bool {
         let Some(key) = &event.key else { return false };
         if self.window.is_zero() {
             return false;

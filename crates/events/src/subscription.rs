@@ -3,44 +3,46 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde_json::Value;
 use tokio::sync::Notify;
 
-use crate::{Event, Topics};
+use crate::Event;
+use crate::event::Interest;
 
 /// What a subscriber receives.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Delivery {
+pub enum Delivery<P = Value> {
     /// Events in their order, at least one.
-    Events(Vec<Arc<Event>>),
+    Events(Vec<Arc<Event<P>>>),
     /// The number of events lost at this point, because the buffer was full. What follows is newer.
     Lagged(u64),
 }
 
 /// Receives the events of some topics, starting with the subscription. Dropping it ends the subscription.
 #[derive(Debug)]
-pub struct Subscription {
-    buffer: Arc<Buffer>,
+pub struct Subscription<P = Value> {
+    buffer: Arc<Buffer<P>>,
     max_batch: usize,
 }
 
 /// The events that wait for one subscriber. A full buffer loses its oldest event, so that publishers never wait for it.
 #[derive(Debug)]
-pub(crate) struct Buffer {
-    topics: Topics,
+pub(crate) struct Buffer<P> {
+    interest: Interest<P>,
     capacity: usize,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<Waiting<P>>,
     changed: Notify,
 }
 
-#[derive(Debug, Default)]
-struct Waiting {
-    events: VecDeque<Arc<Event>>,
+#[derive(Debug)]
+struct Waiting<P> {
+    events: VecDeque<Arc<Event<P>>>,
     n_lost: u64,
     is_closed: bool,
 }
 
-impl Subscription {
-    pub(crate) fn new(buffer: Arc<Buffer>, max_batch: usize) -> Self {
+impl<P> Subscription<P> {
+    pub(crate) fn new(buffer: Arc<Buffer<P>>, max_batch: usize) -> Self {
         Self { buffer, max_batch }
     }
 
@@ -48,7 +50,7 @@ impl Subscription {
     /// `None` when the bus has ended and everything was received.
     ///
     /// Cancel: safe; nothing is lost when the future is dropped.
-    pub async fn recv(&mut self) -> Option<Delivery> {
+    pub async fn recv(&mut self) -> Option<Delivery<P>> {
         loop {
             {
                 let mut waiting = self.buffer.locked();
@@ -69,16 +71,17 @@ impl Subscription {
     }
 }
 
-impl Buffer {
-    pub(crate) fn new(topics: Topics, capacity: usize) -> Self {
-        Self { topics, capacity, waiting: Mutex::default(), changed: Notify::new() }
+impl<P> Buffer<P> {
+    pub(crate) fn new(interest: Interest<P>, capacity: usize) -> Self {
+        let waiting = Waiting { events: VecDeque::new(), n_lost: 0, is_closed: false };
+        Self { interest, capacity, waiting: Mutex::new(waiting), changed: Notify::new() }
     }
 
     /// Adds the events of its topics; returns how many older ones were lost.
-    pub(crate) fn add(&self, events: &[Arc<Event>]) -> u64 {
+    pub(crate) fn add(&self, events: &[Arc<Event<P>>]) -> u64 {
         let mut waiting = self.locked();
         let (n_before, mut n_lost) = (waiting.events.len(), 0);
-        for event in events.iter().filter(|event| self.topics.contain(&event.topic)) {
+        for event in events.iter().filter(|event| self.interest.takes(event)) {
             if waiting.events.len() == self.capacity {
                 waiting.events.pop_front();
                 n_lost += 1;
@@ -97,7 +100,7 @@ impl Buffer {
         self.changed.notify_one();
     }
 
-    fn locked(&self) -> MutexGuard<'_, Waiting> {
+    fn locked(&self) -> MutexGuard<'_, Waiting<P>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -228,3 +228,20 @@ async fn cancelling_a_receive_loses_no_event() {
     end(stop, running).await;
     assert_eq!(rest(&mut all).await, [json!(1)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_gets_what_it_wants_of_any_content() {
+    let (bus, service) = Bus::<u32>::new(SMALL);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(service.run(stop.clone()));
+    let mut even = bus.subscribe_where(|event| event.payload % 2 == 0).unwrap();
+    for payload in 0..4 {
+        bus.publish(Event { topic: "t".to_owned(), key: None, payload }).await.unwrap();
+    }
+    end(stop, running).await;
+    let mut seen = Vec::new();
+    while let Some(Delivery::Events(events)) = even.recv().await {
+        seen.extend(events.iter().map(|event| event.payload));
+    }
+    assert_eq!(seen, [0, 2]);
+}

@@ -45,13 +45,14 @@ impl EventFilter {
 
     /// Whether the event fits. One about which the expression says nothing, because it lacks what is read, does not.
     pub fn fits(&self, event: &LoggedEvent) -> bool {
-        self.fits_type(&event.event_type) && self.fits_json(|| event.to_json())
+        self.fits_type(&event.event_type)
+            && self.when.as_ref().is_none_or(|_| self.fits_json(&event.to_json()))
     }
 
-    /// Whether the event fits whose type does; `json` gives it as expressions see it.
-    pub(super) fn fits_json(&self, json: impl FnOnce() -> Value) -> bool {
+    /// Whether the event fits whose type does; it is given as expressions see it.
+    pub(super) fn fits_json(&self, event: &Value) -> bool {
         let Some(when) = &self.when else { return true };
-        matches!(when.evaluate_over_event(&json()), Ok(Value::Bool(true)))
+        matches!(when.evaluate_over_event(event), Ok(Value::Bool(true)))
     }
 }
 
