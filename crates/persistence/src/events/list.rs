@@ -25,9 +25,10 @@ pub(super) async fn list(
 ) -> Result<EventPage, DatabaseError> {
     let end = log.look(conn).await?;
     let mut rows: Vec<Row> = Vec::new();
-    if after < end.settled {
+    let settled = end.settled.unwrap_or(0);
+    if after < settled {
         rows = seen(of)
-            .filter(events::seq.gt(after).and(events::seq.le(end.settled)))
+            .filter(events::seq.gt(after).and(events::seq.le(settled)))
             .order(events::seq)
             .limit(i64::try_from(limit).unwrap_or(i64::MAX))
             .select(Row::as_select())
@@ -38,13 +39,16 @@ pub(super) async fn list(
     let events: Vec<LoggedEvent> = rows.into_iter().map(Into::into).collect();
     let until = match events.last() {
         Some(last) if events.len() == limit => last.seq,
-        _ => end.settled.max(after),
+        _ => settled.max(after),
     };
-    Ok(EventPage { events, until, is_held_back: end.settled < end.last, pruned_until: end.pruned_until })
+    Ok(EventPage { events, until, is_held_back: end.is_held_back(), pruned_until: end.pruned_until })
 }
 
-/// The settled end of the log; waits for nothing but the database.
-pub(super) async fn last(conn: &AsyncPgConnection, log: &SettledLog) -> Result<EventSeq, DatabaseError> {
+/// The settled end of the log; `None` while that is not known.
+pub(super) async fn last(
+    conn: &AsyncPgConnection,
+    log: &SettledLog,
+) -> Result<Option<EventSeq>, DatabaseError> {
     Ok(log.look(conn).await?.settled)
 }
 

@@ -30,12 +30,19 @@ pub(crate) struct SettledLog(Arc<Mutex<Settled>>);
 /// What was found of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LogEnd {
-    /// Nothing is missing up to here.
-    pub(super) settled: i64,
+    /// Nothing is missing up to here; `None` while that is not known.
+    pub(super) settled: Option<i64>,
     /// The last event that is readable.
     pub(super) last: i64,
     /// How far retention has come.
     pub(super) pruned_until: i64,
+}
+
+impl LogEnd {
+    /// Whether events are readable that are not settled.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.settled.is_none_or(|settled| settled < self.last)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -115,8 +122,10 @@ impl Settled {
         }
     }
 
+    /// Whether to ask for the writers. At the beginning that is at once: nothing can be read before.
     fn is_stuck(&self, now: Instant) -> bool {
-        self.waiting.as_ref().is_some_and(|waiting| now - waiting.since >= ASK_FOR_WRITERS_AFTER)
+        let is_long = |waiting: &Waiting| now - waiting.since >= ASK_FOR_WRITERS_AFTER;
+        self.waiting.as_ref().is_some_and(|waiting| self.until.is_none() || is_long(waiting))
     }
 }
 
@@ -126,15 +135,15 @@ impl SettledLog {
         let failed = |error| DatabaseError::query("reading the end of the log of events", error);
         let mut end = self.look_once(conn).await.map_err(failed)?;
         for _ in 1..N_LOOKS {
-            if end.settled < end.last {
+            if end.is_held_back() {
                 end = self.look_once(conn).await.map_err(failed)?;
             }
         }
-        if end.settled < end.last && self.locked().is_stuck(Instant::now()) {
+        if end.is_held_back() && self.locked().is_stuck(Instant::now()) {
             let open = load_writers(conn).await.map_err(failed)?;
             let mut settled = self.locked();
             settled.see_writers(&open);
-            end.settled = settled.until.unwrap_or(0);
+            end.settled = settled.until;
         }
         Ok(end)
     }
@@ -156,8 +165,7 @@ impl SettledLog {
         .await?;
         let mut settled = self.locked();
         settled.see(&look, Instant::now());
-        let until = settled.until.unwrap_or(0);
-        Ok(LogEnd { settled: until, last: look.last, pruned_until: look.pruned_until })
+        Ok(LogEnd { settled: settled.until, last: look.last, pruned_until: look.pruned_until })
     }
 
     fn locked(&self) -> MutexGuard<'_, Settled> {

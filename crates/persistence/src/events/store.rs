@@ -1,6 +1,7 @@
 //! The port for events. What its methods do is in the files beside this one.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use diesel_async::{AsyncConnection, AsyncPgConnection};
@@ -12,6 +13,13 @@ use gathering_domain::ProjectId;
 use super::{append, list};
 use crate::cluster::wake::Wake;
 use crate::control::store::PgControlStore;
+use crate::db::error::DatabaseError;
+
+/// How long the end of the log may be unknown: until the transactions have ended that write to it when it is read first.
+const UNKNOWN_END: Duration = Duration::from_secs(5);
+
+/// The pause between two looks meanwhile.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 #[async_trait]
 impl EventStore for PgControlStore {
@@ -44,8 +52,21 @@ impl EventStore for PgControlStore {
     }
 
     async fn last_event(&self) -> Result<EventSeq, ControlError> {
-        let conn = self.pool.get().await?;
-        Ok(list::last(&conn, &self.log).await?)
+        let begun = Instant::now();
+        loop {
+            // The connection goes back to the pool between two looks.
+            let last = list::last(&*self.pool.get().await?, &self.log).await?;
+            match last {
+                Some(seq) => return Ok(seq),
+                None if begun.elapsed() < UNKNOWN_END => tokio::time::sleep(LOOK_INTERVAL).await,
+                None => {
+                    let open = "a transaction that has the log open to write does not end";
+                    return Err(
+                        DatabaseError::timed_out("waiting for the end of the log of events", open).into()
+                    );
+                }
+            }
+        }
     }
 
     async fn list_audiences(
