@@ -26,6 +26,8 @@ mod secrets;
 mod server;
 mod several;
 mod soak;
+mod socket;
+mod sse;
 mod wait;
 
 pub use binary::{binary, command, workspace_root};
@@ -49,4 +51,6 @@ pub use secrets::{find_secret, known_secrets, note_secret, stored_forms};
 pub use server::Server;
 pub use several::{Several, all_succeeded, check_stored};
 pub use soak::{is_full_soak, soak};
+pub use socket::{Socket, SocketFrame};
+pub use sse::{Sse, SseEvent};
 pub use wait::wait_until;

@@ -34,7 +34,7 @@ const fn route(name: &'static str, path: &'static str, body: &'static str) -> Ro
 }
 
 /// A sample for every route; the access test compares them with the routes that the server declares.
-pub const ROUTES: [Route; 61] = [
+pub const ROUTES: [Route; 62] = [
     route("GET /health/live", "/health/live", ""),
     route("GET /health/ready", "/health/ready", ""),
     route("GET /health", "/health", ""),
@@ -128,7 +128,8 @@ pub const ROUTES: [Route; 61] = [
     ),
     route("POST /api/v1/runs/{}/budget", "/api/v1/runs/{run}/budget", r#"{"add": {"tool_calls": 1}}"#),
     route("POST /api/v1/events", "/api/v1/events", r#"{"project_id": "{project}", "type": "order.paid"}"#),
-    route("GET /api/v1/events", "/api/v1/events", ""),
+    route("GET /api/v1/events", "/api/v1/events?format=json", ""),
+    route("GET /api/v1/events/ws", "/api/v1/events/ws", ""),
     route("GET /api/v1/system/instances", "/api/v1/system/instances", ""),
     route(
         "POST /api/v1/schedules",

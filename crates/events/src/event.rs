@@ -35,10 +35,13 @@ impl Topics {
     }
 }
 
+/// Whether a subscriber wants an event.
+type Wanted<P> = Box<dyn Fn(&Event<P>) -> bool + Send + Sync>;
+
 /// What a subscriber wants.
 pub(crate) enum Interest<P> {
     Topics(Topics),
-    Where(Box<dyn Fn(&Event<P>) -> bool + Send + Sync>),
+    Where(Wanted<P>),
 }
 
 impl<P> Interest<P> {

@@ -9,6 +9,7 @@ mod services;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use api::events::Watches;
 pub(crate) use api::metrics::describe as describe_metrics;
 pub(crate) use api::stream::Streams;
 pub(crate) use routes::{ROUTES, document};

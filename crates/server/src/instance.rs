@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use gathering_control::{
-    Control, ProjectControl, ProjectPipelines, ScheduleFiring, WorkspaceSettings, Workspaces,
+    Control, EventFeed, FeedSettings, ProjectControl, ProjectPipelines, ScheduleFiring, WorkspaceSettings,
+    Workspaces,
 };
 use gathering_dag_engine::{
     Breakers, ClaimScope, Engine, EngineSettings, RunnerHandle, RunnerSettings, SystemClock,
@@ -76,6 +77,8 @@ pub struct Instance {
     pub runs: Runs,
     /// Wakes this and the other instances.
     pub wakes: WakeBus,
+    /// The log of events, for those who follow it. It is read where the queue is served.
+    pub feed: EventFeed,
     /// The projects' files.
     pub workspaces: Workspaces,
     identity: watch::Receiver<Identity>,
@@ -116,6 +119,10 @@ impl Instance {
         };
         let types = capabilities.node_types(&node_services);
         let firing = ScheduleFiring::new(Arc::clone(&control_store) as _);
+        let feed_settings =
+            FeedSettings { n_cached_projects: config.cache_events_entries, ..FeedSettings::default() };
+        let log_wakes = [Wake::Events, Wake::Log].map(|what| wakes.subscribe(what));
+        let (feed, feed_service) = EventFeed::new(control_store.clone(), log_wakes, feed_settings);
         let control = Control::new(
             control_store,
             Arc::clone(&store) as _,
@@ -145,9 +152,10 @@ impl Instance {
             let (firing, draining) =
                 (Firing::new(Arc::new(firing), wakes.subscribe(Wake::Schedules)), stop.clone());
             services.push(Task::start("schedules", move |_| firing.run(draining)));
+            services.push(Task::start("feed of events", |stop| feed_service.run(stop)));
         }
         let runs = Runs::new(db.pool.clone(), wakes.clone());
-        Ok(Self { control, runs, wakes, workspaces, identity, stop, lifecycle, checkpointer, services })
+        Ok(Self { control, runs, wakes, feed, workspaces, identity, stop, lifecycle, checkpointer, services })
     }
 
     /// The current identity of this process.

@@ -19,12 +19,14 @@ const CALLERS: [&str; 8] = [
 ];
 
 /// Routes whose sample request meets something other than the first success that the document names.
-const OUTCOMES: [(&str, u16); 6] = [
+const OUTCOMES: [(&str, u16); 7] = [
     // The sample replaces a file.
     ("PUT /api/v1/projects/{}/files/{}", 204),
     ("POST /api/v1/runs/{}/rerun", 202),
     // The sample has no key, so the event is new.
     ("POST /api/v1/events", 201),
+    // The sample is no request for a WebSocket.
+    ("GET /api/v1/events/ws", 400),
     // The run of the samples has ended: nothing is left to cancel, to decide or to pay for.
     ("POST /api/v1/runs/{}/cancel", 409),
     ("POST /api/v1/runs/{}/nodes/{}/decision", 409),

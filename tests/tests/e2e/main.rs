@@ -19,6 +19,8 @@ mod edge;
 mod emails;
 mod embedded;
 mod ends;
+mod event_streams;
+mod events;
 mod first_run;
 mod http;
 mod idempotency;

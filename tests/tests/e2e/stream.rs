@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use gathering_e2e::{Answer, Client, Database, Peer, Scene, Server, begin, call, pipeline, wait_until};
+use anyhow::{Context, Result};
+use gathering_e2e::{
+    Answer, Client, Database, Peer, Scene, Server, Sse, SseEvent, begin, call, pipeline, wait_until,
+};
 use nix::sys::signal::Signal;
-use reqwest::Method;
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -13,96 +14,26 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// The most streams of one account.
 const MAX_STREAMS: usize = 64;
 
-/// An event as it came.
-#[derive(Debug, Clone, PartialEq)]
-struct Event {
-    id: Option<i64>,
-    kind: String,
-    data: Value,
+/// Opens a stream of a run behind the event `after`.
+async fn open(client: &Client, run: &str, after: Option<i64>) -> Result<Sse> {
+    Sse::open(client, &format!("/api/v1/runs/{run}/stream"), after).await
 }
 
-/// What comes over one stream.
-struct Events {
-    response: reqwest::Response,
-    text: String,
-    n_comments: usize,
-}
-
-impl Events {
-    /// Opens a stream behind the event `after`.
-    async fn open(client: &Client, run: &str, after: Option<i64>) -> Result<Events> {
-        let mut request = client.request(Method::GET, &format!("/api/v1/runs/{run}/stream"));
-        if let Some(after) = after {
-            request = request.header("last-event-id", after);
-        }
-        let response = request.send().await?;
-        let media_type = response.headers().get("content-type").and_then(|value| value.to_str().ok());
-        let is_stream = response.status() == 200 && media_type == Some("text/event-stream");
-        ensure!(is_stream, "{} {media_type:?}", response.status());
-        Ok(Events { response, text: String::new(), n_comments: 0 })
-    }
-
-    /// The next event; `None` when the stream ends.
-    async fn next(&mut self) -> Result<Option<Event>> {
-        loop {
-            while let Some((block, rest)) = self.text.split_once("\n\n") {
-                let (block, rest) = (block.to_owned(), rest.to_owned());
-                self.text = rest;
-                if let Some(event) = self.read(&block)? {
-                    return Ok(Some(event));
-                }
-            }
-            let chunk =
-                tokio::time::timeout(LIMIT, self.response.chunk()).await.context("nothing comes")??;
-            match chunk {
-                Some(bytes) => self.text.push_str(std::str::from_utf8(&bytes)?),
-                None if self.text.is_empty() => return Ok(None),
-                None => anyhow::bail!("the stream ends within an event: {}", self.text),
-            }
+/// Reads up to the first event of this kind and node, which is the last of those answered.
+async fn up_to(stream: &mut Sse, kind: &str, node: &str) -> Result<Vec<SseEvent>> {
+    let mut events = Vec::new();
+    while let Some(event) = stream.next().await? {
+        let is_it = event.kind == kind && event.data["node_id"] == node;
+        events.push(event);
+        if is_it {
+            return Ok(events);
         }
     }
-
-    /// The event of a block, unless it has none.
-    fn read(&mut self, block: &str) -> Result<Option<Event>> {
-        let mut event = Event { id: None, kind: String::new(), data: Value::Null };
-        for line in block.lines() {
-            match line.split_once(':').with_context(|| format!("no field: {line}"))? {
-                ("", _) => self.n_comments += 1,
-                ("retry", _) => {}
-                ("id", id) => event.id = Some(id.trim().parse()?),
-                ("event", kind) => event.kind = kind.trim().to_owned(),
-                ("data", data) => event.data = serde_json::from_str(data)?,
-                other => anyhow::bail!("an unknown field: {other:?}"),
-            }
-        }
-        Ok((!event.kind.is_empty()).then_some(event))
-    }
-
-    /// Everything that is left of it.
-    async fn rest(&mut self) -> Result<Vec<Event>> {
-        let mut events = Vec::new();
-        while let Some(event) = self.next().await? {
-            events.push(event);
-        }
-        Ok(events)
-    }
-
-    /// Reads up to the first event of this kind and node, which is the last of those answered.
-    async fn up_to(&mut self, kind: &str, node: &str) -> Result<Vec<Event>> {
-        let mut events = Vec::new();
-        while let Some(event) = self.next().await? {
-            let is_it = event.kind == kind && event.data["node_id"] == node;
-            events.push(event);
-            if is_it {
-                return Ok(events);
-            }
-        }
-        anyhow::bail!("no {kind} of {node} in {events:?}")
-    }
+    anyhow::bail!("no {kind} of {node} in {events:?}")
 }
 
 /// What a stream of this run is to be, by its journal and the run itself.
-async fn expected(client: &Client, run: &str) -> Result<Vec<Event>> {
+async fn expected(client: &Client, run: &str) -> Result<Vec<SseEvent>> {
     let (mut events, mut after) = (Vec::new(), 0);
     loop {
         let path = format!("/api/v1/runs/{run}/journal?limit=200&after={after}");
@@ -110,7 +41,7 @@ async fn expected(client: &Client, run: &str) -> Result<Vec<Event>> {
         for entry in page["items"].as_array().context("no items")? {
             after = entry["seq"].as_i64().context("no seq")?;
             let kind = entry["kind"].as_str().context("no kind")?.to_owned();
-            events.push(Event { id: Some(after), kind, data: entry.clone() });
+            events.push(SseEvent { id: Some(after), kind, data: entry.clone() });
         }
         if page["next_cursor"].is_null() {
             break;
@@ -118,7 +49,7 @@ async fn expected(client: &Client, run: &str) -> Result<Vec<Event>> {
     }
     let mut run = client.get(&format!("/api/v1/runs/{run}")).await?.expect(200)?;
     run.as_object_mut().context("no run")?.remove("nodes");
-    events.push(Event { id: None, kind: "run_ended".to_owned(), data: run });
+    events.push(SseEvent { id: None, kind: "run_ended".to_owned(), data: run });
     Ok(events)
 }
 
@@ -139,11 +70,11 @@ async fn a_stream_is_the_journal_as_it_is_written_and_ends_with_the_run_on_every
     let ada = servers[0].client().join("ada@example.org").await?;
     let other = servers[1].client().with_token(ada.token().context("no token")?);
     let run = start_asking(&ada, &peer).await?;
-    let mut streams = [Events::open(&ada, &run, None).await?, Events::open(&other, &run, None).await?];
+    let mut streams = [open(&ada, &run, None).await?, open(&other, &run, None).await?];
     let mut seen = Vec::new();
     for stream in &mut streams {
         // It comes while the node still waits for its answer.
-        seen.push(stream.up_to("effect_started", "ask").await?);
+        seen.push(up_to(stream, "effect_started", "ask").await?);
     }
     peer.release();
     for (stream, seen) in streams.iter_mut().zip(&mut seen) {
@@ -169,9 +100,9 @@ async fn a_client_that_comes_back_misses_nothing_and_sees_nothing_twice() -> Res
     assert!(expected.len() > 6, "{expected:?}");
     for n_seen in 0..expected.len() {
         let after = expected[..n_seen].last().and_then(|event| event.id).unwrap_or(0);
-        assert_eq!(Events::open(&ada, &run, Some(after)).await?.rest().await?, expected[n_seen..], "{after}");
+        assert_eq!(open(&ada, &run, Some(after)).await?.rest().await?, expected[n_seen..], "{after}");
     }
-    let beyond = Events::open(&ada, &run, Some(i64::MAX)).await?.rest().await?;
+    let beyond = open(&ada, &run, Some(i64::MAX)).await?.rest().await?;
     assert_eq!(beyond, expected[expected.len() - 1..]);
     let stream = ada.with_header("last-event-id", "seven").get(&format!("/api/v1/runs/{run}/stream")).await?;
     stream.expect_problem(422, "invalid")
@@ -186,7 +117,7 @@ async fn a_run_that_ends_without_a_word_in_its_journal_ends_its_streams() -> Res
     let later = json!({"available_at": "2100-01-01T00:00:00Z"});
     let run = ada.post(&format!("/api/v1/pipelines/{id}/runs"), &later).await?.expect(202)?;
     let run = run["id"].as_str().context("no id")?;
-    let mut stream = Events::open(&ada, run, None).await?;
+    let mut stream = open(&ada, run, None).await?;
     ada.post(&format!("/api/v1/runs/{run}/cancel"), &json!({})).await?.expect(202)?;
     let events = stream.rest().await?;
     assert_eq!(events, expected(&ada, run).await?);
@@ -210,7 +141,7 @@ async fn a_reader_that_takes_its_time_gets_everything_in_order() -> Result<()> {
     let mut definition = pipeline(&nodes, &[]);
     definition["output"] = json!("1");
     let run = ada.start_run(&ada.create_pipeline(&definition).await?).await?;
-    let mut stream = Events::open(&ada, &run, None).await?;
+    let mut stream = open(&ada, &run, None).await?;
     ada.run_in(&run, &["succeeded"], LIMIT).await?;
     // Meanwhile nothing was taken, and what is sent now is what was written long ago.
     let events = stream.rest().await?;
@@ -231,8 +162,8 @@ async fn streams_end_when_their_instance_stops_and_go_on_at_another() -> Result<
     .await?;
     let ada = first.client().join("ada@example.org").await?;
     let run = start_asking(&ada, &peer).await?;
-    let mut stream = Events::open(&ada, &run, None).await?;
-    let mut seen = stream.up_to("effect_started", "ask").await?;
+    let mut stream = open(&ada, &run, None).await?;
+    let mut seen = up_to(&mut stream, "effect_started", "ask").await?;
     first.signal(Signal::SIGTERM)?;
     seen.extend(stream.rest().await?);
     assert!(seen.iter().all(|event| event.kind != "run_ended"), "{seen:?}");
@@ -246,7 +177,7 @@ async fn streams_end_when_their_instance_stops_and_go_on_at_another() -> Result<
     let second = Server::start(&database).await?;
     let ada = second.client().login("ada@example.org").await?;
     let last = seen.last().and_then(|event| event.id);
-    let mut stream = Events::open(&ada, &run, last).await?;
+    let mut stream = open(&ada, &run, last).await?;
     peer.release();
     seen.extend(stream.rest().await?);
     assert_eq!(seen, expected(&ada, &run).await?);
@@ -270,7 +201,7 @@ async fn too_many_streams_of_an_account_are_refused_and_one_that_is_left_makes_r
     let run = ada.start_run(&ada.create_pipeline(&definition).await?).await?;
     let mut streams = Vec::new();
     for _ in 0..MAX_STREAMS {
-        streams.push(Events::open(&ada, &run, None).await?);
+        streams.push(open(&ada, &run, None).await?);
     }
     let refused = ada.get(&format!("/api/v1/runs/{run}/stream")).await?;
     refused.expect_problem(429, "rate-limited")?;
@@ -278,14 +209,14 @@ async fn too_many_streams_of_an_account_are_refused_and_one_that_is_left_makes_r
     assert_eq!(ada.get(&format!("/api/v1/runs/{run}")).await?.status, 200, "everything else is answered");
     let bob = server.client().join("bob@example.org").await?;
     let short = bob.start_run(&bob.create_pipeline(&pipeline(&[begin()], &[])).await?).await?;
-    let others = Events::open(&bob, &short, None).await?.rest().await?;
+    let others = open(&bob, &short, None).await?.rest().await?;
     assert_eq!(others, expected(&bob, &short).await?, "and so are others");
 
     // That a client is gone shows when something is sent to it.
     streams.pop();
     peer.release();
     let mut again = wait_until(LIMIT, "there is room for a stream", async || {
-        Events::open(&ada, &run, None).await.map_err(|error| format!("{error:#}"))
+        open(&ada, &run, None).await.map_err(|error| format!("{error:#}"))
     })
     .await?;
     let events = again.rest().await?;
@@ -307,11 +238,11 @@ async fn a_quiet_stream_shows_that_it_lives_to_those_who_may_still_see_the_run()
     peer.asked(1, LIMIT).await?;
 
     let session = server.client().login("editor@example.org").await?;
-    let mut stays = Events::open(&scene.owner, &run, None).await?;
-    let mut leaves = Events::open(&scene.viewer, &run, None).await?;
-    let mut logs_out = Events::open(&session, &run, None).await?;
+    let mut stays = open(&scene.owner, &run, None).await?;
+    let mut leaves = open(&scene.viewer, &run, None).await?;
+    let mut logs_out = open(&session, &run, None).await?;
     for stream in [&mut stays, &mut leaves, &mut logs_out] {
-        stream.up_to("effect_started", "ask").await?;
+        up_to(stream, "effect_started", "ask").await?;
     }
     let member = format!("/api/v1/projects/{}/members/{}", scene.project, scene.viewer.user_id().await?);
     assert_eq!(scene.owner.delete(&member).await?.status, 204);
@@ -339,11 +270,11 @@ async fn a_busy_stream_ends_at_once_for_those_who_may_not_see_the_run_any_more()
     let busy = scene.owner.post("/api/v1/pipelines", &body).await?.expect(201)?;
     let run = scene.owner.start_run(busy["id"].as_str().context("no id")?).await?;
     let session = server.client().login("editor@example.org").await?;
-    let mut stays = Events::open(&scene.owner, &run, None).await?;
-    let mut leaves = Events::open(&scene.viewer, &run, None).await?;
-    let mut logs_out = Events::open(&session, &run, None).await?;
+    let mut stays = open(&scene.owner, &run, None).await?;
+    let mut leaves = open(&scene.viewer, &run, None).await?;
+    let mut logs_out = open(&session, &run, None).await?;
     for stream in [&mut stays, &mut leaves, &mut logs_out] {
-        stream.up_to("effect_started", "ask1").await?;
+        up_to(stream, "effect_started", "ask1").await?;
     }
     let member = format!("/api/v1/projects/{}/members/{}", scene.project, scene.viewer.user_id().await?);
     assert_eq!(scene.owner.delete(&member).await?.status, 204);

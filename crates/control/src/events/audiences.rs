@@ -33,7 +33,7 @@ struct Loaded {
 pub(super) struct Audiences {
     store: Arc<dyn ControlStore>,
     known: BoundedCache<ProjectId, Loaded>,
-    /// Held by the one who asks the store, while others wait for the answer.
+    /// Held while the store is asked, so that others wait for the same answer.
     asking: Mutex<()>,
 }
 

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::database::Database;
-use crate::http::{self, MaxFileBytes, Services, Streams};
+use crate::http::{self, MaxFileBytes, Services, Streams, Watches};
 use crate::instance::{Instance, Work};
 
 /// Serves until SIGTERM or SIGINT, and then ends in order with exit code 0. A second signal hurries.
@@ -52,6 +52,7 @@ async fn serve_on(
     let instance = Instance::start(config, db, Work::Queue).await?;
     let readiness = Readiness::default();
     let edge = EdgeServices { gate, document: http::document()?, readiness: readiness.clone(), metrics };
+    let watches = Arc::new(Watches::new(instance.feed.clone(), Arc::clone(&auth), readiness.clone()));
     let services = Services {
         auth,
         pool: db.pool.clone(),
@@ -60,6 +61,7 @@ async fn serve_on(
         identities: instance.identities(),
         readiness: readiness.clone(),
         streams: Streams::new(instance.wakes.clone()),
+        watches: Arc::clone(&watches),
         workspaces: instance.workspaces.clone(),
         max_file_bytes: MaxFileBytes(config.max_file_bytes),
     };
@@ -82,7 +84,7 @@ async fn serve_on(
         name = signals.next() => tracing::info!(signal = name, "{name}: stopping"),
     }
     readiness.drain();
-    stop(config, server, instance, signals).await
+    stop(config, server, instance, &watches, signals).await
 }
 
 /// The listener stays open for the drain delay, so that load balancers notice; then requests in flight finish.
@@ -91,6 +93,7 @@ async fn stop(
     config: &Config,
     server: Server,
     instance: Instance,
+    watches: &Watches,
     signals: &mut Signals,
 ) -> anyhow::Result<()> {
     instance.drain();
@@ -101,6 +104,8 @@ async fn stop(
             () = tokio::time::sleep(config.shutdown_drain) => {}
             () = hurry.cancelled() => {}
         }
+        // They end when the drain begins, each in order.
+        watches.close().await;
         server.stop().await
     };
     let in_order = async { tokio::join!(requests, instance.stop()).0 };

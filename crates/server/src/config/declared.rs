@@ -273,6 +273,10 @@ settings! {
     cache_graphs_entries: u64 = "cache_graphs_entries", "GATHERING_CACHE_GRAPHS_ENTRIES", Value("1000"),
         "cached graphs, validated", "",
         |r, s| r.value(s, values::number(1, MAX_ENTRIES));
+    /// Of how many projects the latest events are cached.
+    cache_events_entries: u64 = "cache_events_entries", "GATHERING_CACHE_EVENTS_ENTRIES", Value("1000"),
+        "projects whose latest events are cached, for readers that reconnect", "at most 512 KiB each",
+        |r, s| r.value(s, values::number(1, MAX_ENTRIES));
     /// How many revoked access tokens are cached.
     cache_revocations_entries: u64 = "cache_revocations_entries", "GATHERING_CACHE_REVOCATIONS_ENTRIES", Value("10000"),
         "cached revocations of access tokens", "",

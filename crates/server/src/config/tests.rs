@@ -52,6 +52,7 @@ fn each_wrong_value_is_named_with_its_variable_and_what_is_right() {
         ("GATHERING_RATE_LIMIT_HEALTH", "none"),
         ("GATHERING_MAX_FILE_BYTES", "9007199254740993"),
         ("GATHERING_CACHE_GRAPHS_ENTRIES", "0"),
+        ("GATHERING_CACHE_EVENTS_ENTRIES", "0"),
         ("GATHERING_CACHE_REVOCATIONS_ENTRIES", "-1"),
         ("GATHERING_CACHE_KEY_OWNERS_ENTRIES", "many"),
         ("GATHERING_CACHE_DIRECTORIES_ENTRIES", "1.5"),

@@ -6,7 +6,7 @@
 use actix_web::http::Method;
 use gathering_auth::Action::{Manage, Read, Run, Write};
 
-use crate::http::api::events::{post, read};
+use crate::http::api::events::{post, read, socket};
 use crate::http::api::pipelines::{change, versions};
 use crate::http::api::runs::{decide, rerun, start, top_up};
 use crate::http::api::schedules::{acts, fires, preview};
@@ -120,6 +120,7 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(GET    "/api/v1/runs/{id}/stream",                    Project(Read),   Read,   None  => stream::stream),
     route!(POST   "/api/v1/events",                              Project(Run),    Write,  Large => post::post),
     route!(GET    "/api/v1/events",                              Own(Read),       Read,   None  => read::read),
+    route!(GET    "/api/v1/events/ws",                           Own(Read),       Read,   None  => socket::watch),
 
     route!(POST   "/api/v1/schedules",                           Project(Write),  Write,  Large => schedules::create),
     route!(GET    "/api/v1/schedules",                           Own(Read),       Read,   None  => schedules::list),

@@ -8,6 +8,7 @@ use gathering_control::{Control, Workspaces};
 use gathering_persistence::{Pool, Runs};
 use tokio::sync::watch;
 
+use crate::http::api::events::Watches;
 use crate::http::api::stream::{Sources, Streams};
 use crate::instance::Identity;
 use gathering_edge::readiness::Readiness;
@@ -29,6 +30,7 @@ pub(crate) struct Services {
     pub(crate) identities: Identities,
     pub(crate) readiness: Readiness,
     pub(crate) streams: Streams,
+    pub(crate) watches: Arc<Watches>,
     pub(crate) workspaces: Workspaces,
     pub(crate) max_file_bytes: MaxFileBytes,
 }
@@ -36,13 +38,23 @@ pub(crate) struct Services {
 impl Services {
     /// Gives each handler the services that it names.
     pub(crate) fn into_table(self) -> impl Fn(&mut ServiceConfig) + Clone {
-        let Self { auth, pool, control, runs, identities, readiness, streams, workspaces, max_file_bytes } =
-            self;
+        let Self {
+            auth,
+            pool,
+            control,
+            runs,
+            identities,
+            readiness,
+            streams,
+            watches,
+            workspaces,
+            max_file_bytes,
+        } = self;
         let projects = control.projects.clone();
         let sources = Sources { auth: Arc::clone(&auth), projects, runs: runs.clone(), readiness };
         let (auth, pool, identities) = (Data::from(auth), Data::new(pool), Data::new(identities));
         let Control { projects, pipelines, budgets, runs: run_control, events, schedules, graphs } = control;
-        let events = Data::new(events);
+        let (events, watches) = (Data::new(events), Data::from(watches));
         let (projects, pipelines) = (Data::new(projects), Data::new(pipelines));
         let (budgets, run_control, graphs) = (Data::new(budgets), Data::new(run_control), Data::new(graphs));
         let schedules = Data::new(schedules);
@@ -60,6 +72,7 @@ impl Services {
                 .app_data(graphs.clone())
                 .app_data(runs.clone())
                 .app_data(events.clone())
+                .app_data(watches.clone())
                 .app_data(streams.clone())
                 .app_data(sources.clone())
                 .app_data(workspaces.clone())

@@ -47,6 +47,7 @@ fn the_document_shows_what_the_table_declares() {
             "GET /api/v1/auth/api-keys account - read 0",
             "GET /api/v1/auth/me account - read 0",
             "GET /api/v1/events own read read 0",
+            "GET /api/v1/events/ws own read read 0",
             "GET /api/v1/pipelines own read read 0",
             "GET /api/v1/pipelines/{id} project read read 0",
             "GET /api/v1/pipelines/{id}/versions project read read 0",

@@ -2,4 +2,9 @@
 
 pub(crate) mod post;
 pub(crate) mod read;
+pub(crate) mod socket;
+mod stream;
 mod view;
+mod watch;
+
+pub(crate) use watch::Watches;

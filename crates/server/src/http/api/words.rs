@@ -53,6 +53,8 @@ gathering_edge::enum_schemas! {
     FileKindSchema "FileKind": ["file", "directory"];
     /// The state of an instance.
     InstanceStateSchema "InstanceState": ["active", "draining"];
+    /// The form in which events are read.
+    EventFormatSchema "EventFormat": ["json", "sse", "cloudevents"];
     /// The kind of a security event.
     AuditKindSchema "AuditKind": gathering_auth::AuditKind::ALL.iter().map(|kind| kind.as_str());
 }

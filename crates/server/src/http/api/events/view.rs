@@ -89,6 +89,23 @@ pub(crate) enum PostAnswerView {
     Batch(PostedEventsView),
 }
 
+/// Which events may be missing.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventGap)]
+pub(crate) struct GapView {
+    /// The last event that the reader has seen.
+    after: i64,
+    /// The last one that may be missing.
+    until: i64,
+}
+
+impl GapView {
+    /// The gap as JSON.
+    pub(super) fn text(after: i64, until: i64) -> String {
+        serde_json::to_string(&Self { after, until }).unwrap_or_default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Map, json};
