@@ -15,6 +15,8 @@ const DATABASE: &str = "gathering_bench";
 pub(crate) enum Benchmark {
     /// Runs: how fast they start, execute and drain, beside bare commits
     Engine,
+    /// Events: through one process, into the log, and to many readers
+    Events,
     /// Logins, the cost of authentication, requests a second, and whether response times leak secrets
     Http,
     /// Schedules: how late they fire, beside a drain of as many runs
@@ -25,6 +27,7 @@ impl Benchmark {
     fn target(self) -> &'static str {
         match self {
             Benchmark::Engine => "engine",
+            Benchmark::Events => "events",
             Benchmark::Http => "http",
             Benchmark::Schedule => "schedule",
         }
