@@ -4,12 +4,12 @@ It is started with a directory, `none`, `starttls` or `implicit`, and maybe a us
 then `port` there, and a line of JSON to `events` for everything that happens. The local part of a recipient says what it
 does about a message:
 
-later-N     refuses the recipient N times, for now
-never       refuses the recipient, for good
-busy-N      refuses the message itself N times, for now
-bad         refuses the message itself, for good
-hold-EVENT  waits after that event: rcpt, begun, data, stored
-mute        never answers when it has the message
+later-N       refuses the recipient N times, for now
+never         refuses the recipient, for good
+busy-N        refuses the message itself N times, for now
+bad           refuses the message itself, for good
+hold-EVENT-N  waits after that event, once for each N: rcpt, begun, data, stored
+mute          never answers when it has the message
 """
 
 import asyncio
@@ -22,10 +22,12 @@ from email import message_from_bytes, policy
 import trustme
 from aiosmtpd.smtp import SMTP, AuthResult
 
-HOLD_SECONDS = 1.0
+# Longer than a test takes to kill the other side, whose end also ends the wait.
+HOLD_SECONDS = 30.0
 
 directory, tls, *login = sys.argv[1:]
 refused = {}
+held = set()
 
 
 def note(event, **more):
@@ -49,8 +51,10 @@ def is_refused_now(address, word):
 
 
 async def hold(event, addresses):
-    if any(local(address) == f"hold-{event}" for address in addresses):
-        await asyncio.sleep(HOLD_SECONDS)
+    for address in addresses:
+        if local(address).startswith(f"hold-{event}-") and address not in held:
+            held.add(address)
+            await asyncio.sleep(HOLD_SECONDS)
 
 
 def parts(message):

@@ -96,3 +96,50 @@ fn providers(config: &Config) -> anyhow::Result<Providers> {
     }
     Ok(providers)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn capabilities(settings: &[(&str, &str)]) -> anyhow::Result<Capabilities> {
+        let set = |name: &str| {
+            settings.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
+        Capabilities::new(&Config::from_sources(None, set)?)
+    }
+
+    fn written(directory: &Path, text: &str) -> String {
+        let path = directory.join("file");
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+
+    #[test]
+    fn a_file_of_keys_that_cannot_be_read_stops_the_start_and_shows_no_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let key = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let right = written(directory.path(), &format!("shop = {key}\n"));
+        assert!(capabilities(&[("GATHERING_WEBHOOK_KEYS_FILE", &right)]).is_ok());
+        let wrong = written(directory.path(), &format!("# keys\nshop: {key}\n"));
+        for (path, reason) in [(wrong.as_str(), "line 2: "), ("/nowhere/keys", "No such file")] {
+            let error = format!("{:#}", capabilities(&[("GATHERING_WEBHOOK_KEYS_FILE", path)]).unwrap_err());
+            assert!(error.contains("GATHERING_WEBHOOK_KEYS_FILE") && error.contains(reason), "{error}");
+            assert!(!error.contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_mail_server_is_set_up_with_its_authorities_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let (host, from) = (("GATHERING_SMTP_HOST", "127.0.0.1"), ("GATHERING_SMTP_FROM", "a@example.org"));
+        assert!(capabilities(&[host, from, ("GATHERING_SMTP_TLS", "none")]).is_ok());
+        let wrong = written(directory.path(), "no certificate");
+        for path in [wrong.as_str(), "/nowhere/ca.pem"] {
+            let error =
+                format!("{:#}", capabilities(&[host, from, ("GATHERING_SMTP_CA_FILE", path)]).unwrap_err());
+            assert!(error.contains("GATHERING_SMTP_CA_FILE"), "{error}");
+        }
+    }
+}

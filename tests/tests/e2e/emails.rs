@@ -252,7 +252,7 @@ async fn no_message_is_sent_twice_however_often_the_server_is_killed() -> Result
         let place = PLACES[round % PLACES.len()];
         let (event, to) = match place {
             "answered" => ("stored", "plain@example.org".to_owned()),
-            place => (place, format!("hold-{place}@example.org")),
+            place => (place, format!("hold-{place}-{round}@example.org")),
         };
         let seen = mail.events()?.len();
         let client = server.client().login("ada@example.org").await?;
