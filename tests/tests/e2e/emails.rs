@@ -158,7 +158,7 @@ async fn what_is_refused_for_now_is_tried_again_and_nothing_else_is() -> Result<
     let database = Database::empty().await?;
     let server = Server::start_with(&database, |command| {
         mail.configure(command);
-        command.env("GATHERING_SMTP_TIMEOUT_SECONDS", "2");
+        command.env("GATHERING_SMTP_TIMEOUT_SECONDS", "5");
     })
     .await?;
     let ada = server.client().join("ada@example.org").await?;
@@ -195,6 +195,18 @@ async fn what_is_refused_for_now_is_tried_again_and_nothing_else_is() -> Result<
     let id = format!("<{}.tell@example.org>", silent["id"].as_str().context("no id")?);
     ensure!(error["message"].as_str().is_some_and(|text| text.contains(&id)), "{error}");
     assert_eq!(mail.messages()?.len(), n_messages + 1, "it was sent once");
+    let mut impatient = tell(&json!({}));
+    impatient["timeout_seconds"] = json!(2);
+    let impatient =
+        ada.create_pipeline(&gathering_e2e::pipeline(&[begin(), impatient], &[("begin", "tell")])).await?;
+    let cut_off = run_to(&ada, &impatient, "mute@example.org").await?;
+    let error = &node(&cut_off)["error"];
+    assert_eq!(
+        (&error["kind"], &node(&cut_off)["attempt"]),
+        (&json!("effect_unknown"), &json!(2)),
+        "{cut_off}"
+    );
+    assert_eq!(mail.messages()?.len(), n_messages + 2, "it was sent once");
     let injected = run_to(&ada, &pipeline, "ada@example.org\r\nBcc: eve@example.org").await?;
     let error = &node(&injected)["error"];
     assert_eq!(error["kind"], "invalid_parameters", "{injected}");
