@@ -22,6 +22,7 @@ CREATE TABLE schedules (
     queued_at        timestamptz,                           -- the due time that waits for the end of earlier runs
     next_due_at      timestamptz,
     next_fire_at     timestamptz,                           -- later by the jitter
+    zone_data        text        NOT NULL DEFAULT '',       -- the version of the time zones by which they were computed
     look_at          timestamptz,                           -- when the loop looks at it; null: nothing will be due
     n_fires          integer     NOT NULL DEFAULT 0,
     n_failures       integer     NOT NULL DEFAULT 0,        -- of its last runs, in a row
@@ -44,7 +45,7 @@ CREATE TABLE schedule_fires (
     due_at      timestamptz NOT NULL,
     until       timestamptz,                            -- the entry stands for all due times from due_at until here
     outcome     text        NOT NULL CHECK (outcome IN ('started', 'caught_up', 'queued', 'skipped')),
-    reason      text        CHECK (reason IN ('paused', 'overlap', 'missed', 'dst_gap', 'not_startable', 'bound')),
+    reason      text        CHECK (reason IN ('paused', 'overlap', 'missed', 'dst_gap', 'not_startable', 'zone_data', 'bound')),
     run_id      uuid,                                   -- no foreign key: the ledger outlives its runs
     run_state   text,                                   -- how the run ended; null until that is known
     fired_at    timestamptz,

@@ -72,6 +72,8 @@ pub struct Schedule {
     pub queued_at: Option<DateTime<Utc>>,
     /// What fires next.
     pub next: Option<Next>,
+    /// The version of the time zones by which that was computed.
+    pub zone_data: String,
     /// How many due times have fired; not those that were triggered or backfilled by hand.
     pub n_fires: u32,
     /// How many of its last runs failed in a row.

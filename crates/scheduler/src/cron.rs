@@ -3,6 +3,7 @@
 //! croner decides which wall-clock times an expression matches. This module applies changes of the clocks to them.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use chrono::{DateTime, Datelike, Duration, NaiveDate, NaiveTime, Timelike, Utc};
@@ -10,11 +11,16 @@ use croner::parser::{CronParser, Seconds, Year};
 use croner::time::Weekday;
 
 use crate::expression::Expression;
+use crate::field::YEAR;
 use crate::zone::{Change, wall_clock};
 use crate::{Dst, Occurrence, Zone};
 
 /// The years that are searched for due times.
 const YEARS: std::ops::Range<i32> = 1..4900;
+
+/// Years are of 14 kinds (leap or not, by the weekday on which they begin). Each kind occurs at least every 40 years, even
+/// across a century that is not a leap year.
+const EVERY_KIND_OF_YEAR: RangeInclusive<i32> = 2000..=2040;
 
 /// More than any clock was ever moved, on both sides of a moment.
 const MARGIN: Duration = Duration::days(3);
@@ -34,7 +40,7 @@ pub struct Cron {
 
 impl Cron {
     /// Parses an expression of five fields (minute, hour, day of month, month, day of week), of six with seconds in
-    /// front, or an alias such as `@daily`. The expression applies to wall-clock time in `timezone`.
+    /// front, of seven with a year (1970 to 2199) at the end, too, or an alias such as `@daily`. The expression applies to wall-clock time in `timezone`.
     ///
     /// Without `dst`, an expression that matches every hour gets [`Dst::Both`], which keeps its rhythm. Any other gets
     /// [`Dst::Shift`], which fires once on each day.
@@ -46,7 +52,8 @@ impl Cron {
         let written = expression.trim().to_owned();
         let expression = Expression::parse(&written)?;
         let pattern = pattern(&expression.fields())?;
-        if !names_a_date(&pattern) {
+        let years = if expression.has_years() { YEAR.values() } else { EVERY_KIND_OF_YEAR };
+        if !names_a_date(&pattern, years) {
             return Err("matches no date that ever occurs: write L for the last day of a month".to_owned());
         }
         let names_every_hour = (0..24).all(|hour| pattern.pattern.hour_match(hour).unwrap_or(false));
@@ -98,8 +105,8 @@ impl Cron {
 
     /// The first due time later than `after`, in UTC and whole seconds.
     ///
-    /// `None` only beyond the years 1 to 4900: every field of a valid expression names a value, and it matches a date at
-    /// least every 40 years. So the search is short.
+    /// `None` after the last year that it names, and beyond the years 1 to 4900. Every field of a valid expression names a
+    /// value, and without years it matches a date at least every 40 years. So the search is short.
     pub fn next_after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let mut after = after;
         loop {
@@ -154,8 +161,10 @@ impl Cron {
     /// Whether it fires at all: with [`Dst::Skip`], the clocks may skip each time that matches, as 02:30 on 31 March
     /// where that is a Sunday.
     fn ever_fires(&self) -> bool {
+        let first =
+            if self.expression.has_years() { *YEAR.values().start() } else { *EVERY_KIND_OF_YEAR.start() };
         let start =
-            NaiveDate::from_ymd_opt(2000, 1, 1).unwrap_or_default().and_time(NaiveTime::MIN).and_utc();
+            NaiveDate::from_ymd_opt(first, 1, 1).unwrap_or_default().and_time(NaiveTime::MIN).and_utc();
         let next = |from| self.next_occurrence(from);
         std::iter::successors(next(start), |occurrence| next(occurrence.at()))
             .take_while(|occurrence| occurrence.at().year() <= start.year() + CALENDAR_YEARS)
@@ -185,19 +194,19 @@ impl Cron {
 
 /// The expression for croner, which gets only what [`Expression`] has checked.
 fn pattern(fields: &str) -> Result<croner::Cron, String> {
-    let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
+    let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Optional).build();
     parser.parse(fields).map_err(|error| format!("is not a cron expression: {error}"))
 }
 
 /// Whether the expression matches any date.
 ///
-/// Years are of 14 kinds (leap or not, by the weekday on which they begin). Each kind occurs at least every 40 years,
-/// even across a century that is not a leap year.
-fn names_a_date(cron: &croner::Cron) -> bool {
-    let from = NaiveDate::from_ymd_opt(2000, 1, 1).unwrap_or_default();
-    from.iter_days().take_while(|day| day.year() <= 2040).any(|day| {
+/// It is enough to try [`EVERY_KIND_OF_YEAR`], unless it names years itself.
+fn names_a_date(cron: &croner::Cron, years: RangeInclusive<i32>) -> bool {
+    let from = NaiveDate::from_ymd_opt(*years.start(), 1, 1).unwrap_or_default();
+    from.iter_days().take_while(|day| day.year() <= *years.end()).any(|day| {
         let weekday = Weekday::from_days_from_sunday(day.weekday().num_days_from_sunday());
-        cron.pattern.month_match(day.month()).unwrap_or(false)
+        cron.pattern.year_match(day.year()).unwrap_or(false)
+            && cron.pattern.month_match(day.month()).unwrap_or(false)
             && cron.pattern.day_match(day.year(), day.month(), day.day(), weekday).unwrap_or(false)
     })
 }

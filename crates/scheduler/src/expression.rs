@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::field::{DAY, Field, HOUR, Item, MINUTE, MONTH, ORDER, SECOND, WEEKDAY};
+use crate::field::{DAY, Field, HOUR, Item, MINUTE, MONTH, ORDER, SECOND, WEEKDAY, YEAR};
 
 /// Enough to write out every minute of an hour twice.
 const MAX_LENGTH: usize = 512;
@@ -26,6 +26,8 @@ pub(crate) struct Expression {
     fields: Vec<Vec<Item>>,
     /// Whether both day fields must match (`+` before the day of week).
     both_days: bool,
+    /// The years, if it names some.
+    years: Option<Vec<Item>>,
 }
 
 impl Expression {
@@ -36,13 +38,14 @@ impl Expression {
         if text.len() > MAX_LENGTH {
             return Err(format!("must have at most {MAX_LENGTH} characters"));
         }
-        let words: Vec<&str> = text.split_whitespace().collect();
+        let mut words: Vec<&str> = text.split_whitespace().collect();
         if let Some(first) = words.first() {
             refuse_assignment(first)?;
             if first.starts_with('@') {
                 return Self::alias(first, words.len());
             }
         }
+        let years = if words.len() == 7 { words.pop() } else { None };
         let fields: &[&'static Field] = match words.len() {
             5 => &[&MINUTE, &HOUR, &DAY, &MONTH, &WEEKDAY],
             6 => &[&SECOND, &MINUTE, &HOUR, &DAY, &MONTH, &WEEKDAY],
@@ -50,8 +53,8 @@ impl Expression {
         };
         if let Some(year) = words.get(5).filter(|word| is_year(word)) {
             return Err(format!(
-                "has the year `{year}` in its last field: leave it out, or use a trigger of type once. Six fields are \
-                 second, {ORDER}"
+                "has the year `{year}` in its last field, but six fields are second, {ORDER}: write a second in front, \
+                 such as 0, so that the year is the seventh"
             ));
         }
         let joined = words.last().and_then(|days| days.strip_prefix('+'));
@@ -61,7 +64,9 @@ impl Expression {
         });
         let fields: Result<Vec<Vec<Item>>, String> =
             fields.iter().zip(texts).map(|(field, text)| field.parse(text)).collect();
-        Ok(Self { alias: None, fields: fields?, both_days: joined.is_some() })
+        let fields = fields?;
+        let years = years.map(|text| YEAR.parse(text)).transpose()?;
+        Ok(Self { alias: None, fields, both_days: joined.is_some(), years })
     }
 
     fn alias(word: &str, n_words: usize) -> Result<Self, String> {
@@ -114,7 +119,14 @@ impl Expression {
         if let Some(days) = fields.last_mut().filter(|_| self.both_days) {
             days.insert(0, '+');
         }
+        let years = self.years.iter().map(|items| items.iter().map(&spell).collect::<Vec<_>>().join(","));
+        fields.extend(years);
         fields.join(" ")
+    }
+
+    /// Whether it names years.
+    pub(crate) const fn has_years(&self) -> bool {
+        self.years.is_some()
     }
 
     /// Whether it names the last weekday of the month.
@@ -157,8 +169,9 @@ fn refuse_assignment(word: &str) -> Result<(), String> {
 }
 
 fn wrong_number_of_fields(n_fields: usize) -> String {
-    let year = if n_fields == 7 { ". A year is not supported: leave it out" } else { "" };
-    format!("has {n_fields} fields, but must have 5 ({ORDER}), or 6 with seconds in front{year}")
+    format!(
+        "has {n_fields} fields, but must have 5 ({ORDER}), 6 with seconds in front, or 7 with a year at the end, too"
+    )
 }
 
 fn is_year(word: &str) -> bool {

@@ -45,6 +45,16 @@ pub(crate) static MONTH: Field = Field { noun: "month", first: 1, last: 12, name
 pub(crate) static WEEKDAY: Field =
     Field { noun: "day of week", first: 0, last: 7, names: WEEKDAYS, seconds: None };
 
+/// The years that a schedule may name.
+pub(crate) static YEAR: Field = Field { noun: "year", first: 1970, last: 2199, names: &[], seconds: None };
+
+impl Field {
+    /// Its values.
+    pub(crate) fn values(&self) -> std::ops::RangeInclusive<i32> {
+        self.first.into()..=self.last.into()
+    }
+}
+
 /// A number, and whether it was written as a name.
 #[derive(Debug, Clone, Copy)]
 struct Value {

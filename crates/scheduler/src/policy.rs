@@ -79,6 +79,8 @@ words! {
         DstGap = "dst_gap",
         /// What it starts cannot be started: the pipeline is disabled, or gone.
         NotStartable = "not_startable",
+        /// It was planned by old rules of its time zone; by the new ones it is at another time.
+        ZoneData = "zone_data",
         /// More due times passed than are recorded or caught up one by one.
         Bound = "bound",
     }

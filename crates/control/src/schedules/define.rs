@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use gathering_auth::Caller;
 use gathering_domain::{Digest, KeyedBody, Once, Pointer, Problems, ProjectId, ScheduleId};
-use gathering_scheduler::{CatchUp, MAX_JITTER_SECONDS, Overlap, Timetable, Trigger};
+use gathering_scheduler::{CatchUp, MAX_JITTER_SECONDS, Overlap, Timetable, Trigger, ZoneData};
 use serde_json::{Value, json};
 
 use super::action::{self, ReadAction};
@@ -146,6 +146,7 @@ impl NewSchedule {
             passed_at: now,
             queued_at: None,
             next: None,
+            zone_data: String::new(),
             n_fires: 0,
             n_failures: 0,
             last_fire_at: None,
@@ -165,13 +166,16 @@ impl Schedule {
     pub(super) fn begin(&mut self, now: DateTime<Utc>) -> Result<(), ControlError> {
         self.passed_at = self.timetable.begin(now);
         self.next = self.timetable.next_due(self.seed(), self.passed_at);
+        ZoneData::current().version().clone_into(&mut self.zone_data);
         if self.next.is_some() {
             return Ok(());
         }
-        let (place, message) = match (&self.timetable.trigger, self.timetable.end_at) {
-            (Trigger::Once(at), _) if *at <= now => ("trigger", "never fires: its time has passed"),
-            (_, Some(end)) if end <= now => ("end_at", "has passed, so that the schedule never fires"),
-            _ => ("end_at", "is before the first due time, so that the schedule never fires"),
+        let (place, message) = match self.timetable.end_at {
+            Some(end) if end <= now => ("end_at", "has passed, so that the schedule never fires"),
+            Some(_) if self.timetable.trigger.next_after(self.passed_at).is_some() => {
+                ("end_at", "is before the first due time, so that the schedule never fires")
+            }
+            _ => ("trigger", "never fires: all its times have passed"),
         };
         Err(ControlError::Invalid(Problems::one(Pointer::root().join(place), message)))
     }

@@ -1,16 +1,18 @@
 //! Firing: the step of a schedule that is due, and the store as the loop of `gathering-scheduler` knows it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gathering_domain::RunState;
-use gathering_scheduler::{FireError, FireStore, Plan, Progress, Round, plan};
+use gathering_scheduler::{
+    DueEntry, FireError, FireOutcome, FireStore, Plan, Progress, Round, SkipReason, ZoneData, plan,
+};
 use serde_json::json;
 
 use super::step::{LockedSchedule, ScheduleStep};
-use super::{OpenFire, PauseReason};
+use super::{LedgerEntry, OpenFire, PauseReason, Schedule};
 use crate::ControlStore;
 use crate::runs::{PlannedRun, StartRun, StartedBy};
 
@@ -26,18 +28,31 @@ pub type FireRule<'a> = dyn Fn(LockedSchedule, DateTime<Utc>) -> Option<Schedule
 /// Fires the schedules of a store.
 pub struct ScheduleFiring {
     store: Arc<dyn ControlStore>,
+    /// Whether the due times that were computed by other rules of the time zones have been looked for.
+    knows_zones: AtomicBool,
 }
 
 impl ScheduleFiring {
     /// The schedules of this store.
     pub const fn new(store: Arc<dyn ControlStore>) -> Self {
-        Self { store }
+        Self { store, knows_zones: AtomicBool::new(false) }
     }
 }
 
 #[async_trait]
 impl FireStore for ScheduleFiring {
     async fn fire_due(&self) -> Result<Round, FireError> {
+        if !self.knows_zones.load(Ordering::Relaxed) {
+            let renewed = self.store.renew_zone_data(ZoneData::current().version()).await;
+            let n_renewed = renewed.map_err(|error| FireError(error.into()))?;
+            if n_renewed > 0 {
+                tracing::info!(
+                    "the time zones have changed to {}: the due times of {n_renewed} schedules are computed anew",
+                    ZoneData::current()
+                );
+            }
+            self.knows_zones.store(true, Ordering::Relaxed);
+        }
         let n_entries = AtomicUsize::new(0);
         let rule = |locked: LockedSchedule, now| {
             if n_entries.load(Ordering::Relaxed) >= ENTRIES_AT_ONCE {
@@ -60,6 +75,7 @@ pub(super) fn fire(locked: &LockedSchedule, now: DateTime<Utc>) -> ScheduleStep 
     }
     let progress = progress(&step, &open);
     let planned = plan(&step.schedule.timetable, &progress, now);
+    step.entries.extend(replanned(&step.schedule, &planned, now));
     take(locked, &mut step, &planned, now);
     if planned.cancels_open {
         step.cancelled = open.iter().map(|open| open.run).collect();
@@ -83,7 +99,7 @@ pub(super) fn take(locked: &LockedSchedule, step: &mut ScheduleStep, planned: &P
     let mut n_fires = planned.n_fires;
     for entry in &planned.entries {
         if !entry.outcome.starts() {
-            step.entries.push(super::LedgerEntry { entry: *entry, run: None });
+            step.entries.push(LedgerEntry { entry: *entry, run: None });
             continue;
         }
         let started = locked.start(entry.due_at, entry.outcome, None);
@@ -98,6 +114,19 @@ pub(super) fn take(locked: &LockedSchedule, step: &mut ScheduleStep, planned: &P
     schedule.n_fires = n_fires;
     schedule.queued_at = planned.queued;
     schedule.next = planned.next;
+    ZoneData::current().version().clone_into(&mut schedule.zone_data);
+}
+
+/// The entry for the due time that was next by old rules of its time zone, and is no due time by the new ones.
+fn replanned(schedule: &Schedule, planned: &Plan, now: DateTime<Utc>) -> Option<LedgerEntry> {
+    let old = schedule.next.filter(|_| schedule.zone_data != ZoneData::current().version())?;
+    let is_due = planned.next.is_some_and(|next| next.due_at == old.due_at)
+        || planned.entries.iter().any(|entry| entry.due_at == old.due_at);
+    if is_due || old.due_at <= now {
+        return None;
+    }
+    let outcome = FireOutcome::Skipped(SkipReason::ZoneData);
+    Some(LedgerEntry { entry: DueEntry { due_at: old.due_at, until: None, outcome }, run: None })
 }
 
 /// Enters how the runs have ended that did, and does what `on_failure` says. Answers with the fires that are open.

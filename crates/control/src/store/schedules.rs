@@ -89,6 +89,13 @@ pub trait ScheduleStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Fire>, ControlError>;
 
+    /// Has the schedules planned anew at once whose due times were computed by another version of the time zones; answers
+    /// with how many. Repeats: safe.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    async fn renew_zone_data(&self, version: &str) -> Result<usize, ControlError>;
+
     /// Applies `rule` to at most `limit` schedules that are due, or of which a run has ended, and that no other caller has
     /// locked, and writes its steps, all in one transaction. This is the store's own doing, for the loop that fires.
     ///

@@ -83,6 +83,11 @@ impl ScheduleStore for PgControlStore {
         Ok(ledger::list(&conn, schedule.id, before, limit).await?)
     }
 
+    async fn renew_zone_data(&self, version: &str) -> Result<usize, ControlError> {
+        let conn = self.pool.get().await?;
+        Ok(schedules::renew_zone_data(&conn, version).await?)
+    }
+
     async fn fire_schedules(&self, limit: usize, rule: &FireRule<'_>) -> Result<Round, ControlError> {
         let mut conn = self.pool.get().await?;
         let conn: &mut AsyncPgConnection = &mut conn;

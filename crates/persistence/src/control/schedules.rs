@@ -7,6 +7,7 @@ pub(crate) mod step;
 use chrono::{DateTime, Utc};
 use diesel::dsl::not;
 use diesel::prelude::*;
+use diesel::sql_types::Timestamptz;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_control::{
     ControlError, Creation, Found, NewSchedule, OnFailure, PauseReason, Schedule, ScheduledAction,
@@ -137,6 +138,19 @@ pub(crate) async fn delete(mut conn: &AsyncPgConnection, id: ScheduleId) -> Resu
         .map_err(|error| DatabaseError::query("deleting a schedule", error))
 }
 
+/// Has the schedules planned anew whose due times were computed by another version of the time zones.
+pub(crate) async fn renew_zone_data(
+    mut conn: &AsyncPgConnection,
+    version: &str,
+) -> Result<usize, DatabaseError> {
+    diesel::update(schedules::table)
+        .filter(schedules::look_at.is_not_null().and(schedules::zone_data.ne(version)))
+        .set(schedules::look_at.eq(diesel::dsl::now.into_sql::<Timestamptz>().nullable()))
+        .execute(&mut conn)
+        .await
+        .map_err(|error| DatabaseError::query("renewing due times", error))
+}
+
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = schedules)]
 pub(crate) struct Row {
@@ -162,6 +176,7 @@ pub(crate) struct Row {
     queued_at: Option<DateTime<Utc>>,
     next_due_at: Option<DateTime<Utc>>,
     next_fire_at: Option<DateTime<Utc>>,
+    zone_data: String,
     n_fires: i32,
     n_failures: i32,
     last_fire_at: Option<DateTime<Utc>>,
@@ -212,6 +227,7 @@ impl TryFrom<Row> for Schedule {
             passed_at: row.passed_at,
             queued_at: row.queued_at,
             next: row.next_due_at.zip(row.next_fire_at).map(|(due_at, fire_at)| Next { due_at, fire_at }),
+            zone_data: row.zone_data,
             n_fires: count(row.n_fires),
             n_failures: count(row.n_failures),
             last_fire_at: row.last_fire_at,
@@ -285,6 +301,7 @@ pub(crate) struct StoredProgress {
     pub(super) queued_at: Option<DateTime<Utc>>,
     pub(super) next_due_at: Option<DateTime<Utc>>,
     pub(super) next_fire_at: Option<DateTime<Utc>>,
+    pub(super) zone_data: String,
     pub(super) look_at: Option<DateTime<Utc>>,
     pub(super) n_fires: i32,
     pub(super) n_failures: i32,
@@ -299,6 +316,7 @@ impl StoredProgress {
             queued_at: schedule.queued_at,
             next_due_at: schedule.next.map(|next| next.due_at),
             next_fire_at: schedule.next.map(|next| next.fire_at),
+            zone_data: schedule.zone_data.clone(),
             look_at: schedule.look_at(),
             n_fires: stored(schedule.n_fires),
             n_failures: stored(schedule.n_failures),

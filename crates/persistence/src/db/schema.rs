@@ -328,6 +328,7 @@ diesel::table! {
         queued_at -> Nullable<Timestamptz>,
         next_due_at -> Nullable<Timestamptz>,
         next_fire_at -> Nullable<Timestamptz>,
+        zone_data -> Text,
         look_at -> Nullable<Timestamptz>,
         n_fires -> Int4,
         n_failures -> Int4,

@@ -140,16 +140,18 @@ fn empty_items_are_refused_in_every_field() {
 }
 
 #[test]
-fn years_and_other_numbers_of_fields_are_refused() {
-    let fields = "must have 5 (minute, hour, day of month, month, day of week), or 6 with seconds in front";
+fn other_numbers_of_fields_are_refused_and_so_is_a_year_in_the_wrong_place() {
+    let fields = "must have 5 (minute, hour, day of month, month, day of week), 6 with seconds in front, or 7 with a year at \
+                  the end, too";
     for (expression, problem) in [
         ("", format!("has 0 fields, but {fields}")),
         ("* * * *", format!("has 4 fields, but {fields}")),
-        ("0 0 9 * * 1 2030", format!("has 7 fields, but {fields}. A year is not supported: leave it out")),
+        ("0 0 9 * * 1 2030 *", format!("has 8 fields, but {fields}")),
+        ("0 0 9 * * 1 30", "year `30` must be from 1970 to 2199".to_owned()),
         (
             "0 0 1 1 * 2030-2032",
-            "has the year `2030-2032` in its last field: leave it out, or use a trigger of type once. Six fields are \
-             second, minute, hour, day of month, month, day of week"
+            "has the year `2030-2032` in its last field, but six fields are second, minute, hour, day of month, month, day \
+             of week: write a second in front, such as 0, so that the year is the seventh"
                 .to_owned(),
         ),
         (
@@ -283,4 +285,27 @@ proptest! {
             prop_assert!(!cron.describe().is_empty());
         }
     }
+}
+
+#[test]
+fn a_year_is_the_seventh_field() {
+    let next = |expression: &str, after: &str| {
+        let cron = Cron::parse(expression, crate::zone("Europe/Berlin"), None).unwrap();
+        let after = after.parse().unwrap();
+        let times = std::iter::successors(cron.next_after(after), |at| cron.next_after(*at));
+        times.take(3).map(|at| at.to_rfc3339()).collect::<Vec<_>>()
+    };
+    assert_eq!(next("0 0 12 24 12 * 2030", "2026-01-01T00:00:00Z"), ["2030-12-24T11:00:00+00:00"]);
+    assert_eq!(
+        next("0 0 0 29 2 ? 2026-2040/2", "2026-01-01T00:00:00Z"),
+        ["2028-02-28T23:00:00+00:00", "2032-02-28T23:00:00+00:00", "2036-02-28T23:00:00+00:00"]
+    );
+    assert_eq!(next("0 30 8 * * MON-FRI 2026,2027", "2028-01-01T00:00:00Z"), Vec::<String>::new());
+    let cron = Cron::parse("0 0 9 1 jan * 2030-2032", crate::zone("Europe/Berlin"), None).unwrap();
+    assert_eq!(cron.to_string(), "0 0 9 1 JAN * 2030-2032");
+    assert!(cron.describe().contains("2030"), "{}", cron.describe());
+    assert_eq!(
+        refusal("0 0 0 29 2 * 2030"),
+        "matches no date that ever occurs: write L for the last day of a month"
+    );
 }

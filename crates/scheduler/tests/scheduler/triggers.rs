@@ -67,8 +67,8 @@ fn a_trigger_is_rejected_with_every_problem_and_its_location() {
             "/trigger/cron: is not a field of this trigger: it has type, expression, timezone, dst",
             "/trigger/timezone: is not an IANA time zone: did you mean Europe/Berlin?",
             "/trigger/dst: must be one of skip, shift, both",
-            "/trigger/expression: has 3 fields, but must have 5 (minute, hour, day of month, month, day of week), or 6 \
-             with seconds in front",
+            "/trigger/expression: has 3 fields, but must have 5 (minute, hour, day of month, month, day of week), 6 with \
+             seconds in front, or 7 with a year at the end, too",
         ]
     );
     let interval = "/trigger/seconds: must be a whole number from 1 to 315360000";
@@ -83,7 +83,7 @@ fn a_trigger_is_rejected_with_every_problem_and_its_location() {
     assert_eq!(problems(json!({})), ["/trigger/type: is missing"]);
     assert_eq!(problems(json!("@daily")), ["/trigger: must be an object with a `type`"]);
     assert_eq!(problems(json!({ "type": "cron" })), ["/trigger/expression: is missing"]);
-    for expression in ["61 * * * *", "@reboot", "0 0 0 1 1 * 2026", "a b c d e", "", "*/0 * * * *"] {
+    for expression in ["61 * * * *", "@reboot", "0 0 0 1 1 * 1850", "a b c d e", "", "*/0 * * * *"] {
         let found = problems(json!({ "type": "cron", "expression": expression }));
         assert!(found.len() == 1 && found[0].starts_with("/trigger/expression: "), "{expression}: {found:?}");
     }

@@ -263,10 +263,10 @@ async fn stand(mut conn: &AsyncPgConnection, steps: &[ScheduleStep]) -> QueryRes
     let sql = "
         UPDATE schedules SET paused_because = stands.paused_because, passed_at = stands.passed_at,
             queued_at = stands.queued_at, next_due_at = stands.next_due_at, next_fire_at = stands.next_fire_at,
-            look_at = stands.look_at, n_fires = stands.n_fires, n_failures = stands.n_failures,
+            look_at = stands.look_at, zone_data = stands.zone_data, n_fires = stands.n_fires, n_failures = stands.n_failures,
             last_fire_at = stands.last_fire_at
-        FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) AS stands (id, paused_because, passed_at, queued_at,
-            next_due_at, next_fire_at, look_at, n_fires, n_failures, last_fire_at)
+        FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS stands (id, paused_because, passed_at, queued_at,
+            next_due_at, next_fire_at, look_at, n_fires, n_failures, last_fire_at, zone_data)
         WHERE schedules.id = stands.id";
     diesel::sql_query(sql)
         .bind::<Array<SqlUuid>, _>(ids)
@@ -279,6 +279,7 @@ async fn stand(mut conn: &AsyncPgConnection, steps: &[ScheduleStep]) -> QueryRes
         .bind::<Array<Integer>, _>(standings.iter().map(|one| one.n_fires).collect::<Vec<_>>())
         .bind::<Array<Integer>, _>(standings.iter().map(|one| one.n_failures).collect::<Vec<_>>())
         .bind::<Array<Nullable<Timestamptz>>, _>(column(|one| one.last_fire_at))
+        .bind::<Array<Text>, _>(standings.iter().map(|one| one.zone_data.as_str()).collect::<Vec<_>>())
         .execute(&mut conn)
         .await
         .map(|_n_rows| ())

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use actix_web::{HttpResponse, web};
 use gathering_control::ControlError;
 use gathering_persistence::Pool;
+use gathering_scheduler::{ZoneData, ZoneSource};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -43,6 +44,17 @@ pub(crate) struct ComponentsView {
     database: DatabaseView,
     /// The runs of this instance.
     runs: RunsView,
+    /// The rules of the time zones, by which this instance fires schedules.
+    time_zones: TimeZonesView,
+}
+
+/// The rules of the time zones.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct TimeZonesView {
+    /// The version of the IANA database, such as `2026f`.
+    version: &'static str,
+    /// `system` or `bundled`, whichever is newer.
+    source: &'static str,
 }
 
 /// The runs of this instance.
@@ -120,8 +132,18 @@ fn view(identities: &Identities, status: &'static str, database: DatabaseView) -
         components: ComponentsView {
             database,
             runs: RunsView { driven: identity.runner.n_driven(), is_alive },
+            time_zones: time_zones(),
         },
     }
+}
+
+fn time_zones() -> TimeZonesView {
+    let zones = ZoneData::current();
+    let source = match zones.source() {
+        ZoneSource::Bundled => "bundled",
+        ZoneSource::Directory(_) => "system",
+    };
+    TimeZonesView { version: zones.version(), source }
 }
 
 async fn database(pool: &Pool) -> (DatabaseView, Result<(), ControlError>) {
