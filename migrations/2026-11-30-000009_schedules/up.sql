@@ -8,6 +8,7 @@ CREATE TABLE schedules (
     action           json        NOT NULL,                  -- the same
     pipeline_id      uuid        REFERENCES pipelines ON DELETE SET NULL,  -- what it starts, or null: the graph of its action
     action_graph     bytea       REFERENCES graphs ON DELETE RESTRICT,
+    days             json        NOT NULL DEFAULT '{}',     -- on which it fires, or does not
     catch_up         text        NOT NULL CHECK (catch_up IN ('skip', 'latest', 'all')),
     overlap          text        NOT NULL CHECK (overlap IN ('allow', 'skip', 'queue_one', 'cancel_previous')),
     jitter_seconds   integer     NOT NULL DEFAULT 0 CHECK (jitter_seconds BETWEEN 0 AND 86400),
@@ -45,7 +46,7 @@ CREATE TABLE schedule_fires (
     due_at      timestamptz NOT NULL,
     until       timestamptz,                            -- the entry stands for all due times from due_at until here
     outcome     text        NOT NULL CHECK (outcome IN ('started', 'caught_up', 'queued', 'skipped')),
-    reason      text        CHECK (reason IN ('paused', 'overlap', 'missed', 'dst_gap', 'not_startable', 'zone_data', 'bound')),
+    reason      text        CHECK (reason IN ('paused', 'overlap', 'missed', 'dst_gap', 'excluded', 'not_startable', 'zone_data', 'bound')),
     run_id      uuid,                                   -- no foreign key: the ledger outlives its runs
     run_state   text,                                   -- how the run ended; null until that is known
     fired_at    timestamptz,

@@ -112,7 +112,7 @@ impl Cron {
         loop {
             match self.next_occurrence(after)? {
                 Occurrence::Due(at) => return Some(at),
-                Occurrence::LeftOut(at) => after = at,
+                other => after = other.at(),
             }
         }
     }

@@ -25,13 +25,15 @@ pub enum Occurrence {
     /// The clocks skip it and the policy is [`Dst::Skip`], so it does not fire. The moment is the one at which it would
     /// fire under [`Dst::Shift`].
     LeftOut(DateTime<Utc>),
+    /// It is on a day on which the schedule does not fire.
+    Excluded(DateTime<Utc>),
 }
 
 impl Occurrence {
     /// Its moment.
     pub const fn at(self) -> DateTime<Utc> {
         match self {
-            Occurrence::Due(at) | Occurrence::LeftOut(at) => at,
+            Occurrence::Due(at) | Occurrence::LeftOut(at) | Occurrence::Excluded(at) => at,
         }
     }
 
@@ -39,7 +41,7 @@ impl Occurrence {
     pub const fn due(self) -> Option<DateTime<Utc>> {
         match self {
             Occurrence::Due(at) => Some(at),
-            Occurrence::LeftOut(_) => None,
+            Occurrence::LeftOut(_) | Occurrence::Excluded(_) => None,
         }
     }
 }

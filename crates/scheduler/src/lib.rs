@@ -5,12 +5,14 @@
 //! starts, nor where schedules are kept: that is behind the port [`FireStore`].
 
 mod cron;
+mod days;
 mod dst;
 mod expression;
 mod field;
 mod firing;
 mod plan;
 mod policy;
+mod recurrence;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod timetable;
@@ -19,10 +21,12 @@ mod zone;
 mod zone_data;
 
 pub use cron::Cron;
+pub use days::Days;
 pub use dst::{Dst, Occurrence};
 pub use firing::{FireError, FireStore, Firing, Round};
 pub use plan::{DueEntry, FireOutcome, MAX_CAUGHT_UP, ON_TIME, Plan, Progress, plan, plan_resumption};
 pub use policy::{CatchUp, Overlap, SkipReason};
+pub use recurrence::Recurrence;
 pub use timetable::{MAX_JITTER_SECONDS, Next, Timetable};
 pub use trigger::{Interval, Trigger};
 pub use zone::Zone;

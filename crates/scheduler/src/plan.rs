@@ -156,7 +156,7 @@ impl<'a> Planner<'a> {
         let occurrence = self.timetable.next_occurrence(after)?;
         let moment = match occurrence {
             Occurrence::Due(due_at) => self.timetable.fire_of(self.seed, due_at).fire_at,
-            Occurrence::LeftOut(at) => at,
+            Occurrence::LeftOut(at) | Occurrence::Excluded(at) => at,
         };
         (moment <= now).then_some(occurrence)
     }
@@ -165,6 +165,7 @@ impl<'a> Planner<'a> {
         self.plan.passed = occurrence.at();
         let due_at = match occurrence {
             Occurrence::LeftOut(at) => return self.skip(at, SkipReason::DstGap),
+            Occurrence::Excluded(at) => return self.skip(at, SkipReason::Excluded),
             Occurrence::Due(due_at) => due_at,
         };
         let late = now - self.timetable.fire_of(self.seed, due_at).fire_at;
@@ -231,7 +232,7 @@ impl<'a> Planner<'a> {
             self.enter_bound(first.at(), until);
         }
         if fires_last {
-            self.take(Occurrence::Due(last), now, false);
+            self.take(self.timetable.classify(Occurrence::Due(last)), now, false);
         }
         self.plan.passed = last;
     }

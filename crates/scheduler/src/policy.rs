@@ -77,6 +77,8 @@ words! {
         Missed = "missed",
         /// The clocks skip it.
         DstGap = "dst_gap",
+        /// It is on a day on which the schedule does not fire.
+        Excluded = "excluded",
         /// What it starts cannot be started: the pipeline is disabled, or gone.
         NotStartable = "not_startable",
         /// It was planned by old rules of its time zone; by the new ones it is at another time.

@@ -1,9 +1,9 @@
 //! When a schedule fires: its trigger within its bounds.
 
-use chrono::{DateTime, Duration, Timelike, Utc};
+use chrono::{DateTime, Duration, NaiveDate, NaiveTime, Timelike, Utc};
 use gathering_domain::Digest;
 
-use crate::{CatchUp, Occurrence, Overlap, Trigger};
+use crate::{CatchUp, Days, Occurrence, Overlap, Trigger};
 
 /// The longest jitter: a day.
 pub const MAX_JITTER_SECONDS: u32 = 24 * 60 * 60;
@@ -13,6 +13,8 @@ pub const MAX_JITTER_SECONDS: u32 = 24 * 60 * 60;
 pub struct Timetable {
     /// The rule for due times.
     pub trigger: Trigger,
+    /// On which days it fires.
+    pub days: Days,
     /// For due times that passed while nothing fired.
     pub catch_up: CatchUp,
     /// For due times at which an earlier run has not ended.
@@ -38,9 +40,10 @@ pub struct Next {
 
 impl Timetable {
     /// A timetable without bounds, with the default policies: catch up the latest, skip overlaps, no jitter.
-    pub const fn new(trigger: Trigger) -> Self {
+    pub fn new(trigger: Trigger) -> Self {
         Self {
             trigger,
+            days: Days::default(),
             catch_up: CatchUp::Latest,
             overlap: Overlap::Skip,
             jitter_seconds: 0,
@@ -81,17 +84,54 @@ impl Timetable {
         }
     }
 
-    /// The first time after `after` that is due, or that the clocks skip, in UTC; `None` if there is no more.
+    /// The first time after `after` that the trigger names, in UTC; `None` if there is no more.
     pub fn next_occurrence(&self, after: DateTime<Utc>) -> Option<Occurrence> {
-        let next = self.trigger.next_occurrence(after)?;
+        let next = self.trigger.next_occurrence(after).map(|next| self.classify(next))?;
         self.end_at.is_none_or(|end| next.at() <= end).then_some(next)
+    }
+
+    /// The occurrence, which is not due on some days.
+    pub(crate) fn classify(&self, occurrence: Occurrence) -> Occurrence {
+        match occurrence {
+            Occurrence::Due(at) if !self.days.includes(self.day_of(at)) => Occurrence::Excluded(at),
+            other => other,
+        }
+    }
+
+    fn day_of(&self, at: DateTime<Utc>) -> NaiveDate {
+        self.trigger.timezone().local(at).date_naive()
     }
 
     /// The first due time after `after`, with the moment at which it fires; `None` if there is no more. `seed` is the
     /// schedule's: two schedules have different jitters.
     pub fn next_due(&self, seed: u128, after: DateTime<Utc>) -> Option<Next> {
-        let due_at = self.trigger.next_after(after)?;
-        self.end_at.is_none_or(|end| due_at <= end).then(|| self.fire_of(seed, due_at))
+        let mut after = after;
+        loop {
+            let due_at =
+                self.trigger.next_after(after).filter(|at| self.end_at.is_none_or(|end| *at <= end))?;
+            let day = self.day_of(due_at);
+            if self.days.includes(day) {
+                return Some(self.fire_of(seed, due_at));
+            }
+            if !self.days.goes_on(day) {
+                return None;
+            }
+            after = self.last_of_day(due_at, day);
+        }
+    }
+
+    /// A moment at or after `due_at` until which no other day begins; an interval keeps its rhythm from there.
+    fn last_of_day(&self, due_at: DateTime<Utc>, day: NaiveDate) -> DateTime<Utc> {
+        let Some(next_day) = day.succ_opt() else { return due_at };
+        let end = self.trigger.timezone().moment(next_day.and_time(NaiveTime::MIN)) - Duration::seconds(1);
+        match &self.trigger {
+            Trigger::Interval(interval) => {
+                let length = i64::from(interval.seconds());
+                let n_passed = (end - due_at).num_seconds().div_euclid(length).max(0);
+                due_at + Duration::seconds(n_passed * length)
+            }
+            _ => end.max(due_at),
+        }
     }
 
     /// When this due time fires.

@@ -1,10 +1,10 @@
 //! Triggers, the rules for due times, and their JSON form.
 
-use chrono::{DateTime, Duration, SecondsFormat, Timelike, Utc};
+use chrono::{DateTime, Datelike, Duration, NaiveDateTime, SecondsFormat, Timelike, Utc};
 use gathering_domain::{Pointer, Problems};
 use serde_json::{Map, Value, json};
 
-use crate::{Cron, Dst, Occurrence, Zone, ZoneData};
+use crate::{Cron, Dst, Occurrence, Recurrence, Zone, ZoneData};
 
 /// A rule for due times.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub enum Trigger {
     Cron(Cron),
     /// Regular times with the same distance.
     Interval(Interval),
+    /// The times of a rule of RFC 5545.
+    Rrule(Recurrence),
     /// A single moment, in UTC.
     Once(DateTime<Utc>),
 }
@@ -37,8 +39,8 @@ impl Interval {
 }
 
 impl Trigger {
-    /// Parses a trigger: `{"type": "cron", "expression", "timezone"?, "dst"?}`, `{"type": "interval", "seconds"}` or
-    /// `{"type": "once", "at"}`. The time zone is UTC by default; its rules are those of [`ZoneData::current`].
+    /// Parses a trigger: `{"type": "cron", "expression", "timezone"?, "dst"?}`, `{"type": "interval", "seconds"}`,
+    /// `{"type": "rrule", "rule", "start", "timezone"?}` or `{"type": "once", "at"}`. The time zone is UTC by default; its rules are those of [`ZoneData::current`].
     ///
     /// # Errors
     /// Every problem, each with its location below `pointer`.
@@ -58,8 +60,9 @@ impl Trigger {
         let trigger = match fields.text("type") {
             Some("cron") => fields.cron(zones),
             Some("interval") => fields.interval(),
+            Some("rrule") => fields.rrule(zones),
             Some("once") => fields.once(),
-            Some(_) => fields.problem("type", "must be one of cron, interval, once"),
+            Some(_) => fields.problem("type", "must be one of cron, interval, rrule, once"),
             None => None,
         };
         match trigger {
@@ -78,6 +81,12 @@ impl Trigger {
                 "dst": cron.dst().as_str(),
             }),
             Trigger::Interval(interval) => json!({ "type": "interval", "seconds": interval.seconds() }),
+            Trigger::Rrule(rule) => json!({
+                "type": "rrule",
+                "rule": rule.rule(),
+                "start": rule.start().format("%Y-%m-%dT%H:%M:%S").to_string(),
+                "timezone": rule.timezone().name(),
+            }),
             Trigger::Once(at) => {
                 json!({ "type": "once", "at": at.to_rfc3339_opts(SecondsFormat::AutoSi, true) })
             }
@@ -94,6 +103,7 @@ impl Trigger {
             Trigger::Interval(interval) => {
                 after.with_nanosecond(0)?.checked_add_signed(Duration::seconds(interval.seconds().into()))
             }
+            Trigger::Rrule(rule) => rule.next_after(after),
             Trigger::Once(at) => (*at > after).then_some(*at),
         }
     }
@@ -102,13 +112,25 @@ impl Trigger {
     pub fn next_occurrence(&self, after: DateTime<Utc>) -> Option<Occurrence> {
         match self {
             Trigger::Cron(cron) => cron.next_occurrence(after),
-            Trigger::Interval(_) | Trigger::Once(_) => self.next_after(after).map(Occurrence::Due),
+            Trigger::Interval(_) | Trigger::Rrule(_) | Trigger::Once(_) => {
+                self.next_after(after).map(Occurrence::Due)
+            }
         }
     }
 
     /// The first `n` due times later than `after`, earliest first; fewer if there are no more.
     pub fn next_n(&self, after: DateTime<Utc>, n: usize) -> Vec<DateTime<Utc>> {
         std::iter::successors(self.next_after(after), |previous| self.next_after(*previous)).take(n).collect()
+    }
+
+    /// The time zone on whose clocks it has days: UTC, unless it names one.
+    pub fn timezone(&self) -> &Zone {
+        static UTC: Zone = Zone::UTC;
+        match self {
+            Trigger::Cron(cron) => cron.timezone(),
+            Trigger::Rrule(rule) => rule.timezone(),
+            Trigger::Interval(_) | Trigger::Once(_) => &UTC,
+        }
     }
 
     /// The trigger in English.
@@ -123,6 +145,7 @@ impl Trigger {
                     .map_or((seconds, "second"), |(length, unit)| (seconds / length, unit));
                 if n == 1 { format!("Every {unit}") } else { format!("Every {n} {unit}s") }
             }
+            Trigger::Rrule(rule) => rule.describe(),
             Trigger::Once(at) => format!("Once, at {}", at.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
         }
     }
@@ -165,13 +188,37 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn cron(&mut self, zones: &ZoneData) -> Option<Trigger> {
-        self.known(&["type", "expression", "timezone", "dst"]);
-        let timezone = match self.optional_text("timezone").map(|name| zones.zone(name)) {
+    fn timezone(&mut self, zones: &ZoneData) -> Option<Zone> {
+        match self.optional_text("timezone").map(|name| zones.zone(name)) {
             None => Some(Zone::UTC),
             Some(Ok(timezone)) => Some(timezone),
             Some(Err(unknown)) => self.problem("timezone", unknown.to_string()),
-        };
+        }
+    }
+
+    fn rrule(&mut self, zones: &ZoneData) -> Option<Trigger> {
+        self.known(&["type", "rule", "start", "timezone"]);
+        let timezone = self.timezone(zones);
+        let start = self.text("start").and_then(|text| {
+            let start = NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S");
+            let is_in_range = |start: &NaiveDateTime| (1970..=2199).contains(&start.year());
+            start.ok().filter(is_in_range).or_else(|| {
+                self.problem(
+                    "start",
+                    "must be a time on the clocks of the time zone, such as 2030-01-31T12:00:00",
+                )
+            })
+        });
+        let rule = self.text("rule")?;
+        match Recurrence::parse(rule, start?, timezone.unwrap_or(Zone::UTC)) {
+            Ok(rule) => Some(Trigger::Rrule(rule)),
+            Err(message) => self.problem("rule", message),
+        }
+    }
+
+    fn cron(&mut self, zones: &ZoneData) -> Option<Trigger> {
+        self.known(&["type", "expression", "timezone", "dst"]);
+        let timezone = self.timezone(zones);
         let dst = match self.optional_text("dst").map(str::parse::<Dst>) {
             None => None,
             Some(Ok(dst)) => Some(dst),

@@ -49,6 +49,16 @@ impl Zone {
         at.with_timezone(&FixedOffset::east_opt(seconds).unwrap_or(Utc.fix()))
     }
 
+    /// The moment at which the clocks show this: later by as much as they moved if they skip it, the first one if they
+    /// repeat it.
+    pub(crate) fn moment(&self, wall: NaiveDateTime) -> DateTime<Utc> {
+        // Both count seconds since 1970 as if the clocks were those of UTC.
+        let utc = Timestamp::from_second(wall.and_utc().timestamp()).ok();
+        let civil = utc.map(|utc| TimeZone::UTC.to_datetime(utc));
+        let at = civil.and_then(|civil| self.0.to_ambiguous_timestamp(civil).compatible().ok());
+        at.and_then(moment).unwrap_or_else(|| wall.and_utc())
+    }
+
     /// The offset east of UTC at this moment.
     pub(crate) fn offset_at(&self, at: DateTime<Utc>) -> Duration {
         Duration::seconds(self.0.to_offset(timestamp(at)).seconds().into())

@@ -58,8 +58,8 @@ fn changed(
     let is_paused = locked.schedule.pause.is_some();
     let counts_anew = {
         let (old, new) = (&locked.schedule.timetable, &spec.timetable);
-        (&old.trigger, old.start_at, old.end_at, old.max_fires)
-            != (&new.trigger, new.start_at, new.end_at, new.max_fires)
+        (&old.trigger, &old.days, old.start_at, old.end_at, old.max_fires)
+            != (&new.trigger, &new.days, new.start_at, new.end_at, new.max_fires)
     };
     let mut step = if spec.enabled && is_paused && !counts_anew {
         manual::resumed(&locked, now)

@@ -3,8 +3,8 @@
 use chrono::{DateTime, Utc};
 use gathering_auth::Caller;
 use gathering_domain::{Digest, KeyedBody, Once, Pointer, Problems, ProjectId, ScheduleId};
-use gathering_scheduler::{CatchUp, MAX_JITTER_SECONDS, Overlap, Timetable, Trigger, ZoneData};
-use serde_json::{Value, json};
+use gathering_scheduler::{CatchUp, Days, MAX_JITTER_SECONDS, Overlap, Timetable, Trigger, ZoneData};
+use serde_json::{Map, Value, json};
 
 use super::action::{self, ReadAction};
 use super::{PauseReason, Schedule, ScheduleControl, ScheduledAction};
@@ -30,6 +30,8 @@ pub struct SubmittedSchedule {
     pub trigger: Value,
     /// The action: `execute_pipeline`, `call_api` or `send_notification`.
     pub action: Value,
+    /// The fields `except` and `only`, as [`Days::parse`] reads them.
+    pub days: Map<String, Value>,
     /// For due times that passed while nothing fired.
     pub catch_up: CatchUp,
     /// For due times at which an earlier run has not ended.
@@ -57,6 +59,7 @@ impl SubmittedSchedule {
             name: name.into(),
             trigger,
             action,
+            days: Map::new(),
             catch_up: CatchUp::Latest,
             overlap: Overlap::Skip,
             jitter_seconds: 0,
@@ -76,6 +79,7 @@ impl SubmittedSchedule {
             name: name.clone(),
             trigger: timetable.trigger.to_json(),
             action: action.to_json(),
+            days: timetable.days.to_json().as_object().cloned().unwrap_or_default(),
             catch_up: timetable.catch_up,
             overlap: timetable.overlap,
             jitter_seconds: timetable.jitter_seconds,
@@ -172,8 +176,13 @@ impl Schedule {
         }
         let (place, message) = match self.timetable.end_at {
             Some(end) if end <= now => ("end_at", "has passed, so that the schedule never fires"),
-            Some(_) if self.timetable.trigger.next_after(self.passed_at).is_some() => {
+            Some(end)
+                if self.timetable.trigger.next_after(self.passed_at).is_some_and(|first| first > end) =>
+            {
                 ("end_at", "is before the first due time, so that the schedule never fires")
+            }
+            _ if self.timetable.next_occurrence(self.passed_at).is_some() => {
+                ("only", "leaves no due time, so that the schedule never fires")
             }
             _ => ("trigger", "never fires: all its times have passed"),
         };
@@ -216,6 +225,8 @@ impl ScheduleControl {
         let mut problems = bounds_problems(&submitted);
         let trigger = Trigger::parse(&submitted.trigger, &root.join("trigger"));
         let trigger = trigger.map_err(|wrong| problems.extend(wrong)).ok();
+        let days =
+            Days::parse(&submitted.days, &root).map_err(|wrong| problems.extend(wrong)).unwrap_or_default();
         let action = self.check_action(caller, project, submitted.action, &mut problems).await?;
         let notify = match submitted.notify {
             Some(notify) => self.check_notification(notify, &mut problems).await?,
@@ -226,6 +237,7 @@ impl ScheduleControl {
         };
         let timetable = Timetable {
             trigger,
+            days,
             catch_up: submitted.catch_up,
             overlap: submitted.overlap,
             jitter_seconds: submitted.jitter_seconds,

@@ -13,7 +13,7 @@ use gathering_control::{
     ControlError, Creation, Found, NewSchedule, OnFailure, PauseReason, Schedule, ScheduledAction,
 };
 use gathering_domain::{Digest, Pointer, ProjectId, ScheduleId, UserId};
-use gathering_scheduler::{Next, Timetable, Trigger};
+use gathering_scheduler::{Days, Next, Timetable, Trigger};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -162,6 +162,8 @@ pub(crate) struct Row {
     #[diesel(deserialize_as = StoredJson)]
     action: Value,
     action_graph: Option<Vec<u8>>,
+    #[diesel(deserialize_as = StoredJson)]
+    days: Value,
     catch_up: String,
     overlap: String,
     jitter_seconds: i32,
@@ -197,6 +199,9 @@ impl TryFrom<Row> for Schedule {
         let what = "a schedule";
         let trigger = Trigger::parse(&row.trigger, &Pointer::root())
             .map_err(|error| DatabaseError::corrupt(what, error))?;
+        let days = row.days.as_object().cloned().unwrap_or_default();
+        let days =
+            Days::parse(&days, &Pointer::root()).map_err(|error| DatabaseError::corrupt(what, error))?;
         let word = |error: &'static str| DatabaseError::corrupt(what, error);
         let digest = |stored: Option<Vec<u8>>| {
             let digest = stored.map(|stored| Digest::try_from(&*stored)).transpose();
@@ -214,6 +219,7 @@ impl TryFrom<Row> for Schedule {
             name: row.name,
             timetable: Timetable {
                 trigger,
+                days,
                 catch_up: row.catch_up.parse().map_err(word)?,
                 overlap: row.overlap.parse().map_err(word)?,
                 jitter_seconds: count(row.jitter_seconds),
@@ -254,6 +260,7 @@ pub(crate) struct Written {
     action: Value,
     pipeline_id: Option<Uuid>,
     action_graph: Option<Vec<u8>>,
+    days: Value,
     catch_up: &'static str,
     overlap: &'static str,
     jitter_seconds: i32,
@@ -279,6 +286,7 @@ impl Written {
             action: action.to_json(),
             pipeline_id: action.pipeline().map(|pipeline| pipeline.as_uuid()),
             action_graph,
+            days: timetable.days.to_json(),
             catch_up: timetable.catch_up.as_str(),
             overlap: timetable.overlap.as_str(),
             jitter_seconds: stored(timetable.jitter_seconds),

@@ -314,6 +314,7 @@ diesel::table! {
         action -> Json,
         pipeline_id -> Nullable<Uuid>,
         action_graph -> Nullable<Bytea>,
+        days -> Json,
         catch_up -> Text,
         overlap -> Text,
         jitter_seconds -> Int4,

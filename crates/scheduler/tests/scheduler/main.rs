@@ -6,6 +6,7 @@ mod daylight_saving;
 mod expressions;
 mod firing;
 mod plans;
+mod recurrences;
 mod triggers;
 mod zones;
 

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Duration, Utc};
 use gathering_domain::Pointer;
 use gathering_scheduler::{
-    CatchUp, FireOutcome, MAX_CAUGHT_UP, Overlap, Plan, Progress, SkipReason, Timetable, Trigger, plan,
+    CatchUp, Days, FireOutcome, MAX_CAUGHT_UP, Overlap, Plan, Progress, SkipReason, Timetable, Trigger, plan,
     plan_resumption,
 };
 use proptest::prelude::*;
@@ -133,6 +133,43 @@ fn a_time_that_the_clocks_skip_is_in_the_ledger() {
         json!({ "type": "cron", "expression": "30 2 * * *", "timezone": "Europe/Berlin", "dst": "skip" });
     let plan = plan(&timetable(trigger), &since("2026-03-28T12:00:00Z"), at("2026-03-30T00:30:00Z"));
     assert_eq!(words(&plan), ["01:30 skipped dst_gap", "00:30 started"]);
+}
+
+#[test]
+fn a_day_that_is_excepted_is_in_the_ledger_and_the_next_due_time_is_after_it() {
+    let days = json!({ "except": ["2026-12-25", "2026-12-26"] });
+    let days = Days::parse(days.as_object().unwrap(), &Pointer::root()).unwrap();
+    let daily = json!({ "type": "cron", "expression": "0 0 * * *", "timezone": "Europe/Berlin" });
+    let timetable = Timetable { days: days.clone(), ..timetable(daily) };
+    // In Berlin, 23:00 in UTC is the next day.
+    let planned = plan(&timetable, &since("2026-12-23T12:00:00Z"), at("2026-12-23T23:00:00Z"));
+    assert_eq!(words(&planned), ["23:00 started"]);
+    assert_eq!(planned.next.unwrap().due_at, at("2026-12-26T23:00:00Z"));
+    let planned = plan(&timetable, &since("2026-12-23T23:00:00Z"), at("2026-12-26T23:00:00Z"));
+    assert_eq!(words(&planned), ["23:00 skipped excluded", "23:00 skipped excluded", "23:00 started"]);
+
+    let hours = Timetable {
+        days,
+        ..Timetable::new(
+            Trigger::parse(&json!({ "type": "interval", "seconds": 25_200 }), &Pointer::root()).unwrap(),
+        )
+    };
+    assert_eq!(hours.next_due(7, at("2026-12-24T22:30:00Z")).unwrap().due_at, at("2026-12-27T06:30:00Z"));
+}
+
+#[test]
+fn a_schedule_fires_on_its_only_days_and_ends_with_them() {
+    let days = json!({ "only": ["2026-12-24", "2027-12-24"] });
+    let days = Days::parse(days.as_object().unwrap(), &Pointer::root()).unwrap();
+    let timetable = Timetable { days, ..timetable(json!({ "type": "cron", "expression": "0 9 * * *" })) };
+    let due = |after| timetable.next_due(7, at(after)).map(|next| next.due_at);
+    assert_eq!(due("2026-01-01T00:00:00Z"), Some(at("2026-12-24T09:00:00Z")));
+    assert_eq!(due("2026-12-24T09:00:00Z"), Some(at("2027-12-24T09:00:00Z")));
+    assert_eq!(due("2027-12-24T09:00:00Z"), None);
+    let wrong = json!({ "only": [], "except": ["2026-02-30", 1] });
+    let problems = Days::parse(wrong.as_object().unwrap(), &Pointer::root()).unwrap_err();
+    let places: Vec<_> = problems.iter().map(|problem| problem.pointer.to_string()).collect();
+    assert_eq!(places, ["/except/0", "/except/1", "/only"]);
 }
 
 #[test]

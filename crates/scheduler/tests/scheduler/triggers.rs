@@ -79,7 +79,10 @@ fn a_trigger_is_rejected_with_every_problem_and_its_location() {
         problems(json!({ "type": "once", "at": "tomorrow" })),
         ["/trigger/at: must be an RFC 3339 time, such as 2030-01-31T12:00:00Z"]
     );
-    assert_eq!(problems(json!({ "type": "moon" })), ["/trigger/type: must be one of cron, interval, once"]);
+    assert_eq!(
+        problems(json!({ "type": "moon" })),
+        ["/trigger/type: must be one of cron, interval, rrule, once"]
+    );
     assert_eq!(problems(json!({})), ["/trigger/type: is missing"]);
     assert_eq!(problems(json!("@daily")), ["/trigger: must be an object with a `type`"]);
     assert_eq!(problems(json!({ "type": "cron" })), ["/trigger/expression: is missing"]);

@@ -11,7 +11,7 @@ use gathering_control::{DefineSchedule, Schedule, ScheduleControl, SubmittedSche
 use gathering_domain::{ProjectId, ScheduleId};
 use gathering_scheduler::{CatchUp, Overlap};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -53,14 +53,20 @@ pub(crate) struct CreateSchedule {
     #[schema(schema_with = one_line::<MAX_NAME>)]
     #[serde(deserialize_with = "trimmed")]
     name: String,
-    /// When it fires: `{type: "cron", expression, timezone?, dst?}`, `{type: "interval", seconds}` or
-    /// `{type: "once", at}`.
+    /// When it fires: `{type: "cron", expression, timezone?, dst?}`, `{type: "interval", seconds}`,
+    /// `{type: "rrule", rule, start, timezone?}` or `{type: "once", at}`.
     #[schema(value_type = AnyObject)]
     trigger: Value,
     /// What it starts: `{action: "execute_pipeline", pipeline_id, version?, input?}`, or `call_api` or `send_notification`
     /// with the fields of that action, and `retry` and `timeout_seconds`.
     #[schema(value_type = AnyObject)]
     action: Value,
+    /// Days on which it does not fire, such as `2026-12-25`, on the clocks of the trigger's time zone.
+    #[schema(required = false)]
+    except: Option<Vec<String>>,
+    /// The only days on which it fires.
+    #[schema(required = false)]
+    only: Option<Vec<String>>,
     /// What happens to due times that passed while nothing fired.
     #[schema(value_type = Option<CatchUpSchema>, required = false, default = "latest")]
     catch_up: Option<Word<CatchUp>>,
@@ -103,6 +109,12 @@ pub(crate) struct ChangeSchedule {
     /// What it starts.
     #[schema(value_type = Option<AnyObject>, required = false)]
     action: Option<Value>,
+    /// Days on which it does not fire.
+    #[schema(required = false)]
+    except: Option<Vec<String>>,
+    /// The only days on which it fires.
+    #[schema(required = false)]
+    only: Option<Vec<String>>,
     /// What happens to due times that passed while nothing fired.
     #[schema(value_type = Option<CatchUpSchema>, required = false)]
     catch_up: Option<Word<CatchUp>>,
@@ -142,6 +154,13 @@ impl ChangeSchedule {
         changed.overlap = self.overlap.map_or(changed.overlap, |Word(word)| word);
         changed.jitter_seconds = self.jitter_seconds.unwrap_or(changed.jitter_seconds);
         changed.enabled = self.enabled.unwrap_or(changed.enabled);
+        for (field, days) in [("except", &self.except), ("only", &self.only)] {
+            match days {
+                Some(days) => drop(changed.days.insert(field.to_owned(), json!(days))),
+                None if sent.contains_key(field) => drop(changed.days.shift_remove(field)),
+                None => {}
+            }
+        }
         if sent.contains_key("start_at") {
             changed.start_at = self.start_at;
         }
@@ -188,7 +207,10 @@ pub(crate) async fn create(
         let create: CreateSchedule = input::read(value)?;
         let OnFailure { notify, pause_after } = create.on_failure.unwrap_or_default();
         let defaults = SubmittedSchedule::new(create.name, create.trigger, create.action);
+        let days = [("except", create.except), ("only", create.only)];
+        let days = days.into_iter().filter_map(|(field, days)| Some((field.to_owned(), json!(days?))));
         let schedule = SubmittedSchedule {
+            days: days.collect(),
             catch_up: create.catch_up.map_or(defaults.catch_up, |Word(word)| word),
             overlap: create.overlap.map_or(defaults.overlap, |Word(word)| word),
             jitter_seconds: create.jitter_seconds.unwrap_or_default(),

@@ -3,7 +3,7 @@
 use actix_web::HttpResponse;
 use chrono::{DateTime, FixedOffset, Utc};
 use gathering_domain::{Pointer, Problems};
-use gathering_scheduler::{Trigger, Zone, ZoneData};
+use gathering_scheduler::{Trigger, ZoneData};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -80,7 +80,7 @@ fn preview_of(preview: PreviewSchedule) -> Result<PreviewView, ProblemDetails> {
             problems.add(root.join("timezone"), unknown.to_string());
             None
         }
-        None => trigger.as_ref().map(zone_of),
+        None => trigger.as_ref().map(|trigger| trigger.timezone().clone()),
     };
     let (Some(trigger), Some(zone)) = (trigger, zone) else {
         return Err(ProblemDetails::invalid(problems));
@@ -92,11 +92,4 @@ fn preview_of(preview: PreviewSchedule) -> Result<PreviewView, ProblemDetails> {
         timezone: zone.name().to_owned(),
         times: times.into_iter().map(|at| DueView { at, local: zone.local(at) }).collect(),
     })
-}
-
-fn zone_of(trigger: &Trigger) -> Zone {
-    match trigger {
-        Trigger::Cron(cron) => cron.timezone().clone(),
-        Trigger::Interval(_) | Trigger::Once(_) => Zone::UTC,
-    }
 }

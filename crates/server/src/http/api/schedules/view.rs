@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use gathering_control::{PauseReason, Schedule};
-use gathering_scheduler::Trigger;
+use gathering_scheduler::{Timetable, Trigger};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -25,6 +25,10 @@ pub(crate) struct ScheduleView {
     trigger: Value,
     #[schema(value_type = AnyObject)]
     action: Value,
+    /// Days on which it does not fire.
+    except: Vec<String>,
+    /// The only days on which it fires; null for all.
+    only: Option<Vec<String>>,
     #[schema(value_type = CatchUpSchema)]
     catch_up: &'static str,
     #[schema(value_type = OverlapSchema)]
@@ -89,6 +93,8 @@ impl ScheduleView {
             notes: notes(&timetable.trigger),
             trigger: timetable.trigger.to_json(),
             action: schedule.action.to_json(),
+            except: days(&timetable, "except").unwrap_or_default(),
+            only: days(&timetable, "only"),
             catch_up: timetable.catch_up.as_str(),
             overlap: timetable.overlap.as_str(),
             jitter_seconds: timetable.jitter_seconds,
@@ -122,10 +128,15 @@ impl ScheduleView {
     }
 }
 
+/// The days in a field of the timetable.
+fn days(timetable: &Timetable, field: &str) -> Option<Vec<String>> {
+    serde_json::from_value(timetable.days.to_json().get(field)?.clone()).ok()
+}
+
 /// What a reader may take wrongly.
 pub(super) fn notes(trigger: &Trigger) -> Vec<String> {
     match trigger {
         Trigger::Cron(cron) => cron.ambiguity().into_iter().collect(),
-        Trigger::Interval(_) | Trigger::Once(_) => Vec::new(),
+        Trigger::Interval(_) | Trigger::Rrule(_) | Trigger::Once(_) => Vec::new(),
     }
 }
