@@ -210,3 +210,60 @@ async fn everything_wrong_with_a_schedule_is_named_and_nothing_is_stored() -> Re
     assert!(preview["notes"][0].as_str().is_some_and(|note| note.contains("or")), "{preview}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn due_times_are_computed_anew_when_the_time_zones_have_changed() -> Result<()> {
+    let database = Database::empty().await?;
+    let mut server = serve(&database).await?;
+    let client = server.client().join("ada@example.org").await?;
+    let id = client.create_pipeline(&pipeline(&[begin()], &[])).await?;
+    let schedule = json!({
+        "name": "s", "action": {"action": "execute_pipeline", "pipeline_id": id},
+        "trigger": {"type": "cron", "expression": "0 9 * * *", "timezone": "America/Vancouver"},
+    });
+    let created = create(&client, &schedule).await?;
+    let id = id_of(&created)?;
+    let health = client.get("/health").await?.expect(200)?;
+    let version = health["components"]["time_zones"]["version"].as_str().context("no version")?.to_owned();
+    assert!(version.as_str() >= "2026f", "{version}");
+    server.kill()?;
+
+    // As if it had been planned by rules that are an hour off.
+    let session = database.session().await?;
+    let old = "UPDATE schedules SET zone_data = '2025b', next_due_at = next_due_at + interval '1 hour', \
+               next_fire_at = next_fire_at + interval '1 hour', look_at = look_at + interval '1 hour'";
+    session.execute(old, &[]).await?;
+    let server = serve(&database).await?;
+    let client = server.client().login("ada@example.org").await?;
+    let ledger = ledger_with(&client, id, "the change is entered", |fires| !fires.is_empty()).await?;
+    assert_eq!((&ledger[0]["outcome"], &ledger[0]["reason"]), (&json!("skipped"), &json!("zone_data")));
+    let shown = client.get(&format!("/api/v1/schedules/{id}")).await?.expect(200)?;
+    assert_eq!(shown["next_fire_at"], created["next_fire_at"]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_keeps_what_it_does_not_name_and_null_takes_a_bound_away() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = serve(&database).await?;
+    let client = server.client().join("ada@example.org").await?;
+    let id = client.create_pipeline(&pipeline(&[begin()], &[])).await?;
+    let schedule = json!({
+        "name": "s", "action": {"action": "execute_pipeline", "pipeline_id": id}, "except": ["2030-12-25"],
+        "trigger": {"type": "rrule", "rule": "FREQ=WEEKLY;INTERVAL=2;BYDAY=TU", "start": "2030-12-10T09:00:00"},
+        "end_at": "2031-01-31T00:00:00Z", "max_fires": 7, "jitter_seconds": 30,
+    });
+    let created = create(&client, &schedule).await?;
+    assert_eq!(created["next_due"][1], "2030-12-24T09:00:00Z");
+    let path = format!("/api/v1/schedules/{}", id_of(&created)?);
+    let change = json!({"end_at": null, "overlap": "queue_one", "except": ["2030-12-24"]});
+    let changed = client.patch(&path, &change).await?.expect(200)?;
+    assert_eq!((&changed["end_at"], &changed["max_fires"]), (&json!(null), &json!(7)));
+    assert_eq!((&changed["overlap"], &changed["jitter_seconds"]), (&json!("queue_one"), &json!(30)));
+    assert_eq!((&changed["except"], &changed["only"]), (&json!(["2030-12-24"]), &json!(null)));
+    assert_eq!(changed["next_due"][1], "2031-01-07T09:00:00Z", "the 24th is left out");
+    let refused = client.patch(&path, &json!({"trigger": {"type": "rrule", "rule": "FREQ=DAILY"}})).await?;
+    refused.expect_problem(422, "invalid")?;
+    assert_eq!(refused.pointers(), ["/trigger/start"]);
+    Ok(())
+}
