@@ -14,7 +14,7 @@ pub enum Trigger {
     /// Regular times with the same distance.
     Interval(Interval),
     /// The times of a rule of RFC 5545.
-    Rrule(Recurrence),
+    Rrule(Box<Recurrence>),
     /// A single moment, in UTC.
     Once(DateTime<Utc>),
 }
@@ -211,7 +211,7 @@ impl<'a> Fields<'a> {
         });
         let rule = self.text("rule")?;
         match Recurrence::parse(rule, start?, timezone.unwrap_or(Zone::UTC)) {
-            Ok(rule) => Some(Trigger::Rrule(rule)),
+            Ok(rule) => Some(Trigger::Rrule(Box::new(rule))),
             Err(message) => self.problem("rule", message),
         }
     }

@@ -81,10 +81,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 async fn stand() -> Result<(Database, Server, Client, Session, String)> {
     let database = Database::empty().await?;
-    let server = Server::start_with(&database, |command| {
-        command.env("GATHERING_LOG", "warn");
-    })
-    .await?;
+    let server = Server::start(&database).await?;
     let client = server.client().join("ada@example.org").await?;
     let pipeline = client.create_pipeline(&pipeline(&[begin()], &[])).await?;
     let session = database.session().await?;
@@ -186,8 +183,8 @@ async fn idle(n_schedules: i32) -> Result<i64> {
     create_yearly(&client, &pipeline).await?;
     let scans = "SELECT coalesce(seq_scan, 0) + coalesce(idx_scan, 0) FROM pg_stat_user_tables \
                  WHERE relname = 'schedules' AND schemaname = current_schema()";
-    // Counts are published with a delay.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // A backend publishes its counts up to ten seconds late.
+    tokio::time::sleep(Duration::from_secs(15)).await;
     let count = async || -> Result<i64> {
         session.batch_execute("SELECT pg_stat_clear_snapshot()").await?;
         Ok(session.query_opt(scans, &[]).await?.context("no statistics")?.get(0))

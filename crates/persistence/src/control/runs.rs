@@ -73,7 +73,6 @@ pub(crate) async fn accept(
         schedule: planned.schedule,
         rerun_of: planned.rerun_of,
         idempotency: planned.once.as_ref().map(|once| (once.key.as_str().to_owned(), once.digest)),
-        ..RunOrigin::default()
     };
     let acceptance = if planned.begins_with.is_empty() {
         runs.accept(&run, &origin).await?

@@ -69,12 +69,15 @@ impl Row {
     }
 }
 
+/// Schedule, due time, run and the state of the run.
+type OpenRow = (Uuid, DateTime<Utc>, Option<Uuid>, Option<String>);
+
 /// The fires of these schedules whose runs were not known to have ended.
 pub(crate) async fn load_open(
     mut conn: &AsyncPgConnection,
     schedules: &[Uuid],
 ) -> QueryResult<HashMap<Uuid, Vec<OpenFire>>> {
-    let rows: Vec<(Uuid, DateTime<Utc>, Option<Uuid>, Option<String>)> = schedule_fires::table
+    let rows: Vec<OpenRow> = schedule_fires::table
         .left_join(runs::table.on(schedule_fires::run_id.eq(runs::id.nullable())))
         .filter(schedule_fires::schedule_id.eq_any(schedules))
         .filter(schedule_fires::run_id.is_not_null().and(schedule_fires::run_state.is_null()))

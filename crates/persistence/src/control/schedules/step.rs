@@ -71,16 +71,66 @@ pub(crate) async fn one(
     Ok((step.schedule, wake_ups))
 }
 
-/// Applies a rule to at most `limit` schedules that are due, or of which a run has ended.
+/// Applies a rule to at most `limit` schedules that are due, or, if none is, to some of which a run has ended: what is due
+/// does not wait for that.
 pub(crate) async fn due(
-    conn: &AsyncPgConnection,
+    mut conn: &AsyncPgConnection,
     limit: usize,
     rule: &FireRule<'_>,
 ) -> Result<(Round, WakeUps), Aborted<ControlError>> {
-    let (now, found) = lock_due(conn, limit).await?;
+    let now: DateTime<Utc> = diesel::select(clock_timestamp()).get_result(&mut conn).await?;
+    let mut found = lock_due(conn, now, limit).await?;
+    let is_due = !found.is_empty();
+    if !is_due {
+        found = lock_ended(conn, limit).await?;
+    }
     let n_found = found.len();
-    let mut readable = Vec::with_capacity(n_found);
-    for row in found {
+    let locked = with_context(conn, readable(conn, found).await?).await?;
+    let n_locked = locked.len();
+    let steps: Vec<_> = locked.into_iter().filter_map(|locked| rule(locked, now)).collect();
+    let wake_ups = write(conn, &steps).await?;
+    // What was due comes first; the next round asks for the rest, and when more is due.
+    let next_in = if is_due { Some(Duration::ZERO) } else { next_in(conn).await? };
+    // Those that the rule left for another round are due still.
+    let is_full = is_due || n_found >= limit || steps.len() < n_locked;
+    Ok((Round { n_schedules: steps.len(), is_full, next_in }, wake_ups))
+}
+
+/// Locks schedules whose time has come.
+async fn lock_due(mut conn: &AsyncPgConnection, now: DateTime<Utc>, limit: usize) -> QueryResult<Vec<Row>> {
+    schedules::table
+        .filter(schedules::look_at.le(now).and(not(schedules::project_id.eq_any(hidden_projects()))))
+        .order(schedules::look_at)
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+        .select(Row::as_select())
+        .for_no_key_update()
+        .skip_locked()
+        .load(&mut conn)
+        .await
+}
+
+/// Locks schedules of which a run has ended.
+async fn lock_ended(mut conn: &AsyncPgConnection, limit: usize) -> QueryResult<Vec<Row>> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let ended: Vec<Ended> = diesel::sql_query(ENDED).bind::<BigInt, _>(limit).load(&mut conn).await?;
+    if ended.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<Uuid> = ended.into_iter().map(|ended| ended.schedule_id).collect();
+    schedules::table
+        .filter(schedules::id.eq_any(ids).and(not(schedules::project_id.eq_any(hidden_projects()))))
+        .select(Row::as_select())
+        .for_no_key_update()
+        .skip_locked()
+        .load(&mut conn)
+        .await
+}
+
+/// The schedules of these rows. One that cannot be read is logged, and tried again later: it must not keep the others from
+/// firing.
+async fn readable(conn: &AsyncPgConnection, rows: Vec<Row>) -> QueryResult<Vec<Schedule>> {
+    let mut readable = Vec::with_capacity(rows.len());
+    for row in rows {
         let id = row.id();
         match Schedule::try_from(row) {
             Ok(schedule) => readable.push(schedule),
@@ -90,45 +140,7 @@ pub(crate) async fn due(
             }
         }
     }
-    let locked = with_context(conn, readable).await?;
-    let steps: Vec<_> = locked.into_iter().filter_map(|locked| rule(locked, now)).collect();
-    let wake_ups = write(conn, &steps).await?;
-    let next_in = next_in(conn).await?;
-    let is_full = n_found >= limit || steps.len() < n_found;
-    Ok((Round { n_schedules: steps.len(), is_full, next_in }, wake_ups))
-}
-
-/// Locks schedules whose time has come, and then some whose runs have ended.
-async fn lock_due(mut conn: &AsyncPgConnection, limit: usize) -> QueryResult<(DateTime<Utc>, Vec<Row>)> {
-    let now: DateTime<Utc> = diesel::select(clock_timestamp()).get_result(&mut conn).await?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut found: Vec<Row> = schedules::table
-        .filter(schedules::look_at.le(now).and(not(schedules::project_id.eq_any(hidden_projects()))))
-        .order(schedules::look_at)
-        .limit(limit)
-        .select(Row::as_select())
-        .for_no_key_update()
-        .skip_locked()
-        .load(&mut conn)
-        .await?;
-    let due: Vec<Uuid> = found.iter().map(Row::id).collect();
-    let ended: Vec<Ended> = diesel::sql_query(ENDED)
-        .bind::<Array<SqlUuid>, _>(due)
-        .bind::<BigInt, _>(limit)
-        .load(&mut conn)
-        .await?;
-    if !ended.is_empty() {
-        let ids: Vec<Uuid> = ended.into_iter().map(|ended| ended.schedule_id).collect();
-        let more: Vec<Row> = schedules::table
-            .filter(schedules::id.eq_any(ids))
-            .select(Row::as_select())
-            .for_no_key_update()
-            .skip_locked()
-            .load(&mut conn)
-            .await?;
-        found.extend(more);
-    }
-    Ok((now, found))
+    Ok(readable)
 }
 
 /// Schedules with a fire whose run has ended, or is gone, and whose entry does not say so yet.
@@ -136,7 +148,7 @@ const ENDED: &str = "
     SELECT DISTINCT fires.schedule_id FROM (
         SELECT schedule_id, run_id FROM schedule_fires WHERE run_id IS NOT NULL AND run_state IS NULL
     ) AS fires LEFT JOIN runs ON runs.id = fires.run_id
-    WHERE (runs.ended_at IS NOT NULL OR runs.id IS NULL) AND fires.schedule_id <> ALL ($1) LIMIT $2";
+    WHERE runs.ended_at IS NOT NULL OR runs.id IS NULL LIMIT $1";
 
 #[derive(QueryableByName)]
 struct Ended {

@@ -165,7 +165,7 @@ pub(crate) async fn insert_all(
         )
         .bind::<Array<Text>, _>(new().map(|run| run.input.to_string()).collect::<Vec<_>>())
         .bind::<Array<Integer>, _>(new().map(|run| run.priority).collect::<Vec<_>>())
-        .bind::<Array<Nullable<Interval>>, _>(new().map(|run| timeout_of(run)).collect::<Vec<_>>())
+        .bind::<Array<Nullable<Interval>>, _>(new().map(timeout_of).collect::<Vec<_>>())
         .execute(&mut conn)
         .await
 }
