@@ -6,6 +6,8 @@ mod define;
 mod fire;
 mod manual;
 mod step;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -33,14 +33,8 @@ impl ScheduleControl {
         loop {
             let found = self.find::<right::Write>(caller, schedule).await?;
             let spec = self.check(caller, found.project, change(&found)).await?;
-            let seen = found.updated_at;
-            let rule = |locked: LockedSchedule, now| {
-                if locked.schedule.updated_at == seen {
-                    changed(locked, &spec, now)
-                } else {
-                    Err(ControlError::Outdated)
-                }
-            };
+            let seen = SubmittedSchedule::of(&found);
+            let rule = |locked: LockedSchedule, now| changed(locked, &seen, &spec, now);
             attempts -= 1;
             match self.store.change_schedule(&found, &rule).await {
                 Err(ControlError::Outdated) if attempts > 0 => {}
@@ -50,11 +44,16 @@ impl ScheduleControl {
     }
 }
 
-fn changed(
+/// The step to what `spec` says, which was made of the schedule as it was `seen`: a pause in between must not be undone.
+pub(super) fn changed(
     locked: LockedSchedule,
+    seen: &SubmittedSchedule,
     spec: &ScheduleSpec,
     now: DateTime<Utc>,
 ) -> Result<ScheduleStep, ControlError> {
+    if SubmittedSchedule::of(&locked.schedule) != *seen {
+        return Err(ControlError::Outdated);
+    }
     let is_paused = locked.schedule.pause.is_some();
     let counts_anew = {
         let (old, new) = (&locked.schedule.timetable, &spec.timetable);
@@ -72,6 +71,9 @@ fn changed(
     schedule.timetable = timetable;
     schedule.action = action;
     schedule.on_failure = on_failure;
+    if enabled && is_paused {
+        schedule.n_failures = 0;
+    }
     schedule.pause = match (enabled, schedule.pause) {
         (true, _) => None,
         (false, Some(reason)) => Some(reason),

@@ -168,6 +168,10 @@ impl Schedule {
     /// # Errors
     /// [`ControlError::Invalid`] if it would never fire.
     pub(super) fn begin(&mut self, now: DateTime<Utc>) -> Result<(), ControlError> {
+        if self.timetable.max_fires.is_some_and(|max| self.n_fires >= max) {
+            let message = format!("must be more than {}, as often as the schedule has fired", self.n_fires);
+            return Err(ControlError::Invalid(Problems::one(Pointer::root().join("max_fires"), message)));
+        }
         self.passed_at = self.timetable.begin(now);
         self.next = self.timetable.next_due(self.seed(), self.passed_at);
         ZoneData::current().version().clone_into(&mut self.zone_data);

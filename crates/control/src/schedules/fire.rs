@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gathering_domain::RunState;
 use gathering_scheduler::{
-    DueEntry, FireError, FireOutcome, FireStore, Plan, Progress, Round, SkipReason, ZoneData, plan,
+    DueEntry, FireError, FireOutcome, FireStore, Overlap, Plan, Progress, Round, SkipReason, Timetable,
+    ZoneData, plan,
 };
 use serde_json::json;
 
@@ -74,7 +75,13 @@ pub(super) fn fire(locked: &LockedSchedule, now: DateTime<Utc>) -> ScheduleStep 
         return step;
     }
     let progress = progress(&step, &open);
-    let planned = plan(&step.schedule.timetable, &progress, now);
+    let planned = if locked.is_startable() {
+        plan(&step.schedule.timetable, &progress, now)
+    } else {
+        // Nothing starts, so no due time is in the way of another.
+        let timetable = Timetable { overlap: Overlap::Allow, ..step.schedule.timetable.clone() };
+        plan(&timetable, &progress, now)
+    };
     step.entries.extend(replanned(&step.schedule, &planned, now));
     take(locked, &mut step, &planned, now);
     if planned.cancels_open {
@@ -112,8 +119,11 @@ pub(super) fn take(locked: &LockedSchedule, step: &mut ScheduleStep, planned: &P
     let schedule = &mut step.schedule;
     schedule.passed_at = planned.passed;
     schedule.n_fires = n_fires;
+    // A due time that started nothing is no fire, so the last one is still to come.
+    let is_open = n_fires < planned.n_fires && planned.next.is_none();
     schedule.queued_at = planned.queued;
-    schedule.next = planned.next;
+    schedule.next =
+        if is_open { schedule.timetable.next_due(schedule.seed(), planned.passed) } else { planned.next };
     ZoneData::current().version().clone_into(&mut schedule.zone_data);
 }
 

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::iter::successors;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
 use gathering_auth::Caller;
-use gathering_domain::{Pointer, Problems, RunId, ScheduleId};
-use gathering_scheduler::{DueEntry, FireOutcome, MAX_CAUGHT_UP, Timetable, plan_resumption};
+use gathering_domain::{Pointer, Problems, RunId, ScheduleId, UserId};
+use gathering_scheduler::{DueEntry, FireOutcome, MAX_CAUGHT_UP, SkipReason, plan_resumption};
 
 use super::fire::{progress, settle, take};
 use super::{LedgerEntry, LockedSchedule, PauseReason, Schedule, ScheduleControl, ScheduleStep};
@@ -95,24 +96,51 @@ impl ScheduleControl {
         if range.to < range.from {
             return Err(invalid("to", "must not be before `from`"));
         }
-        let n_started = std::sync::atomic::AtomicUsize::new(0);
+        let n_started = AtomicUsize::new(0);
         let rule = |locked: LockedSchedule, now: DateTime<Utc>| {
-            if range.to > now {
-                return Err(invalid("to", "must not be in the future"));
-            }
-            locked.plan_run(now, Some(caller.user)).map_err(not_startable)?;
-            let due = missing(&locked.schedule, range, &locked.fired)?;
-            let mut step = ScheduleStep::of(locked.schedule.clone());
-            for due_at in due {
-                step.entries.push(locked.start(due_at, FireOutcome::CaughtUp, Some(caller.user)));
-                step.schedule.last_fire_at = Some(now);
-            }
-            n_started.store(step.entries.len(), std::sync::atomic::Ordering::Relaxed);
+            let step = backfilled(&locked, range, now, caller.user)?;
+            let n_runs = step.entries.iter().filter(|entry| entry.run.is_some()).count();
+            n_started.store(n_runs, Ordering::Relaxed);
             Ok(step)
         };
         self.store.act_on_schedule(&found, Some((range.from, range.to)), &rule).await?;
         Ok(n_started.into_inner())
     }
+}
+
+/// The step that fires what has not fired of a range.
+pub(super) fn backfilled(
+    locked: &LockedSchedule,
+    range: BackfillRange,
+    now: DateTime<Utc>,
+    by: UserId,
+) -> Result<ScheduleStep, ControlError> {
+    if range.to > now {
+        return Err(invalid("to", "must not be in the future"));
+    }
+    locked.plan_run(now, Some(by)).map_err(not_startable)?;
+    let due = missing(&locked.schedule, range, &locked.fired)?;
+    let mut step = ScheduleStep::of(locked.schedule.clone());
+    step.schedule.last_fire_at = if due.is_empty() { step.schedule.last_fire_at } else { Some(now) };
+    // An entry that stands for many begins with a due time: if that one fires, another begins it.
+    for (first, until) in &locked.ranges {
+        let rest = due_after(&locked.schedule, *first).take_while(|at| at <= until);
+        if due.contains(first)
+            && let Some(due_at) = rest.into_iter().find(|at| !due.contains(at) && !locked.fired.contains(at))
+        {
+            let outcome = FireOutcome::Skipped(SkipReason::Bound);
+            let entry = DueEntry { due_at, until: Some(*until), outcome };
+            step.entries.push(LedgerEntry { entry, run: None });
+        }
+    }
+    step.entries.extend(due.iter().map(|at| locked.start(*at, FireOutcome::CaughtUp, Some(by))));
+    Ok(step)
+}
+
+/// The due times after `after`, whatever their number.
+fn due_after(schedule: &Schedule, after: DateTime<Utc>) -> impl Iterator<Item = DateTime<Utc>> + '_ {
+    let next = |after: &DateTime<Utc>| schedule.timetable.next_due(0, *after).map(|next| next.due_at);
+    successors(next(&after), next)
 }
 
 /// The due times of the range that have not fired.
@@ -121,11 +149,9 @@ fn missing(
     range: BackfillRange,
     fired: &BTreeSet<DateTime<Utc>>,
 ) -> Result<Vec<DateTime<Utc>>, ControlError> {
-    let timetable = Timetable { max_fires: None, ..schedule.timetable.clone() };
-    let before = timetable.before(range.from, schedule.passed_at);
-    let due = successors(timetable.trigger.next_after(before), |at| timetable.trigger.next_after(*at));
-    let last = timetable.end_at.map_or(range.to, |end| range.to.min(end));
-    let due: Vec<_> = due.take_while(|at| *at <= last).take(MAX_CAUGHT_UP + 1).collect();
+    let before = schedule.timetable.before(range.from, schedule.passed_at);
+    let due = due_after(schedule, before).take_while(|at| *at <= range.to);
+    let due: Vec<_> = due.take(MAX_CAUGHT_UP + 1).collect();
     if due.len() > MAX_CAUGHT_UP {
         let message = format!("the range has more than {MAX_CAUGHT_UP} due times: take a shorter one");
         return Err(invalid("to", message));
@@ -158,7 +184,7 @@ fn invalid(field: &str, message: impl Into<String>) -> ControlError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gathering_scheduler::Trigger;
+    use gathering_scheduler::{Timetable, Trigger};
     use serde_json::json;
 
     #[test]

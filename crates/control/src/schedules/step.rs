@@ -48,6 +48,8 @@ pub struct LockedSchedule {
     pub action_timeout: Option<Duration>,
     /// The due times that have fired, of those that the step asked for.
     pub fired: BTreeSet<DateTime<Utc>>,
+    /// The entries that each stand for all due times between two, of those that begin where the step asked for.
+    pub ranges: Vec<(DateTime<Utc>, DateTime<Utc>)>,
 }
 
 /// A new entry of the ledger, with the run that it starts.
@@ -102,6 +104,17 @@ impl LockedSchedule {
         let run = self.plan_run(due_at, by).ok();
         let outcome = if run.is_some() { outcome } else { FireOutcome::Skipped(SkipReason::NotStartable) };
         LedgerEntry { entry: DueEntry { due_at, until: None, outcome }, run }
+    }
+
+    /// Whether a run can be started.
+    pub(super) fn is_startable(&self) -> bool {
+        match (&self.schedule.action, &self.pipeline) {
+            (ScheduledAction::Node { .. }, _) => true,
+            (ScheduledAction::Pipeline { version, .. }, Some(pipeline)) => {
+                Startable::of_loaded(&pipeline.head, *version, pipeline.named).is_ok()
+            }
+            (ScheduledAction::Pipeline { .. }, None) => false,
+        }
     }
 
     /// The run of a due time.

@@ -1,6 +1,6 @@
 //! Schedules and their ledgers in memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use gathering_auth::Caller;
 use gathering_dag_engine::{NewRun, RunStore as _};
 use gathering_domain::{ProjectId, RunId, RunState, ScheduleId, UserId};
-use gathering_scheduler::{DueEntry, Round};
+use gathering_scheduler::{DueEntry, FireOutcome, Round};
 
 use super::MemoryControl;
 use super::idempotency::Claim;
@@ -78,15 +78,16 @@ impl MemoryControl {
             let run = fire.run?;
             Some(OpenFire { due_at: *due_at, run, state: self.runs.run(run).map(|run| run.state) })
         });
-        let fired = fired.map(|(from, to)| {
-            let range = stored.ledger.range(from..=to);
-            range.filter(|(_, fire)| fire.run.is_some()).map(|(due_at, _)| *due_at).collect::<BTreeSet<_>>()
-        });
+        let asked = || fired.into_iter().flat_map(|(from, to)| stored.ledger.range(from..=to));
+        let has_fired = |fire: &StoredFire| !matches!(fire.entry.outcome, FireOutcome::Skipped(_));
+        let fired = asked().filter(|(_, fire)| has_fired(fire)).map(|(due_at, _)| *due_at).collect();
+        let ranges = asked().filter_map(|(first, fire)| Some((*first, fire.entry.until?))).collect();
         Ok(LockedSchedule {
             open: open.collect(),
             pipeline: state.pipeline_to_start(&stored.schedule),
             action_timeout: None,
-            fired: fired.unwrap_or_default(),
+            fired,
+            ranges,
             schedule: stored.schedule.clone(),
         })
     }

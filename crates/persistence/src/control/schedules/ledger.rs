@@ -99,19 +99,21 @@ pub(crate) async fn load_open(
     Ok(open)
 }
 
-/// The due times of a schedule between these two that have fired.
+/// The due times of a schedule between these two that have fired, or wait to; and the entries that each stand for many.
 pub(crate) async fn load_fired(
     mut conn: &AsyncPgConnection,
     schedule: Uuid,
     (from, to): (DateTime<Utc>, DateTime<Utc>),
-) -> QueryResult<BTreeSet<DateTime<Utc>>> {
-    let fired: Vec<DateTime<Utc>> = schedule_fires::table
+) -> QueryResult<(BTreeSet<DateTime<Utc>>, Vec<(DateTime<Utc>, DateTime<Utc>)>)> {
+    let entries: Vec<(DateTime<Utc>, Option<DateTime<Utc>>)> = schedule_fires::table
         .filter(schedule_fires::schedule_id.eq(schedule).and(schedule_fires::due_at.between(from, to)))
-        .filter(schedule_fires::run_id.is_not_null().or(schedule_fires::outcome.eq("queued")))
-        .select(schedule_fires::due_at)
+        .filter(schedule_fires::outcome.ne("skipped").or(schedule_fires::until.is_not_null()))
+        .select((schedule_fires::due_at, schedule_fires::until))
         .load(&mut conn)
         .await?;
-    Ok(fired.into_iter().collect())
+    let fired = entries.iter().filter(|(_, until)| until.is_none()).map(|(due_at, _)| *due_at).collect();
+    let ranges = entries.iter().filter_map(|(first, until)| Some((*first, (*until)?))).collect();
+    Ok((fired, ranges))
 }
 
 /// An entry replaces that of a due time that has not fired, and never that of one that has (I6).

@@ -51,13 +51,13 @@ pub(crate) async fn one(
     let schedule = Schedule::try_from(row).map_err(refused)?;
     // After the lock: two steps of a schedule have different times.
     let now: DateTime<Utc> = diesel::select(clock_timestamp()).get_result(&mut conn).await?;
-    let fired = match fired {
+    let (fired, ranges) = match fired {
         Some(range) => ledger::load_fired(conn, id.as_uuid(), range).await?,
-        None => BTreeSet::new(),
+        None => Default::default(),
     };
     let mut locked = with_context(conn, vec![schedule]).await?;
     let Some(locked) = locked.pop() else { return Err(Aborted::Refused(ControlError::NotFound)) };
-    let mut step = rule(LockedSchedule { fired, ..locked }, now).map_err(Aborted::Refused)?;
+    let mut step = rule(LockedSchedule { fired, ranges, ..locked }, now).map_err(Aborted::Refused)?;
     if is_change {
         step.schedule.updated_at = now;
         diesel::update(schedules::table.find(id.as_uuid()))
@@ -177,13 +177,15 @@ async fn with_context(
     }
     let ids: Vec<Uuid> = found.iter().map(|schedule| schedule.id.as_uuid()).collect();
     let of: HashSet<Uuid> = found.iter().map(|schedule| schedule.project.as_uuid()).collect();
-    let visible: Vec<Uuid> = projects::table
+    let visible: HashSet<Uuid> = projects::table
         .filter(projects::id.eq_any(of).and(projects::deleting_at.is_null()))
         .order(projects::id)
         .select(projects::id)
         .for_key_share()
         .load(&mut conn)
-        .await?;
+        .await?
+        .into_iter()
+        .collect();
     let wanted: HashSet<PipelineToLock> = found.iter().filter_map(pipeline_to_lock).collect();
     let pipelines = pipelines::lock_for_start(conn, wanted).await.map_err(refused)?;
     let graphs = pipelines.values().map(|(_, graph)| *graph).chain(found.iter().filter_map(own_graph));
@@ -205,6 +207,7 @@ async fn with_context(
             pipeline,
             action_timeout: own_graph(&schedule).and_then(|graph| timeout(&graph)),
             fired: BTreeSet::new(),
+            ranges: Vec::new(),
             schedule,
         }
     });

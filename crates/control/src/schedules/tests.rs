@@ -1,0 +1,182 @@
+//! The rules of schedules that no store can bring about at will.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use gathering_domain::{Digest, Pointer, ProjectId, RunId, RunState, ScheduleId, UserId};
+use gathering_scheduler::{CatchUp, Next, Timetable, Trigger};
+use serde_json::json;
+
+use super::*;
+use crate::schedules::change::changed;
+use crate::schedules::define::ScheduleSpec;
+use crate::schedules::fire::fire;
+use crate::schedules::manual::backfilled;
+
+fn at(text: &str) -> DateTime<Utc> {
+    text.parse().unwrap()
+}
+
+fn hourly() -> Timetable {
+    let trigger = json!({ "type": "cron", "expression": "0 * * * *" });
+    Timetable {
+        catch_up: CatchUp::All,
+        ..Timetable::new(Trigger::parse(&trigger, &Pointer::root()).unwrap())
+    }
+}
+
+/// An action of its own, which is always startable.
+fn node() -> ScheduledAction {
+    ScheduledAction::Node { written: json!({ "action": "call_api" }), graph: Digest::of(b"graph") }
+}
+
+fn locked(timetable: Timetable, action: ScheduledAction) -> LockedSchedule {
+    let spec = ScheduleSpec {
+        name: "s".to_owned(),
+        timetable,
+        action,
+        on_failure: OnFailure::default(),
+        enabled: true,
+    };
+    let new = NewSchedule { id: ScheduleId::new(), spec, once: None };
+    LockedSchedule {
+        schedule: new.of(ProjectId::new(), at("2026-01-01T08:30:00Z")).unwrap(),
+        open: Vec::new(),
+        pipeline: None,
+        action_timeout: None,
+        fired: BTreeSet::new(),
+        ranges: Vec::new(),
+    }
+}
+
+fn gone() -> ScheduledAction {
+    ScheduledAction::Pipeline {
+        pipeline: gathering_domain::PipelineId::new(),
+        version: None,
+        input: json!({}),
+    }
+}
+
+fn spec_of(schedule: &Schedule) -> ScheduleSpec {
+    ScheduleSpec {
+        name: "another".to_owned(),
+        timetable: schedule.timetable.clone(),
+        action: schedule.action.clone(),
+        on_failure: schedule.on_failure.clone(),
+        enabled: schedule.pause.is_none(),
+    }
+}
+
+fn words(step: &ScheduleStep) -> Vec<String> {
+    let words = |entry: &LedgerEntry| {
+        let (time, outcome) = (entry.entry.due_at.format("%H"), entry.entry.outcome);
+        let until = entry.entry.until.map(|until| until.format(" until %H").to_string());
+        format!(
+            "{time} {}{}{}",
+            outcome.as_str(),
+            outcome.reason().map(|reason| format!(" {reason}")).unwrap_or_default(),
+            until.unwrap_or_default()
+        )
+    };
+    step.entries.iter().map(words).collect()
+}
+
+#[test]
+fn a_change_does_not_undo_a_pause_that_came_in_between() {
+    let before = locked(hourly(), node());
+    let (seen, spec) = (SubmittedSchedule::of(&before.schedule), spec_of(&before.schedule));
+    let mut paused = before.clone();
+    paused.schedule.pause = Some(PauseReason::Failures);
+    let now = at("2026-01-01T08:45:00Z");
+    let refused = changed(paused.clone(), &seen, &spec, now);
+    assert!(matches!(refused, Err(ControlError::Outdated)), "{refused:?}");
+    let again =
+        changed(paused.clone(), &SubmittedSchedule::of(&paused.schedule), &spec_of(&paused.schedule), now);
+    assert_eq!(again.unwrap().schedule.pause, Some(PauseReason::Failures));
+    assert_eq!(changed(before, &seen, &spec, now).unwrap().schedule.name, "another");
+}
+
+#[test]
+fn a_change_to_fewer_fires_than_there_were_is_refused() {
+    let mut before = locked(hourly(), node());
+    before.schedule.n_fires = 3;
+    let seen = SubmittedSchedule::of(&before.schedule);
+    let mut spec = spec_of(&before.schedule);
+    spec.timetable.max_fires = Some(3);
+    let refused = changed(before, &seen, &spec, at("2026-01-01T08:45:00Z"));
+    let Err(ControlError::Invalid(problems)) = refused else { panic!("{refused:?}") };
+    assert_eq!(problems.to_string(), "/max_fires: must be more than 3, as often as the schedule has fired");
+}
+
+#[test]
+fn what_cannot_be_started_is_entered_so_and_counts_as_no_fire() {
+    let timetable = Timetable { max_fires: Some(1), ..hourly() };
+    let step = fire(&locked(timetable, gone()), at("2026-01-01T09:00:10Z"));
+    assert_eq!(words(&step), ["09 skipped not_startable"]);
+    assert_eq!(step.schedule.n_fires, 0);
+    assert_eq!(step.schedule.next.unwrap().due_at, at("2026-01-01T10:00:00Z"), "its only fire is to come");
+    // The first of several is in no other's way.
+    let step = fire(&locked(hourly(), gone()), at("2026-01-01T11:00:10Z"));
+    assert_eq!(
+        words(&step),
+        ["09 skipped not_startable", "10 skipped not_startable", "11 skipped not_startable"]
+    );
+}
+
+#[test]
+fn a_due_time_by_old_rules_of_its_zone_is_entered_when_they_have_changed() {
+    let mut old = locked(hourly(), node());
+    let wrong = at("2026-01-01T09:30:00Z");
+    old.schedule.next = Some(Next { due_at: wrong, fire_at: wrong });
+    old.schedule.zone_data = "2025b".to_owned();
+    let step = fire(&old, at("2026-01-01T08:40:00Z"));
+    assert_eq!(words(&step), ["09 skipped zone_data"]);
+    assert_eq!(step.schedule.next.unwrap().due_at, at("2026-01-01T09:00:00Z"));
+    let mut right = old.clone();
+    right.schedule.next = step.schedule.next;
+    assert!(fire(&right, at("2026-01-01T08:40:00Z")).entries.is_empty(), "the same time by both");
+}
+
+#[test]
+fn a_backfill_leaves_out_what_has_fired_and_days_that_are_excepted() {
+    let days = json!({ "except": ["2026-01-02"] });
+    let days = gathering_scheduler::Days::parse(days.as_object().unwrap(), &Pointer::root()).unwrap();
+    let mut locked = locked(Timetable { days, ..hourly() }, node());
+    locked.fired = [at("2026-01-01T22:00:00Z")].into();
+    let range = BackfillRange { from: at("2026-01-01T21:00:00Z"), to: at("2026-01-03T00:00:00Z") };
+    let step = backfilled(&locked, range, at("2026-02-01T00:00:00Z"), UserId::new()).unwrap();
+    assert_eq!(words(&step), ["21 caught_up", "23 caught_up", "00 caught_up"]);
+}
+
+#[test]
+fn a_backfill_of_the_first_of_many_leaves_an_entry_for_the_rest() {
+    let mut locked = locked(hourly(), node());
+    locked.ranges = vec![(at("2026-01-01T10:00:00Z"), at("2026-01-01T20:00:00Z"))];
+    let range = BackfillRange { from: at("2026-01-01T09:00:00Z"), to: at("2026-01-01T11:00:00Z") };
+    let step = backfilled(&locked, range, at("2026-02-01T00:00:00Z"), UserId::new()).unwrap();
+    let mut all = words(&step);
+    all.sort();
+    assert_eq!(all, ["09 caught_up", "10 caught_up", "11 caught_up", "12 skipped bound until 20"]);
+}
+
+#[test]
+fn failures_in_a_row_pause_a_schedule_and_a_success_ends_the_row() {
+    let mut failing = locked(hourly(), node());
+    failing.schedule.on_failure.pause_after = Some(2);
+    let ends = |states: &[RunState]| {
+        let mut ended = failing.clone();
+        ended.open = states
+            .iter()
+            .map(|state| OpenFire {
+                due_at: at("2026-01-01T08:00:00Z"),
+                run: RunId::new(),
+                state: Some(*state),
+            })
+            .collect();
+        let schedule = fire(&ended, at("2026-01-01T08:40:00Z")).schedule;
+        (schedule.n_failures, schedule.pause)
+    };
+    assert_eq!(ends(&[RunState::Failed, RunState::TimedOut]), (2, Some(PauseReason::Failures)));
+    assert_eq!(ends(&[RunState::Failed, RunState::Succeeded, RunState::Failed]), (1, None));
+    assert_eq!(ends(&[RunState::Failed, RunState::Cancelled]), (1, None));
+}
