@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use gathering_auth::Caller;
-use gathering_dag_engine::{JournalEntry, Record, RunError, Seq};
+use gathering_dag_engine::{JournalEntry, NewRun, Record, RunError, Seq};
 use gathering_domain::{
     Digest, Once, PipelineId, ProjectId, RunId, RunKind, RunState, ScheduleId, WaitingFor,
 };
@@ -119,6 +119,19 @@ pub struct PlannedRun {
 }
 
 impl PlannedRun {
+    /// The run as the engine accepts it, in this project.
+    pub fn in_project(&self, project: ProjectId) -> NewRun {
+        NewRun {
+            id: self.id,
+            project,
+            graph: self.graph,
+            input: self.input.clone(),
+            priority: self.priority,
+            available_at: self.available_at,
+            timeout: self.timeout,
+        }
+    }
+
     /// The one plan of every run: who starts it decides its kind and its trigger. It belongs to no pipeline, and begins with
     /// nothing.
     pub(crate) fn new(by: StartedBy<'_>, graph: Digest, timeout: Option<Duration>, start: StartRun) -> Self {

@@ -18,7 +18,7 @@ use cel::{Context, Env, ExecutionError, Value as CelValue};
 use serde_json::Value;
 
 use self::budget::Budget;
-use self::scopes::{Nothing, OverEvent};
+use self::scopes::OutsideRuns;
 use self::shape::depth;
 pub(crate) use self::syntax::NodePath;
 use self::syntax::{Uses, Walk};
@@ -185,7 +185,7 @@ impl Expression {
             return None;
         }
         let budget = Arc::new(Budget::new(MAX_CONSTANT_WORK));
-        let value = self.evaluate_within(&Nothing, &budget);
+        let value = self.evaluate_within(&OutsideRuns { event: None }, &budget);
         // An expensive value is computed when it is needed.
         budget.spent().is_none().then_some(value)
     }
@@ -219,7 +219,7 @@ impl Expression {
     /// # Errors
     /// As [`Expression::evaluate`].
     pub fn evaluate_over_event(&self, event: &Value) -> Result<Value, EvaluationError> {
-        self.evaluate(&OverEvent(event))
+        self.evaluate(&OutsideRuns { event: Some(event) })
     }
 
     fn evaluate_within(&self, scope: &dyn Scope, budget: &Arc<Budget>) -> Result<Value, EvaluationError> {

@@ -16,7 +16,7 @@ use chrono::Utc;
 use gathering_auth::{AuditEvent, Caller, ProjectRole, Role};
 use gathering_dag_engine::testing::MemoryStore;
 use gathering_dag_engine::{
-    BudgetLedger, ChildRuns, Decision, Decisions as _, NewRun, NodeDecision, RunStore, SystemClock,
+    BudgetLedger, ChildRuns, Decision, Decisions as _, NodeDecision, RunStore, SystemClock,
 };
 use gathering_domain::{Email, InstanceId, NodeId, Once, ProjectId, RunId, UserId};
 
@@ -90,15 +90,7 @@ impl ControlStore for MemoryControl {
         run: &PlannedRun,
     ) -> Result<Creation<Run>, ControlError> {
         let project = *project.thing();
-        let new = NewRun {
-            id: run.id,
-            project,
-            graph: run.graph,
-            input: run.input.clone(),
-            priority: run.priority,
-            available_at: run.available_at,
-            timeout: run.timeout,
-        };
+        let new = run.in_project(project);
         let repeated = {
             let mut state = self.lock();
             if !state.has_project(project) {

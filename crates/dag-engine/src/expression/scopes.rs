@@ -1,31 +1,15 @@
-//! The scopes of expressions outside a run.
+//! The scope of expressions outside a run.
 
 use serde_json::Value;
 
 use super::Scope;
 
-/// An empty scope.
-pub(super) struct Nothing;
-
-/// An event, and nothing of a run.
-pub(super) struct OverEvent<'a>(pub(super) &'a Value);
-
-impl Scope for Nothing {
-    fn input(&self) -> &Value {
-        &Value::Null
-    }
-    fn node(&self, _: &str) -> Option<Value> {
-        None
-    }
-    fn node_ids(&self) -> Vec<String> {
-        Vec::new()
-    }
-    fn run(&self) -> Value {
-        Value::Null
-    }
+/// Nothing of a run, but perhaps an event.
+pub(super) struct OutsideRuns<'a> {
+    pub(super) event: Option<&'a Value>,
 }
 
-impl Scope for OverEvent<'_> {
+impl Scope for OutsideRuns<'_> {
     fn input(&self) -> &Value {
         &Value::Null
     }
@@ -39,6 +23,6 @@ impl Scope for OverEvent<'_> {
         Value::Null
     }
     fn event(&self) -> Option<&Value> {
-        Some(self.0)
+        self.event
     }
 }

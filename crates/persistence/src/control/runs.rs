@@ -5,7 +5,6 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_control::{
     ControlError, Creation, DecisionOutcome, Found, NewDecision, NewOutcome, PlannedRun, Run,
 };
-use gathering_dag_engine::NewRun;
 use gathering_domain::{NodeId, Once, ProjectId, RunId, UserId};
 
 use crate::control::projects::{is_of_accounts, parse_role};
@@ -57,23 +56,7 @@ pub(crate) async fn accept(
     project: ProjectId,
     planned: &PlannedRun,
 ) -> Result<Creation<Run>, ControlError> {
-    let run = NewRun {
-        id: planned.id,
-        project,
-        graph: planned.graph,
-        input: planned.input.clone(),
-        priority: planned.priority,
-        available_at: planned.available_at,
-        timeout: planned.timeout,
-    };
-    let origin = RunOrigin {
-        kind: planned.kind,
-        trigger: planned.trigger.clone(),
-        pipeline: planned.pipeline,
-        schedule: planned.schedule,
-        rerun_of: planned.rerun_of,
-        idempotency: planned.once.as_ref().map(|once| (once.key.as_str().to_owned(), once.digest)),
-    };
+    let (run, origin) = (planned.in_project(project), RunOrigin::of(planned));
     let acceptance = if planned.begins_with.is_empty() {
         runs.accept(&run, &origin).await?
     } else {

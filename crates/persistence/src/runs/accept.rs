@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
-use gathering_control::Run;
+use gathering_control::{PlannedRun, Run};
 use gathering_dag_engine::{NewRun, Record};
 use gathering_domain::{Digest, PipelineId, ProjectId, RunId, RunKind, ScheduleId};
 use serde_json::Value;
@@ -43,6 +43,20 @@ impl Default for RunOrigin {
             schedule: None,
             rerun_of: None,
             idempotency: None,
+        }
+    }
+}
+
+impl RunOrigin {
+    /// Where a run comes from that was decided on.
+    pub(crate) fn of(planned: &PlannedRun) -> Self {
+        Self {
+            kind: planned.kind,
+            trigger: planned.trigger.clone(),
+            pipeline: planned.pipeline,
+            schedule: planned.schedule,
+            rerun_of: planned.rerun_of,
+            idempotency: planned.once.as_ref().map(|once| (once.key.as_str().to_owned(), once.digest)),
         }
     }
 }

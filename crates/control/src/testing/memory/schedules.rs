@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gathering_auth::Caller;
-use gathering_dag_engine::{NewRun, RunStore as _};
+use gathering_dag_engine::RunStore as _;
 use gathering_domain::{ProjectId, RunId, RunState, ScheduleId, UserId};
 use gathering_scheduler::{DueEntry, FireOutcome, Round};
 
@@ -119,7 +119,7 @@ impl MemoryControl {
             }
         }
         for run in accepted {
-            self.runs.enqueue(new_run(schedule.project, &run)).await?;
+            self.runs.enqueue(run.in_project(schedule.project)).await?;
             if let Some((pipeline, _)) = run.pipeline {
                 self.runs.make_run_of(pipeline, run.id);
             }
@@ -151,18 +151,6 @@ impl MemoryControl {
             run.is_some_and(|run| self.runs.run(run).is_none_or(|run| run.state.is_terminal()))
         };
         stored.schedule.look_at().is_some_and(|at| at <= now) || stored.ledger.values().any(has_ended)
-    }
-}
-
-fn new_run(project: ProjectId, run: &PlannedRun) -> NewRun {
-    NewRun {
-        id: run.id,
-        project,
-        graph: run.graph,
-        input: run.input.clone(),
-        priority: run.priority,
-        available_at: run.available_at,
-        timeout: run.timeout,
     }
 }
 

@@ -3,9 +3,7 @@
 use std::collections::HashSet;
 
 use diesel_async::AsyncPgConnection;
-use gathering_control::{PlannedRun, ScheduleStep};
-use gathering_dag_engine::NewRun;
-use gathering_domain::ProjectId;
+use gathering_control::ScheduleStep;
 use uuid::Uuid;
 
 use crate::runs::accept::RunOrigin;
@@ -22,31 +20,11 @@ pub(crate) async fn accept(
         let of_entries = step.entries.iter().filter_map(|entry| entry.run.as_ref());
         let of_entries = of_entries.filter(|run| entered.contains(&run.id.as_uuid()));
         for run in of_entries.chain(&step.extra_runs) {
-            accepted.push(parts(step.schedule.project, run));
+            accepted.push((run.in_project(step.schedule.project), RunOrigin::of(run)));
         }
     }
     if !accepted.is_empty() {
         insert_all(conn, &accepted).await?;
     }
     Ok(accepted.len())
-}
-
-fn parts(project: ProjectId, run: &PlannedRun) -> (NewRun, RunOrigin) {
-    let new = NewRun {
-        id: run.id,
-        project,
-        graph: run.graph,
-        input: run.input.clone(),
-        priority: run.priority,
-        available_at: run.available_at,
-        timeout: run.timeout,
-    };
-    let origin = RunOrigin {
-        kind: run.kind,
-        trigger: run.trigger.clone(),
-        pipeline: run.pipeline,
-        schedule: run.schedule,
-        ..RunOrigin::default()
-    };
-    (new, origin)
 }
