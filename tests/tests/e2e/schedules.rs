@@ -267,3 +267,41 @@ async fn a_change_keeps_what_it_does_not_name_and_null_takes_a_bound_away() -> R
     assert_eq!(refused.pointers(), ["/trigger/start"]);
     Ok(())
 }
+
+/// The clock of a database can go back, by hand or when another server takes over.
+#[tokio::test(flavor = "multi_thread")]
+async fn i6_a_due_time_that_has_fired_starts_nothing_when_time_goes_back() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = serve(&database).await?;
+    let client = server.client().join("ada@example.org").await?;
+    let id = client.create_pipeline(&pipeline(&[begin()], &[])).await?;
+    let action = json!({"action": "execute_pipeline", "pipeline_id": id});
+    let hourly = json!({
+        "name": "hourly", "trigger": {"type": "cron", "expression": "0 * * * *"}, "action": action, "overlap": "allow",
+    });
+    let created = create(&client, &hourly).await?;
+    let id = id_of(&created)?;
+    let session = database.session().await?;
+    // The last full hour is due once more.
+    let back = "UPDATE schedules SET passed_at = date_trunc('hour', now()) - interval '1 minute', look_at = now() \
+                WHERE name = 'hourly'";
+    for _ in 0..3 {
+        session.execute(back, &[]).await?;
+        // A change wakes the loop.
+        let yearly =
+            json!({"name": "yearly", "trigger": {"type": "cron", "expression": "@yearly"}, "action": action});
+        create(&client, &yearly).await?;
+        wait_until(LIMIT, "it is planned again", async || {
+            let sql = "SELECT count(*) FROM schedules WHERE name = 'hourly' AND look_at > now()";
+            let row = session.query_one(sql, &[]).await.map_err(|error| error.to_string())?;
+            if row.get::<_, i64>(0) == 1 { Ok(()) } else { Err("not yet".to_owned()) }
+        })
+        .await?;
+    }
+    let ledger = ledger_with(&client, id, "it has fired", |fires| !fires.is_empty()).await?;
+    assert_eq!(ledger.len(), 1, "{ledger:?}");
+    let runs = client.get(&format!("/api/v1/runs?schedule_id={id}")).await?.expect(200)?;
+    assert_eq!(runs["items"].as_array().map(Vec::len), Some(1), "{runs}");
+    assert_eq!(runs["items"][0]["id"], ledger[0]["run_id"]);
+    Ok(())
+}

@@ -20,6 +20,7 @@ struct Ears {
     runs: watch::Receiver<u64>,
     signals: watch::Receiver<u64>,
     events: watch::Receiver<u64>,
+    schedules: watch::Receiver<u64>,
 }
 
 impl Ears {
@@ -28,12 +29,14 @@ impl Ears {
             runs: wakes.subscribe(Wake::Runs),
             signals: wakes.subscribe(Wake::Signals),
             events: wakes.subscribe(Wake::Events),
+            schedules: wakes.subscribe(Wake::Schedules),
         }
     }
 
-    /// Which of runs, signals and events there was a wake-up for since the last call.
+    /// Which of runs, signals, events and schedules there was a wake-up for since the last call.
     fn heard(&mut self) -> Vec<&'static str> {
-        [("runs", &mut self.runs), ("signals", &mut self.signals), ("events", &mut self.events)]
+        let Self { runs, signals, events, schedules } = self;
+        [("runs", runs), ("signals", signals), ("events", events), ("schedules", schedules)]
             .into_iter()
             .filter_map(|(name, receiver)| {
                 let heard = receiver.has_changed().unwrap();
@@ -137,7 +140,8 @@ async fn a_recovery_that_fails_a_run_wakes_the_drivers_of_its_parent_and_childre
     let (mut ears, mut following) = (Ears::on(&wakes), wakes.follow(run));
     store.recover_dead_instances(0).await.unwrap();
     assert_eq!(state(&world, run).await, RunState::Failed);
-    assert_eq!(ears.heard(), ["runs", "signals", "events"]);
+    // It does not ask whether they belong to schedules.
+    assert_eq!(ears.heard(), ["runs", "signals", "events", "schedules"]);
     assert!(following.appended().now_or_never().is_some(), "its journal has grown");
     let mut signalled = world.store.list_signalled(alive, &[parent, driven]).await.unwrap();
     signalled.sort_by_key(|signalled| signalled.cancel_requested);
@@ -190,6 +194,22 @@ async fn the_last_checkpoint_of_a_run_wakes_its_parent_its_children_and_its_foll
     assert_eq!(ears.heard(), ["events"]);
 }
 
+/// A due time may wait for the end of the run, and is to start then, not a minute later.
+#[tokio::test]
+async fn the_end_of_a_run_of_a_schedule_wakes_those_that_fire() {
+    let world = World::new().await;
+    let owner = world.begin_instance().await;
+    let (store, runs, wakes) = listening(&world);
+    let (driven, queued) = (world.accept().await, world.accept().await);
+    world.db.execute("UPDATE runs SET schedule_id = gen_random_uuid()").await;
+    let claim = claim_run(&world, owner, driven).await;
+    let mut ears = Ears::on(&wakes);
+    store.commit(&[end(claim, RunEvent::Succeeded, false)]).await.unwrap().remove(0).unwrap();
+    assert_eq!(ears.heard(), ["events", "schedules"]);
+    runs.request_cancel(queued).await.unwrap();
+    assert!(ears.heard().contains(&"schedules"), "a run that ends by its cancellation");
+}
+
 /// The answer to the first may be lost, and with it what it owed.
 #[tokio::test]
 async fn a_last_checkpoint_that_is_written_again_wakes_again() {
@@ -204,7 +224,8 @@ async fn a_last_checkpoint_that_is_written_again_wakes_again() {
     let (store, _, wakes) = listening(&world);
     let mut ears = Ears::on(&wakes);
     store.commit(&[last]).await.unwrap().remove(0).unwrap();
-    assert_eq!(ears.heard(), ["runs", "signals", "events"]);
+    // Nobody knows any more whether it belongs to a schedule.
+    assert_eq!(ears.heard(), ["runs", "signals", "events", "schedules"]);
 }
 
 #[tokio::test]

@@ -128,6 +128,21 @@ async fn i6_a_crash_at_every_point_leaves_no_due_time_fired_twice_or_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_another_instance_has_locked_is_not_asked_for_without_a_pause() {
+    let store = MemorySchedules::new(start(), 10, |number, _| (number == 0).then_some(StoreFault::Stall));
+    let stalled = Instance::start(&store);
+    store.add(1, every(1));
+    let other = Instance::start(&store);
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    let n_points = store.n_points();
+    assert!((20..=200).contains(&n_points), "{n_points} points in ten seconds");
+    stalled.kill().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(store.runs(1).len() >= 11, "the lock ends with its holder");
+    other.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_queued_due_time_fires_as_soon_as_the_earlier_run_ends() {
     let store = MemorySchedules::new(start(), 10, |_, _| None);
     store.add(1, Timetable { overlap: Overlap::QueueOne, ..every(60) });

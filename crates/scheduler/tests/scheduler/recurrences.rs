@@ -72,6 +72,9 @@ fn rules_of_days_months_and_years_are_followed() {
 fn a_rule_ends_with_its_count_and_its_until() {
     let counted = rule("FREQ=DAILY;COUNT=3", "2026-01-01T06:00:00", "UTC");
     assert_eq!(next(&counted, "2026-01-02T00:00:00Z", 9), ["2026-01-02T06:00Z", "2026-01-03T06:00Z"]);
+    // Long after its end it is still counted from its start.
+    let counted = rule("FREQ=DAILY;COUNT=20", "2026-01-01T06:00:00", "UTC");
+    assert_eq!(next(&counted, "2026-03-01T00:00:00Z", 9), Vec::<String>::new());
     for until in ["20260103", "20260103T070000", "20260103T060000Z"] {
         let limited = rule(&format!("FREQ=DAILY;UNTIL={until}"), "2026-01-01T07:00:00", "Europe/Berlin");
         let expected = ["2026-01-01T06:00Z", "2026-01-02T06:00Z", "2026-01-03T06:00Z"];
@@ -87,7 +90,13 @@ fn a_skipped_time_is_due_later_and_a_repeated_one_once() {
         ["2026-03-28T01:30Z", "2026-03-29T01:30Z", "2026-03-30T00:30Z"]
     );
     assert_eq!(next(&daily, "2026-10-24T12:00:00Z", 2), ["2026-10-25T00:30Z", "2026-10-26T01:30Z"]);
-    // 03:10 is due before 02:30, which the clocks skip; each of the four times is due once.
+    // At 02:00 the clocks of Lord Howe Island go to 02:30. So 02:20 is due at 02:50, after 02:40.
+    let half = rule("FREQ=DAILY;BYHOUR=2;BYMINUTE=20,40", "2026-01-01T02:20:00", "Australia/Lord_Howe");
+    assert_eq!(
+        next(&half, "2026-10-03T12:00:00Z", 3),
+        ["2026-10-03T15:40Z", "2026-10-03T15:50Z", "2026-10-04T15:20Z"]
+    );
+    // What is due at the same moment is due once.
     let two = rule("FREQ=DAILY;BYHOUR=2,3;BYMINUTE=10,30", "2026-01-01T02:10:00", "Europe/Berlin");
     assert_eq!(
         next(&two, "2026-03-29T00:00:00Z", 3),

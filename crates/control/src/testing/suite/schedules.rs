@@ -198,7 +198,10 @@ pub async fn what_becomes_due_during_a_pause_is_skipped<F: ControlFixture>(fixtu
     let schedule = plan.define(plan.submitted(every_second())).await.unwrap();
     let paused = plan.schedules.pause(&plan.world.owner, schedule.id).await.unwrap();
     assert_eq!((paused.pause, paused.look_at()), (Some(PauseReason::Request), None));
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let first = paused.next.unwrap().due_at;
+    while Utc::now() <= first {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     plan.firing.fire_due().await.unwrap();
     assert!(plan.ledger(schedule.id).await.is_empty());
     let resumed = plan.schedules.resume(&plan.world.owner, schedule.id).await.unwrap();
