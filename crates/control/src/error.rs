@@ -26,7 +26,7 @@ pub enum ControlError {
     #[error("pipeline {0} is no longer the expected one: read it again")]
     PipelineChanged(PipelineId),
     /// What the request was made for has been changed since it was read.
-    #[error("it was changed at the same time: try again")]
+    #[error("the resource was changed concurrently: try again")]
     Outdated,
     /// The request is wrong, at these places of it.
     #[error("the request is invalid: {0}")]
@@ -97,7 +97,7 @@ pub enum Conflict {
     #[error("node `{0}` already has a decision, and decisions are final")]
     AlreadyDecided(NodeId),
     /// The pipeline that a schedule starts is gone, or has no such version.
-    #[error("the pipeline of this schedule, or its version, does not exist any more: change the schedule")]
+    #[error("the schedule's pipeline, or the version that it names, no longer exists: change the schedule")]
     NotStartable,
     /// An allowance is for runs that wait for it.
     #[error("no run of this tree waits for its budget")]

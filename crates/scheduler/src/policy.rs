@@ -34,7 +34,7 @@ macro_rules! words {
             type Err = &'static str;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                Self::ALL.iter().copied().find(|value| value.as_str() == text).ok_or("is an unknown word")
+                Self::ALL.iter().copied().find(|value| value.as_str() == text).ok_or("is not a known value")
             }
         }
     };

@@ -144,8 +144,7 @@ impl Recurrence {
 fn until_on_the_wall(rule: &str, timezone: &Zone) -> Result<String, String> {
     let part = |part: &str| -> Result<String, String> {
         let Some(until) = part.strip_prefix("UNTIL=") else { return Ok(part.to_owned()) };
-        let wrong =
-            || "has an UNTIL that is no time: write 20301231, 20301231T235959 or 20301231T225959Z".to_owned();
+        let wrong = || "has an invalid UNTIL: write 20301231, 20301231T235959 or 20301231T225959Z".to_owned();
         let wall = match until.strip_suffix('Z') {
             Some(text) => {
                 let moment = NaiveDateTime::parse_from_str(text, "%Y%m%dT%H%M%S").map_err(|_| wrong())?;

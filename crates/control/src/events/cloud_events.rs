@@ -38,7 +38,7 @@ pub fn read_cloud_event(value: Value, at: &Pointer, problems: &mut Problems) -> 
     let (id, source, event_type) = (text("id", true), text("source", true), text("type", true));
     let (subject, media_type) = (text("subject", false), text("datacontenttype", false));
     if media_type.is_some_and(|media_type| !is_json(&media_type)) {
-        problems.add(at.join("datacontenttype"), "must be JSON: other data are not kept");
+        problems.add(at.join("datacontenttype"), "must be JSON: other data is not stored");
     }
     if fields.remove("data_base64").is_some() {
         problems.add(at.join("data_base64"), "is not supported: send JSON as `data`");
@@ -65,7 +65,7 @@ fn check_attributes(attributes: &Map<String, Value>, at: &Pointer, problems: &mu
     for (name, value) in attributes {
         let is_name = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
         if name.is_empty() || !is_name {
-            problems.add(at.join(name), "is no attribute: their names have only `a-z` and `0-9`");
+            problems.add(at.join(name), "is not an attribute name: use only `a-z` and `0-9`");
         } else if OPTIONAL.contains(&name.as_str()) && !value.is_string() {
             problems.add(at.join(name), "must be text");
         } else if !(value.is_string() || value.is_boolean() || value.as_i64().is_some()) {

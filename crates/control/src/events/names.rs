@@ -43,7 +43,7 @@ pub enum InvalidEventType {
     )]
     NoName,
     /// It is one of the server's.
-    #[error("belongs to the server: begin it with another word than {}", words())]
+    #[error("is reserved for the server: it must not begin with one of {}", words())]
     OfTheServer,
 }
 

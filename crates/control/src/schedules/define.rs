@@ -275,7 +275,7 @@ impl ScheduleControl {
                 let head = match Scoped::<_, right::Run>::check(caller, found) {
                     Ok(head) => head,
                     Err(ControlError::NotFound) => {
-                        problems.add(at.join("pipeline_id"), "is no pipeline of this project");
+                        problems.add(at.join("pipeline_id"), "no such pipeline in this project");
                         return Ok(None);
                     }
                     Err(error) => return Err(error),
@@ -283,7 +283,7 @@ impl ScheduleControl {
                 match Startable::choose(&*self.store, &head, version).await {
                     Ok(_) | Err(ControlError::Conflict(_)) => {}
                     Err(ControlError::Invalid(_)) => {
-                        problems.add(at.join("version"), "is no version of the pipeline");
+                        problems.add(at.join("version"), "no such version of the pipeline");
                         return Ok(None);
                     }
                     Err(error) => return Err(error),

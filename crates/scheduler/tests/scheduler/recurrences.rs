@@ -134,7 +134,7 @@ fn wrong_rules_are_refused_with_the_reason() {
         ("FREQ=SECONDLY", "2026-01-01T09:00:00", "/rule", "must be DAILY, WEEKLY, MONTHLY or YEARLY"),
         ("FREQ=DAILY;COUNT=1000000", "2026-01-01T09:00:00", "/rule", "may have a COUNT of at most 10000"),
         ("every tuesday", "2026-01-01T09:00:00", "/rule", "is not a rule of RFC 5545"),
-        ("FREQ=DAILY;UNTIL=tomorrow", "2026-01-01T09:00:00", "/rule", "has an UNTIL that is no time"),
+        ("FREQ=DAILY;UNTIL=tomorrow", "2026-01-01T09:00:00", "/rule", "has an invalid UNTIL"),
         ("FREQ=DAILY", "tomorrow", "/start", "must be a time on the clocks"),
         ("DTSTART:20260101T090000Z", "2026-01-01T09:00:00", "/rule", "must be one rule"),
     ] {
