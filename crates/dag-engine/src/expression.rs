@@ -1,7 +1,7 @@
 //! Expressions: CEL, checked when a definition is validated and bounded when they are evaluated.
 //!
 //! In scope: `input`, `nodes.<id>.output`, `nodes.<id>.state`, `nodes.<id>.error`, `run.id`, `run.project_id`, and
-//! in the graph of a `map` also `item` and `index`; over an event only `event`. The standard functions and the `strings`, `lists` and `math` extensions of CEL are there. Evaluation is pure: the same
+//! in the graph of a `map` also `item` and `index`; over an event only `event`, over a call of a hook only what it brought. The standard functions and the `strings`, `lists` and `math` extensions of CEL are there. Evaluation is pure: the same
 //! scope gives the same value, so edges and conditions need no record of their own and replay equals live.
 //!
 //! The interpreter itself does not bound evaluation. Only comprehensions (`map`, `filter`, `all`, `exists`, …) can
@@ -18,7 +18,7 @@ use cel::{Context, Env, ExecutionError, Value as CelValue};
 use serde_json::Value;
 
 use self::budget::Budget;
-use self::scopes::OutsideRuns;
+pub(crate) use self::scopes::OutsideRuns;
 use self::shape::depth;
 pub(crate) use self::syntax::NodePath;
 use self::syntax::{Uses, Walk};
@@ -56,7 +56,9 @@ const MAX_DEPTH: usize = 96;
 /// The names in scope, for messages; the graph of a `map` has two more.
 pub(crate) const IN_SCOPE: &str = "in scope are `input`, `nodes` and `run`";
 pub(crate) const IN_SCOPE_OF_ITEM: &str = "in scope are `input`, `nodes`, `run`, `item` and `index`";
-const IN_SCOPE_OF_EVENT: &str = "in scope is `event`";
+
+/// What an expression over an event reads.
+const OF_EVENT: &[&str] = &["event"];
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut env = Env::stdlib();
@@ -83,8 +85,8 @@ pub trait Scope {
     fn item(&self) -> Option<(&Value, u32)> {
         None
     }
-    /// `event`, where the expression is over one.
-    fn event(&self) -> Option<&Value> {
+    /// The value of this name, where the expression is not one of a run but over named values.
+    fn named(&self, _name: &str) -> Option<&Value> {
         None
     }
 }
@@ -127,7 +129,18 @@ impl Expression {
     /// # Errors
     /// Every problem that was found.
     pub fn compile_over_event(source: &str) -> Result<Self, Vec<ExpressionProblem>> {
-        Self::check(source, Self::parse(source)?, Walk::of_event())
+        Self::compile_over(source, OF_EVENT)
+    }
+
+    /// As [`Expression::compile`], for an expression over values that are not of a run: in scope are these names alone.
+    ///
+    /// # Errors
+    /// Every problem that was found.
+    pub fn compile_over(
+        source: &str,
+        names: &'static [&'static str],
+    ) -> Result<Self, Vec<ExpressionProblem>> {
+        Self::check(source, Self::parse(source)?, Walk::over(names))
     }
 
     fn parse(source: &str) -> Result<IdedExpr, Vec<ExpressionProblem>> {
@@ -185,7 +198,7 @@ impl Expression {
             return None;
         }
         let budget = Arc::new(Budget::new(MAX_CONSTANT_WORK));
-        let value = self.evaluate_within(&OutsideRuns { event: None }, &budget);
+        let value = self.evaluate_within(&OutsideRuns(&[]), &budget);
         // An expensive value is computed when it is needed.
         budget.spent().is_none().then_some(value)
     }
@@ -219,7 +232,15 @@ impl Expression {
     /// # Errors
     /// As [`Expression::evaluate`].
     pub fn evaluate_over_event(&self, event: &Value) -> Result<Value, EvaluationError> {
-        self.evaluate(&OutsideRuns { event: Some(event) })
+        self.evaluate_over(&[("event", event)])
+    }
+
+    /// Its value over named values, if it was [compiled](Expression::compile_over) for these names.
+    ///
+    /// # Errors
+    /// As [`Expression::evaluate`].
+    pub fn evaluate_over(&self, values: &[(&str, &Value)]) -> Result<Value, EvaluationError> {
+        self.evaluate(&OutsideRuns(values))
     }
 
     fn evaluate_within(&self, scope: &dyn Scope, budget: &Arc<Budget>) -> Result<Value, EvaluationError> {
@@ -244,8 +265,10 @@ impl Expression {
             context.add_variable_from_value("item", to_cel(item)?);
             context.add_variable_from_value("index", CelValue::Int(i64::from(index)));
         }
-        if let Some(event) = scope.event().filter(|_| self.uses.event) {
-            context.add_variable_from_value("event", to_cel(event)?);
+        for name in &self.uses.named {
+            if let Some(value) = scope.named(name) {
+                context.add_variable_from_value(*name, to_cel(value)?);
+            }
         }
         if self.uses.all_nodes || !self.uses.nodes.is_empty() {
             context.add_variable_from_value("nodes", self.nodes_in(scope, &mut to_cel)?);

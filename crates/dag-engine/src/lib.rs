@@ -68,4 +68,5 @@ pub use store::{
     Checkpoint, Claim, ClaimScope, ClaimedRun, FailedNode, GraphRole, JournalAtClaim, NewRun, Recovered,
     Release, RunEnd, RunError, RunResult, RunSource, RunStore, SignalledRun, StoreError,
 };
+pub use template::Template;
 pub use values::{MAX_VALUE_BYTES, MAX_VALUE_DEPTH, ValueLimit, ValueRole, check_value};

@@ -6,7 +6,7 @@
 use gathering_domain::{FailureKind, Pointer, Problems};
 use serde_json::{Map, Value};
 
-use crate::expression::{EvaluationError, Expression, Scope};
+use crate::expression::{EvaluationError, Expression, OutsideRuns, Scope};
 use crate::journal::NodeFailure;
 use crate::values::{Room, ValueLimit, ValueRole};
 
@@ -88,12 +88,25 @@ pub struct SpecialFields<'a> {
     pub literal: Option<&'a str>,
 }
 
+/// The names that expressions are over; a run if absent.
+type Over = Option<&'static [&'static str]>;
+
 /// Whether a config's string holds expressions, so that its value is not known before the node runs.
 pub fn is_computed(text: &str) -> bool {
     text.match_indices(OPEN).any(|(at, _)| !text[..at].ends_with('$'))
 }
 
 impl Template {
+    /// Reads a value whose expressions are over these names, not over a run; problems are added at their place below `at`.
+    pub fn compile_over(
+        value: &Value,
+        names: &'static [&'static str],
+        at: &Pointer,
+        problems: &mut Problems,
+    ) -> Self {
+        Self::value(value, Some(names), at, problems)
+    }
+
     /// Reads a config; problems are added at their place below `at`. The fields of the top level that `expressions`
     /// names are expressions as a whole, without `${{ }}`.
     pub fn compile(
@@ -103,19 +116,19 @@ impl Template {
         problems: &mut Problems,
     ) -> Self {
         match config {
-            Value::Object(fields) => Self::object(fields, special, at, problems),
-            value => Self::value(value, at, problems),
+            Value::Object(fields) => Self::object(fields, special, None, at, problems),
+            value => Self::value(value, None, at, problems),
         }
     }
 
-    fn value(value: &Value, at: &Pointer, problems: &mut Problems) -> Self {
+    fn value(value: &Value, over: Over, at: &Pointer, problems: &mut Problems) -> Self {
         match value {
-            Value::String(text) if text.contains(OPEN) => Self::text(text, at, problems),
+            Value::String(text) if text.contains(OPEN) => Self::text(text, over, at, problems),
             Value::Array(items) => {
                 let items: Vec<_> = items
                     .iter()
                     .enumerate()
-                    .map(|(i, item)| Self::value(item, &at.join(i), problems))
+                    .map(|(i, item)| Self::value(item, over, &at.join(i), problems))
                     .collect();
                 if items.iter().all(|item| matches!(item, Template::Literal(_))) {
                     Template::Literal(value.clone())
@@ -123,7 +136,7 @@ impl Template {
                     Template::Array(items)
                 }
             }
-            Value::Object(fields) => Self::object(fields, SpecialFields::default(), at, problems),
+            Value::Object(fields) => Self::object(fields, SpecialFields::default(), over, at, problems),
             literal => Template::Literal(literal.clone()),
         }
     }
@@ -131,6 +144,7 @@ impl Template {
     fn object(
         fields: &Map<String, Value>,
         special: SpecialFields<'_>,
+        over: Over,
         at: &Pointer,
         problems: &mut Problems,
     ) -> Self {
@@ -140,10 +154,11 @@ impl Template {
                 let at = at.join(name);
                 let template = match value {
                     Value::String(source) if special.expressions.contains(&name.as_str()) => {
-                        compile(source, &at, problems).map_or(Template::Literal(Value::Null), Template::Whole)
+                        compile_in(source, over, &at, problems)
+                            .map_or(Template::Literal(Value::Null), Template::Whole)
                     }
                     value if special.literal == Some(name.as_str()) => Template::Literal(value.clone()),
-                    value => Self::value(value, &at, problems),
+                    value => Self::value(value, over, &at, problems),
                 };
                 (name.clone(), template)
             })
@@ -155,7 +170,7 @@ impl Template {
         }
     }
 
-    fn text(text: &str, at: &Pointer, problems: &mut Problems) -> Self {
+    fn text(text: &str, over: Over, at: &Pointer, problems: &mut Problems) -> Self {
         let mut parts: Vec<Part> = Vec::new();
         let mut literal = String::new();
         let mut rest = text;
@@ -175,7 +190,7 @@ impl Template {
             if !literal.is_empty() {
                 parts.push(Part::Literal(std::mem::take(&mut literal)));
             }
-            match compile(source, at, problems) {
+            match compile_in(source, over, at, problems) {
                 Some(expression) => parts.push(Part::Computed(expression)),
                 None => return Template::Literal(Value::Null),
             }
@@ -194,6 +209,14 @@ impl Template {
             }
             None => Template::Literal(Value::String(String::new())),
         }
+    }
+
+    /// Its value over named values, if it was [compiled](Template::compile_over) for these names.
+    ///
+    /// # Errors
+    /// The place below `at` and the reason, if an expression has no value there, or the values are too large.
+    pub fn resolve_over(&self, values: &[(&str, &Value)], at: &Pointer) -> Result<Value, String> {
+        self.resolve(&OutsideRuns(values)).map_err(|error| error.failure_at(at).message)
     }
 
     /// The config's value in this scope.
@@ -273,7 +296,15 @@ impl Template {
 
 /// Compiles the expression at `at`, adding its problems.
 pub fn compile(source: &str, at: &Pointer, problems: &mut Problems) -> Option<Expression> {
-    match Expression::compile(source) {
+    compile_in(source, None, at, problems)
+}
+
+fn compile_in(source: &str, over: Over, at: &Pointer, problems: &mut Problems) -> Option<Expression> {
+    let compiled = match over {
+        Some(names) => Expression::compile_over(source, names),
+        None => Expression::compile(source),
+    };
+    match compiled {
         Ok(expression) => Some(expression),
         Err(found) => {
             for problem in found {
@@ -348,6 +379,24 @@ mod tests {
         Template::compile(&config, SpecialFields::default(), &"/config".to_owned().into(), &mut problems);
         let places: Vec<_> = problems.iter().map(|problem| problem.pointer.as_str()).collect();
         assert_eq!(places, ["/config/a/0/b", "/config/c", "/config/d~1e"]);
+    }
+
+    #[test]
+    fn a_value_may_be_over_names_that_are_not_of_a_run() {
+        const NAMES: &[&str] = &["body", "headers"];
+        let (mut problems, at) = (Problems::new(), Pointer::root().join("map"));
+        let value =
+            json!({"n": "${{ body.n + 1 }}", "text": "by ${{ headers.from }}", "run": ["${{ input.n }}"]});
+        Template::compile_over(&value, NAMES, &at, &mut problems);
+        let found: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["/map/run/0: there is no variable `input`: in scope are `body` and `headers`"]);
+        let value = json!({"n": "${{ body.n + 1 }}", "text": ["by ${{ headers.from }}"]});
+        let template = Template::compile_over(&value, NAMES, &at, &mut Problems::new());
+        let (body, headers) = (json!({"n": 1}), json!({"from": "ada"}));
+        let resolved = template.resolve_over(&[("body", &body), ("headers", &headers)], &at);
+        assert_eq!(resolved.unwrap(), json!({"n": 2, "text": ["by ada"]}));
+        let missing = template.resolve_over(&[("body", &body), ("headers", &json!({}))], &at).unwrap_err();
+        assert!(missing.starts_with("/map/text/0: "), "{missing}");
     }
 
     #[test]

@@ -4,10 +4,8 @@ use serde_json::Value;
 
 use super::Scope;
 
-/// Nothing of a run, but perhaps an event.
-pub(super) struct OutsideRuns<'a> {
-    pub(super) event: Option<&'a Value>,
-}
+/// Nothing of a run, but perhaps values with names of their own.
+pub(crate) struct OutsideRuns<'a>(pub(crate) &'a [(&'a str, &'a Value)]);
 
 impl Scope for OutsideRuns<'_> {
     fn input(&self) -> &Value {
@@ -22,7 +20,7 @@ impl Scope for OutsideRuns<'_> {
     fn run(&self) -> Value {
         Value::Null
     }
-    fn event(&self) -> Option<&Value> {
-        self.event
+    fn named(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
     }
 }

@@ -10,7 +10,7 @@ use cel::common::ast::{
 
 use super::metered::{CONTAINER, INDEX, KEYS, OPTIONAL, READ, STEP, metered};
 use super::shape::{appended, count, is_comparison, is_plain, is_small};
-use super::{ENVIRONMENT, IN_SCOPE, IN_SCOPE_OF_EVENT};
+use super::{ENVIRONMENT, IN_SCOPE};
 
 /// The fields of `run`.
 const RUN_FIELDS: &[&str] = &["id", "project_id"];
@@ -24,8 +24,8 @@ pub(super) struct Uses {
     pub(super) run: bool,
     /// `item` or `index`.
     pub(super) item: bool,
-    /// `event`.
-    pub(super) event: bool,
+    /// The named values that it reads, where it is not one of a run.
+    pub(super) named: BTreeSet<&'static str>,
     /// Nodes that are named in it.
     pub(super) nodes: BTreeSet<String>,
     /// The parts of them that it reads, as far as the source names them.
@@ -41,7 +41,7 @@ pub(super) struct Uses {
 impl Uses {
     /// Whether its value is constant and computed without a repetition.
     pub(super) fn nothing(&self) -> bool {
-        let reads = self.input || self.run || self.item || self.event || self.all_nodes;
+        let reads = self.input || self.run || self.item || self.all_nodes || !self.named.is_empty();
         !(reads || self.repeats) && self.nodes.is_empty()
     }
 }
@@ -65,19 +65,19 @@ pub(super) struct Walk {
     pub(super) problems: Vec<String>,
     /// Whether a part of the input that is noted already is being visited.
     inside_input: bool,
-    /// Whether `event` is in scope, and nothing of a run.
-    is_of_event: bool,
+    /// The names in scope, where nothing of a run is.
+    over: Option<&'static [&'static str]>,
 }
 
 impl Walk {
-    /// For an expression over an event.
-    pub(super) fn of_event() -> Self {
-        Self { is_of_event: true, ..Self::default() }
+    /// For an expression over these names, without anything of a run.
+    pub(super) fn over(names: &'static [&'static str]) -> Self {
+        Self { over: Some(names), ..Self::default() }
     }
 
     /// Visits this node and its descendants; `local` holds the variables of the comprehensions around it.
     pub(super) fn visit(&mut self, node: &mut IdedExpr, local: &mut Vec<String>) {
-        if !self.is_of_event
+        if self.over.is_none()
             && let Some((id, names)) = named_node(&node.expr, local)
         {
             let mut names = names.into_iter();
@@ -269,14 +269,11 @@ impl Walk {
     }
 
     fn variable(&mut self, name: &str, local: &[String]) {
-        let (is_of_event, in_scope) =
-            (self.is_of_event, if self.is_of_event { IN_SCOPE_OF_EVENT } else { IN_SCOPE });
+        let named = self.over.and_then(|names| names.iter().find(|known| **known == name));
         match name {
             name if local.iter().any(|known| known == name) => {}
-            "event" if is_of_event => self.uses.event = true,
-            "input" | "run" | "item" | "index" | "nodes" if is_of_event => {
-                self.problems.push(format!("there is no variable `{name}`: {in_scope}"));
-            }
+            _ if named.is_some() => self.uses.named.extend(named),
+            "input" | "run" | "item" | "index" | "nodes" if self.over.is_some() => self.unknown(name),
             "input" => self.uses.input = true,
             "run" => self.uses.run = true,
             "item" | "index" => self.uses.item = true,
@@ -284,8 +281,13 @@ impl Walk {
             // The names of types are values of CEL: `type(x) == string`.
             "bool" | "bytes" | "double" | "duration" | "int" | "list" | "map" | "null_type" | "string"
             | "timestamp" | "type" | "uint" | "google" | "math" | "strings" | "lists" => {}
-            unknown => self.problems.push(format!("there is no variable `{unknown}`: {in_scope}")),
+            unknown => self.unknown(unknown),
         }
+    }
+
+    fn unknown(&mut self, name: &str) {
+        let in_scope = self.over.map_or_else(|| IN_SCOPE.to_owned(), in_scope);
+        self.problems.push(format!("there is no variable `{name}`: {in_scope}"));
     }
 
     fn function(&mut self, call: &CallExpr) {
@@ -299,6 +301,18 @@ impl Walk {
         if !operator && !is_function(name) && !qualified.is_some_and(|qualified| is_function(&qualified)) {
             self.problems.push(format!("there is no function `{name}`"));
         }
+    }
+}
+
+/// The names in scope, for messages.
+fn in_scope(names: &[&str]) -> String {
+    let quoted = |name: &&str| format!("`{name}`");
+    match names {
+        [all @ .., last] if !all.is_empty() => {
+            let all: Vec<String> = all.iter().map(quoted).collect();
+            format!("in scope are {} and `{last}`", all.join(", "))
+        }
+        names => format!("in scope is {}", names.iter().map(quoted).collect::<String>()),
     }
 }
 
