@@ -30,8 +30,9 @@ pub use spec::{ToolSource, ToolSpec};
 pub use tool::{BlockingTool, Tool, ToolContext, ToolError};
 pub use toolbox::{RegisterToolError, Toolbox};
 pub use webhook::{
-    InvalidWebhookKey, InvalidWebhookKeys, InvalidWebhookSignature, SignedWebhook, WEBHOOK_ID,
-    WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP, WebhookKey, WebhookKeys, sign_webhook, verify_webhook,
+    HOOK_TOKEN_HEADER, InvalidWebhookKey, InvalidWebhookKeys, InvalidWebhookSignature, ReceivedHeaders,
+    ReceivedWebhook, SignedWebhook, UntrustedWebhook, WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP,
+    WebhookKey, WebhookKeys, WebhookScheme, sign_webhook, verify_webhook,
 };
 pub use workspace::{
     DirectoryCache, Entry, EntryKind, FileContent, FileVersion, ListOptions, Listing, OpenFile, Precondition,
