@@ -125,6 +125,12 @@ audit_kinds! {
     BudgetSet = "budget_set",
     /// A run got an allowance beyond its project's budget.
     BudgetToppedUp = "budget_topped_up",
+    /// A hook was created: an address that starts runs or posts events without a login.
+    HookCreated = "hook_created",
+    /// The way in which calls of a hook are verified changed, or its secret.
+    HookVerificationChanged = "hook_verification_changed",
+    /// A hook was deleted.
+    HookDeleted = "hook_deleted",
 }
 
 impl AuditEvent {
@@ -208,6 +214,9 @@ mod tests {
                 "member_removed",
                 "budget_set",
                 "budget_topped_up",
+                "hook_created",
+                "hook_verification_changed",
+                "hook_deleted",
             ]
         );
         assert!(AuditKind::ALL.iter().all(|kind| kind.as_str().parse() == Ok(*kind)));

@@ -9,6 +9,7 @@ mod api_key;
 mod audit;
 mod caller;
 mod error;
+mod hook_token;
 #[cfg(unix)]
 mod key_file;
 mod keys;
@@ -34,6 +35,7 @@ pub use audit::{AuditEvent, AuditFilter, AuditKind, AuditRecord, Origin};
 pub use caller::{Caller, Credential};
 pub use error::AuthError;
 pub use gathering_domain::{SessionId, TokenId};
+pub use hook_token::HookToken;
 #[cfg(unix)]
 pub use key_file::{KeyFile, KeyFileError};
 pub use keys::{InvalidKey, KeyRing};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use gathering_dag_engine::{NodeSpecs, RunStore};
 
 use crate::{
-    BudgetControl, ControlStore, EventControl, Graphs, PipelineControl, ProjectControl, RunControl,
-    ScheduleControl,
+    BudgetControl, ControlStore, EventControl, Graphs, HookControl, PipelineControl, ProjectControl,
+    RunControl, ScheduleControl,
 };
 
 /// What may be done, noun by noun. Cloning is cheap and shares the store.
@@ -22,6 +22,8 @@ pub struct Control {
     pub runs: RunControl,
     /// The log of events.
     pub events: EventControl,
+    /// Hooks.
+    pub hooks: HookControl,
     /// Schedules.
     pub schedules: ScheduleControl,
     /// The graphs of pipelines and runs.
@@ -44,6 +46,7 @@ impl Control {
             budgets: BudgetControl::new(Arc::clone(&store)),
             runs: RunControl::new(Arc::clone(&store), graphs.clone()),
             events: EventControl::new(Arc::clone(&store)),
+            hooks: HookControl::new(Arc::clone(&store)),
             schedules: ScheduleControl::new(store, graphs.clone()),
             graphs,
         }

@@ -2,7 +2,7 @@
 
 use gathering_auth::Denied;
 use gathering_dag_engine::StoreError;
-use gathering_domain::{NodeId, PipelineId, Problems, RunId};
+use gathering_domain::{HookId, NodeId, PipelineId, Problems, RunId};
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -99,6 +99,17 @@ pub enum Conflict {
     /// The pipeline that a schedule starts is gone, or has no such version.
     #[error("the schedule's pipeline, or the version that it names, no longer exists: change the schedule")]
     NotStartable,
+    /// The pipeline that a hook starts is gone, or has no such version.
+    #[error("the hook's pipeline, or the version that it names, no longer exists: change the hook")]
+    HookTargetGone,
+    /// The same request created a hook before, whose token cannot be shown again.
+    #[error(
+        "this request created hook {0} before, and its token cannot be shown again: use another idempotency key"
+    )]
+    HookCreatedBefore(HookId),
+    /// Nothing is kept of a call that could be sent again.
+    #[error("the body of this delivery is not kept, so it cannot be sent again")]
+    NotRedeliverable,
     /// An allowance is for runs that wait for it.
     #[error("no run of this tree waits for its budget")]
     NoBudgetWait,

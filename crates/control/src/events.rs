@@ -26,7 +26,8 @@ use crate::projects::ProjectControl;
 use crate::{ControlError, ControlStore};
 
 pub use audiences::Audience;
-pub use cloud_events::{cloud_event_of, read_cloud_event};
+pub(crate) use cloud_events::percent_decoded;
+pub use cloud_events::{cloud_event_of, cloud_event_of_headers, read_cloud_event};
 pub use feed::{EventFeed, EventFeedService, FeedSettings};
 pub use filter::EventFilter;
 pub use followed::{FeedEvent, FollowEvents, Followed, FollowedEvents};

@@ -10,6 +10,7 @@ mod control;
 mod error;
 mod events;
 mod graphs;
+mod hooks;
 mod idempotency;
 mod pipelines;
 mod projects;
@@ -33,9 +34,17 @@ pub use events::{
     Audience, EventControl, EventFeed, EventFeedService, EventFilter, EventPage, EventSeq, EventType,
     EventsOf, FeedEvent, FeedSettings, FollowEvents, Followed, FollowedEvents, InvalidEventType,
     InvalidTypePattern, LoggedEvent, MAX_EVENT_DATA_BYTES, MAX_EVENT_TYPE_BYTES, MAX_POSTED_EVENTS, NewEvent,
-    PostEvent, PostEvents, PostedEvent, TypePatterns, cloud_event_of, read_cloud_event,
+    PostEvent, PostEvents, PostedEvent, TypePatterns, cloud_event_of, cloud_event_of_headers,
+    read_cloud_event,
 };
 pub use graphs::{GraphSummary, Graphs, timeout_of_seconds};
+pub use hooks::{
+    CallRefused, CalledHook, DEFAULT_HOOK_BODY_BYTES, DEFAULT_HOOK_CALLS, DefineHook, Delivered,
+    DeliveryOutcome, FilterReason, Hook, HookAnswer, HookChange, HookChangeRule, HookControl, HookDelivery,
+    HookSpec, HookTarget, HookVerification, KnownHook, MAX_HOOK_BODY_BYTES, MAX_HOOK_CALLS, NewHook,
+    PlannedAct, PlannedDelivery, REFUSALS_PER_HOUR, ReceivedCall, Refusal, RefusalLog, RefusalLogService,
+    RefusalReason, SecretChange, StoredCall, SubmittedHook,
+};
 pub use idempotency::Creation;
 pub use pipelines::{
     ChangePipeline, DefinePipeline, DefinedPipeline, Definitions, ExpectedRevision, NewPipeline, Pipeline,
@@ -56,7 +65,9 @@ pub use schedules::{
     OpenFire, PauseReason, PipelineToStart, Schedule, ScheduleControl, ScheduleFiring, ScheduleSpec,
     ScheduleStep, ScheduledAction, StepRule, SubmittedSchedule,
 };
-pub use store::{BudgetStore, ControlStore, EventStore, PipelineStore, ProjectStore, ScheduleStore};
+pub use store::{
+    BudgetStore, ControlStore, EventStore, HookStore, PipelineStore, ProjectStore, ScheduleStore,
+};
 pub use workspaces::{OpenWorkspaceError, RemoveWorkspaceError, WorkspaceSettings, Workspaces};
 
 #[cfg(doctest)]

@@ -2,6 +2,7 @@
 
 mod budgets;
 mod events;
+mod hooks;
 mod pipelines;
 mod projects;
 mod schedules;
@@ -18,6 +19,7 @@ use crate::runs::{DecisionOutcome, LocalFile, NewDecision, NewOutcome, PlannedRu
 
 pub use budgets::BudgetStore;
 pub use events::EventStore;
+pub use hooks::HookStore;
 pub use pipelines::PipelineStore;
 pub use projects::ProjectStore;
 pub use schedules::ScheduleStore;
@@ -29,7 +31,9 @@ pub use schedules::ScheduleStore;
 /// [`Caller`] or the [`Operator`](crate::Operator). What a caller finds are the things of accounts: the operator's local projects, and
 /// what is in them, are absent to every caller. Dropping a future is safe: the method takes place whole or not at all.
 #[async_trait]
-pub trait ControlStore: PipelineStore + ProjectStore + BudgetStore + EventStore + ScheduleStore {
+pub trait ControlStore:
+    PipelineStore + ProjectStore + BudgetStore + EventStore + ScheduleStore + HookStore
+{
     /// The run, and the caller's role in its project; also if they are not a member.
     ///
     /// # Errors

@@ -78,6 +78,10 @@ uuid_ids! {
     RunId, "run";
     /// A rule for when to start runs.
     ScheduleId, "schedule";
+    /// A hook: an address that other programs call.
+    HookId, "hook";
+    /// One call of a hook.
+    DeliveryId, "delivery";
     /// A server process; a restarted server is another instance.
     InstanceId, "instance";
     /// A long-lived credential of a program.

@@ -25,8 +25,8 @@ pub use error_chain::with_causes;
 pub use failure_kind::{CustomKind, FailureKind, InvalidFailureKind};
 pub use idempotency::{IdempotencyKey, InvalidIdempotencyKey, KeyedBody, Once};
 pub use ids::{
-    AgentId, ApiKeyId, AuditEventId, InstanceId, InvalidId, NodeId, PipelineId, ProjectId, RequestId, RunId,
-    ScheduleId, SessionId, TaskId, TokenId, UserId,
+    AgentId, ApiKeyId, AuditEventId, DeliveryId, HookId, InstanceId, InvalidId, NodeId, PipelineId,
+    ProjectId, RequestId, RunId, ScheduleId, SessionId, TaskId, TokenId, UserId,
 };
 pub use pointer::Pointer;
 pub use problem::{Problem, Problems};

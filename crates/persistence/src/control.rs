@@ -2,6 +2,8 @@
 
 pub(crate) mod budgets;
 pub(crate) mod deletions;
+mod hook_store;
+pub(crate) mod hooks;
 pub(crate) mod members;
 mod pipeline_store;
 pub(crate) mod pipelines;

@@ -1,6 +1,6 @@
 //! The log of events: appended to by the transactions that cause them, read in one order, bounded by retention.
 
-mod append;
+pub(crate) mod append;
 mod list;
 mod retention;
 mod row;

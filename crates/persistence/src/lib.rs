@@ -20,6 +20,7 @@ pub use cluster::overdue::end_overdue_instances;
 pub use cluster::wake::{Wake, WakeBus};
 pub use control::budgets::ledger::PgBudgetLedger;
 pub use control::deletions::finish_deletions;
+pub use control::hooks::ledger::prune_hook_deliveries;
 pub use control::schedules::ledger::prune_schedule_fires;
 pub use control::store::PgControlStore;
 pub use db::connect::{ConnectOptions, InvalidDatabaseUrl};

@@ -8,6 +8,9 @@ use super::{LoggedEvent, PostEvent};
 /// The most extension attributes of an event.
 const MAX_EXTENSIONS: usize = 20;
 
+/// The header fields of a CloudEvent in binary mode begin so.
+const BINARY: &str = "ce-";
+
 /// The attributes that the specification names, beside those that are read here one by one.
 const OPTIONAL: &[&str] = &["dataschema", "time"];
 
@@ -56,6 +59,49 @@ pub fn read_cloud_event(value: Value, at: &Pointer, problems: &mut Problems) -> 
         source: Some(source),
         attributes: fields,
     })
+}
+
+/// The CloudEvent, in its JSON format, whose attributes are header fields and whose data are the body. Problems are added;
+/// the value of a header is absent if it is no text.
+pub fn cloud_event_of_headers<'a>(
+    headers: impl Iterator<Item = (&'a str, Option<&'a str>)>,
+    data: Value,
+    problems: &mut Problems,
+) -> Option<Value> {
+    let mut fields = Map::new();
+    let mut attributes: Vec<_> =
+        headers.filter_map(|(name, value)| Some((name.strip_prefix(BINARY)?, value))).collect();
+    attributes.sort_by_key(|(name, _)| *name);
+    for (name, value) in attributes {
+        let Some(text) = value.and_then(percent_decoded) else {
+            problems.add(Pointer::root().join(name), "must be text, percent-encoded where it is not ASCII");
+            continue;
+        };
+        if matches!(name, "data" | "data_base64" | "datacontenttype") {
+            problems.add(Pointer::root().join(name), "is no attribute in a header");
+        }
+        if fields.insert(name.to_owned(), Value::String(text)).is_some() {
+            problems.add(Pointer::root().join(name), "is given twice");
+        }
+    }
+    fields.insert("data".to_owned(), data);
+    problems.is_empty().then_some(Value::Object(fields))
+}
+
+/// A text with percent-encoding, as headers and forms have it.
+pub(crate) fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digits = [rest.next()?, rest.next()?];
+        let digits = std::str::from_utf8(&digits).ok()?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+    }
+    String::from_utf8(bytes).ok()
 }
 
 fn check_attributes(attributes: &Map<String, Value>, at: &Pointer, problems: &mut Problems) {

@@ -84,7 +84,7 @@ pub struct PostedEvent {
 
 impl PostEvent {
     /// The event if everything is right with it; else its problems are added, below its place in the request.
-    fn check(self, at: &Pointer, problems: &mut Problems) -> Option<NewEvent> {
+    pub(crate) fn check(self, at: &Pointer, problems: &mut Problems) -> Option<NewEvent> {
         let Self { event_type, data, key, subject, source, attributes } = self;
         let mut found = Problems::new();
         let parsed = event_type.parse::<EventType>();

@@ -3,7 +3,8 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use gathering_auth::Caller;
 use gathering_domain::{
-    Digest, KeyedBody, Once, PipelineId, Pointer, Problems, ProjectId, RunId, RunKind, ScheduleId, UserId,
+    DeliveryId, Digest, HookId, KeyedBody, Once, PipelineId, Pointer, Problems, ProjectId, RunId, RunKind,
+    ScheduleId, UserId,
 };
 use serde_json::{Map, Value, json};
 
@@ -41,6 +42,15 @@ pub enum StartedBy<'a> {
         /// Whether the run is an action of its own, not a pipeline.
         is_action: bool,
     },
+    /// A call of a hook.
+    Hook {
+        /// The hook.
+        hook: HookId,
+        /// The call, as its ledger has it.
+        delivery: DeliveryId,
+        /// Who had it sent again.
+        by: Option<UserId>,
+    },
     /// A schedule, of which a run failed.
     ScheduleFailure {
         /// The schedule.
@@ -55,6 +65,7 @@ impl StartedBy<'_> {
     pub(super) const fn kind(self) -> RunKind {
         match self {
             StartedBy::Caller(_) | StartedBy::Rerun(..) => RunKind::Pipeline,
+            StartedBy::Hook { .. } => RunKind::Pipeline,
             StartedBy::Local(_) => RunKind::Local,
             StartedBy::Schedule { is_action: false, .. } => RunKind::Pipeline,
             StartedBy::Schedule { .. } | StartedBy::ScheduleFailure { .. } => RunKind::Action,
@@ -77,6 +88,13 @@ impl StartedBy<'_> {
                 }
                 trigger
             }
+            StartedBy::Hook { hook, delivery, by } => {
+                let mut trigger = json!({ "type": "hook", "hook_id": hook, "delivery_id": delivery });
+                if let (Some(user), Some(fields)) = (by, trigger.as_object_mut()) {
+                    fields.insert("user_id".to_owned(), json!(user));
+                }
+                trigger
+            }
             StartedBy::ScheduleFailure { schedule, run } => {
                 json!({ "type": "schedule_failure", "schedule_id": schedule, "run_id": run })
             }
@@ -89,7 +107,9 @@ impl StartedBy<'_> {
             StartedBy::Schedule { schedule, .. } | StartedBy::ScheduleFailure { schedule, .. } => {
                 Some(schedule)
             }
-            StartedBy::Caller(_) | StartedBy::Rerun(..) | StartedBy::Local(_) => None,
+            StartedBy::Caller(_) | StartedBy::Rerun(..) | StartedBy::Local(_) | StartedBy::Hook { .. } => {
+                None
+            }
         }
     }
 }

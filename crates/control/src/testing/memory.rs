@@ -3,6 +3,7 @@
 
 mod budgets;
 mod events;
+mod hooks;
 mod idempotency;
 mod pipelines;
 mod projects;

@@ -5,6 +5,7 @@
 mod budgets;
 mod decisions;
 mod events;
+mod hooks;
 mod members;
 mod pipelines;
 mod projects;
@@ -28,6 +29,7 @@ use crate::{
 pub use budgets::*;
 pub use decisions::*;
 pub use events::*;
+pub use hooks::*;
 pub use members::*;
 pub use pipelines::*;
 pub use projects::*;

@@ -26,6 +26,7 @@ use crate::db::schema::idempotency_keys;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     ApiKey,
+    Hook,
     Pipeline,
     Project,
     Schedule,
@@ -35,6 +36,7 @@ impl Kind {
     const fn as_str(self) -> &'static str {
         match self {
             Kind::ApiKey => "api_key",
+            Kind::Hook => "hook",
             Kind::Pipeline => "pipeline",
             Kind::Project => "project",
             Kind::Schedule => "schedule",

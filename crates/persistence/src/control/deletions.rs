@@ -11,6 +11,7 @@ use diesel::prelude::*;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
+use crate::control::hooks;
 use crate::control::schedules::ledger;
 use crate::db::error::DatabaseError;
 use crate::db::pool::Pool;
@@ -19,13 +20,16 @@ use crate::db::schema::{events, pipelines, projects, runs};
 /// How many rows leave in one transaction: with what refers to them that takes well under a second.
 const ROWS_AT_ONCE: i64 = 2000;
 
+/// The same for deliveries of hooks, which are larger.
+const DELIVERIES_AT_ONCE: i64 = 500;
+
 /// How long a request goes on with its deletion; what is left then is for [`finish_deletions`].
 const OF_REQUEST: Duration = Duration::from_millis(500);
 
 /// What is being deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hidden {
-    /// With its runs, schedules, events, pipelines and members. The journals of its runs leave with their partitions.
+    /// With its runs, schedules, hooks, events, pipelines and members. The journals of its runs leave with their partitions.
     Project(Uuid),
     /// With its versions. Its runs stay, and name no pipeline any more.
     Pipeline(Uuid),
@@ -115,6 +119,9 @@ async fn delete_batch_of_project(mut conn: &AsyncPgConnection, id: Uuid) -> Quer
         return Ok(Batch::More);
     }
     if ledger::delete_some_of_project(conn, id, ROWS_AT_ONCE).await? > 0 {
+        return Ok(Batch::More);
+    }
+    if hooks::ledger::delete_some_of_project(conn, id, DELIVERIES_AT_ONCE).await? > 0 {
         return Ok(Batch::More);
     }
     let some = diesel::alias!(events as some);

@@ -120,6 +120,46 @@ diesel::table! {
 }
 
 diesel::table! {
+    hook_deliveries (id) {
+        id -> Uuid,
+        hook_id -> Uuid,
+        key -> Nullable<Text>,
+        outcome -> Text,
+        reason -> Nullable<Text>,
+        detail -> Nullable<Text>,
+        run_id -> Nullable<Uuid>,
+        event_seq -> Nullable<Int8>,
+        redelivery_of -> Nullable<Uuid>,
+        call -> Nullable<Json>,
+        size_bytes -> Int8,
+        n_repeats -> Int8,
+        n_calls -> Int8,
+        received_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    hooks (id) {
+        id -> Uuid,
+        project_id -> Uuid,
+        name -> Text,
+        target -> Json,
+        token_hash -> Bytea,
+        scheme -> Text,
+        token_header -> Text,
+        secrets -> Array<Nullable<Text>>,
+        rules -> Json,
+        max_body_bytes -> Int4,
+        max_per_minute -> Int4,
+        is_enabled -> Bool,
+        refused_since -> Timestamptz,
+        n_refused -> Int4,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     idempotency_keys (user_id, key, kind) {
         user_id -> Uuid,
         key -> Text,
@@ -358,6 +398,8 @@ diesel::joinable!(budget_reservations -> runs (run_id));
 diesel::joinable!(budgets -> projects (project_id));
 diesel::joinable!(budgets -> runs (run_id));
 diesel::joinable!(circuit_breakers -> pipelines (pipeline_id));
+diesel::joinable!(hook_deliveries -> hooks (hook_id));
+diesel::joinable!(hooks -> projects (project_id));
 diesel::joinable!(idempotency_keys -> users (user_id));
 diesel::joinable!(node_decisions -> runs (run_id));
 diesel::joinable!(node_decisions -> users (decided_by));
@@ -389,6 +431,8 @@ diesel::allow_tables_to_appear_in_same_query!(
     event_retention,
     events,
     graphs,
+    hook_deliveries,
+    hooks,
     idempotency_keys,
     instances,
     login_throttles,

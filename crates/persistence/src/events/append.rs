@@ -18,7 +18,7 @@ use crate::db::schema::{events, projects};
 const N_ATTEMPTS: usize = 3;
 
 /// Appends the events in one statement, and finds those that stood there before.
-pub(super) async fn append(
+pub(crate) async fn append(
     conn: &AsyncPgConnection,
     project: ProjectId,
     new: &[NewEvent],

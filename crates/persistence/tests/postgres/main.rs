@@ -13,6 +13,7 @@ mod decisions;
 mod deletions;
 mod events;
 mod failures;
+mod hooks;
 mod journal;
 mod maintenance;
 mod migrations;

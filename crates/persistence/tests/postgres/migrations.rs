@@ -55,6 +55,13 @@ async fn fill(world: &World) {
              SELECT id, now(), 'skipped', 'missed' FROM schedules;
          INSERT INTO idempotency_keys (user_id, key, kind, digest, created_id)
              SELECT id, 'k', 'schedule', decode(repeat('01', 32), 'hex'), gen_random_uuid() FROM users;
+         INSERT INTO hooks (id, project_id, name, target, token_hash, scheme, token_header, secrets, max_body_bytes,
+                 max_per_minute)
+             SELECT gen_random_uuid(), id, 'h', '{{}}', decode(repeat('02', 32), 'hex'), 'token', 'x-hook-token', '{{s}}',
+                 1, 1 FROM projects;
+         INSERT INTO hook_deliveries (id, hook_id, outcome, size_bytes) SELECT gen_random_uuid(), id, 'accepted', 0 FROM hooks;
+         INSERT INTO idempotency_keys (user_id, key, kind, digest, created_id)
+             SELECT id, 'k', 'hook', decode(repeat('01', 32), 'hex'), gen_random_uuid() FROM users;
          INSERT INTO runs (id, project_id, graph_digest, kind, input)
              SELECT gen_random_uuid(), project_id, graph_digest, 'action', '{{}}' FROM runs;
          INSERT INTO events (project_id, type) SELECT id, 'test' FROM projects;"
@@ -217,7 +224,7 @@ async fn deleting_a_project_takes_everything_of_it_along() {
     let ada: Email = "ada@example.org".parse().unwrap();
     let ada = accounts.find_account_by_email(&ada).await.unwrap().unwrap().account;
     projects(&world.pool).delete(&session_caller(ada.id, ada.role), world.project).await.unwrap();
-    for table in ["runs", "pipelines", "budgets", "events", "project_members"] {
+    for table in ["runs", "pipelines", "budgets", "events", "project_members", "hooks", "hook_deliveries"] {
         assert_eq!(world.count(&format!("SELECT count(*) FROM {table}")).await, 0, "{table}");
     }
 }

@@ -53,7 +53,8 @@ impl Services {
         let projects = control.projects.clone();
         let sources = Sources { auth: Arc::clone(&auth), projects, runs: runs.clone(), readiness };
         let (auth, pool, identities) = (Data::from(auth), Data::new(pool), Data::new(identities));
-        let Control { projects, pipelines, budgets, runs: run_control, events, schedules, graphs } = control;
+        let Control { projects, pipelines, budgets, runs: run_control, events, hooks: _, schedules, graphs } =
+            control;
         let (events, watches) = (Data::new(events), Data::from(watches));
         let (projects, pipelines) = (Data::new(projects), Data::new(pipelines));
         let (budgets, run_control, graphs) = (Data::new(budgets), Data::new(run_control), Data::new(graphs));

@@ -36,7 +36,7 @@ impl State {
         })
     }
 
-    fn append(&mut self, project: ProjectId, new: &NewEvent) -> PostedEvent {
+    pub(super) fn append(&mut self, project: ProjectId, new: &NewEvent) -> PostedEvent {
         if let Some(first) = self.find_event(project, new) {
             return PostedEvent { event: first.clone(), is_repeated: true };
         }

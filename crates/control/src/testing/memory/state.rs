@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use gathering_auth::{Account, AuditEvent};
 use gathering_dag_engine::testing::StoredRun;
-use gathering_domain::{Digest, Once, PipelineId, ProjectId, RunId, RunKind, ScheduleId, UserId};
+use gathering_domain::{Digest, HookId, Once, PipelineId, ProjectId, RunId, RunKind, ScheduleId, UserId};
 use serde_json::Value;
 
 use super::budgets::Books;
+use super::hooks::StoredHook;
 use super::idempotency::IdempotencyKeys;
 use super::pipelines::StoredPipeline;
 use super::projects::StoredProject;
@@ -27,6 +28,9 @@ pub(super) struct State {
     pub(super) schedules: BTreeMap<ScheduleId, StoredSchedule>,
     /// The schedules that requests created under an idempotency key.
     pub(super) schedule_keys: IdempotencyKeys<ScheduleId>,
+    pub(super) hooks: BTreeMap<HookId, StoredHook>,
+    /// The hooks that requests created under an idempotency key.
+    pub(super) hook_keys: IdempotencyKeys<HookId>,
     /// What was recorded, the oldest first.
     pub(super) audit: Vec<AuditEvent>,
     pub(super) runs: HashMap<RunId, RunFacts>,
