@@ -4,6 +4,7 @@
 //! the entries of its ledger ([`plan`]): pure functions. [`Firing`] sleeps until something is due. Never knows what a fire
 //! starts, nor where schedules are kept: that is behind the port [`FireStore`].
 
+mod calendar;
 mod cron;
 mod days;
 mod dst;
@@ -20,6 +21,7 @@ mod trigger;
 mod zone;
 mod zone_data;
 
+pub use calendar::{CalendarError, MAX_CALENDAR_BYTES, days_of_calendar};
 pub use cron::Cron;
 pub use days::Days;
 pub use dst::{Dst, Occurrence};

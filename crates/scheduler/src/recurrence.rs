@@ -14,7 +14,10 @@ use crate::Zone;
 const LAST_YEAR: i32 = 2199;
 
 /// A rule that ends after a number of times is counted from its start each time.
-const MAX_COUNT: u32 = 10_000;
+pub(crate) const MAX_COUNT: u32 = 10_000;
+
+/// An event of a calendar has few times of a day: each is computed, though only the day counts.
+const MAX_TIMES_OF_DAY: usize = 24;
 
 /// No clock was ever moved by more, so times of a rule that are further apart keep their order.
 const LARGEST_JUMP: Duration = Duration::hours(25);
@@ -43,10 +46,8 @@ impl Recurrence {
                     .to_owned(),
             );
         }
-        let floating = until_on_the_wall(&written, &timezone)?;
-        let parsed: RRule<Unvalidated> =
-            floating.parse().map_err(|error| format!("is not a rule of RFC 5545: {error}"))?;
-        if matches!(parsed.get_freq(), Frequency::Hourly | Frequency::Minutely | Frequency::Secondly) {
+        let parsed = read(&written, &timezone)?;
+        if !is_daily_or_rarer(&parsed) {
             return Err(
                 "must be DAILY, WEEKLY, MONTHLY or YEARLY: use cron or an interval within a day".to_owned()
             );
@@ -57,10 +58,7 @@ impl Recurrence {
         if parsed.get_count().is_some_and(|count| count > MAX_COUNT) {
             return Err(format!("may have a COUNT of at most {MAX_COUNT}: use UNTIL"));
         }
-        let rule = parsed
-            .validate(floating_time(start))
-            .map_err(|error| format!("is not a rule of RFC 5545: {error}"))?;
-        let recurrence = Self { written, rule, start, timezone };
+        let recurrence = Self::of(written, parsed, start, timezone)?;
         let first = recurrence.times_from(start).next();
         match first {
             Some(first) if first == start => Ok(recurrence),
@@ -70,6 +68,30 @@ impl Recurrence {
             )),
             None => Err("matches no date that ever occurs".to_owned()),
         }
+    }
+
+    /// The rule of an event in a calendar, which need not match the event's start. It has neither `COUNT` nor `UNTIL`, and
+    /// names few times of a day.
+    pub(crate) fn of_event(rule: String, start: NaiveDateTime, timezone: Zone) -> Result<Self, String> {
+        let parsed = read(&rule, &timezone)?;
+        let times = [parsed.get_by_hour(), parsed.get_by_minute(), parsed.get_by_second()];
+        let n_times: usize = times.iter().map(|times| times.len().max(1)).product();
+        if !is_daily_or_rarer(&parsed) || n_times > MAX_TIMES_OF_DAY {
+            return Err(format!("must not name more than {MAX_TIMES_OF_DAY} times of a day"));
+        }
+        Self::of(rule, parsed, start, timezone)
+    }
+
+    fn of(
+        written: String,
+        parsed: RRule<Unvalidated>,
+        start: NaiveDateTime,
+        timezone: Zone,
+    ) -> Result<Self, String> {
+        let rule = parsed
+            .validate(floating_time(start))
+            .map_err(|error| format!("is not a rule of RFC 5545: {error}"))?;
+        Ok(Self { written, rule, start, timezone })
     }
 
     /// The rule as it was written, in capital letters.
@@ -103,11 +125,15 @@ impl Recurrence {
         format!("{} from {} ({})", self.written, self.start.format("%Y-%m-%d %H:%M:%S"), self.timezone)
     }
 
-    /// The times of the rule from this one on, on the clocks of the time zone.
+    /// The times of the rule from this one on until the year 2199, on the clocks of the time zone.
     fn times_from(&self, wall: NaiveDateTime) -> impl Iterator<Item = NaiveDateTime> {
+        self.endless_from(wall).take_while(|time| time.year() <= LAST_YEAR)
+    }
+
+    /// The same in all years. A rule without an end that has no more times never had one.
+    pub(crate) fn endless_from(&self, wall: NaiveDateTime) -> impl Iterator<Item = NaiveDateTime> {
         let set = RRuleSet::new(floating_time(self.near(wall))).rrule(self.rule.clone()).limit();
-        let times = set.into_iter().map(|time| time.naive_utc()).skip_while(move |time| *time < wall);
-        times.take_while(|time| time.year() <= LAST_YEAR)
+        set.into_iter().map(|time| time.naive_utc()).skip_while(move |time| *time < wall)
     }
 
     /// A start of the same phase not long before `wall`, so that a rule that began years ago is not counted through.
@@ -140,26 +166,37 @@ impl Recurrence {
     }
 }
 
-/// The rule with its `UNTIL` as rrule wants it: in UTC, which stands for the clocks of the time zone.
-fn until_on_the_wall(rule: &str, timezone: &Zone) -> Result<String, String> {
-    let part = |part: &str| -> Result<String, String> {
-        let Some(until) = part.strip_prefix("UNTIL=") else { return Ok(part.to_owned()) };
-        let wrong = || "has an invalid UNTIL: write 20301231, 20301231T235959 or 20301231T225959Z".to_owned();
-        let wall = match until.strip_suffix('Z') {
-            Some(text) => {
-                let moment = NaiveDateTime::parse_from_str(text, "%Y%m%dT%H%M%S").map_err(|_| wrong())?;
-                timezone.local(moment.and_utc()).naive_local()
-            }
-            None if until.len() == 8 => {
-                let day = chrono::NaiveDate::parse_from_str(until, "%Y%m%d").map_err(|_| wrong())?;
-                day.and_time(NaiveTime::from_hms_opt(23, 59, 59).unwrap_or_default())
-            }
-            None => NaiveDateTime::parse_from_str(until, "%Y%m%dT%H%M%S").map_err(|_| wrong())?,
-        };
-        Ok(format!("UNTIL={}Z", wall.format("%Y%m%dT%H%M%S")))
+/// Reads a rule, with its `UNTIL` as rrule wants it: in UTC, which stands for the clocks of the time zone.
+fn read(rule: &str, timezone: &Zone) -> Result<RRule<Unvalidated>, String> {
+    let part = |part: &str| match part.strip_prefix("UNTIL=") {
+        Some(until) => {
+            let wall = until_on_the_wall(until, timezone)?;
+            Ok(format!("UNTIL={}Z", wall.format("%Y%m%dT%H%M%S")))
+        }
+        None => Ok::<_, String>(part.to_owned()),
     };
     let parts: Result<Vec<String>, String> = rule.split(';').map(part).collect();
-    Ok(parts?.join(";"))
+    parts?.join(";").parse().map_err(|error| format!("is not a rule of RFC 5545: {error}"))
+}
+
+/// The last time that `UNTIL` allows, on the clocks of the time zone.
+pub(crate) fn until_on_the_wall(until: &str, timezone: &Zone) -> Result<NaiveDateTime, String> {
+    let wrong = || "has an invalid UNTIL: write 20301231, 20301231T235959 or 20301231T225959Z".to_owned();
+    match until.strip_suffix('Z') {
+        Some(text) => {
+            let moment = NaiveDateTime::parse_from_str(text, "%Y%m%dT%H%M%S").map_err(|_| wrong())?;
+            Ok(timezone.local(moment.and_utc()).naive_local())
+        }
+        None if until.len() == 8 => {
+            let day = chrono::NaiveDate::parse_from_str(until, "%Y%m%d").map_err(|_| wrong())?;
+            Ok(day.and_time(NaiveTime::from_hms_opt(23, 59, 59).unwrap_or_default()))
+        }
+        None => NaiveDateTime::parse_from_str(until, "%Y%m%dT%H%M%S").map_err(|_| wrong()),
+    }
+}
+
+fn is_daily_or_rarer(rule: &RRule<Unvalidated>) -> bool {
+    !matches!(rule.get_freq(), Frequency::Hourly | Frequency::Minutely | Frequency::Secondly)
 }
 
 fn floating_time(time: NaiveDateTime) -> DateTime<Tz> {

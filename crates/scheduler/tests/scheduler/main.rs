@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
+mod calendars;
 mod daylight_saving;
 mod expressions;
 mod firing;
