@@ -6,7 +6,7 @@ use gathering_dag_engine::{NodeSpecs, RunStore};
 
 use crate::{
     BudgetControl, ControlStore, EventControl, Graphs, HookControl, PipelineControl, ProjectControl,
-    RunControl, ScheduleControl,
+    RunControl, ScheduleControl, Workspaces,
 };
 
 /// What may be done, noun by noun. Cloning is cheap and shares the store.
@@ -50,5 +50,11 @@ impl Control {
             schedules: ScheduleControl::new(store, graphs.clone()),
             graphs,
         }
+    }
+
+    /// The same, where schedules find their calendars in these workspaces.
+    #[must_use]
+    pub fn with_files(self, files: Workspaces) -> Self {
+        Self { schedules: self.schedules.with_files(files), ..self }
     }
 }

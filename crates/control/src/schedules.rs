@@ -1,6 +1,7 @@
 //! Schedules: what starts runs at due times, and the ledger of these.
 
 mod action;
+mod calendars;
 mod change;
 mod define;
 mod fire;
@@ -20,9 +21,10 @@ use crate::access::right::Right;
 use crate::access::{OfProject, Scoped, right, visible_to};
 use crate::graphs::Graphs;
 use crate::projects::ProjectControl;
-use crate::{ControlError, ControlStore};
+use crate::{ControlError, ControlStore, Workspaces};
 
 pub use action::ScheduledAction;
+pub use calendars::Calendars;
 pub use define::ScheduleSpec;
 pub use define::{DefineSchedule, NewSchedule, OnFailure, SubmittedSchedule};
 pub use fire::{FireRule, ScheduleFiring};
@@ -62,6 +64,8 @@ pub struct Schedule {
     pub name: String,
     /// When it fires.
     pub timetable: Timetable,
+    /// Where the days of the timetable come from that are not written out.
+    pub calendars: Calendars,
     /// What it starts.
     pub action: ScheduledAction,
     /// What happens when its runs fail.
@@ -143,13 +147,21 @@ pub struct ScheduleControl {
     store: Arc<dyn ControlStore>,
     projects: ProjectControl,
     graphs: Graphs,
+    /// Where calendars are; without them there are none.
+    files: Option<Workspaces>,
 }
 
 impl ScheduleControl {
     /// The schedules of this store, whose graphs are these.
     pub fn new(store: Arc<dyn ControlStore>, graphs: Graphs) -> Self {
         let projects = ProjectControl::new(Arc::clone(&store));
-        Self { store, projects, graphs }
+        Self { store, projects, graphs, files: None }
+    }
+
+    /// The same with calendars in these workspaces.
+    #[must_use]
+    pub fn with_files(self, files: Workspaces) -> Self {
+        Self { files: Some(files), ..self }
     }
 
     /// The schedule, if the caller may do `R` with it.

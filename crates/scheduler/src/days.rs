@@ -9,6 +9,28 @@ use serde_json::{Map, Value, json};
 /// More days than two centuries of holidays have.
 const MAX_DAYS: usize = 5000;
 
+/// The lists of days that a schedule may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DayList {
+    /// The days on which it does not fire.
+    Except,
+    /// The only days on which it fires.
+    Only,
+}
+
+impl DayList {
+    /// Both.
+    pub const ALL: [DayList; 2] = [DayList::Except, DayList::Only];
+
+    /// The name of the field.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            DayList::Except => "except",
+            DayList::Only => "only",
+        }
+    }
+}
+
 /// The days on which a schedule fires, on the clocks of its trigger's time zone: all, unless some are named.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Days {
@@ -22,12 +44,24 @@ impl Days {
     /// # Errors
     /// Every problem, each with its location below `pointer`.
     pub fn parse(fields: &Map<String, Value>, pointer: &Pointer) -> Result<Self, Problems> {
+        let days = Self::of_stored(fields, pointer)?;
+        match &days.only {
+            Some(only) if only.is_empty() => {
+                let message = "has no day, so that the schedule never fires";
+                Err(Problems::one(pointer.join("only"), message))
+            }
+            _ => Ok(days),
+        }
+    }
+
+    /// As [`parse`](Self::parse), also without a day in `only`: the days may come from elsewhere, which has none now.
+    ///
+    /// # Errors
+    /// Every problem, each with its location below `pointer`.
+    pub fn of_stored(fields: &Map<String, Value>, pointer: &Pointer) -> Result<Self, Problems> {
         let mut problems = Problems::new();
         let except = read(fields.get("except"), &pointer.join("except"), &mut problems);
         let only = read(fields.get("only"), &pointer.join("only"), &mut problems);
-        if only.as_ref().is_some_and(BTreeSet::is_empty) {
-            problems.add(pointer.join("only"), "has no day, so that the schedule never fires");
-        }
         problems.into_result()?;
         Ok(Self { except: except.unwrap_or_default(), only })
     }
@@ -44,6 +78,23 @@ impl Days {
         Value::Object(fields)
     }
 
+    /// The days of a list; `None` if it is not there.
+    pub fn list(&self, which: DayList) -> Option<&BTreeSet<NaiveDate>> {
+        match which {
+            DayList::Except => Some(&self.except),
+            DayList::Only => self.only.as_ref(),
+        }
+    }
+
+    /// The same with other days in one of the lists.
+    #[must_use]
+    pub fn with(self, which: DayList, days: BTreeSet<NaiveDate>) -> Self {
+        match which {
+            DayList::Except => Self { except: days, ..self },
+            DayList::Only => Self { only: Some(days), ..self },
+        }
+    }
+
     /// Whether the schedule fires on this day.
     pub fn includes(&self, day: NaiveDate) -> bool {
         !self.except.contains(&day) && self.only.as_ref().is_none_or(|only| only.contains(&day))
@@ -51,7 +102,7 @@ impl Days {
 
     /// Whether it fires on this day or on a later one.
     pub(crate) fn goes_on(&self, day: NaiveDate) -> bool {
-        self.only.as_ref().and_then(BTreeSet::last).is_none_or(|last| *last >= day)
+        self.only.as_ref().is_none_or(|only| only.last().is_some_and(|last| *last >= day))
     }
 }
 

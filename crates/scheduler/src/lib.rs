@@ -23,7 +23,7 @@ mod zone_data;
 
 pub use calendar::{CalendarError, MAX_CALENDAR_BYTES, days_of_calendar};
 pub use cron::Cron;
-pub use days::Days;
+pub use days::{DayList, Days};
 pub use dst::{Dst, Occurrence};
 pub use firing::{FireError, FireStore, Firing, Round};
 pub use plan::{DueEntry, FireOutcome, MAX_CAUGHT_UP, ON_TIME, Plan, Progress, plan, plan_resumption};

@@ -3,6 +3,7 @@
 //! Owns the tasks, each with a name, and the order in which they stop. When the liveness lock is lost, everything that
 //! executes under it is dropped first; then the process registers as a new instance. It never exits for that.
 
+mod calendars;
 mod lifecycle;
 mod maintenance;
 mod task;
@@ -128,7 +129,8 @@ impl Instance {
             Arc::clone(&store) as _,
             types.specs().clone(),
             config.cache_graphs_entries,
-        );
+        )
+        .with_files(workspaces.clone());
         let breakers = Breakers::new(Arc::clone(&store) as _, Arc::new(SystemClock));
         let (engine, service) =
             Engine::new(Arc::clone(&store) as _, types, Arc::new(SystemClock), engine_settings(config, work));
@@ -152,6 +154,8 @@ impl Instance {
             let (firing, draining) =
                 (Firing::new(Arc::new(firing), wakes.subscribe(Wake::Schedules)), stop.clone());
             services.push(Task::start("schedules", move |_| firing.run(draining)));
+            let schedules = control.schedules.clone();
+            services.push(Task::start("calendars", move |stop| calendars::renew(schedules, stop)));
             services.push(Task::start("feed of events", |stop| feed_service.run(stop)));
         }
         let runs = Runs::new(db.pool.clone(), wakes.clone());

@@ -11,6 +11,7 @@ mod auth;
 mod benchmark_statistics;
 mod breakers;
 mod budgets;
+mod calendars;
 mod children;
 mod contradictions;
 mod corrected;

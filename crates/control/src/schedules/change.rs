@@ -32,7 +32,7 @@ impl ScheduleControl {
         let mut attempts = ATTEMPTS;
         loop {
             let found = self.find::<right::Write>(caller, schedule).await?;
-            let spec = self.check(caller, found.project, change(&found)).await?;
+            let spec = self.check(caller, found.project, change(&found), Some(&found)).await?;
             let seen = SubmittedSchedule::of(&found);
             let rule = |locked: LockedSchedule, now| changed(locked, &seen, &spec, now);
             attempts -= 1;
@@ -65,10 +65,11 @@ pub(super) fn changed(
     } else {
         ScheduleStep::of(locked.schedule)
     };
-    let ScheduleSpec { name, timetable, action, on_failure, enabled } = spec.clone();
+    let ScheduleSpec { name, timetable, calendars, action, on_failure, enabled } = spec.clone();
     let schedule = &mut step.schedule;
     schedule.name = name;
     schedule.timetable = timetable;
+    schedule.calendars = calendars.taken_at(now);
     schedule.action = action;
     schedule.on_failure = on_failure;
     if enabled && is_paused {

@@ -3,11 +3,11 @@
 use chrono::{DateTime, Utc};
 use gathering_auth::Caller;
 use gathering_domain::{Digest, KeyedBody, Once, Pointer, Problems, ProjectId, ScheduleId};
-use gathering_scheduler::{CatchUp, Days, MAX_JITTER_SECONDS, Overlap, Timetable, Trigger, ZoneData};
+use gathering_scheduler::{CatchUp, MAX_JITTER_SECONDS, Overlap, Timetable, Trigger, ZoneData};
 use serde_json::{Map, Value, json};
 
 use super::action::{self, ReadAction};
-use super::{PauseReason, Schedule, ScheduleControl, ScheduledAction};
+use super::{Calendars, PauseReason, Schedule, ScheduleControl, ScheduledAction};
 use crate::access::right;
 use crate::runs::Startable;
 use crate::{ControlError, Creation, Scoped};
@@ -30,7 +30,8 @@ pub struct SubmittedSchedule {
     pub trigger: Value,
     /// The action: `execute_pipeline`, `call_api` or `send_notification`.
     pub action: Value,
-    /// The fields `except` and `only`, as [`Days::parse`] reads them.
+    /// The fields `except` and `only`: each a list as [`Days::parse`](gathering_scheduler::Days::parse) reads it, or a
+    /// calendar of the project's workspace, `{file}`.
     pub days: Map<String, Value>,
     /// For due times that passed while nothing fired.
     pub catch_up: CatchUp,
@@ -74,12 +75,12 @@ impl SubmittedSchedule {
 
     /// What people wrote of a schedule that exists.
     pub fn of(schedule: &Schedule) -> Self {
-        let Schedule { name, timetable, action, on_failure, .. } = schedule;
+        let Schedule { name, timetable, calendars, action, on_failure, .. } = schedule;
         Self {
             name: name.clone(),
             trigger: timetable.trigger.to_json(),
             action: action.to_json(),
-            days: timetable.days.to_json().as_object().cloned().unwrap_or_default(),
+            days: calendars.written(&timetable.days),
             catch_up: timetable.catch_up,
             overlap: timetable.overlap,
             jitter_seconds: timetable.jitter_seconds,
@@ -124,6 +125,8 @@ pub struct ScheduleSpec {
     pub name: String,
     /// When it fires.
     pub timetable: Timetable,
+    /// Where days of the timetable come from.
+    pub calendars: Calendars,
     /// What it starts.
     pub action: ScheduledAction,
     /// What happens when its runs fail.
@@ -138,12 +141,13 @@ impl NewSchedule {
     /// # Errors
     /// [`ControlError::Invalid`] if it would never fire.
     pub fn of(&self, project: ProjectId, now: DateTime<Utc>) -> Result<Schedule, ControlError> {
-        let ScheduleSpec { name, timetable, action, on_failure, enabled } = self.spec.clone();
+        let ScheduleSpec { name, timetable, calendars, action, on_failure, enabled } = self.spec.clone();
         let mut schedule = Schedule {
             id: self.id,
             project,
             name,
             timetable,
+            calendars: calendars.taken_at(now),
             action,
             on_failure,
             pause: (!enabled).then_some(PauseReason::Request),
@@ -208,7 +212,7 @@ impl ScheduleControl {
     /// [`Conflict::CreatedAndDeleted`]: crate::Conflict::CreatedAndDeleted
     pub async fn define(&self, caller: &Caller, define: DefineSchedule) -> Result<Schedule, ControlError> {
         let project = self.projects.find_or_default::<right::Write>(caller, define.project).await?;
-        let spec = self.check(caller, *project.thing(), define.schedule).await?;
+        let spec = self.check(caller, *project.thing(), define.schedule, None).await?;
         let id = ScheduleId::new();
         let new = NewSchedule { id, spec, once: define.once.map(|body| body.about(&json!("schedule"))) };
         let created = self.store.create_schedule(&project, &new).await?;
@@ -218,19 +222,20 @@ impl ScheduleControl {
         created.into_result()
     }
 
-    /// Checks a schedule, and stores the graphs that it needs.
+    /// Checks a schedule, and stores the graphs that it needs. `before` is the schedule that it changes.
     pub(super) async fn check(
         &self,
         caller: &Caller,
         project: ProjectId,
         submitted: SubmittedSchedule,
+        before: Option<&Schedule>,
     ) -> Result<ScheduleSpec, ControlError> {
         let root = Pointer::root();
         let mut problems = bounds_problems(&submitted);
         let trigger = Trigger::parse(&submitted.trigger, &root.join("trigger"));
         let trigger = trigger.map_err(|wrong| problems.extend(wrong)).ok();
-        let days =
-            Days::parse(&submitted.days, &root).map_err(|wrong| problems.extend(wrong)).unwrap_or_default();
+        let zone = trigger.as_ref().map(Trigger::timezone);
+        let days = self.check_days(project, &submitted.days, zone, before, &mut problems).await?;
         let action = self.check_action(caller, project, submitted.action, &mut problems).await?;
         let notify = match submitted.notify {
             Some(notify) => self.check_notification(notify, &mut problems).await?,
@@ -239,6 +244,7 @@ impl ScheduleControl {
         let (Some(trigger), Some(action), true) = (trigger, action, problems.is_empty()) else {
             return Err(ControlError::Invalid(problems));
         };
+        let (days, calendars) = days;
         let timetable = Timetable {
             trigger,
             days,
@@ -250,7 +256,8 @@ impl ScheduleControl {
             max_fires: submitted.max_fires,
         };
         let on_failure = OnFailure { notify, pause_after: submitted.pause_after };
-        Ok(ScheduleSpec { name: submitted.name, timetable, action, on_failure, enabled: submitted.enabled })
+        let SubmittedSchedule { name, enabled, .. } = submitted;
+        Ok(ScheduleSpec { name, timetable, calendars, action, on_failure, enabled })
     }
 
     async fn check_action(

@@ -1,13 +1,14 @@
 //! The rules of schedules that no store can bring about at will.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use gathering_domain::{Digest, Pointer, ProjectId, RunId, RunState, ScheduleId, UserId};
-use gathering_scheduler::{CatchUp, Next, Timetable, Trigger};
+use gathering_scheduler::{CatchUp, DayList, Days, Next, Timetable, Trigger};
 use serde_json::json;
 
 use super::*;
+use crate::schedules::calendars::renewed;
 use crate::schedules::change::changed;
 use crate::schedules::define::ScheduleSpec;
 use crate::schedules::fire::fire;
@@ -34,6 +35,7 @@ fn locked(timetable: Timetable, action: ScheduledAction) -> LockedSchedule {
     let spec = ScheduleSpec {
         name: "s".to_owned(),
         timetable,
+        calendars: Calendars::default(),
         action,
         on_failure: OnFailure::default(),
         enabled: true,
@@ -61,6 +63,7 @@ fn spec_of(schedule: &Schedule) -> ScheduleSpec {
     ScheduleSpec {
         name: "another".to_owned(),
         timetable: schedule.timetable.clone(),
+        calendars: schedule.calendars.clone(),
         action: schedule.action.clone(),
         on_failure: schedule.on_failure.clone(),
         enabled: schedule.pause.is_none(),
@@ -140,7 +143,7 @@ fn a_due_time_by_old_rules_of_its_zone_is_entered_when_they_have_changed() {
 #[test]
 fn a_backfill_leaves_out_what_has_fired_and_days_that_are_excepted() {
     let days = json!({ "except": ["2026-01-02"] });
-    let days = gathering_scheduler::Days::parse(days.as_object().unwrap(), &Pointer::root()).unwrap();
+    let days = Days::parse(days.as_object().unwrap(), &Pointer::root()).unwrap();
     let mut locked = locked(Timetable { days, ..hourly() }, node());
     locked.fired = [at("2026-01-01T22:00:00Z")].into();
     let range = BackfillRange { from: at("2026-01-01T21:00:00Z"), to: at("2026-01-03T00:00:00Z") };
@@ -179,4 +182,33 @@ fn failures_in_a_row_pause_a_schedule_and_a_success_ends_the_row() {
     assert_eq!(ends(&[RunState::Failed, RunState::TimedOut]), (2, Some(PauseReason::Failures)));
     assert_eq!(ends(&[RunState::Failed, RunState::Succeeded, RunState::Failed]), (1, None));
     assert_eq!(ends(&[RunState::Failed, RunState::Cancelled]), (1, None));
+}
+
+#[test]
+fn what_was_due_before_a_calendar_changed_counts_by_the_days_before() {
+    let day = |text: &str| text.parse::<chrono::NaiveDate>().unwrap();
+    let first_two = BTreeSet::from([day("2026-01-01"), day("2026-01-02")]);
+    let days = Days::default().with(DayList::Except, first_two);
+    let mut locked = locked(Timetable { days, ..hourly() }, node());
+    locked.schedule.calendars.files.insert(DayList::Except, "h.ics".to_owned());
+    assert_eq!(locked.schedule.next.unwrap().due_at, at("2026-01-03T00:00:00Z"));
+    let now = at("2026-01-01T10:30:00Z");
+    let read = |days: Result<BTreeSet<chrono::NaiveDate>, String>| BTreeMap::from([(DayList::Except, days)]);
+
+    let step = renewed(&locked, &read(Ok(BTreeSet::new())), now);
+    assert_eq!(words(&step), ["09 skipped excluded", "10 skipped excluded"]);
+    assert_eq!(step.schedule.next.unwrap().due_at, at("2026-01-01T11:00:00Z"));
+    assert_eq!((step.schedule.passed_at, step.schedule.n_fires), (at("2026-01-01T10:00:00Z"), 0));
+    assert_eq!(step.schedule.calendars.read_at, Some(now));
+    let step = renewed(&locked, &read(Err("gone".to_owned())), now);
+    assert_eq!((words(&step).len(), step.schedule.next), (0, locked.schedule.next));
+    assert_eq!(step.schedule.calendars.problem.as_deref(), Some("/except/file: gone"));
+
+    locked.schedule.pause = Some(PauseReason::Request);
+    let step = renewed(&locked, &read(Ok(BTreeSet::new())), now);
+    assert_eq!((words(&step).len(), step.schedule.look_at()), (0, None), "it is entered at the resumption");
+    locked.schedule.pause = None;
+    (locked.schedule.timetable.max_fires, locked.schedule.n_fires) = (Some(3), 3);
+    let step = renewed(&locked, &read(Ok(BTreeSet::new())), now);
+    assert_eq!(step.schedule.next, None, "it has fired as often as it should");
 }

@@ -72,6 +72,28 @@ pub trait ScheduleStore: Send + Sync + 'static {
         rule: &StepRule<'_>,
     ) -> Result<Schedule, ControlError>;
 
+    /// At most `limit` of the schedules whose days come from files, in the order of their ids, after this one: those of
+    /// this project (absent: of any). For the server itself.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    async fn list_calendar_schedules(
+        &self,
+        project: Option<ProjectId>,
+        after: Option<ScheduleId>,
+        limit: usize,
+    ) -> Result<Vec<Schedule>, ControlError>;
+
+    /// As [`change_schedule`](Self::change_schedule), for the server itself: `updated_at` stays.
+    ///
+    /// # Errors
+    /// As [`change_schedule`](Self::change_schedule).
+    async fn renew_schedule(
+        &self,
+        schedule: ScheduleId,
+        rule: &StepRule<'_>,
+    ) -> Result<Schedule, ControlError>;
+
     /// Deletes the schedule with its ledger. Its runs stay. Repeats: safe.
     ///
     /// # Errors

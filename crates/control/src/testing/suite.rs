@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the cases are tests")]
 
 mod budgets;
+mod calendars;
 mod decisions;
 mod events;
 mod hooks;
@@ -27,6 +28,7 @@ use crate::{
 };
 
 pub use budgets::*;
+pub use calendars::*;
 pub use decisions::*;
 pub use events::*;
 pub use hooks::*;

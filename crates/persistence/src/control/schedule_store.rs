@@ -12,8 +12,9 @@ use gathering_domain::{ProjectId, ScheduleId, UserId};
 use gathering_scheduler::Round;
 
 use crate::cluster::wake::Wake;
-use crate::control::schedules::{self, ledger, step};
+use crate::control::schedules::{self, calendars, ledger, step};
 use crate::control::store::PgControlStore;
+use crate::db::error::Aborted;
 
 #[async_trait]
 impl ScheduleStore for PgControlStore {
@@ -66,6 +67,35 @@ impl ScheduleStore for PgControlStore {
         rule: &StepRule<'_>,
     ) -> Result<Schedule, ControlError> {
         self.step(schedule.id, fired, false, rule).await
+    }
+
+    async fn list_calendar_schedules(
+        &self,
+        project: Option<ProjectId>,
+        after: Option<ScheduleId>,
+        limit: usize,
+    ) -> Result<Vec<Schedule>, ControlError> {
+        let conn = self.pool.get().await?;
+        Ok(calendars::list(&conn, project, after, limit).await?)
+    }
+
+    async fn renew_schedule(
+        &self,
+        schedule: ScheduleId,
+        rule: &StepRule<'_>,
+    ) -> Result<Schedule, ControlError> {
+        let mut conn = self.pool.get().await?;
+        let conn: &mut AsyncPgConnection = &mut conn;
+        let renewed = conn.transaction(async |conn| {
+            let (schedule, wake_ups) = step::one(conn, schedule, None, false, rule).await?;
+            calendars::rewrite(conn, &schedule).await?;
+            Ok((schedule, wake_ups))
+        });
+        let renewed: Result<_, Aborted<ControlError>> = renewed.await;
+        let (schedule, wake_ups) = renewed.map_err(|aborted| aborted.into_error("renewing a schedule"))?;
+        wake_ups.send(&self.wakes);
+        self.wakes.wake(Wake::Schedules);
+        Ok(schedule)
     }
 
     async fn delete_schedule(&self, schedule: &Scoped<Schedule, right::Write>) -> Result<(), ControlError> {

@@ -1,5 +1,6 @@
 //! Schedules: their rows, found, listed, created, deleted.
 
+pub(crate) mod calendars;
 pub(crate) mod ledger;
 pub(crate) mod runs;
 pub(crate) mod step;
@@ -10,7 +11,7 @@ use diesel::prelude::*;
 use diesel::sql_types::Timestamptz;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_control::{
-    ControlError, Creation, Found, NewSchedule, OnFailure, PauseReason, Schedule, ScheduledAction,
+    Calendars, ControlError, Creation, Found, NewSchedule, OnFailure, PauseReason, Schedule, ScheduledAction,
 };
 use gathering_domain::{Digest, Pointer, ProjectId, ScheduleId, UserId};
 use gathering_scheduler::{Days, Next, Timetable, Trigger};
@@ -164,6 +165,9 @@ pub(crate) struct Row {
     action_graph: Option<Vec<u8>>,
     #[diesel(deserialize_as = StoredJson)]
     days: Value,
+    calendars: Option<StoredJson>,
+    calendars_read_at: Option<DateTime<Utc>>,
+    calendars_problem: Option<String>,
     catch_up: String,
     overlap: String,
     jitter_seconds: i32,
@@ -201,7 +205,12 @@ impl TryFrom<Row> for Schedule {
             .map_err(|error| DatabaseError::corrupt(what, error))?;
         let days = row.days.as_object().cloned().unwrap_or_default();
         let days =
-            Days::parse(&days, &Pointer::root()).map_err(|error| DatabaseError::corrupt(what, error))?;
+            Days::of_stored(&days, &Pointer::root()).map_err(|error| DatabaseError::corrupt(what, error))?;
+        let calendars = Calendars {
+            files: calendars::files_of(row.calendars.map(Value::from)),
+            read_at: row.calendars_read_at,
+            problem: row.calendars_problem,
+        };
         let word = |error: &'static str| DatabaseError::corrupt(what, error);
         let digest = |stored: Option<Vec<u8>>| {
             let digest = stored.map(|stored| Digest::try_from(&*stored)).transpose();
@@ -227,6 +236,7 @@ impl TryFrom<Row> for Schedule {
                 end_at: row.end_at,
                 max_fires: row.max_fires.map(count),
             },
+            calendars,
             action,
             on_failure: OnFailure { notify, pause_after: row.pause_after.map(count) },
             pause,
@@ -261,6 +271,9 @@ pub(crate) struct Written {
     pipeline_id: Option<Uuid>,
     action_graph: Option<Vec<u8>>,
     days: Value,
+    calendars: Option<Value>,
+    calendars_read_at: Option<DateTime<Utc>>,
+    calendars_problem: Option<String>,
     catch_up: &'static str,
     overlap: &'static str,
     jitter_seconds: i32,
@@ -274,7 +287,7 @@ pub(crate) struct Written {
 
 impl Written {
     pub(crate) fn of(schedule: &Schedule) -> Self {
-        let Schedule { name, timetable, action, on_failure, .. } = schedule;
+        let Schedule { name, timetable, calendars, action, on_failure, .. } = schedule;
         let (notify, notify_graph) = on_failure.notify.clone().unzip();
         let action_graph = match action {
             ScheduledAction::Pipeline { .. } => None,
@@ -287,6 +300,9 @@ impl Written {
             pipeline_id: action.pipeline().map(|pipeline| pipeline.as_uuid()),
             action_graph,
             days: timetable.days.to_json(),
+            calendars: calendars::stored(calendars),
+            calendars_read_at: calendars.read_at,
+            calendars_problem: calendars.problem.clone(),
             catch_up: timetable.catch_up.as_str(),
             overlap: timetable.overlap.as_str(),
             jitter_seconds: stored(timetable.jitter_seconds),

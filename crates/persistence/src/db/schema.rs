@@ -376,6 +376,9 @@ diesel::table! {
         last_fire_at -> Nullable<Timestamptz>,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        calendars -> Nullable<Json>,
+        calendars_read_at -> Nullable<Timestamptz>,
+        calendars_problem -> Nullable<Text>,
     }
 }
 

@@ -1,5 +1,7 @@
 //! What becomes of each due time: the policies, the bounds, and what is never lost.
 
+use std::time::Instant;
+
 use chrono::{DateTime, Duration, Utc};
 use gathering_domain::Pointer;
 use gathering_scheduler::{
@@ -166,10 +168,20 @@ fn a_schedule_fires_on_its_only_days_and_ends_with_them() {
     assert_eq!(due("2026-01-01T00:00:00Z"), Some(at("2026-12-24T09:00:00Z")));
     assert_eq!(due("2026-12-24T09:00:00Z"), Some(at("2027-12-24T09:00:00Z")));
     assert_eq!(due("2027-12-24T09:00:00Z"), None);
-    let wrong = json!({ "only": [], "except": ["2026-02-30", 1] });
-    let problems = Days::parse(wrong.as_object().unwrap(), &Pointer::root()).unwrap_err();
-    let places: Vec<_> = problems.iter().map(|problem| problem.pointer.to_string()).collect();
-    assert_eq!(places, ["/except/0", "/except/1", "/only"]);
+    let places = |wrong: Value| {
+        let problems = Days::parse(wrong.as_object().unwrap(), &Pointer::root()).unwrap_err();
+        problems.iter().map(|problem| problem.pointer.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(places(json!({ "except": ["2026-02-30", 1] })), ["/except/0", "/except/1"]);
+    assert_eq!(places(json!({ "only": [] })), ["/only"]);
+}
+
+#[test]
+fn without_any_day_no_due_time_is_searched() {
+    let days = Days::of_stored(json!({ "only": [] }).as_object().unwrap(), &Pointer::root()).unwrap();
+    let begun = Instant::now();
+    assert_eq!(Timetable { days, ..minutely() }.next_due(7, at("2026-01-01T00:00:00Z")), None);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(1), "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -209,6 +209,29 @@ impl ScheduleStore for MemoryControl {
         self.step(schedule.id, fired, false, rule).await
     }
 
+    async fn list_calendar_schedules(
+        &self,
+        project: Option<ProjectId>,
+        after: Option<ScheduleId>,
+        limit: usize,
+    ) -> Result<Vec<Schedule>, ControlError> {
+        let state = self.lock();
+        let found = state.schedules.values().map(|stored| &stored.schedule).filter(|schedule| {
+            !schedule.calendars.files.is_empty()
+                && project.is_none_or(|project| schedule.project == project)
+                && after.is_none_or(|after| schedule.id > after)
+        });
+        Ok(found.take(limit).cloned().collect())
+    }
+
+    async fn renew_schedule(
+        &self,
+        schedule: ScheduleId,
+        rule: &StepRule<'_>,
+    ) -> Result<Schedule, ControlError> {
+        self.step(schedule, None, false, rule).await
+    }
+
     async fn delete_schedule(&self, schedule: &Scoped<Schedule, right::Write>) -> Result<(), ControlError> {
         self.lock().schedules.remove(&schedule.id);
         Ok(())

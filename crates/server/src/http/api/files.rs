@@ -10,7 +10,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
-use gathering_control::{ProjectControl, Workspaces, right};
+use gathering_control::{ProjectControl, ScheduleControl, Workspaces, right};
 use gathering_domain::ProjectId;
 use gathering_tools::{Entry, FileVersion, ListOptions, Precondition, WorkspaceError, WorkspacePath};
 use serde::{Deserialize, Serialize};
@@ -148,7 +148,7 @@ pub(crate) async fn show(
     (status = 415, description = "The body has a content encoding"),
 ))]
 pub(crate) async fn put(
-    projects: web::Data<ProjectControl>,
+    (projects, schedules): (web::Data<ProjectControl>, web::Data<ScheduleControl>),
     workspaces: web::Data<Workspaces>,
     caller: Authenticated,
     id: web::Path<(ProjectId, String)>,
@@ -168,6 +168,7 @@ pub(crate) async fn put(
         Ok(())
     };
     let written = incoming.receive(upload, still_may).await?;
+    renew_calendars(&schedules, id.0, &path).await;
     let mut response = if written.created { HttpResponse::Created() } else { HttpResponse::NoContent() };
     Ok(response.insert_header(ETag(tag_of(&written.version))).finish())
 }
@@ -184,6 +185,7 @@ pub(crate) async fn put(
     (status = 412),
 ))]
 pub(crate) async fn delete(
+    schedules: web::Data<ScheduleControl>,
     workspaces: web::Data<Workspaces>,
     caller: Authenticated,
     id: web::Path<(ProjectId, String)>,
@@ -192,7 +194,16 @@ pub(crate) async fn delete(
     let workspace = workspaces.open_as::<right::Write>(&caller.0, id.0).await?;
     let path = path_of(&request)?;
     workspace.remove_if(&path, precondition_of(&request)?).await?;
+    renew_calendars(&schedules, id.0, &path).await;
     Ok(HttpResponse::NoContent().finish())
+}
+
+/// Schedules whose calendar has changed are planned anew. If that fails, the next round over all calendars does it.
+async fn renew_calendars(schedules: &ScheduleControl, project: ProjectId, path: &WorkspacePath) {
+    if let Err(error) = schedules.renew_calendars_of(project, path).await {
+        let cause = &error as &dyn std::error::Error;
+        tracing::warn!(error = cause, project.id = %project, "cannot renew the calendar {path}: {error}");
+    }
 }
 
 /// The path from the raw request: routing decodes its copy in part.

@@ -1,6 +1,7 @@
 //! Schedules: created, listed, shown, changed, deleted.
 
 pub(crate) mod acts;
+mod days;
 pub(crate) mod fires;
 pub(crate) mod preview;
 mod view;
@@ -11,12 +12,13 @@ use gathering_control::{DefineSchedule, Schedule, ScheduleControl, SubmittedSche
 use gathering_domain::{ProjectId, ScheduleId};
 use gathering_scheduler::{CatchUp, Overlap};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::http::api::lists;
 use crate::http::api::words::{CatchUpSchema, OverlapSchema};
+use days::{ScheduleDays, days_of};
 use gathering_edge::body::Body;
 use gathering_edge::caller::Authenticated;
 use gathering_edge::idempotency::keyed_body;
@@ -61,12 +63,12 @@ pub(crate) struct CreateSchedule {
     /// with the fields of that action, and `retry` and `timeout_seconds`.
     #[schema(value_type = AnyObject)]
     action: Value,
-    /// Days on which it does not fire, such as `2026-12-25`, on the clocks of the trigger's time zone.
-    #[schema(required = false)]
-    except: Option<Vec<String>>,
+    /// Days on which it does not fire, on the clocks of the trigger's time zone.
+    #[schema(value_type = Option<ScheduleDays>, required = false)]
+    except: Option<Value>,
     /// The only days on which it fires.
-    #[schema(required = false)]
-    only: Option<Vec<String>>,
+    #[schema(value_type = Option<ScheduleDays>, required = false)]
+    only: Option<Value>,
     /// What happens to due times that passed while nothing fired.
     #[schema(value_type = Option<CatchUpSchema>, required = false, default = "latest")]
     catch_up: Option<Word<CatchUp>>,
@@ -110,11 +112,11 @@ pub(crate) struct ChangeSchedule {
     #[schema(value_type = Option<AnyObject>, required = false)]
     action: Option<Value>,
     /// Days on which it does not fire.
-    #[schema(required = false)]
-    except: Option<Vec<String>>,
+    #[schema(value_type = Option<ScheduleDays>, required = false)]
+    except: Option<Value>,
     /// The only days on which it fires.
-    #[schema(required = false)]
-    only: Option<Vec<String>>,
+    #[schema(value_type = Option<ScheduleDays>, required = false)]
+    only: Option<Value>,
     /// What happens to due times that passed while nothing fired.
     #[schema(value_type = Option<CatchUpSchema>, required = false)]
     catch_up: Option<Word<CatchUp>>,
@@ -156,7 +158,7 @@ impl ChangeSchedule {
         changed.enabled = self.enabled.unwrap_or(changed.enabled);
         for (field, days) in [("except", &self.except), ("only", &self.only)] {
             match days {
-                Some(days) => drop(changed.days.insert(field.to_owned(), json!(days))),
+                Some(days) => drop(changed.days.insert(field.to_owned(), days.clone())),
                 None if sent.contains_key(field) => drop(changed.days.shift_remove(field)),
                 None => {}
             }
@@ -207,10 +209,8 @@ pub(crate) async fn create(
         let create: CreateSchedule = input::read(value)?;
         let OnFailure { notify, pause_after } = create.on_failure.unwrap_or_default();
         let defaults = SubmittedSchedule::new(create.name, create.trigger, create.action);
-        let days = [("except", create.except), ("only", create.only)];
-        let days = days.into_iter().filter_map(|(field, days)| Some((field.to_owned(), json!(days?))));
         let schedule = SubmittedSchedule {
-            days: days.collect(),
+            days: days_of([("except", create.except), ("only", create.only)]),
             catch_up: create.catch_up.map_or(defaults.catch_up, |Word(word)| word),
             overlap: create.overlap.map_or(defaults.overlap, |Word(word)| word),
             jitter_seconds: create.jitter_seconds.unwrap_or_default(),

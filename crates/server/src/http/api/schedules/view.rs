@@ -1,13 +1,14 @@
 //! A schedule as the API shows it.
 
 use chrono::{DateTime, Utc};
-use gathering_control::{PauseReason, Schedule};
-use gathering_scheduler::{Timetable, Trigger};
+use gathering_control::{Calendars, PauseReason, Schedule};
+use gathering_scheduler::Trigger;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::days::ScheduleDays;
 use crate::http::api::words::{CatchUpSchema, OverlapSchema, PauseReasonSchema, ScheduleStateSchema};
 use gathering_edge::values::AnyObject;
 
@@ -26,9 +27,13 @@ pub(crate) struct ScheduleView {
     #[schema(value_type = AnyObject)]
     action: Value,
     /// Days on which it does not fire.
-    except: Vec<String>,
+    #[schema(value_type = ScheduleDays)]
+    except: Value,
     /// The only days on which it fires; null for all.
-    only: Option<Vec<String>>,
+    #[schema(value_type = Option<ScheduleDays>)]
+    only: Option<Value>,
+    /// The state of the iCalendar files in `except` and `only`; null without one.
+    calendar: Option<CalendarView>,
     #[schema(value_type = CatchUpSchema)]
     catch_up: &'static str,
     #[schema(value_type = OverlapSchema)]
@@ -65,6 +70,16 @@ pub(crate) struct ScheduleView {
     next_due: Option<Vec<DateTime<Utc>>>,
 }
 
+/// The state of the iCalendar files of a schedule.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ScheduleCalendar)]
+pub(crate) struct CalendarView {
+    /// When the days were read that it has. A file that has the same days is not read anew.
+    read_at: DateTime<Utc>,
+    /// Why a file cannot be read any more; the schedule keeps its last days.
+    problem: Option<String>,
+}
+
 /// What happens when its runs fail.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ScheduleOnFailure)]
@@ -85,6 +100,8 @@ impl ScheduleView {
             (None, None) => "ended",
         };
         let timetable = schedule.timetable;
+        let mut days = schedule.calendars.written(&timetable.days);
+        let Calendars { read_at, problem, .. } = schedule.calendars;
         Self {
             id: schedule.id.as_uuid(),
             project_id: schedule.project.as_uuid(),
@@ -93,8 +110,9 @@ impl ScheduleView {
             notes: notes(&timetable.trigger),
             trigger: timetable.trigger.to_json(),
             action: schedule.action.to_json(),
-            except: days(&timetable, "except").unwrap_or_default(),
-            only: days(&timetable, "only"),
+            except: days.shift_remove("except").unwrap_or_else(|| json!([])),
+            only: days.shift_remove("only"),
+            calendar: read_at.map(|read_at| CalendarView { read_at, problem }),
             catch_up: timetable.catch_up.as_str(),
             overlap: timetable.overlap.as_str(),
             jitter_seconds: timetable.jitter_seconds,
@@ -126,11 +144,6 @@ impl ScheduleView {
         let next_due = Some(std::iter::successors(first, due).take(n_next).collect());
         Self { next_due, ..Self::in_list(schedule) }
     }
-}
-
-/// The days in a field of the timetable.
-fn days(timetable: &Timetable, field: &str) -> Option<Vec<String>> {
-    serde_json::from_value(timetable.days.to_json().get(field)?.clone()).ok()
 }
 
 /// What a reader may take wrongly.
