@@ -106,6 +106,28 @@ async fn a_listener_gets_each_event_once_from_wherever_it_begins() {
     stand.end().await;
 }
 
+/// Also the first one, for whom the feed only begins to read the log.
+#[tokio::test(start_paused = true)]
+async fn a_listener_gets_what_is_posted_as_soon_as_it_follows() {
+    let stand = Stand::new().await;
+    stand.post(stand.project, "a.b", 0..3).await;
+    let mut first = stand.follow(&stand.owner, FollowEvents::default()).await;
+    stand.post(stand.project, "a.b", 3..4).await;
+    assert_eq!(take(&mut first, 1).await, [4]);
+    stand.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_that_cannot_begin_says_so() {
+    let store = MemoryControl::new();
+    let owner = store.account(Role::Member).await;
+    let wakes = || watch::Sender::new(0).subscribe();
+    // Nobody runs the service.
+    let (feed, _service) = EventFeed::new(store.store(), [wakes(), wakes()], FeedSettings::default());
+    let refused = feed.follow(&owner, FollowEvents::default()).await.map(|_| ());
+    assert!(matches!(refused, Err(ControlError::TimedOut(_))), "{refused:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_listener_that_stalls_costs_nobody_anything_and_misses_nothing() {
     let stand = Stand::new().await;

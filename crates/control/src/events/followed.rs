@@ -3,6 +3,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use gathering_auth::Caller;
 use gathering_domain::{ProjectId, UserId};
@@ -15,6 +16,9 @@ use crate::ControlError;
 
 /// How many events a listener reads at once.
 const PAGE: usize = 200;
+
+/// How long the feed may take to begin: the end of the log is known when those who write to it at this moment have ended.
+const BEGIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// An event on its way to many listeners, written as text once for all of them.
 #[derive(Debug)]
@@ -108,8 +112,6 @@ pub struct FollowedEvents {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// The place to begin is not known yet.
-    New,
     /// The log is read.
     Reading,
     /// The feed is followed.
@@ -133,11 +135,12 @@ impl Drop for Listening {
 }
 
 impl EventFeed {
-    /// Follows the events that the caller may see. `None` if there are too many listeners, or the feed has ended.
+    /// Follows the events that the caller may see. `None` if there are too many listeners, or the feed has ended. Without a
+    /// place to begin, every event is given that is written after this has returned.
     ///
     /// # Errors
     /// [`ControlError::NotFound`] for a project that the caller may not see; [`ControlError::Forbidden`] for an API key
-    /// without the scope to read. Or the store's.
+    /// without the scope to read; [`ControlError::TimedOut`] if the log cannot be read. Or the store's.
     pub async fn follow(
         &self,
         caller: &Caller,
@@ -156,7 +159,11 @@ impl EventFeed {
             Ok(subscription) => subscription,
             Err(SubscribeError::TooMany { .. } | SubscribeError::Ended) => return Ok(None),
         };
-        let stage = if after.is_some() { Stage::Reading } else { Stage::New };
+        let (stage, after) = match after {
+            Some(after) => (Stage::Reading, after),
+            // Before the listener is told that it follows: what is posted then is new.
+            None => (Stage::Live, self.shared.begin_of_new().await?),
+        };
         Ok(Some(FollowedEvents {
             shared: Arc::clone(&self.shared),
             of,
@@ -165,11 +172,29 @@ impl EventFeed {
             is_admin: caller.role == gathering_auth::Role::Admin,
             subscription,
             stage,
-            after: after.unwrap_or(0),
+            after,
             told_gap: 0,
             received: VecDeque::new(),
             _listening: listening,
         }))
+    }
+}
+
+impl Shared {
+    /// Where the feed is; waits until the log is read.
+    async fn position(&self) -> EventSeq {
+        let mut state = self.state.subscribe();
+        match state.wait_for(|state| state.position.is_some()).await {
+            Ok(state) => state.position.unwrap_or_default(),
+            // The sender is this value's own.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// The place after which events are new.
+    async fn begin_of_new(&self) -> Result<EventSeq, ControlError> {
+        let position = tokio::time::timeout(BEGIN_LIMIT, self.position()).await;
+        position.map_err(|_| ControlError::TimedOut("the log of events is not read".into()))
     }
 }
 
@@ -194,10 +219,6 @@ impl FollowedEvents {
                 continue;
             }
             match self.stage {
-                Stage::New => {
-                    self.after = self.position().await;
-                    self.stage = Stage::Live;
-                }
                 Stage::Reading => {
                     if let Some(gap) = self.read().await? {
                         return Ok(Some(gap));
@@ -229,19 +250,9 @@ impl FollowedEvents {
         }
     }
 
-    /// Where the feed is; waits until the log is read.
-    async fn position(&self) -> EventSeq {
-        let mut state = self.shared.state.subscribe();
-        match state.wait_for(|state| state.position.is_some()).await {
-            Ok(state) => state.position.unwrap_or_default(),
-            // The sender is this value's own.
-            Err(_) => std::future::pending().await,
-        }
-    }
-
     /// Reads the next part of the log, or of what is kept of it.
     async fn read(&mut self) -> Result<Option<Followed>, ControlError> {
-        let position = self.position().await;
+        let position = self.shared.position().await;
         if let Some(events) = self.shared.recent.between(&self.of, self.after, position) {
             self.received.extend(events);
             self.stage = Stage::Live;
