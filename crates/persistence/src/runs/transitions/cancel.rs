@@ -10,7 +10,7 @@ use gathering_domain::RunId;
 use uuid::Uuid;
 
 use crate::runs::states::{ACTIVE, TERMINAL};
-use crate::runs::transitions::end::announce_and_wake_parents;
+use crate::runs::transitions::end::{FACTS, announce_and_wake_parents};
 use crate::runs::transitions::wake_ups::WakeUps;
 
 /// Cancels the run `$1`.
@@ -51,7 +51,7 @@ fn cancel_sql(which: &str, parent: &str, reason: &str) -> String {
                 ended_at = CASE WHEN epoch = 0 THEN now() END,
                 available_at = CASE WHEN epoch > 0 THEN clock_timestamp() END
             WHERE state IN {active} AND {which}
-            RETURNING id, project_id, {parent} AS parent_run_id, state, schedule_id
+            RETURNING id, project_id, {parent} AS parent_run_id, state, schedule_id, {FACTS}
         ), {ends}
         SELECT id, state IN {terminal} AS is_ended, parent_run_id IS NOT NULL AS has_parent,
             schedule_id IS NOT NULL AS is_scheduled

@@ -2,7 +2,7 @@
 //! its children.
 //!
 //! The functions give parts of a `WITH`. `source` is an earlier part of the same `WITH`, with the columns `id`,
-//! `project_id`, `parent_run_id` and `state` of the runs that the statement has changed; those of them whose state is
+//! `project_id`, `parent_run_id`, `state` and [`FACTS`] of the runs that the statement has changed; those of them whose state is
 //! terminal have ended. A statement must not change a row twice, so nothing here touches a run of `source`.
 
 use std::sync::LazyLock;
@@ -10,6 +10,10 @@ use std::sync::LazyLock;
 use gathering_domain::RunState;
 
 use crate::runs::states::{ACTIVE, TERMINAL, WAKEABLE};
+
+/// What the events of a run tell about it, as a column of the statement that changes the row.
+pub(crate) const FACTS: &str = "json_strip_nulls(json_build_object('kind', runs.kind, 'pipeline_id', runs.pipeline_id,
+    'parent_run_id', runs.parent_run_id, 'schedule_id', runs.schedule_id, 'failure', runs.error ->> 'kind')) AS facts";
 
 /// Writes the events of the ends, and makes the parents available.
 pub(crate) fn announce_and_wake_parents(source: &str) -> String {
@@ -26,8 +30,8 @@ pub(crate) fn announce_and_wake_parents(source: &str) -> String {
             -- row tells whether a claim came since this statement began.
             WHERE runs.id = parent.id AND (parent.available_at IS NULL OR parent.available_at > now())
         ), announced AS (
-            INSERT INTO events (project_id, type, subject)
-            SELECT project_id, 'run.' || state, id FROM {source} WHERE state IN {terminal}
+            INSERT INTO events (project_id, type, subject, data)
+            SELECT project_id, 'run.' || state, id, facts FROM {source} WHERE state IN {terminal}
         )",
         terminal = *TERMINAL,
         wakeable = *WAKEABLE,

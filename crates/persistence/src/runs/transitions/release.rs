@@ -16,7 +16,7 @@ use crate::db::bind::push_columns;
 use crate::db::error::DatabaseError;
 use crate::runs::journal::insert::{Entries, INSERT, SELECT_ENTRIES};
 use crate::runs::states::TERMINAL;
-use crate::runs::transitions::end::{announce_and_wake_parents, cancel_children};
+use crate::runs::transitions::end::{FACTS, announce_and_wake_parents, cancel_children};
 
 /// How runs are released, column by column.
 #[derive(Debug, Default)]
@@ -164,7 +164,7 @@ static RELEASE: LazyLock<String> = LazyLock::new(|| {
                 END
             FROM release AS r
             WHERE runs.id = r.run_id AND runs.epoch = r.epoch AND (runs.owner = r.owner AND runs.state = 'running') IS TRUE
-            RETURNING runs.id, runs.project_id, runs.state, runs.parent_run_id, runs.schedule_id
+            RETURNING runs.id, runs.project_id, runs.state, runs.parent_run_id, runs.schedule_id, {FACTS}
         ), appended AS (
             {INSERT}{SELECT_ENTRIES}entry AS e
             WHERE e.run_id NOT IN (SELECT run_id FROM release) OR e.run_id IN (SELECT id FROM released)
