@@ -52,6 +52,20 @@ impl Several {
         Ok(())
     }
 
+    /// Starts another one in the place of one that was killed.
+    ///
+    /// # Errors
+    /// If it is not ready in time.
+    pub async fn replace(
+        &mut self,
+        number: usize,
+        database: &Database,
+        configure: impl FnOnce(&mut Command),
+    ) -> Result<()> {
+        self.servers[number] = Server::start_with(database, configure).await?;
+        Ok(())
+    }
+
     /// A client of one server, logged in.
     pub fn client(&self, number: usize) -> Client {
         self.servers[number % self.servers.len()].client().with_token(&self.token)

@@ -61,9 +61,10 @@ pub use runs::{
     StartRun, Startable, StartedBy,
 };
 pub use schedules::{
-    BackfillRange, Calendars, DefineSchedule, Fire, FireRule, LedgerEntry, LockedSchedule, NewSchedule,
-    OnFailure, OpenFire, PauseReason, PipelineToStart, Schedule, ScheduleControl, ScheduleFiring,
-    ScheduleSpec, ScheduleStep, ScheduledAction, StepRule, SubmittedSchedule,
+    BackfillRange, Calendars, Cause, DefineSchedule, EventMatching, EventRule, Fire, FireRule, LedgerEntry,
+    LockedSchedule, MAX_CAUSES, MatchRound, NewSchedule, OnFailure, OpenFire, PauseReason, PipelineToStart,
+    Schedule, ScheduleControl, ScheduleFiring, ScheduleSpec, ScheduleStep, ScheduledAction, StepRule,
+    SubmittedSchedule,
 };
 pub use store::{
     BudgetStore, ControlStore, EventStore, HookStore, PipelineStore, ProjectStore, ScheduleStore,

@@ -4,6 +4,7 @@ mod action;
 mod calendars;
 mod change;
 mod define;
+mod event;
 mod fire;
 mod manual;
 mod step;
@@ -15,10 +16,11 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use gathering_auth::Caller;
 use gathering_domain::{ProjectId, RunId, RunState, ScheduleId};
-use gathering_scheduler::{FireOutcome, Next, SkipReason, Timetable};
+use gathering_scheduler::{Due, FireOutcome, Next, SkipReason, Timetable};
 
 use crate::access::right::Right;
 use crate::access::{OfProject, Scoped, right, visible_to};
+use crate::events::EventSeq;
 use crate::graphs::Graphs;
 use crate::projects::ProjectControl;
 use crate::{ControlError, ControlStore, Workspaces};
@@ -27,6 +29,7 @@ pub use action::ScheduledAction;
 pub use calendars::Calendars;
 pub use define::ScheduleSpec;
 pub use define::{DefineSchedule, NewSchedule, OnFailure, SubmittedSchedule};
+pub use event::{Cause, EventMatching, EventRule, MAX_CAUSES, MatchRound};
 pub use fire::{FireRule, ScheduleFiring};
 pub use manual::BackfillRange;
 pub use step::{LedgerEntry, LockedSchedule, OpenFire, PipelineToStart, ScheduleStep, StepRule};
@@ -74,10 +77,12 @@ pub struct Schedule {
     pub pause: Option<PauseReason>,
     /// All due times until here are in the ledger, in UTC.
     pub passed_at: DateTime<Utc>,
-    /// The due time that waits for the end of earlier runs, in UTC.
-    pub queued_at: Option<DateTime<Utc>>,
+    /// What waits for the end of earlier runs.
+    pub queued: Option<Due>,
     /// What fires next.
     pub next: Option<Next>,
+    /// It fires for events after this place in the log; `None` if its trigger is another, or it has fired for the last.
+    pub events_after: Option<EventSeq>,
     /// The version of the time zones by which that was computed.
     pub zone_data: String,
     /// How many due times have fired; not those that were triggered or backfilled by hand.
@@ -117,6 +122,8 @@ impl OfProject for Schedule {
 pub struct Fire {
     /// The due time, in UTC.
     pub due_at: DateTime<Utc>,
+    /// The event that it fired for, which was written at `due_at`.
+    pub event: Option<EventSeq>,
     /// The entry stands for all due times until here.
     pub until: Option<DateTime<Utc>>,
     /// What became of it: the words of [`FireOutcome`].
@@ -191,7 +198,7 @@ impl ScheduleControl {
         self.store.list_schedules(visible_to(caller)?, project, before, limit).await
     }
 
-    /// At most `limit` entries of the schedule's ledger, the latest due time first, before `before`.
+    /// At most `limit` entries of the schedule's ledger, the latest first, before `before`.
     ///
     /// # Errors
     /// [`ControlError::NotFound`] or [`ControlError::Forbidden`], or the store's.
@@ -199,7 +206,7 @@ impl ScheduleControl {
         &self,
         caller: &Caller,
         schedule: ScheduleId,
-        before: Option<DateTime<Utc>>,
+        before: Option<Due>,
         limit: usize,
     ) -> Result<Vec<Fire>, ControlError> {
         let schedule = self.find::<right::Read>(caller, schedule).await?;

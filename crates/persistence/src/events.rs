@@ -7,6 +7,7 @@ mod row;
 mod settled;
 mod store;
 
+pub(crate) use row::Row as EventRow;
 pub(crate) use settled::SettledLog;
 
 pub use retention::delete_events_before;

@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     for id in [1, 2] {
         for entry in store.ledger(id) {
             let reason = entry.outcome.reason().map_or("", |reason| reason.as_str());
-            say(&format!("schedule {id}  {}  {} {reason}", entry.due_at, entry.outcome.as_str()));
+            say(&format!("schedule {id}  {}  {} {reason}", entry.due.at, entry.outcome.as_str()));
         }
     }
     Ok(())

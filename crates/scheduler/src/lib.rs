@@ -26,11 +26,13 @@ pub use cron::Cron;
 pub use days::{DayList, Days};
 pub use dst::{Dst, Occurrence};
 pub use firing::{FireError, FireStore, Firing, Round};
-pub use plan::{DueEntry, FireOutcome, MAX_CAUGHT_UP, ON_TIME, Plan, Progress, plan, plan_resumption};
+pub use plan::{
+    Due, DueEntry, FireOutcome, MAX_CAUGHT_UP, ON_TIME, Plan, Progress, plan, plan_events, plan_resumption,
+};
 pub use policy::{CatchUp, Overlap, SkipReason};
 pub use recurrence::Recurrence;
 pub use timetable::{MAX_JITTER_SECONDS, Next, Timetable};
-pub use trigger::{Interval, Trigger};
+pub use trigger::{EventPattern, Interval, Trigger};
 pub use zone::Zone;
 pub use zone_data::{UnknownZone, ZoneData, ZoneSource};
 

@@ -12,6 +12,21 @@ pub const MAX_CAUGHT_UP: usize = 1000;
 /// A due time that fires within this time is on time. Later, it was missed, and the policy [`CatchUp`] applies.
 pub const ON_TIME: Duration = Duration::seconds(60);
 
+/// What a schedule fires for: a due time of its trigger, or an event, which is due when it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Due {
+    /// The due time, in UTC.
+    pub at: DateTime<Utc>,
+    /// The place of the event in its log.
+    pub event: Option<i64>,
+}
+
+impl From<DateTime<Utc>> for Due {
+    fn from(at: DateTime<Utc>) -> Self {
+        Self { at, event: None }
+    }
+}
+
 /// Where a schedule stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
@@ -23,8 +38,8 @@ pub struct Progress {
     pub n_fires: u32,
     /// How many of its runs have not ended.
     pub n_open: u32,
-    /// A due time that waits until they have.
-    pub queued: Option<DateTime<Utc>>,
+    /// What waits until they have.
+    pub queued: Option<Due>,
 }
 
 /// What became of a due time.
@@ -68,9 +83,9 @@ impl FireOutcome {
 /// An entry of the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DueEntry {
-    /// The due time, in UTC.
-    pub due_at: DateTime<Utc>,
-    /// The entry stands for all due times from `due_at` until here; only with [`SkipReason::Bound`].
+    /// What was due.
+    pub due: Due,
+    /// The entry stands for all due times from that one until here; only with [`SkipReason::Bound`].
     pub until: Option<DateTime<Utc>>,
     /// What became of it.
     pub outcome: FireOutcome,
@@ -87,8 +102,8 @@ pub struct Plan {
     pub passed: DateTime<Utc>,
     /// How many due times have fired by then.
     pub n_fires: u32,
-    /// The due time that waits for the end of earlier runs.
-    pub queued: Option<DateTime<Utc>>,
+    /// What waits for the end of earlier runs.
+    pub queued: Option<Due>,
     /// What fires next; `None` if nothing does.
     pub next: Option<Next>,
 }
@@ -112,6 +127,28 @@ pub fn plan_resumption(timetable: &Timetable, progress: &Progress, now: DateTime
     planner.finish()
 }
 
+/// Plans what the schedule does `now` for events, in their order: as for due times, except that each is caught up unless
+/// the policy is [`CatchUp::Skip`], whatever their number.
+pub fn plan_events(timetable: &Timetable, progress: &Progress, events: &[Due], now: DateTime<Utc>) -> Plan {
+    let mut planner = Planner::new(timetable, progress);
+    planner.start_queued();
+    for event in events.iter().filter(|event| timetable.is_within_bounds(event.at)) {
+        if planner.is_exhausted() {
+            break;
+        }
+        let is_on_time = now - event.at <= ON_TIME;
+        match timetable.classify(Occurrence::Due(event.at)) {
+            Occurrence::Due(_) if is_on_time => planner.fire(*event, FireOutcome::Started),
+            Occurrence::Due(_) if timetable.catch_up == CatchUp::Skip => {
+                planner.skip(*event, SkipReason::Missed)
+            }
+            Occurrence::Due(_) => planner.fire(*event, FireOutcome::CaughtUp),
+            Occurrence::Excluded(_) | Occurrence::LeftOut(_) => planner.skip(*event, SkipReason::Excluded),
+        }
+    }
+    planner.finish()
+}
+
 struct Planner<'a> {
     timetable: &'a Timetable,
     seed: u128,
@@ -128,9 +165,9 @@ impl<'a> Planner<'a> {
 
     fn start_queued(&mut self) {
         if self.n_open == 0
-            && let Some(due_at) = self.plan.queued.take()
+            && let Some(due) = self.plan.queued.take()
         {
-            self.start(due_at, FireOutcome::Started);
+            self.start(due, FireOutcome::Started);
         }
     }
 
@@ -164,8 +201,8 @@ impl<'a> Planner<'a> {
     fn take(&mut self, occurrence: Occurrence, now: DateTime<Utc>, has_later: bool) {
         self.plan.passed = occurrence.at();
         let due_at = match occurrence {
-            Occurrence::LeftOut(at) => return self.skip(at, SkipReason::DstGap),
-            Occurrence::Excluded(at) => return self.skip(at, SkipReason::Excluded),
+            Occurrence::LeftOut(at) => return self.skip(at.into(), SkipReason::DstGap),
+            Occurrence::Excluded(at) => return self.skip(at.into(), SkipReason::Excluded),
             Occurrence::Due(due_at) => due_at,
         };
         let late = now - self.timetable.fire_of(self.seed, due_at).fire_at;
@@ -176,48 +213,48 @@ impl<'a> Planner<'a> {
             CatchUp::Latest | CatchUp::Skip => FireOutcome::Skipped(SkipReason::Missed),
         };
         match outcome {
-            FireOutcome::Skipped(reason) => self.skip(due_at, reason),
-            outcome => self.fire(due_at, outcome),
+            FireOutcome::Skipped(reason) => self.skip(due_at.into(), reason),
+            outcome => self.fire(due_at.into(), outcome),
         }
     }
 
     /// Fires, unless an earlier run is in the way.
-    fn fire(&mut self, due_at: DateTime<Utc>, outcome: FireOutcome) {
+    fn fire(&mut self, due: Due, outcome: FireOutcome) {
         if self.n_open == 0 {
-            return self.start(due_at, outcome);
+            return self.start(due, outcome);
         }
         match self.timetable.overlap {
-            Overlap::Allow => self.start(due_at, outcome),
-            Overlap::QueueOne if self.plan.queued.is_none() => self.queue(due_at),
-            Overlap::Skip | Overlap::QueueOne => self.skip(due_at, SkipReason::Overlap),
+            Overlap::Allow => self.start(due, outcome),
+            Overlap::QueueOne if self.plan.queued.is_none() => self.queue(due),
+            Overlap::Skip | Overlap::QueueOne => self.skip(due, SkipReason::Overlap),
             Overlap::CancelPrevious => {
                 if let Some(earlier) = self.plan.queued.take() {
-                    self.plan.entries.retain(|entry| entry.due_at != earlier);
+                    self.plan.entries.retain(|entry| entry.due != earlier);
                     self.skip(earlier, SkipReason::Overlap);
                 }
-                self.queue(due_at);
+                self.queue(due);
                 self.plan.cancels_open = true;
             }
         }
     }
 
-    fn start(&mut self, due_at: DateTime<Utc>, outcome: FireOutcome) {
+    fn start(&mut self, due: Due, outcome: FireOutcome) {
         self.n_open += 1;
         self.plan.n_fires += 1;
-        self.enter(due_at, outcome);
+        self.enter(due, outcome);
     }
 
-    fn queue(&mut self, due_at: DateTime<Utc>) {
-        self.plan.queued = Some(due_at);
-        self.enter(due_at, FireOutcome::Queued);
+    fn queue(&mut self, due: Due) {
+        self.plan.queued = Some(due);
+        self.enter(due, FireOutcome::Queued);
     }
 
-    fn skip(&mut self, due_at: DateTime<Utc>, reason: SkipReason) {
-        self.enter(due_at, FireOutcome::Skipped(reason));
+    fn skip(&mut self, due: Due, reason: SkipReason) {
+        self.enter(due, FireOutcome::Skipped(reason));
     }
 
-    fn enter(&mut self, due_at: DateTime<Utc>, outcome: FireOutcome) {
-        self.plan.entries.push(DueEntry { due_at, until: None, outcome });
+    fn enter(&mut self, due: Due, outcome: FireOutcome) {
+        self.plan.entries.push(DueEntry { due, until: None, outcome });
     }
 
     /// Enters everything that is left until now as one entry; the latest due time still fires if it is to be caught up.
@@ -239,7 +276,7 @@ impl<'a> Planner<'a> {
 
     fn enter_bound(&mut self, due_at: DateTime<Utc>, until: DateTime<Utc>) {
         let outcome = FireOutcome::Skipped(SkipReason::Bound);
-        self.plan.entries.push(DueEntry { due_at, until: Some(until), outcome });
+        self.plan.entries.push(DueEntry { due: due_at.into(), until: Some(until), outcome });
     }
 
     /// Enters every occurrence until now as skipped.
@@ -248,7 +285,7 @@ impl<'a> Planner<'a> {
             let next = self.timetable.next_occurrence(self.plan.passed);
             let Some(occurrence) = next.filter(|occurrence| occurrence.at() <= now) else { return };
             self.plan.passed = occurrence.at();
-            self.skip(occurrence.at(), reason);
+            self.skip(occurrence.at().into(), reason);
         }
         let first = self.timetable.next_occurrence(self.plan.passed);
         if let (Some(first), Some(last)) = (first, self.timetable.last_until(self.plan.passed, now)) {

@@ -183,9 +183,9 @@ impl Drop for Locked<'_> {
 impl Kept {
     fn write(&mut self, plan: Plan) {
         for entry in plan.entries {
-            self.ledger.insert(entry.due_at, entry);
+            self.ledger.insert(entry.due.at, entry);
             if entry.outcome.starts() {
-                self.runs.push(entry.due_at);
+                self.runs.push(entry.due.at);
                 self.progress.n_open += 1;
             }
         }

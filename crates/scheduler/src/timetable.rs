@@ -39,13 +39,18 @@ pub struct Next {
 }
 
 impl Timetable {
-    /// A timetable without bounds, with the default policies: catch up the latest, skip overlaps, no jitter.
+    /// A timetable without bounds, with the default policies: catch up the latest, skip overlaps, no jitter. Of events each
+    /// is caught up, and overlaps are allowed.
     pub fn new(trigger: Trigger) -> Self {
+        let (catch_up, overlap) = match trigger {
+            Trigger::Event(_) => (CatchUp::All, Overlap::Allow),
+            _ => (CatchUp::Latest, Overlap::Skip),
+        };
         Self {
             trigger,
             days: Days::default(),
-            catch_up: CatchUp::Latest,
-            overlap: Overlap::Skip,
+            catch_up,
+            overlap,
             jitter_seconds: 0,
             start_at: None,
             end_at: None,
@@ -96,6 +101,11 @@ impl Timetable {
             Occurrence::Due(at) if !self.days.includes(self.day_of(at)) => Occurrence::Excluded(at),
             other => other,
         }
+    }
+
+    /// Whether a moment is not before the start and not after the end.
+    pub fn is_within_bounds(&self, at: DateTime<Utc>) -> bool {
+        self.start_at.is_none_or(|start| at >= start) && self.end_at.is_none_or(|end| at <= end)
     }
 
     fn day_of(&self, at: DateTime<Utc>) -> NaiveDate {

@@ -17,6 +17,17 @@ pub enum Trigger {
     Rrule(Box<Recurrence>),
     /// A single moment, in UTC.
     Once(DateTime<Utc>),
+    /// The moments of events. They are in no calendar: its next due time is never known.
+    Event(EventPattern),
+}
+
+/// Which events a schedule fires for. What the texts mean is known to who keeps the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventPattern {
+    /// The types, with patterns, such as `order.*`.
+    pub event_type: String,
+    /// An expression over the event.
+    pub when: Option<String>,
 }
 
 /// The distance between two due times: 1 second to 10 years, in whole seconds.
@@ -40,7 +51,8 @@ impl Interval {
 
 impl Trigger {
     /// Parses a trigger: `{"type": "cron", "expression", "timezone"?, "dst"?}`, `{"type": "interval", "seconds"}`,
-    /// `{"type": "rrule", "rule", "start", "timezone"?}` or `{"type": "once", "at"}`. The time zone is UTC by default; its rules are those of [`ZoneData::current`].
+    /// `{"type": "rrule", "rule", "start", "timezone"?}`, `{"type": "once", "at"}` or `{"type": "event", "event_type",
+    /// "when"?}`. The time zone is UTC by default; its rules are those of [`ZoneData::current`].
     ///
     /// # Errors
     /// Every problem, each with its location below `pointer`.
@@ -62,7 +74,8 @@ impl Trigger {
             Some("interval") => fields.interval(),
             Some("rrule") => fields.rrule(zones),
             Some("once") => fields.once(),
-            Some(_) => fields.problem("type", "must be one of cron, interval, rrule, once"),
+            Some("event") => fields.event(),
+            Some(_) => fields.problem("type", "must be one of cron, interval, rrule, once, event"),
             None => None,
         };
         match trigger {
@@ -90,6 +103,12 @@ impl Trigger {
             Trigger::Once(at) => {
                 json!({ "type": "once", "at": at.to_rfc3339_opts(SecondsFormat::AutoSi, true) })
             }
+            Trigger::Event(EventPattern { event_type, when: None }) => {
+                json!({ "type": "event", "event_type": event_type })
+            }
+            Trigger::Event(EventPattern { event_type, when: Some(when) }) => {
+                json!({ "type": "event", "event_type": event_type, "when": when })
+            }
         }
     }
 
@@ -105,6 +124,7 @@ impl Trigger {
             }
             Trigger::Rrule(rule) => rule.next_after(after),
             Trigger::Once(at) => (*at > after).then_some(*at),
+            Trigger::Event(_) => None,
         }
     }
 
@@ -112,7 +132,7 @@ impl Trigger {
     pub fn next_occurrence(&self, after: DateTime<Utc>) -> Option<Occurrence> {
         match self {
             Trigger::Cron(cron) => cron.next_occurrence(after),
-            Trigger::Interval(_) | Trigger::Rrule(_) | Trigger::Once(_) => {
+            Trigger::Interval(_) | Trigger::Rrule(_) | Trigger::Once(_) | Trigger::Event(_) => {
                 self.next_after(after).map(Occurrence::Due)
             }
         }
@@ -129,7 +149,15 @@ impl Trigger {
         match self {
             Trigger::Cron(cron) => cron.timezone(),
             Trigger::Rrule(rule) => rule.timezone(),
-            Trigger::Interval(_) | Trigger::Once(_) => &UTC,
+            Trigger::Interval(_) | Trigger::Once(_) | Trigger::Event(_) => &UTC,
+        }
+    }
+
+    /// The events that it fires for, if it fires for events.
+    pub const fn events(&self) -> Option<&EventPattern> {
+        match self {
+            Trigger::Event(events) => Some(events),
+            _ => None,
         }
     }
 
@@ -147,6 +175,10 @@ impl Trigger {
             }
             Trigger::Rrule(rule) => rule.describe(),
             Trigger::Once(at) => format!("Once, at {}", at.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
+            Trigger::Event(EventPattern { event_type, when }) => {
+                let when = when.as_ref().map(|when| format!(" when {when}")).unwrap_or_default();
+                format!("On each event {event_type}{when}")
+            }
         }
     }
 }
@@ -243,6 +275,13 @@ impl<'a> Fields<'a> {
                 }
             },
         }
+    }
+
+    fn event(&mut self) -> Option<Trigger> {
+        self.known(&["type", "event_type", "when"]);
+        let when = self.optional_text("when").map(str::to_owned);
+        let event_type = self.text("event_type")?.to_owned();
+        Some(Trigger::Event(EventPattern { event_type, when }))
     }
 
     fn once(&mut self) -> Option<Trigger> {

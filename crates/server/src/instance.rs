@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use gathering_control::{
-    Control, EventFeed, FeedSettings, ProjectControl, ProjectPipelines, ScheduleFiring, WorkspaceSettings,
-    Workspaces,
+    Control, EventFeed, EventMatching, FeedSettings, ProjectControl, ProjectPipelines, ScheduleFiring,
+    WorkspaceSettings, Workspaces,
 };
 use gathering_dag_engine::{
     Breakers, ClaimScope, Engine, EngineSettings, RunnerHandle, RunnerSettings, SystemClock,
@@ -120,10 +120,12 @@ impl Instance {
         };
         let types = capabilities.node_types(&node_services);
         let firing = ScheduleFiring::new(Arc::clone(&control_store) as _);
+        let log_wakes = || [Wake::Events, Wake::Log].map(|what| wakes.subscribe(what));
+        let matching =
+            EventMatching::new(control_store.clone(), log_wakes(), wakes.subscribe(Wake::Schedules));
         let feed_settings =
             FeedSettings { n_cached_projects: config.cache_events_entries, ..FeedSettings::default() };
-        let log_wakes = [Wake::Events, Wake::Log].map(|what| wakes.subscribe(what));
-        let (feed, feed_service) = EventFeed::new(control_store.clone(), log_wakes, feed_settings);
+        let (feed, feed_service) = EventFeed::new(control_store.clone(), log_wakes(), feed_settings);
         let control = Control::new(
             control_store,
             Arc::clone(&store) as _,
@@ -156,6 +158,8 @@ impl Instance {
             services.push(Task::start("schedules", move |_| firing.run(draining)));
             let schedules = control.schedules.clone();
             services.push(Task::start("calendars", move |stop| calendars::renew(schedules, stop)));
+            let draining = stop.clone();
+            services.push(Task::start("schedules of events", move |_| matching.run(draining)));
             services.push(Task::start("feed of events", |stop| feed_service.run(stop)));
         }
         let runs = Runs::new(db.pool.clone(), wakes.clone());

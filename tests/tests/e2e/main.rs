@@ -20,6 +20,7 @@ mod edge;
 mod emails;
 mod embedded;
 mod ends;
+mod event_schedules;
 mod event_streams;
 mod events;
 mod first_run;

@@ -121,3 +121,44 @@ async fn i6_kills_around_the_due_moment_leave_no_due_time_fired_twice_or_lost() 
     }
     Ok(())
 }
+
+/// Each event starts one run, whichever instance reads the log, and whichever of them dies while it does.
+#[tokio::test(flavor = "multi_thread")]
+async fn i6_each_event_fires_a_schedule_once_while_instances_are_killed() -> Result<()> {
+    let _machine = MACHINE.read().await;
+    let (n_rounds, n_events) = (soak(4, 100), 50);
+    let database = Database::empty().await?;
+    let mut three = Several::start(&database, 3, modest).await?;
+    let client = three.client(0);
+    let id = client.create_pipeline(&pipeline(&[begin()], &[])).await?;
+    let schedule = json!({
+        "name": "on orders", "trigger": {"type": "event", "event_type": "order.paid"},
+        "action": {"action": "execute_pipeline", "pipeline_id": id},
+    });
+    client.post("/api/v1/schedules", &schedule).await?.expect(201)?;
+    let mut random = Random::printed()?;
+    for round in 0..n_rounds {
+        let victim = usize::try_from(random.number() % 2)? + 1;
+        let events: Vec<_> =
+            (0..n_events).map(|n| json!({"type": "order.paid", "key": format!("{round}-{n}")})).collect();
+        for part in events.chunks(10) {
+            three.client(0).post("/api/v1/events", &json!({"events": part})).await?.expect(201)?;
+        }
+        let moment = Instant::now() + Duration::from_millis(random.number() % 40);
+        tokio::time::sleep_until(moment.into()).await;
+        three.kill(victim)?;
+        three.replace(victim, &database, modest).await?;
+    }
+    let session = database.session().await?;
+    let expected = i64::from(n_rounds) * n_events;
+    wait_until(LIMIT, "every event has a run that has succeeded", async || {
+        let sql = "SELECT count(*) FROM schedule_fires JOIN runs ON runs.id = run_id WHERE runs.state = 'succeeded'";
+        let n = number(&session, sql).await.map_err(|error| format!("{error:#}"))?;
+        if n == expected { Ok(()) } else { Err(format!("{n} of {expected}")) }
+    })
+    .await?;
+    let events = number(&session, "SELECT count(DISTINCT event_seq) FROM schedule_fires").await?;
+    let runs = number(&session, "SELECT count(*) FROM runs WHERE schedule_id IS NOT NULL").await?;
+    ensure!((events, runs) == (expected, expected), "{events} events fired, {runs} runs");
+    Ok(())
+}

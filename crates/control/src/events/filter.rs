@@ -2,6 +2,7 @@
 
 use gathering_dag_engine::Expression;
 use gathering_domain::{Pointer, Problems};
+use gathering_scheduler::EventPattern;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -36,6 +37,19 @@ impl EventFilter {
         });
         problems.into_result()?;
         Ok(Self { types, when })
+    }
+
+    /// The filter of a trigger, with its problems below `at`.
+    pub(crate) fn of_trigger(events: &EventPattern, at: &Pointer) -> Result<Self, Problems> {
+        let EventPattern { event_type, when } = events;
+        Self::read(Some(event_type), when.as_deref()).map_err(|wrong| {
+            let mut problems = Problems::new();
+            for problem in wrong {
+                let is_of_type = problem.pointer == Pointer::root().join("type");
+                problems.add(at.join(if is_of_type { "event_type" } else { "when" }), problem.message);
+            }
+            problems
+        })
     }
 
     /// Whether the type fits.

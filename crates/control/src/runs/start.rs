@@ -6,12 +6,14 @@ use gathering_domain::{
     DeliveryId, Digest, HookId, KeyedBody, Once, PipelineId, Pointer, Problems, ProjectId, RunId, RunKind,
     ScheduleId, UserId,
 };
+use gathering_scheduler::Due;
 use serde_json::{Map, Value, json};
 
 use super::{LocalFile, PlannedRun, Run, RunControl};
 use crate::access::right;
 use crate::idempotency::Creation;
 use crate::pipelines::PipelineHead;
+use crate::schedules::Cause;
 use crate::{ControlError, ControlStore, Scoped};
 
 /// The priority of a run that names none.
@@ -22,7 +24,7 @@ pub const DEFAULT_PRIORITY: i32 = 5;
 /// Another way to start runs is one more variant here, and one more function that finds the pipeline its own way; the
 /// rules are the same ([`Startable`]). Runs that a node starts are [`ProjectPipelines`](super::ProjectPipelines): the
 /// engine's port for child runs derives their kind and trigger from the parent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum StartedBy<'a> {
     /// A caller of the API.
@@ -31,12 +33,14 @@ pub enum StartedBy<'a> {
     Rerun(UserId, RunId),
     /// The operator, with the definition of this file.
     Local(&'a LocalFile),
-    /// A schedule, at a due time.
+    /// A schedule, at a due time or for an event.
     Schedule {
         /// The schedule.
         schedule: ScheduleId,
-        /// The due time, in UTC.
-        due_at: DateTime<Utc>,
+        /// What was due.
+        due: Due,
+        /// The event that it fires for, unless that was deleted.
+        cause: Option<&'a Cause>,
         /// Who had it fired by hand.
         by: Option<UserId>,
         /// Whether the run is an action of its own, not a pipeline.
@@ -80,11 +84,16 @@ impl StartedBy<'_> {
             StartedBy::Local(LocalFile { path, name }) => {
                 json!({ "type": "local", "file": path, "name": name })
             }
-            StartedBy::Schedule { schedule, due_at, by, .. } => {
-                let due_at = due_at.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+            StartedBy::Schedule { schedule, due, cause, by, .. } => {
+                let due_at = due.at.to_rfc3339_opts(SecondsFormat::AutoSi, true);
                 let mut trigger = json!({ "type": "schedule", "schedule_id": schedule, "due_at": due_at });
-                if let (Some(user), Some(fields)) = (by, trigger.as_object_mut()) {
-                    fields.insert("user_id".to_owned(), json!(user));
+                if let Some(seq) = due.event {
+                    trigger["event"] =
+                        json!({ "seq": seq, "type": cause.map(|cause| &cause.event.event_type) });
+                    trigger["caused_by"] = json!(Cause::chain_with(cause, schedule));
+                }
+                if let Some(user) = by {
+                    trigger["user_id"] = json!(user);
                 }
                 trigger
             }

@@ -54,12 +54,15 @@ pub(super) fn changed(
     if SubmittedSchedule::of(&locked.schedule) != *seen {
         return Err(ControlError::Outdated);
     }
-    let is_paused = locked.schedule.pause.is_some();
+    let (is_paused, log_end) = (locked.schedule.pause.is_some(), locked.log_end);
     let counts_anew = {
         let (old, new) = (&locked.schedule.timetable, &spec.timetable);
         (&old.trigger, &old.days, old.start_at, old.end_at, old.max_fires)
             != (&new.trigger, &new.days, new.start_at, new.end_at, new.max_fires)
     };
+    // With the same trigger, the events that have come are not passed over.
+    let is_same_trigger = locked.schedule.timetable.trigger == spec.timetable.trigger;
+    let unread = locked.schedule.events_after.filter(|_| is_same_trigger);
     let mut step = if spec.enabled && is_paused && !counts_anew {
         manual::resumed(&locked, now)
     } else {
@@ -81,7 +84,7 @@ pub(super) fn changed(
         (false, None) => Some(PauseReason::Request),
     };
     if counts_anew {
-        schedule.begin(now)?;
+        schedule.begin(now, unread.unwrap_or(log_end))?;
     } else if schedule.next.is_some() {
         // Another jitter fires at another moment.
         schedule.next = schedule.timetable.next_due(schedule.seed(), schedule.passed_at);

@@ -7,8 +7,9 @@ use gathering_scheduler::{CatchUp, MAX_JITTER_SECONDS, Overlap, Timetable, Trigg
 use serde_json::{Map, Value, json};
 
 use super::action::{self, ReadAction};
-use super::{Calendars, PauseReason, Schedule, ScheduleControl, ScheduledAction};
+use super::{Calendars, PauseReason, Schedule, ScheduleControl, ScheduledAction, event};
 use crate::access::right;
+use crate::events::EventSeq;
 use crate::runs::Startable;
 use crate::{ControlError, Creation, Scoped};
 
@@ -33,10 +34,10 @@ pub struct SubmittedSchedule {
     /// The fields `except` and `only`: each a list as [`Days::parse`](gathering_scheduler::Days::parse) reads it, or a
     /// calendar of the project's workspace, `{file}`.
     pub days: Map<String, Value>,
-    /// For due times that passed while nothing fired.
-    pub catch_up: CatchUp,
-    /// For due times at which an earlier run has not ended.
-    pub overlap: Overlap,
+    /// For due times that passed while nothing fired; if absent, the default of the trigger ([`Timetable::new`]).
+    pub catch_up: Option<CatchUp>,
+    /// For due times at which an earlier run has not ended; if absent, the default of the trigger.
+    pub overlap: Option<Overlap>,
     /// Each fire is delayed by a part of so many seconds.
     pub jitter_seconds: u32,
     /// No due time is before, in UTC.
@@ -61,8 +62,8 @@ impl SubmittedSchedule {
             trigger,
             action,
             days: Map::new(),
-            catch_up: CatchUp::Latest,
-            overlap: Overlap::Skip,
+            catch_up: None,
+            overlap: None,
             jitter_seconds: 0,
             start_at: None,
             end_at: None,
@@ -73,6 +74,15 @@ impl SubmittedSchedule {
         }
     }
 
+    /// Takes another trigger. Policies of due times are not kept for events, nor the other way around.
+    pub fn set_trigger(&mut self, trigger: Value) {
+        let is_of_events = |trigger: &Value| trigger.get("type").is_some_and(|word| word == "event");
+        if is_of_events(&trigger) != is_of_events(&self.trigger) {
+            (self.catch_up, self.overlap) = (None, None);
+        }
+        self.trigger = trigger;
+    }
+
     /// What people wrote of a schedule that exists.
     pub fn of(schedule: &Schedule) -> Self {
         let Schedule { name, timetable, calendars, action, on_failure, .. } = schedule;
@@ -81,8 +91,8 @@ impl SubmittedSchedule {
             trigger: timetable.trigger.to_json(),
             action: action.to_json(),
             days: calendars.written(&timetable.days),
-            catch_up: timetable.catch_up,
-            overlap: timetable.overlap,
+            catch_up: Some(timetable.catch_up),
+            overlap: Some(timetable.overlap),
             jitter_seconds: timetable.jitter_seconds,
             start_at: timetable.start_at,
             end_at: timetable.end_at,
@@ -136,11 +146,17 @@ pub struct ScheduleSpec {
 }
 
 impl NewSchedule {
-    /// The schedule, as it stands when it is created `now` by the store's clock.
+    /// The schedule, as it stands when it is created `now` by the store's clock, with the log of events taken up to
+    /// `log_end`.
     ///
     /// # Errors
     /// [`ControlError::Invalid`] if it would never fire.
-    pub fn of(&self, project: ProjectId, now: DateTime<Utc>) -> Result<Schedule, ControlError> {
+    pub fn of(
+        &self,
+        project: ProjectId,
+        now: DateTime<Utc>,
+        log_end: EventSeq,
+    ) -> Result<Schedule, ControlError> {
         let ScheduleSpec { name, timetable, calendars, action, on_failure, enabled } = self.spec.clone();
         let mut schedule = Schedule {
             id: self.id,
@@ -152,8 +168,9 @@ impl NewSchedule {
             on_failure,
             pause: (!enabled).then_some(PauseReason::Request),
             passed_at: now,
-            queued_at: None,
+            queued: None,
             next: None,
+            events_after: None,
             zone_data: String::new(),
             n_fires: 0,
             n_failures: 0,
@@ -161,17 +178,17 @@ impl NewSchedule {
             created_at: now,
             updated_at: now,
         };
-        schedule.begin(now)?;
+        schedule.begin(now, log_end)?;
         Ok(schedule)
     }
 }
 
 impl Schedule {
-    /// Counts its due times anew from `now`.
+    /// Counts its due times anew from `now`, or the events after `log_end`.
     ///
     /// # Errors
     /// [`ControlError::Invalid`] if it would never fire.
-    pub(super) fn begin(&mut self, now: DateTime<Utc>) -> Result<(), ControlError> {
+    pub(super) fn begin(&mut self, now: DateTime<Utc>, log_end: EventSeq) -> Result<(), ControlError> {
         if self.timetable.max_fires.is_some_and(|max| self.n_fires >= max) {
             let message = format!("must be more than {}, as often as the schedule has fired", self.n_fires);
             return Err(ControlError::Invalid(Problems::one(Pointer::root().join("max_fires"), message)));
@@ -179,7 +196,10 @@ impl Schedule {
         self.passed_at = self.timetable.begin(now);
         self.next = self.timetable.next_due(self.seed(), self.passed_at);
         ZoneData::current().version().clone_into(&mut self.zone_data);
-        if self.next.is_some() {
+        let is_of_events = self.timetable.trigger.events().is_some();
+        let has_ended = self.timetable.end_at.is_some_and(|end| end <= now);
+        self.events_after = is_of_events.then_some(log_end);
+        if self.next.is_some() || is_of_events && !has_ended {
             return Ok(());
         }
         let (place, message) = match self.timetable.end_at {
@@ -234,6 +254,9 @@ impl ScheduleControl {
         let mut problems = bounds_problems(&submitted);
         let trigger = Trigger::parse(&submitted.trigger, &root.join("trigger"));
         let trigger = trigger.map_err(|wrong| problems.extend(wrong)).ok();
+        if let Some(events) = trigger.as_ref().and_then(Trigger::events) {
+            problems.extend(event::problems_of(events, &submitted));
+        }
         let zone = trigger.as_ref().map(Trigger::timezone);
         let days = self.check_days(project, &submitted.days, zone, before, &mut problems).await?;
         let action = self.check_action(caller, project, submitted.action, &mut problems).await?;
@@ -245,15 +268,16 @@ impl ScheduleControl {
             return Err(ControlError::Invalid(problems));
         };
         let (days, calendars) = days;
+        let defaults = Timetable::new(trigger);
         let timetable = Timetable {
-            trigger,
             days,
-            catch_up: submitted.catch_up,
-            overlap: submitted.overlap,
+            catch_up: submitted.catch_up.unwrap_or(defaults.catch_up),
+            overlap: submitted.overlap.unwrap_or(defaults.overlap),
             jitter_seconds: submitted.jitter_seconds,
             start_at: submitted.start_at,
             end_at: submitted.end_at,
             max_fires: submitted.max_fires,
+            ..defaults
         };
         let on_failure = OnFailure { notify, pause_after: submitted.pause_after };
         let SubmittedSchedule { name, enabled, .. } = submitted;

@@ -97,7 +97,7 @@ pub(super) fn progress(step: &ScheduleStep, open: &[&OpenFire]) -> Progress {
         passed: schedule.passed_at,
         n_fires: schedule.n_fires,
         n_open: u32::try_from(open.len()).unwrap_or(u32::MAX),
-        queued: schedule.queued_at,
+        queued: schedule.queued,
     }
 }
 
@@ -109,7 +109,7 @@ pub(super) fn take(locked: &LockedSchedule, step: &mut ScheduleStep, planned: &P
             step.entries.push(LedgerEntry { entry: *entry, run: None });
             continue;
         }
-        let started = locked.start(entry.due_at, entry.outcome, None);
+        let started = locked.start(entry.due, entry.outcome, None);
         match started.run {
             Some(_) => step.schedule.last_fire_at = Some(now),
             None => n_fires = n_fires.saturating_sub(1),
@@ -121,7 +121,7 @@ pub(super) fn take(locked: &LockedSchedule, step: &mut ScheduleStep, planned: &P
     schedule.n_fires = n_fires;
     // A due time that started nothing is no fire, so the last one is still to come.
     let is_open = n_fires < planned.n_fires && planned.next.is_none();
-    schedule.queued_at = planned.queued;
+    schedule.queued = planned.queued;
     schedule.next =
         if is_open { schedule.timetable.next_due(schedule.seed(), planned.passed) } else { planned.next };
     ZoneData::current().version().clone_into(&mut schedule.zone_data);
@@ -131,12 +131,12 @@ pub(super) fn take(locked: &LockedSchedule, step: &mut ScheduleStep, planned: &P
 fn replanned(schedule: &Schedule, planned: &Plan, now: DateTime<Utc>) -> Option<LedgerEntry> {
     let old = schedule.next.filter(|_| schedule.zone_data != ZoneData::current().version())?;
     let is_due = planned.next.is_some_and(|next| next.due_at == old.due_at)
-        || planned.entries.iter().any(|entry| entry.due_at == old.due_at);
+        || planned.entries.iter().any(|entry| entry.due == old.due_at.into());
     if is_due || old.due_at <= now {
         return None;
     }
     let outcome = FireOutcome::Skipped(SkipReason::ZoneData);
-    Some(LedgerEntry { entry: DueEntry { due_at: old.due_at, until: None, outcome }, run: None })
+    Some(LedgerEntry { entry: DueEntry { due: old.due_at.into(), until: None, outcome }, run: None })
 }
 
 /// Enters how the runs have ended that did, and does what `on_failure` says. Answers with the fires that are open.
@@ -146,9 +146,9 @@ pub(super) fn settle<'a>(locked: &'a LockedSchedule, step: &mut ScheduleStep) ->
         match fire.state {
             Some(state) if !state.is_terminal() => open.push(fire),
             // Nobody knows how a run ended that was deleted; at least it has.
-            None => step.settled.push((fire.due_at, RunState::Cancelled)),
+            None => step.settled.push((fire.due, RunState::Cancelled)),
             Some(state) => {
-                step.settled.push((fire.due_at, state));
+                step.settled.push((fire.due, state));
                 count_end(step, fire, state);
             }
         }
@@ -175,7 +175,7 @@ fn count_end(step: &mut ScheduleStep, fire: &OpenFire, state: RunState) {
                     "schedule": { "id": schedule.id, "name": schedule.name, "failures": schedule.n_failures,
                                   "paused": schedule.pause.is_some() },
                     "run": { "id": fire.run, "state": state.as_str() },
-                    "due_at": fire.due_at.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true),
+                    "due_at": fire.due.at.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true),
                 });
                 let start = StartRun { input, ..StartRun::default() };
                 let by = StartedBy::ScheduleFailure { schedule: schedule.id, run: fire.run };

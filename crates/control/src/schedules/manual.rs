@@ -66,11 +66,11 @@ impl ScheduleControl {
         let found = self.find::<right::Run>(caller, schedule).await?;
         let started = Mutex::new(None);
         let rule = |locked: LockedSchedule, now: DateTime<Utc>| {
-            let run = locked.plan_run(now, Some(caller.user)).map_err(not_startable)?;
+            let run = locked.plan_run(now.into(), Some(caller.user)).map_err(not_startable)?;
             *started.lock().unwrap_or_else(PoisonError::into_inner) = Some(run.id);
             let mut step = ScheduleStep::of(locked.schedule);
             step.schedule.last_fire_at = Some(now);
-            let entry = DueEntry { due_at: now, until: None, outcome: FireOutcome::Started };
+            let entry = DueEntry { due: now.into(), until: None, outcome: FireOutcome::Started };
             step.entries.push(LedgerEntry { entry, run: Some(run) });
             Ok(step)
         };
@@ -84,7 +84,7 @@ impl ScheduleControl {
     ///
     /// # Errors
     /// [`ControlError::NotFound`] or [`ControlError::Forbidden`]; [`ControlError::Invalid`] for a range that is not in the
-    /// past or has more than [`MAX_CAUGHT_UP`] due times; the conflicts of [`trigger`](Self::trigger). After
+    /// past or has more than [`MAX_CAUGHT_UP`] due times, or a schedule that fires for events; the conflicts of [`trigger`](Self::trigger). After
     /// [`ControlError::Unavailable`] it is unknown whether they fired.
     pub async fn backfill(
         &self,
@@ -95,6 +95,9 @@ impl ScheduleControl {
         let found: Scoped<Schedule, right::Run> = self.find(caller, schedule).await?;
         if range.to < range.from {
             return Err(invalid("to", "must not be before `from`"));
+        }
+        if found.timetable.trigger.events().is_some() {
+            return Err(invalid("from", "a schedule that fires for events has no due times to backfill"));
         }
         let n_started = AtomicUsize::new(0);
         let rule = |locked: LockedSchedule, now: DateTime<Utc>| {
@@ -118,7 +121,7 @@ pub(super) fn backfilled(
     if range.to > now {
         return Err(invalid("to", "must not be in the future"));
     }
-    locked.plan_run(now, Some(by)).map_err(not_startable)?;
+    locked.plan_run(now.into(), Some(by)).map_err(not_startable)?;
     let due = missing(&locked.schedule, range, &locked.fired)?;
     let mut step = ScheduleStep::of(locked.schedule.clone());
     step.schedule.last_fire_at = if due.is_empty() { step.schedule.last_fire_at } else { Some(now) };
@@ -129,11 +132,11 @@ pub(super) fn backfilled(
             && let Some(due_at) = rest.into_iter().find(|at| !due.contains(at) && !locked.fired.contains(at))
         {
             let outcome = FireOutcome::Skipped(SkipReason::Bound);
-            let entry = DueEntry { due_at, until: Some(*until), outcome };
+            let entry = DueEntry { due: due_at.into(), until: Some(*until), outcome };
             step.entries.push(LedgerEntry { entry, run: None });
         }
     }
-    step.entries.extend(due.iter().map(|at| locked.start(*at, FireOutcome::CaughtUp, Some(by))));
+    step.entries.extend(due.iter().map(|at| locked.start((*at).into(), FireOutcome::CaughtUp, Some(by))));
     Ok(step)
 }
 

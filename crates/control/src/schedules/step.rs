@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use gathering_domain::{Digest, RunId, RunState, UserId};
-use gathering_scheduler::{DueEntry, FireOutcome, SkipReason};
-use serde_json::json;
+use gathering_scheduler::{Due, DueEntry, FireOutcome, SkipReason};
+use serde_json::{Value, json};
 
-use super::{Schedule, ScheduledAction};
+use super::{Cause, Schedule, ScheduledAction};
 use crate::ControlError;
+use crate::events::EventSeq;
 use crate::pipelines::PipelineHead;
 use crate::runs::{PlannedRun, StartRun, Startable, StartedBy};
 
@@ -27,8 +28,8 @@ pub struct PipelineToStart {
 /// A fire whose run was not known to have ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenFire {
-    /// The due time, in UTC.
-    pub due_at: DateTime<Utc>,
+    /// What it fired for.
+    pub due: Due,
     /// Its run.
     pub run: RunId,
     /// The state of the run; `None` if it was deleted.
@@ -46,6 +47,12 @@ pub struct LockedSchedule {
     pub pipeline: Option<PipelineToStart>,
     /// How long a run of its action may take, if it is a graph of its own.
     pub action_timeout: Option<Duration>,
+    /// The event that waits for the end of earlier runs; `None` if none does, or it was deleted.
+    pub queued_cause: Option<Cause>,
+    /// The events that the step is about, in order.
+    pub causes: Vec<Cause>,
+    /// The last place of the log that is taken.
+    pub log_end: EventSeq,
     /// The due times that have fired, of those that the step asked for.
     pub fired: BTreeSet<DateTime<Utc>>,
     /// The entries that each stand for all due times between two, of those that begin where the step asked for.
@@ -69,7 +76,7 @@ pub struct ScheduleStep {
     /// New entries of the ledger. The entry of a due time that has not fired is replaced.
     pub entries: Vec<LedgerEntry>,
     /// The entries whose runs have ended, each with the run's state.
-    pub settled: Vec<(DateTime<Utc>, RunState)>,
+    pub settled: Vec<(Due, RunState)>,
     /// Runs to accept beside the ledger.
     pub extra_runs: Vec<PlannedRun>,
     /// Runs to cancel.
@@ -94,16 +101,24 @@ impl ScheduleStep {
 }
 
 impl LockedSchedule {
-    /// The entry for a due time that fires now with this outcome. Where nothing can be started, it is skipped.
-    pub(super) fn start(
-        &self,
-        due_at: DateTime<Utc>,
-        outcome: FireOutcome,
-        by: Option<UserId>,
-    ) -> LedgerEntry {
-        let run = self.plan_run(due_at, by).ok();
+    /// The entry for what fires now with this outcome. Where nothing can be started, it is skipped.
+    pub(super) fn start(&self, due: Due, outcome: FireOutcome, by: Option<UserId>) -> LedgerEntry {
+        let run = self.plan_run(due, by).ok();
         let outcome = if run.is_some() { outcome } else { FireOutcome::Skipped(SkipReason::NotStartable) };
-        LedgerEntry { entry: DueEntry { due_at, until: None, outcome }, run }
+        LedgerEntry { entry: DueEntry { due, until: None, outcome }, run }
+    }
+
+    /// The event at this place.
+    fn cause(&self, seq: EventSeq) -> Option<&Cause> {
+        self.causes.iter().chain(&self.queued_cause).find(|cause| cause.event.seq == seq)
+    }
+
+    /// The event as the run gets it: null if somebody fired the schedule by hand; only its place if it was deleted while it
+    /// waited; `None` if the schedule fires for no events.
+    fn event_input(&self, due: Due) -> Option<Value> {
+        self.schedule.timetable.trigger.events()?;
+        let Some(seq) = due.event else { return Some(Value::Null) };
+        Some(self.cause(seq).map_or_else(|| json!({ "seq": seq }), |cause| cause.event.to_json()))
     }
 
     /// Whether a run can be started.
@@ -117,31 +132,35 @@ impl LockedSchedule {
         }
     }
 
-    /// The run of a due time.
+    /// The run of what is due.
     ///
     /// # Errors
     /// [`Conflict::PipelineDisabled`](crate::Conflict::PipelineDisabled); [`ControlError::NotFound`] if the pipeline, or
     /// its version, is gone.
-    pub(super) fn plan_run(
-        &self,
-        due_at: DateTime<Utc>,
-        by: Option<UserId>,
-    ) -> Result<PlannedRun, ControlError> {
+    pub(super) fn plan_run(&self, due: Due, by: Option<UserId>) -> Result<PlannedRun, ControlError> {
         let schedule = &self.schedule;
-        let started_by = |is_action| StartedBy::Schedule { schedule: schedule.id, due_at, by, is_action };
+        let cause = due.event.and_then(|seq| self.cause(seq));
+        let started_by = |is_action| StartedBy::Schedule { schedule: schedule.id, due, cause, by, is_action };
         match &schedule.action {
             ScheduledAction::Pipeline { version, input, .. } => {
                 let pipeline = self.pipeline.as_ref().ok_or(ControlError::NotFound)?;
                 let startable = Startable::of_loaded(&pipeline.head, *version, pipeline.named)?;
-                let start = StartRun { input: input.clone(), ..StartRun::default() };
+                let mut input = input.clone();
+                if let (Some(event), Some(fields)) = (self.event_input(due), input.as_object_mut()) {
+                    fields.insert("event".to_owned(), event);
+                }
+                let start = StartRun { input, ..StartRun::default() };
                 let planned = PlannedRun::new(started_by(false), startable.graph, pipeline.timeout, start);
                 Ok(PlannedRun { pipeline: Some((startable.pipeline, startable.version)), ..planned })
             }
             ScheduledAction::Node { graph, .. } => {
-                let input = json!({
+                let mut input = json!({
                     "schedule": { "id": schedule.id, "name": schedule.name },
-                    "due_at": due_at.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true),
+                    "due_at": due.at.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true),
                 });
+                if let (Some(event), Some(fields)) = (self.event_input(due), input.as_object_mut()) {
+                    fields.insert("event".to_owned(), event);
+                }
                 let start = StartRun { input, ..StartRun::default() };
                 Ok(PlannedRun::new(started_by(true), *graph, self.action_timeout, start))
             }

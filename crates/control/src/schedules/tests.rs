@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 use gathering_domain::{Digest, Pointer, ProjectId, RunId, RunState, ScheduleId, UserId};
 use gathering_scheduler::{CatchUp, DayList, Days, Next, Timetable, Trigger};
-use serde_json::json;
+use serde_json::{Map, json};
 
 use super::*;
+use crate::events::LoggedEvent;
 use crate::schedules::calendars::renewed;
 use crate::schedules::change::changed;
 use crate::schedules::define::ScheduleSpec;
+use crate::schedules::event::react;
 use crate::schedules::fire::fire;
 use crate::schedules::manual::backfilled;
 
@@ -42,10 +44,13 @@ fn locked(timetable: Timetable, action: ScheduledAction) -> LockedSchedule {
     };
     let new = NewSchedule { id: ScheduleId::new(), spec, once: None };
     LockedSchedule {
-        schedule: new.of(ProjectId::new(), at("2026-01-01T08:30:00Z")).unwrap(),
+        schedule: new.of(ProjectId::new(), at("2026-01-01T08:30:00Z"), 0).unwrap(),
         open: Vec::new(),
         pipeline: None,
         action_timeout: None,
+        queued_cause: None,
+        causes: Vec::new(),
+        log_end: 0,
         fired: BTreeSet::new(),
         ranges: Vec::new(),
     }
@@ -72,7 +77,7 @@ fn spec_of(schedule: &Schedule) -> ScheduleSpec {
 
 fn words(step: &ScheduleStep) -> Vec<String> {
     let words = |entry: &LedgerEntry| {
-        let (time, outcome) = (entry.entry.due_at.format("%H"), entry.entry.outcome);
+        let (time, outcome) = (entry.entry.due.at.format("%H"), entry.entry.outcome);
         let until = entry.entry.until.map(|until| until.format(" until %H").to_string());
         format!(
             "{time} {}{}{}",
@@ -171,7 +176,7 @@ fn failures_in_a_row_pause_a_schedule_and_a_success_ends_the_row() {
         ended.open = states
             .iter()
             .map(|state| OpenFire {
-                due_at: at("2026-01-01T08:00:00Z"),
+                due: at("2026-01-01T08:00:00Z").into(),
                 run: RunId::new(),
                 state: Some(*state),
             })
@@ -211,4 +216,55 @@ fn what_was_due_before_a_calendar_changed_counts_by_the_days_before() {
     (locked.schedule.timetable.max_fires, locked.schedule.n_fires) = (Some(3), 3);
     let step = renewed(&locked, &read(Ok(BTreeSet::new())), now);
     assert_eq!(step.schedule.next, None, "it has fired as often as it should");
+}
+
+fn order(seq: i64, project: ProjectId, caused_by: &[ScheduleId]) -> Cause {
+    let event = LoggedEvent {
+        seq,
+        project: Some(project),
+        event_type: "run.succeeded".to_owned(),
+        id: None,
+        key: None,
+        source: None,
+        subject: None,
+        attributes: Map::new(),
+        data: json!({}),
+        at: at("2026-01-01T08:45:00Z"),
+    };
+    Cause { event, caused_by: caused_by.to_vec() }
+}
+
+#[test]
+fn a_schedule_does_not_fire_for_what_it_caused_itself_and_a_chain_ends() {
+    let trigger = json!({ "type": "event", "event_type": "run.*" });
+    let timetable = Timetable::new(Trigger::parse(&trigger, &Pointer::root()).unwrap());
+    let mut waiting = locked(timetable, node());
+    let (own, project) = (waiting.schedule.id, waiting.schedule.project);
+    let others: Vec<ScheduleId> = (0..8).map(|_| ScheduleId::new()).collect();
+    waiting.causes = vec![
+        order(1, project, &[]),
+        order(2, project, &[own]),
+        order(3, project, &[own, others[0]]),
+        order(4, project, &others[..7]),
+        order(5, project, &others),
+        order(6, ProjectId::new(), &[]),
+    ];
+    let step = react(&waiting, at("2026-01-01T08:45:00Z"));
+    let mut outcomes: Vec<_> =
+        step.entries.iter().map(|new| (new.entry.due.event, new.entry.outcome)).collect();
+    outcomes.sort_by_key(|(event, _)| *event);
+    let looped = FireOutcome::Skipped(SkipReason::Loop);
+    assert_eq!(
+        outcomes,
+        [
+            (Some(1), FireOutcome::Started),
+            (Some(2), looped),
+            (Some(3), looped),
+            (Some(4), FireOutcome::Started),
+            (Some(5), looped),
+        ]
+    );
+    let of_chain = step.entries.iter().find(|new| new.entry.due.event == Some(4)).unwrap();
+    let caused_by = of_chain.run.as_ref().unwrap().trigger["caused_by"].as_array().unwrap().clone();
+    assert_eq!((caused_by.len(), caused_by.last()), (8, Some(&json!(own))));
 }

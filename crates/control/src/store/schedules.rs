@@ -4,10 +4,10 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gathering_auth::Caller;
 use gathering_domain::{ProjectId, ScheduleId, UserId};
-use gathering_scheduler::Round;
+use gathering_scheduler::{Due, Round};
 
 use crate::access::{Found, Scoped, right};
-use crate::schedules::{Fire, FireRule, NewSchedule, Schedule, StepRule};
+use crate::schedules::{EventRule, Fire, FireRule, MatchRound, NewSchedule, Schedule, StepRule};
 use crate::{ControlError, Creation};
 
 /// Keeps schedules and their ledgers. What [`ControlStore`](crate::ControlStore) says of every method holds here. The
@@ -100,14 +100,14 @@ pub trait ScheduleStore: Send + Sync + 'static {
     /// As [`ControlError`] says.
     async fn delete_schedule(&self, schedule: &Scoped<Schedule, right::Write>) -> Result<(), ControlError>;
 
-    /// At most `limit` entries of the ledger, the latest due time first, before `before`.
+    /// At most `limit` entries of the ledger, the latest first, before `before`.
     ///
     /// # Errors
     /// As [`ControlError`] says.
     async fn list_fires(
         &self,
         schedule: &Scoped<Schedule, right::Read>,
-        before: Option<DateTime<Utc>>,
+        before: Option<Due>,
         limit: usize,
     ) -> Result<Vec<Fire>, ControlError>;
 
@@ -124,4 +124,12 @@ pub trait ScheduleStore: Send + Sync + 'static {
     /// # Errors
     /// As [`ControlError`] says. Nothing was written, or all of it was; the next call goes on from there.
     async fn fire_schedules(&self, limit: usize, rule: &FireRule<'_>) -> Result<Round, ControlError>;
+
+    /// Goes on through the log of events, at most `limit` of them and about [`MAX_CAUSES`](crate::MAX_CAUSES) pairs of an event
+    /// and a schedule: applies `rule` to every schedule that [fires for](Schedule::fires_for) one, with all of these, and writes
+    /// the steps and how far it came, in one transaction. One caller at a time does so. This is the store's own doing.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says. Nothing was written, or all of it was; the next call goes on from there.
+    async fn match_events(&self, limit: usize, rule: &EventRule<'_>) -> Result<MatchRound, ControlError>;
 }

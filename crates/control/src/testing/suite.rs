@@ -5,6 +5,7 @@
 mod budgets;
 mod calendars;
 mod decisions;
+mod event_schedules;
 mod events;
 mod hooks;
 mod members;
@@ -30,6 +31,7 @@ use crate::{
 pub use budgets::*;
 pub use calendars::*;
 pub use decisions::*;
+pub use event_schedules::*;
 pub use events::*;
 pub use hooks::*;
 pub use members::*;

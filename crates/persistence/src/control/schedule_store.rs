@@ -5,13 +5,14 @@ use chrono::{DateTime, Utc};
 use diesel_async::{AsyncConnection, AsyncPgConnection};
 use gathering_auth::Caller;
 use gathering_control::{
-    ControlError, Creation, Fire, FireRule, Found, NewSchedule, Schedule, ScheduleStore, Scoped, StepRule,
-    right,
+    ControlError, Creation, EventRule, Fire, FireRule, Found, MatchRound, NewSchedule, Schedule,
+    ScheduleStore, Scoped, StepRule, right,
 };
 use gathering_domain::{ProjectId, ScheduleId, UserId};
-use gathering_scheduler::Round;
+use gathering_scheduler::{Due, Round};
 
 use crate::cluster::wake::Wake;
+use crate::control::schedules::events::{self, LogPart};
 use crate::control::schedules::{self, calendars, ledger, step};
 use crate::control::store::PgControlStore;
 use crate::db::error::Aborted;
@@ -106,7 +107,7 @@ impl ScheduleStore for PgControlStore {
     async fn list_fires(
         &self,
         schedule: &Scoped<Schedule, right::Read>,
-        before: Option<DateTime<Utc>>,
+        before: Option<Due>,
         limit: usize,
     ) -> Result<Vec<Fire>, ControlError> {
         let conn = self.pool.get().await?;
@@ -125,6 +126,20 @@ impl ScheduleStore for PgControlStore {
         let (round, wake_ups) = fired.map_err(|aborted| aborted.into_error("firing schedules"))?;
         wake_ups.send(&self.wakes);
         Ok(round)
+    }
+
+    async fn match_events(&self, limit: usize, rule: &EventRule<'_>) -> Result<MatchRound, ControlError> {
+        let mut conn = self.pool.get().await?;
+        let conn: &mut AsyncPgConnection = &mut conn;
+        let Some(since) = events::first_wanted(conn).await? else { return Ok(MatchRound::NoSchedules) };
+        // Outside of the transaction, which would wait for itself.
+        let end = self.log.look(conn).await?;
+        let part = LogPart { since, until: end.settled.unwrap_or(0), limit };
+        let matched = conn.transaction(async |conn| events::go_on(conn, part, rule).await).await;
+        let (round, wake_ups) =
+            matched.map_err(|aborted| aborted.into_error("firing schedules for events"))?;
+        wake_ups.send(&self.wakes);
+        Ok(if round == MatchRound::ToTheEnd && end.is_held_back() { MatchRound::HeldBack } else { round })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Schedules: their rows, found, listed, created, deleted.
 
 pub(crate) mod calendars;
+pub(crate) mod events;
 pub(crate) mod ledger;
 pub(crate) mod runs;
 pub(crate) mod step;
@@ -11,10 +12,10 @@ use diesel::prelude::*;
 use diesel::sql_types::Timestamptz;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_control::{
-    Calendars, ControlError, Creation, Found, NewSchedule, OnFailure, PauseReason, Schedule, ScheduledAction,
+    ControlError, Creation, Found, NewSchedule, OnFailure, PauseReason, Schedule, ScheduledAction,
 };
 use gathering_domain::{Digest, Pointer, ProjectId, ScheduleId, UserId};
-use gathering_scheduler::{Days, Next, Timetable, Trigger};
+use gathering_scheduler::{Days, Due, Next, Timetable, Trigger};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -107,7 +108,8 @@ pub(crate) async fn create(
         }
     }
     let now: DateTime<Utc> = diesel::select(clock_timestamp()).get_result(&mut conn).await?;
-    let schedule = new.of(project, now).map_err(Aborted::Refused)?;
+    let log_end = events::last_taken(conn).await?;
+    let schedule = new.of(project, now, log_end).map_err(Aborted::Refused)?;
     let inserted = diesel::insert_into(schedules::table)
         .values((
             schedules::id.eq(schedule.id.as_uuid()),
@@ -166,8 +168,6 @@ pub(crate) struct Row {
     #[diesel(deserialize_as = StoredJson)]
     days: Value,
     calendars: Option<StoredJson>,
-    calendars_read_at: Option<DateTime<Utc>>,
-    calendars_problem: Option<String>,
     catch_up: String,
     overlap: String,
     jitter_seconds: i32,
@@ -180,6 +180,8 @@ pub(crate) struct Row {
     paused_because: Option<String>,
     passed_at: DateTime<Utc>,
     queued_at: Option<DateTime<Utc>>,
+    queued_event: Option<i64>,
+    events_after: Option<i64>,
     next_due_at: Option<DateTime<Utc>>,
     next_fire_at: Option<DateTime<Utc>>,
     zone_data: String,
@@ -206,11 +208,7 @@ impl TryFrom<Row> for Schedule {
         let days = row.days.as_object().cloned().unwrap_or_default();
         let days =
             Days::of_stored(&days, &Pointer::root()).map_err(|error| DatabaseError::corrupt(what, error))?;
-        let calendars = Calendars {
-            files: calendars::files_of(row.calendars.map(Value::from)),
-            read_at: row.calendars_read_at,
-            problem: row.calendars_problem,
-        };
+        let calendars = calendars::of_stored(row.calendars);
         let word = |error: &'static str| DatabaseError::corrupt(what, error);
         let digest = |stored: Option<Vec<u8>>| {
             let digest = stored.map(|stored| Digest::try_from(&*stored)).transpose();
@@ -241,7 +239,8 @@ impl TryFrom<Row> for Schedule {
             on_failure: OnFailure { notify, pause_after: row.pause_after.map(count) },
             pause,
             passed_at: row.passed_at,
-            queued_at: row.queued_at,
+            queued: row.queued_at.map(|at| Due { at, event: row.queued_event }),
+            events_after: row.events_after,
             next: row.next_due_at.zip(row.next_fire_at).map(|(due_at, fire_at)| Next { due_at, fire_at }),
             zone_data: row.zone_data,
             n_fires: count(row.n_fires),
@@ -272,8 +271,6 @@ pub(crate) struct Written {
     action_graph: Option<Vec<u8>>,
     days: Value,
     calendars: Option<Value>,
-    calendars_read_at: Option<DateTime<Utc>>,
-    calendars_problem: Option<String>,
     catch_up: &'static str,
     overlap: &'static str,
     jitter_seconds: i32,
@@ -301,8 +298,6 @@ impl Written {
             action_graph,
             days: timetable.days.to_json(),
             calendars: calendars::stored(calendars),
-            calendars_read_at: calendars.read_at,
-            calendars_problem: calendars.problem.clone(),
             catch_up: timetable.catch_up.as_str(),
             overlap: timetable.overlap.as_str(),
             jitter_seconds: stored(timetable.jitter_seconds),
@@ -323,6 +318,8 @@ pub(crate) struct StoredProgress {
     pub(super) paused_because: Option<&'static str>,
     pub(super) passed_at: DateTime<Utc>,
     pub(super) queued_at: Option<DateTime<Utc>>,
+    pub(super) queued_event: Option<i64>,
+    pub(super) events_after: Option<i64>,
     pub(super) next_due_at: Option<DateTime<Utc>>,
     pub(super) next_fire_at: Option<DateTime<Utc>>,
     pub(super) zone_data: String,
@@ -337,7 +334,9 @@ impl StoredProgress {
         Self {
             paused_because: schedule.pause.map(PauseReason::as_str),
             passed_at: schedule.passed_at,
-            queued_at: schedule.queued_at,
+            queued_at: schedule.queued.map(|due| due.at),
+            queued_event: schedule.queued.and_then(|due| due.event),
+            events_after: schedule.events_after,
             next_due_at: schedule.next.map(|next| next.due_at),
             next_fire_at: schedule.next.map(|next| next.fire_at),
             zone_data: schedule.zone_data.clone(),

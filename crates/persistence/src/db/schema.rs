@@ -87,6 +87,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    event_matching (only_row) {
+        only_row -> Bool,
+        matched_until -> Int8,
+    }
+}
+
+diesel::table! {
     event_retention (only_row) {
         only_row -> Bool,
         pruned_until -> Int8,
@@ -333,7 +340,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    schedule_fires (schedule_id, due_at) {
+    schedule_fires (schedule_id, due_at, event_seq) {
         schedule_id -> Uuid,
         due_at -> Timestamptz,
         until -> Nullable<Timestamptz>,
@@ -342,6 +349,7 @@ diesel::table! {
         run_id -> Nullable<Uuid>,
         run_state -> Nullable<Text>,
         fired_at -> Nullable<Timestamptz>,
+        event_seq -> Int8,
     }
 }
 
@@ -376,9 +384,9 @@ diesel::table! {
         last_fire_at -> Nullable<Timestamptz>,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        events_after -> Nullable<Int8>,
+        queued_event -> Nullable<Int8>,
         calendars -> Nullable<Json>,
-        calendars_read_at -> Nullable<Timestamptz>,
-        calendars_problem -> Nullable<Text>,
     }
 }
 
@@ -431,6 +439,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     budgets,
     child_runs,
     circuit_breakers,
+    event_matching,
     event_retention,
     events,
     graphs,

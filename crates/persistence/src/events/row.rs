@@ -14,7 +14,7 @@ pub(super) const SUBJECT: &str = "subject";
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = events)]
-pub(super) struct Row {
+pub(crate) struct Row {
     seq: i64,
     project_id: Option<Uuid>,
     type_: String,

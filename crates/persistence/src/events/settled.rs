@@ -29,9 +29,9 @@ pub(crate) struct SettledLog(Arc<Mutex<Settled>>);
 
 /// What was found of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct LogEnd {
+pub(crate) struct LogEnd {
     /// Nothing is missing up to here; `None` while that is not known.
-    pub(super) settled: Option<i64>,
+    pub(crate) settled: Option<i64>,
     /// The last event that is readable.
     pub(super) last: i64,
     /// How far retention has come.
@@ -40,7 +40,7 @@ pub(super) struct LogEnd {
 
 impl LogEnd {
     /// Whether events are readable that are not settled.
-    pub(super) fn is_held_back(&self) -> bool {
+    pub(crate) fn is_held_back(&self) -> bool {
         self.settled.is_none_or(|settled| settled < self.last)
     }
 }
@@ -131,7 +131,7 @@ impl Settled {
 
 impl SettledLog {
     /// The end of the log. It is settled as far as it can be known now.
-    pub(super) async fn look(&self, conn: &AsyncPgConnection) -> Result<LogEnd, DatabaseError> {
+    pub(crate) async fn look(&self, conn: &AsyncPgConnection) -> Result<LogEnd, DatabaseError> {
         let failed = |error| DatabaseError::query("reading the end of the log of events", error);
         let mut end = self.look_once(conn).await.map_err(failed)?;
         for _ in 1..N_LOOKS {

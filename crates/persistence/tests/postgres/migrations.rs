@@ -51,8 +51,8 @@ async fn fill(world: &World) {
              SELECT '{run}', 'a', 'repeat', 'r', id, email FROM users;
          INSERT INTO schedules (id, project_id, name, trigger, action, catch_up, overlap, passed_at)
              SELECT gen_random_uuid(), id, 's', '{{}}', '{{}}', 'latest', 'skip', now() FROM projects;
-         UPDATE schedules SET days = '{{\"except\": [\"2026-12-25\"]}}', calendars = '{{\"except\": \"holidays.ics\"}}',
-             calendars_read_at = now(), calendars_problem = 'p';
+         UPDATE schedules SET days = '{{\"except\": [\"2026-12-25\"]}}',
+             calendars = '{{\"files\": {{\"except\": \"holidays.ics\"}}, \"problem\": \"p\"}}';
          INSERT INTO schedule_fires (schedule_id, due_at, outcome, reason)
              SELECT id, now(), 'skipped', 'missed' FROM schedules;
          INSERT INTO idempotency_keys (user_id, key, kind, digest, created_id)

@@ -116,7 +116,7 @@ async fn i6_a_crash_at_every_point_leaves_no_due_time_fired_twice_or_lost() {
             let due: Vec<_> = due.collect();
             assert_eq!(store.runs(id), due, "schedule {id} with a crash at point {crash:?}");
             let ledger = store.ledger(id);
-            assert_eq!(ledger.iter().map(|entry| entry.due_at).collect::<Vec<_>>(), due);
+            assert_eq!(ledger.iter().map(|entry| entry.due.at).collect::<Vec<_>>(), due);
             assert!(
                 ledger
                     .iter()

@@ -4,6 +4,7 @@
 
 mod calendars;
 mod daylight_saving;
+mod event_plans;
 mod expressions;
 mod firing;
 mod plans;

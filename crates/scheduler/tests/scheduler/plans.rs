@@ -30,7 +30,7 @@ fn since(passed: &str) -> Progress {
 /// The entries as `12:01 started`, `12:02 skipped overlap`.
 fn words(plan: &Plan) -> Vec<String> {
     let words = |entry: &gathering_scheduler::DueEntry| {
-        let time = entry.due_at.format("%H:%M");
+        let time = entry.due.at.format("%H:%M");
         match entry.outcome.reason() {
             Some(reason) => format!("{time} skipped {reason}"),
             None => format!("{time} {}", entry.outcome.as_str()),
@@ -95,8 +95,8 @@ fn overlaps_are_handled_as_the_policy_says() {
     for (overlap, expected, queued, cancels) in [
         (Overlap::Allow, "12:01 started", None, false),
         (Overlap::Skip, "12:01 skipped overlap", None, false),
-        (Overlap::QueueOne, "12:01 queued", Some(at("2026-01-01T12:01:00Z")), false),
-        (Overlap::CancelPrevious, "12:01 queued", Some(at("2026-01-01T12:01:00Z")), true),
+        (Overlap::QueueOne, "12:01 queued", Some(at("2026-01-01T12:01:00Z").into()), false),
+        (Overlap::CancelPrevious, "12:01 queued", Some(at("2026-01-01T12:01:00Z").into()), true),
     ] {
         let timetable = Timetable { overlap, ..minutely() };
         let plan = plan(&timetable, &open, at("2026-01-01T12:01:00Z"));
@@ -108,7 +108,7 @@ fn overlaps_are_handled_as_the_policy_says() {
 #[test]
 fn the_queued_due_time_fires_when_the_earlier_run_has_ended() {
     let timetable = Timetable { overlap: Overlap::QueueOne, ..minutely() };
-    let queued = Some(at("2026-01-01T12:01:00Z"));
+    let queued = Some(at("2026-01-01T12:01:00Z").into());
     let waiting = Progress { n_open: 1, queued, ..since("2026-01-01T12:01:00Z") };
     let next = plan(&timetable, &waiting, at("2026-01-01T12:02:00Z"));
     assert_eq!(words(&next), ["12:02 skipped overlap"], "one waits already");
@@ -122,11 +122,11 @@ fn the_queued_due_time_fires_when_the_earlier_run_has_ended() {
 #[test]
 fn of_two_that_cancel_their_predecessor_the_later_one_waits() {
     let timetable = Timetable { overlap: Overlap::CancelPrevious, ..minutely() };
-    let queued = Some(at("2026-01-01T12:01:00Z"));
+    let queued = Some(at("2026-01-01T12:01:00Z").into());
     let waiting = Progress { n_open: 1, queued, ..since("2026-01-01T12:01:00Z") };
     let plan = plan(&timetable, &waiting, at("2026-01-01T12:02:00Z"));
     assert_eq!(words(&plan), ["12:01 skipped overlap", "12:02 queued"]);
-    assert_eq!(plan.queued, Some(at("2026-01-01T12:02:00Z")));
+    assert_eq!(plan.queued, Some(at("2026-01-01T12:02:00Z").into()));
 }
 
 #[test]
@@ -193,12 +193,12 @@ fn no_more_than_the_bound_is_caught_up_and_the_rest_is_one_entry() {
     assert_eq!(planned.entries.len(), MAX_CAUGHT_UP + 1);
     let last = planned.entries.last().unwrap();
     assert_eq!(last.outcome, FireOutcome::Skipped(SkipReason::Bound));
-    assert_eq!((last.due_at, last.until), (at("2026-01-01T16:41:00Z"), Some(at("2026-01-02T00:00:00Z"))));
+    assert_eq!((last.due.at, last.until), (at("2026-01-01T16:41:00Z"), Some(at("2026-01-02T00:00:00Z"))));
 
     let planned = plan(&minutely(), &day, now);
     let [.., bound, latest] = &planned.entries[..] else { panic!("{planned:?}") };
     assert_eq!(bound.outcome, FireOutcome::Skipped(SkipReason::Bound));
-    assert_eq!((latest.due_at, latest.outcome), (at("2026-01-02T00:00:00Z"), FireOutcome::Started));
+    assert_eq!((latest.due.at, latest.outcome), (at("2026-01-02T00:00:00Z"), FireOutcome::Started));
     assert_eq!(planned.next.unwrap().due_at, at("2026-01-02T00:01:00Z"));
 }
 
@@ -296,10 +296,10 @@ proptest! {
                 let plan = plan(&timetable, &progress, now);
                 for entry in &plan.entries {
                     match entry.until {
-                        Some(until) => ranges.push((entry.due_at, until)),
+                        Some(until) => ranges.push((entry.due.at, until)),
                         None => {
-                            let earlier = entered.insert(entry.due_at, entry.outcome);
-                            prop_assert!(matches!(earlier, None | Some(FireOutcome::Queued)), "{:?} twice", entry.due_at);
+                            let earlier = entered.insert(entry.due.at, entry.outcome);
+                            prop_assert!(matches!(earlier, None | Some(FireOutcome::Queued)), "{:?} twice", entry.due.at);
                         }
                     }
                 }

@@ -56,7 +56,7 @@ impl State {
         PostedEvent { event, is_repeated: false }
     }
 
-    fn last_seq(&self) -> EventSeq {
+    pub(super) fn last_seq(&self) -> EventSeq {
         self.events.last().map_or(0, |event| event.seq)
     }
 }

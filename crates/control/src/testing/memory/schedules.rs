@@ -8,19 +8,20 @@ use chrono::{DateTime, Utc};
 use gathering_auth::Caller;
 use gathering_dag_engine::RunStore as _;
 use gathering_domain::{ProjectId, RunId, RunState, ScheduleId, UserId};
-use gathering_scheduler::{DueEntry, FireOutcome, Round};
+use gathering_scheduler::{Due, DueEntry, FireOutcome, Round};
 
 use super::MemoryControl;
 use super::idempotency::Claim;
 use super::state::State;
 use crate::{
-    ControlError, Creation, Fire, FireRule, Found, LockedSchedule, NewSchedule, OpenFire, PipelineToStart,
-    PlannedRun, Schedule, ScheduleStep, ScheduleStore, ScheduledAction, Scoped, StepRule, right,
+    Cause, ControlError, Creation, EventRule, EventSeq, Fire, FireRule, Found, LockedSchedule, LoggedEvent,
+    MatchRound, NewSchedule, OpenFire, PipelineToStart, PlannedRun, Schedule, ScheduleStep, ScheduleStore,
+    ScheduledAction, Scoped, StepRule, right,
 };
 
 pub(super) struct StoredSchedule {
     schedule: Schedule,
-    ledger: BTreeMap<DateTime<Utc>, StoredFire>,
+    ledger: BTreeMap<Due, StoredFire>,
 }
 
 struct StoredFire {
@@ -40,7 +41,7 @@ impl State {
         if !self.has_project(project) {
             return Err(ControlError::NotFound);
         }
-        let schedule = new.of(project, Utc::now())?;
+        let schedule = new.of(project, Utc::now(), self.last_seq())?;
         if let Some((user, once)) = by.zip(new.once.as_ref()) {
             match self.schedule_keys.claim(user, once, new.id) {
                 Claim::Granted => {}
@@ -54,6 +55,12 @@ impl State {
         let stored = StoredSchedule { schedule: schedule.clone(), ledger: BTreeMap::new() };
         self.schedules.insert(schedule.id, stored);
         Ok(Creation::Created(schedule))
+    }
+
+    /// The event; of what is in memory no run is the cause.
+    fn cause(&self, seq: EventSeq) -> Option<Cause> {
+        let event = self.events.iter().find(|event| event.seq == seq)?.clone();
+        Some(Cause { event, caused_by: Vec::new() })
     }
 
     fn pipeline_to_start(&self, schedule: &Schedule) -> Option<PipelineToStart> {
@@ -74,18 +81,22 @@ impl MemoryControl {
         let state = self.lock();
         let stored = state.schedules.get(&id).ok_or(ControlError::NotFound)?;
         let unsettled = stored.ledger.iter().filter(|(_, fire)| fire.run_state.is_none());
-        let open = unsettled.filter_map(|(due_at, fire)| {
+        let open = unsettled.filter_map(|(due, fire)| {
             let run = fire.run?;
-            Some(OpenFire { due_at: *due_at, run, state: self.runs.run(run).map(|run| run.state) })
+            Some(OpenFire { due: *due, run, state: self.runs.run(run).map(|run| run.state) })
         });
-        let asked = || fired.into_iter().flat_map(|(from, to)| stored.ledger.range(from..=to));
+        let asked =
+            || fired.into_iter().flat_map(|(from, to)| stored.ledger.range(Due::from(from)..=Due::from(to)));
         let has_fired = |fire: &StoredFire| !matches!(fire.entry.outcome, FireOutcome::Skipped(_));
-        let fired = asked().filter(|(_, fire)| has_fired(fire)).map(|(due_at, _)| *due_at).collect();
-        let ranges = asked().filter_map(|(first, fire)| Some((*first, fire.entry.until?))).collect();
+        let fired = asked().filter(|(_, fire)| has_fired(fire)).map(|(due, _)| due.at).collect();
+        let ranges = asked().filter_map(|(first, fire)| Some((first.at, fire.entry.until?))).collect();
         Ok(LockedSchedule {
             open: open.collect(),
             pipeline: state.pipeline_to_start(&stored.schedule),
             action_timeout: None,
+            queued_cause: stored.schedule.queued.and_then(|due| state.cause(due.event?)),
+            causes: Vec::new(),
+            log_end: state.last_seq(),
             fired,
             ranges,
             schedule: stored.schedule.clone(),
@@ -99,19 +110,19 @@ impl MemoryControl {
             let mut state = self.lock();
             let stored = state.schedules.get_mut(&schedule.id).ok_or(ControlError::NotFound)?;
             stored.schedule = schedule.clone();
-            for (due_at, run_state) in step.settled {
-                if let Some(fire) = stored.ledger.get_mut(&due_at) {
+            for (due, run_state) in step.settled {
+                if let Some(fire) = stored.ledger.get_mut(&due) {
                     fire.run_state = Some(run_state);
                 }
             }
             for new in step.entries {
-                let due_at = new.entry.due_at;
-                if stored.ledger.get(&due_at).is_some_and(|fire| fire.run.is_some()) {
+                let due = new.entry.due;
+                if stored.ledger.get(&due).is_some_and(|fire| fire.run.is_some()) {
                     continue;
                 }
                 let run = new.run.as_ref().map(|run| run.id);
                 let fired_at = run.map(|_| now);
-                stored.ledger.insert(due_at, StoredFire { entry: new.entry, run, run_state: None, fired_at });
+                stored.ledger.insert(due, StoredFire { entry: new.entry, run, run_state: None, fired_at });
                 accepted.extend(new.run);
             }
             for run in &accepted {
@@ -240,15 +251,16 @@ impl ScheduleStore for MemoryControl {
     async fn list_fires(
         &self,
         schedule: &Scoped<Schedule, right::Read>,
-        before: Option<DateTime<Utc>>,
+        before: Option<Due>,
         limit: usize,
     ) -> Result<Vec<Fire>, ControlError> {
         let state = self.lock();
         let Some(stored) = state.schedules.get(&schedule.id) else { return Ok(Vec::new()) };
         let latest_first = stored.ledger.values().rev();
-        let before = latest_first.filter(|fire| before.is_none_or(|before| fire.entry.due_at < before));
+        let before = latest_first.filter(|fire| before.is_none_or(|before| fire.entry.due < before));
         let shown = before.take(limit).map(|fire| Fire {
-            due_at: fire.entry.due_at,
+            due_at: fire.entry.due.at,
+            event: fire.entry.due.event,
             until: fire.entry.until,
             outcome: fire.entry.outcome.as_str().to_owned(),
             reason: fire.entry.outcome.reason().map(|reason| reason.as_str().to_owned()),
@@ -285,5 +297,43 @@ impl ScheduleStore for MemoryControl {
             is_full: due.len() == limit || n_schedules < due.len(),
             next_in: next.map(|at| (at - Utc::now()).to_std().unwrap_or(Duration::ZERO)),
         })
+    }
+
+    async fn match_events(&self, limit: usize, rule: &EventRule<'_>) -> Result<MatchRound, ControlError> {
+        if std::mem::replace(&mut self.lock().is_matching, true) {
+            return Ok(MatchRound::Locked);
+        }
+        let round = self.match_alone(limit, rule).await;
+        self.lock().is_matching = false;
+        round
+    }
+}
+
+impl MemoryControl {
+    async fn match_alone(&self, limit: usize, rule: &EventRule<'_>) -> Result<MatchRound, ControlError> {
+        let now = Utc::now();
+        let (events, schedules) = {
+            let state = self.lock();
+            let events: Vec<LoggedEvent> =
+                state.events.iter().filter(|event| event.seq > state.matched).take(limit).cloned().collect();
+            let of_events = state.schedules.values().filter(|stored| stored.schedule.events_after.is_some());
+            (events, of_events.map(|stored| stored.schedule.clone()).collect::<Vec<_>>())
+        };
+        if schedules.is_empty() {
+            return Ok(MatchRound::NoSchedules);
+        }
+        for schedule in schedules {
+            let due = schedule.fires_for(events.iter());
+            if due.is_empty() {
+                continue;
+            }
+            let cause = |event: &LoggedEvent| Cause { event: event.clone(), caused_by: Vec::new() };
+            let causes = due.into_iter().map(cause).collect();
+            let locked = LockedSchedule { causes, ..self.locked(schedule.id, None)? };
+            self.write(rule(locked, now), now).await?;
+        }
+        let mut state = self.lock();
+        state.matched = events.last().map_or(state.matched, |event| event.seq.max(state.matched));
+        Ok(if events.len() == limit { MatchRound::Part } else { MatchRound::ToTheEnd })
     }
 }

@@ -13,7 +13,7 @@ use super::idempotency::IdempotencyKeys;
 use super::pipelines::StoredPipeline;
 use super::projects::StoredProject;
 use super::schedules::StoredSchedule;
-use crate::{LocalFile, LocalProject, LoggedEvent, PlannedRun, Run, StartedBy};
+use crate::{EventSeq, LocalFile, LocalProject, LoggedEvent, PlannedRun, Run, StartedBy};
 
 #[derive(Default)]
 pub(super) struct State {
@@ -37,6 +37,10 @@ pub(super) struct State {
     pub(super) budgets: Books,
     /// The log, in order.
     pub(super) events: Vec<LoggedEvent>,
+    /// Up to where schedules have fired for them.
+    pub(super) matched: EventSeq,
+    /// Whether somebody goes through them.
+    pub(super) is_matching: bool,
 }
 
 /// What the engine does not know of a run.

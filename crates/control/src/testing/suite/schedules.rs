@@ -21,14 +21,14 @@ use crate::{
 /// How long a case waits for what comes by itself.
 const LIMIT: Duration = Duration::from_secs(10);
 
-struct Plan {
-    world: World,
-    schedules: ScheduleControl,
+pub(super) struct Plan {
+    pub(super) world: World,
+    pub(super) schedules: ScheduleControl,
     firing: ScheduleFiring,
 }
 
 impl Plan {
-    async fn new<F: ControlFixture>(fixture: &F) -> Self {
+    pub(super) async fn new<F: ControlFixture>(fixture: &F) -> Self {
         let world = World::new(fixture).await;
         let graphs = Graphs::new(fixture.run_store(), NodeSpecs::builtin(), 16);
         let schedules = ScheduleControl::new(fixture.store(), graphs);
@@ -36,13 +36,13 @@ impl Plan {
     }
 
     /// A schedule of the pipeline.
-    fn submitted(&self, trigger: Value) -> SubmittedSchedule {
+    pub(super) fn submitted(&self, trigger: Value) -> SubmittedSchedule {
         let action =
             json!({ "action": "execute_pipeline", "pipeline_id": self.world.pipeline, "input": { "n": 1 } });
         SubmittedSchedule::new("numbers", trigger, action)
     }
 
-    async fn define(&self, schedule: SubmittedSchedule) -> Result<Schedule, ControlError> {
+    pub(super) async fn define(&self, schedule: SubmittedSchedule) -> Result<Schedule, ControlError> {
         self.define_as(&self.world.owner, schedule).await
     }
 
@@ -51,19 +51,23 @@ impl Plan {
         self.schedules.define(by, define).await
     }
 
-    async fn show(&self, schedule: ScheduleId) -> Schedule {
+    pub(super) async fn show(&self, schedule: ScheduleId) -> Schedule {
         self.schedules.find::<right::Read>(&self.world.owner, schedule).await.unwrap().into_thing()
     }
 
     /// The ledger, oldest first.
-    async fn ledger(&self, schedule: ScheduleId) -> Vec<Fire> {
+    pub(super) async fn ledger(&self, schedule: ScheduleId) -> Vec<Fire> {
         let mut fires = self.schedules.list_fires(&self.world.owner, schedule, None, 100).await.unwrap();
         fires.reverse();
         fires
     }
 
     /// Fires until the ledger looks so.
-    async fn fire_until(&self, schedule: ScheduleId, is_done: impl Fn(&[Fire]) -> bool) -> Vec<Fire> {
+    pub(super) async fn fire_until(
+        &self,
+        schedule: ScheduleId,
+        is_done: impl Fn(&[Fire]) -> bool,
+    ) -> Vec<Fire> {
         let deadline = tokio::time::Instant::now() + LIMIT;
         loop {
             self.firing.fire_due().await.unwrap();
@@ -85,17 +89,17 @@ fn hourly() -> Value {
     json!({ "type": "cron", "expression": "0 * * * *" })
 }
 
-fn run_of(fire: &Fire) -> RunId {
+pub(super) fn run_of(fire: &Fire) -> RunId {
     fire.run.unwrap()
 }
 
 /// Ends a run as an instance would.
-async fn end<F: ControlFixture>(fixture: &F, run: RunId, release: Release) {
+pub(super) async fn end<F: ControlFixture>(fixture: &F, run: RunId, release: Release) {
     let claim = claim(fixture, run).await;
     commit(fixture, claim, Vec::new(), Some(release)).await;
 }
 
-fn succeeded() -> Release {
+pub(super) fn succeeded() -> Release {
     Release::End(RunEnd { result: RunResult::Succeeded(json!({})), abandons_children: false })
 }
 
@@ -168,7 +172,7 @@ pub async fn a_due_time_is_skipped_while_an_earlier_run_goes_on<F: ControlFixtur
 /// A queued due time starts when the earlier run ends, not at the next due time.
 pub async fn a_queued_due_time_starts_when_the_earlier_run_has_ended<F: ControlFixture>(fixture: &F) {
     let plan = Plan::new(fixture).await;
-    let submitted = SubmittedSchedule { overlap: Overlap::QueueOne, ..plan.submitted(every_second()) };
+    let submitted = SubmittedSchedule { overlap: Some(Overlap::QueueOne), ..plan.submitted(every_second()) };
     let schedule = plan.define(submitted).await.unwrap();
     let queued = |fires: &[Fire]| fires.iter().any(|fire| fire.outcome == "queued");
     let ledger = plan.fire_until(schedule.id, queued).await;
@@ -184,7 +188,8 @@ pub async fn a_queued_due_time_starts_when_the_earlier_run_has_ended<F: ControlF
 /// The earlier run is cancelled, and the new one waits for its end.
 pub async fn the_previous_run_is_cancelled_where_the_policy_says_so<F: ControlFixture>(fixture: &F) {
     let plan = Plan::new(fixture).await;
-    let submitted = SubmittedSchedule { overlap: Overlap::CancelPrevious, ..plan.submitted(every_second()) };
+    let submitted =
+        SubmittedSchedule { overlap: Some(Overlap::CancelPrevious), ..plan.submitted(every_second()) };
     let schedule = plan.define(submitted).await.unwrap();
     // A run that was never claimed ends by its cancellation.
     let second = |fires: &[Fire]| fires.get(1).is_some_and(|fire| fire.run.is_some());
@@ -288,7 +293,7 @@ pub async fn a_changed_trigger_counts_from_the_change<F: ControlFixture>(fixture
     let plan = Plan::new(fixture).await;
     let schedule = plan.define(plan.submitted(every_second())).await.unwrap();
     let n_before = plan.fire_until(schedule.id, |fires| !fires.is_empty()).await.len();
-    let other = SubmittedSchedule { catch_up: CatchUp::All, ..plan.submitted(hourly()) };
+    let other = SubmittedSchedule { catch_up: Some(CatchUp::All), ..plan.submitted(hourly()) };
     let changed = plan.schedules.change(&plan.world.owner, schedule.id, |_| other.clone()).await.unwrap();
     assert!(changed.next.unwrap().due_at > Utc::now());
     assert_eq!(changed.timetable.catch_up, CatchUp::All);

@@ -1,19 +1,18 @@
 //! Schedules whose days come from calendars.
 
-use std::collections::BTreeMap;
-
 use diesel::dsl::not;
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_control::{Calendars, Schedule};
 use gathering_domain::{ProjectId, ScheduleId};
 use gathering_scheduler::DayList;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::{Row, Written};
 use crate::control::projects::hidden_projects;
 use crate::db::error::DatabaseError;
 use crate::db::schema::schedules;
+use crate::db::stored_json::StoredJson;
 
 /// At most `limit` schedules whose days come from files, by id, after this one: those of this project (absent: of any). One
 /// that cannot be read is logged and left out.
@@ -59,14 +58,21 @@ pub(crate) async fn rewrite(mut conn: &AsyncPgConnection, schedule: &Schedule) -
         .map(|_n_rows| ())
 }
 
-/// The files by their list.
-pub(super) fn files_of(stored: Option<Value>) -> BTreeMap<DayList, String> {
-    let file = |list: DayList| Some((list, stored.as_ref()?.get(list.as_str())?.as_str()?.to_owned()));
-    DayList::ALL.into_iter().filter_map(file).collect()
+/// The calendars of a row; none if nothing is stored.
+pub(super) fn of_stored(stored: Option<StoredJson>) -> Calendars {
+    let Some(stored) = stored.map(Value::from) else { return Calendars::default() };
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let file = |list: DayList| Some((list, text(&stored["files"][list.as_str()])?));
+    Calendars {
+        files: DayList::ALL.into_iter().filter_map(file).collect(),
+        read_at: text(&stored["read_at"]).and_then(|at| at.parse().ok()),
+        problem: text(&stored["problem"]),
+    }
 }
 
-/// As [`files_of`] reads them.
+/// As [`of_stored`] reads them.
 pub(super) fn stored(calendars: &Calendars) -> Option<Value> {
-    let files = calendars.files.iter().map(|(list, file)| (list.as_str(), file.as_str()));
-    (!calendars.files.is_empty()).then(|| files.collect())
+    let Calendars { files, read_at, problem } = calendars;
+    let files: Map<_, _> = files.iter().map(|(list, file)| (list.as_str().to_owned(), json!(file))).collect();
+    (!files.is_empty()).then(|| json!({ "files": files, "read_at": read_at, "problem": problem }))
 }

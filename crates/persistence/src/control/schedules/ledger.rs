@@ -8,6 +8,7 @@ use diesel::sql_types::{Array, BigInt, Nullable, Text, Timestamptz, Uuid as SqlU
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_control::{Fire, OpenFire, ScheduleStep};
 use gathering_domain::{RunState, ScheduleId};
+use gathering_scheduler::Due;
 use uuid::Uuid;
 
 use crate::db::error::DatabaseError;
@@ -17,11 +18,18 @@ use crate::db::schema::{runs, schedule_fires};
 /// How many entries are deleted in one transaction.
 const PRUNED_AT_ONCE: i64 = 5000;
 
-/// At most `limit` entries, the latest due time first, before `before`.
+/// An entry for no event.
+const NO_EVENT: i64 = 0;
+
+fn due_of(at: DateTime<Utc>, event_seq: i64) -> Due {
+    Due { at, event: (event_seq != NO_EVENT).then_some(event_seq) }
+}
+
+/// At most `limit` entries, the latest first, before `before`.
 pub(crate) async fn list(
     mut conn: &AsyncPgConnection,
     schedule: ScheduleId,
-    before: Option<DateTime<Utc>>,
+    before: Option<Due>,
     limit: usize,
 ) -> Result<Vec<Fire>, DatabaseError> {
     let mut query = schedule_fires::table
@@ -29,10 +37,13 @@ pub(crate) async fn list(
         .filter(schedule_fires::schedule_id.eq(schedule.as_uuid()))
         .into_boxed();
     if let Some(before) = before {
-        query = query.filter(schedule_fires::due_at.lt(before));
+        let is_earlier = schedule_fires::due_at.lt(before.at);
+        let is_of_that_moment = schedule_fires::due_at.eq(before.at);
+        let is_before = schedule_fires::event_seq.lt(before.event.unwrap_or(NO_EVENT));
+        query = query.filter(is_earlier.or(is_of_that_moment.and(is_before)));
     }
     let rows: Vec<(Row, Option<String>)> = query
-        .order(schedule_fires::due_at.desc())
+        .order((schedule_fires::due_at.desc(), schedule_fires::event_seq.desc()))
         .limit(i64::try_from(limit).unwrap_or(i64::MAX))
         .select((Row::as_select(), runs::state.nullable()))
         .load(&mut conn)
@@ -45,6 +56,7 @@ pub(crate) async fn list(
 #[diesel(table_name = schedule_fires)]
 struct Row {
     due_at: DateTime<Utc>,
+    event_seq: i64,
     until: Option<DateTime<Utc>>,
     outcome: String,
     reason: Option<String>,
@@ -59,6 +71,7 @@ impl Row {
         let state = of_run.or(self.run_state).map(|state| state.parse::<RunState>()).transpose();
         Ok(Fire {
             due_at: self.due_at,
+            event: due_of(self.due_at, self.event_seq).event,
             until: self.until,
             outcome: self.outcome,
             reason: self.reason,
@@ -69,8 +82,8 @@ impl Row {
     }
 }
 
-/// Schedule, due time, run and the state of the run.
-type OpenRow = (Uuid, DateTime<Utc>, Option<Uuid>, Option<String>);
+/// Schedule, due time, event, run and the state of the run.
+type OpenRow = (Uuid, DateTime<Utc>, i64, Option<Uuid>, Option<String>);
 
 /// The fires of these schedules whose runs were not known to have ended.
 pub(crate) async fn load_open(
@@ -81,20 +94,25 @@ pub(crate) async fn load_open(
         .left_join(runs::table.on(schedule_fires::run_id.eq(runs::id.nullable())))
         .filter(schedule_fires::schedule_id.eq_any(schedules))
         .filter(schedule_fires::run_id.is_not_null().and(schedule_fires::run_state.is_null()))
-        .order(schedule_fires::due_at)
+        .order((schedule_fires::due_at, schedule_fires::event_seq))
         .select((
             schedule_fires::schedule_id,
             schedule_fires::due_at,
+            schedule_fires::event_seq,
             schedule_fires::run_id,
             runs::state.nullable(),
         ))
         .load(&mut conn)
         .await?;
     let mut open: HashMap<Uuid, Vec<OpenFire>> = HashMap::new();
-    for (schedule, due_at, run, state) in rows {
+    for (schedule, due_at, event_seq, run, state) in rows {
         let Some(run) = run else { continue };
         let state = state.and_then(|state| state.parse().ok());
-        open.entry(schedule).or_default().push(OpenFire { due_at, run: run.into(), state });
+        open.entry(schedule).or_default().push(OpenFire {
+            due: due_of(due_at, event_seq),
+            run: run.into(),
+            state,
+        });
     }
     Ok(open)
 }
@@ -118,10 +136,12 @@ pub(crate) async fn load_fired(
 
 /// An entry replaces that of a due time that has not fired, and never that of one that has (I6).
 const ENTER: &str = "
-    INSERT INTO schedule_fires AS fires (schedule_id, due_at, until, outcome, reason, run_id, fired_at)
-    SELECT schedule_id, due_at, until, outcome, reason, run_id, CASE WHEN run_id IS NOT NULL THEN clock_timestamp() END
-    FROM unnest($1, $2, $3, $4, $5, $6) AS entry (schedule_id, due_at, until, outcome, reason, run_id)
-    ON CONFLICT (schedule_id, due_at) DO UPDATE SET until = excluded.until, outcome = excluded.outcome,
+    INSERT INTO schedule_fires AS fires (schedule_id, due_at, event_seq, until, outcome, reason, run_id, fired_at)
+    SELECT schedule_id, due_at, event_seq, until, outcome, reason, run_id,
+        CASE WHEN run_id IS NOT NULL THEN clock_timestamp() END
+    FROM unnest($1, $2, $3, $4, $5, $6, $7)
+        AS entry (schedule_id, due_at, event_seq, until, outcome, reason, run_id)
+    ON CONFLICT (schedule_id, due_at, event_seq) DO UPDATE SET until = excluded.until, outcome = excluded.outcome,
         reason = excluded.reason, run_id = excluded.run_id, fired_at = excluded.fired_at
     WHERE fires.run_id IS NULL AND (excluded.run_id IS NOT NULL OR fires.outcome = 'queued')
     RETURNING run_id";
@@ -142,7 +162,9 @@ pub(crate) async fn enter(
         return Ok(HashSet::new());
     }
     let ids: Vec<Uuid> = of_steps().map(|(step, _)| step.schedule.id.as_uuid()).collect();
-    let due: Vec<DateTime<Utc>> = of_steps().map(|(_, entered)| entered.entry.due_at).collect();
+    let due: Vec<DateTime<Utc>> = of_steps().map(|(_, entered)| entered.entry.due.at).collect();
+    let events: Vec<i64> =
+        of_steps().map(|(_, entered)| entered.entry.due.event.unwrap_or(NO_EVENT)).collect();
     let until: Vec<Option<DateTime<Utc>>> = of_steps().map(|(_, entered)| entered.entry.until).collect();
     let outcomes: Vec<&str> = of_steps().map(|(_, entered)| entered.entry.outcome.as_str()).collect();
     let reason = |entered: &gathering_control::LedgerEntry| entered.entry.outcome.reason();
@@ -153,6 +175,7 @@ pub(crate) async fn enter(
     let entered: Vec<Entered> = diesel::sql_query(ENTER)
         .bind::<Array<SqlUuid>, _>(ids)
         .bind::<Array<Timestamptz>, _>(due)
+        .bind::<Array<BigInt>, _>(events)
         .bind::<Array<Nullable<Timestamptz>>, _>(until)
         .bind::<Array<Text>, _>(outcomes)
         .bind::<Array<Nullable<Text>>, _>(reasons)
@@ -169,15 +192,18 @@ pub(crate) async fn settle(mut conn: &AsyncPgConnection, steps: &[ScheduleStep])
         return Ok(());
     }
     let ids: Vec<Uuid> = of_steps().map(|(step, _)| step.schedule.id.as_uuid()).collect();
-    let due: Vec<DateTime<Utc>> = of_steps().map(|(_, (due_at, _))| *due_at).collect();
+    let due: Vec<DateTime<Utc>> = of_steps().map(|(_, (due, _))| due.at).collect();
+    let events: Vec<i64> = of_steps().map(|(_, (due, _))| due.event.unwrap_or(NO_EVENT)).collect();
     let states: Vec<&str> = of_steps().map(|(_, (_, state))| state.as_str()).collect();
     let sql = "
         UPDATE schedule_fires SET run_state = settled.state
-        FROM unnest($1, $2, $3) AS settled (schedule_id, due_at, state)
-        WHERE schedule_fires.schedule_id = settled.schedule_id AND schedule_fires.due_at = settled.due_at";
+        FROM unnest($1, $2, $3, $4) AS settled (schedule_id, due_at, event_seq, state)
+        WHERE schedule_fires.schedule_id = settled.schedule_id AND schedule_fires.due_at = settled.due_at
+            AND schedule_fires.event_seq = settled.event_seq";
     diesel::sql_query(sql)
         .bind::<Array<SqlUuid>, _>(ids)
         .bind::<Array<Timestamptz>, _>(due)
+        .bind::<Array<BigInt>, _>(events)
         .bind::<Array<Text>, _>(states)
         .execute(&mut conn)
         .await

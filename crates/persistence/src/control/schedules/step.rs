@@ -20,7 +20,7 @@ use gathering_scheduler::Round;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Row, StoredProgress, Written, ledger, refused, runs};
+use super::{Row, StoredProgress, Written, events, ledger, refused, runs};
 use crate::control::pipelines::{self, PipelineToLock};
 use crate::control::projects::hidden_projects;
 use crate::db::clock::clock_timestamp;
@@ -55,9 +55,11 @@ pub(crate) async fn one(
         Some(range) => ledger::load_fired(conn, id.as_uuid(), range).await?,
         None => Default::default(),
     };
+    let log_end = if is_change { events::last_taken(conn).await? } else { 0 };
     let mut locked = with_context(conn, vec![schedule]).await?;
     let Some(locked) = locked.pop() else { return Err(Aborted::Refused(ControlError::NotFound)) };
-    let mut step = rule(LockedSchedule { fired, ranges, ..locked }, now).map_err(Aborted::Refused)?;
+    let mut step =
+        rule(LockedSchedule { fired, ranges, log_end, ..locked }, now).map_err(Aborted::Refused)?;
     if is_change {
         step.schedule.updated_at = now;
         diesel::update(schedules::table.find(id.as_uuid()))
@@ -128,7 +130,7 @@ async fn lock_ended(mut conn: &AsyncPgConnection, limit: usize) -> QueryResult<V
 
 /// The schedules of these rows. One that cannot be read is logged, and tried again later: it must not keep the others from
 /// firing.
-async fn readable(conn: &AsyncPgConnection, rows: Vec<Row>) -> QueryResult<Vec<Schedule>> {
+pub(super) async fn readable(conn: &AsyncPgConnection, rows: Vec<Row>) -> QueryResult<Vec<Schedule>> {
     let mut readable = Vec::with_capacity(rows.len());
     for row in rows {
         let id = row.id();
@@ -168,7 +170,7 @@ async fn postpone(mut conn: &AsyncPgConnection, id: Uuid) -> QueryResult<()> {
 
 /// Adds what the rules depend on. Projects and pipelines are kept from being hidden until the runs are there to be seen;
 /// schedules of hidden projects are left out.
-async fn with_context(
+pub(super) async fn with_context(
     mut conn: &AsyncPgConnection,
     found: Vec<Schedule>,
 ) -> Result<Vec<LockedSchedule>, Aborted<ControlError>> {
@@ -191,6 +193,8 @@ async fn with_context(
     let graphs = pipelines.values().map(|(_, graph)| *graph).chain(found.iter().filter_map(own_graph));
     let timeouts = load_timeouts(conn, graphs.map(|graph| graph.as_bytes().to_vec()).collect()).await?;
     let mut open = ledger::load_open(conn, &ids).await?;
+    let queued: Vec<i64> = found.iter().filter_map(|schedule| schedule.queued?.event).collect();
+    let queued = events::load_causes(conn, &queued).await?;
     let timeout =
         |graph: &gathering_domain::Digest| timeouts.get(graph.as_bytes().as_slice()).copied().flatten();
     let locked = found.into_iter().filter(|schedule| visible.contains(&schedule.project.as_uuid()));
@@ -206,6 +210,9 @@ async fn with_context(
             open: open.remove(&schedule.id.as_uuid()).unwrap_or_default(),
             pipeline,
             action_timeout: own_graph(&schedule).and_then(|graph| timeout(&graph)),
+            queued_cause: schedule.queued.and_then(|due| queued.get(&due.event?).cloned()),
+            causes: Vec::new(),
+            log_end: 0,
             fired: BTreeSet::new(),
             ranges: Vec::new(),
             schedule,
@@ -249,7 +256,10 @@ async fn load_timeouts(
 }
 
 /// Writes steps: the ledger first, as only what it takes is started.
-async fn write(conn: &AsyncPgConnection, steps: &[ScheduleStep]) -> Result<WakeUps, Aborted<ControlError>> {
+pub(super) async fn write(
+    conn: &AsyncPgConnection,
+    steps: &[ScheduleStep],
+) -> Result<WakeUps, Aborted<ControlError>> {
     let mut wake_ups = WakeUps::default();
     if steps.is_empty() {
         return Ok(wake_ups);
@@ -279,9 +289,10 @@ async fn stand(mut conn: &AsyncPgConnection, steps: &[ScheduleStep]) -> QueryRes
         UPDATE schedules SET paused_because = stands.paused_because, passed_at = stands.passed_at,
             queued_at = stands.queued_at, next_due_at = stands.next_due_at, next_fire_at = stands.next_fire_at,
             look_at = stands.look_at, zone_data = stands.zone_data, n_fires = stands.n_fires, n_failures = stands.n_failures,
-            last_fire_at = stands.last_fire_at
-        FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS stands (id, paused_because, passed_at, queued_at,
-            next_due_at, next_fire_at, look_at, n_fires, n_failures, last_fire_at, zone_data)
+            last_fire_at = stands.last_fire_at, queued_event = stands.queued_event, events_after = stands.events_after
+        FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS stands (id, paused_because, passed_at,
+            queued_at, next_due_at, next_fire_at, look_at, n_fires, n_failures, last_fire_at, zone_data, queued_event,
+            events_after)
         WHERE schedules.id = stands.id";
     diesel::sql_query(sql)
         .bind::<Array<SqlUuid>, _>(ids)
@@ -295,6 +306,8 @@ async fn stand(mut conn: &AsyncPgConnection, steps: &[ScheduleStep]) -> QueryRes
         .bind::<Array<Integer>, _>(standings.iter().map(|one| one.n_failures).collect::<Vec<_>>())
         .bind::<Array<Nullable<Timestamptz>>, _>(column(|one| one.last_fire_at))
         .bind::<Array<Text>, _>(standings.iter().map(|one| one.zone_data.as_str()).collect::<Vec<_>>())
+        .bind::<Array<Nullable<BigInt>>, _>(standings.iter().map(|one| one.queued_event).collect::<Vec<_>>())
+        .bind::<Array<Nullable<BigInt>>, _>(standings.iter().map(|one| one.events_after).collect::<Vec<_>>())
         .execute(&mut conn)
         .await
         .map(|_n_rows| ())

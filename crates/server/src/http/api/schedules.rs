@@ -56,7 +56,8 @@ pub(crate) struct CreateSchedule {
     #[serde(deserialize_with = "trimmed")]
     name: String,
     /// When it fires: `{type: "cron", expression, timezone?, dst?}`, `{type: "interval", seconds}`,
-    /// `{type: "rrule", rule, start, timezone?}` or `{type: "once", at}`.
+    /// `{type: "rrule", rule, start, timezone?}` or `{type: "once", at}`; or for which events:
+    /// `{type: "event", event_type, when?}`.
     #[schema(value_type = AnyObject)]
     trigger: Value,
     /// What it starts: `{action: "execute_pipeline", pipeline_id, version?, input?}`, or `call_api` or `send_notification`
@@ -69,11 +70,11 @@ pub(crate) struct CreateSchedule {
     /// The only days on which it fires.
     #[schema(value_type = Option<ScheduleDays>, required = false)]
     only: Option<Value>,
-    /// What happens to due times that passed while nothing fired.
-    #[schema(value_type = Option<CatchUpSchema>, required = false, default = "latest")]
+    /// What happens to due times that passed while nothing fired: `latest` by default, and `all` for events.
+    #[schema(value_type = Option<CatchUpSchema>, required = false)]
     catch_up: Option<Word<CatchUp>>,
-    /// What happens at a due time while an earlier run has not ended.
-    #[schema(value_type = Option<OverlapSchema>, required = false, default = "skip")]
+    /// What happens at a due time while an earlier run has not ended: `skip` by default, and `allow` for events.
+    #[schema(value_type = Option<OverlapSchema>, required = false)]
     overlap: Option<Word<Overlap>>,
     /// Each fire is delayed by a part of so many seconds, always the same for one due time.
     #[schema(required = false, minimum = 0, maximum = 86_400, default = 0)]
@@ -105,7 +106,8 @@ pub(crate) struct ChangeSchedule {
     #[schema(schema_with = one_line_or_null::<MAX_NAME>, required = false)]
     #[serde(default, deserialize_with = "trimmed_or_null")]
     name: Option<String>,
-    /// Another trigger counts due times anew from now.
+    /// Another trigger counts due times anew from now, or events. From due times to events, and back, the policies become
+    /// those of the default.
     #[schema(value_type = Option<AnyObject>, required = false)]
     trigger: Option<Value>,
     /// What it starts.
@@ -150,10 +152,12 @@ impl ChangeSchedule {
     fn of(&self, schedule: &Schedule, sent: &Map<String, Value>) -> SubmittedSchedule {
         let mut changed = SubmittedSchedule::of(schedule);
         changed.name = self.name.clone().unwrap_or(changed.name);
-        changed.trigger = self.trigger.clone().unwrap_or(changed.trigger);
+        if let Some(trigger) = &self.trigger {
+            changed.set_trigger(trigger.clone());
+        }
         changed.action = self.action.clone().unwrap_or(changed.action);
-        changed.catch_up = self.catch_up.map_or(changed.catch_up, |Word(word)| word);
-        changed.overlap = self.overlap.map_or(changed.overlap, |Word(word)| word);
+        changed.catch_up = self.catch_up.map(|Word(word)| word).or(changed.catch_up);
+        changed.overlap = self.overlap.map(|Word(word)| word).or(changed.overlap);
         changed.jitter_seconds = self.jitter_seconds.unwrap_or(changed.jitter_seconds);
         changed.enabled = self.enabled.unwrap_or(changed.enabled);
         for (field, days) in [("except", &self.except), ("only", &self.only)] {
@@ -211,8 +215,8 @@ pub(crate) async fn create(
         let defaults = SubmittedSchedule::new(create.name, create.trigger, create.action);
         let schedule = SubmittedSchedule {
             days: days_of([("except", create.except), ("only", create.only)]),
-            catch_up: create.catch_up.map_or(defaults.catch_up, |Word(word)| word),
-            overlap: create.overlap.map_or(defaults.overlap, |Word(word)| word),
+            catch_up: create.catch_up.map(|Word(word)| word),
+            overlap: create.overlap.map(|Word(word)| word),
             jitter_seconds: create.jitter_seconds.unwrap_or_default(),
             start_at: create.start_at,
             end_at: create.end_at,

@@ -4,6 +4,7 @@ use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use gathering_control::{Fire, ScheduleControl};
 use gathering_domain::{RunState, ScheduleId};
+use gathering_scheduler::Due;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -20,6 +21,8 @@ use gathering_edge::query::Query;
 #[schema(as = ScheduleFire)]
 pub(crate) struct FireView {
     due_at: DateTime<Utc>,
+    /// The event that it fired for, which was written at `due_at`.
+    event_seq: Option<i64>,
     /// The entry stands for all due times from `due_at` until here.
     until: Option<DateTime<Utc>>,
     #[schema(value_type = FireOutcomeSchema)]
@@ -40,6 +43,7 @@ impl FireView {
     fn of(fire: Fire) -> Self {
         Self {
             due_at: fire.due_at,
+            event_seq: fire.event,
             until: fire.until,
             outcome: fire.outcome,
             reason: fire.reason,
@@ -61,18 +65,24 @@ pub(crate) async fn list(
     query: Query<NoFilter>,
 ) -> Result<HttpResponse, ProblemDetails> {
     let (_, page) = query.read_page(lists::SCHEDULE_FIRES)?;
-    let before = page.after().and_then(time_of);
+    let before = page.after().and_then(due_of);
     let fires = schedules.list_fires(&caller.0, *id, before, page.n_rows()).await?;
-    Ok(HttpResponse::Ok().json(page.of(fires, |fire| key_of(fire.due_at), FireView::of)))
+    Ok(HttpResponse::Ok().json(page.of(
+        fires,
+        |fire| key_of(Due { at: fire.due_at, event: fire.event }),
+        FireView::of,
+    )))
 }
 
-/// A due time as the key of a cursor.
-fn key_of(due_at: DateTime<Utc>) -> Uuid {
-    Uuid::from_u128(u128::from(due_at.timestamp_micros().cast_unsigned()))
+/// What was due, as the key of a cursor: the place of the event, or 0, and the time in microseconds.
+fn key_of(due: Due) -> Uuid {
+    Uuid::from_u64_pair(due.event.unwrap_or(0).cast_unsigned(), due.at.timestamp_micros().cast_unsigned())
 }
 
-fn time_of(key: Uuid) -> Option<DateTime<Utc>> {
-    DateTime::from_timestamp_micros(u64::try_from(key.as_u128()).ok()?.cast_signed())
+fn due_of(key: Uuid) -> Option<Due> {
+    let (event, at) = key.as_u64_pair();
+    let event = Some(event.cast_signed()).filter(|event| *event != 0);
+    Some(Due { at: DateTime::from_timestamp_micros(at.cast_signed())?, event })
 }
 
 #[cfg(test)]
@@ -80,10 +90,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_gives_the_due_time_back() {
-        for text in ["2026-01-01T00:00:00.000001Z", "1969-12-31T23:59:59Z"] {
-            let at: DateTime<Utc> = text.parse().unwrap();
-            assert_eq!(time_of(key_of(at)), Some(at));
+    fn a_cursor_gives_back_what_was_due() {
+        for (text, event) in [
+            ("2026-01-01T00:00:00.000001Z", None),
+            ("1969-12-31T23:59:59Z", None),
+            ("2026-01-01T00:00:00Z", Some(7)),
+        ] {
+            let due = Due { at: text.parse().unwrap(), event };
+            assert_eq!(due_of(key_of(due)), Some(due));
         }
     }
 }

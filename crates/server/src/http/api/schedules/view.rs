@@ -50,7 +50,7 @@ pub(crate) struct ScheduleView {
     /// Why it is paused.
     #[schema(value_type = Option<PauseReasonSchema>)]
     paused_because: Option<&'static str>,
-    /// When it fires next; null while it is paused, and when it has ended.
+    /// When it fires next; null while it is paused, when it has ended, and if it fires for events.
     next_fire_at: Option<DateTime<Utc>>,
     /// When it fired last.
     last_fire_at: Option<DateTime<Utc>>,
@@ -94,10 +94,12 @@ pub(crate) struct OnFailureView {
 impl ScheduleView {
     pub(super) fn in_list(schedule: Schedule) -> Self {
         let next = schedule.look_at();
-        let state = match (schedule.pause, schedule.next) {
+        let is_open =
+            schedule.next.is_some() || schedule.queued.is_some() || schedule.waits_for_events(Utc::now());
+        let state = match (schedule.pause, is_open) {
             (Some(_), _) => "paused",
-            (None, Some(_)) => "active",
-            (None, None) => "ended",
+            (None, true) => "active",
+            (None, false) => "ended",
         };
         let timetable = schedule.timetable;
         let mut days = schedule.calendars.written(&timetable.days);
@@ -150,6 +152,6 @@ impl ScheduleView {
 pub(super) fn notes(trigger: &Trigger) -> Vec<String> {
     match trigger {
         Trigger::Cron(cron) => cron.ambiguity().into_iter().collect(),
-        Trigger::Interval(_) | Trigger::Rrule(_) | Trigger::Once(_) => Vec::new(),
+        Trigger::Interval(_) | Trigger::Rrule(_) | Trigger::Once(_) | Trigger::Event(_) => Vec::new(),
     }
 }
