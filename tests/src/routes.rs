@@ -34,7 +34,7 @@ const fn route(name: &'static str, path: &'static str, body: &'static str) -> Ro
 }
 
 /// A sample for every route; the access test compares them with the routes that the server declares.
-pub const ROUTES: [Route; 62] = [
+pub const ROUTES: [Route; 70] = [
     route("GET /health/live", "/health/live", ""),
     route("GET /health/ready", "/health/ready", ""),
     route("GET /health", "/health", ""),
@@ -154,5 +154,23 @@ pub const ROUTES: [Route; 62] = [
         "POST /api/v1/schedules/{}/backfill",
         "/api/v1/schedules/{schedule}/backfill",
         r#"{"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"}"#,
+    ),
+    route(
+        "POST /api/v1/hooks",
+        "/api/v1/hooks",
+        r#"{"project_id": "{project}", "name": "h", "target": {"pipeline_id": "{pipeline}"},
+            "verification": {"scheme": "token", "header": "X-Token"}, "secret": "{password}", "when": "true",
+            "map": {"a": "${{ body.a }}"}}"#,
+    ),
+    route("GET /api/v1/hooks", "/api/v1/hooks", ""),
+    route("POST /api/v1/hooks/in/{}", "/api/v1/hooks/in/{hook_token}", r#"{"a": "b"}"#),
+    route("GET /api/v1/hooks/{}", "/api/v1/hooks/{hook}", ""),
+    route("PATCH /api/v1/hooks/{}", "/api/v1/hooks/{hook}", r#"{"name": "other"}"#),
+    route("DELETE /api/v1/hooks/{}", "/api/v1/hooks/{new_hook}", ""),
+    route("GET /api/v1/hooks/{}/deliveries", "/api/v1/hooks/{hook}/deliveries", ""),
+    route(
+        "POST /api/v1/hooks/{}/deliveries/{}/redeliver",
+        "/api/v1/hooks/{hook}/deliveries/{delivery}/redeliver",
+        "",
     ),
 ];

@@ -34,6 +34,12 @@ pub struct Scene {
     pub file: String,
     /// A schedule in it.
     pub schedule: String,
+    /// A hook in it, which posts events.
+    pub hook: String,
+    /// The token of that hook.
+    pub hook_token: String,
+    /// A call of it.
+    pub delivery: String,
     count: AtomicU32,
 }
 
@@ -58,6 +64,9 @@ impl Scene {
         owner.run_in(&run, &["succeeded"], Duration::from_secs(30)).await?;
         let file = "notes/a.txt".to_owned();
         let schedule = create_schedule(&owner, &project, &pipeline).await?;
+        let (hook, hook_token) = create_hook(&owner, &project).await?;
+        let called = nobody.post(&format!("/api/v1/hooks/in/{hook_token}"), &json!({})).await?.expect(202)?;
+        let delivery = called["delivery_id"].as_str().context("no id")?.to_owned();
         let scene = Scene {
             admin,
             owner,
@@ -70,6 +79,9 @@ impl Scene {
             run,
             file,
             schedule,
+            hook,
+            hook_token,
+            delivery,
             count: AtomicU32::new(0),
         };
         scene.add_members(&scene.project).await?;
@@ -92,7 +104,7 @@ impl Scene {
     /// If it cannot be made.
     pub async fn fill(&self, template: &str) -> Result<String> {
         let mut text = template.to_owned();
-        let fixed: [(&str, &str); 7] = [
+        let fixed: [(&str, &str); 10] = [
             ("{password}", PASSWORD),
             ("{guest}", &self.guest),
             ("{project}", &self.project),
@@ -100,6 +112,9 @@ impl Scene {
             ("{run}", &self.run),
             ("{file}", &self.file),
             ("{schedule}", &self.schedule),
+            ("{hook}", &self.hook),
+            ("{hook_token}", &self.hook_token),
+            ("{delivery}", &self.delivery),
         ];
         for (name, value) in fixed {
             text = text.replace(name, value);
@@ -135,6 +150,9 @@ impl Scene {
             let schedule = create_schedule(&self.owner, &self.project, &self.pipeline).await?;
             text = text.replace("{new_schedule}", &schedule);
         }
+        if text.contains("{new_hook}") {
+            text = text.replace("{new_hook}", &create_hook(&self.owner, &self.project).await?.0);
+        }
         if text.contains("{new_file}") {
             let file = format!("new/{number}.txt");
             let path = format!("/api/v1/projects/{}/files/{file}", self.project);
@@ -167,4 +185,12 @@ async fn create_schedule(owner: &Client, project: &str, pipeline: &str) -> Resul
     });
     let created = owner.post("/api/v1/schedules", &body).await?.expect(201)?;
     Ok(created["id"].as_str().context("no id")?.to_owned())
+}
+
+/// A hook that posts events, and its token.
+async fn create_hook(owner: &Client, project: &str) -> Result<(String, String)> {
+    let body = json!({"project_id": project, "name": "calls", "target": {"event_type": "call.received"}});
+    let created = owner.post("/api/v1/hooks", &body).await?.expect(201)?;
+    let text = |name: &str| created[name].as_str().map(str::to_owned).with_context(|| format!("no {name}"));
+    Ok((text("id")?, text("token")?))
 }

@@ -43,6 +43,9 @@ pub struct OpenBody {
     limit: usize,
 }
 
+/// The body of a request whose bytes count, whatever they mean. Not yet received.
+pub struct RawBody(OpenBody);
+
 /// A body that has arrived whole.
 pub struct Received {
     bytes: Vec<u8>,
@@ -81,6 +84,31 @@ impl FromRequest for OpenBody {
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         ready(Self::of(request, payload))
+    }
+}
+
+impl FromRequest for RawBody {
+    type Error = ProblemDetails;
+    type Future = Ready<Result<Self, ProblemDetails>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        ready(OpenBody::of(request, payload).map(|mut body| {
+            let is_encoded = request.headers().get(CONTENT_ENCODING).is_some_and(|value| value != "identity");
+            if !is_encoded {
+                body.format = Ok(Format::Json);
+            }
+            Self(body)
+        }))
+    }
+}
+
+impl RawBody {
+    /// Receives the whole body. An encoded one is refused: its bytes are not those that the sender has signed.
+    ///
+    /// # Errors
+    /// As [`OpenBody::receive`].
+    pub async fn receive(self) -> Result<Vec<u8>, ProblemDetails> {
+        Ok(self.0.receive().await?.0.bytes)
     }
 }
 

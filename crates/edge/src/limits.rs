@@ -3,8 +3,8 @@
 //!
 //! Never asks the database: a limit comes before everything that costs something. The limits are those of this process.
 
+mod keyed;
 mod limiters;
-
 mod quota;
 mod slots;
 
@@ -14,6 +14,7 @@ use actix_web::http::Method;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::problem::ProblemDetails;
+pub use keyed::KeyedLimiters;
 pub use limiters::{LimitDecision, LimitKey, Limiters, Tier};
 pub use quota::{Quota, RateLimits};
 pub use slots::{Slot, Slots};

@@ -68,6 +68,8 @@ pub enum BodyLimit {
     None,
     /// 64 KiB: a body without a definition or an input.
     Small,
+    /// 1 MiB: a message of another program, in whatever form.
+    Message,
     /// 16 MiB: a body with a definition or a run's input.
     Large,
     /// The setting `GATHERING_MAX_FILE_BYTES`; the body streams to the disk.
@@ -135,6 +137,7 @@ impl BodyLimit {
         match self {
             BodyLimit::None => Some(0),
             BodyLimit::Small => Some(64 * 1024),
+            BodyLimit::Message => Some(1024 * 1024),
             BodyLimit::Large => Some(16 * 1024 * 1024),
             BodyLimit::File => None,
         }

@@ -160,6 +160,8 @@ impl Instance {
             services.push(Task::start("calendars", move |stop| calendars::renew(schedules, stop)));
             let draining = stop.clone();
             services.push(Task::start("schedules of events", move |_| matching.run(draining)));
+            let refusals = control.hooks.refusal_log();
+            services.push(Task::start("refused calls of hooks", |stop| refusals.run(stop)));
             services.push(Task::start("feed of events", |stop| feed_service.run(stop)));
         }
         let runs = Runs::new(db.pool.clone(), wakes.clone());

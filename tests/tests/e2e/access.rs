@@ -19,12 +19,15 @@ const CALLERS: [&str; 8] = [
 ];
 
 /// Routes whose sample request meets something other than the first success that the document names.
-const OUTCOMES: [(&str, u16); 7] = [
+const OUTCOMES: [(&str, u16); 9] = [
     // The sample replaces a file.
     ("PUT /api/v1/projects/{}/files/{}", 204),
     ("POST /api/v1/runs/{}/rerun", 202),
     // The sample has no key, so the event is new.
     ("POST /api/v1/events", 201),
+    // They become an event.
+    ("POST /api/v1/hooks/in/{}", 202),
+    ("POST /api/v1/hooks/{}/deliveries/{}/redeliver", 202),
     // The sample is no request for a WebSocket.
     ("GET /api/v1/events/ws", 400),
     // The run of the samples has ended: nothing is left to cancel, to decide or to pay for.
@@ -39,7 +42,7 @@ const ROWS: [(&str, [u16; 8]); 1] =
     [("DELETE /api/v1/auth/api-keys/{}", [401, 404, 404, 404, 204, 404, 403, 403])];
 
 /// The routes that need no login.
-const WITHOUT_LOGIN: [&str; 8] = [
+const WITHOUT_LOGIN: [&str; 9] = [
     "GET /api/openapi.json",
     "GET /health",
     "GET /health/live",
@@ -48,6 +51,7 @@ const WITHOUT_LOGIN: [&str; 8] = [
     "POST /api/v1/auth/login",
     "POST /api/v1/auth/refresh",
     "POST /api/v1/auth/register",
+    "POST /api/v1/hooks/in/{}",
 ];
 
 /// What the server declares about a route.

@@ -58,6 +58,27 @@ async fn repo_brief_reads_the_documentation_and_writes_its_report() -> Result<()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn github_webhook_notes_a_push_that_nobody_sent() -> Result<()> {
+    let database = Database::empty().await?;
+    let workspace = database.directory().join("repository");
+    fs::create_dir_all(&workspace)?;
+    let (file, workspace_path) = (example("github-webhook.yaml")?, workspace.display().to_string());
+    let ended = run(&database, &[&file, "--workspace", &workspace_path]).await?;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let output: Value = serde_json::from_str(&ended.stdout)?;
+    assert_eq!(output, json!({"report": "reports/last-push.md", "has_commits": false, "commits": 0}));
+    let input = json!({"commits": [{"message": "Fix the moon"}], "pusher": "ada"}).to_string();
+    let ended = run(&database, &[&file, "--workspace", &workspace_path, "--input", &input]).await?;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let report = fs::read_to_string(workspace.join("reports/last-push.md"))?;
+    assert!(
+        report.contains("ada pushed to refs/heads/main") && report.contains("- Fix the moon"),
+        "{report}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn uptime_check_tries_again_while_the_page_stumbles() -> Result<()> {
     let database = Database::empty().await?;
     let peer = Peer::start(|request| match request.nth {

@@ -24,6 +24,7 @@ mod event_schedules;
 mod event_streams;
 mod events;
 mod first_run;
+mod hooks;
 mod http;
 mod idempotency;
 mod keys;

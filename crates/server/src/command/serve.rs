@@ -64,6 +64,7 @@ async fn serve_on(
         watches: Arc::clone(&watches),
         workspaces: instance.workspaces.clone(),
         max_file_bytes: MaxFileBytes(config.max_file_bytes),
+        n_limited_hooks: config.cache_limiters_entries,
     };
     let settings = ServerSettings { bind: config.bind, grace: config.shutdown_grace };
     let mut server = match Server::start(http::ROUTES, services.into_table(), edge, settings) {

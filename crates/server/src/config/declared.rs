@@ -231,6 +231,10 @@ settings! {
     retention_fires_days: u32 = "retention_fires_days", "GATHERING_RETENTION_FIRES_DAYS", Value("400"),
         "days that the ledgers of schedules are kept", "0 is for ever; an older due time can be backfilled again",
         |r, s| r.value(s, values::number(0, MAX_DAYS));
+    /// How many days an entry of the ledger of a hook is kept; 0: for ever.
+    retention_deliveries_days: u32 = "retention_deliveries_days", "GATHERING_RETENTION_DELIVERIES_DAYS", Value("30"),
+        "days that the calls of hooks are kept", "0 is for ever; an older call that comes again is a new one",
+        |r, s| r.value(s, values::number(0, MAX_DAYS));
     /// How many days an audit event is kept; 0: for ever.
     retention_audit_days: u32 = "retention_audit_days", "GATHERING_RETENTION_AUDIT_DAYS", Value("400"),
         "days that audit events are kept", "0 is for ever",

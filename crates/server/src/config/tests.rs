@@ -44,6 +44,7 @@ fn each_wrong_value_is_named_with_its_variable_and_what_is_right() {
         ("GATHERING_RETENTION_RUNS_DAYS", "a month"),
         ("GATHERING_RETENTION_EVENTS_DAYS", "40000"),
         ("GATHERING_RETENTION_FIRES_DAYS", "-7"),
+        ("GATHERING_RETENTION_DELIVERIES_DAYS", "few"),
         ("GATHERING_RETENTION_AUDIT_DAYS", "1.5"),
         ("GATHERING_RATE_LIMITS", "yes"),
         ("GATHERING_RATE_LIMIT_AUTH", "5/day"),

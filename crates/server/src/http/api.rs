@@ -7,6 +7,7 @@ pub(crate) mod budgets;
 pub(crate) mod events;
 pub(crate) mod files;
 pub(crate) mod health;
+pub(crate) mod hooks;
 pub(crate) mod lists;
 pub(crate) mod members;
 pub(crate) mod metrics;

@@ -7,12 +7,13 @@ use actix_web::http::Method;
 use gathering_auth::Action::{Manage, Read, Run, Write};
 
 use crate::http::api::events::{post, read, socket};
+use crate::http::api::hooks::{deliveries, receive};
 use crate::http::api::pipelines::{change, versions};
 use crate::http::api::runs::{decide, rerun, start, top_up};
 use crate::http::api::schedules::{acts, fires, preview};
 use crate::http::api::{
-    api_keys, audit, auth, budgets, files, health, members, metrics, pipelines, projects, runs, schedules,
-    stream, system, users,
+    api_keys, audit, auth, budgets, files, health, hooks, members, metrics, pipelines, projects, runs,
+    schedules, stream, system, users,
 };
 use gathering_edge::limits::Tier;
 use gathering_edge::openapi::{self, Document};
@@ -35,6 +36,7 @@ use gathering_edge::route::{BodyLimit, Description, Route};
         (name = "runs", description = "Executions of graphs"),
         (name = "events", description = "The log of events"),
         (name = "schedules", description = "What starts runs at due times"),
+        (name = "hooks", description = "Addresses that other programs call"),
         (name = "health", description = "The state of the server"),
         (name = "system", description = "The instances, for admins"),
     )
@@ -133,6 +135,15 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(POST   "/api/v1/schedules/{id}/resume",               Project(Run),    Write,  None  => acts::resume),
     route!(POST   "/api/v1/schedules/{id}/trigger",              Project(Run),    Write,  None  => acts::trigger),
     route!(POST   "/api/v1/schedules/{id}/backfill",             Project(Run),    Write,  Small => acts::backfill),
+
+    route!(POST   "/api/v1/hooks",                               Project(Write),  Write,  Large => hooks::create),
+    route!(GET    "/api/v1/hooks",                               Own(Read),       Read,   None  => hooks::list),
+    route!(POST   "/api/v1/hooks/in/{token}",                    Public,          Write,  Message => receive::receive),
+    route!(GET    "/api/v1/hooks/{id}",                          Project(Read),   Read,   None  => hooks::show),
+    route!(PATCH  "/api/v1/hooks/{id}",                          Project(Write),  Write,  Large => hooks::change),
+    route!(DELETE "/api/v1/hooks/{id}",                          Project(Write),  Write,  None  => hooks::delete),
+    route!(GET    "/api/v1/hooks/{id}/deliveries",               Project(Read),   Read,   None  => deliveries::list),
+    route!(POST   "/api/v1/hooks/{id}/deliveries/{delivery_id}/redeliver", Project(Run), Write, None => deliveries::redeliver),
 
     route!(GET    "/api/v1/system/instances",                    Admin,           Read,   None  => system::instances),
 ];

@@ -9,6 +9,7 @@ use gathering_persistence::{Pool, Runs};
 use tokio::sync::watch;
 
 use crate::http::api::events::Watches;
+use crate::http::api::hooks::HookLimits;
 use crate::http::api::stream::{Sources, Streams};
 use crate::instance::Identity;
 use gathering_edge::readiness::Readiness;
@@ -33,6 +34,8 @@ pub(crate) struct Services {
     pub(crate) watches: Arc<Watches>,
     pub(crate) workspaces: Workspaces,
     pub(crate) max_file_bytes: MaxFileBytes,
+    /// For how many hooks at a time calls are counted.
+    pub(crate) n_limited_hooks: u64,
 }
 
 impl Services {
@@ -49,16 +52,18 @@ impl Services {
             watches,
             workspaces,
             max_file_bytes,
+            n_limited_hooks,
         } = self;
         let projects = control.projects.clone();
         let sources = Sources { auth: Arc::clone(&auth), projects, runs: runs.clone(), readiness };
         let (auth, pool, identities) = (Data::from(auth), Data::new(pool), Data::new(identities));
-        let Control { projects, pipelines, budgets, runs: run_control, events, hooks: _, schedules, graphs } =
+        let Control { projects, pipelines, budgets, runs: run_control, events, hooks, schedules, graphs } =
             control;
         let (events, watches) = (Data::new(events), Data::from(watches));
         let (projects, pipelines) = (Data::new(projects), Data::new(pipelines));
         let (budgets, run_control, graphs) = (Data::new(budgets), Data::new(run_control), Data::new(graphs));
-        let schedules = Data::new(schedules);
+        let (schedules, hooks) = (Data::new(schedules), Data::new(hooks));
+        let hook_limits = Data::new(HookLimits::new(n_limited_hooks));
         let (runs, streams, sources) = (Data::new(runs), Data::new(streams), Data::new(sources));
         let (workspaces, max_file_bytes) = (Data::new(workspaces), Data::new(max_file_bytes));
         move |app| {
@@ -70,6 +75,8 @@ impl Services {
                 .app_data(budgets.clone())
                 .app_data(run_control.clone())
                 .app_data(schedules.clone())
+                .app_data(hooks.clone())
+                .app_data(hook_limits.clone())
                 .app_data(graphs.clone())
                 .app_data(runs.clone())
                 .app_data(events.clone())

@@ -38,6 +38,7 @@ fn the_document_shows_what_the_table_declares() {
         documented(),
         [
             "DELETE /api/v1/auth/api-keys/{id} session - write 0",
+            "DELETE /api/v1/hooks/{id} project write write 0",
             "DELETE /api/v1/pipelines/{id} project write write 0",
             "DELETE /api/v1/projects/{id} project manage write 0",
             "DELETE /api/v1/projects/{id}/files/{path} project write write 0",
@@ -49,6 +50,9 @@ fn the_document_shows_what_the_table_declares() {
             "GET /api/v1/auth/me account - read 0",
             "GET /api/v1/events own read read 0",
             "GET /api/v1/events/ws own read read 0",
+            "GET /api/v1/hooks own read read 0",
+            "GET /api/v1/hooks/{id} project read read 0",
+            "GET /api/v1/hooks/{id}/deliveries project read read 0",
             "GET /api/v1/pipelines own read read 0",
             "GET /api/v1/pipelines/{id} project read read 0",
             "GET /api/v1/pipelines/{id}/versions project read read 0",
@@ -71,6 +75,7 @@ fn the_document_shows_what_the_table_declares() {
             "GET /health/live public - health 0",
             "GET /health/ready public - health 0",
             "GET /metrics public - health 0",
+            "PATCH /api/v1/hooks/{id} project write write 16777216",
             "PATCH /api/v1/projects/{id} project manage write 65536",
             "PATCH /api/v1/schedules/{id} project write write 16777216",
             "PATCH /api/v1/users/{id} admin admin write 65536",
@@ -80,6 +85,9 @@ fn the_document_shows_what_the_table_declares() {
             "POST /api/v1/auth/refresh public - auth 65536",
             "POST /api/v1/auth/register public - auth 65536",
             "POST /api/v1/events project run write 16777216",
+            "POST /api/v1/hooks project write write 16777216",
+            "POST /api/v1/hooks/in/{token} public - write 1048576",
+            "POST /api/v1/hooks/{id}/deliveries/{delivery_id}/redeliver project run write 0",
             "POST /api/v1/pipelines project write write 16777216",
             "POST /api/v1/pipelines/validate account - write 16777216",
             "POST /api/v1/pipelines/{id}/runs project run write 16777216",
@@ -131,7 +139,10 @@ async fn status_of(request: TestRequest) -> u16 {
 #[actix_web::test]
 async fn every_route_of_the_table_is_served() {
     for route in ROUTES {
-        let filled = documented_path(route.path).replace("{id}", "x").replace("{user_id}", "y");
+        let filled = documented_path(route.path)
+            .replace("{id}", "x")
+            .replace("{user_id}", "y")
+            .replace("{token}", "z");
         let status = status_of(TestRequest::with_uri(&filled).method(route.method.clone())).await;
         assert!(status != 404 && status != 405, "{} {} is not served: {status}", route.method, route.path);
     }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use gathering_persistence::{
     DatabaseError, Pool, clear_expired, delete_events_before, drop_journal_before, ensure_journal_partitions,
-    finish_deletions, prune_audit_events, prune_blobs, prune_runs, prune_schedule_fires,
+    finish_deletions, prune_audit_events, prune_blobs, prune_hook_deliveries, prune_runs,
+    prune_schedule_fires,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +60,10 @@ pub(super) fn start(pool: &Pool, config: &Config) -> Vec<Task> {
     let days = config.retention_fires_days;
     tasks.extend(daily_before("deleting old fires of schedules", days, pool, |pool, before| async move {
         prune_schedule_fires(&pool, before).await.map(drop)
+    }));
+    let days = config.retention_deliveries_days;
+    tasks.extend(daily_before("deleting old calls of hooks", days, pool, |pool, before| async move {
+        prune_hook_deliveries(&pool, before).await.map(drop)
     }));
     let days = config.retention_audit_days;
     tasks.extend(daily_before("deleting old audit events", days, pool, |pool, before| async move {

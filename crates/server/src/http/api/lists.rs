@@ -14,3 +14,5 @@ pub(crate) const VERSIONS: List = List(9);
 pub(crate) const EVENTS: List = List(10);
 pub(crate) const SCHEDULES: List = List(11);
 pub(crate) const SCHEDULE_FIRES: List = List(12);
+pub(crate) const HOOKS: List = List(13);
+pub(crate) const HOOK_DELIVERIES: List = List(14);

@@ -1,10 +1,11 @@
 //! The words of the API's enums, as its document shows them.
 
 use gathering_auth::{ProjectRole, Role, Scope};
-use gathering_control::{Fire, PauseReason, Period};
+use gathering_control::{DeliveryOutcome, FilterReason, Fire, PauseReason, Period, RefusalReason};
 use gathering_dag_engine::{DecidedOutcome, JournalEvent, NodeState, NotKeptReason};
 use gathering_domain::{RunState, WaitingFor};
 use gathering_scheduler::{CatchUp, Overlap, SkipReason};
+use gathering_tools::WebhookScheme;
 
 /// The name of the last event of a run's stream.
 pub(super) const RUN_ENDED: &str = "run_ended";
@@ -49,6 +50,13 @@ gathering_edge::enum_schemas! {
     FireOutcomeSchema "FireOutcome": Fire::OUTCOMES;
     /// Why a due time started nothing.
     SkipReasonSchema "SkipReason": SkipReason::ALL.iter().map(|reason| reason.as_str());
+    /// How calls of a hook are verified.
+    WebhookSchemeSchema "WebhookScheme": WebhookScheme::ALL.map(WebhookScheme::as_str);
+    /// What became of a call of a hook.
+    DeliveryOutcomeSchema "DeliveryOutcome": DeliveryOutcome::ALL.map(DeliveryOutcome::as_str);
+    /// Why nothing came of a call of a hook.
+    DeliveryReasonSchema "DeliveryReason": FilterReason::ALL.map(FilterReason::as_str).into_iter()
+        .chain(RefusalReason::ALL.map(RefusalReason::as_str));
     /// The kind of an entry of a workspace.
     FileKindSchema "FileKind": ["file", "directory"];
     /// The state of an instance.

@@ -3,7 +3,9 @@
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, HeaderMap};
 use actix_web::{HttpRequest, HttpResponse, web};
-use gathering_control::{self as control, EventControl, MAX_POSTED_EVENTS, PostEvent, read_cloud_event};
+use gathering_control::{
+    self as control, EventControl, MAX_POSTED_EVENTS, PostEvent, cloud_event_of_headers, read_cloud_event,
+};
 use gathering_domain::{Pointer, Problems, ProjectId};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -16,9 +18,6 @@ use gathering_edge::input::{self, Input};
 use gathering_edge::problem::ProblemDetails;
 use gathering_edge::query::Query;
 use gathering_edge::values::AnyObject;
-
-/// The header fields of a CloudEvent in binary mode begin so.
-const BINARY: &str = "ce-";
 
 /// An event to be posted, or a batch of them (`events`), of which all are posted or none.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -165,7 +164,8 @@ fn read(
             (into, event.map(|event| (root, event)).into_iter().collect(), false)
         }
         Form::CloudEventInHeaders => {
-            let event = event_of_headers(headers, value, &mut problems);
+            let headers = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().ok()));
+            let event = cloud_event_of_headers(headers, value, &mut problems);
             let event = event.and_then(|event| read_cloud_event(event, &root, &mut problems));
             (into, event.map(|event| (root, event)).into_iter().collect(), false)
         }
@@ -206,47 +206,6 @@ fn read_batch(value: Value, problems: &mut Problems) -> Vec<(Pointer, PostEvent)
         Some((at.clone(), read_cloud_event(event, &at, problems)?))
     });
     read.collect()
-}
-
-/// The CloudEvent whose attributes are header fields and whose data are the body.
-fn event_of_headers(headers: &HeaderMap, data: Value, problems: &mut Problems) -> Option<Value> {
-    let mut fields = Map::new();
-    let mut attributes: Vec<_> = headers
-        .iter()
-        .filter_map(|(name, value)| Some((name.as_str().strip_prefix(BINARY)?, value)))
-        .collect();
-    attributes.sort_by_key(|(name, _)| *name);
-    for (name, value) in attributes {
-        let text = value.to_str().ok().and_then(decoded);
-        let Some(text) = text else {
-            problems.add(Pointer::root().join(name), "must be text, percent-encoded where it is not ASCII");
-            continue;
-        };
-        if matches!(name, "data" | "data_base64" | "datacontenttype") {
-            problems.add(Pointer::root().join(name), "is no attribute in a header");
-        }
-        if fields.insert(name.to_owned(), Value::String(text)).is_some() {
-            problems.add(Pointer::root().join(name), "is given twice");
-        }
-    }
-    fields.insert("data".to_owned(), data);
-    problems.is_empty().then_some(Value::Object(fields))
-}
-
-/// A header value as the binding of CloudEvents to HTTP writes it: percent-encoded.
-fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let digits = [rest.next()?, rest.next()?];
-        let digits = std::str::from_utf8(&digits).ok()?;
-        bytes.push(u8::from_str_radix(digits, 16).ok()?);
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]
