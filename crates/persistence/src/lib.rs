@@ -23,6 +23,7 @@ pub use control::deletions::finish_deletions;
 pub use control::hooks::ledger::prune_hook_deliveries;
 pub use control::schedules::ledger::prune_schedule_fires;
 pub use control::store::PgControlStore;
+pub use db::clock::load_clock_difference;
 pub use db::connect::{ConnectOptions, InvalidDatabaseUrl};
 pub use db::error::DatabaseError;
 pub use db::migrate::{MigrateError, Migrator};

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::command::doctor::DoctorArgs;
 use crate::command::run::RunArgs;
 use crate::command::user::CreateUserArgs;
 use crate::command::validate::ValidateArgs;
-use crate::command::{migrate, openapi, run, serve, user, validate};
+use crate::command::{doctor, migrate, openapi, run, serve, user, validate};
 use crate::config::{self, Config, LogFormat};
 use crate::logging;
 
@@ -32,6 +33,8 @@ enum Command {
     Run(RunArgs),
     /// Check a pipeline file and print its order, or every problem in it
     Validate(ValidateArgs),
+    /// Look at what a server depends on: settings, time zones, database; say what to do
+    Doctor(DoctorArgs),
     /// Migrate the database to this version's schema
     Migrate,
     /// Manage accounts
@@ -64,6 +67,10 @@ impl Cli {
         if matches!(self.command, Command::Openapi) {
             return openapi::print();
         }
+        // Invalid settings are among what it tells.
+        if let Command::Doctor(args) = &self.command {
+            return doctor::examine(self.config.as_deref(), args).await;
+        }
         let config = Config::load(self.config.as_deref())?;
         match self.command {
             Command::Serve => logging::start(&config, "info", LogFormat::Json)?,
@@ -82,7 +89,9 @@ impl Cli {
             Command::User(UserCommand { command: UserSubcommand::Create(args) }) => {
                 user::create(&config, &args).await
             }
+            // Both were executed before the settings were read.
             Command::Openapi => openapi::print(),
+            Command::Doctor(args) => doctor::examine(self.config.as_deref(), &args).await,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What each command does, from its arguments to its exit code.
 
+pub(crate) mod doctor;
 pub(crate) mod migrate;
 pub(crate) mod openapi;
 mod progress;

@@ -3,12 +3,13 @@
 //! Owns the cluster, and stops it after the last connection. Never knows what is stored.
 
 use anyhow::Context as _;
+use chrono::TimeDelta;
 use gathering_domain::{ExposeSecret, Secret};
 use gathering_persistence::{
     ConnectOptions, ConnectionsError, MigrateError, Migrator, Pool, PoolSettings, check_connections,
-    ensure_journal_partitions,
+    ensure_journal_partitions, load_clock_difference,
 };
-use gathering_postgres::{Cluster, Settings};
+use gathering_postgres::{Cluster, ClusterError, Settings};
 
 use crate::config::Config;
 
@@ -67,6 +68,42 @@ pub async fn migrate(config: &Config) -> anyhow::Result<usize> {
     migrated
 }
 
+/// What a look at a database finds.
+pub enum Examined {
+    /// It is an embedded one, which does not exist yet.
+    NotMade,
+    /// It is an embedded one, which another process owns.
+    InUse(anyhow::Error),
+    /// It is there.
+    Reached {
+        /// How many migrations it lacks, or why it cannot be migrated.
+        pending: Result<usize, MigrateError>,
+        /// How far its clock is ahead of that of this machine.
+        clock_ahead: TimeDelta,
+    },
+}
+
+/// Looks at the database of these settings without changing it, as `serve` would find it.
+///
+/// # Errors
+/// In words for the operator, if it cannot be reached.
+pub async fn examine(config: &Config) -> anyhow::Result<Examined> {
+    let is_embedded = config.database_url.is_none();
+    if is_embedded && !config.data_dir.join("postgres").exists() {
+        return Ok(Examined::NotMade);
+    }
+    let place = match Place::settle(config).await {
+        Ok(place) => place,
+        Err(error) if matches!(error.downcast_ref(), Some(ClusterError::Locked { .. })) => {
+            return Ok(Examined::InUse(error));
+        }
+        Err(error) => return Err(error),
+    };
+    let examined = place.examine().await;
+    stop(place.cluster).await;
+    examined
+}
+
 /// Where the database is.
 struct Place {
     url: ConnectOptions,
@@ -120,6 +157,15 @@ impl Place {
             }
             Err(error) => Err(error).context("cannot migrate the database"),
         }
+    }
+
+    async fn examine(&self) -> anyhow::Result<Examined> {
+        if self.cluster.is_none() {
+            check_connections(&self.url, &self.direct).await.map_err(refuse)?;
+        }
+        let clock_ahead = load_clock_difference(&self.direct).await.context("cannot reach the database")?;
+        let pending = Migrator::new(self.direct.clone()).count_pending().await;
+        Ok(Examined::Reached { pending, clock_ahead })
     }
 
     async fn connect(&self, config: &Config) -> anyhow::Result<Pool> {

@@ -16,6 +16,7 @@ mod children;
 mod contradictions;
 mod corrected;
 mod decisions;
+mod doctor;
 mod edge;
 mod emails;
 mod embedded;
