@@ -1,4 +1,4 @@
-//! The commands of README.md do what it says.
+//! The commands of README.md and of the guides do what they say.
 //!
 //! A block of `sh` that follows the line `<!-- tested: NAME -->` is executed unchanged.
 
@@ -56,10 +56,10 @@ fn default_program() -> Result<String> {
 const FORGOTTEN: [&str; 4] = ["GATHERING_", "DATABASE_", "OPENAI_", "ANTHROPIC_"];
 
 /// The blocks of this name, in their order.
-fn blocks(readme: &str, name: &str) -> Result<Vec<String>> {
+fn blocks(text: &str, name: &str) -> Result<Vec<String>> {
     let marker = format!("<!-- tested: {name} -->");
     let mut blocks = Vec::new();
-    let mut lines = readme.lines();
+    let mut lines = text.lines();
     while let Some(line) = lines.next() {
         if line.trim() != marker {
             continue;
@@ -69,7 +69,7 @@ fn blocks(readme: &str, name: &str) -> Result<Vec<String>> {
         let block: Vec<&str> = lines.by_ref().take_while(|line| line.trim() != "```").collect();
         blocks.push(block.join("\n"));
     }
-    ensure!(!blocks.is_empty(), "README.md has no block after {marker}");
+    ensure!(!blocks.is_empty(), "there is no block after {marker}");
     Ok(blocks)
 }
 
@@ -120,5 +120,29 @@ async fn the_session_of_the_readme_works() -> Result<()> {
     std::os::unix::fs::symlink(examples, database.directory().join("examples"))?;
     let ended = bash(&script, database.directory(), |_| {}).await?;
     assert_eq!(ended.code, Some(0), "{script}\n{}\n{}\n{}", ended.stdout, ended.stderr, server.log());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_nightly_report_of_the_guide_is_scheduled() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let client = server.client().join("ada@example.org").await?;
+    let guide = fs::read_to_string(workspace_root()?.join("docs/schedules.md"))?;
+    let script = blocks(&guide, "nightly-report")?.join("\n").replace("127.0.0.1:8080", server.address());
+    let token = client.token().context("no token")?.to_owned();
+    let ended = bash(&script, workspace_root()?, |command| {
+        command.env("TOKEN", token);
+    })
+    .await?;
+    assert_eq!(ended.code, Some(0), "{script}\n{}\n{}\n{}", ended.stdout, ended.stderr, server.log());
+    for shown in ["2026-12-24T07:00:00+01:00", "2026-12-28T07:00:00+01:00"] {
+        assert!(ended.stdout.contains(shown), "{shown} in {}", ended.stdout);
+    }
+    let schedules = client.get("/api/v1/schedules").await?.expect(200)?;
+    let schedule = &schedules["items"][0];
+    assert_eq!((&schedule["state"], &schedule["calendar"]["problem"]), (&json!("active"), &json!(null)));
+    let notify = &schedule["on_failure"]["notify"];
+    assert_eq!(notify["subject"], "${{ input.schedule.name }} failed", "{notify}");
     Ok(())
 }
