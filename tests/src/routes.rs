@@ -34,7 +34,7 @@ const fn route(name: &'static str, path: &'static str, body: &'static str) -> Ro
 }
 
 /// A sample for every route; the access test compares them with the routes that the server declares.
-pub const ROUTES: [Route; 70] = [
+pub const ROUTES: [Route; 72] = [
     route("GET /health/live", "/health/live", ""),
     route("GET /health/ready", "/health/ready", ""),
     route("GET /health", "/health", ""),
@@ -142,6 +142,16 @@ pub const ROUTES: [Route; 70] = [
         "POST /api/v1/schedules/preview",
         "/api/v1/schedules/preview",
         r#"{"trigger": {"type": "cron", "expression": "0 9 * * MON-FRI", "timezone": "Europe/Berlin"}}"#,
+    ),
+    route(
+        "GET /api/v1/schedules/fires",
+        "/api/v1/schedules/fires?from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z",
+        "",
+    ),
+    route(
+        "GET /api/v1/schedules/upcoming",
+        "/api/v1/schedules/upcoming?from=2030-01-01T00:00:00Z&to=2030-02-01T00:00:00Z",
+        "",
     ),
     route("GET /api/v1/schedules/{}", "/api/v1/schedules/{schedule}", ""),
     route("PATCH /api/v1/schedules/{}", "/api/v1/schedules/{schedule}", r#"{"name": "other"}"#),

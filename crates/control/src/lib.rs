@@ -61,10 +61,10 @@ pub use runs::{
     StartRun, Startable, StartedBy,
 };
 pub use schedules::{
-    BackfillRange, Calendars, Cause, DefineSchedule, EventMatching, EventRule, Fire, FireRule, LedgerEntry,
-    LockedSchedule, MAX_CAUSES, MatchRound, NewSchedule, OnFailure, OpenFire, PauseReason, PipelineToStart,
-    Schedule, ScheduleControl, ScheduleFiring, ScheduleSpec, ScheduleStep, ScheduledAction, StepRule,
-    SubmittedSchedule,
+    Agenda, AgendaFire, AgendaRange, BackfillRange, Calendars, Cause, Cut, DefineSchedule, EventMatching,
+    EventRule, Fire, FireRule, LedgerEntry, LockedSchedule, MAX_CAUSES, MatchRound, NewSchedule, OnFailure,
+    OpenFire, PauseReason, PipelineToStart, Schedule, ScheduleControl, ScheduleFiring, ScheduleNews,
+    ScheduleSpec, ScheduleStep, ScheduledAction, StepRule, SubmittedSchedule, UpcomingDue,
 };
 pub use store::{
     BudgetStore, ControlStore, EventStore, HookStore, PipelineStore, ProjectStore, ScheduleStore,

@@ -1,12 +1,14 @@
 //! Schedules: what starts runs at due times, and the ledger of these.
 
 mod action;
+mod agenda;
 mod calendars;
 mod change;
 mod define;
 mod event;
 mod fire;
 mod manual;
+mod news;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -26,12 +28,14 @@ use crate::projects::ProjectControl;
 use crate::{ControlError, ControlStore, Workspaces};
 
 pub use action::ScheduledAction;
+pub use agenda::{Agenda, AgendaFire, AgendaRange, Cut, UpcomingDue};
 pub use calendars::Calendars;
 pub use define::ScheduleSpec;
 pub use define::{DefineSchedule, NewSchedule, OnFailure, SubmittedSchedule};
 pub use event::{Cause, EventMatching, EventRule, MAX_CAUSES, MatchRound};
 pub use fire::{FireRule, ScheduleFiring};
 pub use manual::BackfillRange;
+pub use news::ScheduleNews;
 pub use step::{LedgerEntry, LockedSchedule, OpenFire, PipelineToStart, ScheduleStep, StepRule};
 
 /// Why a schedule does not fire at its due times.

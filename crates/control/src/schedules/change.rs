@@ -6,7 +6,8 @@ use gathering_domain::ScheduleId;
 
 use super::define::ScheduleSpec;
 use super::{
-    LockedSchedule, PauseReason, Schedule, ScheduleControl, ScheduleStep, SubmittedSchedule, manual,
+    LockedSchedule, PauseReason, Schedule, ScheduleControl, ScheduleNews, ScheduleStep, SubmittedSchedule,
+    manual,
 };
 use crate::ControlError;
 use crate::access::right;
@@ -78,6 +79,13 @@ pub(super) fn changed(
     if enabled && is_paused {
         schedule.n_failures = 0;
     }
+    let was_told = step.news.contains(&ScheduleNews::Resumed);
+    match (enabled, is_paused) {
+        (true, true) if !was_told => step.news.push(ScheduleNews::Resumed),
+        (false, false) => step.news.push(ScheduleNews::Paused(PauseReason::Request)),
+        _ => {}
+    }
+    step.news.push(ScheduleNews::Changed);
     schedule.pause = match (enabled, schedule.pause) {
         (true, _) => None,
         (false, Some(reason)) => Some(reason),

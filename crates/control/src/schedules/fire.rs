@@ -13,7 +13,7 @@ use gathering_scheduler::{
 use serde_json::json;
 
 use super::step::{LockedSchedule, ScheduleStep};
-use super::{LedgerEntry, OpenFire, PauseReason, Schedule};
+use super::{LedgerEntry, OpenFire, PauseReason, Schedule, ScheduleNews};
 use crate::ControlStore;
 use crate::runs::{PlannedRun, StartRun, StartedBy};
 
@@ -84,6 +84,7 @@ pub(super) fn fire(locked: &LockedSchedule, now: DateTime<Utc>) -> ScheduleStep 
     };
     step.entries.extend(replanned(&step.schedule, &planned, now));
     take(locked, &mut step, &planned, now);
+    step.tell_skipped();
     if planned.cancels_open {
         step.cancelled = open.iter().map(|open| open.run).collect();
     }
@@ -165,6 +166,7 @@ fn count_end(step: &mut ScheduleStep, fire: &OpenFire, state: RunState) {
             let limit = schedule.on_failure.pause_after;
             if schedule.pause.is_none() && limit.is_some_and(|limit| schedule.n_failures >= limit) {
                 schedule.pause = Some(PauseReason::Failures);
+                step.news.push(ScheduleNews::Paused(PauseReason::Failures));
                 tracing::warn!(
                     schedule.id = %schedule.id,
                     "schedule {} is paused after {} failures in a row", schedule.id, schedule.n_failures

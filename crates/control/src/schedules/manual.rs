@@ -11,7 +11,9 @@ use gathering_domain::{Pointer, Problems, RunId, ScheduleId, UserId};
 use gathering_scheduler::{DueEntry, FireOutcome, MAX_CAUGHT_UP, SkipReason, plan_resumption};
 
 use super::fire::{progress, settle, take};
-use super::{LedgerEntry, LockedSchedule, PauseReason, Schedule, ScheduleControl, ScheduleStep};
+use super::{
+    LedgerEntry, LockedSchedule, PauseReason, Schedule, ScheduleControl, ScheduleNews, ScheduleStep,
+};
 use crate::ControlError;
 use crate::access::{Scoped, right};
 
@@ -33,7 +35,10 @@ impl ScheduleControl {
         let found = self.find::<right::Run>(caller, schedule).await?;
         let rule = |locked: LockedSchedule, _| {
             let mut step = ScheduleStep::of(locked.schedule);
-            step.schedule.pause.get_or_insert(PauseReason::Request);
+            if step.schedule.pause.is_none() {
+                step.schedule.pause = Some(PauseReason::Request);
+                step.news.push(ScheduleNews::Paused(PauseReason::Request));
+            }
             Ok(step)
         };
         self.store.act_on_schedule(&found, None, &rule).await
@@ -170,6 +175,7 @@ pub(super) fn resumed(locked: &LockedSchedule, now: DateTime<Utc>) -> ScheduleSt
     take(locked, &mut step, &planned, now);
     step.schedule.pause = None;
     step.schedule.n_failures = 0;
+    step.news.push(ScheduleNews::Resumed);
     step
 }
 

@@ -8,7 +8,7 @@ use gathering_domain::{Digest, RunId, RunState, UserId};
 use gathering_scheduler::{Due, DueEntry, FireOutcome, SkipReason};
 use serde_json::{Value, json};
 
-use super::{Cause, Schedule, ScheduledAction};
+use super::{Cause, Schedule, ScheduleNews, ScheduledAction};
 use crate::ControlError;
 use crate::events::EventSeq;
 use crate::pipelines::PipelineHead;
@@ -81,6 +81,8 @@ pub struct ScheduleStep {
     pub extra_runs: Vec<PlannedRun>,
     /// Runs to cancel.
     pub cancelled: Vec<RunId>,
+    /// What to tell in the log of events.
+    pub news: Vec<ScheduleNews>,
 }
 
 /// A rule that makes a step of a locked schedule at a moment of the store's clock, in UTC.
@@ -96,6 +98,7 @@ impl ScheduleStep {
             settled: Vec::new(),
             extra_runs: Vec::new(),
             cancelled: Vec::new(),
+            news: Vec::new(),
         }
     }
 }

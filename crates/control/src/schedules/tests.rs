@@ -268,3 +268,25 @@ fn a_schedule_does_not_fire_for_what_it_caused_itself_and_a_chain_ends() {
     let caused_by = of_chain.run.as_ref().unwrap().trigger["caused_by"].as_array().unwrap().clone();
     assert_eq!((caused_by.len(), caused_by.last()), (8, Some(&json!(own))));
 }
+
+#[test]
+fn what_was_missed_is_told_once_and_of_events_nothing() {
+    let timetable = Timetable { catch_up: CatchUp::Skip, ..hourly() };
+    let step = fire(&locked(timetable, node()), at("2026-01-01T11:30:00Z"));
+    let (first, last) = (at("2026-01-01T09:00:00Z"), at("2026-01-01T11:00:00Z"));
+    assert_eq!(step.news, [ScheduleNews::Skipped { reason: SkipReason::Missed, first, last }]);
+    let overlapping = Timetable { catch_up: CatchUp::All, ..hourly() };
+    let step = fire(&locked(overlapping, node()), at("2026-01-01T10:00:30Z"));
+    assert_eq!(
+        (words(&step).len(), step.news.len()),
+        (2, 0),
+        "that an earlier run goes on is as it should be"
+    );
+    let trigger = json!({ "type": "event", "event_type": "schedule.*" });
+    let mut waiting = locked(Timetable::new(Trigger::parse(&trigger, &Pointer::root()).unwrap()), gone());
+    waiting.causes = vec![order(1, waiting.schedule.project, &[])];
+    waiting.causes[0].event.event_type = "schedule.skipped".to_owned();
+    let step = react(&waiting, at("2026-01-01T08:45:00Z"));
+    assert_eq!(words(&step), ["08 skipped not_startable"]);
+    assert!(step.news.is_empty(), "it would fire for this");
+}

@@ -7,7 +7,9 @@ use gathering_domain::{ProjectId, ScheduleId, UserId};
 use gathering_scheduler::{Due, Round};
 
 use crate::access::{Found, Scoped, right};
-use crate::schedules::{EventRule, Fire, FireRule, MatchRound, NewSchedule, Schedule, StepRule};
+use crate::schedules::{
+    Agenda, AgendaFire, EventRule, Fire, FireRule, MatchRound, NewSchedule, Schedule, StepRule,
+};
 use crate::{ControlError, Creation};
 
 /// Keeps schedules and their ledgers. What [`ControlStore`](crate::ControlStore) says of every method holds here. The
@@ -110,6 +112,19 @@ pub trait ScheduleStore: Send + Sync + 'static {
         before: Option<Due>,
         limit: usize,
     ) -> Result<Vec<Fire>, ControlError>;
+
+    /// At most `limit` entries of the ledgers of all schedules of the agenda, of due times in its range, the latest first.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    async fn list_all_fires(&self, agenda: &Agenda, limit: usize) -> Result<Vec<AgendaFire>, ControlError>;
+
+    /// At most `limit` schedules of the agenda that are not paused and whose next due time is before the end of its range,
+    /// the earliest first.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    async fn list_due_before(&self, agenda: &Agenda, limit: usize) -> Result<Vec<Schedule>, ControlError>;
 
     /// Has the schedules planned anew at once whose due times were computed by another version of the time zones; answers
     /// with how many. Repeats: safe.

@@ -5,8 +5,8 @@ use chrono::{DateTime, Utc};
 use diesel_async::{AsyncConnection, AsyncPgConnection};
 use gathering_auth::Caller;
 use gathering_control::{
-    ControlError, Creation, EventRule, Fire, FireRule, Found, MatchRound, NewSchedule, Schedule,
-    ScheduleStore, Scoped, StepRule, right,
+    Agenda, AgendaFire, ControlError, Creation, EventRule, Fire, FireRule, Found, MatchRound, NewSchedule,
+    Schedule, ScheduleStore, Scoped, StepRule, right,
 };
 use gathering_domain::{ProjectId, ScheduleId, UserId};
 use gathering_scheduler::{Due, Round};
@@ -15,7 +15,7 @@ use crate::cluster::wake::Wake;
 use crate::control::schedules::events::{self, LogPart};
 use crate::control::schedules::{self, calendars, ledger, step};
 use crate::control::store::PgControlStore;
-use crate::db::error::Aborted;
+use crate::db::error::{Aborted, DatabaseError};
 
 #[async_trait]
 impl ScheduleStore for PgControlStore {
@@ -30,6 +30,7 @@ impl ScheduleStore for PgControlStore {
         let created = conn.transaction(async |conn| schedules::create(conn, project, by, new).await).await;
         let created = created.map_err(|aborted| aborted.into_error("creating a schedule"))?;
         self.wakes.wake(Wake::Schedules);
+        self.wakes.wake(Wake::Log);
         Ok(created)
     }
 
@@ -100,8 +101,13 @@ impl ScheduleStore for PgControlStore {
     }
 
     async fn delete_schedule(&self, schedule: &Scoped<Schedule, right::Write>) -> Result<(), ControlError> {
-        let conn = self.pool.get().await?;
-        Ok(schedules::delete(&conn, schedule.id).await?)
+        let mut conn = self.pool.get().await?;
+        let conn: &mut AsyncPgConnection = &mut conn;
+        let deleted = conn.transaction(async |conn| schedules::delete(conn, schedule).await).await;
+        if deleted.map_err(|error| DatabaseError::query("deleting a schedule", error))? {
+            self.wakes.wake(Wake::Log);
+        }
+        Ok(())
     }
 
     async fn list_fires(
@@ -112,6 +118,16 @@ impl ScheduleStore for PgControlStore {
     ) -> Result<Vec<Fire>, ControlError> {
         let conn = self.pool.get().await?;
         Ok(ledger::list(&conn, schedule.id, before, limit).await?)
+    }
+
+    async fn list_all_fires(&self, agenda: &Agenda, limit: usize) -> Result<Vec<AgendaFire>, ControlError> {
+        let conn = self.pool.get().await?;
+        Ok(ledger::list_all(&conn, agenda, limit).await?)
+    }
+
+    async fn list_due_before(&self, agenda: &Agenda, limit: usize) -> Result<Vec<Schedule>, ControlError> {
+        let conn = self.pool.get().await?;
+        Ok(schedules::list_due_before(&conn, agenda, limit).await?)
     }
 
     async fn renew_zone_data(&self, version: &str) -> Result<usize, ControlError> {

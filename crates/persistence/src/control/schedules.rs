@@ -3,6 +3,7 @@
 pub(crate) mod calendars;
 pub(crate) mod events;
 pub(crate) mod ledger;
+pub(crate) mod news;
 pub(crate) mod runs;
 pub(crate) mod step;
 
@@ -12,7 +13,8 @@ use diesel::prelude::*;
 use diesel::sql_types::Timestamptz;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_control::{
-    ControlError, Creation, Found, NewSchedule, OnFailure, PauseReason, Schedule, ScheduledAction,
+    Agenda, AgendaRange, ControlError, Creation, Found, NewSchedule, OnFailure, PauseReason, Schedule,
+    ScheduleNews, ScheduledAction,
 };
 use gathering_domain::{Digest, Pointer, ProjectId, ScheduleId, UserId};
 use gathering_scheduler::{Days, Due, Next, Timetable, Trigger};
@@ -63,10 +65,7 @@ pub(crate) async fn list(
     let mut query =
         schedules::table.filter(not(schedules::project_id.eq_any(hidden_projects()))).into_boxed();
     if let Some(user) = visible_to {
-        let own = project_members::table
-            .filter(project_members::user_id.eq(user.as_uuid()))
-            .select(project_members::project_id);
-        query = query.filter(schedules::project_id.eq_any(own));
+        query = query.filter(schedules::project_id.eq_any(projects_of(user)));
     }
     if let Some(project) = project {
         query = query.filter(schedules::project_id.eq(project.as_uuid()));
@@ -81,6 +80,40 @@ pub(crate) async fn list(
         .load(&mut conn)
         .await
         .map_err(|error| DatabaseError::query("listing schedules", error))?;
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// The projects that an account is a member of.
+#[diesel::dsl::auto_type]
+pub(crate) fn projects_of(user: UserId) -> _ {
+    let id: Uuid = user.as_uuid();
+    project_members::table.filter(project_members::user_id.eq(id)).select(project_members::project_id)
+}
+
+/// At most `limit` schedules of the agenda that are not paused and due before its end, the earliest first.
+pub(crate) async fn list_due_before(
+    mut conn: &AsyncPgConnection,
+    agenda: &Agenda,
+    limit: usize,
+) -> Result<Vec<Schedule>, DatabaseError> {
+    let Agenda { visible_to, range: AgendaRange { project, to, .. } } = *agenda;
+    let mut query = schedules::table
+        .filter(schedules::look_at.is_not_null().and(schedules::next_due_at.lt(to)))
+        .filter(not(schedules::project_id.eq_any(hidden_projects())))
+        .into_boxed();
+    if let Some(user) = visible_to {
+        query = query.filter(schedules::project_id.eq_any(projects_of(user)));
+    }
+    if let Some(project) = project {
+        query = query.filter(schedules::project_id.eq(project.as_uuid()));
+    }
+    let rows: Vec<Row> = query
+        .order((schedules::next_due_at, schedules::id))
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+        .select(Row::as_select())
+        .load(&mut conn)
+        .await
+        .map_err(|error| DatabaseError::query("listing what is due", error))?;
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
@@ -125,6 +158,7 @@ pub(crate) async fn create(
         Some("schedules_project_id_fkey") => Aborted::Refused(ControlError::NotFound),
         _ => Aborted::Query(error),
     })?;
+    news::tell(conn, &[(&schedule, ScheduleNews::Created)]).await?;
     Ok(Creation::Created(schedule))
 }
 
@@ -132,13 +166,13 @@ pub(crate) fn refused(error: DatabaseError) -> Aborted<ControlError> {
     Aborted::Refused(error.into())
 }
 
-/// Deletes the schedule with its ledger.
-pub(crate) async fn delete(mut conn: &AsyncPgConnection, id: ScheduleId) -> Result<(), DatabaseError> {
-    diesel::delete(schedules::table.find(id.as_uuid()))
-        .execute(&mut conn)
-        .await
-        .map(|_n_rows| ())
-        .map_err(|error| DatabaseError::query("deleting a schedule", error))
+/// Deletes the schedule with its ledger; answers with whether it was there.
+pub(crate) async fn delete(mut conn: &AsyncPgConnection, schedule: &Schedule) -> QueryResult<bool> {
+    let n_deleted = diesel::delete(schedules::table.find(schedule.id.as_uuid())).execute(&mut conn).await?;
+    if n_deleted > 0 {
+        news::tell(conn, &[(schedule, ScheduleNews::Deleted)]).await?;
+    }
+    Ok(n_deleted > 0)
 }
 
 /// Has the schedules planned anew whose due times were computed by another version of the time zones.

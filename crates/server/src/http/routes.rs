@@ -10,7 +10,7 @@ use crate::http::api::events::{post, read, socket};
 use crate::http::api::hooks::{deliveries, receive};
 use crate::http::api::pipelines::{change, versions};
 use crate::http::api::runs::{decide, rerun, start, top_up};
-use crate::http::api::schedules::{acts, fires, preview};
+use crate::http::api::schedules::{acts, agenda, fires, preview};
 use crate::http::api::{
     api_keys, audit, auth, budgets, files, health, hooks, members, metrics, pipelines, projects, runs,
     schedules, stream, system, users,
@@ -127,6 +127,8 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(POST   "/api/v1/schedules",                           Project(Write),  Write,  Large => schedules::create),
     route!(GET    "/api/v1/schedules",                           Own(Read),       Read,   None  => schedules::list),
     route!(POST   "/api/v1/schedules/preview",                   Account,         Write,  Small => preview::preview),
+    route!(GET    "/api/v1/schedules/fires",                     Own(Read),       Read,   None  => agenda::fires),
+    route!(GET    "/api/v1/schedules/upcoming",                  Own(Read),       Read,   None  => agenda::upcoming),
     route!(GET    "/api/v1/schedules/{id}",                      Project(Read),   Read,   None  => schedules::show),
     route!(PATCH  "/api/v1/schedules/{id}",                      Project(Write),  Write,  Large => schedules::change),
     route!(DELETE "/api/v1/schedules/{id}",                      Project(Write),  Write,  None  => schedules::delete),

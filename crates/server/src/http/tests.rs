@@ -67,6 +67,8 @@ fn the_document_shows_what_the_table_declares() {
             "GET /api/v1/runs/{id}/journal project read read 0",
             "GET /api/v1/runs/{id}/stream project read read 0",
             "GET /api/v1/schedules own read read 0",
+            "GET /api/v1/schedules/fires own read read 0",
+            "GET /api/v1/schedules/upcoming own read read 0",
             "GET /api/v1/schedules/{id} project read read 0",
             "GET /api/v1/schedules/{id}/fires project read read 0",
             "GET /api/v1/system/instances admin admin read 0",

@@ -10,7 +10,7 @@ use super::MemoryControl;
 use super::state::State;
 use crate::{
     Audience, ControlError, EventPage, EventSeq, EventStore, EventsOf, LoggedEvent, NewEvent, PostedEvent,
-    Scoped, right,
+    Schedule, ScheduleNews, Scoped, right,
 };
 
 impl State {
@@ -54,6 +54,23 @@ impl State {
         };
         self.events.push(event.clone());
         PostedEvent { event, is_repeated: false }
+    }
+
+    /// Appends what the server itself tells of a schedule.
+    pub(super) fn tell(&mut self, schedule: &Schedule, news: ScheduleNews) {
+        let event = LoggedEvent {
+            seq: self.last_seq() + 1,
+            project: Some(schedule.project),
+            event_type: news.event_type().to_owned(),
+            id: None,
+            key: None,
+            source: None,
+            subject: Some(schedule.id.to_string()),
+            attributes: serde_json::Map::new(),
+            data: news.data(schedule),
+            at: Utc::now(),
+        };
+        self.events.push(event);
     }
 
     pub(super) fn last_seq(&self) -> EventSeq {

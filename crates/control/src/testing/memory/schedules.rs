@@ -14,9 +14,9 @@ use super::MemoryControl;
 use super::idempotency::Claim;
 use super::state::State;
 use crate::{
-    Cause, ControlError, Creation, EventRule, EventSeq, Fire, FireRule, Found, LockedSchedule, LoggedEvent,
-    MatchRound, NewSchedule, OpenFire, PipelineToStart, PlannedRun, Schedule, ScheduleStep, ScheduleStore,
-    ScheduledAction, Scoped, StepRule, right,
+    Agenda, AgendaFire, AgendaRange, Cause, ControlError, Creation, EventRule, EventSeq, Fire, FireRule,
+    Found, LockedSchedule, LoggedEvent, MatchRound, NewSchedule, OpenFire, PipelineToStart, PlannedRun,
+    Schedule, ScheduleNews, ScheduleStep, ScheduleStore, ScheduledAction, Scoped, StepRule, right,
 };
 
 pub(super) struct StoredSchedule {
@@ -54,6 +54,7 @@ impl State {
         }
         let stored = StoredSchedule { schedule: schedule.clone(), ledger: BTreeMap::new() };
         self.schedules.insert(schedule.id, stored);
+        self.tell(&schedule, ScheduleNews::Created);
         Ok(Creation::Created(schedule))
     }
 
@@ -61,6 +62,12 @@ impl State {
     fn cause(&self, seq: EventSeq) -> Option<Cause> {
         let event = self.events.iter().find(|event| event.seq == seq)?.clone();
         Some(Cause { event, caused_by: Vec::new() })
+    }
+
+    fn is_on(&self, agenda: &Agenda, schedule: &Schedule) -> bool {
+        let Some(owning) = self.projects.get(&schedule.project) else { return false };
+        agenda.visible_to.is_none_or(|user| owning.role(user).is_some())
+            && agenda.range.project.is_none_or(|project| schedule.project == project)
     }
 
     fn pipeline_to_start(&self, schedule: &Schedule) -> Option<PipelineToStart> {
@@ -72,6 +79,19 @@ impl State {
 }
 
 impl MemoryControl {
+    fn shown(&self, fire: &StoredFire) -> Fire {
+        Fire {
+            due_at: fire.entry.due.at,
+            event: fire.entry.due.event,
+            until: fire.entry.until,
+            outcome: fire.entry.outcome.as_str().to_owned(),
+            reason: fire.entry.outcome.reason().map(|reason| reason.as_str().to_owned()),
+            run: fire.run,
+            run_state: fire.run.and_then(|run| self.runs.run(run)).map(|run| run.state).or(fire.run_state),
+            fired_at: fire.fired_at,
+        }
+    }
+
     /// The schedule with what a step depends on.
     fn locked(
         &self,
@@ -127,6 +147,9 @@ impl MemoryControl {
             }
             for run in &accepted {
                 state.accept(schedule.project, run);
+            }
+            for news in step.news {
+                state.tell(&schedule, news);
             }
         }
         for run in accepted {
@@ -244,7 +267,10 @@ impl ScheduleStore for MemoryControl {
     }
 
     async fn delete_schedule(&self, schedule: &Scoped<Schedule, right::Write>) -> Result<(), ControlError> {
-        self.lock().schedules.remove(&schedule.id);
+        let mut state = self.lock();
+        if let Some(gone) = state.schedules.remove(&schedule.id) {
+            state.tell(&gone.schedule, ScheduleNews::Deleted);
+        }
         Ok(())
     }
 
@@ -258,17 +284,38 @@ impl ScheduleStore for MemoryControl {
         let Some(stored) = state.schedules.get(&schedule.id) else { return Ok(Vec::new()) };
         let latest_first = stored.ledger.values().rev();
         let before = latest_first.filter(|fire| before.is_none_or(|before| fire.entry.due < before));
-        let shown = before.take(limit).map(|fire| Fire {
-            due_at: fire.entry.due.at,
-            event: fire.entry.due.event,
-            until: fire.entry.until,
-            outcome: fire.entry.outcome.as_str().to_owned(),
-            reason: fire.entry.outcome.reason().map(|reason| reason.as_str().to_owned()),
-            run: fire.run,
-            run_state: fire.run.and_then(|run| self.runs.run(run)).map(|run| run.state).or(fire.run_state),
-            fired_at: fire.fired_at,
-        });
-        Ok(shown.collect())
+        Ok(before.take(limit).map(|fire| self.shown(fire)).collect())
+    }
+
+    async fn list_all_fires(&self, agenda: &Agenda, limit: usize) -> Result<Vec<AgendaFire>, ControlError> {
+        let AgendaRange { from, to, .. } = agenda.range;
+        let state = self.lock();
+        let mut items = Vec::new();
+        for stored in state.schedules.values().filter(|stored| state.is_on(agenda, &stored.schedule)) {
+            let is_in_range = |fire: &&StoredFire| (from..to).contains(&fire.entry.due.at);
+            items.extend(stored.ledger.values().filter(is_in_range).map(|fire| AgendaFire {
+                schedule: stored.schedule.id,
+                name: stored.schedule.name.clone(),
+                fire: self.shown(fire),
+            }));
+        }
+        items.sort_by_key(|item| std::cmp::Reverse((item.fire.due_at, item.fire.event, item.schedule)));
+        items.truncate(limit);
+        Ok(items)
+    }
+
+    async fn list_due_before(&self, agenda: &Agenda, limit: usize) -> Result<Vec<Schedule>, ControlError> {
+        let state = self.lock();
+        let is_due = |schedule: &&Schedule| {
+            state.is_on(agenda, schedule)
+                && schedule.pause.is_none()
+                && schedule.next.is_some_and(|next| next.due_at < agenda.range.to)
+        };
+        let mut due: Vec<Schedule> =
+            state.schedules.values().map(|stored| &stored.schedule).filter(is_due).cloned().collect();
+        due.sort_by_key(|schedule| schedule.next.map(|next| next.due_at));
+        due.truncate(limit);
+        Ok(due)
     }
 
     async fn renew_zone_data(&self, _version: &str) -> Result<usize, ControlError> {

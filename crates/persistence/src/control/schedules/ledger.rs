@@ -3,17 +3,20 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
+use diesel::dsl::not;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use gathering_control::{Fire, OpenFire, ScheduleStep};
+use gathering_control::{Agenda, AgendaFire, AgendaRange, Fire, OpenFire, ScheduleStep};
 use gathering_domain::{RunState, ScheduleId};
 use gathering_scheduler::Due;
 use uuid::Uuid;
 
+use super::projects_of;
+use crate::control::projects::hidden_projects;
 use crate::db::error::DatabaseError;
 use crate::db::pool::Pool;
-use crate::db::schema::{runs, schedule_fires};
+use crate::db::schema::{runs, schedule_fires, schedules};
 
 /// How many entries are deleted in one transaction.
 const PRUNED_AT_ONCE: i64 = 5000;
@@ -40,7 +43,10 @@ pub(crate) async fn list(
         let is_earlier = schedule_fires::due_at.lt(before.at);
         let is_of_that_moment = schedule_fires::due_at.eq(before.at);
         let is_before = schedule_fires::event_seq.lt(before.event.unwrap_or(NO_EVENT));
-        query = query.filter(is_earlier.or(is_of_that_moment.and(is_before)));
+        // The first condition is one that the index can use.
+        query = query
+            .filter(schedule_fires::due_at.le(before.at))
+            .filter(is_earlier.or(is_of_that_moment.and(is_before)));
     }
     let rows: Vec<(Row, Option<String>)> = query
         .order((schedule_fires::due_at.desc(), schedule_fires::event_seq.desc()))
@@ -80,6 +86,38 @@ impl Row {
             fired_at: self.fired_at,
         })
     }
+}
+
+/// At most `limit` entries of all schedules of the agenda, the latest first.
+pub(crate) async fn list_all(
+    mut conn: &AsyncPgConnection,
+    agenda: &Agenda,
+    limit: usize,
+) -> Result<Vec<AgendaFire>, DatabaseError> {
+    let Agenda { visible_to, range: AgendaRange { project, from, to } } = *agenda;
+    let mut query = schedule_fires::table
+        .inner_join(schedules::table)
+        .left_join(runs::table.on(schedule_fires::run_id.eq(runs::id.nullable())))
+        .filter(schedule_fires::due_at.ge(from).and(schedule_fires::due_at.lt(to)))
+        .filter(not(schedules::project_id.eq_any(hidden_projects())))
+        .into_boxed();
+    if let Some(user) = visible_to {
+        query = query.filter(schedules::project_id.eq_any(projects_of(user)));
+    }
+    if let Some(project) = project {
+        query = query.filter(schedules::project_id.eq(project.as_uuid()));
+    }
+    let rows: Vec<(Uuid, String, Row, Option<String>)> = query
+        .order((schedule_fires::due_at.desc(), schedule_fires::event_seq.desc(), schedules::id.desc()))
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+        .select((schedules::id, schedules::name, Row::as_select(), runs::state.nullable()))
+        .load(&mut conn)
+        .await
+        .map_err(|error| DatabaseError::query("listing the fires of all schedules", error))?;
+    let item = |(id, name, row, state): (Uuid, _, Row, _)| {
+        Ok(AgendaFire { schedule: id.into(), name, fire: row.shown(state)? })
+    };
+    rows.into_iter().map(item).collect()
 }
 
 /// Schedule, due time, event, run and the state of the run.

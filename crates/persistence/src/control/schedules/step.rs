@@ -20,7 +20,7 @@ use gathering_scheduler::Round;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Row, StoredProgress, Written, events, ledger, refused, runs};
+use super::{Row, StoredProgress, Written, events, ledger, news, refused, runs};
 use crate::control::pipelines::{self, PipelineToLock};
 use crate::control::projects::hidden_projects;
 use crate::db::clock::clock_timestamp;
@@ -270,6 +270,13 @@ pub(super) async fn write(
         wake_ups.add_claimable();
     }
     stand(conn, steps).await?;
+    let mut told = Vec::new();
+    for step in steps {
+        told.extend(step.news.iter().map(|news| (&step.schedule, *news)));
+    }
+    if news::tell(conn, &told).await? > 0 {
+        wake_ups.add_event();
+    }
     let cancelled: Vec<Uuid> =
         steps.iter().flat_map(|step| step.cancelled.iter().map(|run| run.as_uuid())).collect();
     if !cancelled.is_empty() {

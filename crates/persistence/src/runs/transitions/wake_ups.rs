@@ -12,6 +12,7 @@ pub(crate) struct WakeUps {
     signals: bool,
     events: bool,
     schedules: bool,
+    log: bool,
     /// The runs whose followers in this process are told.
     followed: Vec<RunId>,
 }
@@ -32,12 +33,18 @@ impl WakeUps {
         self.schedules = true;
     }
 
+    /// What an event owes that is not the end of a run.
+    pub(crate) fn add_event(&mut self) {
+        self.log = true;
+    }
+
     /// What `other` owes, too.
     pub(crate) fn extend(&mut self, other: Self) {
         self.runs |= other.runs;
         self.signals |= other.signals;
         self.events |= other.events;
         self.schedules |= other.schedules;
+        self.log |= other.log;
         self.followed.extend(other.followed);
     }
 
@@ -65,6 +72,7 @@ impl WakeUps {
             (self.signals, Wake::Signals),
             (self.events, Wake::Events),
             (self.schedules, Wake::Schedules),
+            (self.log, Wake::Log),
         ];
         for (_, what) in owed.into_iter().filter(|(is_owed, _)| *is_owed) {
             wakes.wake(what);

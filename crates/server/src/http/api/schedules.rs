@@ -1,6 +1,7 @@
 //! Schedules: created, listed, shown, changed, deleted.
 
 pub(crate) mod acts;
+pub(crate) mod agenda;
 mod days;
 pub(crate) mod fires;
 pub(crate) mod preview;

@@ -40,7 +40,7 @@ pub(crate) struct FireView {
 }
 
 impl FireView {
-    fn of(fire: Fire) -> Self {
+    pub(super) fn of(fire: Fire) -> Self {
         Self {
             due_at: fire.due_at,
             event_seq: fire.event,
