@@ -30,6 +30,7 @@ mod shape;
 mod syntax;
 #[cfg(test)]
 pub(crate) mod tests;
+mod zones;
 
 /// The most iterations that one evaluation may take.
 pub const MAX_STEPS: u32 = 250_000;

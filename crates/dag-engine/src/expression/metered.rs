@@ -12,6 +12,7 @@ use cel::common::value::{CowVal, Val};
 use cel::{Context, DeclarationError, ExecutionError, FunctionContext, Value as CelValue};
 
 use super::budget::Budget;
+use super::zones;
 
 /// `@step(x, n)`: `x`, after charging an iteration over a body of `n` nodes.
 pub(super) const STEP: &str = "@step";
@@ -44,9 +45,10 @@ const FUNCTIONS: [&str; 11] = [
     "matches",
 ];
 
-/// The name of the charging variant of a function, if it needs one.
-pub(super) fn metered(name: &str) -> Option<String> {
-    FUNCTIONS.contains(&name).then(|| format!("{METERED}{name}"))
+/// The name of the charging variant of a function, if it needs one when it is called with so many arguments.
+pub(super) fn metered(name: &str, n_args: usize) -> Option<String> {
+    let is_ours = FUNCTIONS.contains(&name) || n_args == 1 && zones::takes_zone(name);
+    is_ours.then(|| format!("{METERED}{name}"))
 }
 
 type Args<'b, 'v> = Vec<CowVal<'b, 'v>>;
@@ -167,6 +169,7 @@ fn call_metered<'b, 'v>(name: &str, called: &mut FunctionContext<'b, 'v>, budget
     } else {
         budget.pay(surplus(name, &args, given))?;
     }
+    let args = if zones::takes_zone(name) { zones::on_the_clocks(args) } else { args };
     call(name, called.ptx, args)
 }
 

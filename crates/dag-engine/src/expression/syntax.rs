@@ -163,7 +163,7 @@ impl Walk {
             _ if compares => {}
             name => {
                 let full = space.as_ref().map_or_else(|| name.to_owned(), |space| format!("{space}.{name}"));
-                if let Some(ours) = metered(&full) {
+                if let Some(ours) = metered(&full, call.args.len()) {
                     let target = call.target.take().filter(|_| space.is_none());
                     call.args.splice(0..0, target.map(|target| *target));
                     self.uses.functions.insert(ours.clone());

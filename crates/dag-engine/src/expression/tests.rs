@@ -1,6 +1,7 @@
 //! The values of expressions, and the bounds of their cost.
 
 mod maps;
+mod zones;
 
 use super::*;
 use proptest::prelude::*;
