@@ -1,18 +1,19 @@
-//! Two subscribers: one that keeps up and one that does not.
+//! Three subscribers: to a topic, to what a function wants, and one that does not keep up.
 //!
 //! `cargo run -p gathering-events --example watch`
 
 use gathering_events::{Bus, BusSettings, Delivery, Event, Subscription, Topics};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (bus, service) = Bus::new(BusSettings { n_buffered: 3, ..BusSettings::default() });
+    let (bus, service) = Bus::<Value>::new(BusSettings { n_buffered: 3, ..BusSettings::default() });
     let stop = CancellationToken::new();
     let running = tokio::spawn(service.run(stop.clone()));
 
     let ends = bus.subscribe(Topics::Of(vec!["run_ended".to_owned()]))?;
+    let second = bus.subscribe_where(|event| event.payload["run"] == 2)?;
     let everything = bus.subscribe(Topics::All)?;
     for number in 1..=3 {
         for topic in ["run_started", "run_ended", "run_ended"] {
@@ -24,6 +25,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     running.await?;
 
     show("ends", ends).await;
+    show("second", second).await;
     show("everything", everything).await;
     say(&format!("{:?}", bus.counts()));
     Ok(())
