@@ -18,6 +18,7 @@ use serde_json::json;
 
 use crate::accounts::create_account;
 use crate::common::{World, wait_until};
+use crate::plans::rows_read;
 use crate::projects::{create_project, projects};
 use crate::retention::at;
 
@@ -135,6 +136,53 @@ async fn old_deliveries_leave_by_retention_and_free_their_keys() {
     assert_eq!(prune_hook_deliveries(&place.world.pool, at("2025-02-01")).await.unwrap(), 0);
     assert_eq!(answer(place.call(&token, "new").await), HookAnswer { is_repeated: true, ..young });
     assert!(!answer(place.call(&token, "k1").await).is_repeated);
+}
+
+/// Every call looks for its hook, a repetition for the first, a refusal for the latest one.
+#[tokio::test]
+async fn a_call_reads_a_handful_of_rows_however_many_hooks_and_calls_there_are() {
+    let place = Place::new().await;
+    let (hook, token) = place.define(json!({ "event_type": "order.paid" })).await;
+    let fill = format!(
+        "INSERT INTO hooks (id, project_id, name, target, token_hash, scheme, token_header, max_body_bytes, max_per_minute)
+             SELECT gen_random_uuid(), '{project}', 'h', '{{}}', sha256(n::text::bytea), 'none', 'x', 1, 1
+             FROM generate_series(1, 5000) AS n;
+         INSERT INTO hook_deliveries (id, hook_id, key, outcome, size_bytes)
+             SELECT uuid_v7_floor(now() - n * interval '1 second'), '{hook}', 'k' || n, 'accepted', 0
+             FROM generate_series(1, 5000) AS n;
+         INSERT INTO hook_deliveries (id, hook_id, outcome, reason, size_bytes)
+             SELECT gen_random_uuid(), '{hook}', 'refused', 'not_json', 0 FROM generate_series(1, 5000) AS n;
+         UPDATE hooks SET n_refused = 1000 WHERE id = '{hook}';
+         ANALYZE",
+        project = place.project,
+        hook = hook.id,
+    );
+    place.world.db.execute(&fill).await;
+    let control = |pool| {
+        let store: Arc<dyn ControlStore> = Arc::new(PgControlStore::new(pool, WakeBus::new()));
+        HookControl::new(store)
+    };
+    let headers: ReceivedHeaders = [("idempotency-key", b"k77".as_slice())].into_iter().collect();
+    let n_rows = rows_read(&place.world.db, async |pool| {
+        let hooks = control(pool);
+        let called = hooks.find_called(token.expose()).await.unwrap();
+        assert!(answer(hooks.receive(called, &headers, b"{}").await).is_repeated);
+    })
+    .await;
+    assert!((2..=30).contains(&n_rows), "a repetition reads {n_rows}");
+    let n_rows = rows_read(&place.world.db, async |pool| {
+        let hooks = control(pool);
+        let called = hooks.find_called(token.expose()).await.unwrap();
+        let refused = hooks.receive(called, &headers, b"{").await;
+        assert!(matches!(refused, Err(CallRefused::Refused { .. })), "{refused:?}");
+    })
+    .await;
+    assert!((2..=30).contains(&n_rows), "a refused call reads {n_rows}");
+    let n_rows = rows_read(&place.world.db, async |pool| {
+        assert_eq!(control(pool).list_deliveries(&place.ada, hook.id, None, 51).await.unwrap().len(), 51);
+    })
+    .await;
+    assert!((51..=150).contains(&n_rows), "a page of the ledger reads {n_rows}");
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ async fn filled() -> Fixture {
 }
 
 /// How many rows of the tables, and entries of their indexes, `work` reads on a pool of its own.
-async fn rows_read(db: &TestDb, work: impl AsyncFnOnce(Pool)) -> i64 {
+pub async fn rows_read(db: &TestDb, work: impl AsyncFnOnce(Pool)) -> i64 {
     let read = "SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE schemaname = current_schema()) \
                 + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE schemaname = current_schema())";
     let name = format!("plans_{}", UserId::new().as_uuid().simple());
