@@ -272,7 +272,11 @@ async fn read_file(
     let (zone, today) = (zone.clone(), zone.local(Utc::now()).date_naive());
     // It may take seconds for a file that was made for that.
     let days = tokio::task::spawn_blocking(move || days_of_calendar(&content.bytes, &zone, today));
-    let days = days.await.map_err(|error| ControlError::Broken(error.into()))?;
+    let days = match days.await {
+        Ok(days) => days,
+        // A fault of the reader, which must not keep other calendars from being read.
+        Err(panicked) => return Ok(Err(unreadable(project, path, &panicked))),
+    };
     Ok(days.map_err(|error| error.to_string()))
 }
 

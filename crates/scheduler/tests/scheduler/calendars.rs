@@ -322,7 +322,57 @@ fn a_hostile_file_is_refused_soon() {
     assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
 }
 
+/// A part of a rule, and often one that makes no sense.
+fn rule_part() -> impl Strategy<Value = String> {
+    let number = prop_oneof![-400_i64..400, Just(i64::from(u16::MAX)), Just(i64::MAX), Just(i64::MIN)];
+    let numbers = prop::collection::vec(number, 1..4);
+    let named = prop::sample::select(vec![
+        "INTERVAL",
+        "COUNT",
+        "BYMONTH",
+        "BYMONTHDAY",
+        "BYYEARDAY",
+        "BYWEEKNO",
+        "BYSETPOS",
+        "BYHOUR",
+        "BYMINUTE",
+        "UNTIL",
+    ]);
+    let weekdays = "(-?[0-9]{0,2}(MO|TU|SU)),(-?[1-5]?(WE|FR))".prop_map(|days| format!("BYDAY={days}"));
+    let other = prop::sample::select(vec![
+        "WKST=SU",
+        "FREQ=DAILY",
+        "UNTIL=99991231T235959Z",
+        "BYEASTER=1",
+        "X=1",
+        "=",
+    ]);
+    prop_oneof![
+        (named, numbers).prop_map(|(name, numbers)| {
+            let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+            format!("{name}={}", numbers.join(","))
+        }),
+        weekdays,
+        other.prop_map(str::to_owned),
+    ]
+}
+
 proptest! {
+    /// Rules at the ends of time, in all zones.
+    #[test]
+    fn whatever_a_rule_says_nothing_panics(
+        start in prop::sample::select(vec!["00000101", "19000229", "20240229", "20261231", "99991231", "99991231T235959Z", "20261025T023000", "20111230T120000"]),
+        length in prop::sample::select(vec!["DTEND:99991231", "DTEND:99991231T235959", "DURATION:P7000000D", "DURATION:PT99999999H", "DURATION:P0D", "X:1"]),
+        tzid in prop::sample::select(vec!["", ";TZID=Pacific/Kiritimati", ";TZID=Pacific/Apia", ";TZID=Europe/Berlin"]),
+        seen in prop::sample::select(vec!["UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago"]),
+        freq in prop::sample::select(vec!["YEARLY", "MONTHLY", "WEEKLY", "DAILY"]),
+        parts in prop::collection::vec(rule_part(), 0..4),
+    ) {
+        let rule = std::iter::once(format!("FREQ={freq}")).chain(parts).collect::<Vec<_>>().join(";");
+        let text = event(&format!("DTSTART{tzid}:{start}\n{length}\nRRULE:{rule}\nEXDATE:{start}"));
+        let _ = days_of_calendar(text.as_bytes(), &zone(seen), today());
+    }
+
     #[test]
     fn whatever_the_file_says_nothing_panics(lines in prop::collection::vec("(BEGIN|END|DTSTART|DTEND|DURATION|RRULE|RDATE|EXDATE|UID| )[:;](VEVENT|VCALENDAR|[A-Z0-9=;:,+-]{0,20})", 0..20)) {
         let text = calendar(&format!("BEGIN:VEVENT\n{}\nEND:VEVENT", lines.join("\n")));
