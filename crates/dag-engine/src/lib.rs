@@ -26,6 +26,7 @@ mod store_retries;
 mod template;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod value_template;
 mod values;
 
 pub use breaker::{Breaker, BreakerKey, BreakerStore, Breakers};
@@ -68,5 +69,5 @@ pub use store::{
     Checkpoint, Claim, ClaimScope, ClaimedRun, FailedNode, GraphRole, JournalAtClaim, NewRun, Recovered,
     Release, RunEnd, RunError, RunResult, RunSource, RunStore, SignalledRun, StoreError,
 };
-pub use template::Template;
+pub use value_template::ValueTemplate;
 pub use values::{MAX_VALUE_BYTES, MAX_VALUE_DEPTH, ValueLimit, ValueRole, check_value};

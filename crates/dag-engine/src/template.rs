@@ -6,7 +6,7 @@
 use gathering_domain::{FailureKind, Pointer, Problems};
 use serde_json::{Map, Value};
 
-use crate::expression::{EvaluationError, Expression, OutsideRuns, Scope};
+use crate::expression::{EvaluationError, Expression, Scope};
 use crate::journal::NodeFailure;
 use crate::values::{Room, ValueLimit, ValueRole};
 
@@ -89,7 +89,7 @@ pub struct SpecialFields<'a> {
 }
 
 /// The names that expressions are over; a run if absent.
-type Over = Option<&'static [&'static str]>;
+pub(crate) type Over = Option<&'static [&'static str]>;
 
 /// Whether a config's string holds expressions, so that its value is not known before the node runs.
 pub fn is_computed(text: &str) -> bool {
@@ -97,16 +97,6 @@ pub fn is_computed(text: &str) -> bool {
 }
 
 impl Template {
-    /// Reads a value whose expressions are over these names, not over a run; problems are added at their place below `at`.
-    pub fn compile_over(
-        value: &Value,
-        names: &'static [&'static str],
-        at: &Pointer,
-        problems: &mut Problems,
-    ) -> Self {
-        Self::value(value, Some(names), at, problems)
-    }
-
     /// Reads a config; problems are added at their place below `at`. The fields of the top level that `expressions`
     /// names are expressions as a whole, without `${{ }}`.
     pub fn compile(
@@ -121,7 +111,8 @@ impl Template {
         }
     }
 
-    fn value(value: &Value, over: Over, at: &Pointer, problems: &mut Problems) -> Self {
+    /// Reads a value; its expressions are over these names, or a run.
+    pub(crate) fn value(value: &Value, over: Over, at: &Pointer, problems: &mut Problems) -> Self {
         match value {
             Value::String(text) if text.contains(OPEN) => Self::text(text, over, at, problems),
             Value::Array(items) => {
@@ -209,14 +200,6 @@ impl Template {
             }
             None => Template::Literal(Value::String(String::new())),
         }
-    }
-
-    /// Its value over named values, if it was [compiled](Template::compile_over) for these names.
-    ///
-    /// # Errors
-    /// The place below `at` and the reason, if an expression has no value there, or the values are too large.
-    pub fn resolve_over(&self, values: &[(&str, &Value)], at: &Pointer) -> Result<Value, String> {
-        self.resolve(&OutsideRuns(values)).map_err(|error| error.failure_at(at).message)
     }
 
     /// The config's value in this scope.
@@ -379,24 +362,6 @@ mod tests {
         Template::compile(&config, SpecialFields::default(), &"/config".to_owned().into(), &mut problems);
         let places: Vec<_> = problems.iter().map(|problem| problem.pointer.as_str()).collect();
         assert_eq!(places, ["/config/a/0/b", "/config/c", "/config/d~1e"]);
-    }
-
-    #[test]
-    fn a_value_may_be_over_names_that_are_not_of_a_run() {
-        const NAMES: &[&str] = &["body", "headers"];
-        let (mut problems, at) = (Problems::new(), Pointer::root().join("map"));
-        let value =
-            json!({"n": "${{ body.n + 1 }}", "text": "by ${{ headers.from }}", "run": ["${{ input.n }}"]});
-        Template::compile_over(&value, NAMES, &at, &mut problems);
-        let found: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        assert_eq!(found, ["/map/run/0: there is no variable `input`: in scope are `body` and `headers`"]);
-        let value = json!({"n": "${{ body.n + 1 }}", "text": ["by ${{ headers.from }}"]});
-        let template = Template::compile_over(&value, NAMES, &at, &mut Problems::new());
-        let (body, headers) = (json!({"n": 1}), json!({"from": "ada"}));
-        let resolved = template.resolve_over(&[("body", &body), ("headers", &headers)], &at);
-        assert_eq!(resolved.unwrap(), json!({"n": 2, "text": ["by ada"]}));
-        let missing = template.resolve_over(&[("body", &body), ("headers", &json!({}))], &at).unwrap_err();
-        assert!(missing.starts_with("/map/text/0: "), "{missing}");
     }
 
     #[test]

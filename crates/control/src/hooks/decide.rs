@@ -41,7 +41,7 @@ pub(super) fn decide(
     }
     let mapped = match &rules.map {
         Some(map) => {
-            let mapped = map.resolve_over(&values, &Pointer::root().join("map"));
+            let mapped = map.resolve(&values, &Pointer::root().join("map"));
             Some(mapped.map_err(|error| refused(RefusalReason::Expression, &error))?)
         }
         None => None,

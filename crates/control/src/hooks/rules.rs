@@ -1,6 +1,6 @@
 //! What a hook does with a call: its target, its filter and its mapping, checked when they are written.
 
-use gathering_dag_engine::{Expression, Template, check_value};
+use gathering_dag_engine::{Expression, ValueTemplate, check_value};
 use gathering_domain::{PipelineId, Pointer, Problems};
 use serde_json::{Map, Value, json};
 
@@ -95,7 +95,7 @@ fn unknown_fields(fields: &Map<String, Value>, known: &[&str], at: &Pointer) -> 
 /// The filter and the mapping of a hook, compiled.
 pub(super) struct Rules {
     pub(super) when: Option<Expression>,
-    pub(super) map: Option<Template>,
+    pub(super) map: Option<ValueTemplate>,
 }
 
 impl Rules {
@@ -113,7 +113,7 @@ impl Rules {
             if let Err(limit) = check_value(map) {
                 problems.add(root.join("map"), limit.to_string());
             }
-            Template::compile_over(map, NAMES, &root.join("map"), problems)
+            ValueTemplate::compile(map, NAMES, &root.join("map"), problems)
         });
         Self { when, map }
     }
