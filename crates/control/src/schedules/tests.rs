@@ -289,4 +289,8 @@ fn what_was_missed_is_told_once_and_of_events_nothing() {
     let step = react(&waiting, at("2026-01-01T08:45:00Z"));
     assert_eq!(words(&step), ["08 skipped not_startable"]);
     assert!(step.news.is_empty(), "it would fire for this");
+    waiting.schedule.queued = Some(Due { at: at("2026-01-01T08:40:00Z"), event: Some(1) });
+    let step = fire(&waiting, at("2026-01-01T08:45:00Z"));
+    assert_eq!(words(&step), ["08 skipped not_startable"], "nor when it waited");
+    assert!(step.news.is_empty());
 }

@@ -139,6 +139,7 @@ macro_rules! control_store_suite {
             schedules_tell_in_the_log_what_happened_to_them,
             an_event_that_fits_starts_a_run_with_it,
             i6_each_event_fires_a_schedule_once,
+            i6_more_events_than_a_round_takes_all_fire,
             an_event_can_wait_until_the_earlier_run_has_ended,
             a_paused_schedule_fires_for_no_event,
             a_schedule_of_events_ends_after_its_fires,

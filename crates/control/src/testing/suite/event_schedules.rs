@@ -130,6 +130,18 @@ pub async fn i6_each_event_fires_a_schedule_once<F: ControlFixture>(fixture: &F)
     assert_eq!(plan.show(schedule.id).await.n_fires, 20);
 }
 
+/// Also many schedules for one event.
+pub async fn i6_more_events_than_a_round_takes_all_fire<F: ControlFixture>(fixture: &F) {
+    let (plan, schedule) = on_orders_with(fixture, |schedule| schedule).await;
+    let another = plan.define(plan.submitted(on_orders())).await.unwrap();
+    let totals: Vec<i32> = (11..1011).collect();
+    post(fixture, &plan, "order.paid", &totals).await;
+    match_all(fixture).await;
+    for id in [schedule.id, another.id] {
+        assert_eq!(plan.show(id).await.n_fires, 1000);
+    }
+}
+
 /// One waits for the run; it starts with its own event when the run has ended.
 pub async fn an_event_can_wait_until_the_earlier_run_has_ended<F: ControlFixture>(fixture: &F) {
     let queue_one = |schedule| SubmittedSchedule { overlap: Some(Overlap::QueueOne), ..schedule };
@@ -190,6 +202,12 @@ pub async fn a_schedule_changes_from_times_to_events_and_back<F: ControlFixture>
     assert_eq!((events.next, events.timetable.catch_up), (None, CatchUp::All));
     post(fixture, &plan, "order.paid", &[21]).await;
     match_until(fixture, &plan, schedule.id, 1).await;
+    // What has come and was not read yet is not passed over by a change of something else.
+    post(fixture, &plan, "order.paid", &[22]).await;
+    let ten =
+        |schedule: &Schedule| SubmittedSchedule { max_fires: Some(10), ..SubmittedSchedule::of(schedule) };
+    plan.schedules.change(owner, schedule.id, ten).await.unwrap();
+    match_until(fixture, &plan, schedule.id, 2).await;
     let times = plan.schedules.change(owner, schedule.id, to(hourly)).await.unwrap();
     assert_eq!((times.next.is_some(), times.events_after), (true, None));
     assert_eq!(times.timetable.catch_up, CatchUp::Latest);
