@@ -19,6 +19,7 @@ use chrono::{DateTime, Utc};
 use gathering_auth::Caller;
 use gathering_domain::{ProjectId, RunId, RunState, ScheduleId};
 use gathering_scheduler::{Due, FireOutcome, Next, SkipReason, Timetable};
+use tokio::sync::Semaphore;
 
 use crate::access::right::Right;
 use crate::access::{OfProject, Scoped, right, visible_to};
@@ -37,6 +38,9 @@ pub use fire::{FireRule, ScheduleFiring};
 pub use manual::BackfillRange;
 pub use news::ScheduleNews;
 pub use step::{LedgerEntry, LockedSchedule, OpenFire, PipelineToStart, ScheduleStep, StepRule};
+
+/// How many calendars are read at once.
+const CALENDARS_AT_ONCE: usize = 2;
 
 /// Why a schedule does not fire at its due times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,13 +164,15 @@ pub struct ScheduleControl {
     graphs: Graphs,
     /// Where calendars are; without them there are none.
     files: Option<Workspaces>,
+    /// How many calendars are read at once: one that was made for that takes a processor for a second.
+    reading: Arc<Semaphore>,
 }
 
 impl ScheduleControl {
     /// The schedules of this store, whose graphs are these.
     pub fn new(store: Arc<dyn ControlStore>, graphs: Graphs) -> Self {
         let projects = ProjectControl::new(Arc::clone(&store));
-        Self { store, projects, graphs, files: None }
+        Self { store, projects, graphs, files: None, reading: Arc::new(Semaphore::new(CALENDARS_AT_ONCE)) }
     }
 
     /// The same with calendars in these workspaces.

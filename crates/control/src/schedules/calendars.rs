@@ -4,6 +4,7 @@
 //! transaction in which the schedule is changed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use gathering_auth::Caller;
@@ -11,6 +12,7 @@ use gathering_domain::{Pointer, Problems, ProjectId};
 use gathering_scheduler::{DayList, Days, MAX_CALENDAR_BYTES, Trigger, Zone, days_of_calendar, plan};
 use gathering_tools::{WorkspaceError, WorkspacePath};
 use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
 
 use super::fire::{fire, progress};
 use super::{LockedSchedule, Schedule, ScheduleControl, ScheduleStep};
@@ -211,7 +213,7 @@ impl ScheduleControl {
         let mut lists = ReadLists::new();
         for (list, path) in files {
             let read = match &self.files {
-                Some(workspaces) => read_file(workspaces, project, path, zone).await?,
+                Some(workspaces) => read_file(workspaces, &self.reading, project, path, zone).await?,
                 None => Err("cannot be read: there are no workspaces here".to_owned()),
             };
             lists.insert(*list, read);
@@ -246,6 +248,7 @@ fn path_of(calendar: &Map<String, Value>, at: &Pointer) -> Result<String, Proble
 
 async fn read_file(
     workspaces: &Workspaces,
+    reading: &Arc<Semaphore>,
     project: ProjectId,
     path: &str,
     zone: &Zone,
@@ -270,8 +273,12 @@ async fn read_file(
         Err(error) => return Ok(Err(error.to_string())),
     };
     let (zone, today) = (zone.clone(), zone.local(Utc::now()).date_naive());
-    // It may take seconds for a file that was made for that.
-    let days = tokio::task::spawn_blocking(move || days_of_calendar(&content.bytes, &zone, today));
+    // It goes on when nobody waits for it any more, and counts until it ends.
+    let permit = Arc::clone(reading).acquire_owned().await.ok();
+    let days = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        days_of_calendar(&content.bytes, &zone, today)
+    });
     let days = match days.await {
         Ok(days) => days,
         // A fault of the reader, which must not keep other calendars from being read.
