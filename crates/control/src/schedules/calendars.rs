@@ -273,7 +273,7 @@ async fn read_file(
         Err(error) => return Ok(Err(error.to_string())),
     };
     let (zone, today) = (zone.clone(), zone.local(Utc::now()).date_naive());
-    // It goes on when nobody waits for it any more, and counts until it ends.
+    // A reading goes on when its request has gone, and counts until it ends.
     let permit = Arc::clone(reading).acquire_owned().await.ok();
     let days = tokio::task::spawn_blocking(move || {
         let _permit = permit;
