@@ -135,6 +135,7 @@ macro_rules! control_store_suite {
             a_schedule_pauses_itself_after_failures_in_a_row,
             a_changed_trigger_counts_from_the_change,
             a_schedule_is_created_once_for_one_key,
+            a_schedule_of_a_version_starts_that_version,
             the_agenda_has_the_schedules_that_somebody_sees,
             schedules_tell_in_the_log_what_happened_to_them,
             an_event_that_fits_starts_a_run_with_it,

@@ -11,7 +11,7 @@ use gathering_domain::{KeyedBody, RunId, RunKind, RunState, ScheduleId};
 use gathering_scheduler::{CatchUp, FireStore as _, Overlap};
 use serde_json::{Value, json};
 
-use super::{World, claim, commit, conflict, failed};
+use super::{World, claim, commit, conflict, definition, failed};
 use crate::testing::ControlFixture;
 use crate::{
     AgendaRange, BackfillRange, Conflict, ControlError, DefineSchedule, EventsOf, Fire, Graphs, PauseReason,
@@ -436,4 +436,18 @@ pub async fn schedules_tell_in_the_log_what_happened_to_them<F: ControlFixture>(
     assert!(events.iter().all(|event| event.subject == Some(schedule.to_string())), "{events:?}");
     assert_eq!(events[1].data, json!({ "name": "numbers", "reason": "request", "failures_in_a_row": 0 }));
     assert_eq!(events[7].data, json!({ "name": "another" }));
+}
+
+/// Also where a later version has the same definition again.
+pub async fn a_schedule_of_a_version_starts_that_version<F: ControlFixture>(fixture: &F) {
+    let plan = Plan::new(fixture).await;
+    let mut submitted = plan.submitted(hourly());
+    submitted.action["version"] = json!(1);
+    let schedule = plan.define(submitted).await.unwrap().id;
+    for latest in ["second", "first"] {
+        plan.world.change(true, Some(&definition(latest))).await;
+        let run = plan.schedules.trigger(&plan.world.owner, schedule).await.unwrap();
+        let run = plan.world.runs.find::<right::Read>(&plan.world.owner, run).await.unwrap();
+        assert_eq!(run.pipeline, Some((plan.world.pipeline, 1)), "beside {latest}");
+    }
 }

@@ -203,7 +203,7 @@ pub(super) async fn with_context(
             let (head, graph) = pipelines.get(&wanted)?;
             // A pipeline starts in its own project only.
             let is_own = head.pipeline.project == schedule.project;
-            let named = (wanted.version.is_some() && *graph != head.graph).then_some(*graph);
+            let named = wanted.version.map(|_| *graph);
             is_own.then(|| PipelineToStart { head: head.clone(), named, timeout: timeout(graph) })
         });
         LockedSchedule {
