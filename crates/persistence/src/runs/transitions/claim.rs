@@ -28,7 +28,6 @@ use crate::db::stored_json::StoredJson;
 use crate::runs::journal::insert::{INSERT, take_over_entries};
 use crate::runs::scan_window::ScanWindow;
 use crate::runs::states::CLAIMABLE;
-use crate::runs::transitions::end::FACTS;
 
 /// How often a claim is tried when each try meets a journal entry that was written meanwhile.
 const ATTEMPTS: usize = 5;
@@ -87,7 +86,7 @@ static CLAIM: LazyLock<String> = LazyLock::new(|| {
                 CASE WHEN runs.parent_run_id IS NOT NULL THEN runs.rerun_of END AS takes_up, runs.created_at, runs.priority,
                 CASE WHEN runs.epoch = 1 AND runs.rerun_of IS NULL AND runs.cancel_requested_at IS NULL
                     AND (runs.deadline_at IS NULL OR runs.deadline_at > now()) THEN graphs.first_nodes END
-                    AS started_with_claim, {FACTS}
+                    AS started_with_claim
         ), started AS (
             {INSERT}
             SELECT claimed.id, node.seq, node.id, 1, '{node_started}', NULL::json, NULL::bytea, claimed.owner, claimed.epoch
@@ -95,8 +94,8 @@ static CLAIM: LazyLock<String> = LazyLock::new(|| {
         ), taken_over AS (
             {take_over}
         ), announced AS (
-            INSERT INTO events (project_id, type, subject, data)
-            SELECT project_id, 'run.started', id, facts FROM claimed WHERE epoch = 1
+            INSERT INTO events (project_id, type, subject)
+            SELECT project_id, 'run.started', id FROM claimed WHERE epoch = 1
         )
         SELECT id, epoch, project_id, graph_digest, input, pipeline_id, deadline_at, is_cancel_requested, cancel_reason,
             is_rerun, is_item,

@@ -11,9 +11,13 @@ use gathering_domain::RunState;
 
 use crate::runs::states::{ACTIVE, TERMINAL, WAKEABLE};
 
-/// What the events of a run tell about it, as a column of the statement that changes the row.
-pub(crate) const FACTS: &str = "json_strip_nulls(json_build_object('kind', runs.kind, 'pipeline_id', runs.pipeline_id,
-    'parent_run_id', runs.parent_run_id, 'schedule_id', runs.schedule_id, 'failure', runs.error ->> 'kind')) AS facts";
+/// What the event of an end tells about the run, as a column of the statement that changes the row. Put together as text, as
+/// each run pays for it: `json_build_object` takes several times as long. No part needs to be escaped.
+pub(crate) const FACTS: &str = r#"('{"kind":"' || runs.kind || '"'
+    || coalesce(',"pipeline_id":"' || runs.pipeline_id || '"', '')
+    || coalesce(',"schedule_id":"' || runs.schedule_id || '"', '')
+    || coalesce(',"parent_run_id":"' || runs.parent_run_id || '"', '')
+    || coalesce(',"failure":"' || (runs.error ->> 'kind') || '"', '') || '}')::json AS facts"#;
 
 /// Writes the events of the ends, and makes the parents available.
 pub(crate) fn announce_and_wake_parents(source: &str) -> String {
