@@ -81,7 +81,7 @@ fn a_trigger_is_rejected_with_every_problem_and_its_location() {
     );
     assert_eq!(
         problems(json!({ "type": "moon" })),
-        ["/trigger/type: must be one of cron, interval, rrule, once"]
+        ["/trigger/type: must be one of cron, interval, rrule, once, event"]
     );
     assert_eq!(problems(json!({})), ["/trigger/type: is missing"]);
     assert_eq!(problems(json!("@daily")), ["/trigger: must be an object with a `type`"]);
