@@ -1,55 +1,25 @@
 //! API keys: long-lived secrets of programs, shown once and stored only as digests.
 
-use std::fmt;
-
 use chrono::{DateTime, Utc};
 use gathering_domain::{ApiKeyId, Digest, Once, Secret, UserId};
 
-use crate::opaque::OpaqueToken;
+use crate::opaque::opaque_token;
 use crate::{Role, Scopes, SessionId, TokenId};
 
-/// The prefix identifies leaked keys in logs and secret scanners, and tells keys from access tokens.
-const PREFIX: &str = "grk_";
-
-/// The secret of an API key: `grk_` and 32 random bytes in base64url. `Debug` does not show it.
-#[derive(Clone)]
-pub struct ApiKeySecret(OpaqueToken);
+opaque_token! {
+    /// The secret of an API key: `grk_` and 32 random bytes in base64url. `Debug` does not show it.
+    ApiKeySecret, "grk_", pub(crate)
+}
 
 impl ApiKeySecret {
-    /// A new secret; `None` if the system provides no randomness.
-    pub(crate) fn generate() -> Option<Self> {
-        OpaqueToken::generate(PREFIX).map(Self)
-    }
-
     /// Whether the text is meant as an API key, valid or not, rather than an access token.
     pub(crate) fn is_meant_by(text: &str) -> bool {
-        text.starts_with(PREFIX)
-    }
-
-    /// Parses a secret from a client; `None` if it cannot be one of ours.
-    pub fn parse(text: &str) -> Option<Self> {
-        OpaqueToken::parse(PREFIX, text).map(Self)
-    }
-
-    /// The digest that is stored. A plain digest suffices, because there are 256 random bits to guess.
-    pub fn digest(&self) -> Digest {
-        self.0.digest()
-    }
-
-    /// The text for the client. Do not log it.
-    pub fn expose(&self) -> &str {
-        self.0.expose()
+        text.starts_with(Self::PREFIX)
     }
 
     /// The text as a secret.
     pub fn to_secret(&self) -> Secret {
         Secret::from(self.0.expose())
-    }
-}
-
-impl fmt::Debug for ApiKeySecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ApiKeySecret(…)")
     }
 }
 

@@ -37,3 +37,45 @@ impl OpaqueToken {
         self.0.expose_secret()
     }
 }
+
+/// A kind of opaque token: a newtype with its own prefix, whose `Debug` does not show it.
+macro_rules! opaque_token {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal, $generate:vis) => {
+        $(#[$doc])*
+        #[derive(Clone)]
+        pub struct $name($crate::opaque::OpaqueToken);
+
+        impl $name {
+            /// The prefix identifies leaked texts in logs and secret scanners.
+            const PREFIX: &str = $prefix;
+
+            /// A new one; `None` if the system provides no randomness.
+            $generate fn generate() -> Option<Self> {
+                $crate::opaque::OpaqueToken::generate(Self::PREFIX).map(Self)
+            }
+
+            /// Parses a text from a client; `None` if it cannot be one of ours.
+            pub fn parse(text: &str) -> Option<Self> {
+                $crate::opaque::OpaqueToken::parse(Self::PREFIX, text).map(Self)
+            }
+
+            /// The digest that is stored. A plain digest suffices, because there are 256 random bits to guess.
+            pub fn digest(&self) -> gathering_domain::Digest {
+                self.0.digest()
+            }
+
+            /// The text for the client. Do not log it.
+            pub fn expose(&self) -> &str {
+                self.0.expose()
+            }
+        }
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(concat!(stringify!($name), "(…)"))
+            }
+        }
+    };
+}
+
+pub(crate) use opaque_token;
