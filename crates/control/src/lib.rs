@@ -57,14 +57,14 @@ pub use projects::{
 };
 pub use runs::{
     AcceptedRerun, DEFAULT_PRIORITY, Decide, DecideOutcome, DecisionOutcome, LocalFile, NewDecision,
-    NewOutcome, NodeRuns, PlannedRun, ProjectPipelines, Rerun, RerunLocal, Run, RunControl, RunDetails,
-    StartRun, Startable, StartedBy,
+    NewOutcome, NodeRuns, PipelineToStart, PlannedRun, ProjectPipelines, Rerun, RerunLocal, Run, RunControl,
+    RunDetails, StartRun, Startable, StartedBy,
 };
 pub use schedules::{
     Agenda, AgendaFire, AgendaRange, BackfillRange, Calendars, Cause, Cut, DefineSchedule, EventMatching,
     EventRule, Fire, FireRule, LedgerEntry, LockedSchedule, MAX_CAUSES, MatchRound, NewSchedule, OnFailure,
-    OpenFire, PauseReason, PipelineToStart, Schedule, ScheduleControl, ScheduleFiring, ScheduleNews,
-    ScheduleSpec, ScheduleStep, ScheduledAction, StepRule, SubmittedSchedule, UpcomingDue,
+    OpenFire, PauseReason, Schedule, ScheduleControl, ScheduleFiring, ScheduleNews, ScheduleSpec,
+    ScheduleStep, ScheduledAction, StepRule, SubmittedSchedule, UpcomingDue,
 };
 pub use store::{
     BudgetStore, ControlStore, EventStore, HookStore, PipelineStore, ProjectStore, ScheduleStore,

@@ -31,7 +31,7 @@ pub use decide_outcome::{DecideOutcome, NewOutcome};
 pub use local::{LocalFile, RerunLocal};
 pub use nodes::NodeRuns;
 pub use rerun::{AcceptedRerun, Rerun};
-pub use start::{DEFAULT_PRIORITY, StartRun, Startable, StartedBy};
+pub use start::{DEFAULT_PRIORITY, PipelineToStart, StartRun, Startable, StartedBy};
 
 /// A run as it stands.
 #[derive(Debug, Clone, PartialEq)]

@@ -37,7 +37,7 @@ pub use event::{Cause, EventMatching, EventRule, MAX_CAUSES, MatchRound};
 pub use fire::{FireRule, ScheduleFiring};
 pub use manual::BackfillRange;
 pub use news::ScheduleNews;
-pub use step::{LedgerEntry, LockedSchedule, OpenFire, PipelineToStart, ScheduleStep, StepRule};
+pub use step::{LedgerEntry, LockedSchedule, OpenFire, ScheduleStep, StepRule};
 
 /// How many calendars are read at once.
 const CALENDARS_AT_ONCE: usize = 2;

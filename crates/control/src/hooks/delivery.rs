@@ -8,8 +8,7 @@ use gathering_domain::{DeliveryId, HookId, PipelineId, ProjectId, RunId, UserId}
 use serde_json::Value;
 
 use crate::events::{EventSeq, NewEvent};
-use crate::runs::{PlannedRun, StartRun, Startable, StartedBy};
-use crate::schedules::PipelineToStart;
+use crate::runs::{PipelineToStart, PlannedRun, StartedBy};
 use crate::{Conflict, ControlError};
 
 macro_rules! words {
@@ -176,15 +175,11 @@ impl PlannedDelivery {
         let gone = || ControlError::from(Conflict::HookTargetGone);
         let PlannedAct::Run { version, input, .. } = &self.act else { return Err(gone()) };
         let found = found.filter(|found| found.head.pipeline.project == self.project).ok_or_else(gone)?;
-        let startable = Startable::of_loaded(&found.head, *version, found.named);
-        let startable = startable.map_err(|error| match error {
+        let by = StartedBy::Hook { hook: self.hook, delivery: self.id, by: self.by };
+        found.plan_run(by, *version, input.clone()).map_err(|error| match error {
             ControlError::Invalid(_) => gone(),
             other => other,
-        })?;
-        let by = StartedBy::Hook { hook: self.hook, delivery: self.id, by: self.by };
-        let start = StartRun { input: input.clone(), ..StartRun::default() };
-        let planned = PlannedRun::new(by, startable.graph, found.timeout, start);
-        Ok(PlannedRun { pipeline: Some((startable.pipeline, startable.version)), ..planned })
+        })
     }
 
     /// What becomes of it.

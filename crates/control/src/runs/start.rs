@@ -1,5 +1,7 @@
 //! Starting runs: one set of rules for every way to start one.
 
+use std::time::Duration;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use gathering_auth::Caller;
 use gathering_domain::{
@@ -199,6 +201,43 @@ impl Startable {
             _ => (pipeline.version, *latest),
         };
         Ok(Self { pipeline: pipeline.id, version, graph })
+    }
+}
+
+/// A pipeline that something other than a request starts, as it stands under a lock.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PipelineToStart {
+    /// The pipeline with its latest graph.
+    pub head: PipelineHead,
+    /// The graph of the version that is named; `None` if none is.
+    pub named: Option<Digest>,
+    /// How long a run of the version may take.
+    pub timeout: Option<Duration>,
+}
+
+impl PipelineToStart {
+    /// The version to run.
+    ///
+    /// # Errors
+    /// As [`Startable::of_loaded`].
+    pub(crate) fn startable(&self, version: Option<i32>) -> Result<Startable, ControlError> {
+        Startable::of_loaded(&self.head, version, self.named)
+    }
+
+    /// A run of the version with this input.
+    ///
+    /// # Errors
+    /// As [`startable`](Self::startable).
+    pub(crate) fn plan_run(
+        &self,
+        by: StartedBy<'_>,
+        version: Option<i32>,
+        input: Value,
+    ) -> Result<PlannedRun, ControlError> {
+        let Startable { pipeline, version, graph } = self.startable(version)?;
+        let start = StartRun { input, ..StartRun::default() };
+        let planned = PlannedRun::new(by, graph, self.timeout, start);
+        Ok(PlannedRun { pipeline: Some((pipeline, version)), ..planned })
     }
 }
 

@@ -4,26 +4,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use gathering_domain::{Digest, RunId, RunState, UserId};
+use gathering_domain::{RunId, RunState, UserId};
 use gathering_scheduler::{Due, DueEntry, FireOutcome, SkipReason};
 use serde_json::{Value, json};
 
 use super::{Cause, Schedule, ScheduleNews, ScheduledAction};
 use crate::ControlError;
 use crate::events::EventSeq;
-use crate::pipelines::PipelineHead;
-use crate::runs::{PlannedRun, StartRun, Startable, StartedBy};
-
-/// The pipeline that a schedule starts, as it stands under the lock.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PipelineToStart {
-    /// The pipeline with its latest graph.
-    pub head: PipelineHead,
-    /// The graph of the version that the schedule names; `None` if it names none, or there is no such version.
-    pub named: Option<Digest>,
-    /// How long a run of the version may take.
-    pub timeout: Option<Duration>,
-}
+use crate::runs::{PipelineToStart, PlannedRun, StartRun, StartedBy};
 
 /// A fire whose run was not known to have ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,7 +117,7 @@ impl LockedSchedule {
         match (&self.schedule.action, &self.pipeline) {
             (ScheduledAction::Node { .. }, _) => true,
             (ScheduledAction::Pipeline { version, .. }, Some(pipeline)) => {
-                Startable::of_loaded(&pipeline.head, *version, pipeline.named).is_ok()
+                pipeline.startable(*version).is_ok()
             }
             (ScheduledAction::Pipeline { .. }, None) => false,
         }
@@ -147,14 +135,11 @@ impl LockedSchedule {
         match &schedule.action {
             ScheduledAction::Pipeline { version, input, .. } => {
                 let pipeline = self.pipeline.as_ref().ok_or(ControlError::NotFound)?;
-                let startable = Startable::of_loaded(&pipeline.head, *version, pipeline.named)?;
                 let mut input = input.clone();
                 if let (Some(event), Some(fields)) = (self.event_input(due), input.as_object_mut()) {
                     fields.insert("event".to_owned(), event);
                 }
-                let start = StartRun { input, ..StartRun::default() };
-                let planned = PlannedRun::new(started_by(false), startable.graph, pipeline.timeout, start);
-                Ok(PlannedRun { pipeline: Some((startable.pipeline, startable.version)), ..planned })
+                pipeline.plan_run(started_by(false), *version, input)
             }
             ScheduledAction::Node { graph, .. } => {
                 let mut input = json!({

@@ -4,13 +4,18 @@ pub(crate) mod change;
 pub(crate) mod versions;
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::not;
 use diesel::prelude::*;
+use diesel::sql_types::{Array, Bytea, Json, Nullable};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use gathering_control::{ControlError, Creation, Found, NewPipeline, Pipeline, PipelineHead};
+use gathering_control::{
+    ControlError, Creation, Found, NewPipeline, Pipeline, PipelineHead, PipelineToStart, timeout_of_seconds,
+};
 use gathering_domain::{Digest, PipelineId, ProjectId, UserId};
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::accounts::idempotency::{self, Claim, Kind};
@@ -145,12 +150,12 @@ pub(crate) struct PipelineToLock {
     pub(crate) version: Option<i32>,
 }
 
-/// Keeps pipelines from being hidden until the end of the transaction, and loads each with the graph of the version to
-/// start. Those that are gone, or hidden, are absent, and so are those without that version.
+/// Keeps pipelines from being hidden until the end of the transaction, and loads each with what a run of the version
+/// depends on. Those that are gone, or hidden, are absent, and so are those without that version.
 pub(crate) async fn lock_for_start(
     mut conn: &AsyncPgConnection,
     wanted: HashSet<PipelineToLock>,
-) -> Result<HashMap<PipelineToLock, (PipelineHead, Digest)>, DatabaseError> {
+) -> Result<HashMap<PipelineToLock, PipelineToStart>, DatabaseError> {
     let failed = |error| DatabaseError::query("locking pipelines to start", error);
     let ids: HashSet<Uuid> = wanted.iter().map(|wanted| wanted.pipeline.as_uuid()).collect();
     if ids.is_empty() {
@@ -180,7 +185,38 @@ pub(crate) async fn lock_for_start(
         };
         locked.insert(one, (PipelineHead { pipeline: row.clone().into(), graph: latest }, graph));
     }
-    Ok(locked)
+    let timeouts = load_timeouts(conn, locked.values().map(|(_, graph)| *graph)).await.map_err(failed)?;
+    let to_start = |(one, (head, graph)): (PipelineToLock, (PipelineHead, Digest))| {
+        let timeout = timeouts.get(&graph).copied();
+        (one, PipelineToStart { head, named: one.version.map(|_| graph), timeout })
+    };
+    Ok(locked.into_iter().map(to_start).collect())
+}
+
+/// How long runs of these graphs may take, where that is limited. Of a large definition only this one value is read.
+pub(crate) async fn load_timeouts(
+    mut conn: &AsyncPgConnection,
+    graphs: impl Iterator<Item = Digest>,
+) -> QueryResult<HashMap<Digest, Duration>> {
+    #[derive(QueryableByName)]
+    struct Timeout {
+        #[diesel(sql_type = Bytea)]
+        digest: Vec<u8>,
+        #[diesel(sql_type = Nullable<Json>)]
+        seconds: Option<Value>,
+    }
+    let graphs: HashSet<Digest> = graphs.collect();
+    if graphs.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let sql = "SELECT digest, definition -> 'timeout_seconds' AS seconds FROM graphs WHERE digest = ANY ($1)";
+    let graphs: Vec<Vec<u8>> = graphs.iter().map(|graph| graph.as_bytes().to_vec()).collect();
+    let rows: Vec<Timeout> = diesel::sql_query(sql).bind::<Array<Bytea>, _>(graphs).load(&mut conn).await?;
+    let timeout = |row: Timeout| {
+        let digest = Digest::try_from(&*row.digest).ok()?;
+        Some((digest, row.seconds.as_ref().and_then(timeout_of_seconds)?))
+    };
+    Ok(rows.into_iter().filter_map(timeout).collect())
 }
 
 /// The graphs of these versions, by pipeline and version.

@@ -7,14 +7,11 @@ use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{Bytea, Json, Nullable};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_control::{
-    ControlError, Delivered, DeliveryOutcome, HookDelivery, PipelineToStart, PlannedAct, PlannedDelivery,
-    timeout_of_seconds,
+    ControlError, Delivered, DeliveryOutcome, HookDelivery, PlannedAct, PlannedDelivery,
 };
-use gathering_domain::{Digest, RunId};
-use serde_json::Value;
+use gathering_domain::RunId;
 use uuid::Uuid;
 
 use super::ledger::Row;
@@ -161,36 +158,14 @@ async fn act(
 }
 
 async fn start(conn: &AsyncPgConnection, planned: &PlannedDelivery) -> Result<RunId, Aborted<ControlError>> {
-    let pipeline = match &planned.act {
+    let found = match &planned.act {
         PlannedAct::Run { pipeline, version, .. } => {
-            lock_pipeline(conn, PipelineToLock { pipeline: *pipeline, version: *version }).await?
+            let wanted = PipelineToLock { pipeline: *pipeline, version: *version };
+            pipelines::lock_for_start(conn, HashSet::from([wanted])).await.map_err(refused)?.remove(&wanted)
         }
         _ => None,
     };
-    let run = planned.plan_run(pipeline.as_ref()).map_err(Aborted::Refused)?;
+    let run = planned.plan_run(found.as_ref()).map_err(Aborted::Refused)?;
     insert(conn, &run.in_project(planned.project), &RunOrigin::of(&run)).await?;
     Ok(run.id)
-}
-
-/// The pipeline as it stands, kept from being hidden until the end of the transaction.
-async fn lock_pipeline(
-    mut conn: &AsyncPgConnection,
-    wanted: PipelineToLock,
-) -> Result<Option<PipelineToStart>, Aborted<ControlError>> {
-    #[derive(QueryableByName)]
-    struct Timeout {
-        #[diesel(sql_type = Nullable<Json>)]
-        seconds: Option<Value>,
-    }
-    let mut locked = pipelines::lock_for_start(conn, HashSet::from([wanted])).await.map_err(refused)?;
-    let Some((head, graph)) = locked.remove(&wanted) else { return Ok(None) };
-    // Of a large definition only this one value is read.
-    let sql = "SELECT definition -> 'timeout_seconds' AS seconds FROM graphs WHERE digest = $1";
-    let timeout: Option<Timeout> = diesel::sql_query(sql)
-        .bind::<Bytea, _>(Digest::as_bytes(&graph).to_vec())
-        .get_result(&mut conn)
-        .await
-        .optional()?;
-    let timeout = timeout.and_then(|row| row.seconds).as_ref().and_then(timeout_of_seconds);
-    Ok(Some(PipelineToStart { head, named: wanted.version.map(|_| graph), timeout }))
 }

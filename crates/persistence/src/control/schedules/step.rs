@@ -3,21 +3,20 @@
 //! The schedule is locked first, and what the rule depends on is read by later statements: what the statement saw that
 //! waited for the lock may be older. The end of a run locks no schedule, so a step that cancels runs cannot meet it.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::not;
 use diesel::prelude::*;
-use diesel::sql_types::{Array, BigInt, Bytea, Integer, Json, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_control::{
     ControlError, FireRule, LockedSchedule, PipelineToStart, Schedule, ScheduleStep, ScheduledAction,
-    StepRule, timeout_of_seconds,
+    StepRule,
 };
 use gathering_domain::ScheduleId;
 use gathering_scheduler::Round;
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Row, StoredProgress, Written, events, ledger, news, refused, runs};
@@ -190,26 +189,19 @@ pub(super) async fn with_context(
         .collect();
     let wanted: HashSet<PipelineToLock> = found.iter().filter_map(pipeline_to_lock).collect();
     let pipelines = pipelines::lock_for_start(conn, wanted).await.map_err(refused)?;
-    let graphs = pipelines.values().map(|(_, graph)| *graph).chain(found.iter().filter_map(own_graph));
-    let timeouts = load_timeouts(conn, graphs.map(|graph| graph.as_bytes().to_vec()).collect()).await?;
+    let timeouts = pipelines::load_timeouts(conn, found.iter().filter_map(own_graph)).await?;
     let mut open = ledger::load_open(conn, &ids).await?;
     let queued: Vec<i64> = found.iter().filter_map(|schedule| schedule.queued?.event).collect();
     let queued = events::load_causes(conn, &queued).await?;
-    let timeout =
-        |graph: &gathering_domain::Digest| timeouts.get(graph.as_bytes().as_slice()).copied().flatten();
     let locked = found.into_iter().filter(|schedule| visible.contains(&schedule.project.as_uuid()));
     let locked = locked.map(|schedule| {
-        let pipeline = pipeline_to_lock(&schedule).and_then(|wanted| {
-            let (head, graph) = pipelines.get(&wanted)?;
-            // A pipeline starts in its own project only.
-            let is_own = head.pipeline.project == schedule.project;
-            let named = wanted.version.map(|_| *graph);
-            is_own.then(|| PipelineToStart { head: head.clone(), named, timeout: timeout(graph) })
-        });
+        let pipeline = pipeline_to_lock(&schedule).and_then(|wanted| pipelines.get(&wanted));
+        // A pipeline starts in its own project only.
+        let is_own = |found: &&PipelineToStart| found.head.pipeline.project == schedule.project;
         LockedSchedule {
             open: open.remove(&schedule.id.as_uuid()).unwrap_or_default(),
-            pipeline,
-            action_timeout: own_graph(&schedule).and_then(|graph| timeout(&graph)),
+            pipeline: pipeline.filter(is_own).cloned(),
+            action_timeout: own_graph(&schedule).and_then(|graph| timeouts.get(&graph).copied()),
             queued_cause: schedule.queued.and_then(|due| queued.get(&due.event?).cloned()),
             causes: Vec::new(),
             log_end: 0,
@@ -235,24 +227,6 @@ const fn own_graph(schedule: &Schedule) -> Option<gathering_domain::Digest> {
         ScheduledAction::Pipeline { .. } => None,
         ScheduledAction::Node { graph, .. } => Some(*graph),
     }
-}
-
-/// How long runs of these graphs may take. Of a large definition only this one value is read.
-async fn load_timeouts(
-    mut conn: &AsyncPgConnection,
-    graphs: HashSet<Vec<u8>>,
-) -> QueryResult<HashMap<Vec<u8>, Option<Duration>>> {
-    #[derive(QueryableByName)]
-    struct Timeout {
-        #[diesel(sql_type = Bytea)]
-        digest: Vec<u8>,
-        #[diesel(sql_type = Nullable<Json>)]
-        seconds: Option<Value>,
-    }
-    let sql = "SELECT digest, definition -> 'timeout_seconds' AS seconds FROM graphs WHERE digest = ANY ($1)";
-    let graphs: Vec<Vec<u8>> = graphs.into_iter().collect();
-    let rows: Vec<Timeout> = diesel::sql_query(sql).bind::<Array<Bytea>, _>(graphs).load(&mut conn).await?;
-    Ok(rows.into_iter().map(|row| (row.digest, row.seconds.as_ref().and_then(timeout_of_seconds))).collect())
 }
 
 /// Writes steps: the ledger first, as only what it takes is started.
