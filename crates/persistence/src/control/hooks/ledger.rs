@@ -2,20 +2,18 @@
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Integer, Json, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Integer, Json, Nullable, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_control::{HookDelivery, REFUSALS_PER_HOUR, Refusal, StoredCall};
 use gathering_domain::{DeliveryId, HookId};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::db::batches::delete_before;
 use crate::db::error::DatabaseError;
 use crate::db::pool::Pool;
 use crate::db::schema::hook_deliveries;
 use crate::db::stored_json::StoredJson;
-
-/// How many entries are deleted in one transaction.
-const PRUNED_AT_ONCE: i64 = 1000;
 
 /// At most `limit` entries, the latest first, older than `before`.
 pub(crate) async fn list(
@@ -174,18 +172,5 @@ pub async fn prune_hook_deliveries(pool: &Pool, before: DateTime<Utc>) -> Result
     let sql = "
         DELETE FROM hook_deliveries WHERE ctid = ANY (ARRAY(
             SELECT ctid FROM hook_deliveries WHERE received_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))";
-    let mut n_deleted = 0;
-    loop {
-        let conn = pool.get().await?;
-        let batch = diesel::sql_query(sql)
-            .bind::<Timestamptz, _>(before)
-            .bind::<BigInt, _>(PRUNED_AT_ONCE)
-            .execute(&mut &*conn)
-            .await
-            .map_err(|error| DatabaseError::query("deleting old deliveries of hooks", error))?;
-        n_deleted += batch;
-        if batch == 0 {
-            return Ok(n_deleted);
-        }
-    }
+    delete_before(pool, "deleting old deliveries of hooks", sql, before).await
 }

@@ -14,12 +14,10 @@ use uuid::Uuid;
 
 use super::projects_of;
 use crate::control::projects::hidden_projects;
+use crate::db::batches::delete_before;
 use crate::db::error::DatabaseError;
 use crate::db::pool::Pool;
 use crate::db::schema::{runs, schedule_fires, schedules};
-
-/// How many entries are deleted in one transaction.
-const PRUNED_AT_ONCE: i64 = 5000;
 
 /// An entry for no event.
 const NO_EVENT: i64 = 0;
@@ -273,18 +271,5 @@ pub async fn prune_schedule_fires(pool: &Pool, before: DateTime<Utc>) -> Result<
             SELECT ctid FROM schedule_fires
             WHERE due_at < $1 AND (run_id IS NULL OR run_state IS NOT NULL) AND outcome <> 'queued'
             LIMIT $2 FOR UPDATE SKIP LOCKED))";
-    let mut n_deleted = 0;
-    loop {
-        let conn = pool.get().await?;
-        let batch = diesel::sql_query(sql)
-            .bind::<Timestamptz, _>(before)
-            .bind::<BigInt, _>(PRUNED_AT_ONCE)
-            .execute(&mut &*conn)
-            .await
-            .map_err(|error| DatabaseError::query("deleting old fires of schedules", error))?;
-        n_deleted += batch;
-        if batch == 0 {
-            return Ok(n_deleted);
-        }
-    }
+    delete_before(pool, "deleting old fires of schedules", sql, before).await
 }
