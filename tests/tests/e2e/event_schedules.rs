@@ -1,12 +1,10 @@
 //! Schedules that fire for events, on real processes.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
-use gathering_e2e::{Answer, Client, Database, Peer, Server, begin, call, pipeline, wait_until};
+use gathering_e2e::{Answer, Client, Database, Peer, Server, begin, call, pipeline};
 use serde_json::{Value, json};
 
-const LIMIT: Duration = Duration::from_secs(60);
+use crate::schedules::ledger_with;
 
 async fn create(client: &Client, trigger: &Value, pipeline: &str) -> Result<String> {
     let action = json!({"action": "execute_pipeline", "pipeline_id": pipeline, "input": {"shop": "north"}});
@@ -19,23 +17,6 @@ async fn create(client: &Client, trigger: &Value, pipeline: &str) -> Result<Stri
 async fn post(client: &Client, event: &Value) -> Result<()> {
     client.post("/api/v1/events", event).await?.expect(201)?;
     Ok(())
-}
-
-/// Waits until the ledger looks so; in the order of the events.
-async fn ledger_with(
-    client: &Client,
-    schedule: &str,
-    what: &str,
-    is_done: impl Fn(&[Value]) -> bool,
-) -> Result<Vec<Value>> {
-    let path = format!("/api/v1/schedules/{schedule}/fires?limit=200");
-    wait_until(LIMIT, what, async || {
-        let reply = client.get(&path).await.map_err(|error| format!("{error:#}"))?;
-        let mut items = reply.body["items"].as_array().cloned().unwrap_or_default();
-        items.sort_by_key(|item| item["event_seq"].as_i64());
-        if is_done(&items) { Ok(items) } else { Err(reply.text) }
-    })
-    .await
 }
 
 fn have_succeeded(n: usize) -> impl Fn(&[Value]) -> bool {

@@ -25,7 +25,7 @@ fn id_of(thing: &Value) -> Result<&str> {
 }
 
 /// Waits until the ledger looks so; oldest first.
-async fn ledger_with(
+pub(crate) async fn ledger_with(
     client: &Client,
     schedule: &str,
     what: &str,

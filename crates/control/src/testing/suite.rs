@@ -14,6 +14,7 @@ mod pipelines;
 mod projects;
 mod reruns;
 mod runs;
+mod schedule_views;
 mod schedules;
 
 use gathering_auth::{Caller, Role};
@@ -41,6 +42,7 @@ pub use pipelines::*;
 pub use projects::*;
 pub use reruns::*;
 pub use runs::*;
+pub use schedule_views::*;
 pub use schedules::*;
 
 /// A member who owns a project with a pipeline.
