@@ -150,7 +150,7 @@ impl ScheduleStore for PgControlStore {
         let Some(since) = events::first_wanted(conn).await? else { return Ok(MatchRound::NoSchedules) };
         // Outside of the transaction, which would wait for itself.
         let end = self.log.look(conn).await?;
-        let part = LogPart { since, until: end.settled.unwrap_or(0), limit };
+        let part = LogPart { since, until: end.settled.unwrap_or(0), pruned_until: end.pruned_until, limit };
         let matched = conn.transaction(async |conn| events::go_on(conn, part, rule).await).await;
         let (round, wake_ups) =
             matched.map_err(|aborted| aborted.into_error("firing schedules for events"))?;

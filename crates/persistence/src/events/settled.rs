@@ -35,7 +35,7 @@ pub(crate) struct LogEnd {
     /// The last event that is readable.
     pub(super) last: i64,
     /// How far retention has come.
-    pub(super) pruned_until: i64,
+    pub(crate) pruned_until: i64,
 }
 
 impl LogEnd {

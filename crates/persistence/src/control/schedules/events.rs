@@ -34,6 +34,8 @@ pub(crate) struct LogPart {
     pub(crate) since: EventSeq,
     /// The log is settled up to here.
     pub(crate) until: EventSeq,
+    /// Retention may have deleted events up to here.
+    pub(crate) pruned_until: EventSeq,
     /// How many events are read at once.
     pub(crate) limit: usize,
 }
@@ -71,6 +73,12 @@ pub(crate) async fn go_on(
     let after = matched_until.max(part.since);
     if after >= part.until {
         return Ok((MatchRound::ToTheEnd, WakeUps::default()));
+    }
+    if after < part.pruned_until {
+        tracing::warn!(
+            "events up to {} may have been deleted before schedules fired for them: no instance ran for long",
+            part.pruned_until
+        );
     }
     let mut found = load_events(conn, after, &part).await?;
     let is_full = found.len() == part.limit;
