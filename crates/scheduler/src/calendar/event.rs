@@ -139,6 +139,7 @@ impl Event {
         let begins = wall.date();
         let end = wall.checked_add_days(Days::new(self.length.days)).unwrap_or(NaiveDateTime::MAX);
         match &self.start {
+            // The end is the day after, but some programs write the same day twice.
             Moment::Day(_) => (begins, end.date().pred_opt().unwrap_or(begins).max(begins)),
             Moment::Time(_, own) => {
                 let begins = own.moment(wall);
@@ -237,8 +238,7 @@ impl Length {
         let wrong = |message: &str| Err(CalendarError::new(written.line, message));
         match (start, &end) {
             (Moment::Day(start), Moment::Day(end)) => match u64::try_from((*end - *start).num_days()) {
-                // Some programs write the same day twice.
-                Ok(days) => Ok(Self { days: days.max(1), rest: Duration::zero() }),
+                Ok(days) => Ok(Self { days, rest: Duration::zero() }),
                 Err(_) => wrong("DTEND is before DTSTART"),
             },
             (Moment::Time(start, from), Moment::Time(end, to)) => {

@@ -12,9 +12,6 @@ const MAX_EVENTS: usize = 10_000;
 
 const NO_CALENDAR: &str = "is not iCalendar, which begins with BEGIN:VCALENDAR";
 
-/// How deep components may be nested; an alarm in an event in a calendar is 3.
-const MAX_DEPTH: usize = 8;
-
 /// The properties of events that matter; others are not looked at.
 const PROPERTIES: [&str; 10] =
     ["UID", "DTSTART", "DTEND", "DURATION", "RRULE", "EXRULE", "RDATE", "EXDATE", "RECURRENCE-ID", "STATUS"];
@@ -88,9 +85,6 @@ impl Reader {
     fn begin(&mut self, line: usize, component: String) -> Result<(), String> {
         if self.open.is_empty() && component != "VCALENDAR" {
             return Err(NO_CALENDAR.to_owned());
-        }
-        if self.open.len() == MAX_DEPTH {
-            return Err("begins a component too deep in others".to_owned());
         }
         if component == "VEVENT" && self.open.len() == 1 {
             if self.events.len() == MAX_EVENTS {

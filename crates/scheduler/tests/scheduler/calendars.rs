@@ -100,7 +100,7 @@ fn events_with_times_touch_the_days_on_the_clocks_of_the_schedule() {
 
 #[test]
 fn events_repeat_by_their_rules() {
-    let cases: [(&str, &[&str]); 10] = [
+    let cases: [(&str, &[&str]); 11] = [
         // A file begins last year, whenever its events began.
         ("DTSTART;VALUE=DATE:20051003\nRRULE:FREQ=YEARLY", &["2025-10-03", "2026-10-03", "2027-10-03"]),
         (
@@ -108,6 +108,8 @@ fn events_repeat_by_their_rules() {
             &["2025-11-27", "2026-11-26"],
         ),
         ("DTSTART;VALUE=DATE:20260831\nRRULE:FREQ=YEARLY;COUNT=2", &["2026-08-31", "2027-08-31"]),
+        // Those before last year count.
+        ("DTSTART;VALUE=DATE:20220603\nRRULE:FREQ=YEARLY;COUNT=5", &["2025-06-03", "2026-06-03"]),
         // The start is the first time, though the rule does not name it.
         (
             "DTSTART;VALUE=DATE:20261201\nRRULE:FREQ=YEARLY;BYMONTH=12;BYMONTHDAY=25;COUNT=2",
