@@ -174,10 +174,10 @@ impl PlannedDelivery {
     pub fn plan_run(&self, found: Option<&PipelineToStart>) -> Result<PlannedRun, ControlError> {
         let gone = || ControlError::from(Conflict::HookTargetGone);
         let PlannedAct::Run { version, input, .. } = &self.act else { return Err(gone()) };
-        let found = found.filter(|found| found.head.pipeline.project == self.project).ok_or_else(gone)?;
+        let found = found.ok_or_else(gone)?;
         let by = StartedBy::Hook { hook: self.hook, delivery: self.id, by: self.by };
-        found.plan_run(by, *version, input.clone()).map_err(|error| match error {
-            ControlError::Invalid(_) => gone(),
+        found.plan_run(by, self.project, *version, input.clone()).map_err(|error| match error {
+            ControlError::Invalid(_) | ControlError::NotFound => gone(),
             other => other,
         })
     }

@@ -216,25 +216,33 @@ pub struct PipelineToStart {
 }
 
 impl PipelineToStart {
-    /// The version to run.
+    /// The version to run in this project.
     ///
     /// # Errors
-    /// As [`Startable::of_loaded`].
-    pub(crate) fn startable(&self, version: Option<i32>) -> Result<Startable, ControlError> {
+    /// [`ControlError::NotFound`] if the pipeline is one of another project; those of [`Startable::of_loaded`].
+    pub(crate) fn startable(
+        &self,
+        project: ProjectId,
+        version: Option<i32>,
+    ) -> Result<Startable, ControlError> {
+        if self.head.pipeline.project != project {
+            return Err(ControlError::NotFound);
+        }
         Startable::of_loaded(&self.head, version, self.named)
     }
 
-    /// A run of the version with this input.
+    /// A run of the version in this project, with this input.
     ///
     /// # Errors
     /// As [`startable`](Self::startable).
     pub(crate) fn plan_run(
         &self,
         by: StartedBy<'_>,
+        project: ProjectId,
         version: Option<i32>,
         input: Value,
     ) -> Result<PlannedRun, ControlError> {
-        let Startable { pipeline, version, graph } = self.startable(version)?;
+        let Startable { pipeline, version, graph } = self.startable(project, version)?;
         let start = StartRun { input, ..StartRun::default() };
         let planned = PlannedRun::new(by, graph, self.timeout, start);
         Ok(PlannedRun { pipeline: Some((pipeline, version)), ..planned })

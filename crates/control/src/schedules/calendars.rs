@@ -40,6 +40,17 @@ pub struct Calendars {
 /// What reading the files of a schedule came to, by the list.
 type ReadLists = BTreeMap<DayList, Result<BTreeSet<NaiveDate>, String>>;
 
+/// The files of a schedule as they were read.
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// Which they were.
+    pub(super) files: BTreeMap<DayList, String>,
+    /// On the clocks of this zone.
+    pub(super) zone: Zone,
+    /// What came of it.
+    pub(super) lists: ReadLists,
+}
+
 impl Calendars {
     /// The fields `except` and `only` as people write them.
     pub fn written(&self, days: &Days) -> Map<String, Value> {
@@ -179,8 +190,9 @@ impl ScheduleControl {
         for _ in 0..ATTEMPTS {
             let (files, zone) =
                 (schedule.calendars.files.clone(), schedule.timetable.trigger.timezone().clone());
-            let read = self.read_files(schedule.project, &files, &zone).await?;
-            let (days, problem) = renewed_days(&schedule, &read);
+            let lists = self.read_files(schedule.project, &files, &zone).await?;
+            let reading = Reading { files, zone, lists };
+            let (days, problem) = renewed_days(&schedule, &reading.lists);
             if days == schedule.timetable.days && problem == schedule.calendars.problem {
                 break;
             }
@@ -191,12 +203,7 @@ impl ScheduleControl {
                 ),
                 _ => {}
             }
-            let rule = |locked: LockedSchedule, now| {
-                let current = &locked.schedule;
-                let is_same =
-                    current.calendars.files == files && *current.timetable.trigger.timezone() == zone;
-                Ok(if is_same { renewed(&locked, &read, now) } else { ScheduleStep::of(locked.schedule) })
-            };
+            let rule = |locked: LockedSchedule, now| Ok(renewed(&locked, &reading, now));
             schedule = self.store.renew_schedule(schedule.id, &rule).await?;
             is_renewed = true;
         }
@@ -309,9 +316,15 @@ fn renewed_days(schedule: &Schedule, read: &ReadLists) -> (Days, Option<String>)
     (days, problem)
 }
 
-/// The step to the days that were read. What is due before counts by the old ones.
-pub(super) fn renewed(locked: &LockedSchedule, read: &ReadLists, now: DateTime<Utc>) -> ScheduleStep {
-    let (days, problem) = renewed_days(&locked.schedule, read);
+/// The step to the days that were read, unless the schedule names other files by now, or means other clocks. What is due
+/// before counts by the old ones.
+pub(super) fn renewed(locked: &LockedSchedule, reading: &Reading, now: DateTime<Utc>) -> ScheduleStep {
+    let Reading { files, zone, lists } = reading;
+    let current = &locked.schedule;
+    if current.calendars.files != *files || current.timetable.trigger.timezone() != zone {
+        return ScheduleStep::of(current.clone());
+    }
+    let (days, problem) = renewed_days(current, lists);
     let is_other = days != locked.schedule.timetable.days;
     let mut step = if is_other { fire(locked, now) } else { ScheduleStep::of(locked.schedule.clone()) };
     let calendars = &mut step.schedule.calendars;

@@ -117,7 +117,7 @@ impl LockedSchedule {
         match (&self.schedule.action, &self.pipeline) {
             (ScheduledAction::Node { .. }, _) => true,
             (ScheduledAction::Pipeline { version, .. }, Some(pipeline)) => {
-                pipeline.startable(*version).is_ok()
+                pipeline.startable(self.schedule.project, *version).is_ok()
             }
             (ScheduledAction::Pipeline { .. }, None) => false,
         }
@@ -139,7 +139,7 @@ impl LockedSchedule {
                 if let (Some(event), Some(fields)) = (self.event_input(due), input.as_object_mut()) {
                     fields.insert("event".to_owned(), event);
                 }
-                pipeline.plan_run(started_by(false), *version, input)
+                pipeline.plan_run(started_by(false), schedule.project, *version, input)
             }
             ScheduledAction::Node { graph, .. } => {
                 let mut input = json!({

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use gathering_domain::{Digest, Pointer, ProjectId, RunId, RunState, ScheduleId, UserId};
-use gathering_scheduler::{CatchUp, DayList, Days, Next, Timetable, Trigger};
+use gathering_domain::{Digest, PipelineId, Pointer, ProjectId, RunId, RunState, ScheduleId, UserId};
+use gathering_scheduler::{CatchUp, DayList, Days, Next, Timetable, Trigger, Zone, ZoneData};
 use serde_json::{Map, json};
 
 use super::*;
 use crate::events::LoggedEvent;
-use crate::schedules::calendars::renewed;
+use crate::pipelines::{Pipeline, PipelineHead};
+use crate::runs::PipelineToStart;
+use crate::schedules::calendars::{Reading, renewed};
 use crate::schedules::change::changed;
 use crate::schedules::define::ScheduleSpec;
 use crate::schedules::event::react;
@@ -57,11 +59,7 @@ fn locked(timetable: Timetable, action: ScheduledAction) -> LockedSchedule {
 }
 
 fn gone() -> ScheduledAction {
-    ScheduledAction::Pipeline {
-        pipeline: gathering_domain::PipelineId::new(),
-        version: None,
-        input: json!({}),
-    }
+    ScheduledAction::Pipeline { pipeline: PipelineId::new(), version: None, input: json!({}) }
 }
 
 fn spec_of(schedule: &Schedule) -> ScheduleSpec {
@@ -198,23 +196,39 @@ fn what_was_due_before_a_calendar_changed_counts_by_the_days_before() {
     locked.schedule.calendars.files.insert(DayList::Except, "h.ics".to_owned());
     assert_eq!(locked.schedule.next.unwrap().due_at, at("2026-01-03T00:00:00Z"));
     let now = at("2026-01-01T10:30:00Z");
-    let read = |days: Result<BTreeSet<chrono::NaiveDate>, String>| BTreeMap::from([(DayList::Except, days)]);
+    let read = |days: Result<BTreeSet<chrono::NaiveDate>, String>| Reading {
+        files: locked.schedule.calendars.files.clone(),
+        zone: Zone::UTC,
+        lists: BTreeMap::from([(DayList::Except, days)]),
+    };
+    let of_nothing = read(Ok(BTreeSet::new()));
+    for other in [
+        Reading {
+            files: BTreeMap::from([(DayList::Except, "i.ics".to_owned())]),
+            ..read(Ok(BTreeSet::new()))
+        },
+        Reading { zone: ZoneData::current().zone("Asia/Tokyo").unwrap(), ..read(Ok(BTreeSet::new())) },
+    ] {
+        let step = renewed(&locked, &other, now);
+        assert_eq!(step.schedule, locked.schedule, "it was changed while the files were read");
+    }
 
-    let step = renewed(&locked, &read(Ok(BTreeSet::new())), now);
+    let step = renewed(&locked, &of_nothing, now);
     assert_eq!(words(&step), ["09 skipped excluded", "10 skipped excluded"]);
     assert_eq!(step.schedule.next.unwrap().due_at, at("2026-01-01T11:00:00Z"));
     assert_eq!((step.schedule.passed_at, step.schedule.n_fires), (at("2026-01-01T10:00:00Z"), 0));
     assert_eq!(step.schedule.calendars.read_at, Some(now));
-    let step = renewed(&locked, &read(Err("gone".to_owned())), now);
+    let unreadable = read(Err("gone".to_owned()));
+    let step = renewed(&locked, &unreadable, now);
     assert_eq!((words(&step).len(), step.schedule.next), (0, locked.schedule.next));
     assert_eq!(step.schedule.calendars.problem.as_deref(), Some("/except/file: gone"));
 
     locked.schedule.pause = Some(PauseReason::Request);
-    let step = renewed(&locked, &read(Ok(BTreeSet::new())), now);
+    let step = renewed(&locked, &of_nothing, now);
     assert_eq!((words(&step).len(), step.schedule.look_at()), (0, None), "it is entered at the resumption");
     locked.schedule.pause = None;
     (locked.schedule.timetable.max_fires, locked.schedule.n_fires) = (Some(3), 3);
-    let step = renewed(&locked, &read(Ok(BTreeSet::new())), now);
+    let step = renewed(&locked, &of_nothing, now);
     assert_eq!(step.schedule.next, None, "it has fired as often as it should");
 }
 
@@ -293,4 +307,32 @@ fn what_was_missed_is_told_once_and_of_events_nothing() {
     let step = fire(&waiting, at("2026-01-01T08:45:00Z"));
     assert_eq!(words(&step), ["08 skipped not_startable"], "nor when it waited");
     assert!(step.news.is_empty());
+}
+
+fn pipeline_in(project: ProjectId) -> Pipeline {
+    Pipeline {
+        id: PipelineId::new(),
+        project,
+        name: "numbers".to_owned(),
+        description: String::new(),
+        enabled: true,
+        version: 1,
+        created_at: at("2026-01-01T00:00:00Z"),
+        updated_at: at("2026-01-01T00:00:00Z"),
+    }
+}
+
+#[test]
+fn a_pipeline_starts_in_its_own_project_only() {
+    let mut locked = locked(hourly(), gone());
+    let pipeline = |project| PipelineToStart {
+        head: PipelineHead { pipeline: pipeline_in(project), graph: Digest::of(b"graph") },
+        named: None,
+        timeout: None,
+    };
+    locked.pipeline = Some(pipeline(locked.schedule.project));
+    assert!(locked.is_startable());
+    locked.pipeline = Some(pipeline(ProjectId::new()));
+    assert!(!locked.is_startable());
+    assert_eq!(words(&fire(&locked, at("2026-01-01T09:00:10Z"))), ["09 skipped not_startable"]);
 }

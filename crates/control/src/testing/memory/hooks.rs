@@ -14,8 +14,8 @@ use super::idempotency::Claim;
 use super::state::State;
 use crate::{
     ControlError, Creation, Delivered, DeliveryOutcome, Found, Hook, HookChange, HookChangeRule,
-    HookDelivery, HookStore, KnownHook, NewHook, PipelineToStart, PlannedAct, PlannedDelivery, PlannedRun,
-    REFUSALS_PER_HOUR, Refusal, Scoped, StoredCall, right,
+    HookDelivery, HookStore, KnownHook, NewHook, PlannedAct, PlannedDelivery, PlannedRun, REFUSALS_PER_HOUR,
+    Refusal, Scoped, StoredCall, right,
 };
 
 pub(super) struct StoredHook {
@@ -128,18 +128,14 @@ impl State {
         Ok(Creation::Created(hook))
     }
 
-    fn pipeline_of(&self, delivery: &PlannedDelivery) -> Option<PipelineToStart> {
-        let PlannedAct::Run { pipeline, version, .. } = &delivery.act else { return None };
-        let head = self.head(*pipeline)?;
-        let named = version.and_then(|version| self.graph_of_version(*pipeline, version));
-        Some(PipelineToStart { head, named, timeout: None })
-    }
-
     fn deliver(
         &mut self,
         planned: &PlannedDelivery,
     ) -> Result<(Delivered, Option<PlannedRun>), ControlError> {
-        let pipeline = self.pipeline_of(planned);
+        let pipeline = match &planned.act {
+            PlannedAct::Run { pipeline, version, .. } => self.to_start(*pipeline, *version),
+            _ => None,
+        };
         let stored = self.hooks.get_mut(&planned.hook).ok_or(ControlError::NotFound)?;
         if let Some(first) = stored.first_of(planned) {
             first.n_repeats += 1;

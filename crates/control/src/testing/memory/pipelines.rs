@@ -11,7 +11,7 @@ use super::idempotency::Claim;
 use super::state::State;
 use crate::{
     ControlError, Creation, Definitions, Found, NewPipeline, Pipeline, PipelineHead, PipelineStore,
-    PipelineVersion, PlannedChange, PlannedDeletion, Scoped, VersionsPage, right,
+    PipelineToStart, PipelineVersion, PlannedChange, PlannedDeletion, Scoped, VersionsPage, right,
 };
 
 pub(super) struct StoredPipeline {
@@ -38,7 +38,13 @@ impl State {
         self.pipelines.get(&pipeline)?.head()
     }
 
-    pub(super) fn graph_of_version(&self, pipeline: PipelineId, version: i32) -> Option<Digest> {
+    /// The pipeline as something other than a request starts it.
+    pub(super) fn to_start(&self, pipeline: PipelineId, version: Option<i32>) -> Option<PipelineToStart> {
+        let named = version.and_then(|version| self.graph_of_version(pipeline, version));
+        Some(PipelineToStart { head: self.head(pipeline)?, named, timeout: None })
+    }
+
+    fn graph_of_version(&self, pipeline: PipelineId, version: i32) -> Option<Digest> {
         let place = usize::try_from(version).ok()?.checked_sub(1)?;
         self.pipelines.get(&pipeline)?.versions.get(place).map(|version| version.graph)
     }

@@ -15,8 +15,8 @@ use super::idempotency::Claim;
 use super::state::State;
 use crate::{
     Agenda, AgendaFire, AgendaRange, Cause, ControlError, Creation, EventRule, EventSeq, Fire, FireRule,
-    Found, LockedSchedule, LoggedEvent, MatchRound, NewSchedule, OpenFire, PipelineToStart, PlannedRun,
-    Schedule, ScheduleNews, ScheduleStep, ScheduleStore, ScheduledAction, Scoped, StepRule, right,
+    Found, LockedSchedule, LoggedEvent, MatchRound, NewSchedule, OpenFire, PlannedRun, Schedule,
+    ScheduleNews, ScheduleStep, ScheduleStore, ScheduledAction, Scoped, StepRule, right,
 };
 
 pub(super) struct StoredSchedule {
@@ -69,13 +69,6 @@ impl State {
         agenda.visible_to.is_none_or(|user| owning.role(user).is_some())
             && agenda.range.project.is_none_or(|project| schedule.project == project)
     }
-
-    fn pipeline_to_start(&self, schedule: &Schedule) -> Option<PipelineToStart> {
-        let ScheduledAction::Pipeline { pipeline, version, .. } = &schedule.action else { return None };
-        let head = self.head(*pipeline).filter(|head| head.pipeline.project == schedule.project)?;
-        let named = version.and_then(|version| self.graph_of_version(*pipeline, version));
-        Some(PipelineToStart { head, named, timeout: None })
-    }
 }
 
 impl MemoryControl {
@@ -112,7 +105,10 @@ impl MemoryControl {
         let ranges = asked().filter_map(|(first, fire)| Some((first.at, fire.entry.until?))).collect();
         Ok(LockedSchedule {
             open: open.collect(),
-            pipeline: state.pipeline_to_start(&stored.schedule),
+            pipeline: match &stored.schedule.action {
+                ScheduledAction::Pipeline { pipeline, version, .. } => state.to_start(*pipeline, *version),
+                ScheduledAction::Node { .. } => None,
+            },
             action_timeout: None,
             queued_cause: stored.schedule.queued.and_then(|due| state.cause(due.event?)),
             causes: Vec::new(),

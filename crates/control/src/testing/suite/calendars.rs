@@ -168,6 +168,14 @@ pub async fn a_broken_calendar_leaves_the_days_as_they_are<F: ControlFixture>(fi
         (&*renamed.name, renamed.next, &renamed.calendars),
         ("renamed", schedule.next, &gone.calendars)
     );
+    let elsewhere = |schedule: &Schedule| {
+        let mut changed = SubmittedSchedule::of(schedule);
+        changed.days.insert("except".to_owned(), json!({ "file": "i.ics" }));
+        changed
+    };
+    let refused = office.schedules.change(owner, schedule.id, elsewhere).await;
+    let Err(ControlError::Invalid(problems)) = refused else { panic!("{refused:?}") };
+    assert_eq!(problems.to_string(), "/except/file: there is no file or directory `i.ics`");
     let tokyo = json!({ "type": "cron", "expression": "0 * * * *", "timezone": "Asia/Tokyo" });
     let refused = office.schedules.change(owner, schedule.id, change(Some(tokyo))).await;
     let Err(ControlError::Invalid(problems)) = refused else { panic!("{refused:?}") };

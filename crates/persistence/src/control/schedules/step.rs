@@ -12,8 +12,7 @@ use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_control::{
-    ControlError, FireRule, LockedSchedule, PipelineToStart, Schedule, ScheduleStep, ScheduledAction,
-    StepRule,
+    ControlError, FireRule, LockedSchedule, Schedule, ScheduleStep, ScheduledAction, StepRule,
 };
 use gathering_domain::ScheduleId;
 use gathering_scheduler::Round;
@@ -196,11 +195,9 @@ pub(super) async fn with_context(
     let locked = found.into_iter().filter(|schedule| visible.contains(&schedule.project.as_uuid()));
     let locked = locked.map(|schedule| {
         let pipeline = pipeline_to_lock(&schedule).and_then(|wanted| pipelines.get(&wanted));
-        // A pipeline starts in its own project only.
-        let is_own = |found: &&PipelineToStart| found.head.pipeline.project == schedule.project;
         LockedSchedule {
             open: open.remove(&schedule.id.as_uuid()).unwrap_or_default(),
-            pipeline: pipeline.filter(is_own).cloned(),
+            pipeline: pipeline.cloned(),
             action_timeout: own_graph(&schedule).and_then(|graph| timeouts.get(&graph).copied()),
             queued_cause: schedule.queued.and_then(|due| queued.get(&due.event?).cloned()),
             causes: Vec::new(),
