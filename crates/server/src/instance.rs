@@ -159,7 +159,7 @@ impl Instance {
             let schedules = control.schedules.clone();
             services.push(Task::start("calendars", move |stop| calendars::renew(schedules, stop)));
             let draining = stop.clone();
-            services.push(Task::start("schedules of events", move |_| matching.run(draining)));
+            services.push(Task::start("event schedules", move |_| matching.run(draining)));
             let refusals = control.hooks.refusal_log();
             services.push(Task::start("refused calls of hooks", |stop| refusals.run(stop)));
             services.push(Task::start("feed of events", |stop| feed_service.run(stop)));

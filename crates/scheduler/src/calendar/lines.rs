@@ -1,7 +1,7 @@
 //! The lines of an iCalendar file, and the events that they make up.
 //!
-//! Content lines are split by the crate icalendar. Components are followed here: it nests them by recursion, which a hostile
-//! file would make too deep, and does not keep the numbers of lines.
+//! Content lines are split by the crate icalendar. Components are followed here, so that problems can name their line, and
+//! the work is bounded.
 
 use icalendar::Property;
 

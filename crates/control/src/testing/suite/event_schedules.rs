@@ -170,7 +170,7 @@ pub async fn a_paused_schedule_fires_for_no_event<F: ControlFixture>(fixture: &F
 }
 
 /// With a number of fires it ends, and another number has it go on with what comes then.
-pub async fn a_schedule_of_events_ends_after_its_fires<F: ControlFixture>(fixture: &F) {
+pub async fn an_event_schedule_ends_after_its_fires<F: ControlFixture>(fixture: &F) {
     let once = |schedule| SubmittedSchedule { max_fires: Some(1), ..schedule };
     let (plan, schedule) = on_orders_with(fixture, once).await;
     post(fixture, &plan, "order.paid", &[21, 22]).await;
@@ -214,7 +214,7 @@ pub async fn a_schedule_changes_from_times_to_events_and_back<F: ControlFixture>
 }
 
 /// Everything wrong is named at its place.
-pub async fn a_wrong_schedule_of_events_is_refused_with_every_problem<F: ControlFixture>(fixture: &F) {
+pub async fn a_wrong_event_schedule_is_refused_with_every_problem<F: ControlFixture>(fixture: &F) {
     let plan = Plan::new(fixture).await;
     let action =
         json!({ "action": "execute_pipeline", "pipeline_id": plan.world.pipeline, "input": { "event": 1 } });

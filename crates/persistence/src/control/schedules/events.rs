@@ -47,7 +47,7 @@ pub(crate) async fn first_wanted(mut conn: &AsyncPgConnection) -> Result<Option<
         .select(min(schedules::events_after))
         .get_result(&mut conn)
         .await
-        .map_err(|error| DatabaseError::query("looking for schedules of events", error))
+        .map_err(|error| DatabaseError::query("looking for event schedules", error))
 }
 
 /// The last place of the log that is taken, as far as this transaction sees.
