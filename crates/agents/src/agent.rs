@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use gathering_domain::Problems;
-use gathering_tools::ParameterSchema;
+use gathering_tools::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -115,7 +115,7 @@ impl AgentDefinition {
     /// Every problem, each with its location.
     pub fn parse(value: &Value) -> Result<Self, Problems> {
         let whole = |error: String| Problems::one(gathering_domain::Pointer::root(), error);
-        let schema = ParameterSchema::compile(&SCHEMA).map_err(|error| whole(error.to_string()))?;
+        let schema = JsonSchema::compile(&SCHEMA).map_err(|error| whole(error.to_string()))?;
         schema.check(value)?;
         serde_json::from_value(value.clone()).map_err(|error| whole(error.to_string()))
     }

@@ -7,7 +7,6 @@ mod builtin;
 mod mail;
 mod outbound;
 mod pool;
-mod schema;
 mod spec;
 mod tool;
 mod toolbox;
@@ -16,6 +15,7 @@ mod workspace;
 
 pub use builtin::{HttpRequest, ListFiles, NotificationChannels, ReadFile, SendNotification, WriteFile};
 pub use gathering_domain::EffectClass;
+pub use gathering_schema::{InvalidSchema, JsonSchema};
 pub use mail::{
     Attachment, InvalidMailAddress, InvalidSmtpTls, Mail, MailAddress, MailError, Mailer, RefusedRecipient,
     SentMail, SmtpLogin, SmtpSettings, SmtpTls,
@@ -25,7 +25,6 @@ pub use outbound::{
     is_refusal,
 };
 pub use pool::{BlockingPool, BlockingWorkPanicked};
-pub use schema::{InvalidSchema, ParameterSchema};
 pub use spec::{ToolSource, ToolSpec};
 pub use tool::{BlockingTool, Tool, ToolContext, ToolError};
 pub use toolbox::{RegisterToolError, Toolbox};

@@ -10,10 +10,10 @@ use gathering_domain::{Problem, Problems};
 use serde_json::Value;
 
 use crate::pool::BlockingPool;
-use crate::schema::{InvalidSchema, ParameterSchema};
 use crate::spec::{MAX_NAME_LEN, ToolSpec};
 use crate::tool::{BlockingTool, Tool, ToolContext, ToolError};
 use gathering_domain::EffectClass;
+use gathering_schema::{InvalidSchema, JsonSchema};
 
 /// A set of tools. Clones are cheap and share the tools. Registering a tool in one clone does not change another.
 #[derive(Clone)]
@@ -25,7 +25,7 @@ pub struct Toolbox {
 #[derive(Clone)]
 struct Entry {
     tool: Arc<dyn Tool>,
-    schema: Arc<ParameterSchema>,
+    schema: Arc<JsonSchema>,
 }
 
 /// A tool could not be registered. The toolbox is unchanged.
@@ -80,7 +80,7 @@ impl Toolbox {
         if self.tools.contains_key(&name) {
             return Err(RegisterToolError::NameTaken(name));
         }
-        let compiled = ParameterSchema::compile(&tool.spec().parameters);
+        let compiled = JsonSchema::compile(&tool.spec().parameters);
         let schema =
             compiled.map_err(|source| RegisterToolError::InvalidSchema { name: name.clone(), source })?;
         self.tools.insert(name, Entry { tool, schema: Arc::new(schema) });

@@ -42,7 +42,16 @@ const RULES: &[Rule] = &[
         may_use: &[],
         never: &["gathering-domain", "tokio", "diesel", "tokio-postgres", "actix-web"],
     },
-    Rule { package: "gathering-dag-engine", may_use: &["gathering-domain"], never: WITHOUT_DATABASE },
+    Rule {
+        package: "gathering-schema",
+        may_use: &["gathering-domain"],
+        never: &["tokio", "diesel", "tokio-postgres", "actix-web", "reqwest"],
+    },
+    Rule {
+        package: "gathering-dag-engine",
+        may_use: &["gathering-domain", "gathering-schema"],
+        never: WITHOUT_DATABASE,
+    },
     Rule { package: "gathering-scheduler", may_use: &["gathering-domain"], never: WITHOUT_DATABASE },
     Rule {
         package: "gathering-auth",
@@ -51,7 +60,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         package: "gathering-tools",
-        may_use: &["gathering-domain", "gathering-cache"],
+        may_use: &["gathering-domain", "gathering-schema", "gathering-cache"],
         never: WITHOUT_DATABASE,
     },
     Rule { package: "gathering-events", may_use: &["gathering-domain"], never: WITHOUT_DATABASE },

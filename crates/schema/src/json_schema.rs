@@ -1,45 +1,87 @@
-//! Compiled JSON Schemas that report everything that is wrong with a value.
-//!
-//! Owns the messages for violations. Never follows a reference out of the schema.
+//! Compiled JSON Schemas, and the messages for violations.
 
 use std::fmt;
 
 use gathering_domain::{Pointer, Problem, Problems};
 use jsonschema::error::{TypeKind, ValidationErrorKind};
-use jsonschema::{ValidationError, Validator};
+use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::Value;
 
+use crate::bounds::{self, OutOfBounds};
+use crate::{defaults, known_fields};
+
 /// The maximum number of violations in one report, which keeps the answer small.
-const MAX_PROBLEMS: usize = 100;
+pub const MAX_PROBLEMS: usize = 100;
+
+/// The maximum size of a schema as compact JSON, in bytes.
+pub const MAX_SCHEMA_BYTES: usize = 256 * 1024;
 
 /// A compiled JSON Schema (2020-12 unless it says otherwise).
-pub struct ParameterSchema {
+pub struct JsonSchema {
+    source: Value,
     validator: Validator,
+    /// Whether only the value as a whole is reported.
+    is_branching: bool,
 }
 
 /// An invalid JSON Schema.
 #[derive(Debug, thiserror::Error)]
-#[error("invalid JSON Schema: {reason}")]
-pub struct InvalidSchema {
-    reason: String,
+pub enum InvalidSchema {
+    /// It is no JSON Schema, or it refers to another document.
+    #[error("invalid JSON Schema: {0}")]
+    Invalid(String),
+    /// A value could take too long to check.
+    #[error(transparent)]
+    OutOfBounds(#[from] OutOfBounds),
 }
 
-impl ParameterSchema {
-    /// Compiles `schema`.
+impl JsonSchema {
+    /// Compiles `schema`. Patterns are regular expressions of the `regex` crate, which take linear time: look-around and
+    /// back-references are invalid. The work for a value is bounded.
     ///
     /// # Errors
-    /// [`InvalidSchema`] if it is invalid or refers to another document.
+    /// [`InvalidSchema`] if it is invalid, refers to another document, or is out of bounds.
     pub fn compile(schema: &Value) -> Result<Self, InvalidSchema> {
-        let built = jsonschema::options().offline().build(schema);
-        let validator = built.map_err(|error| InvalidSchema { reason: error.to_string() })?;
-        Ok(Self { validator })
+        bounds::check(schema)?;
+        let options = jsonschema::options().offline().with_pattern_options(PatternOptions::regex());
+        let validator = options.build(schema).map_err(|error| InvalidSchema::Invalid(error.to_string()))?;
+        Ok(Self { source: schema.clone(), validator, is_branching: bounds::is_branching(schema) })
     }
 
-    /// Checks `value` and reports every invalid location, at most 100.
+    /// The schema as it was written.
+    pub const fn source(&self) -> &Value {
+        &self.source
+    }
+
+    /// Fills the fields that `value` leaves out: with the `default` that `properties` give them, or else with their `const`.
+    /// Fields of objects that are there are filled as well; what is there stays as it is, also if it is null. A default
+    /// below `anyOf`, `oneOf`, `if` or `items` has no effect, as what applies there depends on the value.
+    #[must_use]
+    pub fn fill(&self, mut value: Value) -> Value {
+        defaults::fill(&self.source, &mut value);
+        value
+    }
+
+    /// Why no valid value has this field, as far as the schema tells; `None` if one may have it. `path` is the names that
+    /// lead to the field.
+    pub fn unknown_field(&self, path: &[String]) -> Option<String> {
+        known_fields::unknown(&self.source, path)
+    }
+
+    /// Checks `value` and reports every invalid location, at most 100. A schema that refers to itself in more than one way
+    /// for the same value reports the value as a whole.
     ///
     /// # Errors
     /// Every problem, ordered by location.
     pub fn check(&self, value: &Value) -> Result<(), Problems> {
+        if self.validator.is_valid(value) {
+            return Ok(());
+        }
+        if self.is_branching {
+            let message =
+                "does not match the schema, which refers to itself in too many ways to name the place";
+            return Err(Problems::one(Pointer::root(), message));
+        }
         let mut found: Vec<Problem> =
             self.validator.iter_errors(value).flat_map(problems_of).take(MAX_PROBLEMS).collect();
         found.sort();
@@ -52,9 +94,9 @@ impl ParameterSchema {
     }
 }
 
-impl fmt::Debug for ParameterSchema {
+impl fmt::Debug for JsonSchema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ParameterSchema").finish_non_exhaustive()
+        f.debug_struct("JsonSchema").finish_non_exhaustive()
     }
 }
 
@@ -110,7 +152,7 @@ mod tests {
     use super::*;
 
     fn check(schema: &Value, value: &Value) -> Vec<String> {
-        let checked = ParameterSchema::compile(schema).unwrap().check(value);
+        let checked = JsonSchema::compile(schema).unwrap().check(value);
         checked.err().into_iter().flatten().map(|problem| problem.to_string()).collect()
     }
 
@@ -154,10 +196,32 @@ mod tests {
     }
 
     #[test]
+    fn a_schema_that_branches_checks_and_reports_the_value_as_a_whole() {
+        let again = json!({"$ref": "#/$defs/a"});
+        let either = json!([{"properties": {"x": again}, "required": ["y"]}, {"type": "null"}, {"type": "array", "items": again}]);
+        let one_way = json!({"$defs": {"a": {"anyOf": either}}, "$ref": "#/$defs/a"});
+        let both = json!({"properties": {"x": again}, "required": ["y"]});
+        let branching = json!({"$defs": {"a": {"allOf": [both, both]}}, "$ref": "#/$defs/a"});
+        let (right, wrong) = (json!({"y": 1, "x": {"y": 2}}), json!({"y": 1, "x": {}}));
+        assert!(check(&one_way, &right).is_empty() && check(&branching, &right).is_empty());
+        assert!(!check(&one_way, &wrong)[0].contains("too many ways"));
+        assert!(check(&branching, &wrong)[0].contains("too many ways"));
+    }
+
+    #[test]
+    fn a_pattern_is_linear_or_refused() {
+        assert_eq!(
+            check(&json!({"pattern": "^[a-z]+$"}), &json!("A")),
+            ["/: must match the pattern ^[a-z]+$"]
+        );
+        assert!(JsonSchema::compile(&json!({"pattern": "(?=a)b"})).is_err());
+    }
+
+    #[test]
     fn a_reference_to_another_document_is_rejected() {
         let remote = json!({"$ref": "https://example.org/schema.json"});
-        assert!(ParameterSchema::compile(&remote).is_err());
-        assert!(ParameterSchema::compile(&json!({"$ref": "file:///etc/passwd"})).is_err());
-        assert!(ParameterSchema::compile(&json!({"type": "strin"})).is_err());
+        assert!(JsonSchema::compile(&remote).is_err());
+        assert!(JsonSchema::compile(&json!({"$ref": "file:///etc/passwd"})).is_err());
+        assert!(JsonSchema::compile(&json!({"type": "strin"})).is_err());
     }
 }
