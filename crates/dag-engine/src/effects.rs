@@ -6,10 +6,11 @@
 //! for its announcement to be durable; the others lose nothing by being announced in the same checkpoint as their
 //! result.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::sync::Arc;
 
-use gathering_domain::{Digest, EffectClass, FailureKind, NodeId, RunId};
+use gathering_domain::{Digest, EffectClass, FailureKind, NodeId, RunId, SecretName};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
@@ -106,6 +107,21 @@ pub(crate) struct EffectRecord {
     pub(crate) durable: Option<oneshot::Sender<()>>,
 }
 
+/// Takes out of what an executor gives back what nobody may read, before it is recorded.
+pub trait Redaction: std::fmt::Debug + Send + Sync {
+    /// Takes it out of a text.
+    fn redact_text(&self, text: &mut String);
+
+    /// Takes it out of every string of a value, and out of the names of fields.
+    fn redact(&self, value: &mut Value);
+
+    /// Takes it out of a failure.
+    fn redact_failure(&self, failure: &mut NodeFailure) {
+        self.redact_text(&mut failure.message);
+        failure.details.iter_mut().for_each(|details| self.redact(details));
+    }
+}
+
 /// One node's part of the effect ledger.
 #[derive(Debug)]
 pub struct Effects {
@@ -114,6 +130,8 @@ pub struct Effects {
     node: usize,
     recorded: BTreeMap<String, RecordedEffect>,
     journal: mpsc::Sender<EffectRecord>,
+    secrets: BTreeSet<SecretName>,
+    redaction: Option<Arc<dyn Redaction>>,
 }
 
 impl Effects {
@@ -123,7 +141,18 @@ impl Effects {
         recorded: BTreeMap<String, RecordedEffect>,
         journal: mpsc::Sender<EffectRecord>,
     ) -> Self {
-        Self { run, id, node, recorded, journal }
+        Self { run, id, node, recorded, journal, secrets: BTreeSet::new(), redaction: None }
+    }
+
+    /// The same, for an attempt whose config refers to these secrets.
+    pub(crate) fn using(self, secrets: BTreeSet<SecretName>) -> Self {
+        Self { secrets, ..self }
+    }
+
+    /// The same, with this taken out of the end of every effect: of what is recorded and of what is returned.
+    #[must_use]
+    pub fn with_redaction(self, redaction: Arc<dyn Redaction>) -> Self {
+        Self { redaction: Some(redaction), ..self }
     }
 
     /// Whether this effect of the node is done, so that [`Effects::once`] returns the recorded result.
@@ -171,9 +200,9 @@ impl Effects {
         {
             return Ok(result);
         }
-        let start = EffectStart { key: key.to_owned(), class, request_digest };
+        let start = EffectStart { key: key.to_owned(), class, request_digest, secrets: self.secrets.clone() };
         self.record(JournalEvent::EffectStarted(start), class == EffectClass::Unsafe).await?;
-        match act().await {
+        match self.redacted(act().await) {
             Ok(result) => {
                 // It took place, so it is not recorded as failed either: after a crash its class decides.
                 check_value(&result).map_err(|limit| {
@@ -198,6 +227,16 @@ impl Effects {
                 Err(failure)
             }
         }
+    }
+
+    fn redacted(&self, mut end: Result<Value, ActFailed>) -> Result<Value, ActFailed> {
+        if let Some(redaction) = &self.redaction {
+            match &mut end {
+                Ok(result) => redaction.redact(result),
+                Err(failed) => redaction.redact_failure(&mut failed.failure),
+            }
+        }
+        end
     }
 
     async fn record(&self, event: JournalEvent, wait_until_durable: bool) -> Result<(), NodeFailure> {

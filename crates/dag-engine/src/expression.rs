@@ -58,6 +58,10 @@ const MAX_DEPTH: usize = 96;
 pub(crate) const IN_SCOPE: &str = "in scope are `input`, `nodes` and `run`";
 pub(crate) const IN_SCOPE_OF_ITEM: &str = "in scope are `input`, `nodes`, `run`, `item` and `index`";
 
+/// Why an expression reads no secrets.
+pub(super) const NO_SECRETS: &str = "an expression cannot read `secrets`: write `${{ secrets.NAME }}`, with nothing else \
+     between the braces, in a field that the node sends to the outside, such as a header";
+
 /// What an expression over an event reads.
 const OF_EVENT: &[&str] = &["event"];
 

@@ -297,6 +297,7 @@ fn compile_nodes(
                 let special =
                     SpecialFields { expressions: node_type.expressions(), literal: node_type.sub_graph() };
                 let config = Template::compile(&node.config, special, &config_at, problems);
+                check_secrets(node, &config, &**node_type, &config_at, problems);
                 (Arc::clone(node_type), config)
             }
             None => {
@@ -320,6 +321,23 @@ fn compile_nodes(
         });
     }
     nodes
+}
+
+/// Names the secrets that stand where the node's type takes none.
+fn check_secrets(
+    node: &Node,
+    config: &Template,
+    node_type: &dyn NodeSpec,
+    config_at: &Pointer,
+    problems: &mut Problems,
+) {
+    let fields = node_type.secret_fields(&node.config);
+    config.for_each_secret(&Pointer::root(), &mut |place, _| {
+        if !fields.take(place) {
+            let at = Pointer::from(format!("{config_at}{place}"));
+            problems.add(at, fields.describe(&node.node_type));
+        }
+    });
 }
 
 /// What is wrong with the graph in a node's config at `at`; `place` is where the node's own graph stands in the whole

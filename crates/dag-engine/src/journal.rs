@@ -4,8 +4,10 @@
 //! ([`crate::Progress`]); recovery is its replay. This module owns the kinds of entries and their stored form, and
 //! never knows where they are stored.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
-use gathering_domain::{EffectClass, FailureKind, InstanceId, NodeId, RunId, WaitingFor};
+use gathering_domain::{EffectClass, FailureKind, InstanceId, NodeId, RunId, SecretName, WaitingFor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -143,6 +145,17 @@ pub struct EffectStart {
     pub class: EffectClass,
     /// The digest of the request, in hexadecimal.
     pub request_digest: String,
+    /// The names of the secrets that the request uses. The digest is that of the request without their values.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub secrets: BTreeSet<SecretName>,
+}
+
+impl EffectStart {
+    /// The announcement of an effect that uses no secrets.
+    pub fn new(key: impl Into<String>, class: EffectClass, request_digest: impl Into<String>) -> Self {
+        let (key, request_digest) = (key.into(), request_digest.into());
+        Self { key, class, request_digest, secrets: BTreeSet::new() }
+    }
 }
 
 /// What a node takes over from earlier runs, which it did not finish there.

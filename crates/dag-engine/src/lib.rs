@@ -21,6 +21,7 @@ mod progress;
 mod rehearsal;
 mod rerun;
 mod runner;
+mod secret_slots;
 mod store;
 mod store_retries;
 mod template;
@@ -43,7 +44,7 @@ pub use document::json::read_json;
 pub use document::limits::{MAX_DOCUMENT_BYTES, MAX_EDGES, MAX_NESTING, MAX_NODES};
 pub use document::source_map::SourceMap;
 pub use driver::{DriveEnd, Signals};
-pub use effects::{ActFailed, Effects};
+pub use effects::{ActFailed, Effects, Redaction};
 pub use engine::{Engine, EngineService, EngineSettings};
 pub use expression::{
     EvaluationError, Expression, ExpressionProblem, MAX_SOURCE_BYTES, MAX_STEPS, MAX_WORK, Scope,
@@ -59,12 +60,13 @@ pub use journal::{
 pub use node_run::{IllegalRecord, NodeRun, NodeState};
 pub use node_type::{
     Approval, ApprovalSpec, Attempt, MapNode, MapSpec, NodeExecutor, NodeSpec, NodeSpecs, NodeTypes, Outcome,
-    PollOutcome, Wait,
+    PollOutcome, SecretFields, Wait,
 };
 pub use rerun::{
     Continuation, EarlierRun, NotKept, NotKeptReason, RerunFrom, RerunPlan, RerunRefused, plan_rerun,
 };
 pub use runner::{Runner, RunnerHandle, RunnerSettings};
+pub use secret_slots::{SecretSegment, SecretSlot, SecretSlots};
 pub use store::{
     Checkpoint, Claim, ClaimScope, ClaimedRun, FailedNode, GraphRole, JournalAtClaim, NewRun, Recovered,
     Release, RunEnd, RunError, RunResult, RunSource, RunStore, SignalledRun, StoreError,

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use gathering_domain::{NodeId, ProjectId, RunId, WaitingFor};
+use gathering_domain::{NodeId, Pointer, ProjectId, RunId, WaitingFor};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::effects::Effects;
 use crate::fields::Fields;
 use crate::journal::NodeFailure;
+use crate::secret_slots::SecretSlots;
 
 mod approval;
 mod builtin;
@@ -62,6 +63,12 @@ pub trait NodeSpec: Send + Sync + 'static {
         None
     }
 
+    /// The fields of this config in which secrets may stand. Their values are for what the node sends, and are shown
+    /// nowhere. By default there are none.
+    fn secret_fields(&self, _config: &Value) -> SecretFields {
+        SecretFields::default()
+    }
+
     /// Whether the node always ends its run. If so, validation refuses edges out of it.
     fn ends_run(&self) -> bool {
         false
@@ -71,6 +78,46 @@ pub trait NodeSpec: Send + Sync + 'static {
     /// failure.
     fn can_fail(&self, _config: &Value) -> bool {
         true
+    }
+}
+
+/// The fields of a config in which secrets may stand, as JSON pointers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SecretFields {
+    /// They, and everything below them.
+    pub within: &'static [&'static str],
+    /// Fields below those in which none may stand.
+    pub except: &'static [&'static str],
+}
+
+impl SecretFields {
+    /// Whether a secret may stand at this place of the config.
+    pub(crate) fn take(&self, place: &Pointer) -> bool {
+        let is_within = |field: &&str| {
+            place
+                .as_str()
+                .strip_prefix(*field)
+                .is_some_and(|below| below.is_empty() || below.starts_with('/'))
+        };
+        self.within.iter().any(&is_within) && !self.except.iter().any(is_within)
+    }
+
+    /// Where they may stand, for a message.
+    pub(crate) fn describe(&self, node_type: &str) -> String {
+        let code =
+            |fields: &[&str]| fields.iter().map(|field| format!("`{field}`")).collect::<Vec<_>>().join(", ");
+        match (self.within, self.except) {
+            ([], _) => format!(
+                "no secret may stand here: this node of type `{node_type}` takes none; secrets are for fields that a \
+                 node sends to the outside, such as a header"
+            ),
+            (within, []) => format!("no secret may stand here: this node takes secrets in {}", code(within)),
+            (within, except) => format!(
+                "no secret may stand here: this node takes secrets in {}, without {}",
+                code(within),
+                code(except)
+            ),
+        }
     }
 }
 
@@ -112,8 +159,10 @@ pub struct Attempt {
     pub attempt: i32,
     /// How many attempts failed before this one; interrupted attempts do not count.
     pub failures: u32,
-    /// The config, with its expressions evaluated.
+    /// The config, with its expressions evaluated. References to secrets stand in it as they are written.
     pub config: Arc<Value>,
+    /// Where they stand.
+    pub secrets: Arc<SecretSlots>,
     /// The run's input.
     pub input: Arc<Value>,
     /// The outputs of the direct predecessors by id; empty unless [`NodeSpec::collects_upstream`].

@@ -1,14 +1,16 @@
 //! Configs with expressions in them: every string may hold `${{ expression }}`.
 //!
 //! A string that is one whole `${{ … }}` keeps the value's type; in a longer string values become text: a string as it
-//! is, null as nothing, any other value as JSON. `$${{` is a literal `${{`.
+//! is, null as nothing, any other value as JSON. `$${{` is a literal `${{`. `${{ secrets.NAME }}` is no expression: it
+//! stays as it is written, and its place is noted ([`SecretSlots`](crate::SecretSlots)).
 
-use gathering_domain::{FailureKind, Pointer, Problems};
+use gathering_domain::{Pointer, Problems, SecretName};
 use serde_json::{Map, Value};
 
-use crate::expression::{EvaluationError, Expression, Scope};
-use crate::journal::NodeFailure;
-use crate::values::{Room, ValueLimit, ValueRole};
+use crate::expression::Expression;
+use crate::secret_slots::reference_of;
+
+mod resolve;
 
 const OPEN: &str = "${{";
 const CLOSE: &str = "}}";
@@ -35,48 +37,8 @@ pub enum Part {
     Literal(String),
     /// Computed.
     Computed(Expression),
-}
-
-/// Why a config has no value.
-#[derive(Debug)]
-pub struct NoConfig {
-    /// The names and indexes that lead to the string, the innermost first.
-    path: Vec<String>,
-    reason: NoValue,
-}
-
-/// Why a string of a config has no value.
-#[derive(Debug, thiserror::Error)]
-enum NoValue {
-    /// An expression in it has none.
-    #[error(transparent)]
-    Expression(#[from] EvaluationError),
-    /// The computed values of the config are too deep or too large.
-    #[error("the computed config {0}")]
-    Limit(#[from] ValueLimit),
-}
-
-impl NoConfig {
-    /// The failure of a node whose config is at `at` in the definition; it names the place of the string.
-    pub fn failure_at(&self, at: &Pointer) -> NodeFailure {
-        let kind = match &self.reason {
-            NoValue::Expression(_) => FailureKind::Expression,
-            NoValue::Limit(limit) => limit.kind(ValueRole::Config),
-        };
-        let place = self.path.iter().rev().fold(at.clone(), |place, name| place.join(name));
-        NodeFailure::permanent(kind, format!("{place}: {}", self.reason))
-    }
-
-    fn below(mut self, name: impl ToString) -> Self {
-        self.path.push(name.to_string());
-        self
-    }
-}
-
-impl<E: Into<NoValue>> From<E> for NoConfig {
-    fn from(error: E) -> Self {
-        Self { path: Vec::new(), reason: error.into() }
-    }
+    /// The value of a secret, which is not known here.
+    Secret(SecretName),
 }
 
 /// The fields of a config that are not text with expressions.
@@ -181,8 +143,8 @@ impl Template {
             if !literal.is_empty() {
                 parts.push(Part::Literal(std::mem::take(&mut literal)));
             }
-            match compile_in(source, over, at, problems) {
-                Some(expression) => parts.push(Part::Computed(expression)),
+            match compile_part(source, over, at, problems) {
+                Some(part) => parts.push(part),
                 None => return Template::Literal(Value::Null),
             }
             rest = after;
@@ -202,53 +164,28 @@ impl Template {
         }
     }
 
-    /// The config's value in this scope.
-    ///
-    /// # Errors
-    /// [`NoConfig`] if an expression has no value there, or the values are too large.
-    pub fn resolve(&self, scope: &dyn Scope) -> Result<Value, NoConfig> {
-        self.resolve_within(scope, &mut Room::default())
-    }
-
-    /// Its value. Computed values count against `room`, because an expression of ten bytes may have a value of megabytes.
-    fn resolve_within(&self, scope: &dyn Scope, room: &mut Room) -> Result<Value, NoConfig> {
-        let mut computed = |expression: &Expression| -> Result<Value, NoConfig> {
-            let value = expression.evaluate(scope)?;
-            room.take(&value)?;
-            Ok(value)
-        };
-        Ok(match self {
-            Template::Literal(value) => value.clone(),
-            Template::Whole(expression) => computed(expression)?,
+    /// Calls `found` with every reference to a secret and its place below `at`.
+    pub fn for_each_secret(&self, at: &Pointer, found: &mut impl FnMut(&Pointer, &SecretName)) {
+        match self {
+            Template::Literal(_) | Template::Whole(_) => {}
             Template::Text(parts) => {
-                let mut text = String::new();
                 for part in parts {
-                    match part {
-                        Part::Literal(literal) => text.push_str(literal),
-                        Part::Computed(expression) => match computed(expression)? {
-                            Value::Null => {}
-                            Value::String(value) => text.push_str(&value),
-                            value => text.push_str(&value.to_string()),
-                        },
+                    if let Part::Secret(name) = part {
+                        found(at, name);
                     }
                 }
-                Value::String(text)
             }
             Template::Array(items) => {
-                let items = items.iter().enumerate().map(|(index, item)| {
-                    item.resolve_within(scope, room).map_err(|error| error.below(index))
-                });
-                Value::Array(items.collect::<Result<_, _>>()?)
+                for (index, item) in items.iter().enumerate() {
+                    item.for_each_secret(&at.join(index), found);
+                }
             }
             Template::Object(fields) => {
-                let mut object = Map::new();
                 for (name, value) in fields {
-                    let value = value.resolve_within(scope, room).map_err(|error| error.below(name))?;
-                    object.insert(name.clone(), value);
+                    value.for_each_secret(&at.join(name), found);
                 }
-                Value::Object(object)
             }
-        })
+        }
     }
 
     /// Calls `found` with every expression and its place below `at`.
@@ -280,6 +217,18 @@ impl Template {
 /// Compiles the expression at `at`, adding its problems.
 pub fn compile(source: &str, at: &Pointer, problems: &mut Problems) -> Option<Expression> {
     compile_in(source, None, at, problems)
+}
+
+/// Compiles what stands between `${{` and `}}`. Secrets are of a run: other expressions know none.
+fn compile_part(source: &str, over: Over, at: &Pointer, problems: &mut Problems) -> Option<Part> {
+    match reference_of(source).filter(|_| over.is_none()) {
+        Some(Ok(name)) => Some(Part::Secret(name)),
+        Some(Err(wrong)) => {
+            problems.add(at.clone(), wrong);
+            None
+        }
+        None => compile_in(source, over, at, problems).map(Part::Computed),
+    }
 }
 
 fn compile_in(source: &str, over: Over, at: &Pointer, problems: &mut Problems) -> Option<Expression> {
@@ -330,7 +279,7 @@ mod tests {
         let mut problems = Problems::new();
         let template = Template::compile(&config, SpecialFields::default(), &Pointer::root(), &mut problems);
         assert!(problems.is_empty(), "{problems}");
-        template.resolve(&scope()).unwrap()
+        template.resolve(&scope()).unwrap().value
     }
 
     #[test]

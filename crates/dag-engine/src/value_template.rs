@@ -26,7 +26,8 @@ impl ValueTemplate {
     /// # Errors
     /// The place below `at` and the reason, if an expression has no value there, or the values are too large.
     pub fn resolve(&self, values: &[(&str, &Value)], at: &Pointer) -> Result<Value, String> {
-        self.0.resolve(&OutsideRuns(values)).map_err(|error| error.failure_at(at).message)
+        let resolved = self.0.resolve(&OutsideRuns(values));
+        resolved.map(|resolved| resolved.value).map_err(|error| error.failure_at(at).message)
     }
 }
 

@@ -156,6 +156,10 @@ failure_kinds! {
     RateLimited, "rate_limited";
     /// The script of the provider `scripted` has no reply left.
     ScriptEnded, "script_ended";
+    /// The project has no secret of the name that the node uses.
+    SecretMissing, "secret_missing";
+    /// A secret is stored, but this server has not the key that it was encrypted with.
+    SecretUnreadable, "secret_unreadable";
     /// The mail server refused a message, a recipient or the login.
     Smtp, "smtp";
     /// The store holds something that it should not, or lacks something.

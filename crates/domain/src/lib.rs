@@ -13,6 +13,7 @@ mod pointer;
 mod problem;
 mod run_kind;
 mod run_state;
+mod secret_name;
 
 pub use budget::{Amounts, MAX_AMOUNT, Resource};
 pub use definition::{
@@ -33,3 +34,4 @@ pub use problem::{Problem, Problems};
 pub use run_kind::RunKind;
 pub use run_state::{IllegalRunEvent, RunEvent, RunState, WaitingFor};
 pub use secrecy::{ExposeSecret, SecretString as Secret};
+pub use secret_name::{InvalidSecretName, SecretName};

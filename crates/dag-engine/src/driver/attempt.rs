@@ -47,11 +47,12 @@ impl Driver {
             )
         })?;
         let run = self.progress.node(node);
-        let config = match self.polls.config_of(node) {
-            Some(config) => config,
+        let (config, secrets) = match self.polls.config_of(node) {
+            Some(known) => known,
             None => {
                 let config = graph_node.config.resolve(&self.progress);
-                Arc::new(config.map_err(|error| error.failure_at(&Graph::place_of_config(node)))?)
+                let config = config.map_err(|error| error.failure_at(&Graph::place_of_config(node)))?;
+                (Arc::new(config.value), Arc::new(config.secrets))
             }
         };
         let upstream = if graph_node.node_type.collects_upstream() {
@@ -78,7 +79,9 @@ impl Driver {
                 (node, graph_node.spec.id.clone()),
                 run.effects.clone(),
                 self.effects_sender.clone(),
-            ),
+            )
+            .using(secrets.names()),
+            secrets,
             stop: stop.clone(),
         };
         Ok((executor, attempt, stop))

@@ -18,6 +18,7 @@ use super::Driver;
 use crate::journal::{JournalEvent, NodeFailure};
 use crate::node_run::NodeState;
 use crate::node_type::{PollOutcome, Wait};
+use crate::secret_slots::SecretSlots;
 
 /// How long a run whose nodes only wait stays claimed: an answer within this time needs no new claim.
 const LINGER: Duration = Duration::from_millis(500);
@@ -28,6 +29,9 @@ pub(super) struct Found {
     result: Result<PollOutcome, NodeFailure>,
 }
 
+/// A config with its expressions evaluated, and where it refers to secrets.
+type KnownConfig = (Arc<Value>, Arc<SecretSlots>);
+
 /// The polls in flight, at most one per waiting node.
 #[derive(Default)]
 pub(super) struct Polls {
@@ -36,7 +40,7 @@ pub(super) struct Polls {
     stale: BTreeMap<usize, bool>,
     /// The configs of polled nodes. They never change, as the nodes that they refer to are resolved; and a node may be
     /// polled very often.
-    configs: BTreeMap<usize, Arc<Value>>,
+    configs: BTreeMap<usize, KnownConfig>,
 }
 
 impl Polls {
@@ -46,7 +50,7 @@ impl Polls {
     }
 
     /// The config of a node that was polled before.
-    pub(super) fn config_of(&self, node: usize) -> Option<Arc<Value>> {
+    pub(super) fn config_of(&self, node: usize) -> Option<KnownConfig> {
         self.configs.get(&node).cloned()
     }
 
@@ -84,7 +88,8 @@ impl Driver {
         let number = self.progress.node(node).attempt;
         let poll = match self.attempt_of(node) {
             Ok((executor, attempt, stop)) => {
-                self.polls.configs.insert(node, Arc::clone(&attempt.config));
+                let known = (Arc::clone(&attempt.config), Arc::clone(&attempt.secrets));
+                self.polls.configs.insert(node, known);
                 async move {
                     let _stopped_when_dropped = stop.drop_guard();
                     let poll = std::panic::AssertUnwindSafe(executor.poll(attempt)).catch_unwind().await;

@@ -10,7 +10,7 @@ use cel::common::ast::{
 
 use super::metered::{CONTAINER, INDEX, KEYS, OPTIONAL, READ, STEP, metered};
 use super::shape::{appended, count, is_comparison, is_plain, is_small};
-use super::{ENVIRONMENT, IN_SCOPE};
+use super::{ENVIRONMENT, IN_SCOPE, NO_SECRETS};
 
 /// The fields of `run`.
 const RUN_FIELDS: &[&str] = &["id", "project_id"];
@@ -286,6 +286,11 @@ impl Walk {
     }
 
     fn unknown(&mut self, name: &str) {
+        if name == "secrets" && self.over.is_none() {
+            // Said instead of what is in scope: they are known, but never in an expression.
+            self.problems.push(NO_SECRETS.to_owned());
+            return;
+        }
         let in_scope = self.over.map_or_else(|| IN_SCOPE.to_owned(), in_scope);
         self.problems.push(format!("there is no variable `{name}`: {in_scope}"));
     }

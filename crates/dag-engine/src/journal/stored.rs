@@ -201,8 +201,8 @@ mod tests {
     fn every_kind_survives_being_stored() {
         let failure = NodeFailure::retryable(FailureKind::HttpStatus, "502 from the peer");
         let until = "2026-11-23T12:00:00.5Z".parse().unwrap();
-        let start =
-            EffectStart { key: "call".into(), class: EffectClass::Unsafe, request_digest: "ab".into() };
+        let start = EffectStart::new("call", EffectClass::Unsafe, "ab");
+        let with_secret = EffectStart { secrets: ["KEY".parse().unwrap()].into(), ..start.clone() };
         let mut kinds = Vec::new();
         for event in [
             JournalEvent::Started,
@@ -217,6 +217,7 @@ mod tests {
             JournalEvent::Woken,
             JournalEvent::Cancelled(failure.clone()),
             JournalEvent::EffectStarted(start.clone()),
+            JournalEvent::EffectStarted(with_secret),
             JournalEvent::EffectDone { key: "call".into(), result: json!(7) },
             JournalEvent::EffectFailed {
                 key: "call".into(),

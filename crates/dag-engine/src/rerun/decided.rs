@@ -102,11 +102,7 @@ mod tests {
 
     /// A node with a step that is done, and one that may have taken place.
     fn unknown(end: Option<JournalEvent>) -> NodeRun {
-        let effect = |key: &str| EffectStart {
-            key: key.to_owned(),
-            class: EffectClass::Unsafe,
-            request_digest: "ab".to_owned(),
-        };
+        let effect = |key: &str| EffectStart::new(key, EffectClass::Unsafe, "ab");
         let events = [
             JournalEvent::Started,
             JournalEvent::EffectStarted(effect("look")),
@@ -201,7 +197,7 @@ mod tests {
         assert!(unknown(Some(JournalEvent::Failed(broken()))).has_unknown_end());
         assert!(!unknown(Some(JournalEvent::Succeeded { output: Value::Null })).has_unknown_end());
         assert!(!NodeRun::default().has_unknown_end());
-        let start = EffectStart { key: "look".into(), class: EffectClass::Pure, request_digest: "ab".into() };
+        let start = EffectStart::new("look", EffectClass::Pure, "ab");
         let events = [JournalEvent::Started, JournalEvent::EffectStarted(start)];
         let looking = events.map(|event| Record::of_node(pay(), 1, event));
         assert!(!run_of(&looking).has_unknown_end(), "looking changes nothing");

@@ -101,8 +101,7 @@ mod tests {
         run.apply(&JournalEvent::Started, 1, at).unwrap();
         for key in keys {
             let key = format!("tool/{key:03}");
-            let request_digest = "ab".to_owned();
-            let start = EffectStart { key: key.clone(), class: EffectClass::Unsafe, request_digest };
+            let start = EffectStart::new(key.clone(), EffectClass::Unsafe, "ab");
             run.apply(&JournalEvent::EffectStarted(start), 1, at).unwrap();
             run.apply(&JournalEvent::EffectDone { key, result: result.clone() }, 1, at).unwrap();
         }

@@ -13,4 +13,5 @@ mod invariants;
 mod limits;
 mod memory_store;
 mod outages;
+mod secrets;
 mod validation;

@@ -97,8 +97,7 @@ async fn unknown<F: ControlFixture>(fixture: &F, world: &World) -> RunId {
     let pipeline = world.define(&payment()).await;
     let run = world.runs.start(&world.owner, pipeline, StartRun::default()).await.unwrap().id;
     let claim = claim(fixture, run).await;
-    let request_digest = "ab".repeat(32);
-    let start = EffectStart { key: "call".to_owned(), class: EffectClass::Unsafe, request_digest };
+    let start = EffectStart::new("call", EffectClass::Unsafe, "ab".repeat(32));
     let unknown = NodeFailure::permanent(FailureKind::EffectUnknown, "it may have taken place");
     let events = vec![
         ("pay", JournalEvent::Started),
