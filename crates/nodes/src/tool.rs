@@ -169,7 +169,10 @@ mod tests {
     #[test]
     fn an_unknown_tool_is_a_problem_that_lists_the_known_ones() {
         let found = problems("tool", &json!({"tool": "fly", "params": {}}));
-        assert!(found[0].starts_with("/tool: unknown tool `fly`; known tools: http_request"), "{found:?}");
+        assert!(
+            found[0].starts_with("/tool: unknown tool `fly`; known tools: edit_file, http_request, "),
+            "{found:?}"
+        );
     }
 
     #[test]

@@ -1,20 +1,29 @@
 //! The built-in tools.
 
+mod edit_file;
 mod files;
 mod http_request;
 mod notification;
+mod time;
+
+use gathering_domain::{EffectClass, Pointer, Problems};
+use serde_json::{Value, json};
 
 use crate::outbound::Outbound;
 use crate::pool::BlockingPool;
+use crate::spec::{ToolSource, ToolSpec};
+use crate::tool::ToolError;
 use crate::toolbox::{RegisterToolError, Toolbox};
+use crate::workspace::{FileVersion, Precondition, WorkspacePath};
 
+pub use edit_file::EditFile;
 pub use files::{ListFiles, ReadFile, WriteFile};
 pub use http_request::HttpRequest;
 pub use notification::{NotificationChannels, SendNotification};
+pub use time::{Now, WaitSeconds};
 
 impl Toolbox {
-    /// A toolbox of `http_request`, `read_file`, `write_file`, `list_files` and `send_notification`, without anything that
-    /// only an operator can set up.
+    /// A toolbox of the built-in tools, without anything that only an operator can set up.
     ///
     /// # Errors
     /// [`RegisterToolError`], which tests rule out.
@@ -35,16 +44,50 @@ impl Toolbox {
         tools.register(HttpRequest::new(outbound.clone()))?;
         tools.register(ReadFile::new())?;
         tools.register(WriteFile::new())?;
+        tools.register(EditFile::new())?;
         tools.register(ListFiles::new())?;
         tools.register(SendNotification::new(outbound.clone(), channels))?;
+        tools.register(Now::new())?;
+        tools.register(WaitSeconds::new())?;
         Ok(tools)
     }
 }
 
-/// Reads parameters that the schema has accepted into the tool's own struct.
-fn read_params<T: serde::de::DeserializeOwned>(params: serde_json::Value) -> Result<T, crate::ToolError> {
-    serde_json::from_value(params).map_err(|error| {
-        let root = gathering_domain::Pointer::root();
-        crate::ToolError::InvalidParameters(gathering_domain::Problems::one(root, error.to_string()))
+/// The description of a built-in tool.
+fn spec(name: &str, description: &str, class: EffectClass, required: &[&str], properties: Value) -> ToolSpec {
+    ToolSpec {
+        name: name.to_owned(),
+        description: description.to_owned(),
+        parameters: json!({
+            "type": "object", "additionalProperties": false, "required": required, "properties": properties
+        }),
+        class,
+        source: ToolSource::BuiltIn,
+    }
+}
+
+fn path_schema(what: &str) -> Value {
+    json!({
+        "description": format!("{what}, relative to the workspace, such as `reports/2026.md`."),
+        "type": "string", "maxLength": WorkspacePath::MAX_LEN
     })
+}
+
+const VERSION_HELP: &str =
+    "Writes only if the file has this `version`, as `read_file` and `write_file` return it.";
+
+/// The condition that a file has this version. The HTTP API writes versions as an `ETag`, in quotes.
+fn read_version(text: &str) -> Precondition {
+    Precondition::Version(vec![FileVersion::from(text.trim_matches('"').to_owned())])
+}
+
+/// A problem with the parameter of this name.
+fn problem_at(name: &str, message: impl Into<String>) -> Problems {
+    Problems::one(Pointer::root().join(name), message)
+}
+
+/// Reads parameters that the schema has accepted into the tool's own struct.
+fn read_params<T: serde::de::DeserializeOwned>(params: Value) -> Result<T, ToolError> {
+    serde_json::from_value(params)
+        .map_err(|error| ToolError::InvalidParameters(Problems::one(Pointer::root(), error.to_string())))
 }

@@ -13,7 +13,10 @@ mod toolbox;
 mod webhook;
 mod workspace;
 
-pub use builtin::{HttpRequest, ListFiles, NotificationChannels, ReadFile, SendNotification, WriteFile};
+pub use builtin::{
+    EditFile, HttpRequest, ListFiles, NotificationChannels, Now, ReadFile, SendNotification, WaitSeconds,
+    WriteFile,
+};
 pub use gathering_domain::EffectClass;
 pub use gathering_schema::{InvalidSchema, JsonSchema};
 pub use mail::{

@@ -175,10 +175,8 @@ impl ToolError {
             ToolError::Outbound(error) => error.may_have_been_sent(),
             ToolError::Mail(error) => error.may_have_been_delivered(),
             ToolError::Status { status, .. } => !is_refusal(*status),
-            ToolError::Workspace(_)
-            | ToolError::Panicked(_)
-            | ToolError::Temporary { .. }
-            | ToolError::Permanent { .. } => true,
+            ToolError::Workspace(error) => error.may_have_taken_place(),
+            ToolError::Panicked(_) | ToolError::Temporary { .. } | ToolError::Permanent { .. } => true,
         }
     }
 

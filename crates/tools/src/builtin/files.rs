@@ -8,36 +8,17 @@ use gathering_domain::{Pointer, Problems};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::read_params;
-use crate::spec::{ToolSource, ToolSpec};
+use super::{VERSION_HELP, path_schema, read_params, read_version, spec};
+use crate::spec::ToolSpec;
 use crate::tool::{Tool, ToolContext, ToolError};
-use crate::workspace::{ListOptions, WorkspacePath};
+use crate::workspace::{ListOptions, Precondition, WorkspacePath};
 use gathering_domain::EffectClass;
 
 /// A larger file does not belong in a prompt or a journal: 1 MiB.
 const MAX_READ_BYTES: u64 = 1024 * 1024;
 
-fn path_schema(what: &str) -> Value {
-    json!({
-        "description": format!("{what}, relative to the workspace, such as `reports/2026.md`."),
-        "type": "string", "maxLength": WorkspacePath::MAX_LEN
-    })
-}
-
 fn encoding_schema(what: &str) -> Value {
     json!({"description": what, "enum": ["utf-8", "base64"]})
-}
-
-fn spec(name: &str, description: &str, class: EffectClass, required: &[&str], properties: Value) -> ToolSpec {
-    ToolSpec {
-        name: name.to_owned(),
-        description: description.to_owned(),
-        parameters: json!({
-            "type": "object", "additionalProperties": false, "required": required, "properties": properties
-        }),
-        class,
-        source: ToolSource::BuiltIn,
-    }
 }
 
 /// Reads a file of the workspace.
@@ -88,7 +69,10 @@ impl Tool for ReadFile {
             Ok(text) => (text, "utf-8"),
             Err(error) => (BASE64.encode(error.as_bytes()), "base64"),
         };
-        Ok(json!({"path": path.as_str(), "content": content, "encoding": encoding, "size": size}))
+        let version = file.version.as_str();
+        Ok(json!({
+            "path": path.as_str(), "content": content, "encoding": encoding, "size": size, "version": version
+        }))
     }
 }
 
@@ -103,6 +87,8 @@ struct WriteParams {
     content: String,
     #[serde(default)]
     encoding: Option<String>,
+    #[serde(default)]
+    if_match: Option<String>,
 }
 
 impl WriteFile {
@@ -117,7 +103,8 @@ impl WriteFile {
             json!({
                 "path": path_schema("The file"),
                 "content": {"description": "The whole content.", "type": "string"},
-                "encoding": encoding_schema("The encoding of `content`; utf-8 by default.")
+                "encoding": encoding_schema("The encoding of `content`; utf-8 by default."),
+                "if_match": {"description": VERSION_HELP, "type": "string", "minLength": 1, "maxLength": 128}
             }),
         ))
     }
@@ -127,6 +114,11 @@ impl WriteFile {
 impl Tool for WriteFile {
     fn spec(&self) -> &ToolSpec {
         &self.0
+    }
+
+    /// A repeat writes the same content, but a repeat with a version finds the version that the first write made.
+    fn class_of(&self, params: &Value) -> EffectClass {
+        if params.get("if_match").is_some() { EffectClass::Unsafe } else { self.0.class }
     }
 
     async fn call(&self, params: Value, context: &ToolContext) -> Result<Value, ToolError> {
@@ -140,8 +132,10 @@ impl Tool for WriteFile {
             _ => params.content.into_bytes(),
         };
         let size = bytes.len();
-        let written = context.workspace()?.write(&path, bytes).await?;
-        Ok(json!({"path": path.as_str(), "size": size, "created": written.created}))
+        let condition = params.if_match.as_deref().map_or(Precondition::None, read_version);
+        let written = context.workspace()?.write_if(&path, bytes, condition).await?;
+        let version = written.version.as_str();
+        Ok(json!({"path": path.as_str(), "size": size, "created": written.created, "version": version}))
     }
 }
 

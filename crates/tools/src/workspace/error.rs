@@ -88,6 +88,11 @@ impl WorkspaceError {
         }
     }
 
+    /// Whether files may have changed nevertheless.
+    pub const fn may_have_taken_place(&self) -> bool {
+        matches!(self, WorkspaceError::Io { .. } | WorkspaceError::Panicked(_))
+    }
+
     /// Whether the same operation may succeed later without a change of the files.
     pub const fn is_retryable(&self) -> bool {
         matches!(self, WorkspaceError::Io { .. })

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests are tests")]
 
+mod builtin;
 mod mail;
 mod outbound;
 mod support;

@@ -92,7 +92,17 @@ async fn every_bad_parameter_is_reported_and_nothing_is_executed() {
 async fn names_are_unique_and_sorted_and_a_selection_has_only_its_own() {
     let mut tools = toolbox();
     let listed: Vec<&str> = tools.list().map(|spec| spec.name.as_str()).collect();
-    assert_eq!(listed, ["http_request", "list_files", "read_file", "send_notification", "write_file"]);
+    let expected = [
+        "edit_file",
+        "http_request",
+        "list_files",
+        "now",
+        "read_file",
+        "send_notification",
+        "wait",
+        "write_file",
+    ];
+    assert_eq!(listed, expected);
     let again = tools.register(Counting::new("read_file", json!({})));
     assert!(matches!(again, Err(RegisterToolError::NameTaken(_))), "{again:?}");
     let odd = tools.register(Counting::new("a b", json!({})));
@@ -133,9 +143,12 @@ async fn files_are_written_read_and_listed() {
     let (_directory, context) = in_workspace().await;
     let written =
         tools.call("write_file", json!({"path": "r/a.md", "content": "# A"}), &context).await.unwrap();
-    assert_eq!(written, json!({"path": "r/a.md", "size": 3, "created": true}));
+    let version = &written["version"];
+    assert_eq!(written, json!({"path": "r/a.md", "size": 3, "created": true, "version": version}));
     let read = tools.call("read_file", json!({"path": "./r/a.md"}), &context).await.unwrap();
-    assert_eq!(read, json!({"path": "r/a.md", "content": "# A", "encoding": "utf-8", "size": 3}));
+    let expected =
+        json!({"path": "r/a.md", "content": "# A", "encoding": "utf-8", "size": 3, "version": version});
+    assert_eq!(read, expected);
     let binary = json!({"path": "b", "content": "/wA=", "encoding": "base64"});
     tools.call("write_file", binary, &context).await.unwrap();
     let read = tools.call("read_file", json!({"path": "b"}), &context).await.unwrap();
