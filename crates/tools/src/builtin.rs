@@ -4,6 +4,7 @@ mod edit_file;
 mod files;
 mod http_request;
 mod notification;
+mod search_files;
 mod time;
 
 use gathering_domain::{EffectClass, Pointer, Problems};
@@ -20,6 +21,7 @@ pub use edit_file::EditFile;
 pub use files::{ListFiles, ReadFile, WriteFile};
 pub use http_request::HttpRequest;
 pub use notification::{NotificationChannels, SendNotification};
+pub use search_files::SearchFiles;
 pub use time::{Now, WaitSeconds};
 
 impl Toolbox {
@@ -46,6 +48,7 @@ impl Toolbox {
         tools.register(WriteFile::new())?;
         tools.register(EditFile::new())?;
         tools.register(ListFiles::new())?;
+        tools.register(SearchFiles::new())?;
         tools.register(SendNotification::new(outbound.clone(), channels))?;
         tools.register(Now::new())?;
         tools.register(WaitSeconds::new())?;

@@ -4,6 +4,7 @@
 //! outgoing request may reach. Never knows runs, users, a database or the caller.
 
 mod builtin;
+mod cut;
 mod mail;
 mod outbound;
 mod pool;
@@ -14,8 +15,8 @@ mod webhook;
 mod workspace;
 
 pub use builtin::{
-    EditFile, HttpRequest, ListFiles, NotificationChannels, Now, ReadFile, SendNotification, WaitSeconds,
-    WriteFile,
+    EditFile, HttpRequest, ListFiles, NotificationChannels, Now, ReadFile, SearchFiles, SendNotification,
+    WaitSeconds, WriteFile,
 };
 pub use gathering_domain::EffectClass;
 pub use gathering_schema::{InvalidSchema, JsonSchema};
@@ -37,8 +38,9 @@ pub use webhook::{
     WebhookKey, WebhookKeys, WebhookScheme, sign_webhook, verify_webhook,
 };
 pub use workspace::{
-    DirectoryCache, Entry, EntryKind, FileContent, FileVersion, ListOptions, Listing, OpenFile, Precondition,
-    Upload, Workspace, WorkspaceError, WorkspacePath, Written,
+    DirectoryCache, Entry, EntryKind, FileContent, FileVersion, InvalidPattern, ListOptions, Listing,
+    OpenFile, Precondition, Search, SearchOptions, SearchStop, TextMatch, Upload, Workspace, WorkspaceError,
+    WorkspacePath, Written,
 };
 
 #[cfg(doctest)]

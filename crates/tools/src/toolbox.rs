@@ -184,7 +184,7 @@ impl<T: BlockingTool + 'static> Tool for OnPool<T> {
 
     async fn call(&self, params: Value, context: &ToolContext) -> Result<Value, ToolError> {
         let (tool, context) = (Arc::clone(&self.tool), context.clone());
-        let ended = self.pool.run(move || tool.call(params, &context)).await;
+        let ended = self.pool.run_long(move || tool.call(params, &context)).await;
         ended.map_err(ToolError::Panicked)?
     }
 }

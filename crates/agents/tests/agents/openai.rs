@@ -110,7 +110,7 @@ async fn the_tool_loop_continues_until_the_model_has_finished() {
     );
 
     let asked = server.asked();
-    assert_eq!(asked[0].body["tools"][0]["function"]["name"], json!("http_request"));
+    assert_eq!(asked[0].body["tools"][0]["function"]["name"], json!("edit_file"));
     let told = asked[1].body["messages"].as_array().unwrap();
     let roles: Vec<&str> = told.iter().map(|message| message["role"].as_str().unwrap()).collect();
     assert_eq!(roles, ["system", "user", "assistant", "tool", "tool", "tool", "tool"]);

@@ -13,6 +13,7 @@ use super::entries::DirectoryCache;
 use super::inside::Inside;
 use super::list::{self, Entry, ListOptions, Listing};
 use super::open_file::{self, FileContent, OpenFile};
+use super::search::{self, Search, SearchOptions};
 use super::upload::Upload;
 use super::write::{self, Precondition, Written};
 use super::{WorkspaceError, WorkspacePath};
@@ -98,6 +99,24 @@ impl Workspace {
     /// [`WorkspaceError`] if the path leaves the workspace, is missing, or is not a directory.
     pub async fn list(&self, path: &WorkspacePath, options: ListOptions) -> Result<Listing, WorkspaceError> {
         self.blocking(path, move |inside, path| list::list(inside, path, &options)).await
+    }
+
+    /// Searches the file `path`, or every file below the directory `path`, for text. It follows no link out of the
+    /// workspace. Cancel: a started search runs to its end, 10 seconds at most.
+    ///
+    /// # Errors
+    /// [`WorkspaceError`] if the path leaves the workspace or is missing.
+    pub async fn search(
+        &self,
+        path: &WorkspacePath,
+        options: SearchOptions,
+    ) -> Result<Search, WorkspaceError> {
+        let (inside, path) = (self.inside.clone(), path.clone());
+        let searched = self.pool.run_long(move || {
+            inside.check_open(&path)?;
+            search::search(&inside, &path, &options)
+        });
+        searched.await?
     }
 
     /// Begins to write a file of at most `max_bytes` in parts. [`Workspace::write_if`] does the same at once. The

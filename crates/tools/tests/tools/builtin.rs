@@ -1,6 +1,7 @@
 //! Each built-in tool through its toolbox, on real files.
 
 mod edit_file;
+mod search_files;
 mod time;
 
 use gathering_tools::{BlockingPool, Outbound, OutboundPolicy, ToolContext, ToolError, Toolbox, Workspace};

@@ -98,6 +98,7 @@ async fn names_are_unique_and_sorted_and_a_selection_has_only_its_own() {
         "list_files",
         "now",
         "read_file",
+        "search_files",
         "send_notification",
         "wait",
         "write_file",
