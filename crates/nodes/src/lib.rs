@@ -10,6 +10,7 @@ mod execute_pipeline;
 mod failure;
 mod files;
 mod notification;
+mod row_expressions;
 #[cfg(test)]
 mod testing;
 mod tool;
@@ -19,5 +20,6 @@ pub use action::{ActionNode, ActionSpec};
 pub use agent::{AgentNode, AgentSpec};
 pub use child_pipelines::{ChildPipeline, ChildPipelines, StartPipelineError};
 pub use files::{OpenFilesError, ProjectFiles};
+pub use row_expressions::RowExpressions;
 pub use tool::{ToolNode, ToolNodeSpec};
 pub use types::{NodeServices, node_specs, node_types};

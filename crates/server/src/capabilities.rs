@@ -5,10 +5,10 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use gathering_agents::{OpenAiCompatible, Providers};
 use gathering_dag_engine::{NodeSpecs, NodeTypes};
-use gathering_nodes::{NodeServices, node_specs, node_types};
+use gathering_nodes::{NodeServices, RowExpressions, node_specs, node_types};
 use gathering_tools::{
-    BlockingPool, Mailer, NotificationChannels, Outbound, OutboundPolicy, SmtpLogin, SmtpSettings, Toolbox,
-    WebhookKeys,
+    BlockingPool, Mailer, NotificationChannels, Outbound, OutboundPolicy, SmtpLogin, SmtpSettings, ToolSetup,
+    Toolbox, WebhookKeys,
 };
 
 use crate::config::Config;
@@ -38,8 +38,14 @@ impl Capabilities {
         let policy = OutboundPolicy::allowing(config.outbound_allow.iter().cloned());
         let outbound = Outbound::new(policy).context("setting up outgoing requests")?;
         let blocking = BlockingPool::new(MAX_BLOCKING);
-        let channels = NotificationChannels { mailer: mailer(config)?, webhook_keys: webhook_keys(config)? };
-        let tools = Toolbox::with_channels(&outbound, channels, blocking.clone());
+        let setup = ToolSetup {
+            notifications: NotificationChannels {
+                mailer: mailer(config)?,
+                webhook_keys: webhook_keys(config)?,
+            },
+            row_filters: Some(Arc::new(RowExpressions)),
+        };
+        let tools = Toolbox::with_setup(&outbound, setup, blocking.clone());
         let tools = tools.context("registering the tools")?;
         Ok(Self { outbound, tools, providers: providers(config)?, blocking })
     }

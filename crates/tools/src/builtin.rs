@@ -4,8 +4,11 @@ mod edit_file;
 mod files;
 mod http_request;
 mod notification;
+mod read_table;
 mod search_files;
 mod time;
+
+use std::sync::Arc;
 
 use gathering_domain::{EffectClass, Pointer, Problems};
 use serde_json::{Value, json};
@@ -21,25 +24,35 @@ pub use edit_file::EditFile;
 pub use files::{ListFiles, ReadFile, WriteFile};
 pub use http_request::HttpRequest;
 pub use notification::{NotificationChannels, SendNotification};
+pub use read_table::{ReadTable, RowFilter, RowFilters};
 pub use search_files::SearchFiles;
 pub use time::{Now, WaitSeconds};
 
+/// What the operator has set up for the built-in tools. By default: nothing.
+#[derive(Debug, Clone, Default)]
+pub struct ToolSetup {
+    /// The ways of `send_notification`.
+    pub notifications: NotificationChannels,
+    /// The language of `where` in `read_table`.
+    pub row_filters: Option<Arc<dyn RowFilters>>,
+}
+
 impl Toolbox {
-    /// A toolbox of the built-in tools, without anything that only an operator can set up.
+    /// A toolbox of the built-in tools, without anything that must be set up.
     ///
     /// # Errors
     /// [`RegisterToolError`], which tests rule out.
     pub fn with_builtin(outbound: &Outbound, pool: BlockingPool) -> Result<Self, RegisterToolError> {
-        Self::with_channels(outbound, NotificationChannels::default(), pool)
+        Self::with_setup(outbound, ToolSetup::default(), pool)
     }
 
-    /// As [`Toolbox::with_builtin`], with what the operator has set up for notifications.
+    /// As [`Toolbox::with_builtin`], with what the operator has set up.
     ///
     /// # Errors
     /// [`RegisterToolError`], which tests rule out.
-    pub fn with_channels(
+    pub fn with_setup(
         outbound: &Outbound,
-        channels: NotificationChannels,
+        setup: ToolSetup,
         pool: BlockingPool,
     ) -> Result<Self, RegisterToolError> {
         let mut tools = Toolbox::new(pool);
@@ -49,7 +62,8 @@ impl Toolbox {
         tools.register(EditFile::new())?;
         tools.register(ListFiles::new())?;
         tools.register(SearchFiles::new())?;
-        tools.register(SendNotification::new(outbound.clone(), channels))?;
+        tools.register(ReadTable::new(setup.row_filters))?;
+        tools.register(SendNotification::new(outbound.clone(), setup.notifications))?;
         tools.register(Now::new())?;
         tools.register(WaitSeconds::new())?;
         Ok(tools)

@@ -15,8 +15,8 @@ mod webhook;
 mod workspace;
 
 pub use builtin::{
-    EditFile, HttpRequest, ListFiles, NotificationChannels, Now, ReadFile, SearchFiles, SendNotification,
-    WaitSeconds, WriteFile,
+    EditFile, HttpRequest, ListFiles, NotificationChannels, Now, ReadFile, ReadTable, RowFilter, RowFilters,
+    SearchFiles, SendNotification, ToolSetup, WaitSeconds, WriteFile,
 };
 pub use gathering_domain::EffectClass;
 pub use gathering_schema::{InvalidSchema, JsonSchema};

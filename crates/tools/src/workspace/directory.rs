@@ -119,6 +119,21 @@ impl Workspace {
         searched.await?
     }
 
+    /// Gives an open file to `work`, which may take seconds.
+    pub(crate) async fn read_long<T: Send + 'static>(
+        &self,
+        path: &WorkspacePath,
+        work: impl FnOnce(fs::File) -> T + Send + 'static,
+    ) -> Result<T, WorkspaceError> {
+        let (inside, path) = (self.inside.clone(), path.clone());
+        let read = self.pool.run_long(move || {
+            inside.check_open(&path)?;
+            let (file, _) = open_file::open(inside.root(), &path)?;
+            Ok(work(file))
+        });
+        read.await?
+    }
+
     /// Begins to write a file of at most `max_bytes` in parts. [`Workspace::write_if`] does the same at once. The
     /// precondition is checked now, to fail early, and again at the end, which decides.
     ///

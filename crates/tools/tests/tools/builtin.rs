@@ -1,6 +1,7 @@
 //! Each built-in tool through its toolbox, on real files.
 
 mod edit_file;
+mod read_table;
 mod search_files;
 mod time;
 

@@ -4,8 +4,8 @@ use crate::support::{Server, answer};
 use async_trait::async_trait;
 use gathering_tools::{
     BlockingPool, BlockingTool, EffectClass, Mailer, NotificationChannels, Outbound, OutboundPolicy,
-    RegisterToolError, SignedWebhook, SmtpSettings, SmtpTls, Tool, ToolContext, ToolError, ToolSource,
-    ToolSpec, Toolbox, Workspace, verify_webhook,
+    RegisterToolError, SignedWebhook, SmtpSettings, SmtpTls, Tool, ToolContext, ToolError, ToolSetup,
+    ToolSource, ToolSpec, Toolbox, Workspace, verify_webhook,
 };
 use serde_json::{Value, json};
 
@@ -98,6 +98,7 @@ async fn names_are_unique_and_sorted_and_a_selection_has_only_its_own() {
         "list_files",
         "now",
         "read_file",
+        "read_table",
         "search_files",
         "send_notification",
         "wait",
@@ -268,7 +269,8 @@ async fn a_webhook_is_signed_with_each_key_of_its_name() {
     let channels =
         NotificationChannels { webhook_keys: KEYS.parse().unwrap(), ..NotificationChannels::default() };
     let pool = BlockingPool::new(1);
-    let tools = Toolbox::with_channels(&Outbound::new(policy).unwrap(), channels.clone(), pool).unwrap();
+    let setup = ToolSetup { notifications: channels.clone(), ..ToolSetup::default() };
+    let tools = Toolbox::with_setup(&Outbound::new(policy).unwrap(), setup, pool).unwrap();
     let context = ToolContext::new().with_idempotency_key("run/node");
     let mut params =
         json!({"channel": "webhook", "url": server.url("/"), "message": "größer", "sign_with": "shop"});
@@ -360,7 +362,8 @@ async fn an_e_mail_whose_file_is_missing_is_not_sent() {
     let channels =
         NotificationChannels { mailer: Mailer::new(settings).ok(), ..NotificationChannels::default() };
     let outbound = Outbound::new(OutboundPolicy::public_only()).unwrap();
-    let tools = Toolbox::with_channels(&outbound, channels, BlockingPool::new(1)).unwrap();
+    let setup = ToolSetup { notifications: channels, ..ToolSetup::default() };
+    let tools = Toolbox::with_setup(&outbound, setup, BlockingPool::new(1)).unwrap();
     let (directory, context) = in_workspace().await;
     std::fs::write(directory.path().join("large"), vec![0; 16 * 1024 * 1024]).unwrap();
     std::fs::write(directory.path().join("small"), [0]).unwrap();
