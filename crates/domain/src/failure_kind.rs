@@ -166,7 +166,7 @@ failure_kinds! {
     Store, "store";
     /// Time ran out: of the node or of the run.
     TimedOut, "timed_out";
-    /// Another system did not answer in time.
+    /// Another system did not answer in time, or a tool did not end in time.
     Unanswered, "timeout";
     /// Child runs are nested too deeply.
     TooDeep, "too_deep";

@@ -8,6 +8,7 @@ mod cut;
 mod mail;
 mod outbound;
 mod pool;
+mod result_limit;
 mod spec;
 mod tool;
 mod toolbox;

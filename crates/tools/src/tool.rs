@@ -5,6 +5,7 @@
 use async_trait::async_trait;
 use gathering_domain::{FailureKind, Problems};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::mail::MailError;
 use crate::outbound::{OutboundError, is_refusal};
@@ -59,6 +60,8 @@ pub struct ToolContext {
     pub workspace: Option<Workspace>,
     /// A key of this call, the same on every attempt. Outgoing requests carry it as `Idempotency-Key`.
     pub idempotency_key: Option<String>,
+    /// When the call ends at the latest, if it must.
+    pub deadline: Option<Instant>,
 }
 
 impl ToolContext {
@@ -78,6 +81,13 @@ impl ToolContext {
     #[must_use]
     pub fn with_idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.idempotency_key = Some(key.into());
+        self
+    }
+
+    /// Ends the call at `deadline`, if it has not ended by then.
+    #[must_use]
+    pub const fn with_deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(deadline);
         self
     }
 
@@ -131,6 +141,12 @@ pub enum ToolError {
         /// What is missing, and how to set it up.
         message: String,
     },
+    /// The deadline of the call has passed. It may have had an effect, and a blocking tool may still be running.
+    #[error("the tool `{name}` did not end in time")]
+    TimedOut {
+        /// The tool.
+        name: String,
+    },
     /// The tool panicked.
     #[error("the tool panicked")]
     Panicked(#[source] BlockingWorkPanicked),
@@ -160,6 +176,7 @@ impl ToolError {
             ToolError::Mail(error) => error.kind(),
             ToolError::Status { .. } => FailureKind::Http,
             ToolError::NotConfigured { .. } => FailureKind::NotConfigured,
+            ToolError::TimedOut { .. } => FailureKind::Unanswered,
             ToolError::Panicked(_) => FailureKind::Panicked,
             ToolError::Temporary { .. } | ToolError::Permanent { .. } => FailureKind::Failed,
         }
@@ -176,7 +193,10 @@ impl ToolError {
             ToolError::Mail(error) => error.may_have_been_delivered(),
             ToolError::Status { status, .. } => !is_refusal(*status),
             ToolError::Workspace(error) => error.may_have_taken_place(),
-            ToolError::Panicked(_) | ToolError::Temporary { .. } | ToolError::Permanent { .. } => true,
+            ToolError::TimedOut { .. }
+            | ToolError::Panicked(_)
+            | ToolError::Temporary { .. }
+            | ToolError::Permanent { .. } => true,
         }
     }
 
@@ -198,7 +218,7 @@ impl ToolError {
             ToolError::Outbound(error) => error.is_retryable(),
             ToolError::Mail(error) => error.is_retryable(),
             ToolError::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..),
-            ToolError::Temporary { .. } => true,
+            ToolError::TimedOut { .. } | ToolError::Temporary { .. } => true,
         }
     }
 }

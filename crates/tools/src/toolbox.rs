@@ -10,6 +10,7 @@ use gathering_domain::{Problem, Problems};
 use serde_json::Value;
 
 use crate::pool::BlockingPool;
+use crate::result_limit::{self, LEAST_LIMIT};
 use crate::spec::{MAX_NAME_LEN, ToolSpec};
 use crate::tool::{BlockingTool, Tool, ToolContext, ToolError};
 use gathering_domain::EffectClass;
@@ -20,6 +21,7 @@ use gathering_schema::{InvalidSchema, JsonSchema};
 pub struct Toolbox {
     tools: BTreeMap<String, Entry>,
     pool: BlockingPool,
+    result_limit: usize,
 }
 
 #[derive(Clone)]
@@ -49,9 +51,20 @@ pub enum RegisterToolError {
 }
 
 impl Toolbox {
+    /// The default limit of a result: 4 MiB, which is more than a built-in tool returns as a rule.
+    pub const DEFAULT_RESULT_LIMIT: usize = 4 * 1024 * 1024;
+
     /// An empty toolbox that runs blocking tools on `pool`.
     pub fn new(pool: BlockingPool) -> Self {
-        Self { tools: BTreeMap::new(), pool }
+        Self { tools: BTreeMap::new(), pool, result_limit: Self::DEFAULT_RESULT_LIMIT }
+    }
+
+    /// The same toolbox with results of at most `bytes`, written as JSON without spaces; at least 4 KiB. A larger result
+    /// is cut: the longest texts end with a mark, lists keep their first items, and the field `$cut` says what is
+    /// missing.
+    #[must_use]
+    pub fn with_result_limit(self, bytes: usize) -> Self {
+        Self { result_limit: bytes.max(LEAST_LIMIT), ..self }
     }
 
     /// Adds a tool and compiles its schema.
@@ -102,7 +115,7 @@ impl Toolbox {
     /// # Errors
     /// [`ToolError::UnknownTool`] for the first unknown name.
     pub fn select<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<Toolbox, ToolError> {
-        let mut selected = Toolbox::new(self.pool.clone());
+        let mut selected = Toolbox::new(self.pool.clone()).with_result_limit(self.result_limit);
         for name in names {
             selected.tools.insert(name.to_owned(), self.entry(name)?.clone());
         }
@@ -145,15 +158,25 @@ impl Toolbox {
         })
     }
 
-    /// Checks the parameters, then calls the tool.
+    /// Checks the parameters, then calls the tool. A result that is larger than the limit is cut.
     ///
-    /// Cancel: as the tool. A blocking tool that has started runs to its end.
+    /// Cancel: as the tool. A blocking tool that has started runs to its end, also after the deadline of `context`;
+    /// [`BlockingPool::n_abandoned`] counts such calls.
     ///
     /// # Errors
-    /// As [`Toolbox::check`], in which case nothing was executed; then as [`Tool::call`].
+    /// As [`Toolbox::check`], in which case nothing was executed; then as [`Tool::call`]; [`ToolError::TimedOut`] at the
+    /// deadline.
     pub async fn call(&self, name: &str, params: Value, context: &ToolContext) -> Result<Value, ToolError> {
         self.check(name, &params)?;
-        self.entry(name)?.tool.call(params, context).await
+        let call = self.entry(name)?.tool.call(params, context);
+        let result = match context.deadline {
+            None => call.await,
+            Some(deadline) => match tokio::time::timeout_at(deadline, call).await {
+                Ok(ended) => ended,
+                Err(_) => Err(ToolError::TimedOut { name: name.to_owned() }),
+            },
+        };
+        Ok(result_limit::bound(result?, self.result_limit))
     }
 
     fn entry(&self, name: &str) -> Result<&Entry, ToolError> {

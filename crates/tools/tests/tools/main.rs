@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests are tests")]
 
 mod builtin;
+mod limits;
 mod mail;
 mod outbound;
 mod support;
