@@ -27,7 +27,7 @@ pub use mail::{
 };
 pub use outbound::{
     InvalidNetwork, Network, Outbound, OutboundError, OutboundPolicy, OutboundRequest, OutboundResponse,
-    is_refusal,
+    OutboundStream, is_refusal,
 };
 pub use pool::{BlockingPool, BlockingWorkPanicked};
 pub use spec::{ToolSource, ToolSpec};

@@ -7,8 +7,10 @@ mod error;
 mod network;
 mod request;
 mod resolver;
+mod stream;
 
 pub use client::Outbound;
 pub use error::{OutboundError, is_refusal};
 pub use network::{InvalidNetwork, Network, OutboundPolicy};
 pub use request::{OutboundRequest, OutboundResponse};
+pub use stream::OutboundStream;

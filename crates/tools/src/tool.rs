@@ -147,6 +147,12 @@ pub enum ToolError {
         /// The tool.
         name: String,
     },
+    /// What carries out the call cannot be reached now; nothing was executed.
+    #[error("{message}")]
+    Unavailable {
+        /// What cannot be reached, and why.
+        message: String,
+    },
     /// The tool panicked.
     #[error("the tool panicked")]
     Panicked(#[source] BlockingWorkPanicked),
@@ -177,6 +183,7 @@ impl ToolError {
             ToolError::Status { .. } => FailureKind::Http,
             ToolError::NotConfigured { .. } => FailureKind::NotConfigured,
             ToolError::TimedOut { .. } => FailureKind::Unanswered,
+            ToolError::Unavailable { .. } => FailureKind::Connection,
             ToolError::Panicked(_) => FailureKind::Panicked,
             ToolError::Temporary { .. } | ToolError::Permanent { .. } => FailureKind::Failed,
         }
@@ -188,7 +195,8 @@ impl ToolError {
             ToolError::UnknownTool { .. }
             | ToolError::InvalidParameters(_)
             | ToolError::NoWorkspace
-            | ToolError::NotConfigured { .. } => false,
+            | ToolError::NotConfigured { .. }
+            | ToolError::Unavailable { .. } => false,
             ToolError::Outbound(error) => error.may_have_been_sent(),
             ToolError::Mail(error) => error.may_have_been_delivered(),
             ToolError::Status { status, .. } => !is_refusal(*status),
@@ -218,7 +226,7 @@ impl ToolError {
             ToolError::Outbound(error) => error.is_retryable(),
             ToolError::Mail(error) => error.is_retryable(),
             ToolError::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..),
-            ToolError::TimedOut { .. } | ToolError::Temporary { .. } => true,
+            ToolError::Unavailable { .. } | ToolError::TimedOut { .. } | ToolError::Temporary { .. } => true,
         }
     }
 }

@@ -11,7 +11,7 @@ use url::{Host, Url};
 
 use super::request::{check_url, invalid};
 use super::resolver::{GuardedResolver, RefusedAddresses};
-use super::{OutboundError, OutboundPolicy, OutboundRequest, OutboundResponse};
+use super::{OutboundError, OutboundPolicy, OutboundRequest, OutboundResponse, OutboundStream};
 
 /// The maximum number of redirects.
 const MAX_REDIRECTS: usize = 5;
@@ -69,6 +69,20 @@ impl Outbound {
         let (host, after) = (request.host(), request.timeout);
         match tokio::time::timeout(after, self.follow(request)).await {
             Ok(ended) => ended,
+            Err(_) => Err(OutboundError::TimedOut { host, after }),
+        }
+    }
+
+    /// Sends `request` and returns the response as soon as its head is here; the body is read in parts. Redirects are
+    /// not followed. The time limit of the request covers the head; the caller limits the time of the body.
+    /// Cancel: as [`Outbound::send`].
+    ///
+    /// # Errors
+    /// As [`Outbound::send`].
+    pub async fn open(&self, request: OutboundRequest) -> Result<OutboundStream, OutboundError> {
+        let (host, after) = (request.host(), request.timeout);
+        match tokio::time::timeout(after, self.send_once(&request)).await {
+            Ok(response) => Ok(OutboundStream::new(response?, host, request.max_response_bytes)),
             Err(_) => Err(OutboundError::TimedOut { host, after }),
         }
     }
@@ -148,25 +162,13 @@ fn keep_harmless(headers: &mut HeaderMap) {
     *headers = kept;
 }
 
-async fn take(
-    mut response: Response,
-    host: &str,
-    limit_bytes: usize,
-) -> Result<OutboundResponse, OutboundError> {
-    let status = response.status().as_u16();
-    let headers = std::mem::take(response.headers_mut());
+async fn take(response: Response, host: &str, limit_bytes: usize) -> Result<OutboundResponse, OutboundError> {
+    let mut stream = OutboundStream::new(response, host.to_owned(), limit_bytes);
     let mut body = BytesMut::new();
-    let broken = |source: reqwest::Error| OutboundError::BrokenOff {
-        host: host.to_owned(),
-        source: source.without_url(),
-    };
-    while let Some(chunk) = response.chunk().await.map_err(broken)? {
-        if body.len() + chunk.len() > limit_bytes {
-            return Err(OutboundError::TooLarge { host: host.to_owned(), limit_bytes });
-        }
+    while let Some(chunk) = stream.chunk().await? {
         body.extend_from_slice(&chunk);
     }
-    Ok(OutboundResponse { status, headers, body: Bytes::from(body) })
+    Ok(OutboundResponse { status: stream.status, headers: stream.headers, body: Bytes::from(body) })
 }
 
 fn failed(error: reqwest::Error, host: String, after: Duration) -> OutboundError {
