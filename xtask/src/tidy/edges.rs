@@ -63,6 +63,11 @@ const RULES: &[Rule] = &[
         may_use: &["gathering-domain", "gathering-schema", "gathering-cache"],
         never: WITHOUT_DATABASE,
     },
+    Rule {
+        package: "gathering-mcp",
+        may_use: &["gathering-domain", "gathering-tools"],
+        never: WITHOUT_DATABASE,
+    },
     Rule { package: "gathering-events", may_use: &["gathering-domain"], never: WITHOUT_DATABASE },
     Rule {
         package: "gathering-agents",
@@ -140,6 +145,8 @@ const RULES: &[Rule] = &[
         ],
         never: &[],
     },
+    // Only tests use it.
+    Rule { package: "gathering-test-packages", may_use: &[], never: WITHOUT_DATABASE },
     Rule {
         package: "xtask",
         may_use: &["gathering-postgres"],

@@ -9,8 +9,6 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::workspace_root;
-
 /// One installation at a time in this process.
 static INSTALLING: Mutex<()> = Mutex::new(());
 
@@ -33,16 +31,25 @@ pub fn python(packages: &[&str]) -> Result<PathBuf> {
 /// # Errors
 /// If the package cannot be installed.
 pub fn node_modules(package: &str) -> Result<Option<PathBuf>> {
+    node_modules_of(&[package])
+}
+
+/// As [`node_modules`], with several packages in one place.
+///
+/// # Errors
+/// If a package cannot be installed.
+pub fn node_modules_of(packages: &[&str]) -> Result<Option<PathBuf>> {
     let has_npm = Command::new("npm").arg("--version").output().is_ok_and(|ended| ended.status.success());
     if !has_npm {
-        eprintln!("skipped: there is no npm to install {package} with");
+        eprintln!("skipped: there is no npm to install {} with", packages.join(", "));
         return Ok(None);
     }
-    let environment = installed(&format!("npm-{}", package.replace('@', "-")), |directory| {
+    let name = packages.join("+").replace(['@', '/'], "-");
+    let environment = installed(&format!("npm-{name}"), |directory| {
         fs::create_dir_all(directory)?;
         let mut npm = Command::new("npm");
         npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(directory);
-        run(npm.arg(package))
+        run(npm.args(packages))
     })?;
     Ok(Some(environment.join("node_modules")))
 }
@@ -51,7 +58,8 @@ pub fn node_modules(package: &str) -> Result<Option<PathBuf>> {
 /// of two processes the first one wins.
 fn installed(name: &str, install: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let _one = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
-    let above = workspace_root()?.join("target/test-packages");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    let above = root.context("the tests have no workspace around them")?.join("target/test-packages");
     let complete = above.join(name);
     if !complete.exists() {
         let unfinished = above.join(format!("{name}.{}", std::process::id()));

@@ -1,0 +1,124 @@
+//! The answer to one request: JSON, or a stream of events that ends with it.
+
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use gathering_tools::OutboundStream;
+
+use super::link::Shared;
+use super::sse::SseReader;
+use crate::McpError;
+use crate::calls::Answer;
+use crate::message::{self, Message};
+
+/// Requests of the server that are answered at once; further ones wait for the end of one.
+const MAX_ANSWERING: usize = 32;
+
+/// A request whose answer is awaited.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) id: u64,
+    pub(super) tool: Option<&'a str>,
+}
+
+/// Reads the answer to `asked`.
+///
+/// # Errors
+/// What the server says, or that the answer is missing or too long.
+pub(super) async fn read_answer(
+    mut stream: OutboundStream,
+    asked: Asked<'_>,
+    shared: &Shared,
+) -> Result<Answer, McpError> {
+    match media_type(&stream).as_str() {
+        "text/event-stream" => match read_events(stream, Some(asked), shared).await? {
+            Some(answer) => Ok(answer),
+            None => Err(invalid("the stream ended before it")),
+        },
+        "application/json" => {
+            let body = read_body(&mut stream, shared.limits.max_line_bytes).await?;
+            let messages = message::read(&body).ok_or_else(|| invalid("it is not JSON-RPC"))?;
+            for message in messages {
+                if let Took::Answer(answer) = take(message, Some(asked), body.len(), shared) {
+                    return answer;
+                }
+            }
+            Err(invalid("it answers another request"))
+        }
+        other => Err(invalid(&format!("its content type is `{}`", message::shortened(other, 64)))),
+    }
+}
+
+/// Reads the whole body, at most `limit` bytes.
+pub(super) async fn read_body(stream: &mut OutboundStream, limit: usize) -> Result<Vec<u8>, McpError> {
+    let mut body = Vec::new();
+    while let Some(part) = stream.chunk().await? {
+        if body.len() + part.len() > limit {
+            return Err(McpError::TooLarge { limit_bytes: limit });
+        }
+        body.extend_from_slice(&part);
+    }
+    Ok(body)
+}
+
+/// Reads events until the answer to `asked`, or to the end of the stream. What else comes in it is taken on the way.
+pub(super) async fn read_events(
+    mut stream: OutboundStream,
+    asked: Option<Asked<'_>>,
+    shared: &Shared,
+) -> Result<Option<Answer>, McpError> {
+    let limit_bytes = shared.limits.max_line_bytes;
+    let mut events = SseReader::new(limit_bytes);
+    let mut answering: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
+    loop {
+        let part = tokio::select! {
+            part = stream.chunk(), if answering.len() < MAX_ANSWERING => part?,
+            Some(()) = answering.next() => continue,
+        };
+        let Some(part) = part else { return Ok(None) };
+        for event in events.take(&part).map_err(|_| McpError::TooLarge { limit_bytes })? {
+            // As on standard output: what is no message is passed over.
+            for message in message::read(&event).unwrap_or_default() {
+                match take(message, asked, event.len(), shared) {
+                    Took::Answer(answer) => return answer.map(Some),
+                    Took::Question(answering_it) => answering.push(answering_it),
+                    Took::Other => {}
+                }
+            }
+        }
+    }
+}
+
+/// What a message of a stream was.
+enum Took<'a> {
+    /// What the request waits for.
+    Answer(Result<Answer, McpError>),
+    /// A request of the server, and its answering.
+    Question(BoxFuture<'a, ()>),
+    Other,
+}
+
+fn take<'a>(message: Message, asked: Option<Asked<'_>>, size_bytes: usize, shared: &'a Shared) -> Took<'a> {
+    match message {
+        Message::Response { id, outcome } if asked.is_some_and(|asked| id.as_u64() == Some(asked.id)) => {
+            Took::Answer(outcome.map(|result| Answer { result, size_bytes }).map_err(McpError::from))
+        }
+        Message::Response { .. } => Took::Other,
+        Message::Request { id, method, params } => {
+            Took::Question(Box::pin(shared.answer_server(id, method, params)))
+        }
+        Message::Notification { method, params } => {
+            let tool = |token| asked.filter(|asked| asked.id == token)?.tool.map(str::to_owned);
+            shared.peer.note(&method, &params, tool);
+            Took::Other
+        }
+    }
+}
+
+fn media_type(stream: &OutboundStream) -> String {
+    let content_type = stream.headers.get("content-type").and_then(|value| value.to_str().ok());
+    content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+fn invalid(reason: &str) -> McpError {
+    McpError::InvalidAnswer { reason: reason.to_owned() }
+}

@@ -1,0 +1,47 @@
+//! A client of the Model Context Protocol, which mounts the tools of any MCP server.
+//!
+//! Owns the connections to servers, their processes, and which of their tools may be called. Never knows users, runs, a
+//! database or where settings come from.
+
+mod calls;
+mod catalogue;
+mod config;
+mod connection;
+mod definition;
+mod effects;
+mod elicitation;
+mod error;
+mod http;
+mod link;
+mod list;
+mod message;
+mod mounted;
+mod naming;
+mod notices;
+mod peer;
+mod pins;
+mod protocol;
+mod result;
+mod server;
+mod server_info;
+mod stdio;
+mod supervisor;
+
+pub use catalogue::{McpCatalogue, McpTool, NotCallable};
+pub use config::{
+    EffectAllowance, HttpEndpoint, McpAuth, McpLimits, McpProtocol, McpServerConfig, McpTransport,
+    StdioCommand,
+};
+pub use definition::ToolDefinition;
+pub use elicitation::{DeclineElicitations, Elicitation, ElicitationAnswer, Elicitations};
+pub use error::{McpError, ServerEnd};
+pub use mounted::MountedTool;
+pub use notices::{McpNotice, McpNoticeKind, McpNotices};
+pub use pins::{FieldChange, ToolChange, ToolChanges, ToolPins};
+pub use result::McpResult;
+pub use server::{McpServer, McpServices};
+pub use server_info::McpServerInfo;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

@@ -1,0 +1,47 @@
+//! A tool of a server as a tool of a toolbox.
+
+use async_trait::async_trait;
+use gathering_domain::Digest;
+use gathering_tools::{Tool, ToolContext, ToolError, ToolSource, ToolSpec};
+use serde_json::Value;
+
+use crate::catalogue::McpTool;
+use crate::server::McpServer;
+
+/// A tool of a server. It is callable while the server describes it as it did when this was made.
+#[derive(Debug)]
+pub struct MountedTool {
+    server: McpServer,
+    tool: String,
+    digest: Digest,
+    spec: ToolSpec,
+}
+
+impl MountedTool {
+    pub(crate) fn new(server: McpServer, tool: &McpTool) -> Self {
+        let spec = ToolSpec {
+            name: tool.name.clone(),
+            description: tool.definition.description().to_owned(),
+            parameters: tool.definition.input_schema(),
+            class: tool.class,
+            source: ToolSource::Mcp(server.name().to_owned()),
+        };
+        Self { tool: tool.definition.name().to_owned(), digest: tool.digest, spec, server }
+    }
+}
+
+#[async_trait]
+impl Tool for MountedTool {
+    fn spec(&self) -> &ToolSpec {
+        &self.spec
+    }
+
+    /// Its output has the shape of [`crate::McpResult`].
+    async fn call(&self, params: Value, _context: &ToolContext) -> Result<Value, ToolError> {
+        let called = self.server.call_as(&self.tool, params, Some(self.digest)).await;
+        match called {
+            Ok(result) => Ok(result.into_value()),
+            Err(error) => Err(error.into_tool_error(self.server.name())),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Our side of the connection: what we answer to a server's requests, and what becomes of its notifications.
+//!
+//! Owns what this client is willing to do for a server. Never knows a transport.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use crate::elicitation::{Elicitation, ElicitationAnswer, Elicitations};
+use crate::message::RpcError;
+use crate::notices::{McpNoticeKind, McpNotices};
+
+/// The code of JSON-RPC for a method that we do not have.
+const METHOD_NOT_FOUND: i64 = -32601;
+
+/// What answers a server. The transports of all connections to it share it.
+pub(crate) struct Peer {
+    /// The server's name in the settings.
+    pub(crate) server: String,
+    pub(crate) elicitations: Option<Arc<dyn Elicitations>>,
+    pub(crate) notices: McpNotices,
+    /// The server says that its tools have changed. Several such messages wake one reader once.
+    pub(crate) tools_changed: Notify,
+}
+
+impl Peer {
+    /// What this client says of itself. A server shows more tools to a client that can do more.
+    pub(crate) fn capabilities(&self) -> Value {
+        // No roots: they would replace the directories that the operator gave to a server of files.
+        if self.elicitations.is_some() { json!({"elicitation": {}}) } else { json!({}) }
+    }
+
+    /// Answers a request of the server.
+    pub(crate) async fn answer(&self, method: &str, params: &Value) -> Result<Value, RpcError> {
+        match method {
+            "ping" => Ok(json!({})),
+            "elicitation/create" => Ok(self.elicit(params).await.into_result()),
+            "sampling/createMessage" => Err(RpcError::new(-1, "this client lends its model to no server")),
+            _ => Err(RpcError::new(METHOD_NOT_FOUND, "this client does not have this method")),
+        }
+    }
+
+    /// A server may ask a client that has not declared that it can answer, and waits for ever without an answer.
+    async fn elicit(&self, params: &Value) -> ElicitationAnswer {
+        let is_form = params.get("mode").is_none_or(|mode| mode == "form");
+        let Some(elicitations) = self.elicitations.as_ref().filter(|_| is_form) else {
+            return ElicitationAnswer::Declined;
+        };
+        let message = params.get("message").and_then(Value::as_str).unwrap_or_default();
+        let question = Elicitation {
+            server: self.server.clone(),
+            message: message.to_owned(),
+            requested_schema: params.get("requestedSchema").cloned().unwrap_or_default(),
+        };
+        elicitations.elicit(question).await
+    }
+
+    /// Takes a notification. `tool_of` names the tool of the call with a progress token, while it is in flight.
+    pub(crate) fn note(&self, method: &str, params: &Value, tool_of: impl FnOnce(u64) -> Option<String>) {
+        let kind = match method {
+            "notifications/tools/list_changed" => {
+                self.tools_changed.notify_one();
+                return;
+            }
+            "notifications/progress" => {
+                let token = params.get("progressToken").and_then(Value::as_u64);
+                let tool = token.and_then(tool_of);
+                tool.and_then(|tool| McpNoticeKind::progress(&tool, params))
+            }
+            "notifications/message" => Some(McpNoticeKind::log(params)),
+            _ => None,
+        };
+        if let Some(kind) = kind {
+            self.notices.tell(&self.server, kind);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(elicitations: Option<Arc<dyn Elicitations>>) -> Peer {
+        Peer {
+            server: "a".to_owned(),
+            elicitations,
+            notices: McpNotices::new(4),
+            tools_changed: Notify::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn every_request_of_a_server_is_answered() {
+        let peer = peer(None);
+        let code = |answered: Result<Value, RpcError>| answered.unwrap_err().code;
+        assert_eq!(peer.answer("ping", &Value::Null).await, Ok(json!({})));
+        assert_eq!(code(peer.answer("roots/list", &Value::Null).await), METHOD_NOT_FOUND);
+        assert_eq!(code(peer.answer("sampling/createMessage", &Value::Null).await), -1);
+        let declined = peer.answer("elicitation/create", &json!({"message": "?"})).await;
+        assert_eq!(declined, Ok(json!({"action": "decline"})));
+        assert_eq!(peer.capabilities(), json!({}));
+    }
+
+    #[test]
+    fn progress_of_a_call_that_is_over_is_dropped() {
+        let peer = peer(None);
+        peer.note("notifications/progress", &json!({"progressToken": 7, "progress": 1}), |_| None);
+        assert_eq!(peer.notices.try_next(), None);
+        let tool = |token| (token == 7).then(|| "dig".to_owned());
+        peer.note("notifications/progress", &json!({"progressToken": 7, "progress": 1}), tool);
+        assert!(peer.notices.try_next().is_some());
+    }
+}

@@ -1,0 +1,10 @@
+//! Mounted servers: a scripted one that misbehaves, and official ones.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests")]
+
+mod calls;
+mod catalogue;
+mod generations;
+mod lifecycle;
+mod questions;
+mod support;

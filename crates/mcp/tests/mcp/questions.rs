@@ -1,0 +1,99 @@
+//! What a server asks is answered, and what it tells is bounded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use gathering_mcp::{Elicitation, ElicitationAnswer, Elicitations, McpNoticeKind, McpNotices, McpServer};
+use serde_json::{Value, json};
+
+use crate::support::{fake, heard, is_well, mount, services, text};
+
+/// A person who likes blue.
+struct Blue;
+
+#[async_trait]
+impl Elicitations for Blue {
+    async fn elicit(&self, question: Elicitation) -> ElicitationAnswer {
+        assert_eq!((question.server.as_str(), question.message.as_str()), ("fake", "Which?"));
+        ElicitationAnswer::Accepted(json!({"colour": "blue"}))
+    }
+}
+
+fn with_person(behaviours: &[&str]) -> McpServer {
+    let mut services = services();
+    services.elicitations = Some(Arc::new(Blue));
+    McpServer::mount(fake(behaviours), services).unwrap()
+}
+
+async fn told(server: &McpServer, tool: &str) -> Value {
+    serde_json::from_str(&text(server, tool).await.unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn every_request_of_a_server_is_answered_also_the_one_with_id_0() {
+    let server = mount(fake(&[]));
+    assert_eq!(told(&server, "ask_ping").await, json!({"jsonrpc": "2.0", "id": 0, "result": {}}));
+    assert_eq!(told(&server, "ask_roots").await["error"]["code"], -32601);
+    assert!(told(&server, "ask_sampling").await["error"].is_object());
+    let declined = told(&server, "ask_elicit").await;
+    assert_eq!(declined["result"], json!({"action": "decline"}));
+    assert_eq!(heard(&server, "initialize").await[0]["params"]["capabilities"], json!({}));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_question_to_a_person_is_answered_by_the_port() {
+    let server = with_person(&[]);
+    let answered = told(&server, "ask_elicit").await;
+    assert_eq!(answered["result"], json!({"action": "accept", "content": {"colour": "blue"}}));
+    let declared = &heard(&server, "initialize").await[0]["params"]["capabilities"];
+    assert_eq!(declared, &json!({"elicitation": {}}));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn input_that_a_modern_server_requires_is_given_for_a_bounded_number_of_times() {
+    let server = with_person(&["modern"]);
+    let answers = told(&server, "asks_twice").await;
+    assert_eq!(answers["colour"], json!({"action": "accept", "content": {"colour": "blue"}}));
+    let error = text(&server, "asks_for_ever").await.unwrap_err();
+    assert!(error.to_string().contains("it asks for input too often"), "{error}");
+    assert!(is_well(&server).await);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_tells_more_than_anybody_reads_is_answered_all_the_same() {
+    let mut services = services();
+    services.notices = McpNotices::new(10);
+    let notices = services.notices.clone();
+    let server = McpServer::mount(fake(&[]), services).unwrap();
+    assert_eq!(text(&server, "log_much").await.unwrap(), "logged");
+    assert!(notices.n_dropped() >= 990, "{}", notices.n_dropped());
+    let last = std::iter::from_fn(|| notices.try_next()).last().unwrap();
+    assert_eq!(last.kind, McpNoticeKind::Log { level: "info".to_owned(), text: "999".to_owned() });
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn progress_names_its_tool_until_the_call_is_over() {
+    let services = services();
+    let notices = services.notices.clone();
+    let server = McpServer::mount(fake(&[]), services).unwrap();
+    server.ready().await.unwrap();
+    let called = tokio::time::timeout(Duration::from_millis(500), text(&server, "late")).await;
+    assert!(called.is_err());
+    assert!(is_well(&server).await);
+    let progress: Vec<f64> = std::iter::from_fn(|| notices.try_next())
+        .filter_map(|notice| match notice.kind {
+            McpNoticeKind::Progress { tool, progress, total, .. } => {
+                assert_eq!((tool.as_str(), total), ("late", Some(2.0)));
+                Some(progress)
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(progress, [1.0], "the progress after the cancellation is dropped");
+    server.stop().await;
+}
