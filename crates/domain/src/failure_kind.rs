@@ -152,7 +152,7 @@ failure_kinds! {
     ProviderUnavailable, "provider_unavailable";
     /// A `fail` node ended the run.
     Raised, "raised";
-    /// The provider's rate limit is reached.
+    /// The provider's rate limit is reached, or another system has asked for a pause.
     RateLimited, "rate_limited";
     /// The script of the provider `scripted` has no reply left.
     ScriptEnded, "script_ended";

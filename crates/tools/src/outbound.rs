@@ -4,6 +4,7 @@
 
 mod client;
 mod error;
+mod hosts;
 mod network;
 mod request;
 mod resolver;

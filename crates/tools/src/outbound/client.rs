@@ -9,6 +9,7 @@ use reqwest::header::{ACCEPT, ACCEPT_LANGUAGE, HeaderMap, LOCATION, USER_AGENT};
 use reqwest::{Client, Method, Response, StatusCode};
 use url::{Host, Url};
 
+use super::hosts::{Hosts, Turn};
 use super::request::{check_url, invalid};
 use super::resolver::{GuardedResolver, RefusedAddresses};
 use super::{OutboundError, OutboundPolicy, OutboundRequest, OutboundResponse, OutboundStream};
@@ -28,9 +29,13 @@ const MAX_IDLE_PER_HOST: usize = 8;
 pub struct Outbound {
     client: Client,
     policy: OutboundPolicy,
+    hosts: Hosts,
 }
 
 impl Outbound {
+    /// How many requests one host gets at once by default.
+    pub const DEFAULT_MAX_PER_HOST: usize = 64;
+
     /// A client with this policy. If the process has no TLS provider yet, this installs rustls with ring.
     ///
     /// # Errors
@@ -54,49 +59,68 @@ impl Outbound {
             );
             builder().tls_certs_only([]).build().map_err(OutboundError::Setup)
         })?;
-        Ok(Self { client, policy })
+        Ok(Self { client, policy, hosts: Hosts::new(Self::DEFAULT_MAX_PER_HOST) })
+    }
+
+    /// The same client with at most `n_requests` to one host at once; at least 1.
+    #[must_use]
+    pub fn with_max_per_host(self, n_requests: usize) -> Self {
+        Self { hosts: Hosts::new(n_requests), ..self }
     }
 
     /// Sends `request` and reads the whole response, of any status.
     ///
     /// `GET` and `HEAD` follow up to 5 redirects. To another origin they send only the caller's `Accept`,
     /// `Accept-Language` and `User-Agent`. Other methods return the redirect as their response.
+    ///
+    /// Before the time of the request begins, it may wait up to 5 seconds for a pause that the host has asked for, and
+    /// as long for requests of others to the same host.
     /// Cancel: safe; the request may have been carried out.
     ///
     /// # Errors
     /// [`OutboundError`]; each variant says whether the request may have been sent.
     pub async fn send(&self, request: OutboundRequest) -> Result<OutboundResponse, OutboundError> {
         let (host, after) = (request.host(), request.timeout);
-        match tokio::time::timeout(after, self.follow(request)).await {
+        let turn = self.hosts.turn(&request).await?;
+        match tokio::time::timeout(after, self.follow(request, turn)).await {
             Ok(ended) => ended,
             Err(_) => Err(OutboundError::TimedOut { host, after }),
         }
     }
 
     /// Sends `request` and returns the response as soon as its head is here; the body is read in parts. Redirects are
-    /// not followed. The time limit of the request covers the head; the caller limits the time of the body.
+    /// not followed. The time limit of the request covers the head; the caller limits the time of the body. The body
+    /// does not count towards the limit of its host: it may be a stream without an end.
     /// Cancel: as [`Outbound::send`].
     ///
     /// # Errors
     /// As [`Outbound::send`].
     pub async fn open(&self, request: OutboundRequest) -> Result<OutboundStream, OutboundError> {
         let (host, after) = (request.host(), request.timeout);
+        let _turn = self.hosts.turn(&request).await?;
         match tokio::time::timeout(after, self.send_once(&request)).await {
             Ok(response) => Ok(OutboundStream::new(response?, host, request.max_response_bytes)),
             Err(_) => Err(OutboundError::TimedOut { host, after }),
         }
     }
 
-    async fn follow(&self, mut request: OutboundRequest) -> Result<OutboundResponse, OutboundError> {
+    async fn follow(
+        &self,
+        mut request: OutboundRequest,
+        mut turn: Turn,
+    ) -> Result<OutboundResponse, OutboundError> {
         for _ in 0..=MAX_REDIRECTS {
             let response = self.send_once(&request).await?;
             let Some(target) = redirect_target(&request, &response)? else {
                 return take(response, &request.host(), request.max_response_bytes).await;
             };
-            if target.origin() != request.url.origin() {
-                keep_harmless(&mut request.headers);
-            }
+            let is_elsewhere = target.origin() != request.url.origin();
             request.url = target;
+            if is_elsewhere {
+                keep_harmless(&mut request.headers);
+                turn.end();
+                turn = self.hosts.turn(&request).await?;
+            }
         }
         Err(OutboundError::TooManyRedirects { host: request.host(), limit: MAX_REDIRECTS })
     }
@@ -111,7 +135,9 @@ impl Outbound {
             .body(request.body.clone())
             .send()
             .await;
-        sent.map_err(|error| failed(error, request.host(), request.timeout))
+        let response = sent.map_err(|error| failed(error, request.host(), request.timeout))?;
+        self.hosts.note(request, response.status(), response.headers());
+        Ok(response)
     }
 
     /// Checks a host that is a literal address, because the client does not ask the resolver about it. The URL parser

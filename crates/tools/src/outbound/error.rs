@@ -31,6 +31,22 @@ pub enum OutboundError {
         /// The host as the request names it.
         host: String,
     },
+    /// The host has answered 429 or 503 with `Retry-After`; nothing was sent.
+    #[error("`{host}` asked for a pause: try again in {} seconds", .pause.as_secs_f64().ceil())]
+    Paused {
+        /// The host.
+        host: String,
+        /// How long the pause still takes.
+        pause: Duration,
+    },
+    /// The host has as many requests as one host may have at once; nothing was sent.
+    #[error("`{host}` already answers {limit} requests, which is the limit for one host")]
+    Busy {
+        /// The host.
+        host: String,
+        /// The limit.
+        limit: usize,
+    },
     /// No connection was made; nothing was sent.
     #[error("cannot connect to `{host}`")]
     Connect {
@@ -84,6 +100,8 @@ impl OutboundError {
         match self {
             OutboundError::InvalidRequest { .. } => FailureKind::InvalidRequest,
             OutboundError::Refused { .. } => FailureKind::Forbidden,
+            OutboundError::Paused { .. } => FailureKind::RateLimited,
+            OutboundError::Busy { .. } => FailureKind::Unavailable,
             OutboundError::TimedOut { .. } => FailureKind::Unanswered,
             OutboundError::TooLarge { .. } => FailureKind::TooLarge,
             OutboundError::Connect { .. } | OutboundError::BrokenOff { .. } => FailureKind::Connection,
@@ -97,6 +115,8 @@ impl OutboundError {
         match self {
             OutboundError::InvalidRequest { .. }
             | OutboundError::Refused { .. }
+            | OutboundError::Paused { .. }
+            | OutboundError::Busy { .. }
             | OutboundError::Connect { .. }
             | OutboundError::Setup(_) => false,
             OutboundError::TimedOut { .. }
@@ -110,7 +130,11 @@ impl OutboundError {
     pub const fn is_retryable(&self) -> bool {
         matches!(
             self,
-            OutboundError::Connect { .. } | OutboundError::TimedOut { .. } | OutboundError::BrokenOff { .. }
+            OutboundError::Paused { .. }
+                | OutboundError::Busy { .. }
+                | OutboundError::Connect { .. }
+                | OutboundError::TimedOut { .. }
+                | OutboundError::BrokenOff { .. }
         )
     }
 }

@@ -28,6 +28,11 @@ async fn a_private_host_is_refused_in_every_spelling_and_receives_nothing() {
         "0x7f000001",
         "0x7f.0.0.1",
         "0177.0.0.1",
+        "0177.1",
+        "017700000001",
+        "0x7F.0X1",
+        "127.0.0x1",
+        "%31%32%37.0.0.1",
         "127.0.0.1.",
         "0",
         "0.0.0.0",
@@ -39,6 +44,14 @@ async fn a_private_host_is_refused_in_every_spelling_and_receives_nothing() {
         "[::ffff:127.0.0.1]",
         "[::ffff:7f00:1]",
         "[64:ff9b::7f00:1]",
+        "[64:ff9b::127.0.0.1]",
+        "[64:ff9b:1::7f00:1]",
+        "[2002:7f00:1::]",
+        "[2002:a9fe:a9fe::1]",
+        "[2001:0:7f00:1::]",
+        "[::127.0.0.1]",
+        "[::ffff:0:127.0.0.1]",
+        "[0:0:0:0:0:ffff:127.0.0.1]",
         "１２７.0.0.1",
         "127。0。0。1",
         "169.254.169.254",
@@ -76,7 +89,16 @@ async fn an_allowed_network_is_reached_by_address_and_by_name() {
 
 #[tokio::test]
 async fn a_redirect_to_a_refused_address_is_refused() {
-    for target in ["http://169.254.169.254/latest/meta-data/", "http://[::1]/", "http://10.0.0.1/"] {
+    for target in [
+        "http://169.254.169.254/latest/meta-data/",
+        "http://2852039166/",
+        "http://0xa9.254.0251.254/",
+        "//10.0.0.1/",
+        "http://[::1]/",
+        "http://[::ffff:10.0.0.1]/",
+        "http://[64:ff9b::a00:1]/",
+        "http://[2002:a00:1::]/",
+    ] {
         let server = Server::start(move |_| answer("302 Found", &[("location", target)], "")).await;
         let error = allowing(&["127.0.0.0/8"]).send(get(&server.url("/"))).await.unwrap_err();
         assert!(matches!(error, OutboundError::Refused { .. }), "{target}: {error:?}");
@@ -150,6 +172,53 @@ async fn a_silent_or_absent_server_is_a_retryable_failure() {
     let cut = Server::start(|_| Some("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf".to_owned())).await;
     let error = outbound.send(get(&cut.url("/"))).await.unwrap_err();
     assert!(matches!(error, OutboundError::BrokenOff { .. }) && error.is_retryable(), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_host_that_asks_for_a_pause_gets_no_request() {
+    let server = Server::start(|request| match request.contains("/busy") {
+        true => answer("429 Too Many Requests", &[("Retry-After", "60")], ""),
+        false => answer("200 OK", &[], ""),
+    })
+    .await;
+    let outbound = allowing(&["127.0.0.0/8"]);
+    assert_eq!(outbound.send(get(&server.url("/busy"))).await.unwrap().status, 429);
+    let error = outbound.clone().send(get(&server.url("/"))).await.unwrap_err();
+    assert!(matches!(error, OutboundError::Paused { .. }) && error.is_retryable(), "{error:?}");
+    assert_eq!(error.kind().as_str(), "rate_limited");
+    let other = get(&server.url("/")).header("Authorization", "another key").unwrap();
+    assert_eq!(outbound.send(other).await.unwrap().status, 200);
+    // The pause is that of this address: what redirects to it fails, too.
+    let location = server.url("/");
+    let first = Server::start(move |_| answer("302 Found", &[("location", &location)], "")).await;
+    let error = outbound.send(get(&first.url("/"))).await.unwrap_err();
+    assert!(matches!(error, OutboundError::Paused { .. }), "{error:?}");
+    assert_eq!(server.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn a_full_host_holds_up_nobody_else() {
+    let (silent, other) = (Server::start(|_| None).await, Server::start(|_| answer("200 OK", &[], "")).await);
+    let outbound = allowing(&["127.0.0.0/8"]).with_max_per_host(1);
+    let waiting = tokio::spawn({
+        let (outbound, request) = (outbound.clone(), get(&silent.url("/")));
+        async move { outbound.send(request).await }
+    });
+    while silent.asked().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let short = get(&silent.url("/")).timeout(Duration::from_millis(50));
+    let error = outbound.send(short).await.unwrap_err();
+    assert!(
+        matches!(error, OutboundError::Busy { limit: 1, .. }) && !error.may_have_been_sent(),
+        "{error:?}"
+    );
+    assert!(outbound.send(get(&other.url("/"))).await.unwrap().is_success());
+    waiting.abort();
+    let _ = waiting.await;
+    let last = get(&silent.url("/")).timeout(Duration::from_millis(50));
+    let error = outbound.send(last).await.unwrap_err();
+    assert!(matches!(error, OutboundError::TimedOut { .. }), "{error:?}");
 }
 
 #[tokio::test]
