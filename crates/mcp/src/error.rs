@@ -31,7 +31,7 @@ pub enum McpError {
         source: io::Error,
     },
     /// The server is not connected; nothing was sent.
-    #[error("the server is not available: {reason}")]
+    #[error("the server is not available, and nothing was sent: {reason}")]
     NotReady {
         /// Why not.
         reason: String,
@@ -168,6 +168,14 @@ impl McpError {
         }
     }
 
+    /// Why there is no connection: no call was concerned.
+    pub(crate) fn of_connection(mut self) -> Self {
+        if let McpError::Ended { sent, .. } | McpError::TimedOut { sent, .. } = &mut self {
+            *sent = false;
+        }
+        self
+    }
+
     /// The failure of a tool of the server `server`.
     pub(crate) fn into_tool_error(self, server: &str) -> ToolError {
         let message = match &self {
@@ -190,7 +198,7 @@ impl McpError {
 }
 
 const fn call_may(sent: bool) -> &'static str {
-    if sent { "; the call may have taken effect" } else { "; the call was not sent" }
+    if sent { "; the call may have taken effect" } else { "" }
 }
 
 /// How a server's process ended.

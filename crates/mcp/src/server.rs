@@ -70,7 +70,7 @@ pub(crate) struct Shared {
 /// Whether the server can be used.
 #[derive(Clone)]
 pub(crate) enum State {
-    /// The task is connecting. `after` is why the last connection is of no use any more.
+    /// The task is connecting.
     Connecting,
     Ready(Ready),
     /// The task waits before it tries again.

@@ -39,6 +39,15 @@ pub(crate) struct Supervisor {
     pub(crate) stop: CancellationToken,
 }
 
+/// A connection that is over.
+struct Over {
+    /// What the server spoke; `None` if there was no connection.
+    dialect: Option<Dialect>,
+    /// Whether its tools were listed.
+    was_ready: bool,
+    error: McpError,
+}
+
 /// Keeps the server connected until it is stopped.
 pub(crate) async fn supervise(supervisor: Supervisor) {
     let Supervisor { shared, peer, stop, .. } = &supervisor;
@@ -46,25 +55,26 @@ pub(crate) async fn supervise(supervisor: Supervisor) {
     let (mut delay, mut known) = (first_delay, None);
     while !stop.is_cancelled() {
         let since = Instant::now();
-        let (dialect, ended) = supervisor.connect_once(known).await;
+        let Over { dialect, was_ready, error } = supervisor.connect_once(known).await;
         known = dialect;
         if stop.is_cancelled() {
             break;
         }
-        // A lost session says nothing against the server: calls wait for the next one.
-        let is_lost = matches!(ended, McpError::SessionLost);
-        let reason = with_causes(&ended);
+        let error = error.of_connection();
+        let reason = with_causes(&error);
         tracing::warn!(server = %peer.server, %reason, "an MCP server is not connected");
         peer.notices.tell(&peer.server, McpNoticeKind::Down { reason });
+        // A session that was lost in use says nothing against the server: calls wait for the next one.
+        if was_ready && matches!(error, McpError::SessionLost) {
+            continue;
+        }
         if since.elapsed() > LASTED {
             delay = first_delay;
         }
-        if !(is_lost && delay == first_delay) {
-            shared.state.send_replace(State::Down(Arc::new(ended)));
-            tokio::select! {
-                () = sleep(delay) => {}
-                () = stop.cancelled() => break,
-            }
+        shared.state.send_replace(State::Down(Arc::new(error)));
+        tokio::select! {
+            () = sleep(delay) => {}
+            () = stop.cancelled() => break,
         }
         delay = (delay * 2).min(MAX_DELAY);
         shared.state.send_replace(State::Connecting);
@@ -73,27 +83,25 @@ pub(crate) async fn supervise(supervisor: Supervisor) {
 }
 
 impl Supervisor {
-    /// Connects, and stays connected as long as it lasts. What the server spoke, and why the connection is over.
-    async fn connect_once(&self, known: Option<Dialect>) -> (Option<Dialect>, McpError) {
+    /// Connects, and stays connected as long as it lasts.
+    async fn connect_once(&self, known: Option<Dialect>) -> Over {
         let opened =
             Connection::open(&self.shared.config, &self.outbound, &self.peer, known, &self.stop).await;
         let connection = match opened {
             Ok(connection) => Arc::new(connection),
             // Perhaps the server was replaced by one of another generation.
-            Err(error) => return (None, error),
+            Err(error) => return Over { dialect: None, was_ready: false, error },
         };
-        let ended = tokio::select! {
+        let error = tokio::select! {
             ended = self.attend(&connection) => ended,
             ended = connection.link.ended() => ended,
             () = self.stop.cancelled() => McpError::Stopped,
         };
-        if matches!(ended, McpError::Stopped) {
-            self.shared.state.send_replace(State::Stopped);
-        } else {
-            self.shared.state.send_replace(State::Connecting);
-        }
+        let next = if matches!(error, McpError::Stopped) { State::Stopped } else { State::Connecting };
+        let before = self.shared.state.send_replace(next);
         connection.link.close(self.shared.config.limits.shutdown).await;
-        (Some(connection.dialect), ended)
+        let was_ready = matches!(before, State::Ready(_));
+        Over { dialect: Some(connection.dialect), was_ready, error }
     }
 
     /// Lists the tools, and again when they change; returns when the connection is of no use.

@@ -5,6 +5,10 @@
 mod calls;
 mod catalogue;
 mod generations;
+mod http;
+mod http_server;
 mod lifecycle;
+mod official;
+mod programs;
 mod questions;
 mod support;

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use gathering_mcp::{
-    EffectAllowance, McpError, McpServer, McpServerConfig, McpServices, McpTransport, StdioCommand, ToolPins,
+    EffectAllowance, HttpEndpoint, McpError, McpServer, McpServerConfig, McpServices, McpTransport,
+    StdioCommand, ToolPins,
 };
 use gathering_tools::{Outbound, OutboundPolicy};
 use serde_json::{Value, json};
@@ -23,6 +24,11 @@ pub fn fake(behaviours: &[&str]) -> McpServerConfig {
 pub fn stdio(command: &str, arguments: &[&str]) -> McpServerConfig {
     let command = StdioCommand::new(command, arguments.iter().copied());
     accepting(McpTransport::Stdio(command))
+}
+
+/// The settings of a URL whose tools are accepted.
+pub fn http(url: &str) -> McpServerConfig {
+    accepting(McpTransport::Http(HttpEndpoint::new(url)))
 }
 
 fn accepting(transport: McpTransport) -> McpServerConfig {
