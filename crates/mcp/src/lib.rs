@@ -1,7 +1,8 @@
-//! A client of the Model Context Protocol, which mounts the tools of any MCP server.
+//! The Model Context Protocol in both directions: a client that mounts the tools of any MCP server, and the protocol of
+//! a server, for a program that offers its own.
 //!
-//! Owns the connections to servers, their processes, and which of their tools may be called. Never knows users, runs, a
-//! database or where settings come from.
+//! Owns the connections to servers, their processes, which of their tools may be called, and how requests of clients are
+//! read and answered. Never knows users, runs, a database or where settings come from.
 
 mod calls;
 mod catalogue;
@@ -18,6 +19,7 @@ mod message;
 mod mounted;
 mod naming;
 mod notices;
+pub mod offer;
 mod peer;
 mod pins;
 mod protocol;

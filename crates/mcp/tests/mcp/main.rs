@@ -8,6 +8,7 @@ mod generations;
 mod http;
 mod http_server;
 mod lifecycle;
+mod offered;
 mod official;
 mod programs;
 mod questions;
