@@ -99,6 +99,9 @@ pub enum Conflict {
     /// The pipeline that a schedule starts is gone, or has no such version.
     #[error("the schedule's pipeline, or the version that it names, no longer exists: change the schedule")]
     NotStartable,
+    /// What a schedule, a hook or a node would start the pipeline with does not fit its input schema.
+    #[error("the input does not fit the pipeline's input schema: {0}")]
+    InvalidInput(Problems),
     /// The pipeline that a hook starts is gone, or has no such version.
     #[error("the hook's pipeline, or the version that it names, no longer exists: change the hook")]
     HookTargetGone,

@@ -1,9 +1,10 @@
 //! Graphs as this crate needs them: checked before they are stored, summarized where runs of them are started, decided
 //! and shown.
 
+mod run_rules;
+
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use gathering_cache::BoundedCache;
 use gathering_dag_engine::{Graph, NodeSpecs, RunStore};
@@ -12,15 +13,18 @@ use serde_json::Value;
 
 use crate::ControlError;
 
+pub use self::run_rules::RunRules;
+pub(crate) use self::run_rules::below_input;
+
 /// What is worth knowing of a graph beside its runs: its nodes in a topological order, its limits, its approvers.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub struct GraphSummary {
     /// Ids and types, in a topological order.
     pub nodes: Vec<(String, String)>,
     /// The ids by depth.
     pub levels: Vec<Vec<String>>,
-    /// How long a run may take.
-    pub timeout: Option<Duration>,
+    /// What holds for every run.
+    pub rules: RunRules,
     /// Who may decide about a node, where it says so.
     approvers: HashMap<String, Vec<Email>>,
 }
@@ -52,7 +56,8 @@ impl GraphSummary {
             .collect();
         let levels =
             graph.levels().into_iter().map(|level| level.into_iter().map(str::to_owned).collect()).collect();
-        Self { nodes, levels, timeout: graph.definition().timeout, approvers }
+        let rules = RunRules { timeout: graph.definition().timeout, input: graph.input_schema().cloned() };
+        Self { nodes, levels, rules, approvers }
     }
 
     /// Whether the graph has this node.
@@ -70,17 +75,6 @@ impl GraphSummary {
 fn approvers(node: &Node) -> Option<Vec<Email>> {
     let approvers = node.config.get("approvers").filter(|_| node.node_type == "approval")?.as_array()?;
     Some(approvers.iter().filter_map(Value::as_str).filter_map(|text| text.parse().ok()).collect())
-}
-
-/// How long a run of a stored definition may take; `None` without a limit. The same as [`GraphSummary::timeout`],
-/// without checking the whole graph again.
-pub(crate) fn timeout_of(definition: &Value) -> Option<Duration> {
-    timeout_of_seconds(definition.get("timeout_seconds")?)
-}
-
-/// The limit that a definition has as its `timeout_seconds`; `None` for null.
-pub fn timeout_of_seconds(seconds: &Value) -> Option<Duration> {
-    Duration::try_from_secs_f64(seconds.as_f64()?).ok()
 }
 
 /// The stored graphs, with a bounded cache of their summaries: a graph never changes. Cloning is cheap and shares both.
@@ -147,19 +141,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn the_timeout_of_a_definition_is_that_of_its_graph() {
-        let specs = NodeSpecs::builtin();
-        for timeout in [json!(1.5), json!(60), json!(null)] {
-            let mut definition = json!({"nodes": [{"id": "a", "type": "trigger"}]});
-            if !timeout.is_null() {
-                definition["timeout_seconds"] = timeout;
-            }
-            let summary = GraphSummary::read(&definition, &specs).unwrap();
-            assert_eq!(summary.timeout, timeout_of(&definition));
-        }
-    }
 
     #[test]
     fn approvers_decide_alone_and_without_them_everybody_does() {

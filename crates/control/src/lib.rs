@@ -37,7 +37,7 @@ pub use events::{
     PostEvent, PostEvents, PostedEvent, TypePatterns, cloud_event_of, cloud_event_of_headers,
     read_cloud_event,
 };
-pub use graphs::{GraphSummary, Graphs, timeout_of_seconds};
+pub use graphs::{GraphSummary, Graphs, RunRules};
 pub use hooks::{
     CallRefused, CalledHook, DEFAULT_HOOK_BODY_BYTES, DEFAULT_HOOK_CALLS, DefineHook, Delivered,
     DeliveryOutcome, FilterReason, Hook, HookAnswer, HookChange, HookChangeRule, HookControl, HookDelivery,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use gathering_auth::Caller;
-use gathering_domain::{Digest, PipelineId, Pointer, Problems, ProjectId};
+use gathering_domain::{Digest, PipelineId, Pointer, ProjectId};
 use serde_json::{Value, json};
 
 use crate::access::right::Right;
@@ -139,7 +139,7 @@ impl PipelineControl {
         submitted: SubmittedDefinition,
     ) -> Result<(Digest, Value), ControlError> {
         let (definition, checked) = self.graphs.check(submitted.value).await?;
-        checked.map_err(|problems| ControlError::Invalid(below(&submitted.at, problems)))?;
+        checked.map_err(|problems| ControlError::Invalid(problems.below(&submitted.at)))?;
         let graph = Digest::of_json(&definition);
         self.graphs.store().ensure_graph(graph, &definition).await?;
         Ok((graph, definition))
@@ -150,13 +150,4 @@ impl PipelineControl {
         let definition = self.graphs.store().load_graph(head.graph).await?;
         Ok(DefinedPipeline { pipeline: head.pipeline, definition })
     }
-}
-
-/// The problems of a definition, as problems of the request that has it there.
-fn below(at: &Pointer, problems: Problems) -> Problems {
-    let mut all = Problems::new();
-    for problem in problems {
-        all.add(Pointer::from(format!("{at}{}", problem.pointer)), problem.message);
-    }
-    all
 }

@@ -213,6 +213,18 @@ impl RunControl {
         Ok(self.graphs.store().load_journal(run.id, after, limit).await?)
     }
 
+    /// Stores a definition that was checked before. Repeats: safe.
+    pub(crate) async fn ensure_graph(&self, definition: &Value) -> Result<Digest, ControlError> {
+        let graph = Digest::of_json(definition);
+        self.graphs.store().ensure_graph(graph, definition).await?;
+        Ok(graph)
+    }
+
+    /// The input that a run of this graph gets.
+    async fn complete_input(&self, graph: Digest, input: Value) -> Result<Value, ControlError> {
+        self.graphs.summarize(graph).await?.rules.complete_input_of_request(input).await
+    }
+
     /// The nodes of a run, as its journal has them. What it holds is at least as new as the run that was found.
     ///
     /// # Errors

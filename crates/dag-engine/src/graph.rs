@@ -10,6 +10,7 @@ use daggy::petgraph::graph::NodeIndex;
 use gathering_domain::{Definition, EdgeOn, FailureKind, Node, Pointer, Problems};
 use serde_json::Value;
 
+pub use self::input_schema::InputSchema;
 use self::input_use::InputUse;
 use crate::document::{self, Document, limits};
 use crate::expression::{EvaluationError, Expression, IN_SCOPE, IN_SCOPE_OF_ITEM};
@@ -19,6 +20,7 @@ use crate::node_type::{NodeSpec, NodeSpecs};
 use crate::template::{self, SpecialFields, Template};
 
 mod ancestry;
+mod input_schema;
 mod input_use;
 mod reachable;
 mod references;
@@ -31,8 +33,18 @@ pub struct Graph {
     pub(crate) by_id: HashMap<String, usize>,
     /// Whether `item` and `index` are in scope.
     is_item: bool,
+    input: Option<InputSchema>,
     definition: Definition,
     pub(crate) order: Vec<usize>,
+}
+
+/// What a graph stands in.
+#[derive(Clone, Copy, Default)]
+struct Enclosing<'a> {
+    /// Its place in the whole definition, if it is that of a `map`.
+    place: Option<&'a Pointer>,
+    /// What is known of the run's input.
+    input: Option<&'a InputSchema>,
 }
 
 /// A node with what its type made of its config. Nodes and edges are named by their index in the definition.
@@ -61,7 +73,7 @@ impl Graph {
     /// # Errors
     /// Everything that is wrong with it, each with its JSON pointer; nothing of it may be executed.
     pub fn validate(document: &Value, types: &NodeSpecs) -> Result<Self, Problems> {
-        Self::validate_within(document, types, None)
+        Self::validate_within(document, types, Enclosing::default())
     }
 
     /// Validates the definition of what a `map` does with each item: `item` and `index` are in scope.
@@ -69,27 +81,37 @@ impl Graph {
     /// # Errors
     /// As [`Graph::validate`].
     pub fn validate_item(document: &Value, types: &NodeSpecs) -> Result<Self, Problems> {
-        Self::validate_within(document, types, Some(&Pointer::root()))
+        let item = Enclosing { place: Some(&Pointer::root()), input: None };
+        Self::validate_within(document, types, item)
     }
 
-    /// `place` is where it stands in the whole definition, if it is that of a `map`.
     fn validate_within(
         document: &Value,
         types: &NodeSpecs,
-        place: Option<&Pointer>,
+        enclosing: Enclosing<'_>,
     ) -> Result<Self, Problems> {
         let mut problems = Problems::new();
         if !limits::check(document, &mut problems) {
             return Err(problems);
         }
         let Document { definition, node_places, edge_places } = document::read(document, &mut problems);
-        let nodes = compile_nodes(&definition, &node_places, place, types, &mut problems);
+        let Enclosing { place, input: input_around } = enclosing;
+        let input = InputSchema::read(document, &mut problems);
+        if place.is_some() && document.get("input").is_some() {
+            let message =
+                "only a whole definition has an input: an item has `item`, `index` and the run's `input`";
+            problems.add(Pointer::root().join("input"), message);
+        }
+        let known_input = input.as_ref().or(input_around);
+        let enclosing = Enclosing { place, input: known_input };
+        let nodes = compile_nodes(&definition, &node_places, enclosing, types, &mut problems);
         let mut graph = Self {
             by_id: HashMap::new(),
             nodes,
             edges: Vec::new(),
             output: None,
             is_item: place.is_some(),
+            input: None,
             definition,
             order: Vec::new(),
         };
@@ -102,15 +124,21 @@ impl Graph {
             .as_deref()
             .and_then(|source| template::compile(source, &output_at, &mut problems));
         if graph.sort(&node_places, &mut problems) {
-            graph.check_references(&node_places, &edge_places, &mut problems);
+            graph.check_references(&node_places, &edge_places, known_input, &mut problems);
             graph.check_reachable(&node_places, &edge_places, &mut problems);
         }
+        graph.input = input;
         limits::named(problems).into_result().map(|()| graph)
     }
 
     /// The definition as it was written.
     pub const fn definition(&self) -> &Definition {
         &self.definition
+    }
+
+    /// What the input of its runs must be; `None` if it may be anything.
+    pub const fn input_schema(&self) -> Option<&InputSchema> {
+        self.input.as_ref()
     }
 
     /// The failure of an edge whose `when` has no value; it names its place.
@@ -272,11 +300,10 @@ impl Graph {
 fn compile_nodes(
     definition: &Definition,
     places: &[Pointer],
-    place: Option<&Pointer>,
+    enclosing: Enclosing<'_>,
     types: &NodeSpecs,
     problems: &mut Problems,
 ) -> Vec<GraphNode> {
-    let place = place.map(Pointer::as_str).unwrap_or_default();
     let mut nodes = Vec::with_capacity(definition.nodes.len());
     for (node, at) in definition.nodes.iter().zip(places) {
         let config_at = at.join("config");
@@ -289,7 +316,7 @@ fn compile_nodes(
                 }
                 if let Some(field) = node_type.sub_graph() {
                     let at = config_at.join(field);
-                    below_config = check_sub_graph(&node.config[field], &at, place, types, problems);
+                    below_config = check_sub_graph(&node.config[field], &at, enclosing, types, problems);
                 }
                 if node_type.reads_input() {
                     below_config = InputUse::whole();
@@ -340,12 +367,12 @@ fn check_secrets(
     });
 }
 
-/// What is wrong with the graph in a node's config at `at`; `place` is where the node's own graph stands in the whole
-/// definition. Answers what that graph reads of the run's input.
+/// What is wrong with the graph in a node's config at `at`; `enclosing` is what the node's own graph stands in. Answers
+/// what that graph reads of the run's input.
 fn check_sub_graph(
     document: &Value,
     at: &Pointer,
-    place: &str,
+    enclosing: Enclosing<'_>,
     types: &NodeSpecs,
     problems: &mut Problems,
 ) -> InputUse {
@@ -353,7 +380,10 @@ fn check_sub_graph(
         // Said already, as the config's own problem.
         return InputUse::default();
     }
-    let found = match Graph::validate_within(document, types, Some(&format!("{place}{at}").into())) {
+    let place = enclosing.place.map(Pointer::as_str).unwrap_or_default();
+    let place = Pointer::from(format!("{place}{at}"));
+    let item = Enclosing { place: Some(&place), ..enclosing };
+    let found = match Graph::validate_within(document, types, item) {
         Ok(graph) => return InputUse::of_graph(&graph),
         Err(found) => found,
     };

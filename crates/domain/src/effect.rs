@@ -13,3 +13,17 @@ pub enum EffectClass {
     /// Repeating it may act twice, so it must not be repeated silently.
     Unsafe,
 }
+
+impl EffectClass {
+    /// Every class, from the least to the most that a repeat may do.
+    pub const ALL: [EffectClass; 3] = [EffectClass::Pure, EffectClass::Idempotent, EffectClass::Unsafe];
+
+    /// The word for it in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            EffectClass::Pure => "pure",
+            EffectClass::Idempotent => "idempotent",
+            EffectClass::Unsafe => "unsafe",
+        }
+    }
+}

@@ -45,6 +45,16 @@ impl Problems {
         self.0.extend(other.0);
     }
 
+    /// The same problems as those of a value that has theirs at `place`.
+    #[must_use]
+    pub fn below(self, place: &Pointer) -> Self {
+        let below = |problem: Problem| Problem {
+            pointer: Pointer::from(format!("{}{}", place.as_str(), problem.pointer.as_str())),
+            ..problem
+        };
+        Self(self.0.into_iter().map(below).collect())
+    }
+
     /// Whether there are no problems.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

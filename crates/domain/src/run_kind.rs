@@ -14,11 +14,14 @@ pub enum RunKind {
     Local,
     /// A single action, such as that of a schedule.
     Action,
+    /// A single call of a tool.
+    Tool,
 }
 
 impl RunKind {
     /// Every kind.
-    pub const ALL: [RunKind; 4] = [RunKind::Pipeline, RunKind::Item, RunKind::Local, RunKind::Action];
+    pub const ALL: [RunKind; 5] =
+        [RunKind::Pipeline, RunKind::Item, RunKind::Local, RunKind::Action, RunKind::Tool];
 
     /// The word for it in SQL and JSON.
     pub const fn as_str(self) -> &'static str {
@@ -27,6 +30,7 @@ impl RunKind {
             RunKind::Item => "item",
             RunKind::Local => "local",
             RunKind::Action => "action",
+            RunKind::Tool => "tool",
         }
     }
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gathering_dag_engine::{ChildKind, MAX_DEPTH, NodeFailure, Parent, StartChildrenError, StoreError};
-use gathering_domain::{FailureKind, PipelineId, ProjectId, RunId, with_causes};
+use gathering_domain::{FailureKind, PipelineId, Problems, ProjectId, RunId, with_causes};
 use serde_json::Value;
 
 /// A request to run a pipeline as a child.
@@ -47,6 +47,9 @@ pub enum StartPipelineError {
     /// The pipeline is disabled.
     #[error("pipeline {0} is disabled")]
     Disabled(PipelineId),
+    /// The input does not fit the pipeline's input schema.
+    #[error("the input does not fit the schema of pipeline {0}: {1}")]
+    InvalidInput(PipelineId, Problems),
     /// The parent is as deep as a run may be.
     #[error("runs start runs at most {MAX_DEPTH} deep")]
     TooDeep,
@@ -90,6 +93,9 @@ impl From<StartPipelineError> for NodeFailure {
         match error {
             StartPipelineError::Missing(_) => NodeFailure::permanent(FailureKind::NoPipeline, message),
             StartPipelineError::Disabled(_) => NodeFailure::permanent(FailureKind::PipelineDisabled, message),
+            StartPipelineError::InvalidInput(..) => {
+                NodeFailure::permanent(FailureKind::InvalidInput, message)
+            }
             StartPipelineError::TooDeep => NodeFailure::permanent(FailureKind::TooDeep, message),
             StartPipelineError::ParentEnded | StartPipelineError::EarlierActive => {
                 NodeFailure::permanent(FailureKind::Interrupted, message)
@@ -102,6 +108,8 @@ impl From<StartPipelineError> for NodeFailure {
 
 #[cfg(test)]
 mod tests {
+    use gathering_domain::Pointer;
+
     use super::*;
 
     #[test]
@@ -110,6 +118,7 @@ mod tests {
         let refusals = [
             StartPipelineError::Missing(id),
             StartPipelineError::Disabled(id),
+            StartPipelineError::InvalidInput(id, Problems::one(Pointer::root(), "wrong")),
             StartPipelineError::TooDeep,
             StartPipelineError::ParentEnded,
             StoreError::Unavailable("no connection".into()).into(),
@@ -121,6 +130,7 @@ mod tests {
         let expected = [
             ("no_pipeline", false),
             ("pipeline_disabled", false),
+            ("invalid_input", false),
             ("too_deep", false),
             ("interrupted", false),
             ("unavailable", true),

@@ -81,6 +81,8 @@ words! {
         Excluded = "excluded",
         /// What it starts cannot be started: the pipeline is disabled, or gone.
         NotStartable = "not_startable",
+        /// The input that the run would get does not fit the input schema of the pipeline.
+        InvalidInput = "invalid_input",
         /// The event was caused by the schedule itself, directly or through runs of others, or by too many in a row.
         Loop = "loop",
         /// It was planned by old rules of its time zone; by the new ones it is at another time.

@@ -166,11 +166,21 @@ pub struct PlannedDelivery {
     pub act: PlannedAct,
 }
 
+impl RefusalReason {
+    /// Why a call is refused that the pipeline of the hook cannot be started for.
+    pub(super) const fn of_conflict(conflict: &Conflict) -> Self {
+        match conflict {
+            Conflict::InvalidInput(_) => Self::Invalid,
+            _ => Self::NotStartable,
+        }
+    }
+}
+
 impl PlannedDelivery {
     /// The run that it starts, of its pipeline as it stands under a lock; `None` if the pipeline is gone.
     ///
     /// # Errors
-    /// [`Conflict::PipelineDisabled`] or [`Conflict::HookTargetGone`].
+    /// [`Conflict::PipelineDisabled`], [`Conflict::HookTargetGone`] or [`Conflict::InvalidInput`].
     pub fn plan_run(&self, found: Option<&PipelineToStart>) -> Result<PlannedRun, ControlError> {
         let gone = || ControlError::from(Conflict::HookTargetGone);
         let PlannedAct::Run { version, input, .. } = &self.act else { return Err(gone()) };

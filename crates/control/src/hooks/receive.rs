@@ -182,9 +182,9 @@ impl HookControl {
                 Some(text) => ReceivedCall::Challenge(text),
                 None => ReceivedCall::Answer(delivered.into()),
             }),
-            Err(ControlError::Conflict(conflict)) => {
-                Err(self.refuse(refusal(RefusalReason::NotStartable), conflict.to_string()).await)
-            }
+            Err(ControlError::Conflict(conflict)) => Err(self
+                .refuse(refusal(RefusalReason::of_conflict(&conflict)), bounded(&conflict.to_string()))
+                .await),
             // It was deleted meanwhile.
             Err(ControlError::NotFound) => Err(CallRefused::Untrusted),
             Err(error) => Err(error.into()),
@@ -203,7 +203,7 @@ impl HookControl {
 }
 
 /// A detail that the ledger can keep.
-fn bounded(detail: &str) -> String {
+pub(super) fn bounded(detail: &str) -> String {
     const MOST: usize = 1000;
     detail.replace('\0', "\u{fffd}").chars().take(MOST).collect()
 }

@@ -5,6 +5,7 @@ use gathering_domain::{DeliveryId, HookId};
 
 use super::call::Call;
 use super::decide::decide;
+use super::receive::bounded;
 use super::{DeliveryOutcome, HookAnswer, HookControl, PlannedDelivery, Refusal, RefusalReason, StoredCall};
 use crate::access::right;
 use crate::{Conflict, ControlError};
@@ -53,7 +54,8 @@ impl HookControl {
         match self.store.deliver(&planned).await {
             Ok(delivered) => Ok(delivered.into()),
             Err(ControlError::Conflict(conflict)) => {
-                self.refused(refusal(RefusalReason::NotStartable), conflict.to_string()).await
+                self.refused(refusal(RefusalReason::of_conflict(&conflict)), bounded(&conflict.to_string()))
+                    .await
             }
             Err(error) => Err(error),
         }

@@ -1,7 +1,6 @@
 //! Starting pipelines as child runs: what `execute_pipeline` asks for.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
@@ -10,8 +9,8 @@ use gathering_domain::{PipelineId, ProjectId};
 use gathering_nodes::{ChildPipeline, ChildPipelines, StartPipelineError};
 
 use super::Startable;
-use crate::graphs::timeout_of;
-use crate::{Conflict, ControlError, ControlStore};
+use crate::graphs::below_input;
+use crate::{Conflict, ControlError, ControlStore, RunRules};
 
 /// The pipelines that nodes run: those of the project that their own run belongs to. Cloning is cheap.
 #[derive(Clone)]
@@ -31,7 +30,7 @@ impl ProjectPipelines {
         Self { store, graphs, children }
     }
 
-    /// The latest version of a pipeline of this project, and how long a run of it may take.
+    /// The latest version of a pipeline of this project, and what holds for its runs.
     ///
     /// # Errors
     /// [`ControlError::NotFound`] for a pipeline that is absent or of another project;
@@ -40,11 +39,12 @@ impl ProjectPipelines {
         &self,
         project: ProjectId,
         pipeline: PipelineId,
-    ) -> Result<(Startable, Option<Duration>), ControlError> {
+    ) -> Result<(Startable, RunRules), ControlError> {
         let head = self.store.find_pipeline_in(project, pipeline).await?.ok_or(ControlError::NotFound)?;
         let startable = Startable::choose(&*self.store, &head, None).await?;
         let definition = self.graphs.load_graph(startable.graph).await?;
-        Ok((startable, timeout_of(&definition)))
+        let rules = RunRules::of_definition(&definition);
+        Ok((startable, rules.map_err(|problems| ControlError::Broken(problems.into()))?))
     }
 }
 
@@ -53,8 +53,11 @@ impl ChildPipelines for ProjectPipelines {
     async fn start(&self, child: ChildPipeline) -> Result<(), StartPipelineError> {
         let ChildPipeline { project, parent, kind, pipeline, input, earlier_runs, now } = child;
         let found = self.find(project, pipeline).await;
-        let (startable, timeout) = found.map_err(|error| refused(pipeline, error))?;
-        let timeout = timeout.and_then(|timeout| TimeDelta::from_std(timeout).ok());
+        let (startable, rules) = found.map_err(|error| refused(pipeline, error))?;
+        let input = rules.complete_input(input);
+        let input =
+            input.map_err(|problems| StartPipelineError::InvalidInput(pipeline, below_input(problems)))?;
+        let timeout = rules.timeout.and_then(|timeout| TimeDelta::from_std(timeout).ok());
         let child = NewChild {
             item: 0,
             graph: startable.graph,

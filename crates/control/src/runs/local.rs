@@ -2,13 +2,11 @@
 
 use chrono::{DateTime, Utc};
 use gathering_dag_engine::RerunFrom;
-use gathering_domain::Digest;
 use serde_json::Value;
 
 use super::rerun::Correction;
 use super::{AcceptedRerun, PlannedRun, Run, RunControl, StartRun, StartedBy};
 use crate::access::right;
-use crate::graphs::timeout_of;
 use crate::projects::LocalProject;
 use crate::{ControlError, Scoped};
 
@@ -38,7 +36,8 @@ impl RunControl {
     /// Starts a run of a definition from a file, in one of the operator's local projects.
     ///
     /// # Errors
-    /// [`ControlError::Unavailable`]: it is unknown whether the run was accepted.
+    /// [`ControlError::Invalid`] for an input that does not fit its schema. After [`ControlError::Unavailable`] it is
+    /// unknown whether the run was accepted.
     pub async fn start_local(
         &self,
         project: &Scoped<LocalProject, right::Run>,
@@ -46,9 +45,10 @@ impl RunControl {
         definition: &Value,
         start: StartRun,
     ) -> Result<Run, ControlError> {
-        let graph = Digest::of_json(definition);
-        self.graphs.store().ensure_graph(graph, definition).await?;
-        let planned = PlannedRun::new(StartedBy::Local(file), graph, timeout_of(definition), start);
+        let graph = self.ensure_graph(definition).await?;
+        let rules = &self.graphs.summarize(graph).await?.rules;
+        let start = StartRun { input: rules.complete_input_of_request(start.input).await?, ..start };
+        let planned = PlannedRun::new(StartedBy::Local(file), graph, rules.timeout, start);
         self.accept(&project.in_project(), &planned).await
     }
 
@@ -84,9 +84,9 @@ impl RunControl {
         old: &Scoped<Run, right::Run>,
         rerun: RerunLocal<'_>,
     ) -> Result<AcceptedRerun, ControlError> {
-        let graph = Digest::of_json(rerun.definition);
-        self.graphs.store().ensure_graph(graph, rerun.definition).await?;
+        let graph = self.ensure_graph(rerun.definition).await?;
         let input = rerun.input.unwrap_or_else(|| old.input.clone());
+        let input = self.complete_input(graph, input).await?;
         let correction = Correction {
             graph,
             pipeline: None,

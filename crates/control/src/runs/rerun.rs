@@ -110,7 +110,7 @@ impl RunControl {
     ) -> Result<AcceptedRerun, ControlError> {
         let mut plan = self.plan_rerun(old, &correction).await?;
         let Correction { graph, pipeline, input, available_at, .. } = correction;
-        let timeout = self.graphs.summarize(graph).await?.timeout;
+        let timeout = self.graphs.summarize(graph).await?.rules.timeout;
         let start = StartRun { input, priority: old.priority, available_at, ..StartRun::default() };
         let planned = PlannedRun {
             kind: old.kind,
@@ -151,6 +151,7 @@ impl RunControl {
             }
         };
         let input = rerun.input.unwrap_or_else(|| old.input.clone());
+        let input = self.complete_input(graph, input).await?;
         Ok(Correction { graph, pipeline, input, from: rerun.from, available_at: None })
     }
 

@@ -1,7 +1,5 @@
 //! Starting runs: one set of rules for every way to start one.
 
-use std::time::Duration;
-
 use chrono::{DateTime, SecondsFormat, Utc};
 use gathering_auth::Caller;
 use gathering_domain::{
@@ -13,10 +11,11 @@ use serde_json::{Map, Value, json};
 
 use super::{LocalFile, PlannedRun, Run, RunControl};
 use crate::access::right;
+use crate::graphs::below_input;
 use crate::idempotency::Creation;
 use crate::pipelines::PipelineHead;
 use crate::schedules::Cause;
-use crate::{ControlError, ControlStore, Scoped};
+use crate::{Conflict, ControlError, ControlStore, RunRules, Scoped};
 
 /// The priority of a run that names none.
 pub const DEFAULT_PRIORITY: i32 = 5;
@@ -33,6 +32,13 @@ pub enum StartedBy<'a> {
     Caller(UserId),
     /// A caller of the API, who reruns this run.
     Rerun(UserId, RunId),
+    /// A caller of the API, who calls a tool by itself.
+    Tool {
+        /// The caller.
+        user: UserId,
+        /// The name of the tool.
+        tool: &'a str,
+    },
     /// The operator, with the definition of this file.
     Local(&'a LocalFile),
     /// A schedule, at a due time or for an event.
@@ -72,6 +78,7 @@ impl StartedBy<'_> {
         match self {
             StartedBy::Caller(_) | StartedBy::Rerun(..) => RunKind::Pipeline,
             StartedBy::Hook { .. } => RunKind::Pipeline,
+            StartedBy::Tool { .. } => RunKind::Tool,
             StartedBy::Local(_) => RunKind::Local,
             StartedBy::Schedule { is_action: false, .. } => RunKind::Pipeline,
             StartedBy::Schedule { .. } | StartedBy::ScheduleFailure { .. } => RunKind::Action,
@@ -83,6 +90,7 @@ impl StartedBy<'_> {
         match self {
             StartedBy::Caller(user) => json!({ "type": "api", "user_id": user }),
             StartedBy::Rerun(user, run) => json!({ "type": "rerun", "user_id": user, "run_id": run }),
+            StartedBy::Tool { user, tool } => json!({ "type": "tool", "user_id": user, "tool": tool }),
             StartedBy::Local(LocalFile { path, name }) => {
                 json!({ "type": "local", "file": path, "name": name })
             }
@@ -118,9 +126,11 @@ impl StartedBy<'_> {
             StartedBy::Schedule { schedule, .. } | StartedBy::ScheduleFailure { schedule, .. } => {
                 Some(schedule)
             }
-            StartedBy::Caller(_) | StartedBy::Rerun(..) | StartedBy::Local(_) | StartedBy::Hook { .. } => {
-                None
-            }
+            StartedBy::Caller(_)
+            | StartedBy::Rerun(..)
+            | StartedBy::Tool { .. }
+            | StartedBy::Local(_)
+            | StartedBy::Hook { .. } => None,
         }
     }
 }
@@ -211,8 +221,8 @@ pub struct PipelineToStart {
     pub head: PipelineHead,
     /// The graph of the version that is named; `None` if none is.
     pub named: Option<Digest>,
-    /// How long a run of the version may take.
-    pub timeout: Option<Duration>,
+    /// What holds for a run of the version.
+    pub rules: RunRules,
 }
 
 impl PipelineToStart {
@@ -234,7 +244,7 @@ impl PipelineToStart {
     /// A run of the version in this project, with this input.
     ///
     /// # Errors
-    /// As [`startable`](Self::startable).
+    /// As [`startable`](Self::startable), and [`Conflict::InvalidInput`].
     pub(crate) fn plan_run(
         &self,
         by: StartedBy<'_>,
@@ -243,8 +253,10 @@ impl PipelineToStart {
         input: Value,
     ) -> Result<PlannedRun, ControlError> {
         let Startable { pipeline, version, graph } = self.startable(project, version)?;
+        let input = self.rules.complete_input(input);
+        let input = input.map_err(|problems| Conflict::InvalidInput(below_input(problems)))?;
         let start = StartRun { input, ..StartRun::default() };
-        let planned = PlannedRun::new(by, graph, self.timeout, start);
+        let planned = PlannedRun::new(by, graph, self.rules.timeout, start);
         Ok(PlannedRun { pipeline: Some((pipeline, version)), ..planned })
     }
 }
@@ -261,8 +273,8 @@ impl RunControl {
     ///
     /// # Errors
     /// [`ControlError::NotFound`] or [`ControlError::Forbidden`]; [`crate::Conflict::PipelineDisabled`] or
-    /// [`crate::Conflict::KeyReused`]; [`ControlError::Invalid`] for a version that does not exist. After
-    /// [`ControlError::Unavailable`] it is unknown whether the run was accepted.
+    /// [`crate::Conflict::KeyReused`]; [`ControlError::Invalid`] for a version that does not exist, or for an input that does
+    /// not fit its schema. After [`ControlError::Unavailable`] it is unknown whether the run was accepted.
     pub async fn start(
         &self,
         caller: &Caller,
@@ -277,18 +289,19 @@ impl RunControl {
             return Ok(run);
         }
         let startable = Startable::choose(&*self.store, &head, start.version).await?;
-        let timeout = self.graphs.summarize(startable.graph).await?.timeout;
+        let rules = &self.graphs.summarize(startable.graph).await?.rules;
+        let start = StartRun { input: rules.complete_input_of_request(start.input).await?, ..start };
         let planned = PlannedRun {
             pipeline: Some((pipeline, startable.version)),
             once,
-            ..PlannedRun::new(StartedBy::Caller(caller.user), startable.graph, timeout, start)
+            ..PlannedRun::new(StartedBy::Caller(caller.user), startable.graph, rules.timeout, start)
         };
         self.accept(&project, &planned).await
     }
 
     /// The run that the same request started before. It is looked up before anything is planned, as what the run was
     /// made of may have changed since.
-    pub(super) async fn find_repeated(
+    pub(crate) async fn find_repeated(
         &self,
         project: &Scoped<ProjectId, right::Run>,
         once: Option<&Once>,
@@ -298,7 +311,7 @@ impl RunControl {
         found.map(Creation::into_result).transpose()
     }
 
-    pub(super) async fn accept(
+    pub(crate) async fn accept(
         &self,
         project: &Scoped<ProjectId, right::Run>,
         planned: &PlannedRun,

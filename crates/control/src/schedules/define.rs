@@ -259,7 +259,8 @@ impl ScheduleControl {
         }
         let zone = trigger.as_ref().map(Trigger::timezone);
         let days = self.check_days(project, &submitted.days, zone, before, &mut problems).await?;
-        let action = self.check_action(caller, project, submitted.action, &mut problems).await?;
+        let of_events = trigger.as_ref().is_some_and(|trigger| trigger.events().is_some());
+        let action = self.check_action(caller, project, submitted.action, of_events, &mut problems).await?;
         let notify = match submitted.notify {
             Some(notify) => self.check_notification(notify, &mut problems).await?,
             None => None,
@@ -284,11 +285,13 @@ impl ScheduleControl {
         Ok(ScheduleSpec { name, timetable, calendars, action, on_failure, enabled })
     }
 
+    /// The input of runs that start `of_events` has the event as well, so that only they know whether it fits.
     async fn check_action(
         &self,
         caller: &Caller,
         project: ProjectId,
         action: Value,
+        of_events: bool,
         problems: &mut Problems,
     ) -> Result<Option<ScheduledAction>, ControlError> {
         let at = Pointer::root().join("action");
@@ -312,6 +315,9 @@ impl ScheduleControl {
                     Err(error) => return Err(error),
                 };
                 match Startable::choose(&*self.store, &head, version).await {
+                    Ok(startable) if !of_events => {
+                        self.check_input(startable.graph, input.clone(), &at, problems).await?;
+                    }
                     Ok(_) | Err(ControlError::Conflict(_)) => {}
                     Err(ControlError::Invalid(_)) => {
                         problems.add(at.join("version"), "no such version of the pipeline");
@@ -326,6 +332,21 @@ impl ScheduleControl {
                 Ok(graph.map(|graph| ScheduledAction::Node { written, graph }))
             }
         }
+    }
+
+    async fn check_input(
+        &self,
+        graph: Digest,
+        input: Value,
+        at: &Pointer,
+        problems: &mut Problems,
+    ) -> Result<(), ControlError> {
+        let rules = &self.graphs.summarize(graph).await?.rules;
+        match rules.complete_input_of_request(input).await {
+            Err(ControlError::Invalid(wrong)) => problems.extend(wrong.below(at)),
+            completed => drop(completed?),
+        }
+        Ok(())
     }
 
     async fn check_notification(

@@ -9,9 +9,9 @@ use gathering_scheduler::{Due, DueEntry, FireOutcome, SkipReason};
 use serde_json::{Value, json};
 
 use super::{Cause, Schedule, ScheduleNews, ScheduledAction};
-use crate::ControlError;
 use crate::events::EventSeq;
 use crate::runs::{PipelineToStart, PlannedRun, StartRun, StartedBy};
+use crate::{Conflict, ControlError};
 
 /// A fire whose run was not known to have ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,8 +94,13 @@ impl ScheduleStep {
 impl LockedSchedule {
     /// The entry for what fires now with this outcome. Where nothing can be started, it is skipped.
     pub(super) fn start(&self, due: Due, outcome: FireOutcome, by: Option<UserId>) -> LedgerEntry {
-        let run = self.plan_run(due, by).ok();
-        let outcome = if run.is_some() { outcome } else { FireOutcome::Skipped(SkipReason::NotStartable) };
+        let (outcome, run) = match self.plan_run(due, by) {
+            Ok(run) => (outcome, Some(run)),
+            Err(ControlError::Conflict(Conflict::InvalidInput(_))) => {
+                (FireOutcome::Skipped(SkipReason::InvalidInput), None)
+            }
+            Err(_) => (FireOutcome::Skipped(SkipReason::NotStartable), None),
+        };
         LedgerEntry { entry: DueEntry { due, until: None, outcome }, run }
     }
 
@@ -126,8 +131,8 @@ impl LockedSchedule {
     /// The run of what is due.
     ///
     /// # Errors
-    /// [`Conflict::PipelineDisabled`](crate::Conflict::PipelineDisabled); [`ControlError::NotFound`] if the pipeline, or
-    /// its version, is gone.
+    /// [`Conflict::PipelineDisabled`] or [`Conflict::InvalidInput`]; [`ControlError::NotFound`] if the pipeline, or its
+    /// version, is gone.
     pub(super) fn plan_run(&self, due: Due, by: Option<UserId>) -> Result<PlannedRun, ControlError> {
         let schedule = &self.schedule;
         let cause = due.event.and_then(|seq| self.cause(seq));

@@ -8,6 +8,7 @@ use gathering_scheduler::{CatchUp, DayList, Days, Next, Timetable, Trigger, Zone
 use serde_json::{Map, json};
 
 use super::*;
+use crate::RunRules;
 use crate::events::LoggedEvent;
 use crate::pipelines::{Pipeline, PipelineHead};
 use crate::runs::PipelineToStart;
@@ -328,7 +329,7 @@ fn a_pipeline_starts_in_its_own_project_only() {
     let pipeline = |project| PipelineToStart {
         head: PipelineHead { pipeline: pipeline_in(project), graph: Digest::of(b"graph") },
         named: None,
-        timeout: None,
+        rules: RunRules::default(),
     };
     locked.pipeline = Some(pipeline(locked.schedule.project));
     assert!(locked.is_startable());

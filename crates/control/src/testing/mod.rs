@@ -107,6 +107,10 @@ macro_rules! control_store_suite {
     ($fixture:path) => {
         $crate::control_store_suite! { $fixture:
             a_started_run_is_queued_and_names_who_started_it,
+            an_input_is_completed_or_refused_when_a_run_is_started,
+            the_input_of_a_rerun_is_checked_as_well,
+            a_schedule_starts_nothing_whose_input_does_not_fit,
+            a_hook_starts_nothing_whose_input_does_not_fit,
             a_trusted_call_starts_a_run_that_names_it,
             a_call_that_comes_again_is_answered_with_the_first,
             of_calls_with_one_id_at_once_one_starts_a_run,

@@ -3,8 +3,8 @@
 
 use gathering_domain::{Pointer, Problems};
 
-use super::Graph;
 use super::ancestry::Ancestry;
+use super::{Graph, InputSchema};
 use crate::expression::{Expression, NodePath};
 
 /// What can be read of a node.
@@ -27,7 +27,9 @@ struct Reference {
 
 /// What is collected over all expressions, so that all of them are answered in one go over the graph.
 #[derive(Default)]
-struct References {
+struct References<'a> {
+    /// What is known of the run's input.
+    input: Option<&'a InputSchema>,
     references: Vec<Reference>,
     places: Vec<Pointer>,
 }
@@ -38,9 +40,10 @@ impl Graph {
         &self,
         node_places: &[Pointer],
         edge_places: &[Pointer],
+        input: Option<&InputSchema>,
         problems: &mut Problems,
     ) {
-        let mut found = References::default();
+        let mut found = References { input, ..References::default() };
         for (index, node) in self.nodes.iter().enumerate() {
             let at = node_places[index].join("config");
             node.config.for_each_expression(&at, &mut |at, expression| {
@@ -68,7 +71,7 @@ impl Graph {
         at_node: Option<usize>,
         resolved: Option<usize>,
         at: &Pointer,
-        found: &mut References,
+        found: &mut References<'_>,
         problems: &mut Problems,
     ) {
         if expression.reads_item() && !self.is_item {
@@ -95,6 +98,9 @@ impl Graph {
         if found.references.last().is_some_and(|reference| reference.place == place) {
             found.places.push(at.clone());
         }
+        if let Some(input) = found.input {
+            input.check_reads(expression, at, problems);
+        }
         for path in expression.node_paths() {
             if let Some(message) = self.missing(path) {
                 problems.add(at.clone(), message);
@@ -102,7 +108,7 @@ impl Graph {
         }
     }
 
-    fn check_order(&self, found: &References, problems: &mut Problems) {
+    fn check_order(&self, found: &References<'_>, problems: &mut Problems) {
         let pairs: Vec<(usize, usize)> =
             found.references.iter().map(|reference| (reference.named, reference.at_node)).collect();
         let are_upstream = Ancestry::of(self).are_upstream(&pairs);

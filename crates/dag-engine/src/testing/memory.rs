@@ -121,6 +121,11 @@ impl MemoryStore {
         self.peek().journals.get(&run).cloned().unwrap_or_default()
     }
 
+    /// The definition with this digest.
+    pub fn graph(&self, digest: Digest) -> Option<Value> {
+        self.peek().graphs.get(&digest).cloned()
+    }
+
     /// A number that grows with every change, so that a watcher need not compare everything.
     pub fn n_changes(&self) -> u64 {
         self.peek().n_changes

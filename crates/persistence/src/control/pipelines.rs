@@ -4,15 +4,14 @@ pub(crate) mod change;
 pub(crate) mod versions;
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::not;
 use diesel::prelude::*;
-use diesel::sql_types::{Array, Bytea, Json, Nullable};
+use diesel::sql_types::{Array, Bytea, Json};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_control::{
-    ControlError, Creation, Found, NewPipeline, Pipeline, PipelineHead, PipelineToStart, timeout_of_seconds,
+    ControlError, Creation, Found, NewPipeline, Pipeline, PipelineHead, PipelineToStart, RunRules,
 };
 use gathering_domain::{Digest, PipelineId, ProjectId, UserId};
 use serde_json::Value;
@@ -185,38 +184,44 @@ pub(crate) async fn lock_for_start(
         };
         locked.insert(one, (PipelineHead { pipeline: row.clone().into(), graph: latest }, graph));
     }
-    let timeouts = load_timeouts(conn, locked.values().map(|(_, graph)| *graph)).await.map_err(failed)?;
+    let rules = load_run_rules(conn, locked.values().map(|(_, graph)| *graph)).await.map_err(failed)?;
     let to_start = |(one, (head, graph)): (PipelineToLock, (PipelineHead, Digest))| {
-        let timeout = timeouts.get(&graph).copied();
-        (one, PipelineToStart { head, named: one.version.map(|_| graph), timeout })
+        let rules = rules.get(&graph).cloned().unwrap_or_default();
+        (one, PipelineToStart { head, named: one.version.map(|_| graph), rules })
     };
     Ok(locked.into_iter().map(to_start).collect())
 }
 
-/// How long runs of these graphs may take, where that is limited. Of a large definition only this one value is read.
-pub(crate) async fn load_timeouts(
+/// What holds for runs of these graphs. Of a large definition only the fields that say it are read.
+pub(crate) async fn load_run_rules(
     mut conn: &AsyncPgConnection,
     graphs: impl Iterator<Item = Digest>,
-) -> QueryResult<HashMap<Digest, Duration>> {
+) -> QueryResult<HashMap<Digest, RunRules>> {
     #[derive(QueryableByName)]
-    struct Timeout {
+    struct Fields {
         #[diesel(sql_type = Bytea)]
         digest: Vec<u8>,
-        #[diesel(sql_type = Nullable<Json>)]
-        seconds: Option<Value>,
+        #[diesel(sql_type = Json)]
+        fields: Value,
     }
     let graphs: HashSet<Digest> = graphs.collect();
     if graphs.is_empty() {
         return Ok(HashMap::new());
     }
-    let sql = "SELECT digest, definition -> 'timeout_seconds' AS seconds FROM graphs WHERE digest = ANY ($1)";
+    let [timeout, input] = RunRules::FIELDS;
+    let fields = format!(
+        "json_build_object('{timeout}', definition -> '{timeout}', '{input}', definition -> '{input}')"
+    );
+    let sql = format!("SELECT digest, {fields} AS fields FROM graphs WHERE digest = ANY ($1)");
     let graphs: Vec<Vec<u8>> = graphs.iter().map(|graph| graph.as_bytes().to_vec()).collect();
-    let rows: Vec<Timeout> = diesel::sql_query(sql).bind::<Array<Bytea>, _>(graphs).load(&mut conn).await?;
-    let timeout = |row: Timeout| {
-        let digest = Digest::try_from(&*row.digest).ok()?;
-        Some((digest, row.seconds.as_ref().and_then(timeout_of_seconds)?))
+    let rows: Vec<Fields> = diesel::sql_query(sql).bind::<Array<Bytea>, _>(graphs).load(&mut conn).await?;
+    let rules = |row: Fields| {
+        let rules = RunRules::of_definition(&row.fields);
+        let rules = rules.map_err(|problems| diesel::result::Error::DeserializationError(problems.into()))?;
+        let digest = Digest::try_from(&*row.digest);
+        Ok((digest.map_err(|error| diesel::result::Error::DeserializationError(error.into()))?, rules))
     };
-    Ok(rows.into_iter().filter_map(timeout).collect())
+    rows.into_iter().map(rules).collect()
 }
 
 /// The graphs of these versions, by pipeline and version.

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use gathering_auth::{AuditEvent, Caller};
 use gathering_dag_engine::RunStore as _;
+use gathering_dag_engine::testing::MemoryStore;
 use gathering_domain::{DeliveryId, Digest, HookId, ProjectId, Secret, UserId};
 use serde_json::Value;
 
@@ -131,9 +132,10 @@ impl State {
     fn deliver(
         &mut self,
         planned: &PlannedDelivery,
+        graphs: &MemoryStore,
     ) -> Result<(Delivered, Option<PlannedRun>), ControlError> {
         let pipeline = match &planned.act {
-            PlannedAct::Run { pipeline, version, .. } => self.to_start(*pipeline, *version),
+            PlannedAct::Run { pipeline, version, .. } => self.to_start(*pipeline, *version, graphs),
             _ => None,
         };
         let stored = self.hooks.get_mut(&planned.hook).ok_or(ControlError::NotFound)?;
@@ -233,7 +235,7 @@ impl HookStore for MemoryControl {
     }
 
     async fn deliver(&self, delivery: &PlannedDelivery) -> Result<Delivered, ControlError> {
-        let (delivered, run) = self.lock().deliver(delivery)?;
+        let (delivered, run) = self.lock().deliver(delivery, &self.runs)?;
         if let Some(run) = run {
             self.runs.enqueue(run.in_project(delivery.project)).await?;
             if let Some((pipeline, _)) = run.pipeline {

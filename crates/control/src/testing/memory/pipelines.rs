@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gathering_auth::Caller;
 use gathering_dag_engine::RunStore as _;
+use gathering_dag_engine::testing::MemoryStore;
 use gathering_domain::{Digest, PipelineId, ProjectId, UserId};
 
 use super::MemoryControl;
@@ -11,7 +12,7 @@ use super::idempotency::Claim;
 use super::state::State;
 use crate::{
     ControlError, Creation, Definitions, Found, NewPipeline, Pipeline, PipelineHead, PipelineStore,
-    PipelineToStart, PipelineVersion, PlannedChange, PlannedDeletion, Scoped, VersionsPage, right,
+    PipelineToStart, PipelineVersion, PlannedChange, PlannedDeletion, RunRules, Scoped, VersionsPage, right,
 };
 
 pub(super) struct StoredPipeline {
@@ -39,9 +40,16 @@ impl State {
     }
 
     /// The pipeline as something other than a request starts it.
-    pub(super) fn to_start(&self, pipeline: PipelineId, version: Option<i32>) -> Option<PipelineToStart> {
+    pub(super) fn to_start(
+        &self,
+        pipeline: PipelineId,
+        version: Option<i32>,
+        graphs: &MemoryStore,
+    ) -> Option<PipelineToStart> {
         let named = version.and_then(|version| self.graph_of_version(pipeline, version));
-        Some(PipelineToStart { head: self.head(pipeline)?, named, timeout: None })
+        let head = self.head(pipeline)?;
+        let rules = RunRules::of_definition(&graphs.graph(named.unwrap_or(head.graph))?).ok()?;
+        Some(PipelineToStart { head, named, rules })
     }
 
     fn graph_of_version(&self, pipeline: PipelineId, version: i32) -> Option<Digest> {

@@ -106,7 +106,9 @@ impl MemoryControl {
         Ok(LockedSchedule {
             open: open.collect(),
             pipeline: match &stored.schedule.action {
-                ScheduledAction::Pipeline { pipeline, version, .. } => state.to_start(*pipeline, *version),
+                ScheduledAction::Pipeline { pipeline, version, .. } => {
+                    state.to_start(*pipeline, *version, &self.runs)
+                }
                 ScheduledAction::Node { .. } => None,
             },
             action_timeout: None,

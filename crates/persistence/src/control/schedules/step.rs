@@ -188,7 +188,7 @@ pub(super) async fn with_context(
         .collect();
     let wanted: HashSet<PipelineToLock> = found.iter().filter_map(pipeline_to_lock).collect();
     let pipelines = pipelines::lock_for_start(conn, wanted).await.map_err(refused)?;
-    let timeouts = pipelines::load_timeouts(conn, found.iter().filter_map(own_graph)).await?;
+    let rules = pipelines::load_run_rules(conn, found.iter().filter_map(own_graph)).await?;
     let mut open = ledger::load_open(conn, &ids).await?;
     let queued: Vec<i64> = found.iter().filter_map(|schedule| schedule.queued?.event).collect();
     let queued = events::load_causes(conn, &queued).await?;
@@ -198,7 +198,7 @@ pub(super) async fn with_context(
         LockedSchedule {
             open: open.remove(&schedule.id.as_uuid()).unwrap_or_default(),
             pipeline: pipeline.cloned(),
-            action_timeout: own_graph(&schedule).and_then(|graph| timeouts.get(&graph).copied()),
+            action_timeout: own_graph(&schedule).and_then(|graph| rules.get(&graph)?.timeout),
             queued_cause: schedule.queued.and_then(|due| queued.get(&due.event?).cloned()),
             causes: Vec::new(),
             log_end: 0,
