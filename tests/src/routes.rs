@@ -34,7 +34,7 @@ const fn route(name: &'static str, path: &'static str, body: &'static str) -> Ro
 }
 
 /// A sample for every route; the access test compares them with the routes that the server declares.
-pub const ROUTES: [Route; 72] = [
+pub const ROUTES: [Route; 75] = [
     route("GET /health/live", "/health/live", ""),
     route("GET /health/ready", "/health/ready", ""),
     route("GET /health", "/health", ""),
@@ -131,6 +131,13 @@ pub const ROUTES: [Route; 72] = [
     route("GET /api/v1/events", "/api/v1/events?format=json", ""),
     route("GET /api/v1/events/ws", "/api/v1/events/ws", ""),
     route("GET /api/v1/system/instances", "/api/v1/system/instances", ""),
+    route("GET /api/v1/tools", "/api/v1/tools", ""),
+    route("GET /api/v1/tools/{}", "/api/v1/tools/list_files", ""),
+    route(
+        "POST /api/v1/tools/{}/invoke",
+        "/api/v1/tools/list_files/invoke",
+        r#"{"project_id": "{project}"}"#,
+    ),
     route(
         "POST /api/v1/schedules",
         "/api/v1/schedules",

@@ -19,6 +19,7 @@ mod schedules;
 mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod tools;
 mod workspaces;
 
 pub use access::{
@@ -69,6 +70,7 @@ pub use schedules::{
 pub use store::{
     BudgetStore, ControlStore, EventStore, HookStore, PipelineStore, ProjectStore, ScheduleStore,
 };
+pub use tools::{CallTool, ToolControl};
 pub use workspaces::{OpenWorkspaceError, RemoveWorkspaceError, WorkspaceSettings, Workspaces};
 
 #[cfg(doctest)]

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use gathering_auth::Caller;
-use gathering_dag_engine::{JournalEntry, NewRun, Record, RunError, Seq};
+use gathering_dag_engine::{JournalEntry, NewRun, NodeFailure, Record, RunError, Seq};
 use gathering_domain::{
-    Digest, Once, PipelineId, ProjectId, RunId, RunKind, RunState, ScheduleId, WaitingFor,
+    Digest, NodeId, Once, PipelineId, ProjectId, RunId, RunKind, RunState, ScheduleId, WaitingFor,
 };
 use serde_json::Value;
 
@@ -211,6 +211,16 @@ impl RunControl {
     ) -> Result<Vec<JournalEntry>, ControlError> {
         let run = self.find::<right::Read>(caller, run).await?;
         Ok(self.graphs.store().load_journal(run.id, after, limit).await?)
+    }
+
+    /// Why a node of a run failed; `None` if it did not, or nothing is kept of it.
+    pub(crate) async fn find_failure(
+        &self,
+        run: RunId,
+        node: &NodeId,
+    ) -> Result<Option<NodeFailure>, ControlError> {
+        let mut nodes = NodeRuns::load(&**self.graphs.store(), run).await?;
+        Ok(nodes.take(node).and_then(|node| node.failure))
     }
 
     /// Stores a definition that was checked before. Repeats: safe.

@@ -16,6 +16,7 @@ pub mod limits;
 pub mod metrics;
 pub mod openapi;
 pub mod page;
+pub mod prefer;
 pub mod problem;
 pub mod query;
 pub mod ranges;

@@ -15,6 +15,7 @@ use actix_web::{HttpResponse, ResponseError};
 use gathering_dag_engine::SourceMap;
 use gathering_domain::{Pointer, Problems};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::envelope;
@@ -52,6 +53,8 @@ pub enum Kind {
     RangeNotSatisfiable,
     /// 422: the input is wrong, at the places that are named.
     Invalid,
+    /// 424: what the request called has failed.
+    ToolFailed,
     /// 429: the caller has used up a rate limit.
     RateLimited,
     /// 503: too much of this kind at the same time.
@@ -94,6 +97,7 @@ impl Kind {
                 (StatusCode::RANGE_NOT_SATISFIABLE, "range-not-satisfiable", "Range not satisfiable")
             }
             Kind::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid request"),
+            Kind::ToolFailed => (StatusCode::FAILED_DEPENDENCY, "tool-failed", "The tool failed"),
             Kind::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests"),
             Kind::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Server overloaded"),
             Kind::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", "Server shutting down"),
@@ -115,6 +119,8 @@ pub struct ProblemDetails {
     /// Every problem of the input.
     pub errors: Vec<FieldError>,
     headers: Vec<(HeaderName, String)>,
+    /// What the answer has beside the members of every problem.
+    members: Map<String, Value>,
     cause: Option<Box<dyn Error>>,
 }
 
@@ -168,12 +174,23 @@ pub struct ProblemView {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub errors: Vec<FieldError>,
+    /// What problems of this kind have beside the others.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    members: Map<String, Value>,
 }
 
 impl ProblemDetails {
     /// An answer of this kind; `detail` tells the caller what happened.
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), errors: Vec::new(), headers: Vec::new(), cause: None }
+        Self {
+            kind,
+            detail: detail.into(),
+            errors: Vec::new(),
+            headers: Vec::new(),
+            members: Map::new(),
+            cause: None,
+        }
     }
 
     /// 404, for what is absent and for what the caller may not see.
@@ -245,6 +262,13 @@ impl ProblemDetails {
         self
     }
 
+    /// Adds a member to the answer that problems of this kind have beside the others.
+    #[must_use]
+    pub fn with_member(mut self, name: &str, value: Value) -> Self {
+        self.members.insert(name.to_owned(), value);
+        self
+    }
+
     /// An invalid input with all its problems.
     pub fn invalid(problems: Problems) -> Self {
         let mut problem = Self::new(Kind::Invalid, "");
@@ -307,6 +331,7 @@ impl ResponseError for ProblemDetails {
             detail: self.detail.clone(),
             instance: envelope::current_request_id(),
             errors: self.errors.clone(),
+            members: self.members.clone(),
         };
         let mut response = HttpResponse::build(status);
         for (name, value) in &self.headers {

@@ -5,6 +5,7 @@
 
 mod api;
 mod routes;
+mod run_ends;
 mod services;
 #[cfg(test)]
 mod tests;
@@ -13,4 +14,5 @@ pub(crate) use api::events::Watches;
 pub(crate) use api::metrics::describe as describe_metrics;
 pub(crate) use api::stream::Streams;
 pub(crate) use routes::{ROUTES, document};
+pub(crate) use run_ends::RunEnds;
 pub(crate) use services::{MaxFileBytes, Services};

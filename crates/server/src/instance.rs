@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use gathering_control::{
     Control, EventFeed, EventMatching, FeedSettings, ProjectControl, ProjectPipelines, ScheduleFiring,
-    WorkspaceSettings, Workspaces,
+    ToolControl, WorkspaceSettings, Workspaces,
 };
 use gathering_dag_engine::{
     Breakers, ClaimScope, Engine, EngineSettings, RunnerHandle, RunnerSettings, SystemClock,
@@ -74,6 +74,8 @@ pub struct Identity {
 pub struct Instance {
     /// The operations on projects, pipelines and runs.
     pub control: Control,
+    /// Tools, called by themselves.
+    pub tools: ToolControl,
     /// The runs as a whole.
     pub runs: Runs,
     /// Wakes this and the other instances.
@@ -164,8 +166,22 @@ impl Instance {
             services.push(Task::start("refused calls of hooks", |stop| refusals.run(stop)));
             services.push(Task::start("feed of events", |stop| feed_service.run(stop)));
         }
+        let tools =
+            ToolControl::new(control.projects.clone(), control.runs.clone(), capabilities.tools.clone());
         let runs = Runs::new(db.pool.clone(), wakes.clone());
-        Ok(Self { control, runs, wakes, feed, workspaces, identity, stop, lifecycle, checkpointer, services })
+        Ok(Self {
+            control,
+            tools,
+            runs,
+            wakes,
+            feed,
+            workspaces,
+            identity,
+            stop,
+            lifecycle,
+            checkpointer,
+            services,
+        })
     }
 
     /// The current identity of this process.

@@ -45,4 +45,5 @@ mod secrets;
 mod shutdown;
 mod stream;
 mod throttle;
+mod tools;
 mod webhooks;

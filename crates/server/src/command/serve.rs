@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::database::Database;
-use crate::http::{self, MaxFileBytes, Services, Streams, Watches};
+use crate::http::{self, MaxFileBytes, RunEnds, Services, Streams, Watches};
 use crate::instance::{Instance, Work};
 
 /// Serves until SIGTERM or SIGINT, and then ends in order with exit code 0. A second signal hurries.
@@ -57,7 +57,9 @@ async fn serve_on(
         auth,
         pool: db.pool.clone(),
         control: instance.control.clone(),
+        tools: instance.tools.clone(),
         runs: instance.runs.clone(),
+        run_ends: RunEnds::new(instance.runs.clone(), instance.wakes.clone(), readiness.clone()),
         identities: instance.identities(),
         readiness: readiness.clone(),
         streams: Streams::new(instance.wakes.clone()),

@@ -18,5 +18,6 @@ pub(crate) mod runs;
 pub(crate) mod schedules;
 pub(crate) mod stream;
 pub(crate) mod system;
+pub(crate) mod tools;
 pub(crate) mod users;
 pub(crate) mod words;

@@ -13,7 +13,7 @@ use crate::http::api::runs::{decide, rerun, start, top_up};
 use crate::http::api::schedules::{acts, agenda, fires, preview};
 use crate::http::api::{
     api_keys, audit, auth, budgets, files, health, hooks, members, metrics, pipelines, projects, runs,
-    schedules, stream, system, users,
+    schedules, stream, system, tools, users,
 };
 use gathering_edge::limits::Tier;
 use gathering_edge::openapi::{self, Document};
@@ -34,6 +34,7 @@ use gathering_edge::route::{BodyLimit, Description, Route};
         (name = "files", description = "The workspaces of projects"),
         (name = "pipelines", description = "Named graphs in versions"),
         (name = "runs", description = "Executions of graphs"),
+        (name = "tools", description = "What agents and pipelines call, by itself"),
         (name = "events", description = "The log of events"),
         (name = "schedules", description = "What starts runs at due times"),
         (name = "hooks", description = "Addresses that other programs call"),
@@ -146,6 +147,10 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(DELETE "/api/v1/hooks/{id}",                          Project(Write),  Write,  None  => hooks::delete),
     route!(GET    "/api/v1/hooks/{id}/deliveries",               Project(Read),   Read,   None  => deliveries::list),
     route!(POST   "/api/v1/hooks/{id}/deliveries/{delivery_id}/redeliver", Project(Run), Write, None => deliveries::redeliver),
+
+    route!(GET    "/api/v1/tools",                               Account,         Read,   None  => tools::list),
+    route!(GET    "/api/v1/tools/{name}",                        Account,         Read,   None  => tools::show),
+    route!(POST   "/api/v1/tools/{name}/invoke",                 Project(Run),    Write,  Large => tools::invoke),
 
     route!(GET    "/api/v1/system/instances",                    Admin,           Read,   None  => system::instances),
 ];

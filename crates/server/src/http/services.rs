@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use actix_web::web::{Data, ServiceConfig};
 use gathering_auth::Auth;
-use gathering_control::{Control, Workspaces};
+use gathering_control::{Control, ToolControl, Workspaces};
 use gathering_persistence::{Pool, Runs};
 use tokio::sync::watch;
 
 use crate::http::api::events::Watches;
 use crate::http::api::hooks::HookLimits;
 use crate::http::api::stream::{Sources, Streams};
+use crate::http::run_ends::RunEnds;
 use crate::instance::Identity;
 use gathering_edge::readiness::Readiness;
 
@@ -31,6 +32,8 @@ pub(crate) struct Services {
     pub(crate) identities: Identities,
     pub(crate) readiness: Readiness,
     pub(crate) streams: Streams,
+    pub(crate) tools: ToolControl,
+    pub(crate) run_ends: RunEnds,
     pub(crate) watches: Arc<Watches>,
     pub(crate) workspaces: Workspaces,
     pub(crate) max_file_bytes: MaxFileBytes,
@@ -49,6 +52,8 @@ impl Services {
             identities,
             readiness,
             streams,
+            tools,
+            run_ends,
             watches,
             workspaces,
             max_file_bytes,
@@ -64,6 +69,7 @@ impl Services {
         let (budgets, run_control, graphs) = (Data::new(budgets), Data::new(run_control), Data::new(graphs));
         let (schedules, hooks) = (Data::new(schedules), Data::new(hooks));
         let hook_limits = Data::new(HookLimits::new(n_limited_hooks));
+        let (tools, run_ends) = (Data::new(tools), Data::new(run_ends));
         let (runs, streams, sources) = (Data::new(runs), Data::new(streams), Data::new(sources));
         let (workspaces, max_file_bytes) = (Data::new(workspaces), Data::new(max_file_bytes));
         move |app| {
@@ -82,6 +88,8 @@ impl Services {
                 .app_data(events.clone())
                 .app_data(watches.clone())
                 .app_data(streams.clone())
+                .app_data(tools.clone())
+                .app_data(run_ends.clone())
                 .app_data(sources.clone())
                 .app_data(workspaces.clone())
                 .app_data(max_file_bytes.clone());

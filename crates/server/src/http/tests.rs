@@ -72,6 +72,8 @@ fn the_document_shows_what_the_table_declares() {
             "GET /api/v1/schedules/{id} project read read 0",
             "GET /api/v1/schedules/{id}/fires project read read 0",
             "GET /api/v1/system/instances admin admin read 0",
+            "GET /api/v1/tools account - read 0",
+            "GET /api/v1/tools/{name} account - read 0",
             "GET /api/v1/users admin admin read 0",
             "GET /health public - health 0",
             "GET /health/live public - health 0",
@@ -104,6 +106,7 @@ fn the_document_shows_what_the_table_declares() {
             "POST /api/v1/schedules/{id}/pause project run write 0",
             "POST /api/v1/schedules/{id}/resume project run write 0",
             "POST /api/v1/schedules/{id}/trigger project run write 0",
+            "POST /api/v1/tools/{name}/invoke project run write 16777216",
             "PUT /api/v1/auth/password session - auth 65536",
             "PUT /api/v1/pipelines/{id} project write write 16777216",
             "PUT /api/v1/projects/{id}/budget project manage write 65536",
@@ -144,6 +147,7 @@ async fn every_route_of_the_table_is_served() {
         let filled = documented_path(route.path)
             .replace("{id}", "x")
             .replace("{user_id}", "y")
+            .replace("{name}", "n")
             .replace("{token}", "z");
         let status = status_of(TestRequest::with_uri(&filled).method(route.method.clone())).await;
         assert!(status != 404 && status != 405, "{} {} is not served: {status}", route.method, route.path);

@@ -3,7 +3,7 @@
 use gathering_auth::{ProjectRole, Role, Scope};
 use gathering_control::{DeliveryOutcome, FilterReason, Fire, PauseReason, Period, RefusalReason};
 use gathering_dag_engine::{DecidedOutcome, JournalEvent, NodeState, NotKeptReason};
-use gathering_domain::{RunState, WaitingFor};
+use gathering_domain::{EffectClass, RunState, WaitingFor};
 use gathering_scheduler::{CatchUp, Overlap, SkipReason};
 use gathering_tools::WebhookScheme;
 
@@ -34,6 +34,8 @@ gathering_edge::enum_schemas! {
     PeriodSchema "BudgetPeriod": Period::ALL.map(Period::as_str);
     /// What a person decides about a node whose end nobody knows.
     DecidedOutcomeSchema "DecidedOutcome": DecidedOutcome::ALL.map(DecidedOutcome::as_str);
+    /// What a repeated call of a tool may do: nothing, nothing more than one call, or as much again.
+    EffectClassSchema "EffectClass": EffectClass::ALL.map(EffectClass::as_str);
     /// What an entry of a run's journal says.
     JournalKindSchema "JournalKind": JournalEvent::KINDS;
     /// The name of the last event of a run's stream.

@@ -1,0 +1,154 @@
+//! Tools: listed, shown, called by themselves.
+
+mod view;
+
+use std::time::Duration;
+
+use actix_web::http::header::{HeaderName, HeaderValue, LOCATION};
+use actix_web::{HttpRequest, HttpResponse, web};
+use gathering_control::{CallTool, Run, ToolControl};
+use gathering_dag_engine::{NodeFailure, check_value};
+use gathering_domain::{Pointer, Problems, ProjectId, RunState};
+use gathering_edge::body::Body;
+use gathering_edge::idempotency::keyed_body;
+use gathering_edge::input::{self, Input};
+use gathering_edge::page::{NoFilter, Page, PageQuery};
+use gathering_edge::prefer::Preference;
+use gathering_edge::problem::{Kind, ProblemDetails};
+use gathering_edge::query::Query;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use self::view::{ToolOutputView, ToolView};
+use crate::http::api::lists;
+use crate::http::api::run_view::RunView;
+use crate::http::api::runs::accepted;
+use crate::http::run_ends::RunEnds;
+
+/// How long a request waits that does not say so, and the most that one may ask for.
+const DEFAULT_WAIT: Duration = Duration::from_secs(300);
+const MAX_WAIT: Duration = Duration::from_secs(3600);
+
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// A call of a tool.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct InvokeTool {
+    /// The parameters, as the schema of the tool describes them; an empty object by default.
+    #[schema(required = false, value_type = Option<Object>)]
+    params: Option<Value>,
+    /// The project whose files the tool uses; your default project if absent.
+    #[schema(required = false)]
+    project_id: Option<Uuid>,
+    /// How long the call may take, with its time in the queue; without a limit if absent.
+    #[schema(required = false, exclusive_minimum = 0, maximum = 31_536_000)]
+    timeout_seconds: Option<f64>,
+}
+
+impl Input for InvokeTool {
+    fn judge(object: &Map<String, Value>, problems: &mut Problems) {
+        if let Some(Err(limit)) = object.get("params").map(check_value) {
+            problems.add(Pointer::root().join("params"), limit.to_string());
+        }
+    }
+}
+
+/// The tools of this server, by name.
+#[utoipa::path(get, path = "/api/v1/tools", tag = "tools", operation_id = "list_tools", params(PageQuery), responses(
+    (status = 200, body = Page<ToolView>),
+))]
+pub(crate) async fn list(
+    tools: web::Data<ToolControl>,
+    query: Query<NoFilter>,
+) -> Result<HttpResponse, ProblemDetails> {
+    let (_, page) = query.read_page(lists::TOOLS)?;
+    // There are few, always in the same order: their numbers are the keys of the pages.
+    let mut numbered: Vec<(Uuid, _)> = (1..).map(Uuid::from_u128).zip(tools.list()).collect();
+    numbered.retain(|(number, _)| page.after().is_none_or(|after: Uuid| *number > after));
+    Ok(HttpResponse::Ok().json(page.of(numbered, |(number, _)| *number, |(_, tool)| ToolView::of(tool))))
+}
+
+/// One tool with the schema of its parameters.
+#[utoipa::path(get, path = "/api/v1/tools/{name}", tag = "tools", operation_id = "get_tool", params(
+    ("name" = String, Path),
+), responses((status = 200, body = ToolView)))]
+pub(crate) async fn show(
+    tools: web::Data<ToolControl>,
+    name: web::Path<String>,
+) -> Result<HttpResponse, ProblemDetails> {
+    Ok(HttpResponse::Ok().json(ToolView::of(tools.find(&name)?)))
+}
+
+/// Calls a tool, as a run of its own: it is recorded, it can be cancelled, and it ends even if this instance does not
+/// live to see it.
+///
+/// The answer comes when the run has ended, after 300 seconds at most, or `Prefer: wait=SECONDS` (up to 3600). If the
+/// run goes on then, or with `Prefer: respond-async`, the answer is 202 with the run.
+#[utoipa::path(post, path = "/api/v1/tools/{name}/invoke", tag = "tools", operation_id = "invoke_tool", params(
+    ("name" = String, Path),
+    ("Prefer" = Option<String>, Header, description = "`respond-async`, or `wait=SECONDS`"),
+    ("Idempotency-Key" = Option<String>, Header, description = "The same key and body answer the same run"),
+), request_body = InvokeTool, responses(
+    (status = 200, body = ToolOutputView),
+    (status = 202, body = RunView, description = "The call goes on, as this run"),
+    (status = 409, description = "The key was used for another request"),
+    (status = 424, description = "The tool was called and failed, or the run was cancelled; `run_id` and `error` say more"),
+))]
+pub(crate) async fn invoke(
+    tools: web::Data<ToolControl>,
+    ends: web::Data<RunEnds>,
+    name: web::Path<String>,
+    request: HttpRequest,
+    body: Body,
+) -> Result<HttpResponse, ProblemDetails> {
+    let preference = Preference::of(&request);
+    let (caller, body) = body.receive().await?;
+    let (value, source) = body.value()?;
+    let once = keyed_body(&request, &value)?;
+    let slot = if preference.respond_async { None } else { Some(ends.take_slot(caller.user)?) };
+    let run = source.placing(async {
+        let InvokeTool { params, project_id, timeout_seconds } = input::read(value)?;
+        let call = CallTool {
+            tool: name.into_inner(),
+            params: params.unwrap_or_else(|| json!({})),
+            project: project_id.map(ProjectId::from),
+            timeout: timeout_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+            once,
+        };
+        Ok(tools.call(&caller, call).await?)
+    });
+    let run = run.await?;
+    let Some(slot) = slot else {
+        let mut response = accepted(RunView::of(run));
+        response.headers_mut().insert(PREFERENCE_APPLIED, HeaderValue::from_static("respond-async"));
+        return Ok(response);
+    };
+    let limit = preference.wait.unwrap_or(DEFAULT_WAIT).min(MAX_WAIT);
+    match ends.wait(&slot, run.id, limit).await {
+        Ok(Some(ended)) if ended.state == RunState::Succeeded => {
+            Ok(HttpResponse::Ok().json(ToolOutputView::of(ended)))
+        }
+        Ok(Some(ended)) => Err(failed(&ended, tools.find_failure(ended.id).await?.as_ref())),
+        // The run was accepted, and this is all that is known.
+        Ok(None) | Err(_) => Ok(accepted(RunView::of(run))),
+    }
+}
+
+/// The answer to a call that failed, or whose run was ended before it: by `failure`, or else by the error of the run.
+fn failed(run: &Run, failure: Option<&NodeFailure>) -> ProblemDetails {
+    let (kind, message) = match (failure, &run.error) {
+        (Some(failure), _) => (failure.kind.to_string(), failure.message.as_str()),
+        (None, Some(error)) => (error.kind.to_string(), error.message.as_str()),
+        (None, None) => (run.state.as_str().to_owned(), "the run has ended"),
+    };
+    let detail = format!("the call {}: {message}", run.state.as_str().replace('_', " "));
+    let retryable = failure.is_some_and(|failure| failure.retryable);
+    let error = json!({ "kind": kind, "message": message, "retryable": retryable });
+    ProblemDetails::new(Kind::ToolFailed, detail)
+        .with_header(LOCATION, format!("/api/v1/runs/{}", run.id))
+        .with_member("run_id", json!(run.id))
+        .with_member("error", error)
+}

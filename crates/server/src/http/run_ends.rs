@@ -1,0 +1,86 @@
+//! Requests that wait until a run has ended.
+
+use std::time::Duration;
+
+use gathering_control::Run;
+use gathering_dag_engine::StoreError;
+use gathering_domain::{RunId, UserId};
+use gathering_edge::limits::{Slot, Slots};
+use gathering_edge::problem::ProblemDetails;
+use gathering_edge::readiness::Readiness;
+use gathering_persistence::{Runs, Wake, WakeBus};
+use tokio::time::Instant;
+
+/// The maximum per instance: each queries the database once a second while another instance drives its run.
+const MAX_WAITING: usize = 1024;
+
+/// The maximum per account.
+const MAX_WAITING_OF_ONE: usize = 512;
+
+/// How often a run is looked at that nothing was heard of.
+const SAFETY_NET: Duration = Duration::from_secs(1);
+
+/// The least time between two looks at a run because another one has ended.
+const APART: Duration = Duration::from_millis(50);
+
+/// Waits for the ends of runs, whichever instance drives them. Cloning is cheap and shares the slots.
+#[derive(Clone)]
+pub(crate) struct RunEnds {
+    slots: Slots,
+    runs: Runs,
+    wakes: WakeBus,
+    readiness: Readiness,
+}
+
+impl RunEnds {
+    pub(crate) fn new(runs: Runs, wakes: WakeBus, readiness: Readiness) -> Self {
+        Self {
+            slots: Slots::new("waiting requests", MAX_WAITING, MAX_WAITING_OF_ONE),
+            runs,
+            wakes,
+            readiness,
+        }
+    }
+
+    /// A place to wait, taken before anything is started.
+    ///
+    /// # Errors
+    /// 429 if the account has the maximum, 503 if the instance has.
+    pub(crate) fn take_slot(&self, user: UserId) -> Result<Slot, ProblemDetails> {
+        self.slots.take(user)
+    }
+
+    /// The run when it has ended; `None` if it has not after `limit`, or when this instance shuts down: the run goes on
+    /// then. Cancel: safe.
+    ///
+    /// # Errors
+    /// The store's. The run goes on.
+    pub(crate) async fn wait(
+        &self,
+        _slot: &Slot,
+        run: RunId,
+        limit: Duration,
+    ) -> Result<Option<Run>, StoreError> {
+        let deadline = Instant::now() + limit;
+        // Before the first look, so that no end is missed.
+        let (mut ends, mut following) = (self.wakes.subscribe(Wake::Events), self.wakes.follow(run));
+        loop {
+            let seen = Instant::now();
+            match self.runs.find(run).await? {
+                Some(run) if run.state.is_terminal() => return Ok(Some(run)),
+                Some(_) if !self.readiness.is_draining() && seen < deadline => {}
+                _ => return Ok(None),
+            }
+            let end_of_another = async {
+                ends.changed().await.ok();
+                tokio::time::sleep_until(seen + APART).await;
+            };
+            tokio::select! {
+                () = self.readiness.drained() => {}
+                () = following.appended() => {}
+                () = end_of_another => {}
+                () = tokio::time::sleep_until(deadline.min(seen + SAFETY_NET)) => {}
+            }
+        }
+    }
+}
