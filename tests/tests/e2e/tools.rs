@@ -153,7 +153,7 @@ async fn a_call_is_answered_at_once_or_after_a_while_and_can_be_cancelled() -> R
     let waited = ada.with_header("prefer", "wait=1").post("/api/v1/tools/wait/invoke", &call).await?;
     let other = waited.header("location").to_owned();
     assert!(matches!(waited.expect(202)?["state"].as_str(), Some("queued" | "running")));
-    // Whoever waits hears of the cancellation.
+    // A request that waits hears of the cancellation.
     let waiting = tokio::spawn({
         let ada = ada.with_header("idempotency-key", "long");
         let call = call.clone();

@@ -18,10 +18,7 @@ pub struct RunRules {
 }
 
 impl RunRules {
-    /// The fields of a stored definition that these rules are read from.
-    pub const FIELDS: [&str; 2] = ["timeout_seconds", "input"];
-
-    /// The rules of a stored definition, or of an object with only [these fields](Self::FIELDS) of it. The rest of the
+    /// The rules of a stored definition, or of an object with only its `timeout_seconds` and `input`. The rest of the
     /// definition is not checked again.
     ///
     /// # Errors

@@ -30,7 +30,7 @@ impl InputSchema {
         problems.into_result().map(|()| schema)
     }
 
-    /// The same, where everything else of the definition is looked at as well.
+    /// The schema of a definition that is being validated.
     pub(super) fn read(definition: &Value, problems: &mut Problems) -> Option<Self> {
         let input = definition.get("input").filter(|input| input.is_object())?;
         let at = Pointer::root().join("input");

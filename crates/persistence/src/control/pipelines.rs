@@ -208,11 +208,9 @@ pub(crate) async fn load_run_rules(
     if graphs.is_empty() {
         return Ok(HashMap::new());
     }
-    let [timeout, input] = RunRules::FIELDS;
-    let fields = format!(
-        "json_build_object('{timeout}', definition -> '{timeout}', '{input}', definition -> '{input}')"
-    );
-    let sql = format!("SELECT digest, {fields} AS fields FROM graphs WHERE digest = ANY ($1)");
+    let sql = "SELECT digest, json_build_object('timeout_seconds', definition -> 'timeout_seconds', \
+                                                'input', definition -> 'input') AS fields \
+               FROM graphs WHERE digest = ANY ($1)";
     let graphs: Vec<Vec<u8>> = graphs.iter().map(|graph| graph.as_bytes().to_vec()).collect();
     let rows: Vec<Fields> = diesel::sql_query(sql).bind::<Array<Bytea>, _>(graphs).load(&mut conn).await?;
     let rules = |row: Fields| {

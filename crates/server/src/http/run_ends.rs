@@ -17,10 +17,10 @@ const MAX_WAITING: usize = 1024;
 /// The maximum per account.
 const MAX_WAITING_OF_ONE: usize = 512;
 
-/// How often a run is looked at that nothing was heard of.
+/// How often a run is read that nothing was heard of.
 const SAFETY_NET: Duration = Duration::from_secs(1);
 
-/// The least time between two looks at a run because another one has ended.
+/// The least time between two reads because another run has ended.
 const APART: Duration = Duration::from_millis(50);
 
 /// Waits for the ends of runs, whichever instance drives them. Cloning is cheap and shares the slots.
@@ -62,7 +62,7 @@ impl RunEnds {
         limit: Duration,
     ) -> Result<Option<Run>, StoreError> {
         let deadline = Instant::now() + limit;
-        // Before the first look, so that no end is missed.
+        // Before the first read, so that no end is missed.
         let (mut ends, mut following) = (self.wakes.subscribe(Wake::Events), self.wakes.follow(run));
         loop {
             let seen = Instant::now();

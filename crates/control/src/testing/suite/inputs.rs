@@ -1,4 +1,4 @@
-//! Inputs of runs, completed and checked by the schema of the pipeline, whoever starts it.
+//! Inputs of runs, completed and checked by the schema of the pipeline, at every way to start one.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the cases are tests")]
 
 use gathering_dag_engine::RerunFrom;
