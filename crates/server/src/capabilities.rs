@@ -7,11 +7,14 @@ use gathering_agents::{OpenAiCompatible, Providers};
 use gathering_dag_engine::{NodeSpecs, NodeTypes};
 use gathering_nodes::{NodeServices, RowExpressions, node_specs, node_types};
 use gathering_tools::{
-    BlockingPool, Mailer, NotificationChannels, Outbound, OutboundPolicy, SmtpLogin, SmtpSettings, ToolSetup,
-    Toolbox, WebhookKeys,
+    BlockingPool, Launcher, Mailer, NotificationChannels, Outbound, OutboundPolicy, RunCommand,
+    RunCommandPolicy, SmtpLogin, SmtpSettings, ToolSetup, Toolbox, WebhookKeys,
 };
 
 use crate::config::Config;
+
+/// The first argument of this program when it is to launch a command.
+pub(crate) const LAUNCHER: &str = "--launch-command";
 
 /// The maximum of concurrent blocking work, such as file operations.
 const MAX_BLOCKING: usize = 32;
@@ -44,6 +47,7 @@ impl Capabilities {
                 webhook_keys: webhook_keys(config)?,
             },
             row_filters: Some(Arc::new(RowExpressions)),
+            run_command: run_command(config)?,
         };
         let tools = Toolbox::with_setup(&outbound, setup, blocking.clone());
         let tools = tools.context("registering the tools")?;
@@ -92,6 +96,26 @@ fn webhook_keys(config: &Config) -> anyhow::Result<WebhookKeys> {
     text.parse().with_context(cannot_read)
 }
 
+/// There is `run_command` when the operator allows a program.
+fn run_command(config: &Config) -> anyhow::Result<Option<RunCommand>> {
+    if config.run_command_programs.is_empty() {
+        return Ok(None);
+    }
+    // This program, whatever has become of its file since the start.
+    let launcher = Launcher { program: "/proc/self/exe".into(), args: vec![LAUNCHER.to_owned()] };
+    let policy = RunCommandPolicy {
+        max_time: config.run_command_time,
+        max_memory_bytes: Some(config.run_command_memory_bytes),
+        allow_network: config.run_command_network,
+        require_confinement: config.run_command_confinement_required,
+        ..RunCommandPolicy::new(config.run_command_programs.clone(), launcher)
+    };
+    let command = RunCommand::new(policy).context("GATHERING_RUN_COMMAND_PROGRAMS cannot be used")?;
+    let programs: Vec<&str> = config.run_command_programs.keys().map(String::as_str).collect();
+    tracing::info!(programs = programs.join(","), confinement = %command.confinement(), "the tool run_command is on");
+    Ok(Some(command))
+}
+
 /// `openai` exists when its key or another server's address is set.
 fn providers(config: &Config) -> anyhow::Result<Providers> {
     let mut providers = Providers::with_scripted();
@@ -134,6 +158,16 @@ mod tests {
             assert!(error.contains("GATHERING_WEBHOOK_KEYS_FILE") && error.contains(reason), "{error}");
             assert!(!error.contains(key), "{error}");
         }
+    }
+
+    #[test]
+    fn there_is_no_command_without_programs_and_a_wrong_program_stops_the_start() {
+        let tools = capabilities(&[]).unwrap().tools;
+        assert!(tools.get("read_table").is_some() && tools.get("run_command").is_none());
+        let wrong = [("GATHERING_RUN_COMMAND_PROGRAMS", "git=/nowhere/git")];
+        let error = format!("{:#}", capabilities(&wrong).unwrap_err());
+        assert!(error.contains("GATHERING_RUN_COMMAND_PROGRAMS") && error.contains("`git`"), "{error}");
+        assert!(capabilities(&[("GATHERING_RUN_COMMAND_PROGRAMS", "git=git")]).is_err());
     }
 
     #[test]

@@ -11,8 +11,17 @@ mod http;
 mod instance;
 mod logging;
 
+use std::ffi::OsString;
+use std::process::ExitCode;
+
 pub use cli::Cli;
 pub use config::{Config, ConfigError, InvalidSetting, LogFormat};
+
+/// Becomes a command of the tool `run_command` if these arguments say so: the server starts itself for that. Call it
+/// before there are threads; `None` means that this process is for people.
+pub fn launch_command(mut args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    (args.nth(1)? == capabilities::LAUNCHER).then(|| gathering_tools::run_launcher(args))
+}
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

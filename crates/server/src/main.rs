@@ -6,6 +6,9 @@ use clap::Parser as _;
 use gathering_server::Cli;
 
 fn main() -> ExitCode {
+    if let Some(code) = gathering_server::launch_command(std::env::args_os()) {
+        return code;
+    }
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -5,6 +5,7 @@ mod files;
 mod http_request;
 mod notification;
 mod read_table;
+mod run_command;
 mod search_files;
 mod time;
 
@@ -25,16 +26,19 @@ pub use files::{ListFiles, ReadFile, WriteFile};
 pub use http_request::HttpRequest;
 pub use notification::{NotificationChannels, SendNotification};
 pub use read_table::{ReadTable, RowFilter, RowFilters};
+pub use run_command::RunCommand;
 pub use search_files::SearchFiles;
 pub use time::{Now, WaitSeconds};
 
 /// What the operator has set up for the built-in tools. By default: nothing.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct ToolSetup {
     /// The ways of `send_notification`.
     pub notifications: NotificationChannels,
     /// The language of `where` in `read_table`.
     pub row_filters: Option<Arc<dyn RowFilters>>,
+    /// `run_command`, if there is such a tool.
+    pub run_command: Option<RunCommand>,
 }
 
 impl Toolbox {
@@ -66,6 +70,9 @@ impl Toolbox {
         tools.register(SendNotification::new(outbound.clone(), setup.notifications))?;
         tools.register(Now::new())?;
         tools.register(WaitSeconds::new())?;
+        if let Some(run_command) = setup.run_command {
+            tools.register(run_command)?;
+        }
         Ok(tools)
     }
 }

@@ -4,6 +4,7 @@
 //! outgoing request may reach. Never knows runs, users, a database or the caller.
 
 mod builtin;
+mod command;
 mod cut;
 mod mail;
 mod outbound;
@@ -17,8 +18,9 @@ mod workspace;
 
 pub use builtin::{
     EditFile, HttpRequest, ListFiles, NotificationChannels, Now, ReadFile, ReadTable, RowFilter, RowFilters,
-    SearchFiles, SendNotification, ToolSetup, WaitSeconds, WriteFile,
+    RunCommand, SearchFiles, SendNotification, ToolSetup, WaitSeconds, WriteFile,
 };
+pub use command::{CommandSetupError, Confinement, Launcher, RunCommandPolicy, run_launcher};
 pub use gathering_domain::EffectClass;
 pub use gathering_schema::{InvalidSchema, JsonSchema};
 pub use mail::{

@@ -13,6 +13,7 @@ mod breakers;
 mod budgets;
 mod calendars;
 mod children;
+mod commands;
 mod contradictions;
 mod corrected;
 mod decisions;

@@ -3,6 +3,7 @@
 //! [`Config`], its reader, `gathering serve --help`, the table of `docs/operations.md` and
 //! `deploy/gathering.example.toml` are all made of this declaration.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -189,6 +190,31 @@ settings! {
         "a file of the keys that sign webhooks, read at the start",
         "each line is `name = whsec_...`; a name with several lines is signed with each of these keys",
         |r, s| r.optional(s, values::path);
+    /// The programs that `run_command` may start; none: there is no such tool.
+    run_command_programs: BTreeMap<String, PathBuf> = "run_command_programs", "GATHERING_RUN_COMMAND_PROGRAMS",
+        Unset("none: there is no tool `run_command`", "\"git=/usr/bin/git, jq=/usr/bin/jq\""),
+        "the programs that the tool `run_command` may start, as `name=/absolute/path`",
+        "a shell or an interpreter runs anything that an agent writes",
+        |r, s| Some(r.optional(s, values::programs)?.unwrap_or_default());
+    /// The longest time of one command.
+    run_command_time: Duration = "run_command_seconds", "GATHERING_RUN_COMMAND_SECONDS", Value("60"),
+        "the longest time of one command", "",
+        |r, s| r.value(s, values::number(1, 3600)).map(Duration::from_secs);
+    /// The memory of each process of a command, in bytes.
+    run_command_memory_bytes: u64 = "run_command_memory_bytes", "GATHERING_RUN_COMMAND_MEMORY_BYTES",
+        Value("1073741824"),
+        "the address space of each process of a command, in bytes", "",
+        |r, s| r.value(s, values::number(1 << 20, MAX_FILE_BYTES));
+    /// Whether commands may use the network.
+    run_command_network: bool = "run_command_network", "GATHERING_RUN_COMMAND_NETWORK", Value("off"),
+        "`on` or `off`: whether commands may use the network", "",
+        |r, s| r.value(s, values::on_or_off);
+    /// Whether the server refuses to start where commands cannot be confined.
+    run_command_confinement_required: bool = "run_command_confinement", "GATHERING_RUN_COMMAND_CONFINEMENT",
+        Value("required"),
+        "`required` or `if_available`: whether commands must be confined to the workspace by Landlock",
+        "without it a command can read whatever the server can",
+        |r, s| r.value(s, values::confinement_required);
     /// How long the listener stays open after a stop signal.
     shutdown_drain: Duration = "shutdown_drain_seconds", "GATHERING_SHUTDOWN_DRAIN_SECONDS", Value("3"),
         "how long the listener stays open after a stop signal", "",

@@ -1,5 +1,6 @@
 //! Reading single values: each answers with the value, or with what is valid.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -97,6 +98,28 @@ pub(super) fn networks(text: &str) -> Result<Vec<Network>, String> {
         .filter(|network| !network.is_empty())
         .map(|network| network.parse().map_err(|_| "networks such as 10.0.0.0/8,fd00::/8".to_owned()))
         .collect()
+}
+
+/// Names and absolute paths of programs.
+pub(super) fn programs(text: &str) -> Result<BTreeMap<String, PathBuf>, String> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|program| !program.is_empty())
+        .map(|program| match program.split_once('=') {
+            Some((name, path)) if !name.trim().is_empty() && path.trim().starts_with('/') => {
+                Ok((name.trim().to_owned(), PathBuf::from(path.trim())))
+            }
+            _ => Err("programs such as git=/usr/bin/git, jq=/usr/bin/jq".to_owned()),
+        })
+        .collect()
+}
+
+pub(super) fn confinement_required(text: &str) -> Result<bool, String> {
+    match text {
+        "required" => Ok(true),
+        "if_available" => Ok(false),
+        _ => Err("`required` or `if_available`".to_owned()),
+    }
 }
 
 /// `None` is off.

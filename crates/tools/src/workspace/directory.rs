@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cap_std::ambient_authority;
@@ -29,6 +31,8 @@ pub(super) const PRIVATE_DIRECTORY: u32 = 0o700;
 #[derive(Debug, Clone)]
 pub struct Workspace {
     inside: Inside,
+    /// Where it is, for programs that run in it. Everything else goes through the capability.
+    location: Arc<Path>,
     pool: BlockingPool,
 }
 
@@ -48,11 +52,12 @@ impl Workspace {
                 Dir::create_ambient_dir_all(above, ambient_authority())?;
             }
             make_private(&root)?;
-            Dir::open_ambient_dir(&root, ambient_authority())
+            let location = fs::canonicalize(&root)?;
+            Ok((Dir::open_ambient_dir(&location, ambient_authority())?, location))
         });
-        let root =
+        let (root, location) =
             opened.await?.map_err(|source| WorkspaceError::Io { doing: "open the workspace", source })?;
-        Ok(Self { inside: Inside::new(root), pool })
+        Ok(Self { inside: Inside::new(root), location: location.into(), pool })
     }
 
     /// The same workspace without `path` and everything below it. A path or link into it is outside, and lists leave it
@@ -117,6 +122,30 @@ impl Workspace {
             search::search(&inside, &path, &options)
         });
         searched.await?
+    }
+
+    /// Where the workspace is, and an open directory in it, to run a program there.
+    ///
+    /// # Errors
+    /// [`WorkspaceError::Escape`] also if a part of the workspace is [closed](Workspace::without): a program is not kept
+    /// out of it.
+    pub(crate) async fn open_for_program(
+        &self,
+        path: &WorkspacePath,
+    ) -> Result<(Arc<Path>, OwnedFd), WorkspaceError> {
+        let opened = self.blocking(path, |inside, path| {
+            let failed = |source| WorkspaceError::from_lookup("open the directory", path.as_str(), source);
+            let is_directory = inside.root().metadata(path.as_path()).map_err(failed)?.is_dir();
+            if inside.has_closed_part() {
+                Err(WorkspaceError::Escape)
+            } else if is_directory {
+                let directory = inside.root().open_dir(path.as_path()).map_err(failed)?;
+                Ok(OwnedFd::from(directory.into_std_file()))
+            } else {
+                Err(WorkspaceError::NotADirectory { path: path.to_string() })
+            }
+        });
+        Ok((Arc::clone(&self.location), opened.await?))
     }
 
     /// Gives an open file to `work`, which may take seconds.

@@ -37,6 +37,11 @@ impl Inside {
         self.directories.as_ref()
     }
 
+    /// Whether a part of the workspace is closed.
+    pub(super) const fn has_closed_part(&self) -> bool {
+        self.closed.is_some()
+    }
+
     /// Whether the path is the root of the closed part.
     pub(super) fn is_closed(&self, path: &WorkspacePath) -> bool {
         self.closed.as_deref() == Some(path)

@@ -2,6 +2,7 @@
 
 mod edit_file;
 mod read_table;
+mod run_command;
 mod search_files;
 mod time;
 
