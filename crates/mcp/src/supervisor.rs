@@ -27,7 +27,9 @@ const MAX_DELAY: Duration = Duration::from_secs(60);
 /// A connection that lasted this long was a good one: the next restart does not wait long.
 const LASTED: Duration = Duration::from_secs(60);
 /// How long changes of the tools are collected before they are read.
-const COLLECT_CHANGES: Duration = Duration::from_millis(50);
+const COLLECT_CHANGES: Duration = Duration::from_millis(200);
+/// The pause before listening again after the stream ended.
+const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 /// How long a server may take to answer a ping after a call has timed out, unless calls have less.
 const PING: Duration = Duration::from_secs(10);
 
@@ -152,14 +154,20 @@ impl Supervisor {
     }
 }
 
-/// Since 2026-07-28 a server tells of changes only in the answer to this request, which lasts. Returns at once if there
-/// is nothing to hear.
+/// Since 2026-07-28 a server tells of changes only in the answer to this request, which lasts. Returns if there is
+/// nothing to hear.
 async fn listen(connection: &Connection) {
-    if connection.dialect == Dialect::Modern && connection.info.tells_changes {
-        let wanted = json!({"notifications": {"toolsListChanged": true}});
-        if let Err(error) = connection.ask_without_end("subscriptions/listen", wanted).await {
-            tracing::debug!(server = %connection.peer.server, %error, "an MCP server does not tell of changes");
+    let wanted = json!({"notifications": {"toolsListChanged": true}});
+    while connection.dialect == Dialect::Modern && connection.info.tells_changes {
+        match connection.ask_without_end("subscriptions/listen", wanted.clone()).await {
+            Err(error @ (McpError::Rpc { .. } | McpError::Status { .. })) => {
+                tracing::debug!(server = %connection.peer.server, %error, "an MCP server does not tell of changes");
+                return;
+            }
+            // The stream ended, as streams do. What changed meanwhile is not told.
+            Ok(_) | Err(_) => sleep(LISTEN_AGAIN).await,
         }
+        connection.peer.tools_changed.notify_one();
     }
 }
 

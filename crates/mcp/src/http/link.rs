@@ -197,7 +197,11 @@ impl Shared {
             let session = self.session.subscribe().wait_for(Option::is_some).await.ok().as_deref().cloned();
             let Some(session) = session.flatten() else { return };
             match self.open_stream(&session).await {
-                Ok(Some(stream)) => drop(read_events(stream, None, self).await),
+                Ok(Some(stream)) => {
+                    let _ = read_events(stream, None, self).await;
+                    // What changed while nobody listened was not told.
+                    self.peer.tools_changed.notify_one();
+                }
                 // The server offers no such stream.
                 Ok(None) => return,
                 Err(error) => {
