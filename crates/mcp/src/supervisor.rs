@@ -157,8 +157,11 @@ impl Supervisor {
 /// Since 2026-07-28 a server tells of changes only in the answer to this request, which lasts. Returns if there is
 /// nothing to hear.
 async fn listen(connection: &Connection) {
+    if connection.dialect != Dialect::Modern || !connection.info.tells_changes {
+        return;
+    }
     let wanted = json!({"notifications": {"toolsListChanged": true}});
-    while connection.dialect == Dialect::Modern && connection.info.tells_changes {
+    loop {
         match connection.ask_without_end("subscriptions/listen", wanted.clone()).await {
             Err(error @ (McpError::Rpc { .. } | McpError::Status { .. })) => {
                 tracing::debug!(server = %connection.peer.server, %error, "an MCP server does not tell of changes");

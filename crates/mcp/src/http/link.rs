@@ -18,6 +18,7 @@ use super::auth::{Tokens, refused};
 use super::headers::{HttpSession, request_to, with_protocol, with_session};
 use super::refusal;
 use super::reply::{Asked, read_answer, read_body, read_events};
+use super::sse::SseReader;
 use crate::McpError;
 use crate::calls::Answer;
 use crate::config::{HttpEndpoint, McpLimits};
@@ -195,10 +196,13 @@ impl Shared {
     async fn listen(&self) {
         loop {
             let session = self.session.subscribe().wait_for(Option::is_some).await.ok().as_deref().cloned();
-            let Some(session) = session.flatten() else { return };
-            match self.open_stream(&session).await {
+            if session.flatten().is_none() {
+                return;
+            }
+            match self.open_stream(None).await {
                 Ok(Some(stream)) => {
-                    let _ = read_events(stream, None, self).await;
+                    let mut events = SseReader::new(self.limits.max_line_bytes);
+                    let _ = read_events(stream, &mut events, None, self).await;
                     // What changed while nobody listened was not told.
                     self.peer.tools_changed.notify_one();
                 }
@@ -212,9 +216,19 @@ impl Shared {
         }
     }
 
-    async fn open_stream(&self, session: &HttpSession) -> Result<Option<OutboundStream>, McpError> {
+    /// Opens a stream of what the server says, or one that ended after the event `last_id`. `None` if the server offers
+    /// none.
+    pub(super) async fn open_stream(
+        &self,
+        last_id: Option<&str>,
+    ) -> Result<Option<OutboundStream>, McpError> {
+        let session = self.session.borrow().clone();
+        let Some(session) = session else { return Ok(None) };
         let token = self.tokens.token(&self.outbound).await?;
-        let request = with_session(request_to(&self.endpoint, "GET", token.as_ref())?, session)?;
+        let mut request = with_session(request_to(&self.endpoint, "GET", token.as_ref())?, &session)?;
+        if let Some(last_id) = last_id {
+            request = request.header("last-event-id", last_id)?;
+        }
         let stream = self.outbound.open(request).await?;
         Ok((stream.status == 200).then_some(stream))
     }

@@ -2,7 +2,8 @@
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use gathering_tools::OutboundStream;
+use gathering_tools::{OutboundError, OutboundStream};
+use tokio::time::sleep;
 
 use super::link::Shared;
 use super::sse::SseReader;
@@ -12,6 +13,9 @@ use crate::message::{self, Message};
 
 /// Requests of the server that are answered at once; further ones wait for the end of one.
 const MAX_ANSWERING: usize = 32;
+
+/// How often the stream of one answer is read on.
+const MAX_RESUMED: usize = 100;
 
 /// A request whose answer is awaited.
 #[derive(Debug, Clone, Copy)]
@@ -30,10 +34,7 @@ pub(super) async fn read_answer(
     shared: &Shared,
 ) -> Result<Answer, McpError> {
     match media_type(&stream).as_str() {
-        "text/event-stream" => match read_events(stream, Some(asked), shared).await? {
-            Some(answer) => Ok(answer),
-            None => Err(invalid("the stream ended before it")),
-        },
+        "text/event-stream" => read_to_answer(stream, asked, shared).await,
         "application/json" => {
             let body = read_body(&mut stream, shared.limits.max_line_bytes).await?;
             let messages = message::read(&body).ok_or_else(|| invalid("it is not JSON-RPC"))?;
@@ -46,6 +47,30 @@ pub(super) async fn read_answer(
         }
         other => Err(invalid(&format!("its content type is `{}`", message::shortened(other, 64)))),
     }
+}
+
+/// Reads events until the answer. A stream that ends or breaks before is read on where the server says that this is
+/// possible.
+async fn read_to_answer(
+    mut stream: OutboundStream,
+    asked: Asked<'_>,
+    shared: &Shared,
+) -> Result<Answer, McpError> {
+    let mut events = SseReader::new(shared.limits.max_line_bytes);
+    for _ in 0..MAX_RESUMED {
+        let error = match read_events(stream, &mut events, Some(asked), shared).await {
+            Ok(Some(answer)) => return Ok(answer),
+            Ok(None) => invalid("the stream ended before it"),
+            Err(error @ McpError::Outbound(OutboundError::BrokenOff { .. })) => error,
+            Err(error) => return Err(error),
+        };
+        let Some(place) = events.read_on() else { return Err(error) };
+        sleep(place.pause).await;
+        // The server may have forgotten the session; the call was accepted nevertheless.
+        let resumed = shared.open_stream(Some(&place.last_id)).await.ok().flatten();
+        stream = resumed.ok_or(error)?;
+    }
+    Err(invalid("the stream ended before it, again and again"))
 }
 
 /// Reads the whole body, at most `limit` bytes.
@@ -63,11 +88,11 @@ pub(super) async fn read_body(stream: &mut OutboundStream, limit: usize) -> Resu
 /// Reads events until the answer to `asked`, or to the end of the stream. What else comes in it is taken on the way.
 pub(super) async fn read_events(
     mut stream: OutboundStream,
+    events: &mut SseReader,
     asked: Option<Asked<'_>>,
     shared: &Shared,
 ) -> Result<Option<Answer>, McpError> {
     let limit_bytes = shared.limits.max_line_bytes;
-    let mut events = SseReader::new(limit_bytes);
     let mut answering: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
     loop {
         let part = tokio::select! {

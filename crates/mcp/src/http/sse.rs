@@ -1,4 +1,13 @@
-//! Server-sent events, as far as MCP uses them: the data of each event.
+//! Server-sent events, as far as MCP uses them: the data of each event, and where the stream can be read on.
+
+use std::time::Duration;
+
+/// The longest id of an event that is kept, in bytes.
+const MAX_ID: usize = 1024;
+/// The pause before reading on, if the server names none.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The shortest and the longest pause that a server may ask for.
+const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(30)];
 
 /// Reads a stream of events from its parts.
 #[derive(Debug)]
@@ -9,6 +18,17 @@ pub(super) struct SseReader {
     line: Vec<u8>,
     data: Vec<u8>,
     has_data: bool,
+    last_id: Option<String>,
+    pause: Duration,
+}
+
+/// Where a stream that broke can be read on.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Place {
+    /// The id of the last event.
+    pub(super) last_id: String,
+    /// How long to wait before.
+    pub(super) pause: Duration,
 }
 
 /// An event is longer than its limit.
@@ -17,7 +37,17 @@ pub(super) struct EventTooLong;
 
 impl SseReader {
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, line: Vec::new(), data: Vec::new(), has_data: false }
+        Self { limit, line: Vec::new(), data: Vec::new(), has_data: false, last_id: None, pause: PAUSE }
+    }
+
+    /// Begins a new stream at the place where the last one ended, and says where that is; `None` if the server named no
+    /// place.
+    pub(super) fn read_on(&mut self) -> Option<Place> {
+        self.line.clear();
+        self.data.clear();
+        self.has_data = false;
+        let last_id = self.last_id.clone()?;
+        Some(Place { last_id, pause: self.pause })
     }
 
     /// Takes a part of the stream, and returns the data of the events that end in it. Events without data (priming
@@ -53,8 +83,22 @@ impl SseReader {
             }
             self.has_data = true;
             self.data.extend_from_slice(value.strip_prefix(b" ").unwrap_or(value));
+        } else if let Ok(line) = str::from_utf8(line) {
+            self.take_place(line);
         }
         None
+    }
+
+    fn take_place(&mut self, line: &str) {
+        if let Some(id) = line.strip_prefix("id:") {
+            let id = id.trim();
+            self.last_id = (1..=MAX_ID).contains(&id.len()).then(|| id.to_owned());
+        } else if let Some(milliseconds) =
+            line.strip_prefix("retry:").and_then(|text| text.trim().parse().ok())
+        {
+            let [shortest, longest] = PAUSES;
+            self.pause = Duration::from_millis(milliseconds).clamp(shortest, longest);
+        }
     }
 }
 
@@ -81,6 +125,16 @@ mod tests {
             ["{\"a\":1}", "2"]
         );
         assert_eq!(read(&["data: a\ndata: b\n\ndata: cut"]), ["a\nb"]);
+    }
+
+    #[test]
+    fn a_stream_says_where_it_can_be_read_on() {
+        let mut reader = SseReader::new(100);
+        assert_eq!(reader.read_on(), None);
+        reader.take(b"id: 7\r\nretry: 50\r\ndata:\r\n\r\ndata: cut").unwrap();
+        let place = Place { last_id: "7".to_owned(), pause: Duration::from_millis(50) };
+        assert_eq!(reader.read_on(), Some(place));
+        assert_eq!(reader.take(b"data: 1\n\n").unwrap(), [b"1"], "what was cut is read anew");
     }
 
     #[test]

@@ -1,3 +1,5 @@
+//! Exchanges of a client with the offered tools, without a transport.
+
 use std::sync::Mutex;
 
 use chrono::{DateTime, Utc};

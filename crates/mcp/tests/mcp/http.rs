@@ -1,7 +1,7 @@
 //! Servers over HTTP: sessions, streams, tokens and refusals.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gathering_domain::Secret;
@@ -140,6 +140,28 @@ async fn a_request_in_a_stream_is_answered() {
         called = call(&server) => panic!("it ended: {called:?}"),
         () = wait_until("the request is answered", answered) => {}
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_before_the_answer_is_read_on_where_the_server_says() {
+    let asked = Arc::new(Mutex::new(Value::Null));
+    let remote = HttpServer::start(move |request| match request.header("last-event-id") {
+        Some("e1") => events("id: e2\ndata:\n\n"),
+        Some("e2") => {
+            let message = asked.lock().unwrap().clone();
+            let answer = json!({"jsonrpc": "2.0", "id": message["id"], "result": text(&message)});
+            events(&format!("data: {answer}\n\n"))
+        }
+        _ => older(request, |request| {
+            *asked.lock().unwrap() = request.message();
+            events("id: e1\nretry: 20\ndata:\n\n")
+        }),
+    })
+    .await;
+    let server = mount(http(&remote.url));
+    assert_eq!(call(&server).await.unwrap(), "hi");
+    assert_eq!(remote.heard("tools/call").len(), 1, "the call itself is not repeated");
     server.stop().await;
 }
 

@@ -1,6 +1,6 @@
 //! Mounted servers: a scripted one that misbehaves, and official ones.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests are tests")]
 
 mod calls;
 mod catalogue;

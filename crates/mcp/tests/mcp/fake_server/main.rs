@@ -113,7 +113,11 @@ impl Server {
             tell("waiting for a key press");
             return;
         }
-        if self.is_locked || self.is("modern") {
+        // The question has made this process modern.
+        if self.is_locked {
+            return;
+        }
+        if self.is("modern") {
             return refuse(message, -32022, "the initialize handshake is not accepted");
         }
         let version = if self.is("old") { "1999-01-01" } else { "2025-11-25" };
