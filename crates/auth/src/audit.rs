@@ -131,6 +131,12 @@ audit_kinds! {
     HookVerificationChanged = "hook_verification_changed",
     /// A hook was deleted.
     HookDeleted = "hook_deleted",
+    /// A secret of a project was set. The value is never in the record.
+    SecretSet = "secret_set",
+    /// A secret of a project was deleted.
+    SecretDeleted = "secret_deleted",
+    /// A run used a secret of its project, for the first time in that run.
+    SecretUsed = "secret_used",
 }
 
 impl AuditEvent {
@@ -217,6 +223,9 @@ mod tests {
                 "hook_created",
                 "hook_verification_changed",
                 "hook_deleted",
+                "secret_set",
+                "secret_deleted",
+                "secret_used",
             ]
         );
         assert!(AuditKind::ALL.iter().all(|kind| kind.as_str().parse() == Ok(*kind)));

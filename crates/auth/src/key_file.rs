@@ -9,9 +9,12 @@ use gathering_domain::ExposeSecret as _;
 
 use crate::keys::{InvalidKey, KeyRing};
 
-const NAME: &str = "token.key";
+/// The file of the keys of access tokens.
+const TOKENS: &str = "token.key";
+/// The file of the keys that encrypt the secrets of projects.
+const SECRETS: &str = "secrets.key";
 
-/// The key ring in the file `token.key` of a directory, which only its owner may read.
+/// The key ring in a file of a directory, which only its owner may read: `token.key` or `secrets.key`.
 ///
 /// ```
 /// use gathering_auth::KeyFile;
@@ -38,7 +41,7 @@ pub struct KeyFile {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// The file cannot be read, or not be made.
-    #[error("the token key in {} can neither be read nor made", path.display())]
+    #[error("the key in {} can neither be read nor made", path.display())]
     Inaccessible {
         /// The path of the file.
         path: PathBuf,
@@ -47,7 +50,7 @@ pub enum KeyFileError {
         source: io::Error,
     },
     /// Its content is no key ring, or there is no randomness for a new one.
-    #[error("the token key in {} cannot be used", path.display())]
+    #[error("the key in {} cannot be used", path.display())]
     Invalid {
         /// The path of the file.
         path: PathBuf,
@@ -58,13 +61,25 @@ pub enum KeyFileError {
 }
 
 impl KeyFile {
-    /// Loads the file, or makes it and the directory with one new key. Of several processes that do so at once, all get
-    /// the same key. Blocks.
+    /// Loads the file of the keys of access tokens, or makes it and the directory with one new key. Of several processes
+    /// that do so at once, all get the same key. Blocks.
     ///
     /// # Errors
     /// [`KeyFileError`]; a file that was there is unchanged.
     pub fn load_or_create(directory: &Path) -> Result<Self, KeyFileError> {
-        let path = directory.join(NAME);
+        Self::load_or_create_named(directory, TOKENS)
+    }
+
+    /// As [`KeyFile::load_or_create`], for the file of the keys that encrypt the secrets of projects.
+    ///
+    /// # Errors
+    /// [`KeyFileError`]; a file that was there is unchanged.
+    pub fn load_or_create_of_secrets(directory: &Path) -> Result<Self, KeyFileError> {
+        Self::load_or_create_named(directory, SECRETS)
+    }
+
+    fn load_or_create_named(directory: &Path, name: &str) -> Result<Self, KeyFileError> {
+        let path = directory.join(name);
         match fs::read_to_string(&path) {
             Ok(text) => Self::of(path, &text, false),
             Err(error) if error.kind() == ErrorKind::NotFound => Self::create(directory, path),
@@ -97,7 +112,7 @@ impl KeyFile {
 /// of the first, and a crash leaves no partial key. Returns whether this process was the first.
 fn write_unless_present(directory: &Path, path: &Path, keys: &KeyRing) -> io::Result<bool> {
     fs::create_dir_all(directory)?;
-    let draft = directory.join(format!(".{NAME}.{}", uuid::Uuid::now_v7()));
+    let draft = directory.join(format!(".key.{}", uuid::Uuid::now_v7()));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     file.write_all(keys.to_text().expose_secret().as_bytes())?;
     file.sync_all()?;
@@ -124,7 +139,7 @@ mod tests {
         let second = KeyFile::load_or_create(&data_dir).unwrap();
         assert_eq!(first.keys, second.keys);
         assert!(first.is_new && !second.is_new);
-        let mode = fs::metadata(data_dir.join(NAME)).unwrap().permissions().mode();
+        let mode = fs::metadata(data_dir.join(TOKENS)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(fs::read_dir(&data_dir).unwrap().count(), 1);
     }
@@ -144,11 +159,11 @@ mod tests {
     #[test]
     fn a_file_without_a_key_is_refused_and_left_alone() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join(NAME);
+        let path = directory.path().join(TOKENS);
         fs::write(&path, "hunter2").unwrap();
         let refused = KeyFile::load_or_create(directory.path()).unwrap_err();
         assert!(matches!(&refused, KeyFileError::Invalid { .. }), "{refused:?}");
-        assert_eq!(refused.to_string(), format!("the token key in {} cannot be used", path.display()));
+        assert_eq!(refused.to_string(), format!("the key in {} cannot be used", path.display()));
         assert_eq!(fs::read_to_string(&path).unwrap(), "hunter2");
     }
 }

@@ -1,4 +1,5 @@
-//! The keys that encrypt access tokens: one that issues, and retired ones that are still accepted.
+//! Keys that encrypt, of access tokens or of the secrets of projects: one that is in use, and retired ones that are still
+//! accepted.
 
 use std::fmt;
 
@@ -10,7 +11,8 @@ use pasetors::keys::{Generate, SymmetricKey};
 use pasetors::paserk::{FormatAsPaserk, Id};
 use pasetors::version4::V4;
 
-/// The maximum number of keys. A retired key is needed only for the lifetime of an access token.
+/// The maximum number of keys. A retired key is needed for the lifetime of an access token, or until the secrets are
+/// encrypted with the new one.
 const MAX_KEYS: usize = 16;
 
 const LENIENT: GeneralPurposeConfig =
@@ -39,16 +41,16 @@ pub struct KeyRing {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKey {
     /// The text is empty.
-    #[error("no token key: set one as `k4.local.…` or as 32 bytes in base64")]
+    #[error("no key: set one as `k4.local.…` or as 32 bytes in base64")]
     Missing,
     /// One of the keys is invalid. The error does not repeat it.
-    #[error("token key {position} is neither a PASERK `k4.local.…` nor 32 bytes in base64")]
+    #[error("key {position} is neither a PASERK `k4.local.…` nor 32 bytes in base64")]
     Malformed {
         /// Its position, counted from 1.
         position: usize,
     },
     /// There are too many keys.
-    #[error("{n_keys} token keys exceed the limit of {MAX_KEYS}: remove the oldest")]
+    #[error("{n_keys} keys exceed the limit of {MAX_KEYS}: remove the oldest")]
     TooMany {
         /// The number of keys.
         n_keys: usize,

@@ -17,6 +17,7 @@ mod opaque;
 mod passwords;
 mod refresh;
 mod scope;
+mod sealing;
 mod service;
 mod sessions;
 mod store;
@@ -42,6 +43,7 @@ pub use keys::{InvalidKey, KeyRing};
 pub use passwords::{PasswordError, PasswordSettings, Passwords};
 pub use refresh::RefreshToken;
 pub use scope::{Scope, Scopes};
+pub use sealing::{CannotOpen, CannotSeal, Sealed};
 pub use service::{ApiKeyRequest, Auth, AuthSettings, Registration, RegistrationRequest, TokenPair};
 pub use sessions::{
     NewSession, RefreshRefusal, RefreshRotation, RefreshTokenState, Rotation, SessionEnd, TokenRevocation,
