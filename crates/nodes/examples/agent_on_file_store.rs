@@ -15,7 +15,7 @@ use gathering_dag_engine::{
     Engine, EngineSettings, NewRun, NodeTypes, RunStore, RunnerSettings, Signals, StoreError, SystemClock,
 };
 use gathering_domain::{Digest, InstanceId, ProjectId, RunId};
-use gathering_nodes::{AgentNode, AgentSpec, OpenFilesError, ProjectFiles};
+use gathering_nodes::{AgentNode, AgentSpec, NoSecrets, OpenFilesError, ProjectFiles, WithSecrets};
 use gathering_tools::{BlockingPool, Outbound, OutboundPolicy, Toolbox, Workspace};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -80,6 +80,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = Arc::new(OneDirectory(directory.join("files"), blocking));
     let providers = Providers::with_scripted();
     let agent = AgentNode::new(providers.clone(), tools.clone(), files);
+    let agent = WithSecrets::new(agent, Arc::new(NoSecrets));
     let types = NodeTypes::builtin().with_parts("agent", AgentSpec::new(providers, tools), agent);
     let (engine, service) = Engine::new(Arc::new(store.clone()), types, clock, EngineSettings::default());
     let stop = CancellationToken::new();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use gathering_dag_engine::{
-    Attempt, ChildRuns, Fields, NodeExecutor, NodeFailure, NodeSpec, Outcome, PollOutcome, Shape,
+    Attempt, ChildRuns, Fields, NodeFailure, NodeSpec, Outcome, PollOutcome, SecretFields, Shape,
 };
 use gathering_domain::FailureKind;
 use gathering_tools::{Outbound, Toolbox};
@@ -16,6 +16,7 @@ use crate::config::is_computed_text;
 use crate::execute_pipeline::ExecutePipeline;
 use crate::files::ProjectFiles;
 use crate::notification::Notification;
+use crate::secrets::{AttemptSecrets, OutsideNode};
 
 /// All actions, as the messages list them.
 const ACTIONS: &str = "call_api, execute_pipeline, send_notification";
@@ -60,6 +61,16 @@ impl NodeSpec for ActionSpec {
             _ => None,
         }
     }
+
+    /// Not in a URL: those are in logs, here and at the receiver.
+    fn secret_fields(&self, config: &Value) -> SecretFields {
+        let within: &[&str] = match config["action"].as_str() {
+            Some("call_api") => &["/headers", "/query", "/body", "/form", "/multipart"],
+            Some("send_notification") => &["/headers", "/payload", "/message", "/html"],
+            _ => &[],
+        };
+        SecretFields { within, except: &[] }
+    }
 }
 
 /// The executor of `action`.
@@ -88,12 +99,12 @@ impl ActionNode {
 }
 
 #[async_trait]
-impl NodeExecutor for ActionNode {
-    async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
+impl OutsideNode for ActionNode {
+    async fn execute(&self, attempt: Attempt, secrets: &AttemptSecrets) -> Result<Outcome, NodeFailure> {
         let output = match attempt.config["action"].as_str() {
-            Some("call_api") => self.call_api.execute(&attempt).await?,
+            Some("call_api") => self.call_api.execute(&attempt, secrets).await?,
             Some("execute_pipeline") => return self.execute_pipeline.execute(&attempt).await,
-            Some("send_notification") => self.notification.execute(&attempt).await?,
+            Some("send_notification") => self.notification.execute(&attempt, secrets).await?,
             _ => {
                 return Err(NodeFailure::permanent(
                     FailureKind::Config,
@@ -104,7 +115,7 @@ impl NodeExecutor for ActionNode {
         Ok(Outcome::Done(output))
     }
 
-    async fn poll(&self, attempt: Attempt) -> Result<PollOutcome, NodeFailure> {
+    async fn poll(&self, attempt: Attempt, _secrets: &AttemptSecrets) -> Result<PollOutcome, NodeFailure> {
         match attempt.config["action"].as_str() {
             Some("execute_pipeline") => Ok(self.execute_pipeline.poll(&attempt).await?.into()),
             _ => Ok(PollOutcome::Pending),

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use gathering_agents::{
     AgentDefinition, AgentError, ChatModel, Conversation, Limit, Providers, ToolDescription, run_agent,
 };
-use gathering_dag_engine::{Attempt, BudgetLedger, NodeExecutor, NodeFailure, Outcome, PollOutcome};
+use gathering_dag_engine::{Attempt, BudgetLedger, NodeFailure, Outcome, PollOutcome};
 use gathering_domain::FailureKind;
 use gathering_tools::{ToolContext, Toolbox};
 use serde_json::Value;
@@ -20,6 +20,7 @@ pub use self::spec::AgentSpec;
 use self::steps::{RecordedSteps, to_json};
 use crate::budget::{CallBudget, CallStop};
 use crate::files::ProjectFiles;
+use crate::secrets::{AttemptSecrets, OutsideNode};
 
 /// The provider that stands for `openai` if it is configured, else for `scripted`.
 const AUTO: &str = "auto";
@@ -94,13 +95,13 @@ impl AgentNode {
 }
 
 #[async_trait]
-impl NodeExecutor for AgentNode {
-    async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
+impl OutsideNode for AgentNode {
+    async fn execute(&self, attempt: Attempt, _secrets: &AttemptSecrets) -> Result<Outcome, NodeFailure> {
         let ended = self.converse(&attempt, &CallBudget::of(self.budgets.as_deref(), &attempt)).await;
         ended.map(Outcome::Done).or_else(CallStop::into_outcome)
     }
 
-    async fn poll(&self, attempt: Attempt) -> Result<PollOutcome, NodeFailure> {
+    async fn poll(&self, attempt: Attempt, _secrets: &AttemptSecrets) -> Result<PollOutcome, NodeFailure> {
         let budget = CallBudget::of(self.budgets.as_deref(), &attempt).without_calls();
         budget.poll(self.converse(&attempt, &budget).await.err())
     }

@@ -192,7 +192,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::testing::{OneDirectory, drive, tools};
+    use crate::testing::{OneDirectory, drive, tools, without_secrets};
     use crate::{ToolNode, ToolNodeSpec};
 
     /// A ledger that gives every call the same answer, and records what it is asked.
@@ -222,7 +222,7 @@ mod tests {
         let ledger = Arc::new(Ledger(grant, Mutex::default()));
         let files = Arc::new(OneDirectory::new(directory.path()));
         let tool = ToolNode::new(tools.clone(), files).with_budgets(ledger.clone());
-        let types = NodeTypes::builtin().with_parts("tool", ToolNodeSpec::new(tools), tool);
+        let types = NodeTypes::builtin().with_parts("tool", ToolNodeSpec::new(tools), without_secrets(tool));
         let config = json!({"tool": "list_files", "params": {}});
         let events = drive(types, &json!({"nodes": [{"id": "n", "type": "tool", "config": config}]})).await;
         let asked = ledger.1.lock().unwrap().clone();

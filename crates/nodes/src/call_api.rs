@@ -8,6 +8,7 @@ use gathering_tools::{Outbound, OutboundError, OutboundRequest, is_refusal};
 use serde_json::Value;
 
 use crate::config::is_computed_text;
+use crate::secrets::AttemptSecrets;
 
 const METHODS: [&str; 7] = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"];
 
@@ -67,11 +68,19 @@ impl CallApi {
         }
     }
 
-    pub(crate) async fn execute(&self, attempt: &Attempt) -> Result<Value, NodeFailure> {
-        let key = attempt.effects.idempotency_key(EFFECT, &attempt.config);
-        let call = Call::read(&attempt.config, &key)?;
-        let class = call.class();
-        attempt.effects.once(EFFECT, class, &attempt.config, || self.send(call)).await
+    pub(crate) async fn execute(
+        &self,
+        attempt: &Attempt,
+        secrets: &AttemptSecrets,
+    ) -> Result<Value, NodeFailure> {
+        let config = &attempt.config;
+        let key = attempt.effects.idempotency_key(EFFECT, config);
+        let class = Call::read(config, &key)?.class();
+        let send = || async {
+            let call = secrets.reveal(config).and_then(|revealed| Call::read(&revealed, &key));
+            self.send(call.map_err(ActFailed::before_it_took_place)?).await
+        };
+        attempt.effects.once(EFFECT, class, config, send).await
     }
 
     async fn send(&self, call: Call) -> Result<Value, ActFailed> {

@@ -118,7 +118,7 @@ mod tests {
     use gathering_tools::{Outbound, OutboundPolicy};
 
     use super::*;
-    use crate::testing::{OneDirectory, drive, problems, tools};
+    use crate::testing::{OneDirectory, drive, problems, tools, without_secrets};
     use crate::{ActionNode, ActionSpec};
 
     /// Pipelines whose store is away when the first run is started.
@@ -141,7 +141,7 @@ mod tests {
         let children = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
         let files = Arc::new(OneDirectory::new("/nonexistent"));
         let action = ActionNode::new(outbound.clone(), tools(&outbound), files, pipelines.clone(), children);
-        let types = NodeTypes::builtin().with_parts("action", ActionSpec, action);
+        let types = NodeTypes::builtin().with_parts("action", ActionSpec, without_secrets(action));
         let config = json!({"action": "execute_pipeline", "pipeline_id": PipelineId::new(), "wait": false});
         let retry = json!({"max_attempts": 2, "initial_backoff_ms": 1});
         let definition = json!({"nodes": [{"id": "n", "type": "action", "config": config, "retry": retry}]});

@@ -11,6 +11,7 @@ mod failure;
 mod files;
 mod notification;
 mod row_expressions;
+mod secrets;
 #[cfg(test)]
 mod testing;
 mod tool;
@@ -21,5 +22,8 @@ pub use agent::{AgentNode, AgentSpec};
 pub use child_pipelines::{ChildPipeline, ChildPipelines, StartPipelineError};
 pub use files::{OpenFilesError, ProjectFiles};
 pub use row_expressions::RowExpressions;
+pub use secrets::{
+    AttemptSecrets, KnownSecrets, NoSecrets, OutsideNode, ProjectSecrets, Revealed, WithSecrets,
+};
 pub use tool::{ToolNode, ToolNodeSpec};
 pub use types::{NodeServices, node_specs, node_types};

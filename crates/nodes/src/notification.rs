@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use gathering_dag_engine::{Attempt, Fields, NodeFailure, Shape};
+use gathering_dag_engine::{ActFailed, Attempt, Fields, NodeFailure, Shape};
 use gathering_tools::{SendNotification, ToolContext, Toolbox};
 use serde_json::{Map, Value};
 
 use crate::config::add_problems;
 use crate::failure::{act_failed, failure_of_tool};
 use crate::files::ProjectFiles;
+use crate::secrets::AttemptSecrets;
 
 const TOOL: &str = "send_notification";
 
@@ -76,18 +77,12 @@ impl Notification {
         }
     }
 
-    pub(crate) async fn execute(&self, attempt: &Attempt) -> Result<Value, NodeFailure> {
-        let mut params = Value::clone(&attempt.config);
-        if let Some(fields) = params.as_object_mut() {
-            fields.shift_remove("action");
-            fields.retain(|_, value| !value.is_null());
-            let headers = fields.get_mut("headers").and_then(Value::as_object_mut);
-            for value in headers.into_iter().flat_map(|headers| headers.values_mut()) {
-                if matches!(value, Value::Number(_) | Value::Bool(_)) {
-                    *value = Value::String(value.to_string());
-                }
-            }
-        }
+    pub(crate) async fn execute(
+        &self,
+        attempt: &Attempt,
+        secrets: &AttemptSecrets,
+    ) -> Result<Value, NodeFailure> {
+        let params = params_of(&attempt.config);
         let class = self.tools.class_of(TOOL, &params).map_err(|error| failure_of_tool(&error))?;
         let mut context =
             ToolContext::new().with_idempotency_key(attempt.effects.idempotency_key(EFFECT, &params));
@@ -96,11 +91,28 @@ impl Notification {
             context = context.with_workspace(self.files.open(attempt.project).await?);
         }
         let send = || async {
-            let sent = self.tools.call(TOOL, params.clone(), &context).await;
+            let revealed = secrets.reveal(&attempt.config).map_err(ActFailed::before_it_took_place)?;
+            let sent = self.tools.call(TOOL, params_of(&revealed), &context).await;
             sent.map_err(|error| act_failed(&error))
         };
         attempt.effects.once(EFFECT, class, &params, send).await
     }
+}
+
+/// The parameters of the tool in a config.
+fn params_of(config: &Value) -> Value {
+    let mut params = config.clone();
+    if let Some(fields) = params.as_object_mut() {
+        fields.shift_remove("action");
+        fields.retain(|_, value| !value.is_null());
+        let headers = fields.get_mut("headers").and_then(Value::as_object_mut);
+        for value in headers.into_iter().flat_map(|headers| headers.values_mut()) {
+            if matches!(value, Value::Number(_) | Value::Bool(_)) {
+                *value = Value::String(value.to_string());
+            }
+        }
+    }
+    params
 }
 
 /// Checks the shapes of a channel's fields, and then the values of those that fit.
@@ -134,7 +146,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::testing::{NoPipelines, OneDirectory, drive, problems, tools};
+    use crate::testing::{NoPipelines, OneDirectory, drive, problems, tools, without_secrets};
     use crate::{ActionNode, ActionSpec};
 
     #[test]
@@ -242,7 +254,7 @@ mod tests {
         let children = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
         let action =
             ActionNode::new(outbound.clone(), tools(&outbound), files, Arc::new(NoPipelines), children);
-        let types = NodeTypes::builtin().with_parts("action", ActionSpec, action);
+        let types = NodeTypes::builtin().with_parts("action", ActionSpec, without_secrets(action));
         let config = json!({
             "action": "send_notification", "channel": "email", "to": "ada@example.org", "subject": "s", "message": "m"
         });

@@ -14,7 +14,10 @@ use gathering_tools::{BlockingPool, Outbound, OutboundPolicy, Toolbox, Workspace
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::{ChildPipeline, ChildPipelines, OpenFilesError, ProjectFiles, StartPipelineError, node_specs};
+use crate::{
+    ChildPipeline, ChildPipelines, NoSecrets, OpenFilesError, OutsideNode, ProjectFiles, StartPipelineError,
+    WithSecrets, node_specs,
+};
 
 pub(crate) fn tools(outbound: &Outbound) -> Toolbox {
     Toolbox::with_builtin(outbound, BlockingPool::new(2)).unwrap()
@@ -50,6 +53,11 @@ pub(crate) async fn drive(types: NodeTypes, definition: &Value) -> Vec<JournalEv
     stop.cancel();
     service.await.unwrap();
     memory.journal(id).into_iter().map(|entry| entry.record.event).collect()
+}
+
+/// The executor of a node in projects without secrets.
+pub(crate) fn without_secrets<N: OutsideNode>(node: N) -> WithSecrets<N> {
+    WithSecrets::new(node, Arc::new(NoSecrets))
 }
 
 /// One directory for all projects.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use gathering_dag_engine::{
-    Attempt, BudgetLedger, Fields, NodeExecutor, NodeFailure, NodeSpec, Outcome, PollOutcome, Shape,
+    ActFailed, Attempt, BudgetLedger, Fields, NodeFailure, NodeSpec, Outcome, PollOutcome, SecretFields,
+    Shape,
 };
 use gathering_tools::{ToolContext, ToolError, Toolbox};
 use serde_json::{Map, Value, json};
@@ -13,6 +14,7 @@ use crate::budget::{CallBudget, CallStop, cost_of_tool_call};
 use crate::config::{add_problems_below, is_computed_text};
 use crate::failure::{act_failed, failure_of_tool};
 use crate::files::ProjectFiles;
+use crate::secrets::{AttemptSecrets, OutsideNode};
 
 /// The key of the node's only effect.
 const EFFECT: &str = "tool";
@@ -48,6 +50,11 @@ impl NodeSpec for ToolNodeSpec {
             Err(error) => config.problem("tool", error.to_string()),
         }
     }
+
+    /// Not in a URL: those are in logs, here and at the receiver.
+    fn secret_fields(&self, _config: &Value) -> SecretFields {
+        SecretFields { within: &["/params"], except: &["/params/url"] }
+    }
 }
 
 /// The executor of `tool`; the node's output is the tool's.
@@ -69,36 +76,51 @@ impl ToolNode {
         Self { budgets: Some(budgets), ..self }
     }
 
-    async fn call(&self, attempt: &Attempt, budget: &CallBudget<'_>) -> Result<Value, CallStop> {
+    async fn call(
+        &self,
+        attempt: &Attempt,
+        secrets: &AttemptSecrets,
+        budget: &CallBudget<'_>,
+    ) -> Result<Value, CallStop> {
         let tool = attempt.config["tool"].as_str().unwrap_or_default().to_owned();
-        let params = match attempt.config.get("params") {
-            None | Some(Value::Null) => Value::Object(Map::new()),
-            Some(params) => params.clone(),
-        };
+        let params = params_of(&attempt.config);
         let failed = |error: ToolError| failure_of_tool(&error);
-        self.tools.check(&tool, &params).map_err(failed)?;
+        // With secrets the call itself checks them: what is known before may not fit.
+        if !secrets.are_used() {
+            self.tools.check(&tool, &params).map_err(failed)?;
+        }
         let class = self.tools.class_of(&tool, &params).map_err(failed)?;
         let files = self.files.open(attempt.project).await.map_err(NodeFailure::from)?;
         let request = json!({"tool": tool, "params": params});
         let key = attempt.effects.idempotency_key(EFFECT, &request);
         let context = ToolContext::new().with_workspace(files).with_idempotency_key(key);
-        let call =
-            |_| async { self.tools.call(&tool, params, &context).await.map_err(|error| act_failed(&error)) };
+        let call = |_| async {
+            let revealed = secrets.reveal(&attempt.config).map_err(ActFailed::before_it_took_place)?;
+            let called = self.tools.call(&tool, params_of(&revealed), &context).await;
+            called.map_err(|error| act_failed(&error))
+        };
         let cost = cost_of_tool_call();
         budget.once((EFFECT, class, &request), &cost, call, |_| cost.clone()).await
     }
 }
 
+fn params_of(config: &Value) -> Value {
+    match config.get("params") {
+        None | Some(Value::Null) => Value::Object(Map::new()),
+        Some(params) => params.clone(),
+    }
+}
+
 #[async_trait]
-impl NodeExecutor for ToolNode {
-    async fn execute(&self, attempt: Attempt) -> Result<Outcome, NodeFailure> {
-        let called = self.call(&attempt, &CallBudget::of(self.budgets.as_deref(), &attempt)).await;
+impl OutsideNode for ToolNode {
+    async fn execute(&self, attempt: Attempt, secrets: &AttemptSecrets) -> Result<Outcome, NodeFailure> {
+        let called = self.call(&attempt, secrets, &CallBudget::of(self.budgets.as_deref(), &attempt)).await;
         called.map(Outcome::Done).or_else(CallStop::into_outcome)
     }
 
-    async fn poll(&self, attempt: Attempt) -> Result<PollOutcome, NodeFailure> {
+    async fn poll(&self, attempt: Attempt, secrets: &AttemptSecrets) -> Result<PollOutcome, NodeFailure> {
         let budget = CallBudget::of(self.budgets.as_deref(), &attempt).without_calls();
-        budget.poll(self.call(&attempt, &budget).await.err())
+        budget.poll(self.call(&attempt, secrets, &budget).await.err())
     }
 }
 
@@ -112,7 +134,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::testing::{OneDirectory, drive, problems, tools};
+    use crate::testing::{OneDirectory, drive, problems, tools, without_secrets};
 
     /// Drives a run whose only node posts to `url` in at most three attempts; returns the kinds of failure and the number
     /// of posts.
@@ -123,7 +145,7 @@ mod tests {
         let tools = tools(&outbound);
         let files = Arc::new(OneDirectory::new(directory.path()));
         let tool = ToolNode::new(tools.clone(), files);
-        let types = NodeTypes::builtin().with_parts("tool", ToolNodeSpec::new(tools), tool);
+        let types = NodeTypes::builtin().with_parts("tool", ToolNodeSpec::new(tools), without_secrets(tool));
         let params = json!({"method": "POST", "url": url, "timeout_seconds": 0.3});
         let definition = json!({"nodes": [{
             "id": "post", "type": "tool", "config": {"tool": "http_request", "params": params},

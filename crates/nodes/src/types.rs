@@ -7,7 +7,8 @@ use gathering_dag_engine::{BudgetLedger, ChildRuns, Decisions, NodeSpecs, NodeTy
 use gathering_tools::{Outbound, Toolbox};
 
 use crate::{
-    ActionNode, ActionSpec, AgentNode, AgentSpec, ChildPipelines, ProjectFiles, ToolNode, ToolNodeSpec,
+    ActionNode, ActionSpec, AgentNode, AgentSpec, ChildPipelines, OutsideNode, ProjectFiles, ProjectSecrets,
+    ToolNode, ToolNodeSpec, WithSecrets,
 };
 
 /// The ports that the node types need when they execute. Cloning is cheap.
@@ -21,6 +22,8 @@ pub struct NodeServices {
     pub children: Arc<dyn ChildRuns>,
     /// The decisions that approvals wait for.
     pub decisions: Arc<dyn Decisions>,
+    /// The secrets of each project.
+    pub secrets: Arc<dyn ProjectSecrets>,
     /// The budgets that bound calls; `None` for no bounds.
     pub budgets: Option<Arc<dyn BudgetLedger>>,
 }
@@ -57,9 +60,13 @@ pub fn node_types(
     NodeTypes::builtin()
         .with_map(Arc::clone(children))
         .with_approval(Arc::clone(&services.decisions))
-        .with_parts("action", ActionSpec, action)
-        .with_parts("tool", ToolNodeSpec::new(tools.clone()), tool)
-        .with_parts("agent", AgentSpec::new(providers.clone(), tools.clone()), agent)
+        .with_parts("action", ActionSpec, with_secrets(action, services))
+        .with_parts("tool", ToolNodeSpec::new(tools.clone()), with_secrets(tool, services))
+        .with_parts("agent", AgentSpec::new(providers.clone(), tools.clone()), with_secrets(agent, services))
+}
+
+fn with_secrets<N: OutsideNode>(node: N, services: &NodeServices) -> WithSecrets<N> {
+    WithSecrets::new(node, Arc::clone(&services.secrets))
 }
 
 #[cfg(test)]
@@ -69,6 +76,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::NoSecrets;
     use crate::testing::{NoPipelines, OneDirectory, problems, tools};
 
     #[test]
@@ -81,6 +89,7 @@ mod tests {
             pipelines: Arc::new(NoPipelines),
             children: store.clone(),
             decisions: store,
+            secrets: Arc::new(NoSecrets),
             budgets: None,
         };
         let types = node_types(&outbound, &tools, &providers, &services);

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::testing::{OneDirectory, problems, tools};
+use crate::testing::{OneDirectory, problems, tools, without_secrets};
 
 #[test]
 fn every_bad_field_is_named_at_its_place() {
@@ -100,7 +100,8 @@ async fn no_step_is_paid_twice_when_an_agent_is_taken_over() {
     let tools = tools(&outbound);
     let agent =
         AgentNode::new(providers.clone(), tools.clone(), Arc::new(OneDirectory::new(directory.path())));
-    let types = NodeTypes::builtin().with_parts("agent", AgentSpec::new(providers, tools), agent);
+    let types =
+        NodeTypes::builtin().with_parts("agent", AgentSpec::new(providers, tools), without_secrets(agent));
     let memory = MemoryStore::new(Arc::new(SystemClock));
     let settings = EngineSettings::default();
     let (engine, service) = Engine::new(Arc::new(memory.clone()), types, Arc::new(SystemClock), settings);
