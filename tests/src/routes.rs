@@ -34,7 +34,7 @@ const fn route(name: &'static str, path: &'static str, body: &'static str) -> Ro
 }
 
 /// A sample for every route; the access test compares them with the routes that the server declares.
-pub const ROUTES: [Route; 75] = [
+pub const ROUTES: [Route; 78] = [
     route("GET /health/live", "/health/live", ""),
     route("GET /health/ready", "/health/ready", ""),
     route("GET /health", "/health", ""),
@@ -90,6 +90,13 @@ pub const ROUTES: [Route; 75] = [
     route("DELETE /api/v1/projects/{}/members/{}", "/api/v1/projects/{project}/members/{new_member}", ""),
     route("GET /api/v1/projects/{}/budget", "/api/v1/projects/{project}/budget", ""),
     route("PUT /api/v1/projects/{}/budget", "/api/v1/projects/{project}/budget", r#"{"tool_calls": 1000}"#),
+    route("GET /api/v1/projects/{}/secrets", "/api/v1/projects/{project}/secrets", ""),
+    route(
+        "PUT /api/v1/projects/{}/secrets/{}",
+        "/api/v1/projects/{project}/secrets/{secret}",
+        r#"{"value": "{password}"}"#,
+    ),
+    route("DELETE /api/v1/projects/{}/secrets/{}", "/api/v1/projects/{project}/secrets/{new_secret}", ""),
     route("GET /api/v1/projects/{}/files", "/api/v1/projects/{project}/files", ""),
     route("GET /api/v1/projects/{}/files/{}", "/api/v1/projects/{project}/files/{file}", ""),
     route("PUT /api/v1/projects/{}/files/{}", "/api/v1/projects/{project}/files/{file}", "{}"),

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use reqwest::Method;
 use serde_json::json;
 
@@ -32,6 +32,8 @@ pub struct Scene {
     pub run: String,
     /// A file in it.
     pub file: String,
+    /// The name of a secret in it.
+    pub secret: String,
     /// A schedule in it.
     pub schedule: String,
     /// A hook in it, which posts events.
@@ -63,6 +65,7 @@ impl Scene {
         let run = owner.start_run(&pipeline).await?;
         owner.run_in(&run, &["succeeded"], Duration::from_secs(30)).await?;
         let file = "notes/a.txt".to_owned();
+        let secret = "API_KEY".to_owned();
         let schedule = create_schedule(&owner, &project, &pipeline).await?;
         let (hook, hook_token) = create_hook(&owner, &project).await?;
         let called = nobody.post(&format!("/api/v1/hooks/in/{hook_token}"), &json!({})).await?.expect(202)?;
@@ -78,6 +81,7 @@ impl Scene {
             pipeline,
             run,
             file,
+            secret,
             schedule,
             hook,
             hook_token,
@@ -87,7 +91,16 @@ impl Scene {
         scene.add_members(&scene.project).await?;
         let file = format!("/api/v1/projects/{}/files/{}", scene.project, scene.file);
         scene.owner.put_bytes(&file, "of the owner").await?.expect(201)?;
+        scene.set_secret(&scene.secret).await?;
         Ok(scene)
+    }
+
+    async fn set_secret(&self, name: &str) -> Result<()> {
+        let path = format!("/api/v1/projects/{}/secrets/{name}", self.project);
+        let reply = self.owner.put(&path, &json!({"value": PASSWORD})).await?;
+        // The name may be taken, as a project has a bounded number of secrets.
+        ensure!([201, 204].contains(&reply.status), "{}: {}", reply.status, reply.text);
+        Ok(())
     }
 
     async fn add_members(&self, project: &str) -> Result<()> {
@@ -104,13 +117,14 @@ impl Scene {
     /// If it cannot be made.
     pub async fn fill(&self, template: &str) -> Result<String> {
         let mut text = template.to_owned();
-        let fixed: [(&str, &str); 10] = [
+        let fixed: [(&str, &str); 11] = [
             ("{password}", PASSWORD),
             ("{guest}", &self.guest),
             ("{project}", &self.project),
             ("{pipeline}", &self.pipeline),
             ("{run}", &self.run),
             ("{file}", &self.file),
+            ("{secret}", &self.secret),
             ("{schedule}", &self.schedule),
             ("{hook}", &self.hook),
             ("{hook_token}", &self.hook_token),
@@ -152,6 +166,10 @@ impl Scene {
         }
         if text.contains("{new_hook}") {
             text = text.replace("{new_hook}", &create_hook(&self.owner, &self.project).await?.0);
+        }
+        if text.contains("{new_secret}") {
+            self.set_secret("NEW").await?;
+            text = text.replace("{new_secret}", "NEW");
         }
         if text.contains("{new_file}") {
             let file = format!("new/{number}.txt");

@@ -23,8 +23,13 @@ const FIELDS: [&str; 7] = [
 ];
 
 /// Settings that hold a secret.
-const SETTINGS: [&str; 4] =
-    ["GATHERING_TOKEN_KEY", "GATHERING_SMTP_PASSWORD", "OPENAI_API_KEY", "ANTHROPIC_API_KEY"];
+const SETTINGS: [&str; 5] = [
+    "GATHERING_TOKEN_KEY",
+    "GATHERING_SECRETS_KEY",
+    "GATHERING_SMTP_PASSWORD",
+    "OPENAI_API_KEY",
+    "ANTHROPIC_API_KEY",
+];
 
 /// A shorter text may be part of something else by chance.
 const LEAST_LEN: usize = 8;

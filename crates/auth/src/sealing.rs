@@ -27,7 +27,12 @@ pub struct Sealed {
 impl Sealed {
     /// How many bytes the secret has.
     pub const fn size_bytes(&self) -> usize {
-        self.bytes.len().saturating_sub(NONCE + TAG)
+        Self::size_of_value(self.bytes.len())
+    }
+
+    /// How many bytes a secret has of which so many are stored.
+    pub const fn size_of_value(stored: usize) -> usize {
+        stored.saturating_sub(NONCE + TAG)
     }
 }
 

@@ -4,6 +4,8 @@ use gathering_auth::Denied;
 use gathering_dag_engine::StoreError;
 use gathering_domain::{HookId, NodeId, PipelineId, Problems, RunId};
 
+use crate::secrets::{MAX_SECRETS, MAX_SECRETS_BYTES};
+
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why something is not done. Nothing was changed, unless a variant says otherwise.
@@ -113,6 +115,12 @@ pub enum Conflict {
     /// Nothing is kept of a call that could be sent again.
     #[error("the body of this delivery is not kept, so it cannot be sent again")]
     NotRedeliverable,
+    /// The project has as many secrets as it may.
+    #[error("the project has {MAX_SECRETS} secrets, and may have no more: delete one first")]
+    TooManySecrets,
+    /// The values of the project's secrets are as large as they may be.
+    #[error("the secrets of a project have at most {MAX_SECRETS_BYTES} bytes together: delete one first")]
+    SecretsTooLarge,
     /// An allowance is for runs that wait for it.
     #[error("no run of this tree waits for its budget")]
     NoBudgetWait,

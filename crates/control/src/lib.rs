@@ -16,6 +16,7 @@ mod pipelines;
 mod projects;
 mod runs;
 mod schedules;
+mod secrets;
 mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -67,8 +68,13 @@ pub use schedules::{
     OpenFire, PauseReason, Schedule, ScheduleControl, ScheduleFiring, ScheduleNews, ScheduleSpec,
     ScheduleStep, ScheduledAction, StepRule, SubmittedSchedule, UpcomingDue,
 };
+pub use secrets::{
+    MAX_SECRET_BYTES, MAX_SECRETS, MAX_SECRETS_BYTES, MIN_SECRET_BYTES, OtherSecrets, PlannedSecret,
+    ProjectSecret, ResealedBatch, SealRule, SealedSecret, SecretControl, SecretSources, SecretUse,
+    SecretUseService, StoredSecrets,
+};
 pub use store::{
-    BudgetStore, ControlStore, EventStore, HookStore, PipelineStore, ProjectStore, ScheduleStore,
+    BudgetStore, ControlStore, EventStore, HookStore, PipelineStore, ProjectStore, ScheduleStore, SecretStore,
 };
 pub use tools::{CallTool, ToolControl};
 pub use workspaces::{OpenWorkspaceError, RemoveWorkspaceError, WorkspaceSettings, Workspaces};

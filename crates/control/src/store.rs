@@ -6,6 +6,7 @@ mod hooks;
 mod pipelines;
 mod projects;
 mod schedules;
+mod secrets;
 
 use async_trait::async_trait;
 use gathering_auth::Caller;
@@ -23,6 +24,7 @@ pub use hooks::HookStore;
 pub use pipelines::PipelineStore;
 pub use projects::ProjectStore;
 pub use schedules::ScheduleStore;
+pub use secrets::SecretStore;
 
 /// Keeps projects, pipelines and what people do with runs.
 ///
@@ -32,7 +34,7 @@ pub use schedules::ScheduleStore;
 /// what is in them, are absent to every caller. Dropping a future is safe: the method takes place whole or not at all.
 #[async_trait]
 pub trait ControlStore:
-    PipelineStore + ProjectStore + BudgetStore + EventStore + ScheduleStore + HookStore
+    PipelineStore + ProjectStore + BudgetStore + EventStore + ScheduleStore + HookStore + SecretStore
 {
     /// The run, and the caller's role in its project; also if they are not a member.
     ///

@@ -27,7 +27,7 @@ pub use failure_kind::{CustomKind, FailureKind, InvalidFailureKind};
 pub use idempotency::{IdempotencyKey, InvalidIdempotencyKey, KeyedBody, Once};
 pub use ids::{
     AgentId, ApiKeyId, AuditEventId, DeliveryId, HookId, InstanceId, InvalidId, NodeId, PipelineId,
-    ProjectId, RequestId, RunId, ScheduleId, SessionId, TaskId, TokenId, UserId,
+    ProjectId, RequestId, RunId, ScheduleId, SecretId, SessionId, TaskId, TokenId, UserId,
 };
 pub use pointer::Pointer;
 pub use problem::{Problem, Problems};

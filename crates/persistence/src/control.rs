@@ -12,4 +12,5 @@ pub(crate) mod projects;
 pub(crate) mod runs;
 mod schedule_store;
 pub(crate) mod schedules;
+mod secrets;
 pub(crate) mod store;

@@ -80,7 +80,7 @@ impl Cli {
             }
             _ => logging::start(&config, "warn", LogFormat::Pretty)?,
         }
-        warn_of_unknown_variables();
+        warn_of_unknown_variables(&config);
         match self.command {
             Command::Serve => Box::pin(serve::serve(&config)).await,
             Command::Run(args) => Box::pin(run::run(&config, &args)).await,
@@ -97,9 +97,9 @@ impl Cli {
 }
 
 /// A mistyped variable would otherwise have no effect, unnoticed.
-fn warn_of_unknown_variables() {
+fn warn_of_unknown_variables(config: &Config) {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    for name in config::unknown_variables(names) {
+    for name in config::unknown_variables(names, config.secrets_env_prefix.as_deref()) {
         tracing::warn!(variable = name, "{name} is set, but it is not a setting");
     }
 }

@@ -102,11 +102,16 @@ impl Config {
     }
 }
 
-/// The variables among `names` that look like settings but are not, sorted: probably mistyped.
-pub(crate) fn unknown_variables(names: impl IntoIterator<Item = String>) -> BTreeSet<String> {
+/// The variables among `names` that look like settings but are not, sorted: probably mistyped. Those with this prefix are
+/// secrets.
+pub(crate) fn unknown_variables(
+    names: impl IntoIterator<Item = String>,
+    of_secrets: Option<&str>,
+) -> BTreeSet<String> {
     let is_known = |name: &str| {
         name == FILE_VARIABLE
             || name.starts_with(OF_TESTS)
+            || of_secrets.is_some_and(|prefix| name.starts_with(prefix))
             || SETTINGS.iter().any(|setting| setting.variable == name)
     };
     names.into_iter().filter(|name| name.starts_with("GATHERING_") && !is_known(name)).collect()

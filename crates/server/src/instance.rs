@@ -6,6 +6,7 @@
 mod calendars;
 mod lifecycle;
 mod maintenance;
+mod secrets;
 mod task;
 
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use gathering_control::{
     Control, EventFeed, EventMatching, FeedSettings, ProjectControl, ProjectPipelines, ScheduleFiring,
-    ToolControl, WorkspaceSettings, Workspaces,
+    SecretControl, ToolControl, WorkspaceSettings, Workspaces,
 };
 use gathering_dag_engine::{
     Breakers, ClaimScope, Engine, EngineSettings, RunnerHandle, RunnerSettings, SystemClock,
@@ -76,6 +77,8 @@ pub struct Instance {
     pub control: Control,
     /// Tools, called by themselves.
     pub tools: ToolControl,
+    /// The secrets of projects.
+    pub secrets: SecretControl,
     /// The runs as a whole.
     pub runs: Runs,
     /// Wakes this and the other instances.
@@ -109,6 +112,7 @@ impl Instance {
         let control_store = Arc::new(PgControlStore::new(db.pool.clone(), wakes.clone()));
         let projects = ProjectControl::new(control_store.clone());
         let workspaces = Workspaces::new(projects, workspace_settings(config), capabilities.blocking.clone());
+        let secrets = secrets::open(config, Arc::clone(&control_store) as _, work).await?;
         let node_services = NodeServices {
             files: Arc::new(workspaces.clone()),
             pipelines: Arc::new(ProjectPipelines::new(
@@ -118,6 +122,7 @@ impl Instance {
             )),
             children: Arc::clone(&store) as _,
             decisions: Arc::clone(&store) as _,
+            secrets: Arc::new(secrets.clone()),
             budgets: Some(Arc::new(PgBudgetLedger::new(db.pool.clone(), wakes.clone()))),
         };
         let types = capabilities.node_types(&node_services);
@@ -153,6 +158,7 @@ impl Instance {
         );
         let lifecycle = tokio::spawn(lifecycle.run(liveness));
         let mut services = services(config, db, &wakes, breakers, work);
+        services.extend(secrets::tasks(&secrets, work));
         if work == Work::Queue {
             // What draws near its end starts nothing more: another instance fires instead.
             let (firing, draining) =
@@ -172,6 +178,7 @@ impl Instance {
         Ok(Self {
             control,
             tools,
+            secrets,
             runs,
             wakes,
             feed,

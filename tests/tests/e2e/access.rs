@@ -19,9 +19,11 @@ const CALLERS: [&str; 8] = [
 ];
 
 /// Routes whose sample request meets something other than the first success that the document names.
-const OUTCOMES: [(&str, u16); 9] = [
+const OUTCOMES: [(&str, u16); 10] = [
     // The sample replaces a file.
     ("PUT /api/v1/projects/{}/files/{}", 204),
+    // The sample replaces a secret.
+    ("PUT /api/v1/projects/{}/secrets/{}", 204),
     ("POST /api/v1/runs/{}/rerun", 202),
     // The sample has no key, so the event is new.
     ("POST /api/v1/events", 201),

@@ -8,6 +8,7 @@ mod idempotency;
 mod pipelines;
 mod projects;
 mod schedules;
+mod secrets;
 mod state;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

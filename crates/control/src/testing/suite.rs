@@ -17,6 +17,8 @@ mod reruns;
 mod runs;
 mod schedule_views;
 mod schedules;
+mod secret_values;
+mod secrets;
 
 use gathering_auth::{Caller, Role};
 use gathering_dag_engine::{
@@ -46,6 +48,8 @@ pub use reruns::*;
 pub use runs::*;
 pub use schedule_views::*;
 pub use schedules::*;
+pub use secret_values::*;
+pub use secrets::*;
 
 /// A member who owns a project with a pipeline.
 #[derive(Clone)]

@@ -265,6 +265,7 @@ diesel::table! {
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
         deleting_at -> Nullable<Timestamptz>,
+        secrets_version -> Int8,
     }
 }
 
@@ -391,6 +392,19 @@ diesel::table! {
 }
 
 diesel::table! {
+    secrets (id) {
+        id -> Uuid,
+        project_id -> Uuid,
+        name -> Text,
+        key_id -> Text,
+        sealed -> Bytea,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        last_used_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
     users (id) {
         id -> Uuid,
         email -> Text,
@@ -430,6 +444,7 @@ diesel::joinable!(runs -> projects (project_id));
 diesel::joinable!(schedule_fires -> schedules (schedule_id));
 diesel::joinable!(schedules -> pipelines (pipeline_id));
 diesel::joinable!(schedules -> projects (project_id));
+diesel::joinable!(secrets -> projects (project_id));
 
 diesel::allow_tables_to_appear_in_same_query!(
     api_keys,
@@ -460,5 +475,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     runs,
     schedule_fires,
     schedules,
+    secrets,
     users,
 );

@@ -55,7 +55,7 @@ pub(crate) async fn examine(file: Option<&Path>, args: &DoctorArgs) -> anyhow::R
     let mut checks = vec![zones(ZoneData::current(), Utc::now())];
     match Config::load(file) {
         Ok(config) => {
-            checks.push(settings());
+            checks.push(settings(&config));
             checks.extend(database(&config).await);
         }
         Err(error) => checks.push(Check::new("settings", Status::Fail, chain(&error))),
@@ -96,9 +96,10 @@ fn zones(data: &ZoneData, now: DateTime<Utc>) -> Check {
     Check::new("time zones", status, format!("{data}{advice}"))
 }
 
-fn settings() -> Check {
+fn settings(config: &Config) -> Check {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    let unknown: Vec<String> = config::unknown_variables(names).into_iter().collect();
+    let unknown: Vec<String> =
+        config::unknown_variables(names, config.secrets_env_prefix.as_deref()).into_iter().collect();
     if unknown.is_empty() {
         return Check::new("settings", Status::Ok, "valid");
     }

@@ -58,6 +58,7 @@ async fn serve_on(
         pool: db.pool.clone(),
         control: instance.control.clone(),
         tools: instance.tools.clone(),
+        secrets: instance.secrets.clone(),
         runs: instance.runs.clone(),
         run_ends: RunEnds::new(instance.runs.clone(), instance.wakes.clone(), readiness.clone()),
         identities: instance.identities(),

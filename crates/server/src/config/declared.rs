@@ -98,7 +98,7 @@ settings! {
         |r, s| r.value(s, values::address);
     /// The embedded database, workspaces and keys.
     data_dir: PathBuf = "data_dir", "GATHERING_DATA_DIR", Value(".gathering"),
-        "embedded database, workspaces and token key", "closed to every tool, also inside a workspace",
+        "embedded database, workspaces and keys", "closed to every tool, also inside a workspace",
         |r, s| r.value(s, values::path);
     /// The roots of the projects' files.
     workspace_root: PathBuf = "workspace_root", "GATHERING_WORKSPACE_ROOT",
@@ -111,6 +111,24 @@ settings! {
         "keys of the access tokens, the same on all instances",
         "separated by blanks or commas: each a PASERK `k4.local....` or 32 bytes in base64; the first one issues, all are accepted",
         |r, s| r.secret(s, values::token_key);
+    /// The text of the key ring that encrypts the secrets of projects, readable by [`gathering_auth::KeyRing::parse`]; absent:
+    /// made once into the data directory.
+    secrets_key: Option<Secret> = "secrets_key", "GATHERING_SECRETS_KEY",
+        Unset("made once, `secrets.key` in the data directory", "\"\""),
+        "keys of the secrets of projects, the same on all instances",
+        "as `GATHERING_TOKEN_KEY`: the first one encrypts, all decrypt; without its key a secret is lost",
+        |r, s| r.secret(s, values::token_key);
+    /// Environment variables that begin so are secrets of every project, under the rest of their name; absent: none are.
+    secrets_env_prefix: Option<String> = "secrets_env_prefix", "GATHERING_SECRETS_ENV_PREFIX",
+        Unset("none", "\"GATHERING_SECRET_\""),
+        "environment variables that begin so are secrets of every project",
+        "with `GATHERING_SECRET_`, `GATHERING_SECRET_API_KEY` is the secret `API_KEY`; everybody who may write pipelines can use them",
+        |r, s| r.optional(s, values::variable_prefix);
+    /// A directory with a file for each secret; absent: there is none.
+    secrets_dir: Option<PathBuf> = "secrets_dir", "GATHERING_SECRETS_DIR", Unset("none", "\"/run/secrets\""),
+        "a directory with a file for each secret, read when a node needs it",
+        "`NAME` is for every project, `<project id>/NAME` for one",
+        |r, s| r.optional(s, values::path);
     /// bcrypt's cost, 4 to 31.
     bcrypt_cost: u32 = "bcrypt_cost", "GATHERING_BCRYPT_COST", Value("12"),
         "bcrypt's cost, 4 to 31", "",

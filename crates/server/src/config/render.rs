@@ -58,7 +58,7 @@ pub(crate) fn example_file() -> String {
 # `bind` is GATHERING_BIND, `database_url` is DATABASE_URL, and so on. An invalid value or an unknown name stops the
 # start with a message that names it.
 #
-# Keep secrets (database_url, token_key, smtp_password, openai_api_key) in variables rather than in a file.
+# Keep secrets (database_url, token_key, secrets_key, smtp_password, openai_api_key) in variables rather than in a file.
 "
     .to_owned();
     for setting in SETTINGS {

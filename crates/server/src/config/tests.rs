@@ -172,9 +172,10 @@ fn a_variable_that_looks_like_a_setting_is_reported() {
         "GATHERING_TEST_BINARY",
         "GATHERING_BINDD",
         "GATHERING_RATE_LIMIT",
+        "GATHERING_SECRET_KEY",
         "PATH",
     ];
-    let unknown = unknown_variables(names.map(str::to_owned));
+    let unknown = unknown_variables(names.map(str::to_owned), Some("GATHERING_SECRET_"));
     assert_eq!(unknown.into_iter().collect::<Vec<_>>(), ["GATHERING_BINDD", "GATHERING_RATE_LIMIT"]);
 }
 

@@ -14,6 +14,7 @@ use gathering_tools::{MailAddress, Network, SmtpTls};
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
+use super::declared::SETTINGS;
 use super::{LogFormat, Quota};
 
 pub(super) fn scalar(value: &Value) -> Option<String> {
@@ -82,6 +83,18 @@ pub(super) fn database_url(text: &str) -> Result<Secret, String> {
 
 pub(super) fn token_key(text: &str) -> Result<Secret, String> {
     KeyRing::parse(text).map(|_| Secret::from(text)).map_err(|error| error.to_string())
+}
+
+/// The beginning of names of variables, which no setting's begins with: those hold secrets of the server itself.
+pub(super) fn variable_prefix(text: &str) -> Result<String, String> {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    if !text.bytes().all(is_name) || text.starts_with(|first: char| first.is_ascii_digit()) {
+        return Err("the beginning of the name of a variable, such as GATHERING_SECRET_".to_owned());
+    }
+    match SETTINGS.iter().find(|setting| setting.variable.starts_with(text)) {
+        Some(setting) => Err(format!("another beginning: {} is a setting of the server", setting.variable)),
+        None => Ok(text.to_owned()),
+    }
 }
 
 pub(super) fn registration(text: &str) -> Result<Registration, String> {

@@ -16,6 +16,7 @@ pub(crate) mod projects;
 pub(crate) mod run_view;
 pub(crate) mod runs;
 pub(crate) mod schedules;
+pub(crate) mod secrets;
 pub(crate) mod stream;
 pub(crate) mod system;
 pub(crate) mod tools;

@@ -13,7 +13,7 @@ use crate::http::api::runs::{decide, rerun, start, top_up};
 use crate::http::api::schedules::{acts, agenda, fires, preview};
 use crate::http::api::{
     api_keys, audit, auth, budgets, files, health, hooks, members, metrics, pipelines, projects, runs,
-    schedules, stream, system, tools, users,
+    schedules, secrets, stream, system, tools, users,
 };
 use gathering_edge::limits::Tier;
 use gathering_edge::openapi::{self, Document};
@@ -99,6 +99,9 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(DELETE "/api/v1/projects/{id}/members/{user_id}",     Project(Manage), Write,  None  => members::remove),
     route!(GET    "/api/v1/projects/{id}/budget",                Project(Read),   Read,   None  => budgets::show),
     route!(PUT    "/api/v1/projects/{id}/budget",                Project(Manage), Write,  Small => budgets::put),
+    route!(GET    "/api/v1/projects/{id}/secrets",               Project(Read),   Read,   None  => secrets::list),
+    route!(PUT    "/api/v1/projects/{id}/secrets/{name}",        Project(Write),  Write,  Large => secrets::put),
+    route!(DELETE "/api/v1/projects/{id}/secrets/{name}",        Project(Write),  Write,  None  => secrets::delete),
     route!(GET    "/api/v1/projects/{id}/files",                 Project(Read),   Read,   None  => files::list),
     route!(GET    "/api/v1/projects/{id}/files/{path:.*}",       Project(Read),   Read,   None  => files::show),
     route!(PUT    "/api/v1/projects/{id}/files/{path:.*}",       Project(Write),  Write,  File  => files::put),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix_web::web::{Data, ServiceConfig};
 use gathering_auth::Auth;
-use gathering_control::{Control, ToolControl, Workspaces};
+use gathering_control::{Control, SecretControl, ToolControl, Workspaces};
 use gathering_persistence::{Pool, Runs};
 use tokio::sync::watch;
 
@@ -28,6 +28,8 @@ pub(crate) struct Services {
     pub(crate) pool: Pool,
     /// What may be done with projects, pipelines, budgets and runs.
     pub(crate) control: Control,
+    /// The secrets of projects.
+    pub(crate) secrets: SecretControl,
     pub(crate) runs: Runs,
     pub(crate) identities: Identities,
     pub(crate) readiness: Readiness,
@@ -48,6 +50,7 @@ impl Services {
             auth,
             pool,
             control,
+            secrets,
             runs,
             identities,
             readiness,
@@ -68,6 +71,7 @@ impl Services {
         let (projects, pipelines) = (Data::new(projects), Data::new(pipelines));
         let (budgets, run_control, graphs) = (Data::new(budgets), Data::new(run_control), Data::new(graphs));
         let (schedules, hooks) = (Data::new(schedules), Data::new(hooks));
+        let secrets = Data::new(secrets);
         let hook_limits = Data::new(HookLimits::new(n_limited_hooks));
         let (tools, run_ends) = (Data::new(tools), Data::new(run_ends));
         let (runs, streams, sources) = (Data::new(runs), Data::new(streams), Data::new(sources));
@@ -83,6 +87,7 @@ impl Services {
                 .app_data(schedules.clone())
                 .app_data(hooks.clone())
                 .app_data(hook_limits.clone())
+                .app_data(secrets.clone())
                 .app_data(graphs.clone())
                 .app_data(runs.clone())
                 .app_data(events.clone())

@@ -43,6 +43,7 @@ fn the_document_shows_what_the_table_declares() {
             "DELETE /api/v1/projects/{id} project manage write 0",
             "DELETE /api/v1/projects/{id}/files/{path} project write write 0",
             "DELETE /api/v1/projects/{id}/members/{user_id} project manage write 0",
+            "DELETE /api/v1/projects/{id}/secrets/{name} project write write 0",
             "DELETE /api/v1/schedules/{id} project write write 0",
             "GET /api/openapi.json public - read 0",
             "GET /api/v1/audit/events admin admin read 0",
@@ -62,6 +63,7 @@ fn the_document_shows_what_the_table_declares() {
             "GET /api/v1/projects/{id}/files project read read 0",
             "GET /api/v1/projects/{id}/files/{path} project read read 0",
             "GET /api/v1/projects/{id}/members project read read 0",
+            "GET /api/v1/projects/{id}/secrets project read read 0",
             "GET /api/v1/runs own read read 0",
             "GET /api/v1/runs/{id} project read read 0",
             "GET /api/v1/runs/{id}/journal project read read 0",
@@ -112,6 +114,7 @@ fn the_document_shows_what_the_table_declares() {
             "PUT /api/v1/projects/{id}/budget project manage write 65536",
             "PUT /api/v1/projects/{id}/files/{path} project write write setting",
             "PUT /api/v1/projects/{id}/members/{user_id} project manage write 65536",
+            "PUT /api/v1/projects/{id}/secrets/{name} project write write 16777216",
         ]
     );
 }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use gathering_auth::{Account, AuditEvent};
 use gathering_dag_engine::testing::StoredRun;
-use gathering_domain::{Digest, HookId, Once, PipelineId, ProjectId, RunId, RunKind, ScheduleId, UserId};
+use gathering_domain::{
+    Digest, HookId, Once, PipelineId, ProjectId, RunId, RunKind, ScheduleId, SecretName, UserId,
+};
 use serde_json::Value;
 
 use super::budgets::Books;
@@ -13,6 +15,7 @@ use super::idempotency::IdempotencyKeys;
 use super::pipelines::StoredPipeline;
 use super::projects::StoredProject;
 use super::schedules::StoredSchedule;
+use super::secrets::StoredSecret;
 use crate::{EventSeq, LocalFile, LocalProject, LoggedEvent, PlannedRun, Run, StartedBy};
 
 #[derive(Default)]
@@ -31,6 +34,9 @@ pub(super) struct State {
     pub(super) hooks: BTreeMap<HookId, StoredHook>,
     /// The hooks that requests created under an idempotency key.
     pub(super) hook_keys: IdempotencyKeys<HookId>,
+    pub(super) secrets: BTreeMap<(ProjectId, SecretName), StoredSecret>,
+    /// Grow with every change of the project's secrets.
+    pub(super) secret_versions: HashMap<ProjectId, i64>,
     /// What was recorded, the oldest first.
     pub(super) audit: Vec<AuditEvent>,
     pub(super) runs: HashMap<RunId, RunFacts>,

@@ -17,3 +17,4 @@ pub(crate) const SCHEDULE_FIRES: List = List(12);
 pub(crate) const HOOKS: List = List(13);
 pub(crate) const HOOK_DELIVERIES: List = List(14);
 pub(crate) const TOOLS: List = List(15);
+pub(crate) const SECRETS: List = List(16);

@@ -1,0 +1,2 @@
+ALTER TABLE projects DROP COLUMN secrets_version;
+DROP TABLE secrets;
