@@ -43,7 +43,7 @@ pub use keys::{InvalidKey, KeyRing};
 pub use passwords::{PasswordError, PasswordSettings, Passwords};
 pub use refresh::RefreshToken;
 pub use scope::{Scope, Scopes};
-pub use sealing::{CannotOpen, CannotSeal, Sealed};
+pub use sealing::{CannotOpen, CannotSeal, SealedValue};
 pub use service::{ApiKeyRequest, Auth, AuthSettings, Registration, RegistrationRequest, TokenPair};
 pub use sessions::{
     NewSession, RefreshRefusal, RefreshRotation, RefreshTokenState, Rotation, SessionEnd, TokenRevocation,

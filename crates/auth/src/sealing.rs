@@ -17,14 +17,14 @@ const TAG: usize = 16;
 
 /// A secret as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sealed {
+pub struct SealedValue {
     /// The id of the key. It may be public.
     pub key_id: String,
     /// The nonce, the encrypted text and its tag.
     pub bytes: Vec<u8>,
 }
 
-impl Sealed {
+impl SealedValue {
     /// How many bytes the secret has.
     pub const fn size_bytes(&self) -> usize {
         Self::size_of_value(self.bytes.len())
@@ -62,7 +62,7 @@ impl KeyRing {
     ///
     /// # Errors
     /// [`CannotSeal`].
-    pub fn seal(&self, secret: &Secret, context: &[u8]) -> Result<Sealed, CannotSeal> {
+    pub fn seal(&self, secret: &Secret, context: &[u8]) -> Result<SealedValue, CannotSeal> {
         let TokenKey { id, key } = self.current();
         let text = secret.expose_secret().as_bytes();
         // 32 bytes from the system's generator, of which a nonce needs 24: many enough to be random for every seal.
@@ -75,15 +75,15 @@ impl KeyRing {
                 XChaCha20Poly1305::seal(&key, &nonce, text, Some(context), &mut bytes[NONCE..]).ok()
             },
         );
-        sealed.map(|()| Sealed { key_id: id.clone(), bytes }).ok_or(CannotSeal)
+        sealed.map(|()| SealedValue { key_id: id.clone(), bytes }).ok_or(CannotSeal)
     }
 
     /// Opens what was sealed in this context.
     ///
     /// # Errors
     /// [`CannotOpen`], which names the key.
-    pub fn open(&self, sealed: &Sealed, context: &[u8]) -> Result<Secret, CannotOpen> {
-        let Sealed { key_id, bytes } = sealed;
+    pub fn open(&self, sealed: &SealedValue, context: &[u8]) -> Result<Secret, CannotOpen> {
+        let SealedValue { key_id, bytes } = sealed;
         let key = self.find(key_id).ok_or_else(|| CannotOpen::NoKey(key_id.clone()))?;
         open(key, bytes, context).ok_or_else(|| CannotOpen::Altered(key_id.clone()))
     }
@@ -117,7 +117,7 @@ mod tests {
             assert_eq!(ring.open(&changed, b"a/KEY").unwrap_err(), altered, "byte {at}");
         }
         for length in 0..NONCE + TAG {
-            let short = Sealed { bytes: sealed.bytes[..length].to_vec(), ..sealed.clone() };
+            let short = SealedValue { bytes: sealed.bytes[..length].to_vec(), ..sealed.clone() };
             assert_eq!(ring.open(&short, b"a/KEY").unwrap_err(), altered);
         }
         assert_ne!(ring.seal(&secret, b"a/KEY").unwrap().bytes, sealed.bytes, "every seal has its own nonce");

@@ -11,7 +11,7 @@ mod uses;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use gathering_auth::{AuditEvent, AuditKind, Caller, KeyRing, Sealed};
+use gathering_auth::{AuditEvent, AuditKind, Caller, KeyRing, SealedValue};
 use gathering_cache::BoundedCache;
 use gathering_domain::{ExposeSecret as _, Pointer, Problems, ProjectId, Secret, SecretId, SecretName};
 use serde_json::json;
@@ -65,7 +65,7 @@ pub struct PlannedSecret {
     /// Its name.
     pub name: SecretName,
     /// Its value, encrypted.
-    pub sealed: Sealed,
+    pub sealed: SealedValue,
     /// The event that is recorded with it.
     pub audit: AuditEvent,
 }

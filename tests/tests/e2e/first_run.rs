@@ -120,6 +120,27 @@ async fn uptime_check_tells_the_webhook_when_the_page_is_down() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn api_with_secret_sends_the_token_and_shows_none() -> Result<()> {
+    const TOKEN: &str = "the-token-of-the-api";
+    let database = Database::empty().await?;
+    let peer = Peer::start(|request| Answer::now(200, json!({"you sent": request.headers["authorization"]})))
+        .await?;
+    let input = json!({"url": peer.url("/private")}).to_string();
+    let mut command = database.command(&["run", &example("api-with-secret.yaml")?, "--input", &input])?;
+    command
+        .env("GATHERING_OUTBOUND_ALLOW", "127.0.0.0/8")
+        .env("GATHERING_SECRETS_ENV_PREFIX", "GATHERING_SECRET_")
+        .env("GATHERING_SECRET_API_TOKEN", TOKEN);
+    let ended = Process::start(&mut command)?.end(Duration::from_secs(60)).await?;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(peer.requests()[0].headers["authorization"], format!("Bearer {TOKEN}"));
+    let output: Value = serde_json::from_str(&ended.stdout)?;
+    assert_eq!(output, json!({"status": 200, "body": {"you sent": "Bearer [secret API_TOKEN]"}}));
+    assert!(!ended.stderr.contains(TOKEN) && !ended.stderr.contains("is not a setting"), "{ended:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn fan_out_writes_the_files_of_its_branches() -> Result<()> {
     let database = Database::empty().await?;
     let input = r#"{"numbers": [3, 1, 4], "pause_seconds": 0.1}"#;

@@ -34,6 +34,7 @@ mod migrations;
 mod pipeline_versions;
 mod pipelines;
 mod pooler;
+mod project_secrets;
 mod projects;
 mod readme;
 mod reruns;

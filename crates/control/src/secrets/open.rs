@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use gathering_auth::Sealed;
+use gathering_auth::SealedValue;
 use gathering_dag_engine::StoreError;
 use gathering_domain::{ExposeSecret as _, ProjectId, RunId, Secret, SecretName};
 use gathering_nodes::{KnownSecrets, ProjectSecrets};
@@ -26,7 +26,7 @@ pub struct StoredSecrets {
     /// Grows with every change.
     pub version: i64,
     /// All of them; `None` if the version is the one that the caller knows.
-    pub secrets: Option<Vec<(SecretName, Sealed)>>,
+    pub secrets: Option<Vec<(SecretName, SealedValue)>>,
 }
 
 /// The secrets of a project as this instance knows them.
@@ -76,7 +76,7 @@ impl SecretControl {
     fn decrypt(
         &self,
         project: ProjectId,
-        secrets: Vec<(SecretName, Sealed)>,
+        secrets: Vec<(SecretName, SealedValue)>,
     ) -> BTreeMap<SecretName, Result<Secret, String>> {
         let opened = secrets.into_iter().map(|(name, sealed)| {
             let value = self.keys.open(&sealed, &context(project, &name)).map_err(|error| {

@@ -1,6 +1,6 @@
 //! After a new key came first in the ring: what older keys encrypted is encrypted with it, batch by batch.
 
-use gathering_auth::Sealed;
+use gathering_auth::SealedValue;
 use gathering_domain::{ProjectId, SecretId, SecretName};
 
 use super::{SecretControl, context};
@@ -19,11 +19,11 @@ pub struct SealedSecret {
     /// Its name.
     pub name: SecretName,
     /// Its value, encrypted.
-    pub sealed: Sealed,
+    pub sealed: SealedValue,
 }
 
 /// What becomes of a secret that another key encrypted; `None` leaves it as it is.
-pub type SealRule<'r> = dyn Fn(&SealedSecret) -> Option<Sealed> + Sync + 'r;
+pub type SealRule<'r> = dyn Fn(&SealedSecret) -> Option<SealedValue> + Sync + 'r;
 
 impl SecretControl {
     /// Encrypts with the current key whatever another key encrypted; answers with how many secrets that were. Those

@@ -154,7 +154,7 @@ fn inner_base64(value: &str, n_before: usize, alphabet: &GeneralPurpose) -> Opti
     let encoded = alphabet.encode(&bytes);
     let (first, last) = ((n_before * 8).div_ceil(6), bytes.len() * 8 / 6);
     let text = encoded.get(first..last).filter(|text| text.len() >= MIN_INNER_BASE64)?;
-    let is_ragged = (n_before > 0, bytes.len() % 3 > 0);
+    let is_ragged = (n_before > 0, !bytes.len().is_multiple_of(3));
     Some(Form { text: text.to_owned(), is_ragged })
 }
 
@@ -228,7 +228,7 @@ mod tests {
             VALUE.to_owned(),
             json[1..json.len() - 1].to_owned(),
             ascii_json(VALUE),
-            url.to_lowercase().replace("p%22", "p%22"),
+            url.to_lowercase(),
             url.replace("%20", "+"),
             url,
             hex.to_uppercase(),

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Binary, Json, Nullable, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
-use gathering_auth::{AuditEvent, AuditKind, Sealed};
+use gathering_auth::{AuditEvent, AuditKind, SealedValue};
 use gathering_control::{
     ControlError, OtherSecrets, PlannedSecret, ProjectSecret, ResealedBatch, Scoped, SealRule, SealedSecret,
     SecretStore, SecretUse, StoredSecrets, right,
@@ -120,9 +120,9 @@ async fn set(
         .select(octet_length(secrets::sealed))
         .load(&mut conn)
         .await?;
-    let size_bytes = sizes.iter().map(|&size| Sealed::size_of_value(size.unsigned_abs() as usize)).sum();
+    let size_bytes = sizes.iter().map(|&size| SealedValue::size_of_value(size.unsigned_abs() as usize)).sum();
     secret.check(OtherSecrets { n_secrets: sizes.len(), size_bytes }).map_err(Aborted::Refused)?;
-    let Sealed { key_id, bytes } = &secret.sealed;
+    let SealedValue { key_id, bytes } = &secret.sealed;
     let now: DateTime<Utc> = diesel::select(clock_timestamp()).get_result(&mut conn).await?;
     let value = (secrets::key_id.eq(key_id), secrets::sealed.eq(bytes), secrets::updated_at.eq(now));
     let of_name = secrets::table.filter(secrets::project_id.eq(id).and(secrets::name.eq(name)));
@@ -198,7 +198,7 @@ async fn find(
         return Ok(StoredSecrets { version, secrets: None });
     }
     let stored = rows.into_iter().filter_map(|row| Some((row.name?, row.key_id?, row.sealed?)));
-    let secrets = stored.map(|(name, key_id, bytes)| Ok((read_name(name)?, Sealed { key_id, bytes })));
+    let secrets = stored.map(|(name, key_id, bytes)| Ok((read_name(name)?, SealedValue { key_id, bytes })));
     Ok(StoredSecrets { version, secrets: Some(secrets.collect::<Result<_, DatabaseError>>()?) })
 }
 
@@ -247,10 +247,10 @@ async fn reseal(
             id: row.id.into(),
             project: row.project_id.into(),
             name: read_name(row.name).map_err(|error| Aborted::Refused(error.into()))?,
-            sealed: Sealed { key_id: row.key_id, bytes: row.sealed },
+            sealed: SealedValue { key_id: row.key_id, bytes: row.sealed },
         };
         batch.last = Some(secret.id);
-        let Some(Sealed { key_id, bytes }) = seal(&secret) else { continue };
+        let Some(SealedValue { key_id, bytes }) = seal(&secret) else { continue };
         let value = (secrets::key_id.eq(key_id), secrets::sealed.eq(bytes));
         diesel::update(secrets::table.find(row.id)).set(value).execute(&mut conn).await?;
         batch.n_resealed += 1;

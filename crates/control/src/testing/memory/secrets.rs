@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use gathering_auth::{AuditEvent, Sealed};
+use gathering_auth::{AuditEvent, SealedValue};
 use gathering_domain::{ProjectId, SecretId, SecretName};
 
 use super::MemoryControl;
@@ -14,7 +14,7 @@ use crate::{
 
 pub(super) struct StoredSecret {
     id: SecretId,
-    sealed: Sealed,
+    sealed: SealedValue,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     last_used_at: Option<DateTime<Utc>>,
