@@ -80,3 +80,45 @@ impl ToolDefinition {
         self.0.get(field)?.as_str()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(entry: &Value) -> ToolDefinition {
+        ToolDefinition::read(entry).unwrap()
+    }
+
+    #[test]
+    fn a_definition_is_the_same_until_a_part_changes_that_people_or_models_rely_on() {
+        let first =
+            read(&json!({"name": "a", "description": "b", "inputSchema": {"type": "object", "title": "c"}}));
+        let reordered = json!({"inputSchema": {"title": "c", "type": "object"}, "description": "b", "name": "a",
+                               "_meta": {"requests": 7}, "outputSchema": null});
+        assert_eq!(first.digest(), read(&reordered).digest());
+        for (field, value) in [
+            ("description", json!("b, and sends it to everybody")),
+            ("inputSchema", json!({"type": "object", "title": "d"})),
+            ("outputSchema", json!({"type": "object"})),
+            ("annotations", json!({"readOnlyHint": true})),
+        ] {
+            let mut changed = first.as_json().clone();
+            changed[field] = value;
+            let changed = read(&changed);
+            assert_ne!(first.digest(), changed.digest(), "{field}");
+            let fields: Vec<String> =
+                first.changes(&changed).into_iter().map(|change| change.field).collect();
+            assert_eq!(fields, [field]);
+        }
+    }
+
+    #[test]
+    fn a_definition_survives_its_storage() {
+        let definition = read(&json!({"name": "a", "title": "A", "execution": {"taskSupport": "required"}}));
+        assert_eq!(read(definition.as_json()), definition);
+        assert_eq!(definition.description(), "A");
+        assert_eq!(ToolDefinition::read(&json!({"description": "no name"})), None);
+    }
+}

@@ -7,10 +7,18 @@ use gathering_mcp::{McpError, McpProtocol, McpServer};
 use crate::support::{fake, heard, is_well, mount};
 
 async fn speaks(behaviours: &[&str], protocol: McpProtocol) -> Result<(McpServer, String), McpError> {
+    speaks_within(Duration::from_secs(30), behaviours, protocol).await
+}
+
+async fn speaks_within(
+    startup: Duration,
+    behaviours: &[&str],
+    protocol: McpProtocol,
+) -> Result<(McpServer, String), McpError> {
     let mut config = fake(behaviours);
     config.protocol = protocol;
     config.limits.probe_silence = Duration::from_millis(300);
-    config.limits.startup = Duration::from_secs(3);
+    config.limits.startup = startup;
     let server = mount(config);
     let version = server.ready().await?.server.protocol_version.clone();
     Ok((server, version))
@@ -64,7 +72,8 @@ async fn a_chosen_generation_is_the_only_one_that_is_tried() {
 
 #[tokio::test]
 async fn a_server_that_is_silent_to_everything_is_told_with_its_last_words() {
-    let error = speaks(&["silent"], McpProtocol::Auto).await.unwrap_err();
+    let limit = Duration::from_secs(3);
+    let error = speaks_within(limit, &["silent"], McpProtocol::Auto).await.unwrap_err();
     assert!(!error.may_have_taken_place());
     let text = error.to_string();
     assert!(text.contains("did not answer `initialize` within 3 seconds"), "{text}");

@@ -57,6 +57,15 @@ async fn a_server_that_does_not_end_by_itself_is_terminated() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_still_starting_is_stopped_at_once() {
+    let server = mount(fake(&["silent", "never-ends"]));
+    let since = Instant::now();
+    server.stop().await;
+    assert!(since.elapsed() < Duration::from_secs(8), "{:?}", since.elapsed());
+    assert!(matches!(server.ready().await, Err(McpError::Stopped)));
+}
+
+#[tokio::test]
 async fn dropping_the_last_handle_ends_the_process() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("child");
