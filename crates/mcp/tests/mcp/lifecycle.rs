@@ -59,6 +59,8 @@ async fn a_server_that_does_not_end_by_itself_is_terminated() {
 #[tokio::test]
 async fn a_server_that_is_still_starting_is_stopped_at_once() {
     let server = mount(fake(&["silent", "never-ends"]));
+    let starting = tokio::time::timeout(Duration::from_millis(300), server.ready()).await;
+    assert!(starting.is_err(), "{starting:?}");
     let since = Instant::now();
     server.stop().await;
     assert!(since.elapsed() < Duration::from_secs(8), "{:?}", since.elapsed());
