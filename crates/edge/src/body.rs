@@ -182,6 +182,11 @@ impl OpenBody {
 }
 
 impl Received {
+    /// The body as it came.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// Reads the body. An empty body is an empty object.
     ///
     /// # Errors

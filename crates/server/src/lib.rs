@@ -10,6 +10,7 @@ mod database;
 mod http;
 mod instance;
 mod logging;
+mod mcp;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

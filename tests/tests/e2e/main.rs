@@ -30,6 +30,7 @@ mod hooks;
 mod http;
 mod idempotency;
 mod keys;
+mod mcp;
 mod migrations;
 mod pipeline_versions;
 mod pipelines;

@@ -137,6 +137,7 @@ const RULES: &[Rule] = &[
             "gathering-tools",
             "gathering-events",
             "gathering-agents",
+            "gathering-mcp",
             "gathering-nodes",
             "gathering-control",
             "gathering-postgres",

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::database::Database;
 use crate::http::{self, MaxFileBytes, RunEnds, Services, Streams, Watches};
 use crate::instance::{Instance, Work};
+use crate::mcp::McpDesk;
 
 /// Serves until SIGTERM or SIGINT, and then ends in order with exit code 0. A second signal hurries.
 ///
@@ -53,6 +54,13 @@ async fn serve_on(
     let readiness = Readiness::default();
     let edge = EdgeServices { gate, document: http::document()?, readiness: readiness.clone(), metrics };
     let watches = Arc::new(Watches::new(instance.feed.clone(), Arc::clone(&auth), readiness.clone()));
+    let run_ends = RunEnds::new(instance.runs.clone(), instance.wakes.clone(), readiness.clone());
+    let control = &instance.control;
+    let mcp = McpDesk::new(
+        (control.pipelines.clone(), control.runs.clone()),
+        (instance.runs.clone(), run_ends.clone()),
+        instance.workspaces.clone(),
+    )?;
     let services = Services {
         auth,
         pool: db.pool.clone(),
@@ -60,7 +68,8 @@ async fn serve_on(
         tools: instance.tools.clone(),
         secrets: instance.secrets.clone(),
         runs: instance.runs.clone(),
-        run_ends: RunEnds::new(instance.runs.clone(), instance.wakes.clone(), readiness.clone()),
+        mcp,
+        run_ends,
         identities: instance.identities(),
         readiness: readiness.clone(),
         streams: Streams::new(instance.wakes.clone()),

@@ -9,6 +9,7 @@ pub(crate) mod files;
 pub(crate) mod health;
 pub(crate) mod hooks;
 pub(crate) mod lists;
+pub(crate) mod mcp;
 pub(crate) mod members;
 pub(crate) mod metrics;
 pub(crate) mod pipelines;

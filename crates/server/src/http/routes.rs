@@ -12,7 +12,7 @@ use crate::http::api::pipelines::{change, versions};
 use crate::http::api::runs::{decide, rerun, start, top_up};
 use crate::http::api::schedules::{acts, agenda, fires, preview};
 use crate::http::api::{
-    api_keys, audit, auth, budgets, files, health, hooks, members, metrics, pipelines, projects, runs,
+    api_keys, audit, auth, budgets, files, health, hooks, mcp, members, metrics, pipelines, projects, runs,
     schedules, secrets, stream, system, tools, users,
 };
 use gathering_edge::limits::Tier;
@@ -35,6 +35,7 @@ use gathering_edge::route::{BodyLimit, Description, Route};
         (name = "pipelines", description = "Named graphs in versions"),
         (name = "runs", description = "Executions of graphs"),
         (name = "tools", description = "What agents and pipelines call, by itself"),
+        (name = "mcp", description = "The Model Context Protocol"),
         (name = "events", description = "The log of events"),
         (name = "schedules", description = "What starts runs at due times"),
         (name = "hooks", description = "Addresses that other programs call"),
@@ -154,6 +155,8 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(GET    "/api/v1/tools",                               Account,         Read,   None  => tools::list),
     route!(GET    "/api/v1/tools/{name}",                        Account,         Read,   None  => tools::show),
     route!(POST   "/api/v1/tools/{name}/invoke",                 Project(Run),    Write,  Large => tools::invoke),
+
+    route!(POST   "/mcp",                                        Account,         Write,  Large => mcp::post),
 
     route!(GET    "/api/v1/system/instances",                    Admin,           Read,   None  => system::instances),
 ];

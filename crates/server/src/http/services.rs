@@ -13,6 +13,7 @@ use crate::http::api::hooks::HookLimits;
 use crate::http::api::stream::{Sources, Streams};
 use crate::http::run_ends::RunEnds;
 use crate::instance::Identity;
+use crate::mcp::McpDesk;
 use gathering_edge::readiness::Readiness;
 
 /// The identity of this process, which changes when it loses its liveness lock.
@@ -35,6 +36,7 @@ pub(crate) struct Services {
     pub(crate) readiness: Readiness,
     pub(crate) streams: Streams,
     pub(crate) tools: ToolControl,
+    pub(crate) mcp: McpDesk,
     pub(crate) run_ends: RunEnds,
     pub(crate) watches: Arc<Watches>,
     pub(crate) workspaces: Workspaces,
@@ -56,6 +58,7 @@ impl Services {
             readiness,
             streams,
             tools,
+            mcp,
             run_ends,
             watches,
             workspaces,
@@ -73,7 +76,7 @@ impl Services {
         let (schedules, hooks) = (Data::new(schedules), Data::new(hooks));
         let secrets = Data::new(secrets);
         let hook_limits = Data::new(HookLimits::new(n_limited_hooks));
-        let (tools, run_ends) = (Data::new(tools), Data::new(run_ends));
+        let (tools, mcp, run_ends) = (Data::new(tools), Data::new(mcp), Data::new(run_ends));
         let (runs, streams, sources) = (Data::new(runs), Data::new(streams), Data::new(sources));
         let (workspaces, max_file_bytes) = (Data::new(workspaces), Data::new(max_file_bytes));
         move |app| {
@@ -94,6 +97,7 @@ impl Services {
                 .app_data(watches.clone())
                 .app_data(streams.clone())
                 .app_data(tools.clone())
+                .app_data(mcp.clone())
                 .app_data(run_ends.clone())
                 .app_data(sources.clone())
                 .app_data(workspaces.clone())

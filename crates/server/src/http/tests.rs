@@ -109,6 +109,7 @@ fn the_document_shows_what_the_table_declares() {
             "POST /api/v1/schedules/{id}/resume project run write 0",
             "POST /api/v1/schedules/{id}/trigger project run write 0",
             "POST /api/v1/tools/{name}/invoke project run write 16777216",
+            "POST /mcp account - write 16777216",
             "PUT /api/v1/auth/password session - auth 65536",
             "PUT /api/v1/pipelines/{id} project write write 16777216",
             "PUT /api/v1/projects/{id}/budget project manage write 65536",

@@ -1,0 +1,151 @@
+//! What this server offers to MCP clients: tools to list, start, show, cancel, rerun and decide runs, which clients can
+//! follow as tasks, and files and outputs as resources.
+//!
+//! Every call is one of `gathering-control`, with the caller's rights. Owns the names, the schemas and the words.
+
+mod arguments;
+mod resources;
+mod runs;
+mod tools;
+
+use async_trait::async_trait;
+use gathering_auth::Caller;
+use gathering_control::{ControlError, PipelineControl, Run, RunControl, Workspaces, right};
+use gathering_domain::{InvalidId, NodeId, RunId};
+use gathering_mcp::offer::{
+    Called, McpOffer, OfferError, OfferedCall, OfferedResult, OfferedTask, OfferedToolPage, ResourceContent,
+    ResourceTemplate, TaskAnswer,
+};
+use gathering_persistence::Runs;
+
+use crate::http::RunEnds;
+
+/// The offer. One is shared by all requests.
+pub(crate) struct McpDesk {
+    pipelines: PipelineControl,
+    runs: RunControl,
+    all_runs: Runs,
+    ends: RunEnds,
+    workspaces: Workspaces,
+    tools: Vec<tools::DeskTool>,
+}
+
+impl McpDesk {
+    /// An offer of these runs and files.
+    ///
+    /// # Errors
+    /// If the schema of a tool is invalid, which is a bug.
+    pub(crate) fn new(
+        (pipelines, runs): (PipelineControl, RunControl),
+        (all_runs, ends): (Runs, RunEnds),
+        workspaces: Workspaces,
+    ) -> anyhow::Result<Self> {
+        Ok(Self { pipelines, runs, all_runs, ends, workspaces, tools: tools::all()? })
+    }
+
+    async fn run(&self, caller: &Caller, task: &str) -> Result<Run, OfferError> {
+        let absent = |_: InvalidId| OfferError::NotFound(format!("there is no task `{task:.64}`"));
+        let id: RunId = task.parse().map_err(absent)?;
+        Ok(self.runs.find::<right::Read>(caller, id).await.map_err(refused)?.into_thing())
+    }
+}
+
+#[async_trait]
+impl McpOffer for McpDesk {
+    type Caller = Caller;
+
+    fn instructions(&self) -> Option<String> {
+        Some(
+            "GatheRing runs pipelines durably: a run that was started ends, whatever crashes. Find a pipeline with \
+             list_pipelines, start it with start_run, and see with get_run what became of it."
+                .to_owned(),
+        )
+    }
+
+    async fn list_tools(
+        &self,
+        _caller: &Caller,
+        _cursor: Option<&str>,
+    ) -> Result<OfferedToolPage, OfferError> {
+        let tools = self.tools.iter().map(|tool| tool.offered.clone()).collect();
+        Ok(OfferedToolPage { tools, next_cursor: None })
+    }
+
+    async fn call_tool(&self, caller: &Caller, call: OfferedCall) -> Result<Called, OfferError> {
+        let known = self.tools.iter().find(|tool| tool.offered.name == call.tool);
+        let tool = known.ok_or_else(|| OfferError::NotFound(format!("Unknown tool: {:.64}", call.tool)))?;
+        tool.schema.check(&call.arguments).map_err(OfferError::Invalid)?;
+        let called = self.act(tool.action, caller, call).await;
+        match called {
+            // The tool is there; what its arguments name is not.
+            Err(ControlError::NotFound) => {
+                Ok(Called::Ended(OfferedResult::failed(ControlError::NotFound.to_string())))
+            }
+            called => called.map_err(refused),
+        }
+    }
+
+    async fn find_task(&self, caller: &Caller, task: &str) -> Result<OfferedTask, OfferError> {
+        let run = self.run(caller, task).await?;
+        self.task_of(caller, &run).await.map_err(refused)
+    }
+
+    async fn wait_for_task(&self, caller: &Caller, task: &str) -> Result<OfferedTask, OfferError> {
+        let run = self.run(caller, task).await?;
+        let slot =
+            self.ends.take_slot(caller.user).map_err(|full| OfferError::Unavailable(full.to_string()))?;
+        let ended = self.ends.wait(&slot, run.id, runs::LONG_WAIT).await;
+        let ended = ended.map_err(|error| refused(error.into()))?;
+        self.task_of(caller, &ended.unwrap_or(run)).await.map_err(refused)
+    }
+
+    async fn cancel_task(&self, caller: &Caller, task: &str) -> Result<OfferedTask, OfferError> {
+        let run = self.run(caller, task).await?;
+        match self.runs.cancel(caller, run.id).await {
+            Ok(_) | Err(ControlError::Conflict(_)) => self.find_task(caller, task).await,
+            Err(error) => Err(refused(error)),
+        }
+    }
+
+    async fn answer_task(
+        &self,
+        caller: &Caller,
+        task: &str,
+        answers: Vec<TaskAnswer>,
+    ) -> Result<OfferedTask, OfferError> {
+        let run = self.run(caller, task).await?;
+        for TaskAnswer { key, approve, comment } in answers {
+            let absent = |_: InvalidId| OfferError::NotFound(format!("there is no question `{key:.64}`"));
+            let node: NodeId = key.parse().map_err(absent)?;
+            let decide = gathering_control::Decide { approve, comment };
+            self.runs.decide(caller, run.id, &node, decide).await.map_err(refused)?;
+        }
+        self.find_task(caller, task).await
+    }
+
+    fn resource_templates(&self) -> Vec<ResourceTemplate> {
+        resources::TEMPLATES.to_vec()
+    }
+
+    async fn read_resource(&self, caller: &Caller, uri: &str) -> Result<ResourceContent, OfferError> {
+        self.read(caller, uri).await
+    }
+}
+
+/// The table from the errors of control to those of an offer.
+fn refused(error: ControlError) -> OfferError {
+    match error {
+        ControlError::NotFound => OfferError::NotFound(error.to_string()),
+        ControlError::Forbidden | ControlError::NotApprover | ControlError::Revoked => {
+            OfferError::Forbidden(error.to_string())
+        }
+        ControlError::Invalid(problems) => OfferError::Invalid(problems),
+        ControlError::Conflict(_) | ControlError::Outdated | ControlError::PipelineChanged(_) => {
+            OfferError::Conflict(error.to_string())
+        }
+        ControlError::Unavailable(_) | ControlError::TimedOut(_) => {
+            OfferError::Unavailable("database unavailable; the request may have taken effect".to_owned())
+        }
+        other => OfferError::Internal(other.into()),
+    }
+}
