@@ -49,9 +49,9 @@ pub use hooks::{
 };
 pub use idempotency::Creation;
 pub use pipelines::{
-    ChangePipeline, DefinePipeline, DefinedPipeline, Definitions, ExpectedRevision, NewPipeline, Pipeline,
-    PipelineControl, PipelineHead, PipelineVersion, PlannedChange, PlannedDeletion, SubmittedDefinition,
-    VersionsPage,
+    ChangePipeline, DefinePipeline, DefinedPipeline, Definitions, ExpectedRevision, MAX_PIPELINE_TOOLS,
+    NewPipeline, Pipeline, PipelineControl, PipelineHead, PipelineTool, PipelineVersion, PlannedChange,
+    PlannedDeletion, SubmittedDefinition, VersionsPage,
 };
 pub use projects::{
     ChangeProject, CreateProject, FilesRoot, LocalProject, LockedMember, LockedProject, Member, MemberChange,

@@ -21,7 +21,7 @@ use crate::{Conflict, ControlError, ControlStore};
 pub use change::{ChangePipeline, ExpectedRevision, PlannedChange};
 pub use define::{DefinePipeline, NewPipeline};
 pub use delete::PlannedDeletion;
-pub use list::{Definitions, PipelineVersion, VersionsPage};
+pub use list::{Definitions, MAX_PIPELINE_TOOLS, PipelineTool, PipelineVersion, VersionsPage};
 
 /// How much of a digest is in a revision: 64 bits, as nobody gains from making two of them equal.
 const REVISION_DIGITS: usize = 16;

@@ -13,6 +13,7 @@ use serde_json::Value;
 pub use self::input_schema::InputSchema;
 use self::input_use::InputUse;
 use self::nodes::{Enclosing, compile_nodes};
+pub use self::tool_offer::ToolOffer;
 use crate::document::{self, Document, limits};
 use crate::expression::{EvaluationError, Expression};
 use crate::journal::NodeFailure;
@@ -25,6 +26,7 @@ mod input_use;
 mod nodes;
 mod reachable;
 mod references;
+mod tool_offer;
 
 /// A validated definition.
 pub struct Graph {
@@ -89,10 +91,12 @@ impl Graph {
         let Document { definition, node_places, edge_places } = document::read(document, &mut problems);
         let Enclosing { place, input: input_around } = enclosing;
         let input = InputSchema::read(document, &mut problems);
-        if place.is_some() && document.get("input").is_some() {
-            let message =
-                "only a whole definition has an input: an item has `item`, `index` and the run's `input`";
-            problems.add(Pointer::root().join("input"), message);
+        ToolOffer::check(document, input.as_ref(), &mut problems);
+        for field in ["input", "tool"].into_iter().filter(|_| place.is_some()) {
+            if document.get(field).is_some() {
+                let message = format!("only a whole definition has `{field}`, not the graph of an item");
+                problems.add(Pointer::root().join(field), message);
+            }
         }
         let known_input = input.as_ref().or(input_around);
         let enclosing = Enclosing { place, input: known_input };

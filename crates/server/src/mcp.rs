@@ -4,6 +4,7 @@
 //! Every call is one of `gathering-control`, with the caller's rights. Owns the names, the schemas and the words.
 
 mod arguments;
+mod pipelines;
 mod resources;
 mod runs;
 mod tools;
@@ -64,18 +65,27 @@ impl McpOffer for McpDesk {
 
     async fn list_tools(
         &self,
-        _caller: &Caller,
+        caller: &Caller,
         _cursor: Option<&str>,
     ) -> Result<OfferedToolPage, OfferError> {
-        let tools = self.tools.iter().map(|tool| tool.offered.clone()).collect();
+        let of_pipelines =
+            self.pipeline_tools(caller).await.map_err(refused)?.into_iter().map(pipelines::offered);
+        let tools = self.tools.iter().map(|tool| tool.offered.clone()).chain(of_pipelines).collect();
         Ok(OfferedToolPage { tools, next_cursor: None })
     }
 
     async fn call_tool(&self, caller: &Caller, call: OfferedCall) -> Result<Called, OfferError> {
         let known = self.tools.iter().find(|tool| tool.offered.name == call.tool);
-        let tool = known.ok_or_else(|| OfferError::NotFound(format!("Unknown tool: {:.64}", call.tool)))?;
-        tool.schema.check(&call.arguments).map_err(OfferError::Invalid)?;
-        let called = self.act(tool.action, caller, call).await;
+        let called = match known {
+            Some(tool) => {
+                tool.schema.check(&call.arguments).map_err(OfferError::Invalid)?;
+                self.act(tool.action, caller, call).await
+            }
+            None => {
+                let unknown = OfferError::NotFound(format!("Unknown tool: {:.64}", call.tool));
+                self.call_pipeline(caller, call).await.map_err(refused)?.ok_or(unknown).map(Ok)?
+            }
+        };
         match called {
             // The tool is there; what its arguments name is not.
             Err(ControlError::NotFound) => {

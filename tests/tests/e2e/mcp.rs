@@ -24,12 +24,16 @@ async def main(url, token, pipeline):
         tools = [tool.name for tool in (await client.list_tools()).tools]
         run = (await client.call_tool("start_run", {"pipeline_id": pipeline, "input": {"n": 1}})).structured_content
         output = await client.read_resource(f"gathering://runs/{run['run_id']}/output")
+        by_name = (await client.call_tool("is_one", {"n": 2})).structured_content
+        wrong = await client.call_tool("is_one", {"n": "two"})
         refused = await client.call_tool("start_run", {"pipeline": pipeline})
         print(json.dumps({
             "version": client.protocol_version,
             "tools": tools,
             "run": run,
             "output": json.loads(output.contents[0].text),
+            "by_name": by_name["output"],
+            "wrong": [wrong.is_error, wrong.content[0].text],
             "refused": [refused.is_error, refused.content[0].text],
         }))
 
@@ -71,8 +75,12 @@ async fn pythons_client_starts_a_pipeline_and_reads_its_output() -> Result<()> {
     let database = Database::empty().await?;
     let server = Server::start(&database).await?;
     let ada = server.client().join("ada@example.org").await?;
-    let double = json!({"id": "double", "type": "condition", "config": {"expression": "input.n == 1"}});
-    let id = ada.create_pipeline(&pipeline(&[double], &[])).await?;
+    let is_one = json!({"id": "is_one", "type": "condition", "config": {"expression": "input.n == 1"}});
+    let mut definition = pipeline(&[is_one], &[]);
+    definition["tool"] = json!({"name": "is_one", "description": "Says whether a number is one"});
+    let number = json!({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]});
+    definition["input"] = json!({ "schema": number });
+    let id = ada.create_pipeline(&definition).await?;
     let (key, _) = ada.create_key(&["run"]).await?;
     let mut client = tokio::process::Command::new(python(&["mcp==2.3.0"])?);
     client.args(["-c", PYTHON_CLIENT, &format!("http://{}/mcp", server.address())]);
@@ -81,7 +89,10 @@ async fn pythons_client_starts_a_pipeline_and_reads_its_output() -> Result<()> {
     ensure!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
     let found: Value = serde_json::from_slice(&ended.stdout)?;
     assert_eq!(found["version"], MODERN);
-    assert!(found["tools"].as_array().is_some_and(|tools| tools.contains(&json!("start_run"))), "{found}");
+    let tools = found["tools"].as_array().context("tools")?;
+    assert!(tools.contains(&json!("start_run")) && tools.contains(&json!("is_one")), "{found}");
+    assert_eq!(found["by_name"]["is_one"]["result"], false, "{found}");
+    assert_eq!(found["wrong"], json!([true, "invalid arguments: /input/n: must be of type integer"]));
     assert_eq!(found["run"]["state"], "succeeded", "{found}");
     assert_eq!(found["output"], found["run"]["output"]);
     assert_eq!(found["refused"][0], true);

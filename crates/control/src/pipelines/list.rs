@@ -2,8 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use gathering_auth::Caller;
+use gathering_dag_engine::ToolOffer;
 use gathering_domain::{Digest, PipelineId, ProjectId, UserId};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{DefinedPipeline, Pipeline, PipelineControl};
 use crate::access::{right, visible_to};
@@ -42,6 +43,31 @@ pub struct VersionsPage {
     pub has_more: bool,
 }
 
+/// How many pipelines a caller has as tools; of more, the oldest.
+pub const MAX_PIPELINE_TOOLS: usize = 1000;
+
+/// A pipeline as a tool of models.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PipelineTool {
+    /// The pipeline.
+    pub pipeline: PipelineId,
+    /// What people call it.
+    pub title: String,
+    /// Its name and description as a tool.
+    pub offer: ToolOffer,
+    /// The JSON Schema of its input: of an object.
+    pub input_schema: Value,
+}
+
+impl PipelineTool {
+    /// The pipeline as a tool, by the fields `tool` and `input` of its latest definition; `None` if it is none.
+    pub fn new(pipeline: PipelineId, title: String, tool: &Value, input: Option<&Value>) -> Option<Self> {
+        let schema = input.and_then(|input| input.get("schema")).cloned();
+        let input_schema = schema.unwrap_or_else(|| json!({"type": "object"}));
+        Some(Self { pipeline, title, offer: ToolOffer::of_field(tool)?, input_schema })
+    }
+}
+
 impl PipelineControl {
     /// The pipeline with the definition of its latest version.
     ///
@@ -65,6 +91,15 @@ impl PipelineControl {
         limit: usize,
     ) -> Result<Vec<Pipeline>, ControlError> {
         self.store.list_pipelines(visible_to(caller)?, project, before, limit).await
+    }
+
+    /// The enabled pipelines that the caller may see and that are tools, the oldest first: at most
+    /// [`MAX_PIPELINE_TOOLS`].
+    ///
+    /// # Errors
+    /// [`ControlError::Forbidden`] for an API key without the scope to read, or the store's.
+    pub async fn list_tools(&self, caller: &Caller) -> Result<Vec<PipelineTool>, ControlError> {
+        self.store.list_pipeline_tools(visible_to(caller)?, MAX_PIPELINE_TOOLS).await
     }
 
     /// At most `limit` versions of a pipeline, the latest first; those before version `before` if it is given.

@@ -6,7 +6,8 @@ use gathering_domain::{Digest, PipelineId, ProjectId, UserId};
 
 use crate::access::{Found, Scoped, right};
 use crate::pipelines::{
-    Definitions, NewPipeline, Pipeline, PipelineHead, PlannedChange, PlannedDeletion, VersionsPage,
+    Definitions, NewPipeline, Pipeline, PipelineHead, PipelineTool, PlannedChange, PlannedDeletion,
+    VersionsPage,
 };
 use crate::{ControlError, Creation};
 
@@ -51,6 +52,17 @@ pub trait PipelineStore: Send + Sync + 'static {
         before: Option<PipelineId>,
         limit: usize,
     ) -> Result<Vec<Pipeline>, ControlError>;
+
+    /// At most `limit` of the enabled pipelines whose latest version is a tool, the oldest first, of projects that the user
+    /// is a member of (absent: all).
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    async fn list_pipeline_tools(
+        &self,
+        visible_to: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<PipelineTool>, ControlError>;
 
     /// At most `limit` versions of a pipeline, the latest first, before version `before` (absent: from the latest).
     ///

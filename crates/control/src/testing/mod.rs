@@ -107,6 +107,7 @@ macro_rules! control_store_suite {
     ($fixture:path) => {
         $crate::control_store_suite! { $fixture:
             a_started_run_is_queued_and_names_who_started_it,
+            pipelines_that_say_so_are_tools_of_their_members,
             an_input_is_completed_or_refused_when_a_run_is_started,
             the_input_of_a_rerun_is_checked_as_well,
             a_schedule_starts_nothing_whose_input_does_not_fit,

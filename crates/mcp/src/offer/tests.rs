@@ -1,4 +1,4 @@
-//! Exchanges of a client with the offered tools, without a transport.
+//! Requests of both generations and their answers, over an offer in memory.
 
 use std::sync::Mutex;
 

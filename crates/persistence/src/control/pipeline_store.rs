@@ -5,7 +5,7 @@ use diesel_async::{AsyncConnection, AsyncPgConnection};
 use gathering_auth::Caller;
 use gathering_control::{
     ControlError, Creation, Definitions, Found, NewPipeline, Pipeline, PipelineHead, PipelineStore,
-    PlannedChange, PlannedDeletion, Scoped, VersionsPage, right,
+    PipelineTool, PlannedChange, PlannedDeletion, Scoped, VersionsPage, right,
 };
 use gathering_domain::{Digest, PipelineId, ProjectId, UserId};
 
@@ -48,6 +48,15 @@ impl PipelineStore for PgControlStore {
     ) -> Result<Vec<Pipeline>, ControlError> {
         let conn = self.pool.get().await?;
         Ok(pipelines::list(&conn, visible_to, project, before, limit).await?)
+    }
+
+    async fn list_pipeline_tools(
+        &self,
+        visible_to: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<PipelineTool>, ControlError> {
+        let conn = self.pool.get().await?;
+        Ok(pipelines::list_tools(&conn, visible_to, limit).await?)
     }
 
     async fn list_pipeline_versions(

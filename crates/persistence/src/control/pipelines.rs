@@ -6,12 +6,13 @@ pub(crate) mod versions;
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
-use diesel::dsl::not;
+use diesel::dsl::{not, sql};
 use diesel::prelude::*;
-use diesel::sql_types::{Array, Bytea, Json};
+use diesel::sql_types::{Array, Bytea, Json, Nullable};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_control::{
-    ControlError, Creation, Found, NewPipeline, Pipeline, PipelineHead, PipelineToStart, RunRules,
+    ControlError, Creation, Found, NewPipeline, Pipeline, PipelineHead, PipelineToStart, PipelineTool,
+    RunRules,
 };
 use gathering_domain::{Digest, PipelineId, ProjectId, UserId};
 use serde_json::Value;
@@ -20,7 +21,7 @@ use uuid::Uuid;
 use crate::accounts::idempotency::{self, Claim, Kind};
 use crate::control::projects::{hidden_projects, is_of_accounts, parse_role};
 use crate::db::error::{Aborted, DatabaseError, Refusal, violated};
-use crate::db::schema::{pipeline_versions, pipelines, project_members, projects};
+use crate::db::schema::{graphs, pipeline_versions, pipelines, project_members, projects};
 
 /// Creates a pipeline in its version 1, unless the request's idempotency key says otherwise.
 pub(crate) async fn create(
@@ -77,10 +78,7 @@ pub(crate) async fn list(
         .filter(pipelines::deleting_at.is_null())
         .into_boxed();
     if let Some(user) = visible_to {
-        let own = project_members::table
-            .filter(project_members::user_id.eq(user.as_uuid()))
-            .select(project_members::project_id);
-        query = query.filter(pipelines::project_id.eq_any(own));
+        query = query.filter(pipelines::project_id.eq_any(projects_of(user)));
     }
     if let Some(project) = project {
         query = query.filter(pipelines::project_id.eq(project.as_uuid()));
@@ -96,6 +94,42 @@ pub(crate) async fn list(
         .await
         .map_err(|error| DatabaseError::query("listing pipelines", error))?;
     Ok(rows.into_iter().map(Into::into).collect())
+}
+
+/// At most `limit` enabled pipelines whose latest version is a tool, the oldest first, of projects that the user is a
+/// member of (absent: all). Of each definition only the input is read.
+pub(crate) async fn list_tools(
+    mut conn: &AsyncPgConnection,
+    visible_to: Option<UserId>,
+    limit: usize,
+) -> Result<Vec<PipelineTool>, DatabaseError> {
+    let mut query = pipelines::table
+        .inner_join(pipeline_versions::table.on(is_latest()))
+        .inner_join(graphs::table.on(graphs::digest.eq(pipeline_versions::graph_digest)))
+        .filter(not(pipelines::project_id.eq_any(hidden_projects())))
+        .filter(pipelines::deleting_at.is_null().and(pipelines::enabled).and(graphs::tool.is_not_null()))
+        .into_boxed();
+    if let Some(user) = visible_to {
+        query = query.filter(pipelines::project_id.eq_any(projects_of(user)));
+    }
+    let input = sql::<Nullable<Json>>("graphs.definition -> 'input'");
+    let rows: Vec<(Uuid, String, Option<Value>, Option<Value>)> = query
+        .order(pipelines::id)
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+        .select((pipelines::id, pipelines::name, graphs::tool, input))
+        .load(&mut conn)
+        .await
+        .map_err(|error| DatabaseError::query("listing pipelines that are tools", error))?;
+    let tool = |(id, name, tool, input): (Uuid, String, Option<Value>, Option<Value>)| {
+        PipelineTool::new(id.into(), name, &tool?, input.as_ref())
+    };
+    Ok(rows.into_iter().filter_map(tool).collect())
+}
+
+#[diesel::dsl::auto_type]
+fn projects_of(user: UserId) -> _ {
+    let user: Uuid = user.as_uuid();
+    project_members::table.filter(project_members::user_id.eq(user)).select(project_members::project_id)
 }
 
 /// The pipeline, and the role of this account in its project; nothing if the project is not one of accounts.

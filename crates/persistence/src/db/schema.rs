@@ -123,6 +123,7 @@ diesel::table! {
         definition -> Json,
         first_nodes -> Array<Nullable<Text>>,
         created_at -> Timestamptz,
+        tool -> Nullable<Json>,
     }
 }
 

@@ -106,12 +106,12 @@ impl McpDesk {
     }
 
     /// A place to wait, taken before anything is started.
-    fn slot(&self, caller: &Caller) -> Result<Slot, ControlError> {
+    pub(super) fn slot(&self, caller: &Caller) -> Result<Slot, ControlError> {
         self.ends.take_slot(caller.user).map_err(|full| ControlError::Unavailable(full.to_string().into()))
     }
 
     /// Waits for the end of a run that was started; if it takes longer, the call becomes a task, or says so.
-    async fn follow(
+    pub(super) async fn follow(
         &self,
         caller: &Caller,
         slot: &Slot,

@@ -12,7 +12,8 @@ use super::idempotency::Claim;
 use super::state::State;
 use crate::{
     ControlError, Creation, Definitions, Found, NewPipeline, Pipeline, PipelineHead, PipelineStore,
-    PipelineToStart, PipelineVersion, PlannedChange, PlannedDeletion, RunRules, Scoped, VersionsPage, right,
+    PipelineToStart, PipelineTool, PipelineVersion, PlannedChange, PlannedDeletion, RunRules, Scoped,
+    VersionsPage, right,
 };
 
 pub(super) struct StoredPipeline {
@@ -143,6 +144,25 @@ impl PipelineStore for MemoryControl {
 
     async fn find_version(&self, pipeline: PipelineId, version: i32) -> Result<Option<Digest>, ControlError> {
         Ok(self.lock().graph_of_version(pipeline, version))
+    }
+
+    async fn list_pipeline_tools(
+        &self,
+        visible_to: Option<UserId>,
+        limit: usize,
+    ) -> Result<Vec<PipelineTool>, ControlError> {
+        let state = self.lock();
+        let is_shown = |stored: &&StoredPipeline| {
+            let owning = state.projects.get(&stored.pipeline.project);
+            stored.pipeline.enabled
+                && owning.is_some_and(|owning| visible_to.is_none_or(|user| owning.role(user).is_some()))
+        };
+        let tool = |stored: &StoredPipeline| {
+            let definition = self.runs.graph(stored.head()?.graph)?;
+            let Pipeline { id, name, .. } = stored.pipeline.clone();
+            PipelineTool::new(id, name, definition.get("tool")?, definition.get("input"))
+        };
+        Ok(state.pipelines.values().filter(is_shown).filter_map(tool).take(limit).collect())
     }
 
     async fn list_pipelines(

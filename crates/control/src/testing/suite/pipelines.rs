@@ -291,3 +291,23 @@ pub async fn a_key_defines_no_second_pipeline<F: ControlFixture>(fixture: &F) {
     assert_eq!(conflict(refused), Conflict::CreatedAndDeleted);
     assert_eq!(world.list(&world.owner, None).await, [world.pipeline]);
 }
+
+/// Those of others, and those that are disabled or say nothing of tools, are no tools.
+pub async fn pipelines_that_say_so_are_tools_of_their_members<F: ControlFixture>(fixture: &F) {
+    let world = World::new(fixture).await;
+    let other = World::new(fixture).await;
+    let mut as_tool = definition("first");
+    as_tool["tool"] = json!({"name": "sum", "description": "Sums up"});
+    as_tool["input"] = json!({"schema": {"type": "object", "required": ["n"]}});
+    let pipeline = world.define(&as_tool).await;
+    let tools = world.pipelines.list_tools(&world.owner).await.unwrap();
+    assert_eq!(tools.len(), 1);
+    assert_eq!((tools[0].pipeline, tools[0].offer.name.as_str()), (pipeline, "sum"));
+    assert_eq!(tools[0].input_schema, json!({"type": "object", "required": ["n"]}));
+    assert!(other.pipelines.list_tools(&other.owner).await.unwrap().is_empty());
+    world.change(true, Some(&as_tool)).await;
+    let both = world.pipelines.list_tools(&world.owner).await.unwrap();
+    assert_eq!(both.iter().map(|tool| tool.pipeline).collect::<Vec<_>>(), [world.pipeline, pipeline]);
+    world.change(false, None).await;
+    assert_eq!(world.pipelines.list_tools(&world.owner).await.unwrap(), tools);
+}
