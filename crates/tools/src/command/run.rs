@@ -143,6 +143,8 @@ impl Commands {
         Ok(CommandEnd { exit_code, stdout, stderr, took: begun.elapsed() })
     }
 
+    /// The launcher dies with the thread that starts it, so that must be one of the runtime's workers, as it is in an async
+    /// function: they live as long as the process. Threads for blocking work do not.
     fn start(&self, request: &CommandRequest, token: &str) -> Result<Child, ToolError> {
         let policy = &*self.policy;
         let program = policy.programs.get(&request.program).ok_or_else(|| ToolError::NotConfigured {

@@ -52,14 +52,12 @@ async fn until(mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Whether a process has this text among its arguments.
-fn is_running(text: &str) -> bool {
+/// How many processes `sleep` for this time. The shells that start them have other arguments.
+fn n_sleeping(seconds: &str) -> usize {
+    let sleeps = format!("sleep\0{seconds}\0");
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    processes.into_iter().any(|process| {
-        let has_number = process.file_name().to_string_lossy().parse::<u32>().is_ok();
-        let arguments = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-        has_number && String::from_utf8_lossy(&arguments).contains(text)
-    })
+    let arguments = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    arguments.filter(|arguments| arguments == sleeps.as_bytes()).count()
 }
 
 #[tokio::test]
@@ -151,7 +149,7 @@ async fn a_command_ends_at_its_time_with_all_its_processes() {
         (&json!(true), &json!(null), &json!("begun\n"))
     );
     assert!(begun.elapsed() < Duration::from_secs(10));
-    until(|| !is_running(mark)).await;
+    until(|| n_sleeping(mark) == 0).await;
 }
 
 #[tokio::test]
@@ -163,10 +161,10 @@ async fn a_cancelled_command_leaves_no_process() {
     let text = format!("{leave} sleep {mark} & sleep {mark}; true");
     let (toolbox, context) = (tools.tools.clone(), tools.context.clone());
     let call = tokio::spawn(async move { toolbox.call("run_command", script(&text), &context).await });
-    until(|| is_running(mark)).await;
+    until(|| n_sleeping(mark) == 2).await;
     call.abort();
     let _ = call.await;
-    until(|| !is_running(mark)).await;
+    until(|| n_sleeping(mark) == 0).await;
 }
 
 #[tokio::test]
@@ -176,7 +174,7 @@ async fn what_a_command_leaves_behind_does_not_delay_its_end() {
     let ran = tools.call("run_command", script(&format!("sleep {mark} & echo done"))).await.unwrap();
     assert_eq!((&ran["stdout"], &ran["exit_code"]), (&json!("done\n"), &json!(0)));
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
-    until(|| !is_running(mark)).await;
+    until(|| n_sleeping(mark) == 0).await;
 }
 
 #[tokio::test]
@@ -286,10 +284,10 @@ async fn commands_end_with_the_process_that_started_them() {
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    until(|| is_running(mark)).await;
+    until(|| n_sleeping(mark) > 0).await;
     server.kill().unwrap();
     server.wait().unwrap();
-    until(|| !is_running(mark)).await;
+    until(|| n_sleeping(mark) == 0).await;
 }
 
 #[tokio::test]
