@@ -1,6 +1,6 @@
 //! Lists the built-in tools, or checks the parameters of one and calls it on the current directory.
 //!
-//! `cargo run -p gathering-tools --example call_a_tool -- search_files '{"pattern": "fn main"}'`
+//! `cargo run -p gathering-tools --example try_tools -- search_files '{"pattern": "fn main"}'`
 
 use std::io::Write as _;
 
