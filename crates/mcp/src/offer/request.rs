@@ -54,6 +54,10 @@ pub(super) fn read(body: &[u8], headers: &McpHeaders<'_>) -> Result<Incoming, Bo
         let message = "Invalid request: one JSON-RPC message is expected, and no batch";
         return Err(refuse(400, &Value::Null, INVALID_REQUEST, message));
     };
+    if fields.get("jsonrpc") != Some(&json!("2.0")) {
+        let message = "Invalid request: `jsonrpc` must be \"2.0\"";
+        return Err(refuse(400, &Value::Null, INVALID_REQUEST, message));
+    }
     let id = fields.remove("id");
     let Some(Value::String(method)) = fields.remove("method") else {
         if fields.contains_key("result") || fields.contains_key("error") {

@@ -299,15 +299,20 @@ async fn what_is_no_request_is_refused_or_passed_over() {
         ("{", 400, -32700),
         ("[]", 400, -32600),
         ("1", 400, -32600),
-        (r#"{"id":1}"#, 400, -32600),
-        (r#"{"id":null,"method":"ping"}"#, 400, -32600),
-        (r#"{"id":1.5,"method":"ping"}"#, 400, -32600),
-        (r#"{"id":1,"method":"ping","params":[]}"#, 400, -32602),
+        (r#"{"jsonrpc":"2.0","id":1}"#, 400, -32600),
+        (r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#, 400, -32600),
+        (r#"{"jsonrpc":"2.0","id":1.5,"method":"ping"}"#, 400, -32600),
+        (r#"{"id":1,"method":"ping"}"#, 400, -32600),
+        (r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#, 400, -32600),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}"#, 400, -32602),
     ] {
         let reply = answer(&Desk::new(), &(), body.as_bytes(), &McpHeaders::default()).await;
         assert_eq!((reply.status, &reply.body.unwrap()["error"]["code"]), (status, &json!(code)), "{body}");
     }
-    for body in [r#"{"method":"notifications/initialized"}"#, r#"{"id":7,"result":{}}"#] {
+    for body in [
+        r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
+        r#"{"jsonrpc":"2.0","id":7,"result":{}}"#,
+    ] {
         let reply = answer(&Desk::new(), &(), body.as_bytes(), &McpHeaders::default()).await;
         assert_eq!(reply, McpReply { status: 202, body: None }, "{body}");
     }
@@ -315,7 +320,7 @@ async fn what_is_no_request_is_refused_or_passed_over() {
 
 #[tokio::test]
 async fn lines_are_answered_until_the_pipe_is_closed() {
-    let input = "\n{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"ping\"}\nno JSON\n{\"id\":\"b\",\"method\":\"tools/list\"}";
+    let input = "\n{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"ping\"}\nno JSON\n{\"jsonrpc\":\"2.0\",\"id\":\"b\",\"method\":\"tools/list\"}";
     let (ours, mut theirs) = tokio::io::duplex(1 << 16);
     serve_lines(std::sync::Arc::new(Desk::new()), std::sync::Arc::new(()), input.as_bytes(), ours)
         .await
