@@ -68,12 +68,20 @@ impl AgentNode {
     }
 
     /// Replays the recorded steps and makes the others, as far as `budget` grants their calls.
-    async fn converse(&self, attempt: &Attempt, budget: &CallBudget<'_>) -> Result<Value, CallStop> {
+    async fn converse(
+        &self,
+        attempt: &Attempt,
+        secrets: &AttemptSecrets,
+        budget: &CallBudget<'_>,
+    ) -> Result<Value, CallStop> {
         let agent = AgentDefinition::parse(&attempt.config["agent"]).map_err(|problems| {
             NodeFailure::permanent(FailureKind::Config, format!("`agent` is invalid: {problems}"))
         })?;
-        let prompt = match &attempt.config["prompt"] {
-            Value::String(text) => text.clone(),
+        // A value that came with the input is no secret of the model's provider.
+        let mut prompt = attempt.config["prompt"].clone();
+        secrets.redact(&mut prompt);
+        let prompt = match prompt {
+            Value::String(text) => text,
             other => other.to_string(),
         };
         let model = self.model_of(&agent)?;
@@ -88,7 +96,7 @@ impl AgentNode {
             let files = self.files.open(attempt.project).await.map_err(NodeFailure::from)?;
             ToolContext::new().with_workspace(files)
         };
-        let recorded = RecordedSteps { budget, model, tools, context };
+        let recorded = RecordedSteps { budget, model, tools, context, secrets };
         let outcome = run_agent(Conversation::new(&agent, descriptions, prompt), &recorded).await;
         Ok(to_json(&outcome.map_err(failure_of)?)?)
     }
@@ -96,14 +104,15 @@ impl AgentNode {
 
 #[async_trait]
 impl OutsideNode for AgentNode {
-    async fn execute(&self, attempt: Attempt, _secrets: &AttemptSecrets) -> Result<Outcome, NodeFailure> {
-        let ended = self.converse(&attempt, &CallBudget::of(self.budgets.as_deref(), &attempt)).await;
+    async fn execute(&self, attempt: Attempt, secrets: &AttemptSecrets) -> Result<Outcome, NodeFailure> {
+        let budget = CallBudget::of(self.budgets.as_deref(), &attempt);
+        let ended = self.converse(&attempt, secrets, &budget).await;
         ended.map(Outcome::Done).or_else(CallStop::into_outcome)
     }
 
-    async fn poll(&self, attempt: Attempt, _secrets: &AttemptSecrets) -> Result<PollOutcome, NodeFailure> {
+    async fn poll(&self, attempt: Attempt, secrets: &AttemptSecrets) -> Result<PollOutcome, NodeFailure> {
         let budget = CallBudget::of(self.budgets.as_deref(), &attempt).without_calls();
-        budget.poll(self.converse(&attempt, &budget).await.err())
+        budget.poll(self.converse(&attempt, secrets, &budget).await.err())
     }
 }
 

@@ -142,6 +142,11 @@ impl AttemptSecrets {
         Ok(Revealed(Cow::Owned(revealed)))
     }
 
+    /// Takes the secrets of the project out of a result that is about to be cut. Effects and outputs are redacted anyway.
+    pub fn redact(&self, result: &mut Value) {
+        self.known.redact(result);
+    }
+
     /// Whether the attempt's config refers to secrets, so that what it sends is not known before they are revealed.
     pub fn are_used(&self) -> bool {
         !self.slots.is_empty()

@@ -96,7 +96,8 @@ impl ToolNode {
         let context = ToolContext::new().with_workspace(files).with_idempotency_key(key);
         let call = |_| async {
             let revealed = secrets.reveal(&attempt.config).map_err(ActFailed::before_it_took_place)?;
-            let called = self.tools.call(&tool, params_of(&revealed), &context).await;
+            let redact = |result: &mut Value| secrets.redact(result);
+            let called = self.tools.call_and_edit(&tool, params_of(&revealed), &context, redact).await;
             called.map_err(|error| act_failed(&error))
         };
         let cost = cost_of_tool_call();

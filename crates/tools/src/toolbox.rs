@@ -167,6 +167,21 @@ impl Toolbox {
     /// As [`Toolbox::check`], in which case nothing was executed; then as [`Tool::call`]; [`ToolError::TimedOut`] at the
     /// deadline.
     pub async fn call(&self, name: &str, params: Value, context: &ToolContext) -> Result<Value, ToolError> {
+        self.call_and_edit(name, params, context, |_| ()).await
+    }
+
+    /// As [`Toolbox::call`]; `edit` changes the whole result before it is cut, as somebody must who looks for texts in it:
+    /// of a text that the cut goes through, only the beginning would be left.
+    ///
+    /// # Errors
+    /// As [`Toolbox::call`].
+    pub async fn call_and_edit(
+        &self,
+        name: &str,
+        params: Value,
+        context: &ToolContext,
+        edit: impl FnOnce(&mut Value),
+    ) -> Result<Value, ToolError> {
         self.check(name, &params)?;
         let call = self.entry(name)?.tool.call(params, context);
         let result = match context.deadline {
@@ -176,7 +191,9 @@ impl Toolbox {
                 Err(_) => Err(ToolError::TimedOut { name: name.to_owned() }),
             },
         };
-        Ok(result_limit::bound(result?, self.result_limit))
+        let mut result = result?;
+        edit(&mut result);
+        Ok(result_limit::bound(result, self.result_limit))
     }
 
     fn entry(&self, name: &str) -> Result<&Entry, ToolError> {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::budget::{CallBudget, CallStop, cost_of_model_call, cost_of_tool_call};
 use crate::failure::act_failed;
+use crate::secrets::AttemptSecrets;
 
 /// Makes each step once per run: a step that the journal holds costs nothing and is not repeated.
 pub(super) struct RecordedSteps<'a> {
@@ -20,6 +21,7 @@ pub(super) struct RecordedSteps<'a> {
     pub(super) model: Arc<dyn ChatModel>,
     pub(super) tools: Toolbox,
     pub(super) context: ToolContext,
+    pub(super) secrets: &'a AttemptSecrets,
 }
 
 #[async_trait]
@@ -55,7 +57,9 @@ impl StepRunner for RecordedSteps<'_> {
         context.idempotency_key =
             Some(format!("{}/{key}", self.budget.idempotency_key(key.as_str(), &requested)));
         let act = |_| async move {
-            let called = self.tools.call(&call.name, call.arguments.clone(), &context).await;
+            let redact = |result: &mut Value| self.secrets.redact(result);
+            let arguments = call.arguments.clone();
+            let called = self.tools.call_and_edit(&call.name, arguments, &context, redact).await;
             if let Err(error) = &called
                 && error.is_unknown_delivery()
             {

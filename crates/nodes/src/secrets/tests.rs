@@ -1,7 +1,9 @@
 //! What is sent has the value, and nothing that comes back has it.
 
+use std::path::Path;
 use std::sync::Mutex;
 
+use gathering_agents::{ChatModel, ChatReply, ChatRequest, ModelError, Providers, Scripted};
 use gathering_dag_engine::testing::MemoryStore;
 use gathering_dag_engine::{JournalEvent, NodeTypes, SystemClock};
 use gathering_tools::{Outbound, OutboundPolicy};
@@ -11,7 +13,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::testing::{NoPipelines, OneDirectory, drive, problems, tools};
-use crate::{ActionNode, ActionSpec, ToolNode, ToolNodeSpec};
+use crate::{ActionNode, ActionSpec, AgentNode, AgentSpec, ToolNode, ToolNodeSpec};
 
 const VALUE: &str = "s3cr3t/value+with signs";
 
@@ -61,8 +63,19 @@ async fn echo(status: u16) -> (String, tokio::sync::mpsc::UnboundedReceiver<Stri
 
 /// Drives a run of one node with these secrets; returns the events of its journal.
 async fn run(secrets: &Arc<OneSecret>, node_type: &str, config: Value) -> Vec<JournalEvent> {
+    run_in(&std::env::temp_dir(), secrets, node_type, config).await
+}
+
+/// The same with the files of this directory. Results of tools have at most 4 KiB.
+async fn run_in(
+    directory: &Path,
+    secrets: &Arc<OneSecret>,
+    node_type: &str,
+    config: Value,
+) -> Vec<JournalEvent> {
     let outbound = Outbound::new(OutboundPolicy::allowing(["127.0.0.0/8".parse().unwrap()])).unwrap();
-    let (tools, files) = (tools(&outbound), Arc::new(OneDirectory::new(std::env::temp_dir())));
+    let tools = tools(&outbound).with_result_limit(4096);
+    let files = Arc::new(OneDirectory::new(directory));
     let children = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
     let action = ActionNode::new(outbound, tools.clone(), files.clone(), Arc::new(NoPipelines), children);
     let tool = ToolNode::new(tools.clone(), files);
@@ -123,6 +136,21 @@ async fn an_answer_with_the_value_is_redacted_for_a_node_that_uses_no_secret() {
     assert!(secrets.used.lock().unwrap().is_empty());
 }
 
+/// Wherever the cut goes through: not even the beginning of a value is left.
+#[tokio::test]
+async fn a_result_that_is_cut_keeps_no_part_of_a_value() {
+    let directory = tempfile::tempdir().unwrap();
+    for shift in 0..VALUE.len() {
+        let text = format!("{}{}", "-".repeat(shift), VALUE.repeat(1000));
+        std::fs::write(directory.path().join("values.txt"), text).unwrap();
+        let config = json!({"tool": "read_file", "params": {"path": "values.txt"}});
+        let secrets = Arc::new(OneSecret::default());
+        let recorded = recorded(&run_in(directory.path(), &secrets, "tool", config).await);
+        assert!(recorded.contains("$cut") && recorded.contains("[secret TOKEN]"), "{recorded:.200}");
+        assert!(!recorded.contains(&VALUE[..4]), "{shift}: {recorded}");
+    }
+}
+
 #[tokio::test]
 async fn a_secret_without_a_value_fails_the_node_before_anything_is_sent() {
     let (url, mut received) = echo(200).await;
@@ -174,4 +202,45 @@ fn secrets_are_not_shown() {
         format!("{:?}", KnownSecrets::new(values)),
         "{TOKEN}".replace("TOKEN", "SecretName(\"TOKEN\")")
     );
+}
+
+/// A scripted model that keeps what it was asked.
+#[derive(Default)]
+struct Hearing {
+    heard: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl ChatModel for Hearing {
+    fn provider(&self) -> &str {
+        "scripted"
+    }
+
+    async fn complete(&self, request: &ChatRequest) -> Result<ChatReply, ModelError> {
+        self.heard.lock().unwrap().push(serde_json::to_string(request).unwrap());
+        Scripted::from_prompt().complete(request).await
+    }
+}
+
+#[tokio::test]
+async fn a_model_hears_no_value_by_its_prompt_or_by_a_tool() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("values.txt"), VALUE.repeat(1000)).unwrap();
+    let model = Arc::new(Hearing::default());
+    let mut providers = Providers::new();
+    providers.register(Arc::clone(&model) as Arc<dyn ChatModel>);
+    let tools = tools(&Outbound::new(OutboundPolicy::public_only()).unwrap()).with_result_limit(4096);
+    let files = Arc::new(OneDirectory::new(directory.path()));
+    let agent = AgentNode::new(providers.clone(), tools.clone(), files);
+    let secrets = Arc::new(OneSecret::default()) as Arc<dyn ProjectSecrets>;
+    let agent = WithSecrets::new(agent, secrets);
+    let types = NodeTypes::builtin().with_parts("agent", AgentSpec::new(providers, tools), agent);
+    let instructions = "scripted: call read_file {\"path\": \"values.txt\"}";
+    let agent = json!({"provider": "scripted", "instructions": instructions, "tools": ["read_file"]});
+    let config = json!({"agent": agent, "prompt": format!("The key is {VALUE}. Use it.")});
+    let events = drive(types, &json!({"nodes": [{"id": "n", "type": "agent", "config": config}]})).await;
+    assert!(matches!(events.last(), Some(JournalEvent::Succeeded { .. })), "{events:?}");
+    let heard = model.heard.lock().unwrap().join("\n");
+    assert!(heard.contains("The key is [secret TOKEN]. Use it.") && heard.contains("$cut"), "{heard:.300}");
+    assert!(!heard.contains(&VALUE[..4]) && !recorded(&events).contains(&VALUE[..4]), "{heard:.300}");
 }
