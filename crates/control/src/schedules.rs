@@ -4,6 +4,7 @@ mod action;
 mod agenda;
 mod calendars;
 mod change;
+mod checked_action;
 mod define;
 mod event;
 mod fire;

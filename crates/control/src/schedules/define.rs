@@ -6,12 +6,10 @@ use gathering_domain::{Digest, KeyedBody, Once, Pointer, Problems, ProjectId, Sc
 use gathering_scheduler::{CatchUp, MAX_JITTER_SECONDS, Overlap, Timetable, Trigger, ZoneData};
 use serde_json::{Map, Value, json};
 
-use super::action::{self, ReadAction};
 use super::{Calendars, PauseReason, Schedule, ScheduleControl, ScheduledAction, event};
 use crate::access::right;
 use crate::events::EventSeq;
-use crate::runs::Startable;
-use crate::{ControlError, Creation, Scoped};
+use crate::{ControlError, Creation};
 
 /// What happens when runs of a schedule fail or time out.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -283,109 +281,6 @@ impl ScheduleControl {
         let on_failure = OnFailure { notify, pause_after: submitted.pause_after };
         let SubmittedSchedule { name, enabled, .. } = submitted;
         Ok(ScheduleSpec { name, timetable, calendars, action, on_failure, enabled })
-    }
-
-    /// The input of runs that start `of_events` has the event as well, so that only they know whether it fits.
-    async fn check_action(
-        &self,
-        caller: &Caller,
-        project: ProjectId,
-        action: Value,
-        of_events: bool,
-        problems: &mut Problems,
-    ) -> Result<Option<ScheduledAction>, ControlError> {
-        let at = Pointer::root().join("action");
-        let read = match action::read(action, &at) {
-            Ok(read) => read,
-            Err(wrong) => {
-                problems.extend(wrong);
-                return Ok(None);
-            }
-        };
-        match read {
-            ReadAction::Pipeline { pipeline, version, input } => {
-                let found = self.store.find_pipeline(caller, pipeline).await?;
-                let found = found.filter(|found| found.thing.pipeline.project == project);
-                let head = match Scoped::<_, right::Run>::check(caller, found) {
-                    Ok(head) => head,
-                    Err(ControlError::NotFound) => {
-                        problems.add(at.join("pipeline_id"), "no such pipeline in this project");
-                        return Ok(None);
-                    }
-                    Err(error) => return Err(error),
-                };
-                match Startable::choose(&*self.store, &head, version).await {
-                    Ok(startable) if !of_events => {
-                        self.check_input(startable.graph, input.clone(), &at, problems).await?;
-                    }
-                    Ok(_) | Err(ControlError::Conflict(_)) => {}
-                    Err(ControlError::Invalid(_)) => {
-                        problems.add(at.join("version"), "no such version of the pipeline");
-                        return Ok(None);
-                    }
-                    Err(error) => return Err(error),
-                }
-                Ok(Some(ScheduledAction::Pipeline { pipeline, version, input }))
-            }
-            ReadAction::Node { written, definition } => {
-                let graph = self.check_node(definition, &at, problems).await?;
-                Ok(graph.map(|graph| ScheduledAction::Node { written, graph }))
-            }
-        }
-    }
-
-    async fn check_input(
-        &self,
-        graph: Digest,
-        input: Value,
-        at: &Pointer,
-        problems: &mut Problems,
-    ) -> Result<(), ControlError> {
-        let rules = &self.graphs.summarize(graph).await?.rules;
-        match rules.complete_input_of_request(input).await {
-            Err(ControlError::Invalid(wrong)) => problems.extend(wrong.below(at)),
-            completed => drop(completed?),
-        }
-        Ok(())
-    }
-
-    async fn check_notification(
-        &self,
-        notify: Value,
-        problems: &mut Problems,
-    ) -> Result<Option<(Value, Digest)>, ControlError> {
-        let at = Pointer::root().join("on_failure").join("notify");
-        let mut action = notify.clone();
-        match action.as_object_mut() {
-            Some(fields) => fields.insert("action".to_owned(), json!("send_notification")),
-            None => {
-                problems.add(at, "must be an object, such as {channel, url, message}");
-                return Ok(None);
-            }
-        };
-        let ReadAction::Node { definition, .. } = action::read(action, &at).map_err(ControlError::Invalid)?
-        else {
-            return Ok(None);
-        };
-        let graph = self.check_node(definition, &at, problems).await?;
-        Ok(graph.map(|graph| (notify, graph)))
-    }
-
-    /// Checks the graph of an action and stores it.
-    async fn check_node(
-        &self,
-        definition: Value,
-        at: &Pointer,
-        problems: &mut Problems,
-    ) -> Result<Option<Digest>, ControlError> {
-        let (definition, checked) = self.graphs.check(definition).await?;
-        if let Err(wrong) = checked {
-            problems.extend(action::problems_of_action(at, wrong));
-            return Ok(None);
-        }
-        let graph = Digest::of_json(&definition);
-        self.graphs.store().ensure_graph(graph, &definition).await?;
-        Ok(Some(graph))
     }
 }
 
