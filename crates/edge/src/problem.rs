@@ -120,7 +120,7 @@ pub struct ProblemDetails {
     pub errors: Vec<FieldError>,
     headers: Vec<(HeaderName, String)>,
     /// What the answer has beside the members of every problem.
-    members: Map<String, Value>,
+    members: Option<Box<Map<String, Value>>>,
     cause: Option<Box<dyn Error>>,
 }
 
@@ -188,7 +188,7 @@ impl ProblemDetails {
             detail: detail.into(),
             errors: Vec::new(),
             headers: Vec::new(),
-            members: Map::new(),
+            members: None,
             cause: None,
         }
     }
@@ -265,7 +265,7 @@ impl ProblemDetails {
     /// Adds a member to the answer that problems of this kind have beside the others.
     #[must_use]
     pub fn with_member(mut self, name: &str, value: Value) -> Self {
-        self.members.insert(name.to_owned(), value);
+        self.members.get_or_insert_default().insert(name.to_owned(), value);
         self
     }
 
@@ -331,7 +331,7 @@ impl ResponseError for ProblemDetails {
             detail: self.detail.clone(),
             instance: envelope::current_request_id(),
             errors: self.errors.clone(),
-            members: self.members.clone(),
+            members: self.members.as_deref().cloned().unwrap_or_default(),
         };
         let mut response = HttpResponse::build(status);
         for (name, value) in &self.headers {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use gathering_schema::JsonSchema;
 use serde_json::Value;
 
+#[expect(clippy::print_stdout, reason = "an example prints its result")]
 fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mut files = std::env::args().skip(1);
     let (Some(schema), Some(value), None) = (files.next(), files.next(), files.next()) else {

@@ -20,24 +20,24 @@ const MAX_VISITS: u64 = 200_000;
 pub enum OutOfBounds {
     /// Its text is too long.
     #[error("a JSON Schema must have at most {MAX_SCHEMA_BYTES} bytes")]
-    TooLarge,
+    Bytes,
     /// It is nested too deeply.
     #[error("a JSON Schema must be nested at most {MAX_DEPTH} levels deep, with its references")]
-    TooDeep,
+    Depth,
     /// Its references multiply.
     #[error(
         "a JSON Schema must have at most {MAX_SUBSCHEMAS} subschemas, counting what `$ref` names each time"
     )]
-    TooMany,
+    Subschemas,
 }
 
 /// Checks the bounds of a schema.
 pub(crate) fn check(schema: &Value) -> Result<(), OutOfBounds> {
     if schema.to_string().len() > MAX_SCHEMA_BYTES {
-        return Err(OutOfBounds::TooLarge);
+        return Err(OutOfBounds::Bytes);
     }
     if !is_at_most(schema, MAX_DEPTH) {
-        return Err(OutOfBounds::TooDeep);
+        return Err(OutOfBounds::Depth);
     }
     Sizes { root: schema, known: HashMap::new(), open: Vec::new() }.size_of(schema).map(drop)
 }
@@ -105,7 +105,7 @@ impl<'a> Sizes<'a> {
             }
             _ => 0,
         };
-        if size > MAX_SUBSCHEMAS { Err(OutOfBounds::TooMany) } else { Ok(size) }
+        if size > MAX_SUBSCHEMAS { Err(OutOfBounds::Subschemas) } else { Ok(size) }
     }
 
     fn sum(&mut self, schemas: impl Iterator<Item = &'a Value>) -> Result<u64, OutOfBounds> {
@@ -124,7 +124,7 @@ impl<'a> Sizes<'a> {
             return Ok(0);
         }
         if self.open.len() >= MAX_DEPTH {
-            return Err(OutOfBounds::TooDeep);
+            return Err(OutOfBounds::Depth);
         }
         let Some(found) = resolve(self.root, target) else { return Ok(1) };
         self.open.push(target);
@@ -260,10 +260,10 @@ mod tests {
             json!({"$defs": definitions, "$ref": format!("#/$defs/{n}")})
         };
         assert_eq!(check(&levels(10)), Ok(()));
-        assert_eq!(check(&levels(30)), Err(OutOfBounds::TooMany));
-        assert_eq!(check(&json!({"description": "x".repeat(MAX_SCHEMA_BYTES)})), Err(OutOfBounds::TooLarge));
+        assert_eq!(check(&levels(30)), Err(OutOfBounds::Subschemas));
+        assert_eq!(check(&json!({"description": "x".repeat(MAX_SCHEMA_BYTES)})), Err(OutOfBounds::Bytes));
         let deep = |n: usize| (0..n).fold(json!({}), |inner, _| json!({"not": inner}));
-        assert_eq!((check(&deep(60)), check(&deep(70))), (Ok(()), Err(OutOfBounds::TooDeep)));
+        assert_eq!((check(&deep(60)), check(&deep(70))), (Ok(()), Err(OutOfBounds::Depth)));
     }
 
     #[test]
