@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use gathering_auth::Caller;
 use gathering_control::{ControlError, PipelineControl, Run, RunControl, Workspaces, right};
 use gathering_domain::{InvalidId, NodeId, RunId};
+use gathering_edge::limits::Slot;
 use gathering_mcp::offer::{
     Called, McpOffer, OfferError, OfferedCall, OfferedResult, OfferedTask, OfferedToolPage, ResourceContent,
     ResourceTemplate, TaskAnswer,
@@ -42,6 +43,11 @@ impl McpDesk {
         workspaces: Workspaces,
     ) -> anyhow::Result<Self> {
         Ok(Self { pipelines, runs, all_runs, ends, workspaces, tools: tools::all()? })
+    }
+
+    /// A place to wait for the end of a run.
+    fn slot(&self, caller: &Caller) -> Result<Slot, OfferError> {
+        self.ends.take_slot(caller.user).map_err(|full| OfferError::Unavailable(full.to_string()))
     }
 
     async fn run(&self, caller: &Caller, task: &str) -> Result<Run, OfferError> {
@@ -75,15 +81,17 @@ impl McpOffer for McpDesk {
     }
 
     async fn call_tool(&self, caller: &Caller, call: OfferedCall) -> Result<Called, OfferError> {
+        // Before anything is started that the request waits for.
+        let slot = self.slot(caller)?;
         let known = self.tools.iter().find(|tool| tool.offered.name == call.tool);
         let called = match known {
             Some(tool) => {
                 tool.schema.check(&call.arguments).map_err(OfferError::Invalid)?;
-                self.act(tool.action, caller, call).await
+                self.act(tool.action, caller, &slot, call).await
             }
             None => {
                 let unknown = OfferError::NotFound(format!("Unknown tool: {:.64}", call.tool));
-                self.call_pipeline(caller, call).await.map_err(refused)?.ok_or(unknown).map(Ok)?
+                self.call_pipeline(caller, &slot, call).await.map_err(refused)?.ok_or(unknown).map(Ok)?
             }
         };
         match called {
@@ -102,8 +110,7 @@ impl McpOffer for McpDesk {
 
     async fn wait_for_task(&self, caller: &Caller, task: &str) -> Result<OfferedTask, OfferError> {
         let run = self.run(caller, task).await?;
-        let slot =
-            self.ends.take_slot(caller.user).map_err(|full| OfferError::Unavailable(full.to_string()))?;
+        let slot = self.slot(caller)?;
         let ended = self.ends.wait(&slot, run.id, runs::LONG_WAIT).await;
         let ended = ended.map_err(|error| refused(error.into()))?;
         self.task_of(caller, &ended.unwrap_or(run)).await.map_err(refused)

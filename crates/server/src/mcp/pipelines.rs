@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use gathering_auth::Caller;
 use gathering_control::{self as control, ControlError, PipelineTool};
 use gathering_domain::EffectClass;
+use gathering_edge::limits::Slot;
 use gathering_mcp::offer::{Called, OfferedCall, OfferedTool};
 
 use super::McpDesk;
@@ -29,14 +30,14 @@ impl McpDesk {
     pub(super) async fn call_pipeline(
         &self,
         caller: &Caller,
+        slot: &Slot,
         call: OfferedCall,
     ) -> Result<Option<Called>, ControlError> {
         let tools = self.pipeline_tools(caller).await?;
         let Some((_, tool)) = tools.into_iter().find(|(name, _)| *name == call.tool) else { return Ok(None) };
-        let slot = self.slot(caller)?;
         let start = control::StartRun { input: call.arguments, ..control::StartRun::default() };
         let run = self.runs.start(caller, tool.pipeline, start).await?;
-        Ok(Some(self.follow(caller, &slot, run, call.may_be_task).await?))
+        Ok(Some(self.follow(caller, slot, run, call.may_be_task).await?))
     }
 }
 

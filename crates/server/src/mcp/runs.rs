@@ -28,6 +28,7 @@ impl McpDesk {
         &self,
         action: DeskAction,
         caller: &Caller,
+        slot: &Slot,
         call: OfferedCall,
     ) -> Result<Called, ControlError> {
         let OfferedCall { arguments, may_be_task, .. } = call;
@@ -35,8 +36,8 @@ impl McpDesk {
             DeskAction::ListPipelines => self.list_pipelines(caller, &arguments).await?,
             DeskAction::ListRuns => self.list_runs(caller, &arguments).await?,
             DeskAction::GetRun => self.show(caller, &arguments).await?,
-            DeskAction::StartRun => return self.start(caller, &arguments, may_be_task).await,
-            DeskAction::RerunRun => return self.rerun(caller, &arguments, may_be_task).await,
+            DeskAction::StartRun => return self.start(caller, slot, &arguments, may_be_task).await,
+            DeskAction::RerunRun => return self.rerun(caller, slot, &arguments, may_be_task).await,
             DeskAction::CancelRun => {
                 let arguments::OneRun { run_id } = arguments::read(&arguments)?;
                 shown(&self.runs.cancel(caller, run_id).await?)
@@ -85,29 +86,34 @@ impl McpDesk {
         Ok(all)
     }
 
-    async fn start(&self, caller: &Caller, given: &Value, may_be_task: bool) -> Result<Called, ControlError> {
+    async fn start(
+        &self,
+        caller: &Caller,
+        slot: &Slot,
+        given: &Value,
+        may_be_task: bool,
+    ) -> Result<Called, ControlError> {
         let arguments::StartRun { pipeline_id, input, version, idempotency_key } = arguments::read(given)?;
-        let slot = self.slot(caller)?;
         let once = arguments::once(idempotency_key.as_deref(), given)?;
         let input = input.unwrap_or_else(|| json!({}));
         let start = control::StartRun { input, version, once, ..control::StartRun::default() };
         let run = self.runs.start(caller, pipeline_id, start).await?;
-        self.follow(caller, &slot, run, may_be_task).await
+        self.follow(caller, slot, run, may_be_task).await
     }
 
-    async fn rerun(&self, caller: &Caller, given: &Value, may_be_task: bool) -> Result<Called, ControlError> {
+    async fn rerun(
+        &self,
+        caller: &Caller,
+        slot: &Slot,
+        given: &Value,
+        may_be_task: bool,
+    ) -> Result<Called, ControlError> {
         let arguments::RerunRun { run_id, from, input, idempotency_key } = arguments::read(given)?;
-        let slot = self.slot(caller)?;
         let once = arguments::once(idempotency_key.as_deref(), given)?;
         let from = arguments::from(from.as_deref())?;
         let rerun = control::Rerun { from, input, version: None, once };
         let run = self.runs.rerun(caller, run_id, rerun).await?.run;
-        self.follow(caller, &slot, run, may_be_task).await
-    }
-
-    /// A place to wait, taken before anything is started.
-    pub(super) fn slot(&self, caller: &Caller) -> Result<Slot, ControlError> {
-        self.ends.take_slot(caller.user).map_err(|full| ControlError::Unavailable(full.to_string().into()))
+        self.follow(caller, slot, run, may_be_task).await
     }
 
     /// Waits for the end of a run that was started; if it takes longer, the call becomes a task, or says so.
