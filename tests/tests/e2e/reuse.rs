@@ -75,10 +75,16 @@ async fn a_rerun_of_a_failed_loop_asks_only_for_what_failed() -> Result<()> {
     takes_all.store(true, Ordering::SeqCst);
     let run = rerun(&ada, &failed).await?;
     assert_eq!((&run["state"], &run["output"]["each"]), (&json!("succeeded"), &json!(items)), "{run}");
+    // The items in flight when one failed were cut off: they are asked again, under the same key.
+    let mut n_cut_off = 0;
     for (request, count) in counts(&peer) {
-        let expected = if request.contains("37") { (2, 1) } else { (1, 1) };
-        assert_eq!(count, expected, "{request}");
+        match (request.contains("37"), count) {
+            (true, count) => assert_eq!(count, (2, 1), "{request}"),
+            (false, (2, 1)) => n_cut_off += 1,
+            (false, count) => assert_eq!(count, (1, 1), "{request}"),
+        }
     }
+    assert!(n_cut_off < 4, "at most four items execute at once, and one of them failed: {n_cut_off}");
     let journal = format!("/api/v1/runs/{}/journal", run["id"].as_str().context("no id")?);
     let entries = ada.get(&journal).await?.expect(200)?;
     let reused = entries["items"].as_array().context("no entries")?;
