@@ -20,8 +20,8 @@ use super::{OutboundError, OutboundRequest};
 const MAX_HOSTS: u64 = 4096;
 /// The longest time without requests that a host can ask for.
 const MAX_PAUSE: Duration = Duration::from_secs(600);
-/// A request waits this long for its turn; then it fails, so that a retry can wait without holding anything.
-const MAX_WAIT: Duration = Duration::from_secs(5);
+/// A longer pause is not waited for: the request fails, so that a retry can wait without holding anything.
+const MAX_AWAITED_PAUSE: Duration = Duration::from_secs(5);
 
 /// Headers that name the caller. The limits of a host are usually those of a key.
 const CREDENTIALS: [&str; 6] =
@@ -67,17 +67,17 @@ impl Hosts {
     /// Waits until the host of the request may get it. Cancel: safe, nothing was sent.
     ///
     /// # Errors
-    /// [`OutboundError::Paused`] or [`OutboundError::Busy`], if that takes too long.
+    /// [`OutboundError::Paused`] if the host wants nothing for more than 5 s; [`OutboundError::Busy`] if others had all
+    /// turns for as long as the request may take.
     pub(super) async fn turn(&self, request: &OutboundRequest) -> Result<Turn, OutboundError> {
-        let longest = MAX_WAIT.min(request.timeout);
         let pause = self.pause_of(request);
-        if pause > longest {
+        if pause > MAX_AWAITED_PAUSE.min(request.timeout) {
             return Err(OutboundError::Paused { host: request.host(), pause });
         }
         tokio::time::sleep(pause).await;
         let room = || Arc::new(Semaphore::new(self.max_per_host));
         let room = self.rooms.get_or_insert_with(&request.origin(), room);
-        match tokio::time::timeout(longest, room.acquire_owned()).await {
+        match tokio::time::timeout(request.timeout, room.acquire_owned()).await {
             // The semaphore is never closed.
             Ok(permit) => Ok(Turn(permit.ok())),
             Err(_) => Err(OutboundError::Busy { host: request.host(), limit: self.max_per_host }),
@@ -193,5 +193,26 @@ mod tests {
         assert!(hosts.turn(&request("http://b/", "k")).await.is_ok());
         drop(first);
         assert!(hosts.turn(&request_a).await.is_ok());
+    }
+
+    /// A slow host, such as one with a model, is no reason to fail before the request's own time is over.
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_is_waited_for_as_long_as_the_request_may_take() {
+        let hosts = Hosts::new(1);
+        let slow = hosts.turn(&request("http://a/", "k")).await;
+        let (start, patient) = (Instant::now(), request("http://a/", "k").timeout(Duration::from_secs(60)));
+        let free_later = async {
+            tokio::time::sleep(Duration::from_secs(50)).await;
+            drop(slow);
+        };
+        let (turn, ()) = tokio::join!(hosts.turn(&patient), free_later);
+        assert!(turn.is_ok());
+        assert_eq!(start.elapsed().as_secs(), 50);
+        let hasty = request("http://a/", "k").timeout(Duration::from_secs(2));
+        let (Err(error), waited) = (hosts.turn(&hasty).await, start.elapsed().as_secs()) else {
+            panic!("free")
+        };
+        assert!(matches!(error, OutboundError::Busy { .. }) && waited == 52, "{error:?} {waited}");
+        drop(turn);
     }
 }
