@@ -15,7 +15,7 @@ pub(super) async fn list<O: McpOffer>(
     request: &Request,
 ) -> Result<Value, RpcError> {
     let page = offer.list_tools(caller, request.cursor()).await?;
-    let tools: Vec<Value> = page.tools.iter().map(|tool| shown(tool, request.is_modern)).collect();
+    let tools: Vec<Value> = page.tools.into_iter().map(|tool| shown(tool, request.is_modern)).collect();
     let mut list = json!({ "tools": tools });
     if let Some(cursor) = page.next_cursor {
         list["nextCursor"] = json!(cursor);
@@ -23,23 +23,25 @@ pub(super) async fn list<O: McpOffer>(
     Ok(listed(request, list))
 }
 
-fn shown(tool: &OfferedTool, is_modern: bool) -> Value {
+fn shown(tool: OfferedTool, is_modern: bool) -> Value {
+    let OfferedTool { name, title, description, input_schema, class, may_be_task } = tool;
     let mut shown = json!({
-        "name": tool.name,
-        "description": tool.description,
-        "inputSchema": tool.input_schema,
+        "name": name,
+        "description": description,
         "annotations": {
-            "readOnlyHint": tool.class == EffectClass::Pure,
-            "idempotentHint": tool.class != EffectClass::Unsafe,
-            "destructiveHint": tool.class == EffectClass::Unsafe,
+            "readOnlyHint": class == EffectClass::Pure,
+            "idempotentHint": class != EffectClass::Unsafe,
+            "destructiveHint": class == EffectClass::Unsafe,
             "openWorldHint": true,
         },
     });
-    if let Some(title) = &tool.title {
+    // Moved, as `json!` would copy it: schemas are most of a long list.
+    shown["inputSchema"] = input_schema;
+    if let Some(title) = title {
         shown["title"] = json!(title);
     }
     // Since 2026-07-28 the server decides which call becomes a task, and the tool says nothing of it.
-    if tool.may_be_task && !is_modern {
+    if may_be_task && !is_modern {
         shown["execution"] = json!({"taskSupport": "optional"});
     }
     shown
