@@ -14,6 +14,7 @@ mod problem;
 mod run_kind;
 mod run_state;
 mod secret_name;
+mod tool_name;
 
 pub use budget::{Amounts, MAX_AMOUNT, Resource};
 pub use definition::{
@@ -35,3 +36,4 @@ pub use run_kind::RunKind;
 pub use run_state::{IllegalRunEvent, RunEvent, RunState, WaitingFor};
 pub use secrecy::{ExposeSecret, SecretString as Secret};
 pub use secret_name::{InvalidSecretName, SecretName};
+pub use tool_name::{MAX_TOOL_NAME, is_tool_name, is_tool_name_character};

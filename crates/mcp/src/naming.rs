@@ -2,24 +2,21 @@
 //!
 //! Invariant: a name depends on the server and the tool alone. A tool that appears later does not rename another one.
 
-use gathering_domain::Digest;
+use gathering_domain::{Digest, MAX_TOOL_NAME, is_tool_name, is_tool_name_character};
 
-/// The longest name that model providers accept.
-const MAX_NAME: usize = 64;
 /// The characters of a digest that tell altered names apart.
 const SUFFIX: usize = 8;
 
 /// The name of `tool` of `server`. A tool whose own name cannot be used gets a part of its digest at the end.
 pub(crate) fn mounted_name(server: &str, tool: &str) -> String {
-    let usable = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-');
     let name = format!("{server}__{tool}");
-    if !tool.is_empty() && tool.chars().all(usable) && name.len() <= MAX_NAME {
+    if !tool.is_empty() && is_tool_name(&name) {
         return name;
     }
     let digest = Digest::of(tool.as_bytes()).to_string();
-    let safe: String =
-        name.chars().map(|character| if usable(character) { character } else { '_' }).collect();
-    let kept = safe.len().min(MAX_NAME - SUFFIX - 1);
+    let safe = |character| if is_tool_name_character(character) { character } else { '_' };
+    let safe: String = name.chars().map(safe).collect();
+    let kept = safe.len().min(MAX_TOOL_NAME - SUFFIX - 1);
     format!("{}_{}", &safe[..kept], &digest[..SUFFIX])
 }
 

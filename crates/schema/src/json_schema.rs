@@ -63,9 +63,9 @@ impl JsonSchema {
     }
 
     /// Why no valid value has this field, as far as the schema tells; `None` if one may have it. `path` is the names that
-    /// lead to the field.
-    pub fn unknown_field(&self, path: &[String]) -> Option<String> {
-        known_fields::unknown(&self.source, path)
+    /// lead to the field, and `root` the name of the whole value in the message.
+    pub fn unknown_field(&self, root: &str, path: &[String]) -> Option<String> {
+        known_fields::unknown(&self.source, root, path)
     }
 
     /// Checks `value` and reports every invalid location, at most 100. A schema that refers to itself in more than one way

@@ -19,28 +19,25 @@ const OPEN: &[&str] = &[
 /// How many names a message lists.
 const MAX_NAMES: usize = 20;
 
-/// Why no valid value is expected to have the field at `path`; `None` if one may have it.
+/// Why no valid value is expected to have the field at `path`; `None` if one may have it. `root` is the name of the value
+/// in the message.
 ///
 /// An object whose schema has `properties` is taken to have no others, though JSON Schema allows them: who reads a field
 /// that the schema does not name has most often misspelled it. `additionalProperties: true` allows others.
-pub(crate) fn unknown(schema: &Value, path: &[String]) -> Option<String> {
+pub(crate) fn unknown(schema: &Value, root: &str, path: &[String]) -> Option<String> {
     let mut schema = schema;
     for (depth, name) in path.iter().enumerate() {
         let fields = closed_fields(schema)?;
         let Some(field) = fields.get(name) else {
-            let place =
-                path[..depth].iter().fold("input".to_owned(), |place, name| format!("{place}.{name}"));
+            let place = path[..depth].iter().fold(root.to_owned(), |place, name| format!("{place}.{name}"));
             let mut known: Vec<&str> = fields.keys().map(String::as_str).collect();
             known.sort_unstable();
             known.truncate(MAX_NAMES);
             let more = if fields.len() > MAX_NAMES { " and more" } else { "" };
             return Some(match known.as_slice() {
-                [] => format!("the input schema names no fields of `{place}`, so no `{name}`"),
+                [] => format!("the schema names no fields of `{place}`, so no `{name}`"),
                 known => {
-                    format!(
-                        "the input schema names no `{name}` in `{place}`: it has {}{more}",
-                        known.join(", ")
-                    )
+                    format!("the schema names no `{name}` in `{place}`: it has {}{more}", known.join(", "))
                 }
             });
         };
@@ -74,7 +71,7 @@ mod tests {
 
     fn unknown_at(schema: &Value, path: &str) -> Option<String> {
         let path: Vec<String> = path.split('.').map(str::to_owned).collect();
-        unknown(schema, &path)
+        unknown(schema, "input", &path)
     }
 
     #[test]
@@ -88,9 +85,9 @@ mod tests {
             assert_eq!(unknown_at(&schema, path), None, "{path}");
         }
         for (path, message) in [
-            ("nmae", "the input schema names no `nmae` in `input`: it has limits, name, none"),
-            ("limits.wrods", "the input schema names no `wrods` in `input.limits`: it has words"),
-            ("none.x", "the input schema names no fields of `input.none`, so no `x`"),
+            ("nmae", "the schema names no `nmae` in `input`: it has limits, name, none"),
+            ("limits.wrods", "the schema names no `wrods` in `input.limits`: it has words"),
+            ("none.x", "the schema names no fields of `input.none`, so no `x`"),
         ] {
             assert_eq!(unknown_at(&schema, path).as_deref(), Some(message));
         }

@@ -7,9 +7,6 @@ use std::fmt;
 use gathering_domain::EffectClass;
 use serde_json::Value;
 
-/// The longest tool name, in characters.
-pub(crate) const MAX_NAME_LEN: usize = 64;
-
 /// A tool's name, purpose, parameters and effect class.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToolSpec {

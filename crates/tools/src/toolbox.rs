@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use gathering_domain::{Problem, Problems};
+use gathering_domain::{MAX_TOOL_NAME, Problem, Problems, is_tool_name};
 use serde_json::Value;
 
 use crate::pool::BlockingPool;
 use crate::result_limit::{self, LEAST_LIMIT};
-use crate::spec::{MAX_NAME_LEN, ToolSpec};
+use crate::spec::ToolSpec;
 use crate::tool::{BlockingTool, Tool, ToolContext, ToolError};
 use gathering_domain::EffectClass;
 use gathering_schema::{InvalidSchema, JsonSchema};
@@ -85,10 +85,8 @@ impl Toolbox {
 
     fn add(&mut self, tool: Arc<dyn Tool>) -> Result<(), RegisterToolError> {
         let name = tool.spec().name.clone();
-        let well_formed = (1..=MAX_NAME_LEN).contains(&name.len())
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
-        if !well_formed {
-            return Err(RegisterToolError::InvalidName(name.chars().take(MAX_NAME_LEN).collect()));
+        if !is_tool_name(&name) {
+            return Err(RegisterToolError::InvalidName(name.chars().take(MAX_TOOL_NAME).collect()));
         }
         if self.tools.contains_key(&name) {
             return Err(RegisterToolError::NameTaken(name));
@@ -198,7 +196,7 @@ impl Toolbox {
 
     fn entry(&self, name: &str) -> Result<&Entry, ToolError> {
         self.tools.get(name).ok_or_else(|| ToolError::UnknownTool {
-            name: name.chars().take(MAX_NAME_LEN).collect(),
+            name: name.chars().take(MAX_TOOL_NAME).collect(),
             known: self.tools.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
         })
     }

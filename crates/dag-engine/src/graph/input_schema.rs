@@ -62,7 +62,7 @@ impl InputSchema {
 
     /// Names what an expression reads of the input though no input has it.
     pub(super) fn check_reads(&self, expression: &Expression, at: &Pointer, problems: &mut Problems) {
-        for message in expression.input_paths().filter_map(|path| self.0.unknown_field(path)) {
+        for message in expression.input_paths().filter_map(|path| self.0.unknown_field("input", path)) {
             problems.add(at.clone(), message);
         }
     }
@@ -130,11 +130,11 @@ mod tests {
             problems_of(definition),
             [
                 format!(
-                    "/nodes/1/config/graph/nodes/0/config/expression: the input schema names no `c` in `input`: {has}"
+                    "/nodes/1/config/graph/nodes/0/config/expression: the schema names no `c` in `input`: {has}"
                 ),
-                format!("/nodes/0/config/expression: the input schema names no `a` in `input`: {has}"),
-                "/edges/0/when: the input schema names no `b` in `input.limits`: it has words".to_owned(),
-                format!("/output: the input schema names no `d` in `input`: {has}"),
+                format!("/nodes/0/config/expression: the schema names no `a` in `input`: {has}"),
+                "/edges/0/when: the schema names no `b` in `input.limits`: it has words".to_owned(),
+                format!("/output: the schema names no `d` in `input`: {has}"),
             ]
         );
     }

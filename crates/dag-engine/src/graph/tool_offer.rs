@@ -1,13 +1,10 @@
 //! `tool: {name, description}` of a definition: the pipeline as a tool of models.
 
-use gathering_domain::{Pointer, Problems};
+use gathering_domain::{MAX_TOOL_NAME, Pointer, Problems, is_tool_name};
 use serde_json::Value;
 
 use super::InputSchema;
 use crate::fields::{Fields, Shape};
-
-/// The longest name, as model providers accept it.
-const MAX_NAME: usize = 64;
 
 /// The longest description, in characters.
 const MAX_DESCRIPTION: usize = 4000;
@@ -34,12 +31,9 @@ impl ToolOffer {
         let Some(tool) = definition.get("tool").filter(|tool| tool.is_object()) else { return };
         let at = Pointer::root().join("tool");
         let Some(mut fields) = Fields::of(tool, at, problems) else { return };
-        if let Some(name) = fields.required("name", Shape::Text).and_then(Value::as_str) {
-            let is_name = (1..=MAX_NAME).contains(&name.len())
-                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
-            if !is_name {
-                fields.problem("name", format!("must be 1 to {MAX_NAME} letters, digits, `_` or `-`"));
-            }
+        let name = fields.required("name", Shape::Text).and_then(Value::as_str);
+        if name.is_some_and(|name| !is_tool_name(name)) {
+            fields.problem("name", format!("must be 1 to {MAX_TOOL_NAME} letters, digits, `_` or `-`"));
         }
         let description = fields.optional("description", Shape::Text).and_then(Value::as_str);
         if description.is_some_and(|text| text.chars().count() > MAX_DESCRIPTION) {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use gathering_auth::Caller;
 use gathering_control::{self as control, ControlError, PipelineTool};
-use gathering_domain::EffectClass;
+use gathering_domain::{EffectClass, MAX_TOOL_NAME};
 use gathering_edge::limits::Slot;
 use gathering_mcp::offer::{Called, OfferedCall, OfferedTool};
 
@@ -12,9 +12,6 @@ use super::McpDesk;
 
 /// How many characters of a pipeline's id tell two tools of one name apart.
 const ID_DIGITS: usize = 8;
-
-/// The longest name of a tool.
-const MAX_NAME: usize = 64;
 
 impl McpDesk {
     /// The pipelines that the caller has as tools, each under a name of its own.
@@ -49,7 +46,7 @@ fn named(tools: Vec<PipelineTool>, mut taken: HashSet<String>) -> Vec<(String, P
         let mut name = tool.offer.name.clone();
         if taken.contains(&name) {
             let id = tool.pipeline.to_string().replace('-', "");
-            name.truncate(MAX_NAME - ID_DIGITS - 1);
+            name.truncate(MAX_TOOL_NAME - ID_DIGITS - 1);
             name = format!("{name}_{}", &id[id.len() - ID_DIGITS..]);
         }
         if taken.insert(name.clone()) {
