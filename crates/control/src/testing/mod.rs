@@ -108,6 +108,10 @@ macro_rules! control_store_suite {
         $crate::control_store_suite! { $fixture:
             a_started_run_is_queued_and_names_who_started_it,
             pipelines_that_say_so_are_tools_of_their_members,
+            a_call_of_a_tool_is_a_run_of_its_own_kind,
+            a_call_with_bad_parameters_starts_nothing,
+            a_repeated_call_of_a_tool_is_the_same_run,
+            the_failure_of_a_call_is_that_of_its_node,
             an_input_is_completed_or_refused_when_a_run_is_started,
             the_input_of_a_rerun_is_checked_as_well,
             a_schedule_starts_nothing_whose_input_does_not_fit,

@@ -19,6 +19,7 @@ mod schedule_views;
 mod schedules;
 mod secret_values;
 mod secrets;
+mod tools;
 
 use gathering_auth::{Caller, Role};
 use gathering_dag_engine::{
@@ -50,6 +51,7 @@ pub use schedule_views::*;
 pub use schedules::*;
 pub use secret_values::*;
 pub use secrets::*;
+pub use tools::*;
 
 /// A member who owns a project with a pipeline.
 #[derive(Clone)]
