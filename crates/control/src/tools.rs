@@ -56,7 +56,7 @@ impl ToolControl {
 
     /// Starts a run that is one call of a tool. Its output is that of the tool, and its input the parameters.
     ///
-    /// Repeats: the same idempotency key and body answer the same run.
+    /// Repeats: the same idempotency key and body answer the same run, whatever became of the tool since.
     ///
     /// # Errors
     /// [`ControlError::NotFound`] for the project or the tool, or [`ControlError::Forbidden`]; [`ControlError::Invalid`] with
@@ -65,7 +65,6 @@ impl ToolControl {
     pub async fn call(&self, caller: &Caller, call: CallTool) -> Result<Run, ControlError> {
         let project = self.projects.find_or_default::<right::Run>(caller, call.project).await?;
         let CallTool { tool, params, timeout, once, .. } = call;
-        self.find(&tool)?;
         let once = once.map(|body| body.about(&json!({ "tool": tool })));
         if let Some(run) = self.runs.find_repeated(&project, once.as_ref()).await? {
             return Ok(run);

@@ -92,6 +92,10 @@ pub async fn a_repeated_call_of_a_tool_is_the_same_run<F: ControlFixture>(fixtur
     let first = tools.call(&world.owner, keyed(1)).await.unwrap();
     assert_eq!(tools.call(&world.owner, keyed(1)).await.unwrap().id, first.id);
     assert_eq!(conflict(tools.call(&world.owner, keyed(2)).await), Conflict::KeyReused);
+    let without = Toolbox::new(BlockingPool::new(2));
+    let without = ToolControl::new(ProjectControl::new(fixture.store()), world.runs.clone(), without);
+    let repeated = without.call(&world.owner, keyed(1)).await.unwrap();
+    assert_eq!(repeated.id, first.id, "also where the tool is no more");
 }
 
 /// Of a call that was made.
