@@ -23,7 +23,8 @@ const FIELDS: [&str; 7] = [
 ];
 
 /// Settings that hold a secret.
-const SETTINGS: [&str; 5] = [
+const SETTINGS: [&str; 6] = [
+    "GATHERING_API_KEY",
     "GATHERING_TOKEN_KEY",
     "GATHERING_SECRETS_KEY",
     "GATHERING_SMTP_PASSWORD",

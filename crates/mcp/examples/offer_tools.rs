@@ -2,9 +2,9 @@
 //! `offer_tools DIRECTORY`.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use async_trait::async_trait;
+use gathering_mcp::PipeStop;
 use gathering_mcp::offer::{
     Called, McpOffer, OfferError, OfferedCall, OfferedResult, OfferedTask, OfferedTool, OfferedToolPage,
     ResourceContent, ResourceTemplate, TaskAnswer, serve_lines,
@@ -102,6 +102,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let outbound = Outbound::new(OutboundPolicy::public_only())?;
     let tools = Toolbox::with_builtin(&outbound, pool.clone())?;
     let workspace = Workspace::open(Path::new(&directory), pool).await?;
-    let offer = Arc::new(Files { tools, workspace });
-    Ok(serve_lines(offer, Arc::new(()), tokio::io::stdin(), tokio::io::stdout()).await?)
+    let offer = Files { tools, workspace };
+    Ok(serve_lines(&offer, &(), tokio::io::stdin(), tokio::io::stdout(), &PipeStop::default()).await?)
 }

@@ -7,4 +7,6 @@ mod refusal;
 mod reply;
 mod sse;
 
+pub(crate) use headers::{ACCEPTED, decoded_header, header_text};
 pub(crate) use link::HttpLink;
+pub(crate) use sse::SseReader;

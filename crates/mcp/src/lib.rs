@@ -2,7 +2,7 @@
 //! a server, for a program that offers its own.
 //!
 //! Owns the connections to servers, their processes, which of their tools may be called, and how requests of clients are
-//! read and answered. Never knows users, runs, a database or where settings come from.
+//! read and answered, or passed on. Never knows users, runs, a database or where settings come from.
 
 mod calls;
 mod catalogue;
@@ -22,7 +22,9 @@ mod notices;
 pub mod offer;
 mod peer;
 mod pins;
+mod pipe;
 mod protocol;
+pub mod relay;
 mod result;
 mod server;
 mod server_info;
@@ -40,6 +42,7 @@ pub use error::{McpError, ServerEnd};
 pub use mounted::MountedTool;
 pub use notices::{McpNotice, McpNoticeKind, McpNotices};
 pub use pins::{FieldChange, ToolChange, ToolChanges, ToolPins};
+pub use pipe::PipeStop;
 pub use result::McpResult;
 pub use server::{McpServer, McpServices};
 pub use server_info::McpServerInfo;

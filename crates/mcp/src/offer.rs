@@ -22,6 +22,7 @@ pub use model::{
 };
 pub use reply::McpReply;
 pub use request::McpHeaders;
+pub(crate) use request::named_parameter;
 pub use stdio::serve_lines;
 
 use async_trait::async_trait;

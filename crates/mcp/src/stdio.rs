@@ -6,4 +6,5 @@ mod link;
 mod process;
 mod stderr;
 
+pub(crate) use lines::{Line, Lines};
 pub(crate) use link::{StdioLink, with_progress_token};

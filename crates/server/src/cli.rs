@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::command::doctor::DoctorArgs;
+use crate::command::mcp::McpArgs;
 use crate::command::run::RunArgs;
 use crate::command::user::CreateUserArgs;
 use crate::command::validate::ValidateArgs;
-use crate::command::{doctor, migrate, openapi, run, serve, user, validate};
+use crate::command::{doctor, mcp, migrate, openapi, run, serve, user, validate};
 use crate::config::{self, Config, LogFormat};
 use crate::logging;
 
@@ -31,6 +32,8 @@ enum Command {
     Serve,
     /// Run a pipeline file in this process and print its output
     Run(RunArgs),
+    /// Serve an MCP client on standard input and output
+    Mcp(McpArgs),
     /// Check a pipeline file and print its order, or every problem in it
     Validate(ValidateArgs),
     /// Look at what a server depends on: settings, time zones, database; say what to do
@@ -84,6 +87,7 @@ impl Cli {
         match self.command {
             Command::Serve => Box::pin(serve::serve(&config)).await,
             Command::Run(args) => Box::pin(run::run(&config, &args)).await,
+            Command::Mcp(args) => Box::pin(mcp::serve(&config, &args)).await,
             Command::Validate(args) => validate::validate(&config, &args).await,
             Command::Migrate => migrate::migrate(&config).await,
             Command::User(UserCommand { command: UserSubcommand::Create(args) }) => {

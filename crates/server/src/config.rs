@@ -27,6 +27,9 @@ pub(crate) use render::help;
 /// The variable that names the file.
 const FILE_VARIABLE: &str = "GATHERING_CONFIG";
 
+/// The variable with the API key of `gathering mcp`, which is a client's and no setting of a server.
+pub(crate) const API_KEY_VARIABLE: &str = "GATHERING_API_KEY";
+
 /// Variables that begin so belong to the tests.
 const OF_TESTS: &str = "GATHERING_TEST_";
 
@@ -109,7 +112,7 @@ pub(crate) fn unknown_variables(
     of_secrets: Option<&str>,
 ) -> BTreeSet<String> {
     let is_known = |name: &str| {
-        name == FILE_VARIABLE
+        [FILE_VARIABLE, API_KEY_VARIABLE].contains(&name)
             || name.starts_with(OF_TESTS)
             || of_secrets.is_some_and(|prefix| name.starts_with(prefix))
             || SETTINGS.iter().any(|setting| setting.variable == name)

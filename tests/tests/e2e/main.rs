@@ -31,6 +31,7 @@ mod http;
 mod idempotency;
 mod keys;
 mod mcp;
+mod mcp_relay;
 mod migrations;
 mod pipeline_versions;
 mod pipelines;

@@ -1,5 +1,6 @@
 //! The headers of a request.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -12,7 +13,7 @@ use crate::config::HttpEndpoint;
 use crate::protocol::{Dialect, MODERN_VERSION};
 
 /// Servers refuse a request that does not accept both.
-const ACCEPTED: &str = "application/json, text/event-stream";
+pub(crate) const ACCEPTED: &str = "application/json, text/event-stream";
 /// The time from sending a request to the head of its answer that no call exceeds; calls have their own limits.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -74,11 +75,41 @@ pub(super) fn with_session(
 }
 
 /// Text that a header cannot carry is sent as Base64, in the form that 2026-07-28 defines.
-fn header_text(text: &str) -> String {
+pub(crate) fn header_text(text: &str) -> String {
     let is_plain = text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) && text.trim() == text;
     if is_plain && !text.starts_with("=?base64?") {
         text.to_owned()
     } else {
         format!("=?base64?{}?=", BASE64.encode(text))
+    }
+}
+
+/// The text of a header that may be encoded in that form; `None` if its Base64 is none, or is no text.
+pub(crate) fn decoded_header(header: &str) -> Option<Cow<'_, str>> {
+    let encoded = header.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?="));
+    let Some(encoded) = encoded else { return Some(Cow::Borrowed(header)) };
+    String::from_utf8(BASE64.decode(encoded).ok()?).ok().map(Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_text_comes_back_from_the_header_that_carries_it() {
+        for text in [
+            "search",
+            "gathering://projects/1/files/ä b.md",
+            " padded ",
+            "line\nfeed",
+            "=?base64?literal?=",
+            "",
+        ] {
+            let header = header_text(text);
+            assert!(header.bytes().all(|byte| (0x20..0x7f).contains(&byte)), "{header}");
+            assert_eq!(decoded_header(&header).as_deref(), Some(text));
+        }
+        assert_eq!(header_text("Hello, 世界"), "=?base64?SGVsbG8sIOS4lueVjA==?=");
+        assert_eq!(decoded_header("=?base64?!?="), None);
     }
 }

@@ -11,7 +11,7 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(30
 
 /// Reads a stream of events from its parts.
 #[derive(Debug)]
-pub(super) struct SseReader {
+pub(crate) struct SseReader {
     /// The longest data of an event, in bytes.
     limit: usize,
     /// What follows the last line feed.
@@ -33,10 +33,10 @@ pub(super) struct Place {
 
 /// An event is longer than its limit.
 #[derive(Debug, PartialEq)]
-pub(super) struct EventTooLong;
+pub(crate) struct EventTooLong;
 
 impl SseReader {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self { limit, line: Vec::new(), data: Vec::new(), has_data: false, last_id: None, pause: PAUSE }
     }
 
@@ -55,7 +55,7 @@ impl SseReader {
     ///
     /// # Errors
     /// [`EventTooLong`]; the stream cannot be read on.
-    pub(super) fn take(&mut self, part: &[u8]) -> Result<Vec<Vec<u8>>, EventTooLong> {
+    pub(crate) fn take(&mut self, part: &[u8]) -> Result<Vec<Vec<u8>>, EventTooLong> {
         let mut events = Vec::new();
         for piece in part.split_inclusive(|byte| *byte == b'\n') {
             self.line.extend_from_slice(piece);

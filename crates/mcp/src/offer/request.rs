@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::error::{HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR};
 use super::reply::McpReply;
+use crate::http::decoded_header;
 use crate::message::RpcError;
 use crate::protocol::{LEGACY_VERSIONS, MODERN_VERSION, UNSUPPORTED_VERSION};
 
@@ -123,16 +124,21 @@ fn check_headers(request: &Request, headers: &McpHeaders<'_>) -> Result<(), Stri
     if headers.method != Some(request.method.as_str()) {
         return Err("the header Mcp-Method must be the method of the body".to_owned());
     }
-    let named = match request.method.as_str() {
-        "tools/call" => "name",
-        "resources/read" => "uri",
-        "tasks/get" | "tasks/update" | "tasks/cancel" => "taskId",
-        _ => return Ok(()),
-    };
-    match (headers.name, request.params[named].as_str()) {
+    let Some(named) = named_parameter(&request.method) else { return Ok(()) };
+    match (headers.name.and_then(decoded_header), request.params[named].as_str()) {
         (Some(header), Some(name)) if header == name => Ok(()),
         (_, Some(_)) => Err(format!("the header Mcp-Name must be `params.{named}` of the body")),
         (_, None) => Ok(()),
+    }
+}
+
+/// The parameter that the header `Mcp-Name` repeats.
+pub(crate) fn named_parameter(method: &str) -> Option<&'static str> {
+    match method {
+        "tools/call" | "prompts/get" => Some("name"),
+        "resources/read" => Some("uri"),
+        "tasks/get" | "tasks/update" | "tasks/cancel" => Some("taskId"),
+        _ => None,
     }
 }
 

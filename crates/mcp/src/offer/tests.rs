@@ -7,6 +7,7 @@ use gathering_domain::{EffectClass, Pointer, Problems};
 use serde_json::json;
 
 use super::*;
+use crate::PipeStop;
 
 /// Offers one tool, whose calls become tasks where the client follows them.
 struct Desk {
@@ -138,6 +139,10 @@ async fn each_generation_has_its_own_methods() {
         ("tasks/update", false),
         ("prompts/list", false),
         ("prompts/list", true),
+        ("prompts/get", true),
+        ("subscriptions/listen", true),
+        ("resources/subscribe", false),
+        ("completion/complete", false),
     ] {
         let reply = ask(&Desk::new(), is_modern, method, json!({})).await;
         assert_eq!(reply["error"]["code"], -32601, "{method}");
@@ -268,6 +273,9 @@ async fn headers_must_say_what_the_body_says() {
         ..McpHeaders::default()
     };
     assert_eq!(refused(&call, right).await, (200, Value::Null));
+    // As a name is sent that is no plain text, though this one is.
+    let encoded = McpHeaders { name: Some("=?base64?Zmlyc3Q=?="), ..right };
+    assert_eq!(refused(&call, encoded).await, (200, Value::Null));
     for wrong in [
         McpHeaders { protocol_version: None, ..right },
         McpHeaders { protocol_version: Some("2025-11-25"), ..right },
@@ -275,6 +283,8 @@ async fn headers_must_say_what_the_body_says() {
         McpHeaders { method: Some("tools/list"), ..right },
         McpHeaders { name: None, ..right },
         McpHeaders { name: Some("second"), ..right },
+        McpHeaders { name: Some("=?base64?c2Vjb25k?="), ..right },
+        McpHeaders { name: Some("=?base64?first?="), ..right },
     ] {
         assert_eq!(refused(&call, wrong).await, (400, json!(-32020)), "{wrong:?}");
     }
@@ -322,9 +332,7 @@ async fn what_is_no_request_is_refused_or_passed_over() {
 async fn lines_are_answered_until_the_pipe_is_closed() {
     let input = "\n{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"ping\"}\nno JSON\n{\"jsonrpc\":\"2.0\",\"id\":\"b\",\"method\":\"tools/list\"}";
     let (ours, mut theirs) = tokio::io::duplex(1 << 16);
-    serve_lines(std::sync::Arc::new(Desk::new()), std::sync::Arc::new(()), input.as_bytes(), ours)
-        .await
-        .unwrap();
+    serve_lines(&Desk::new(), &(), input.as_bytes(), ours, &PipeStop::default()).await.unwrap();
     let mut output = String::new();
     tokio::io::AsyncReadExt::read_to_string(&mut theirs, &mut output).await.unwrap();
     let mut ids: Vec<String> =

@@ -12,7 +12,7 @@ const ENDS: usize = 256;
 const MAX_SKIPPED: u64 = 1 << 30;
 
 /// Reads lines.
-pub(super) struct Lines<R> {
+pub(crate) struct Lines<R> {
     reader: BufReader<R>,
     limit: usize,
     partial: Partial,
@@ -20,7 +20,7 @@ pub(super) struct Lines<R> {
 
 /// A line without its line feed.
 #[derive(Debug, PartialEq)]
-pub(super) enum Line {
+pub(crate) enum Line {
     Whole(Vec<u8>),
     /// It was longer than the limit; this is how it began and ended.
     TooLong {
@@ -37,7 +37,7 @@ struct Partial {
 }
 
 impl<R: AsyncRead + Unpin> Lines<R> {
-    pub(super) fn new(reader: R, limit: usize) -> Self {
+    pub(crate) fn new(reader: R, limit: usize) -> Self {
         Self { reader: BufReader::with_capacity(64 * 1024, reader), limit, partial: Partial::default() }
     }
 
@@ -45,7 +45,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     ///
     /// # Errors
     /// If the stream fails, or a line has no end.
-    pub(super) async fn next(&mut self) -> io::Result<Option<Line>> {
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Line>> {
         loop {
             let available = self.reader.fill_buf().await?;
             if available.is_empty() {

@@ -12,4 +12,5 @@ mod offered;
 mod official;
 mod programs;
 mod questions;
+mod relayed;
 mod support;

@@ -11,9 +11,9 @@ use gathering_edge::metrics::Metrics;
 use gathering_edge::readiness::Readiness;
 use gathering_edge::server::{EdgeServices, Server, ServerSettings};
 use gathering_persistence::PgAccountStore;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::signals::Signals;
 use crate::config::Config;
 use crate::database::Database;
 use crate::http::{self, MaxFileBytes, RunEnds, Services, Streams, Watches};
@@ -166,25 +166,4 @@ fn key_ring(config: &Config) -> anyhow::Result<KeyRing> {
         );
     }
     Ok(file.keys)
-}
-
-/// The signals that ask a server to stop.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("signals cannot be listened for");
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
-    }
-
-    /// The name of the next one.
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
 }
