@@ -34,7 +34,7 @@ const fn route(name: &'static str, path: &'static str, body: &'static str) -> Ro
 }
 
 /// A sample for every route; the access test compares them with the routes that the server declares.
-pub const ROUTES: [Route; 79] = [
+pub const ROUTES: [Route; 81] = [
     route("GET /health/live", "/health/live", ""),
     route("GET /health/ready", "/health/ready", ""),
     route("GET /health", "/health", ""),
@@ -138,6 +138,8 @@ pub const ROUTES: [Route; 79] = [
     route("GET /api/v1/events", "/api/v1/events?format=json", ""),
     route("GET /api/v1/events/ws", "/api/v1/events/ws", ""),
     route("GET /api/v1/system/instances", "/api/v1/system/instances", ""),
+    route("GET /.well-known/oauth-protected-resource", "/.well-known/oauth-protected-resource", ""),
+    route("GET /.well-known/oauth-protected-resource/mcp", "/.well-known/oauth-protected-resource/mcp", ""),
     route("POST /mcp", "/mcp", r#"{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}"#),
     route("GET /api/v1/tools", "/api/v1/tools", ""),
     route("GET /api/v1/tools/{}", "/api/v1/tools/list_files", ""),

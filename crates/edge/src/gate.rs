@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage as _, HttpRequest, web};
 use gathering_auth::{Auth, Caller};
 use gathering_tools::Network;
 
+use crate::authority::tell_metadata;
 use crate::caller::{authenticate, bearer, client_of};
 use crate::limits::RateLimits;
 use crate::limits::{self, LimitDecision, LimitKey, Limiters, Tier};
@@ -70,6 +72,10 @@ pub async fn gate(
             Err(problem) => request.error_response(problem),
         },
     };
+    if let Some(route) = route.filter(|_| answered.status() == StatusCode::UNAUTHORIZED) {
+        let request = answered.request().clone();
+        tell_metadata(&request, route.path, answered.headers_mut());
+    }
     if let Some((tier, decision)) = admitted {
         limits::tell(answered.headers_mut(), tier, &decision);
     }

@@ -4,6 +4,7 @@
 //! limit, handler. Routing, authentication, limits and the OpenAPI document are made of it, and [`server::Server`]
 //! serves it. This crate knows callers and problems, but none of the nouns of the API.
 
+pub mod authority;
 pub mod body;
 pub mod caller;
 pub mod conditions;

@@ -168,6 +168,11 @@ impl RouteIndex {
         Self(by_path)
     }
 
+    /// Whether a route of the table has this path.
+    pub fn has(&self, path: &str) -> bool {
+        self.0.contains_key(path)
+    }
+
     /// The route that will answer the request, as the router reads its path: `/%6Cogin` is `/login`.
     pub fn find(&self, request: &ServiceRequest) -> Option<&'static Route> {
         let pattern = request.resource_map().match_pattern(request.match_info().as_str())?;

@@ -44,7 +44,9 @@ const ROWS: [(&str, [u16; 8]); 1] =
     [("DELETE /api/v1/auth/api-keys/{}", [401, 404, 404, 404, 204, 404, 403, 403])];
 
 /// The routes that need no login.
-const WITHOUT_LOGIN: [&str; 9] = [
+const WITHOUT_LOGIN: [&str; 11] = [
+    "GET /.well-known/oauth-protected-resource",
+    "GET /.well-known/oauth-protected-resource/mcp",
     "GET /api/openapi.json",
     "GET /health",
     "GET /health/live",

@@ -191,3 +191,38 @@ async fn a_message_is_refused_by_its_headers_before_it_does_anything() -> Result
     ada.get("/mcp").await?.expect_problem(405, "method-not-allowed")?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_without_a_valid_key_is_told_where_to_read_how_it_gets_in() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start_with(&database, |command| {
+        command.env("GATHERING_TRUSTED_PROXIES", "127.0.0.0/8");
+    })
+    .await?;
+    let (client, own) = (server.client(), format!("http://{}", server.address()));
+    let of_mcp = format!("{own}/.well-known/oauth-protected-resource/mcp");
+    for client in [client.clone(), client.with_token("wrong")] {
+        let refused = client.post("/mcp", &json!({})).await?;
+        refused.expect_problem(401, "not-authenticated")?;
+        let challenge = refused.header("www-authenticate");
+        assert!(challenge.starts_with("Bearer realm=\"gathering\""), "{challenge}");
+        assert!(challenge.ends_with(&format!(", resource_metadata=\"{of_mcp}\"")), "{challenge}");
+    }
+    let other = client.get("/api/v1/runs").await?;
+    assert!(!other.header("www-authenticate").contains("resource_metadata"), "only MCP has metadata");
+
+    let metadata = client.get("/.well-known/oauth-protected-resource/mcp").await?;
+    assert_eq!(metadata.header("cache-control"), "public, max-age=3600");
+    let metadata = metadata.expect(200)?;
+    assert_eq!(metadata["resource"], format!("{own}/mcp"));
+    assert_eq!(metadata["bearer_methods_supported"], json!(["header"]));
+    assert_eq!(metadata["scopes_supported"], json!(["read", "run"]));
+    assert!(metadata.get("authorization_servers").is_none(), "no other server's tokens are accepted");
+    let proxied = client
+        .with_header("x-forwarded-host", "gathering.example.org")
+        .with_header("x-forwarded-proto", "https")
+        .get("/.well-known/oauth-protected-resource")
+        .await?;
+    assert_eq!(proxied.expect(200)?["resource"], "https://gathering.example.org");
+    Ok(())
+}

@@ -137,9 +137,9 @@ settings! {
     registration: Registration = "registration", "GATHERING_REGISTRATION", Value("open"),
         "who may register: `open` or `closed`", "",
         |r, s| r.value(s, values::registration);
-    /// Networks whose `X-Forwarded-For` is believed.
+    /// Networks whose `X-Forwarded-For`, `X-Forwarded-Host` and `X-Forwarded-Proto` are believed.
     trusted_proxies: Vec<Network> = "trusted_proxies", "GATHERING_TRUSTED_PROXIES", Unset("none", "[]"),
-        "networks of reverse proxies whose `X-Forwarded-For` is believed", "",
+        "networks of reverse proxies whose `X-Forwarded-For`, `-Host` and `-Proto` are believed", "",
         |r, s| Some(r.optional(s, values::networks)?.unwrap_or_default());
     /// Private networks that tools may reach.
     outbound_allow: Vec<Network> = "outbound_allow", "GATHERING_OUTBOUND_ALLOW", Unset("none", "[]"),

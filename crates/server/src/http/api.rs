@@ -11,6 +11,7 @@ pub(crate) mod hooks;
 pub(crate) mod lists;
 pub(crate) mod mcp;
 pub(crate) mod members;
+pub(crate) mod metadata;
 pub(crate) mod metrics;
 pub(crate) mod pipelines;
 pub(crate) mod projects;

@@ -12,8 +12,8 @@ use crate::http::api::pipelines::{change, versions};
 use crate::http::api::runs::{decide, rerun, start, top_up};
 use crate::http::api::schedules::{acts, agenda, fires, preview};
 use crate::http::api::{
-    api_keys, audit, auth, budgets, files, health, hooks, mcp, members, metrics, pipelines, projects, runs,
-    schedules, secrets, stream, system, tools, users,
+    api_keys, audit, auth, budgets, files, health, hooks, mcp, members, metadata, metrics, pipelines,
+    projects, runs, schedules, secrets, stream, system, tools, users,
 };
 use gathering_edge::limits::Tier;
 use gathering_edge::openapi::{self, Document};
@@ -157,6 +157,8 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(POST   "/api/v1/tools/{name}/invoke",                 Project(Run),    Write,  Large => tools::invoke),
 
     route!(POST   "/mcp",                                        Account,         Write,  Large => mcp::post),
+    route!(GET    "/.well-known/oauth-protected-resource",       Public,          Read,   None  => metadata::of_server),
+    route!(GET    "/.well-known/oauth-protected-resource/mcp",   Public,          Read,   None  => metadata::of_mcp),
 
     route!(GET    "/api/v1/system/instances",                    Admin,           Read,   None  => system::instances),
 ];

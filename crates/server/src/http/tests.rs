@@ -45,6 +45,8 @@ fn the_document_shows_what_the_table_declares() {
             "DELETE /api/v1/projects/{id}/members/{user_id} project manage write 0",
             "DELETE /api/v1/projects/{id}/secrets/{name} project write write 0",
             "DELETE /api/v1/schedules/{id} project write write 0",
+            "GET /.well-known/oauth-protected-resource public - read 0",
+            "GET /.well-known/oauth-protected-resource/mcp public - read 0",
             "GET /api/openapi.json public - read 0",
             "GET /api/v1/audit/events admin admin read 0",
             "GET /api/v1/auth/api-keys account - read 0",
