@@ -32,6 +32,7 @@ mod idempotency;
 mod keys;
 mod mcp;
 mod mcp_relay;
+mod mcp_rust;
 mod migrations;
 mod pipeline_versions;
 mod pipelines;
