@@ -12,7 +12,7 @@ mod tools;
 use async_trait::async_trait;
 use gathering_auth::Caller;
 use gathering_control::{ControlError, PipelineControl, Run, RunControl, Workspaces, right};
-use gathering_domain::{InvalidId, NodeId, RunId};
+use gathering_domain::{InvalidId, NodeId, Pointer, Problems, RunId};
 use gathering_edge::limits::Slot;
 use gathering_mcp::offer::{
     Called, McpOffer, OfferError, OfferedCall, OfferedResult, OfferedTask, OfferedToolPage, ResourceContent,
@@ -131,6 +131,7 @@ impl McpOffer for McpDesk {
         answers: Vec<TaskAnswer>,
     ) -> Result<OfferedTask, OfferError> {
         let run = self.run(caller, task).await?;
+        check_comments(&answers).map_err(OfferError::Invalid)?;
         for TaskAnswer { key, approve, comment } in answers {
             let absent = |_: InvalidId| OfferError::NotFound(format!("there is no question `{key:.64}`"));
             let node: NodeId = key.parse().map_err(absent)?;
@@ -147,6 +148,18 @@ impl McpOffer for McpDesk {
     async fn read_resource(&self, caller: &Caller, uri: &str) -> Result<ResourceContent, OfferError> {
         self.read(caller, uri).await
     }
+}
+
+/// Before anything is decided.
+fn check_comments(answers: &[TaskAnswer]) -> Result<(), Problems> {
+    let mut problems = Problems::new();
+    let wrong = |answer: &&TaskAnswer| !answer.comment.as_deref().is_none_or(arguments::is_comment);
+    for answer in answers.iter().filter(wrong) {
+        let at =
+            Pointer::root().join("inputResponses").join(answer.key.as_str()).join("content").join("comment");
+        problems.add(at, format!("may have at most {} characters, and no NUL", arguments::MAX_COMMENT));
+    }
+    problems.into_result()
 }
 
 /// The table from the errors of control to those of an offer.

@@ -1,11 +1,14 @@
 //! The arguments of the tools, as their schemas describe them.
 
 use gathering_control::ControlError;
-use gathering_dag_engine::RerunFrom;
+use gathering_dag_engine::{RerunFrom, check_value};
 use gathering_domain::{KeyedBody, NodeId, PipelineId, Pointer, Problems, ProjectId, RunId, RunState};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+/// The longest comment of a decision, in characters.
+pub(super) const MAX_COMMENT: usize = 10_000;
 
 #[derive(Deserialize)]
 pub(super) struct ListPipelines {
@@ -66,6 +69,20 @@ pub(super) fn once(key: Option<&str>, arguments: &Value) -> Result<Option<KeyedB
     let Some(key) = key else { return Ok(None) };
     let key = key.parse().map_err(|error| invalid("idempotency_key", format!("{error}")))?;
     Ok(Some(KeyedBody::new(key, arguments)))
+}
+
+/// The input of a run, at `field` of the arguments, or the arguments themselves.
+///
+/// # Errors
+/// [`ControlError::Invalid`] for one that a run could not keep.
+pub(super) fn input(field: &str, input: Value) -> Result<Value, ControlError> {
+    check_value(&input).map_err(|limit| invalid(field, limit.to_string()))?;
+    Ok(input)
+}
+
+/// Whether a comment of a decision can be kept: at most 10,000 characters, and no NUL.
+pub(super) fn is_comment(text: &str) -> bool {
+    text.chars().count() <= MAX_COMMENT && !text.contains('\0')
 }
 
 /// # Errors

@@ -8,7 +8,7 @@ use gathering_domain::{EffectClass, MAX_TOOL_NAME};
 use gathering_edge::limits::Slot;
 use gathering_mcp::offer::{Called, OfferedCall, OfferedTool};
 
-use super::McpDesk;
+use super::{McpDesk, arguments};
 
 /// How many characters of a pipeline's id tell two tools of one name apart.
 const ID_DIGITS: usize = 8;
@@ -32,7 +32,8 @@ impl McpDesk {
     ) -> Result<Option<Called>, ControlError> {
         let tools = self.pipeline_tools(caller).await?;
         let Some((_, tool)) = tools.into_iter().find(|(name, _)| *name == call.tool) else { return Ok(None) };
-        let start = control::StartRun { input: call.arguments, ..control::StartRun::default() };
+        let input = arguments::input("", call.arguments)?;
+        let start = control::StartRun { input, ..control::StartRun::default() };
         let run = self.runs.start(caller, tool.pipeline, start).await?;
         Ok(Some(self.follow(caller, slot, run, call.may_be_task).await?))
     }

@@ -95,7 +95,7 @@ impl McpDesk {
     ) -> Result<Called, ControlError> {
         let arguments::StartRun { pipeline_id, input, version, idempotency_key } = arguments::read(given)?;
         let once = arguments::once(idempotency_key.as_deref(), given)?;
-        let input = input.unwrap_or_else(|| json!({}));
+        let input = arguments::input("input", input.unwrap_or_else(|| json!({})))?;
         let start = control::StartRun { input, version, once, ..control::StartRun::default() };
         let run = self.runs.start(caller, pipeline_id, start).await?;
         self.follow(caller, slot, run, may_be_task).await
@@ -111,6 +111,7 @@ impl McpDesk {
         let arguments::RerunRun { run_id, from, input, idempotency_key } = arguments::read(given)?;
         let once = arguments::once(idempotency_key.as_deref(), given)?;
         let from = arguments::from(from.as_deref())?;
+        let input = input.map(|input| arguments::input("input", input)).transpose()?;
         let rerun = control::Rerun { from, input, version: None, once };
         let run = self.runs.rerun(caller, run_id, rerun).await?.run;
         self.follow(caller, slot, run, may_be_task).await

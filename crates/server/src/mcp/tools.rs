@@ -5,6 +5,8 @@ use gathering_mcp::offer::OfferedTool;
 use gathering_tools::JsonSchema;
 use serde_json::{Value, json};
 
+use super::arguments::MAX_COMMENT;
+
 /// What a tool does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DeskAction {
@@ -137,7 +139,7 @@ fn schema_of(action: DeskAction) -> Value {
                 "run_id": id("The run"),
                 "node_id": {"type": "string", "description": "The node that waits"},
                 "approve": {"type": "boolean"},
-                "comment": {"type": "string", "maxLength": 10_000},
+                "comment": {"type": "string", "maxLength": MAX_COMMENT, "pattern": "^[^\\u0000]*$"},
             }),
             json!(["run_id", "node_id", "approve"]),
         ),
