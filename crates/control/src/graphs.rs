@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use crate::ControlError;
 
-pub use self::run_rules::RunRules;
 pub(crate) use self::run_rules::below_input;
+pub use self::run_rules::{Admission, RunRules};
 
 /// What is worth knowing of a graph beside its runs: its nodes in a topological order, its limits, its approvers.
 #[derive(Debug, PartialEq)]
@@ -56,7 +56,11 @@ impl GraphSummary {
             .collect();
         let levels =
             graph.levels().into_iter().map(|level| level.into_iter().map(str::to_owned).collect()).collect();
-        let rules = RunRules { timeout: graph.definition().timeout, input: graph.input_schema().cloned() };
+        let rules = RunRules {
+            timeout: graph.definition().timeout,
+            input: graph.input_schema().cloned(),
+            limits: graph.run_limits().cloned(),
+        };
         Self { nodes, levels, rules, approvers }
     }
 

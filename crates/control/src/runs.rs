@@ -16,7 +16,8 @@ use chrono::{DateTime, Utc};
 use gathering_auth::Caller;
 use gathering_dag_engine::{JournalEntry, NewRun, NodeFailure, Record, RunError, Seq};
 use gathering_domain::{
-    Digest, NodeId, Once, PipelineId, ProjectId, RunId, RunKind, RunState, ScheduleId, WaitingFor,
+    Digest, NodeId, Once, PermitRequest, PipelineId, ProjectId, RunId, RunKind, RunState, ScheduleId,
+    WaitingFor,
 };
 use serde_json::Value;
 
@@ -112,6 +113,8 @@ pub struct PlannedRun {
     pub schedule: Option<ScheduleId>,
     /// The run whose successes it reuses.
     pub rerun_of: Option<RunId>,
+    /// What it asks for before it starts, if its pipeline limits its runs.
+    pub permit: Option<PermitRequest>,
     /// What makes a repeated request the same.
     pub once: Option<Once>,
     /// What its journal begins with.
@@ -148,6 +151,7 @@ impl PlannedRun {
             pipeline: None,
             schedule: by.schedule(),
             rerun_of: None,
+            permit: None,
             once: None,
             begins_with: Vec::new(),
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use gathering_domain::{Digest, FailureKind, NodeId, PipelineId, RunId, RunState};
+use gathering_domain::{Digest, FailureKind, NodeId, PermitRequest, PipelineId, RunId, RunState};
 use serde_json::Value;
 
 use crate::journal::NodeFailure;
@@ -63,6 +63,8 @@ pub struct NewChild {
     pub pipeline: Option<(PipelineId, i32)>,
     /// Its deadline; the parent's applies as well, unless the child is detached.
     pub deadline_at: Option<DateTime<Utc>>,
+    /// What it asks for before it starts, if its pipeline limits its runs.
+    pub permit: Option<PermitRequest>,
 }
 
 /// How children are tied to their parent.

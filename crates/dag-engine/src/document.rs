@@ -74,6 +74,8 @@ fn read_whole(document: &Value, problems: &mut Problems) -> Definition {
     definition.fail_fast = fields.optional("fail_fast", Shape::Bool).and_then(Value::as_bool).unwrap_or(true);
     fields.optional("input", Shape::Object);
     fields.optional("tool", Shape::Object);
+    fields.optional("concurrency", Shape::Object);
+    fields.optional("rate_limit", Shape::Object);
     definition.output = fields.optional("output", Shape::Text).and_then(Value::as_str).map(str::to_owned);
     // What names and describes a file that holds one pipeline; the engine has no use for it.
     fields.optional("name", Shape::Text);

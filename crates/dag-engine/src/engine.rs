@@ -245,7 +245,7 @@ impl Engine {
         };
         tracing::error!(run.id = %claimed.claim.run, error = %cause, "cannot drive a run; failing it");
         let error = RunError::of(FailureKind::GraphInvalid, cause.to_string());
-        let end = RunEnd { result: RunResult::Failed(error), abandons_children: true };
+        let end = RunEnd { result: RunResult::Failed(error), abandons_children: true, is_limited: true };
         let (claim, end) = (claimed.claim, Release::End(end));
         self.release(claim, last_seq, Vec::new(), end, DriveEnd::Ended(RunEvent::Failed)).await
     }
@@ -282,7 +282,7 @@ impl Engine {
         let records = open
             .map(|(id, node)| Record::of_node(id, node.attempt, JournalEvent::Cancelled(why.clone())))
             .collect();
-        let end = RunEnd { result, abandons_children: true };
+        let end = RunEnd { result, abandons_children: true, is_limited: true };
         let last_seq = journal.last().map_or(0, |entry| entry.seq);
         match self
             .release(claim, last_seq, records, Release::End(end), DriveEnd::Ended(RunEvent::Failed))

@@ -13,6 +13,7 @@ use serde_json::Value;
 pub use self::input_schema::InputSchema;
 use self::input_use::InputUse;
 use self::nodes::{Enclosing, compile_nodes};
+pub use self::run_limits::RunLimits;
 pub use self::tool_offer::ToolOffer;
 use crate::document::{self, Document, limits};
 use crate::expression::{EvaluationError, Expression};
@@ -26,6 +27,7 @@ mod input_use;
 mod nodes;
 mod reachable;
 mod references;
+mod run_limits;
 mod tool_offer;
 
 /// A validated definition.
@@ -37,6 +39,7 @@ pub struct Graph {
     /// Whether `item` and `index` are in scope.
     is_item: bool,
     input: Option<InputSchema>,
+    limits: Option<RunLimits>,
     definition: Definition,
     pub(crate) order: Vec<usize>,
 }
@@ -92,7 +95,8 @@ impl Graph {
         let Enclosing { place, input: input_around } = enclosing;
         let input = InputSchema::read(document, &mut problems);
         ToolOffer::check(document, input.as_ref(), &mut problems);
-        for field in ["input", "tool"].into_iter().filter(|_| place.is_some()) {
+        let run_limits = RunLimits::read(document, input.as_ref(), &mut problems);
+        for field in ["input", "tool", "concurrency", "rate_limit"].into_iter().filter(|_| place.is_some()) {
             if document.get(field).is_some() {
                 let message = format!("only a whole definition has `{field}`, not the graph of an item");
                 problems.add(Pointer::root().join(field), message);
@@ -108,6 +112,7 @@ impl Graph {
             output: None,
             is_item: place.is_some(),
             input: None,
+            limits: run_limits,
             definition,
             order: Vec::new(),
         };
@@ -135,6 +140,11 @@ impl Graph {
     /// What the input of its runs must be; `None` if it may be anything.
     pub const fn input_schema(&self) -> Option<&InputSchema> {
         self.input.as_ref()
+    }
+
+    /// How many of its runs may execute at once and start in a second; `None` if any number.
+    pub const fn run_limits(&self) -> Option<&RunLimits> {
+        self.limits.as_ref()
     }
 
     /// The failure of an edge whose `when` has no value; it names its place.

@@ -52,7 +52,7 @@ pub use expression::{
 pub use fields::{Fields, Shape};
 pub use first_nodes::first_nodes;
 pub use gathering_domain::{EffectClass, FailureKind};
-pub use graph::{Graph, InputSchema, ToolOffer};
+pub use graph::{Graph, InputSchema, RunLimits, ToolOffer};
 pub use journal::{
     CorruptEntry, EffectEnd, EffectStart, JournalEntry, JournalEvent, NodeFailure, Record, Reuse,
     ReusedEffect, Seq,

@@ -50,6 +50,13 @@ pub struct Checkpoint {
     pub release: Option<Release>,
 }
 
+impl Checkpoint {
+    /// Whether it ends a run that may be limited by a key.
+    pub const fn ends_limited(&self) -> bool {
+        matches!(&self.release, Some(Release::End(end)) if end.is_limited)
+    }
+}
+
 /// How an owner releases a run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Release {
@@ -84,6 +91,8 @@ pub struct RunEnd {
     pub result: RunResult,
     /// Whether awaited child runs may not have ended, so that they are cancelled with it.
     pub abandons_children: bool,
+    /// Whether it may be limited by a key: then it holds a permit, or waits for one, and its end says so.
+    pub is_limited: bool,
 }
 
 /// The result of a run.

@@ -9,6 +9,7 @@ mod error_chain;
 mod failure_kind;
 mod idempotency;
 mod ids;
+mod permit;
 mod pointer;
 mod problem;
 mod run_kind;
@@ -30,6 +31,7 @@ pub use ids::{
     AgentId, ApiKeyId, AuditEventId, DeliveryId, HookId, InstanceId, InvalidId, NodeId, PipelineId,
     ProjectId, RequestId, RunId, ScheduleId, SecretId, SessionId, TaskId, TokenId, UserId,
 };
+pub use permit::{OnLimit, PermitRequest};
 pub use pointer::Pointer;
 pub use problem::{Problem, Problems};
 pub use run_kind::RunKind;

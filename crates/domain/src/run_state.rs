@@ -10,7 +10,7 @@ pub enum RunState {
     Queued,
     /// An instance drives it.
     Running,
-    /// No instance drives it until a time, a decision, a child run or a budget allows it ([`WaitingFor`] says which).
+    /// No instance drives it until a time, a decision, a child run, a budget or a permit allows it ([`WaitingFor`] says which).
     Waiting,
     /// Every node that had to run succeeded.
     Succeeded,
@@ -171,9 +171,20 @@ pub enum WaitingFor {
     Child,
     /// A budget has to allow the next call.
     BudgetExceeded,
+    /// A permit of its key has to be free; so a run waits that has not started.
+    Concurrency,
 }
 
 impl WaitingFor {
+    /// Every reason.
+    pub const ALL: [WaitingFor; 5] = [
+        WaitingFor::Timer,
+        WaitingFor::Approval,
+        WaitingFor::Child,
+        WaitingFor::BudgetExceeded,
+        WaitingFor::Concurrency,
+    ];
+
     /// The reason's name in SQL and JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -181,6 +192,7 @@ impl WaitingFor {
             WaitingFor::Approval => "approval",
             WaitingFor::Child => "child",
             WaitingFor::BudgetExceeded => "budget_exceeded",
+            WaitingFor::Concurrency => "concurrency",
         }
     }
 }
@@ -189,7 +201,7 @@ impl FromStr for WaitingFor {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        [WaitingFor::Timer, WaitingFor::Approval, WaitingFor::Child, WaitingFor::BudgetExceeded]
+        Self::ALL
             .into_iter()
             .find(|reason| reason.as_str() == text)
             .ok_or_else(|| format!("unknown wait reason `{text}`"))

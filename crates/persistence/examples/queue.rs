@@ -51,6 +51,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         release: Some(Release::End(RunEnd {
             result: RunResult::Succeeded(output),
             abandons_children: false,
+            is_limited: false,
         })),
     };
     for answer in store.commit(&[checkpoint]).await? {

@@ -16,6 +16,7 @@ pub(crate) mod maintenance;
 pub(crate) mod next_available;
 pub(crate) mod outcomes;
 pub(crate) mod partitions;
+pub(crate) mod permits;
 pub(crate) mod retention;
 pub(crate) mod row;
 pub(crate) mod scan_window;

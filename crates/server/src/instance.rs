@@ -113,13 +113,15 @@ impl Instance {
         let projects = ProjectControl::new(control_store.clone());
         let workspaces = Workspaces::new(projects, workspace_settings(config), capabilities.blocking.clone());
         let secrets = secrets::open(config, Arc::clone(&control_store) as _, work).await?;
+        let pipelines =
+            ProjectPipelines::new(control_store.clone(), Arc::clone(&store) as _, Arc::clone(&store) as _);
+        let pipelines = match work {
+            Work::Queue => pipelines,
+            Work::Tree(_) => pipelines.without_limits(),
+        };
         let node_services = NodeServices {
             files: Arc::new(workspaces.clone()),
-            pipelines: Arc::new(ProjectPipelines::new(
-                control_store.clone(),
-                Arc::clone(&store) as _,
-                Arc::clone(&store) as _,
-            )),
+            pipelines: Arc::new(pipelines),
             children: Arc::clone(&store) as _,
             decisions: Arc::clone(&store) as _,
             secrets: Arc::new(secrets.clone()),

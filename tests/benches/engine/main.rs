@@ -64,6 +64,8 @@ enum Part {
     Crowd,
     /// A long queue, and what it leaves in the log
     Queue,
+    /// A long queue of runs that are limited by keys
+    Lines,
     /// The server: from the request to the first node
     Http,
     /// The server: its start, and what it does when there is nothing to do
@@ -95,6 +97,9 @@ async fn measure(settings: &Settings) -> Result<Report> {
     }
     if is_chosen(Part::Queue) {
         queue::drain(&stand, settings.queued, settings.rounds, &mut report).await?;
+    }
+    if is_chosen(Part::Lines) {
+        queue::lines(&stand, settings.queued, settings.rounds, &mut report).await?;
     }
     stand.stop().await?;
     if is_chosen(Part::Http) {

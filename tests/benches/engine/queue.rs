@@ -14,6 +14,10 @@ const CHAIN: usize = 40;
 /// What a node leaves in the journal: its start and its end.
 const ROWS_PER_NODE: usize = 2;
 
+/// Keys that share the runs of a queue, and what each lets execute at once.
+const N_KEYS: usize = 1000;
+const PERMITS: i32 = 10;
+
 /// How many rows a bare claim takes.
 const PER_CLAIM: usize = 500;
 
@@ -69,6 +73,27 @@ pub(crate) async fn drain(stand: &Stand, n_runs: usize, n_rounds: usize, report:
     let of = ("2 KiB", Figure::Bytes(2048.0));
     report.add("written to the database's log by a run of one node, accepted", least(&accepting), of);
     report.add("the same, claimed and driven", least(&driving), of);
+    Ok(())
+}
+
+/// A long queue of the smallest runs, all limited by keys, against the same queue without keys.
+pub(crate) async fn lines(stand: &Stand, n_runs: usize, n_rounds: usize, report: &mut Report) -> Result<()> {
+    eprintln!("{n_runs} runs in the lines of {N_KEYS} keys");
+    let graph = stand.graph(&graphs::chain(1)).await?;
+    let (mut limited, mut free) = (Vec::new(), Vec::new());
+    let rate = |time: std::time::Duration| n_runs as f64 / time.as_secs_f64();
+    for round in 0..=n_rounds.min(3) {
+        stand.enqueue_in_lines(graph, n_runs, N_KEYS, PERMITS).await?;
+        let in_lines = stand.drain(n_runs).await?;
+        stand.enqueue(graph, n_runs).await?;
+        let queued = stand.drain(n_runs).await?;
+        if round > 0 {
+            limited.push(rate(in_lines));
+            free.push(rate(queued));
+        }
+    }
+    let what = format!("{n_runs} queued runs of one node over {N_KEYS} keys of {PERMITS} permits, drained");
+    report.add(what, median_rate(&limited)?, ("the same without keys", median_rate(&free)?));
     Ok(())
 }
 

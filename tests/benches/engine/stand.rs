@@ -164,6 +164,28 @@ impl Stand {
         Ok(())
     }
 
+    /// Puts runs into the lines of `n_keys` keys, one key after the other, while no instance claims.
+    pub(crate) async fn enqueue_in_lines(
+        &self,
+        graph: Digest,
+        n_runs: usize,
+        n_keys: usize,
+        permits: i32,
+    ) -> Result<()> {
+        let ids: Vec<_> = (0..n_runs).map(|_| RunId::new().as_uuid()).collect();
+        let keys: Vec<_> = (0..n_keys).map(|_| RunId::new().as_uuid()).collect();
+        let sql = "WITH queued AS (
+                INSERT INTO runs (id, project_id, graph_digest, kind, input, state, waiting_for, available_at, permit_key)
+                SELECT id, $3, $4, 'pipeline', '{}', 'waiting', 'concurrency', NULL, ($2::uuid[])[1 + (n - 1) % cardinality($2)]
+                FROM unnest($1::uuid[]) WITH ORDINALITY AS run (id, n)
+                RETURNING id, permit_key, priority)
+            INSERT INTO permit_requests (run_id, key_id, pipeline_id, key, permits, on_limit, priority, available_at)
+            SELECT id, permit_key, permit_key, permit_key::text, $5, 'queue', priority, now() FROM queued";
+        let graph = graph.as_bytes().as_slice();
+        self.session.execute(sql, &[&ids, &keys, &self.project.as_uuid(), &graph, &permits]).await?;
+        Ok(())
+    }
+
     /// Lets a claim loop loose on a queue of runs with `n_nodes` trivial nodes in all; answers how long it took until it
     /// had driven them all to their ends.
     pub(crate) async fn drain(&self, n_nodes: usize) -> Result<Duration> {

@@ -45,6 +45,7 @@ mod reruns;
 mod resume;
 mod retention;
 mod reuse;
+mod run_limits;
 mod runs;
 mod schedules;
 mod secrets;

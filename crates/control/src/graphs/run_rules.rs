@@ -1,9 +1,10 @@
-//! What a definition says about its runs as a whole: how long one may take, what its input must be.
+//! What a definition says about its runs as a whole: how long one may take, what its input must be, how many may execute
+//! at once.
 
 use std::time::Duration;
 
-use gathering_dag_engine::InputSchema;
-use gathering_domain::{Pointer, Problems};
+use gathering_dag_engine::{InputSchema, RunLimits};
+use gathering_domain::{PermitRequest, Pointer, Problems};
 use serde_json::Value;
 
 use crate::ControlError;
@@ -15,19 +16,31 @@ pub struct RunRules {
     pub timeout: Option<Duration>,
     /// What its input must be.
     pub input: Option<InputSchema>,
+    /// How many may execute at once, and start in a second.
+    pub limits: Option<RunLimits>,
+}
+
+/// What the rules make of the input of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admission {
+    /// The input that the run gets.
+    pub input: Value,
+    /// What the run asks for before it starts.
+    pub permit: Option<PermitRequest>,
 }
 
 impl RunRules {
-    /// The rules of a stored definition, or of an object with only its `timeout_seconds` and `input`. The rest of the
-    /// definition is not checked again.
+    /// The rules of a stored definition, or of an object with only its `timeout_seconds`, `input`, `concurrency` and
+    /// `rate_limit`. The rest of the definition is not checked again.
     ///
     /// # Errors
-    /// What is wrong with the schema, by the rules of this version.
+    /// What is wrong with the schema or the limits, by the rules of this version.
     pub fn of_definition(definition: &Value) -> Result<Self, Problems> {
         let timeout = definition.get("timeout_seconds").and_then(Value::as_f64);
         Ok(Self {
             timeout: timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
             input: InputSchema::of_definition(definition)?,
+            limits: RunLimits::of_definition(definition)?,
         })
     }
 
@@ -40,6 +53,30 @@ impl RunRules {
             Some(schema) => schema.complete(input),
             None => Ok(input),
         }
+    }
+
+    /// The input that a run of a pipeline gets, and what the run asks for before it starts.
+    ///
+    /// # Errors
+    /// As [`complete_input`](Self::complete_input); and if the key of the limits has no value for this input.
+    pub fn admit(&self, input: Value) -> Result<Admission, Problems> {
+        let input = self.complete_input(input)?;
+        let permit = self.limits.as_ref().map(|limits| limits.request(&input)).transpose()?;
+        Ok(Admission { input, permit })
+    }
+
+    /// As [`admit`](Self::admit), on a thread of its own: a large input takes a while.
+    ///
+    /// # Errors
+    /// [`ControlError::Invalid`] with the places below `input`; [`ControlError::Broken`] only if the check panicked.
+    pub(crate) async fn admit_request(&self, input: Value) -> Result<Admission, ControlError> {
+        if *self == (Self { timeout: self.timeout, ..Self::default() }) {
+            return Ok(Admission { input, permit: None });
+        }
+        let rules = self.clone();
+        let admitted = tokio::task::spawn_blocking(move || rules.admit(input)).await;
+        let admitted = admitted.map_err(|panicked| ControlError::Broken(panicked.into()))?;
+        admitted.map_err(|problems| ControlError::Invalid(below_input(problems)))
     }
 
     /// As [`complete_input`](Self::complete_input), on a thread of its own: a large input takes a while.

@@ -9,7 +9,7 @@ use gathering_domain::{PipelineId, ProjectId};
 use gathering_nodes::{ChildPipeline, ChildPipelines, StartPipelineError};
 
 use super::Startable;
-use crate::graphs::below_input;
+use crate::graphs::{Admission, below_input};
 use crate::{Conflict, ControlError, ControlStore, RunRules};
 
 /// The pipelines that nodes run: those of the project that their own run belongs to. Cloning is cheap.
@@ -18,6 +18,7 @@ pub struct ProjectPipelines {
     store: Arc<dyn ControlStore>,
     graphs: Arc<dyn RunStore>,
     children: Arc<dyn ChildRuns>,
+    limits_runs: bool,
 }
 
 impl ProjectPipelines {
@@ -27,7 +28,13 @@ impl ProjectPipelines {
         graphs: Arc<dyn RunStore>,
         children: Arc<dyn ChildRuns>,
     ) -> Self {
-        Self { store, graphs, children }
+        Self { store, graphs, children, limits_runs: true }
+    }
+
+    /// Without the limits of pipelines: a process that drives one run tree alone cannot wait for the runs of others.
+    #[must_use]
+    pub fn without_limits(self) -> Self {
+        Self { limits_runs: false, ..self }
     }
 
     /// The latest version of a pipeline of this project, and what holds for its runs.
@@ -54,9 +61,9 @@ impl ChildPipelines for ProjectPipelines {
         let ChildPipeline { project, parent, kind, pipeline, input, earlier_runs, now } = child;
         let found = self.find(project, pipeline).await;
         let (startable, rules) = found.map_err(|error| refused(pipeline, error))?;
-        let input = rules.complete_input(input);
-        let input =
-            input.map_err(|problems| StartPipelineError::InvalidInput(pipeline, below_input(problems)))?;
+        let admitted = rules.admit(input);
+        let Admission { input, permit } =
+            admitted.map_err(|problems| StartPipelineError::InvalidInput(pipeline, below_input(problems)))?;
         let timeout = rules.timeout.and_then(|timeout| TimeDelta::from_std(timeout).ok());
         let child = NewChild {
             item: 0,
@@ -64,6 +71,7 @@ impl ChildPipelines for ProjectPipelines {
             input,
             pipeline: Some((pipeline, startable.version)),
             deadline_at: timeout.and_then(|timeout| now.checked_add_signed(timeout)),
+            permit: permit.filter(|_| self.limits_runs),
         };
         Ok(self.children.start(&parent, kind, vec![child], &earlier_runs).await?)
     }

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::nodes::load_journal;
 use super::{PlannedRun, Run, RunControl, StartRun, Startable, StartedBy};
 use crate::access::right;
-use crate::{Conflict, ControlError, Scoped};
+use crate::graphs::Admission;
+use crate::{Conflict, ControlError, RunRules, Scoped};
 
 /// How a run is rerun.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,11 +111,18 @@ impl RunControl {
     ) -> Result<AcceptedRerun, ControlError> {
         let mut plan = self.plan_rerun(old, &correction).await?;
         let Correction { graph, pipeline, input, available_at, .. } = correction;
-        let timeout = self.graphs.summarize(graph).await?.rules.timeout;
+        let rules = &self.graphs.summarize(graph).await?.rules;
+        // A run of a file belongs to no pipeline, and has no others to be limited with.
+        let limits = rules.limits.clone().filter(|_| pipeline.is_some());
+        let timeout = rules.timeout;
+        // The input was completed before.
+        let rules = RunRules { timeout, input: None, limits };
+        let Admission { input, permit } = rules.admit_request(input).await?;
         let start = StartRun { input, priority: old.priority, available_at, ..StartRun::default() };
         let planned = PlannedRun {
             kind: old.kind,
             pipeline,
+            permit,
             rerun_of: Some(old.id),
             once,
             begins_with: std::mem::take(&mut plan.records),

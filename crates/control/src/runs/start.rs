@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::{LocalFile, PlannedRun, Run, RunControl};
 use crate::access::right;
-use crate::graphs::below_input;
+use crate::graphs::{Admission, below_input};
 use crate::idempotency::Creation;
 use crate::pipelines::PipelineHead;
 use crate::schedules::Cause;
@@ -253,11 +253,12 @@ impl PipelineToStart {
         input: Value,
     ) -> Result<PlannedRun, ControlError> {
         let Startable { pipeline, version, graph } = self.startable(project, version)?;
-        let input = self.rules.complete_input(input);
-        let input = input.map_err(|problems| Conflict::InvalidInput(below_input(problems)))?;
+        let admitted = self.rules.admit(input);
+        let admitted = admitted.map_err(|problems| Conflict::InvalidInput(below_input(problems)))?;
+        let Admission { input, permit } = admitted;
         let start = StartRun { input, ..StartRun::default() };
         let planned = PlannedRun::new(by, graph, self.rules.timeout, start);
-        Ok(PlannedRun { pipeline: Some((pipeline, version)), ..planned })
+        Ok(PlannedRun { pipeline: Some((pipeline, version)), permit, ..planned })
     }
 }
 
@@ -290,9 +291,11 @@ impl RunControl {
         }
         let startable = Startable::choose(&*self.store, &head, start.version).await?;
         let rules = &self.graphs.summarize(startable.graph).await?.rules;
-        let start = StartRun { input: rules.complete_input_of_request(start.input).await?, ..start };
+        let Admission { input, permit } = rules.admit_request(start.input).await?;
+        let start = StartRun { input, ..start };
         let planned = PlannedRun {
             pipeline: Some((pipeline, startable.version)),
+            permit,
             once,
             ..PlannedRun::new(StartedBy::Caller(caller.user), startable.graph, rules.timeout, start)
         };

@@ -68,9 +68,9 @@ impl ScheduleControl {
         problems: &mut Problems,
     ) -> Result<(), ControlError> {
         let rules = &self.graphs.summarize(graph).await?.rules;
-        match rules.complete_input_of_request(input).await {
+        match rules.admit_request(input).await {
             Err(ControlError::Invalid(wrong)) => problems.extend(wrong.below(at)),
-            completed => drop(completed?),
+            admitted => drop(admitted?),
         }
         Ok(())
     }

@@ -137,5 +137,5 @@ async fn commit<F: ControlFixture>(
 /// The end of a run that failed.
 fn failed() -> Release {
     let error = RunError::of(FailureKind::Failed, "it failed");
-    Release::End(RunEnd { result: RunResult::Failed(error), abandons_children: false })
+    Release::End(RunEnd { result: RunResult::Failed(error), abandons_children: false, is_limited: false })
 }

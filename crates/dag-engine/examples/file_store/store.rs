@@ -169,6 +169,7 @@ impl State {
             role: GraphRole::Standalone,
             takes_up: None,
             created_at: run.created_at,
+            is_limited: false,
             journal: if run.epoch == 0 {
                 JournalAtClaim::New { started: Vec::new() }
             } else {

@@ -61,7 +61,12 @@ impl Driver {
             Err(error) => RunResult::Failed(RunError::of(error.kind(), error.to_string())),
         };
         let abandons_children = self.may_have_left_children();
-        self.release = Some(Release::End(RunEnd { result, abandons_children }));
+        self.release_ended(result, abandons_children);
+    }
+
+    fn release_ended(&mut self, result: RunResult, abandons_children: bool) {
+        let is_limited = self.claimed.is_limited;
+        self.release = Some(Release::End(RunEnd { result, abandons_children, is_limited }));
     }
 
     /// Ends the run for the failures that no edge handles: of nodes, or of edges out of them. With `fail_fast` that is the
@@ -152,6 +157,6 @@ impl Driver {
         for node in unresolved {
             self.record(node, JournalEvent::Cancelled(why.clone()));
         }
-        self.release = Some(Release::End(RunEnd { result, abandons_children }));
+        self.release_ended(result, abandons_children);
     }
 }

@@ -102,6 +102,7 @@ impl MapNode {
                 input: json!({ "item": items[item as usize], "index": item, "input": input }),
                 pipeline: None,
                 deadline_at,
+                permit: None,
             })
             .collect();
         start_children(&*self.children, parent, ChildKind::Item, children, &attempt.earlier_runs).await

@@ -39,6 +39,8 @@ pub struct ClaimedRun {
     pub takes_up: Option<RunId>,
     /// When it was accepted.
     pub created_at: DateTime<Utc>,
+    /// Whether a key limits it with other runs of its pipeline. It holds a permit of the key, unless it was claimed to end.
+    pub is_limited: bool,
     /// What its journal holds.
     pub journal: JournalAtClaim,
 }

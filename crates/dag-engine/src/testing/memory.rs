@@ -187,7 +187,11 @@ impl Shared {
                 let message = format!("it was recovered {} times", run.recoveries);
                 let error = RunError::of(FailureKind::Poisonous, message);
                 run.state = RunState::Failed;
-                run.end = Some(RunEnd { result: RunResult::Failed(error), abandons_children: true });
+                run.end = Some(RunEnd {
+                    result: RunResult::Failed(error),
+                    abandons_children: true,
+                    is_limited: false,
+                });
                 failed = true;
             } else {
                 run.state = RunState::Queued;

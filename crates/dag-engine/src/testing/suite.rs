@@ -105,7 +105,7 @@ fn started(claim: Claim, first_seq: i64) -> Checkpoint {
 fn ended(claim: Claim, first_seq: i64, output: Value) -> Checkpoint {
     let node: NodeId = "a".parse().unwrap();
     let records = vec![Record::of_node(node, 1, JournalEvent::Succeeded { output: output.clone() })];
-    let end = RunEnd { result: RunResult::Succeeded(output), abandons_children: false };
+    let end = RunEnd { result: RunResult::Succeeded(output), abandons_children: false, is_limited: false };
     Checkpoint { claim, first_seq, records, release: Some(Release::End(end)) }
 }
 

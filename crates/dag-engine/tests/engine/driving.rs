@@ -465,7 +465,8 @@ impl NodeExecutor for StartsAndHangs {
         let definition = json!({"nodes": [{"id": "a", "type": "trigger"}]});
         let graph = Digest::of_json(&definition);
         ChildRuns::ensure_graph(&self.0, graph, &definition).await.unwrap();
-        let child = NewChild { item: 0, graph, input: json!({}), pipeline: None, deadline_at: None };
+        let child =
+            NewChild { item: 0, graph, input: json!({}), pipeline: None, deadline_at: None, permit: None };
         self.0.start(&Parent::of(&attempt), ChildKind::Awaited, vec![child], &[]).await.unwrap();
         std::future::pending().await
     }

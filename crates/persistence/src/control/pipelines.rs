@@ -243,7 +243,9 @@ pub(crate) async fn load_run_rules(
         return Ok(HashMap::new());
     }
     let sql = "SELECT digest, json_build_object('timeout_seconds', definition -> 'timeout_seconds', \
-                                                'input', definition -> 'input') AS fields \
+                                                'input', definition -> 'input', \
+                                                'concurrency', definition -> 'concurrency', \
+                                                'rate_limit', definition -> 'rate_limit') AS fields \
                FROM graphs WHERE digest = ANY ($1)";
     let graphs: Vec<Vec<u8>> = graphs.iter().map(|graph| graph.as_bytes().to_vec()).collect();
     let rows: Vec<Fields> = diesel::sql_query(sql).bind::<Array<Bytea>, _>(graphs).load(&mut conn).await?;

@@ -87,6 +87,19 @@ diesel::table! {
 }
 
 diesel::table! {
+    concurrency_keys (id) {
+        id -> Uuid,
+        pipeline_id -> Uuid,
+        key -> Text,
+        permits -> Int4,
+        per_second -> Nullable<Float8>,
+        held -> Int4,
+        waiting -> Int4,
+        next_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     event_matching (only_row) {
         only_row -> Bool,
         matched_until -> Int8,
@@ -224,6 +237,21 @@ diesel::table! {
 }
 
 diesel::table! {
+    permit_requests (run_id) {
+        run_id -> Uuid,
+        key_id -> Uuid,
+        pipeline_id -> Uuid,
+        key -> Text,
+        permits -> Int4,
+        per_second -> Nullable<Float8>,
+        on_limit -> Text,
+        priority -> Int4,
+        available_at -> Timestamptz,
+        in_line -> Bool,
+    }
+}
+
+diesel::table! {
     pipeline_versions (pipeline_id, version) {
         pipeline_id -> Uuid,
         version -> Int4,
@@ -338,6 +366,8 @@ diesel::table! {
         created_at -> Timestamptz,
         started_at -> Nullable<Timestamptz>,
         ended_at -> Nullable<Timestamptz>,
+        permit_key -> Nullable<Uuid>,
+        holds_permit -> Bool,
     }
 }
 
@@ -455,6 +485,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     budgets,
     child_runs,
     circuit_breakers,
+    concurrency_keys,
     event_matching,
     event_retention,
     events,
@@ -466,6 +497,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     login_throttles,
     node_decisions,
     node_outcomes,
+    permit_requests,
     pipeline_versions,
     pipelines,
     project_members,

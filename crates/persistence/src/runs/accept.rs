@@ -5,7 +5,7 @@ use diesel::result::{DatabaseErrorKind, Error as QueryError};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use gathering_control::{PlannedRun, Run};
 use gathering_dag_engine::{NewRun, Record};
-use gathering_domain::{Digest, PipelineId, ProjectId, RunId, RunKind, ScheduleId};
+use gathering_domain::{Digest, PermitRequest, PipelineId, ProjectId, RunId, RunKind, ScheduleId};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -32,6 +32,8 @@ pub struct RunOrigin {
     pub rerun_of: Option<RunId>,
     /// The client's key, unique in its project, and the digest of the request.
     pub idempotency: Option<(String, Digest)>,
+    /// What it asks for before it starts. Without a pipeline it asks for nothing.
+    pub permit: Option<PermitRequest>,
 }
 
 impl Default for RunOrigin {
@@ -43,6 +45,7 @@ impl Default for RunOrigin {
             schedule: None,
             rerun_of: None,
             idempotency: None,
+            permit: None,
         }
     }
 }
@@ -57,6 +60,7 @@ impl RunOrigin {
             schedule: planned.schedule,
             rerun_of: planned.rerun_of,
             idempotency: planned.once.as_ref().map(|once| (once.key.as_str().to_owned(), once.digest)),
+            permit: planned.permit.clone(),
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::db::exactly_one::exactly_one;
 use crate::db::schema::{child_runs, runs};
 use crate::runs::accept::refused;
 use crate::runs::graphs;
+use crate::runs::permits::request::Requests;
 use crate::runs::states::{ACTIVE, TERMINAL, WAKEABLE};
 use crate::runs::store::PgRunStore;
 use crate::runs::transitions::cancel::cancel_children;
@@ -34,7 +35,7 @@ const MAX_DEPTH_SQL: i32 = MAX_DEPTH.cast_signed();
 
 /// The children to start, column by column: one parameter per column however many there are.
 #[derive(Debug)]
-struct Start {
+struct Start<const PERMITS: bool> {
     parent: Uuid,
     node: String,
     round: i32,
@@ -48,12 +49,19 @@ struct Start {
     pipeline_id: Vec<Option<Uuid>>,
     pipeline_version: Vec<Option<i32>>,
     deadline_at: Vec<Option<DateTime<Utc>>>,
+    permits: Requests,
     /// The runs whose children may be taken up, the parent first; none for children that take up nothing.
     earlier: Vec<Uuid>,
 }
 
-impl Start {
-    fn of(parent: &Parent, kind: ChildKind, children: &[NewChild], earlier: &[RunId]) -> Self {
+impl<const PERMITS: bool> Start<PERMITS> {
+    fn of(
+        parent: &Parent,
+        kind: ChildKind,
+        children: &[NewChild],
+        permits: Requests,
+        earlier: &[RunId],
+    ) -> Self {
         let may_take_up = kind != ChildKind::Detached && (parent.round > 0 || !earlier.is_empty());
         let runs = std::iter::once(&parent.run).chain(earlier).filter(|_| may_take_up);
         let each = || children.iter();
@@ -71,21 +79,22 @@ impl Start {
             pipeline_id: each().map(|child| child.pipeline.map(|(id, _)| id.as_uuid())).collect(),
             pipeline_version: each().map(|child| child.pipeline.map(|(_, version)| version)).collect(),
             deadline_at: each().map(|child| child.deadline_at).collect(),
+            permits,
             earlier: runs.map(|run| run.as_uuid()).collect(),
         }
     }
 }
 
-impl QueryId for Start {
+impl<const PERMITS: bool> QueryId for Start<PERMITS> {
     type QueryId = Self;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl Query for Start {
+impl<const PERMITS: bool> Query for Start<PERMITS> {
     type SqlType = (Integer, Bool);
 }
 
-impl QueryFragment<Pg> for Start {
+impl<const PERMITS: bool> QueryFragment<Pg> for Start<PERMITS> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql("WITH args AS (SELECT ");
         out.push_bind_param::<SqlUuid, _>(&self.parent)?;
@@ -120,7 +129,7 @@ impl QueryFragment<Pg> for Start {
         out.push_sql(") AS c (id, item, graph, input, pipeline_id, pipeline_version, deadline_at)), ");
         out.push_sql(&TAKEN_UP);
         out.push_sql(&PARENT);
-        push_insert(&mut out);
+        push_insert(&mut out, &self.permits)?;
         out.push_sql(PLACES);
         Ok(())
     }
@@ -157,16 +166,17 @@ static PARENT: LazyLock<String> = LazyLock::new(|| {
             FROM args JOIN runs ON runs.id = args.parent LEFT JOIN child_runs AS place ON place.run_id = runs.id
             WHERE runs.state IN {wakeable}
             FOR NO KEY UPDATE OF runs
-        ), new_run ({COLUMNS}) AS (
+        ), new_run ({columns}) AS (
             SELECT child.id, parent.project_id, child.graph, args.kind, parent.depth, args.trigger, child.pipeline_id,
                 child.pipeline_version, NULL::uuid, CASE WHEN args.is_awaited THEN parent.id END,
                 CASE WHEN args.is_awaited THEN args.node END, taken_up.id, NULL::text, NULL::bytea, child.input::json,
-                parent.priority, now(), least(CASE WHEN args.is_awaited THEN parent.deadline_at END, child.deadline_at)
+                parent.priority, least(CASE WHEN args.is_awaited THEN parent.deadline_at END, child.deadline_at), now()
             FROM child CROSS JOIN parent CROSS JOIN args LEFT JOIN taken_up ON taken_up.child_id = child.id
             WHERE parent.depth <= args.max_depth AND NOT EXISTS (SELECT FROM taken_up WHERE taken_up.is_active)
             ORDER BY child.item
         ), ",
         wakeable = *WAKEABLE,
+        columns = *COLUMNS,
     )
 });
 
@@ -249,12 +259,17 @@ impl ChildRuns for PgRunStore {
         earlier: &[RunId],
     ) -> Result<(), StartChildrenError> {
         let conn = self.pool.get().await.map_err(StoreError::from)?;
-        let started: Option<(i32, bool)> = Start::of(parent, kind, &children, earlier)
-            .get_results(&mut &*conn)
-            .await
-            .and_then(exactly_one)
-            .optional()
-            .map_err(|error| StoreError::from(refused(error)))?;
+        let pipeline = |child: &NewChild| child.pipeline.map(|(pipeline, _)| pipeline);
+        let permits = Requests::of(
+            children.iter().map(|child| (parent.child(child.item), pipeline(child), child.permit.as_ref())),
+        );
+        let started: QueryResult<Vec<(i32, bool)>> = if permits.is_empty() {
+            Start::<false>::of(parent, kind, &children, permits, earlier).get_results(&mut &*conn).await
+        } else {
+            Start::<true>::of(parent, kind, &children, permits, earlier).get_results(&mut &*conn).await
+        };
+        let started = started.and_then(exactly_one).optional();
+        let started = started.map_err(|error| StoreError::from(refused(error)))?;
         match started {
             None => Err(StartChildrenError::ParentEnded),
             Some((depth, _)) if depth > MAX_DEPTH_SQL => Err(StartChildrenError::TooDeep),

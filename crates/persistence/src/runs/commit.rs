@@ -165,6 +165,9 @@ fn owe(checkpoint: &Checkpoint, has_relatives: bool, is_scheduled: bool, wake_up
     wake_ups.add_entries(run);
     match checkpoint.release {
         Some(Release::End(_)) => {
+            if checkpoint.ends_limited() {
+                wake_ups.add_claimable();
+            }
             wake_ups.add_end(run, has_relatives);
             if is_scheduled {
                 wake_ups.add_schedule();

@@ -10,6 +10,7 @@ use crate::db::clock::clock_timestamp;
 use crate::db::error::DatabaseError;
 use crate::db::pool::Pool;
 use crate::db::schema::{login_throttles, refresh_tokens, revoked_tokens};
+use crate::runs::permits::sweep::delete_unused;
 
 /// How many rows one statement clears away: few enough to be quick, so that a login never waits long for it.
 const ROWS_AT_ONCE: i64 = 1000;
@@ -27,11 +28,13 @@ pub struct Cleared {
     pub n_login_throttles: usize,
     /// Idempotency keys that were used more than a day ago.
     pub n_idempotency_keys: usize,
+    /// Concurrency keys that no run has used for an hour.
+    pub n_concurrency_keys: usize,
 }
 
 /// Clears away what no login depends on any more: sessions of which every refresh token expired more than a day ago,
 /// revocations of access tokens that expired more than a day ago, and login budgets that are full. Idempotency keys go
-/// a day after their use.
+/// a day after their use, concurrency keys an hour.
 ///
 /// The day of a session is for access tokens: one that was issued beside the last refresh token may live that long, and as long may
 /// the clock of an instance be behind. A session's rows say that it was revoked, so they go together or not at all.
@@ -63,6 +66,9 @@ async fn clear_all(conn: &mut AsyncPgConnection) -> QueryResult<Cleared> {
     }
     while let n_rows @ 1.. = clear_idempotency_keys(conn).await? {
         cleared.n_idempotency_keys += n_rows;
+    }
+    while let n_rows @ 1.. = delete_unused(conn, ROWS_AT_ONCE).await? {
+        cleared.n_concurrency_keys += n_rows;
     }
     Ok(cleared)
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use diesel_async::AsyncPgConnection;
 use gathering_dag_engine::{
     Checkpoint, ClaimScope, ClaimedRun, JournalEntry, NewRun, NodeDecisions, Recovered, RunSource, RunStore,
     Seq, SignalledRun, StoreError,
@@ -20,7 +21,9 @@ use crate::runs::accept::{Acceptance, RunOrigin};
 use crate::runs::dead_instances::search_dead;
 use crate::runs::list::Runs;
 use crate::runs::next_available::next_available_in;
+use crate::runs::permits::{LineInterest, line};
 use crate::runs::scan_window::ScanWindow;
+use crate::runs::transitions::claim::permits::claim_permitted;
 use crate::runs::transitions::claim::{self, tree};
 use crate::runs::transitions::recover::release_undriven;
 use crate::runs::{commit, graphs, journal, list, outcomes, row};
@@ -34,11 +37,15 @@ pub struct PgRunStore {
     stuck_limit: Duration,
 }
 
+/// How many requests for permits join their lines with one claim.
+const REQUESTS_AT_ONCE: i64 = 1000;
+
 /// When each repeated query is due, and how far back it reads.
 #[derive(Debug)]
 struct PollSchedules {
     queue: ScanWindow,
     deadlines: ScanWindow,
+    lines: LineInterest,
     /// Whether any instance drives. Between two queries the answer is yes.
     anyone_driving: QueryBackoff,
     /// Which instances drive a run past its deadline. That is rare, and the query reads every run that is driven.
@@ -50,6 +57,7 @@ impl Default for PollSchedules {
         Self {
             queue: ScanWindow::default(),
             deadlines: ScanWindow::default(),
+            lines: LineInterest::default(),
             anyone_driving: QueryBackoff::new(Duration::ZERO),
             overdue: QueryBackoff::new(Duration::from_secs(10)),
         }
@@ -83,6 +91,35 @@ impl PgRunStore {
 }
 
 impl PgRunStore {
+    /// Claims from the lines of keys and from the queue. Each may have half of the claim if the other needs its half, too.
+    async fn claim_from_queue(
+        &self,
+        conn: &mut AsyncPgConnection,
+        owner: InstanceId,
+        limit: usize,
+    ) -> Result<Vec<ClaimedRun>, DatabaseError> {
+        let lines = &self.polls.lines;
+        if !lines.is_due() {
+            return claim::claim_batch(conn, owner, &self.polls.queue, limit).await;
+        }
+        let joined = line::join(conn, REQUESTS_AT_ONCE).await?;
+        joined.wake_ups.send(&self.wakes);
+        let mut claimed = claim_permitted(conn, owner, limit.div_ceil(2)).await?;
+        if joined.n_requests > 0 || !claimed.is_empty() {
+            lines.note();
+        }
+        let mut may_be_more = !claimed.is_empty();
+        if claimed.len() < limit {
+            claimed.extend(claim::claim_batch(conn, owner, &self.polls.queue, limit - claimed.len()).await?);
+        }
+        while may_be_more && claimed.len() < limit {
+            let more = claim_permitted(conn, owner, limit - claimed.len()).await?;
+            may_be_more = !more.is_empty();
+            claimed.extend(more);
+        }
+        Ok(claimed)
+    }
+
     /// Tells this process that these runs were claimed: those that follow them, and the reader of the log of events, where
     /// a first claim is the start of the run. Other instances read it with the next wake-up.
     fn tell_claimed<'a>(&self, claimed: impl ExactSizeIterator<Item = &'a ClaimedRun>) {
@@ -129,9 +166,7 @@ impl RunStore for PgRunStore {
         let mut own = self.pool.get_for_claims().await?;
         let (conn, wire) = own.parts();
         let claimed = match scope {
-            ClaimScope::Queue => {
-                wire.carry(claim::claim_batch(conn, owner, &self.polls.queue, limit)).await?
-            }
+            ClaimScope::Queue => wire.carry(self.claim_from_queue(conn, owner, limit)).await?,
             ClaimScope::Tree(root) => wire.carry(tree::claim_tree(conn, owner, root, limit)).await?,
         };
         self.tell_claimed(claimed.iter());
@@ -208,7 +243,9 @@ impl RunStore for PgRunStore {
         let mut own = self.pool.get_for_claims().await?;
         let (conn, wire) = own.parts();
         Ok(match scope {
-            ClaimScope::Queue => wire.carry(next_available_in(conn, &self.polls.queue)).await?,
+            ClaimScope::Queue => {
+                wire.carry(next_available_in(conn, &self.polls.queue, &self.polls.lines)).await?
+            }
             ClaimScope::Tree(root) => wire.carry(tree::next_available_in_tree(conn, root)).await?,
         })
     }

@@ -221,7 +221,8 @@ async fn what_a_run_left_reserved_is_spent_once_it_has_ended() {
     bench.set(Period::Total, &[(CALLS, 3)]).await;
     let (lost, other) = (bench.driven().await, bench.driven().await);
     bench.reserve(lost, "a", &[(CALLS, 2)]).await;
-    let end = RunEnd { result: planned_result(RunEvent::Cancelled), abandons_children: false };
+    let end =
+        RunEnd { result: planned_result(RunEvent::Cancelled), abandons_children: false, is_limited: false };
     bench.let_go(lost, Release::End(end)).await;
     assert!(is_refused(&bench.reserve(other, "a", &[(CALLS, 2)]).await), "nothing comes back");
     assert_eq!(bench.used(CALLS).await, (2, 0));
@@ -236,7 +237,8 @@ async fn a_tree_of_runs_shares_its_allowance_and_nobody_else_has_it() {
     let (root, stranger) = (bench.driven().await, bench.driven().await);
     let parent = Parent { run: root, node: "call".parse().unwrap(), round: 0 };
     let graph = bench.world.new_run().await.graph;
-    let child = NewChild { item: 0, graph, input: json!({}), pipeline: None, deadline_at: None };
+    let child =
+        NewChild { item: 0, graph, input: json!({}), pipeline: None, deadline_at: None, permit: None };
     bench.world.store.start(&parent, ChildKind::Awaited, vec![child], &[]).await.unwrap();
     let child = parent.child(0);
     bench.world.store.claim_run(bench.owner, child).await.unwrap().unwrap();

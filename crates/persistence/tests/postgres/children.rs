@@ -30,14 +30,20 @@ async fn driven(world: &World, owner: InstanceId) -> (Parent, Claim, Digest) {
 }
 
 fn children(graph: Digest, items: std::ops::Range<u32>) -> Vec<NewChild> {
-    let child =
-        |item| NewChild { item, graph, input: json!({ "n": item }), pipeline: None, deadline_at: None };
+    let child = |item| NewChild {
+        item,
+        graph,
+        input: json!({ "n": item }),
+        pipeline: None,
+        deadline_at: None,
+        permit: None,
+    };
     items.map(child).collect()
 }
 
 async fn end(world: &World, claim: Claim, event: RunEvent, output: Option<Value>) {
     let result = output.map_or_else(|| planned_result(event), RunResult::Succeeded);
-    let end = RunEnd { result, abandons_children: true };
+    let end = RunEnd { result, abandons_children: true, is_limited: false };
     let checkpoint = Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(end)) };
     world.store.commit(&[checkpoint]).await.unwrap().remove(0).unwrap();
 }
@@ -229,7 +235,8 @@ async fn children_that_the_end_of_the_parent_meets_are_cancelled_with_it() {
     );
     wait_until("the start holds the parent", async || world.count(&locked).await > 0).await;
     let store = world.store.clone();
-    let end = RunEnd { result: planned_result(RunEvent::Cancelled), abandons_children: true };
+    let end =
+        RunEnd { result: planned_result(RunEvent::Cancelled), abandons_children: true, is_limited: false };
     let checkpoint = Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(end)) };
     let ending = tokio::spawn(async move { store.commit(&[checkpoint]).await });
     wait_until("both wait", async || world.count(N_WAITING).await == 2).await;
@@ -259,7 +266,8 @@ async fn i4_the_end_of_a_child_signals_a_parent_that_is_claimed_meanwhile() {
     let hold = format!("BEGIN; SELECT FROM runs WHERE id = '{}' FOR UPDATE", second.run);
     holder.batch_execute(&hold).await.unwrap();
     let store = gathering_persistence::PgRunStore::new(world.db.pool().await, WakeBus::new());
-    let ending = RunEnd { result: planned_result(RunEvent::Succeeded), abandons_children: false };
+    let ending =
+        RunEnd { result: planned_result(RunEvent::Succeeded), abandons_children: false, is_limited: false };
     let ended =
         Checkpoint { claim: second, first_seq: 1, records: vec![], release: Some(Release::End(ending)) };
     let ending = tokio::spawn(async move { store.commit(&[ended]).await.unwrap().remove(0) });
@@ -305,7 +313,8 @@ async fn i4_a_child_that_is_released_in_the_batch_that_ends_its_parent_is_told()
         let (parent, claim, graph) = driven(&world, owner).await;
         world.store.start(&parent, ChildKind::Item, children(graph, 0..1), &[]).await.unwrap();
         let child = claim_item(&world, owner, &parent, 0).await;
-        let failed = RunEnd { result: planned_result(RunEvent::Failed), abandons_children: true };
+        let failed =
+            RunEnd { result: planned_result(RunEvent::Failed), abandons_children: true, is_limited: false };
         let batch = [
             Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(failed)) },
             Checkpoint { claim: child, first_seq: 1, records: vec![], release: Some(release) },

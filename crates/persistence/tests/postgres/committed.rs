@@ -37,7 +37,8 @@ async fn i7_a_run_or_a_start_of_runs_below_is_not_accepted_by_a_commit_that_fail
     refuse_commits(&world, "runs").await;
     assert!(world.store.enqueue(new).await.is_err());
     let parent = Parent { run: parent, node: "each".parse().unwrap(), round: 0 };
-    let child = NewChild { item: 0, graph, input: json!({}), pipeline: None, deadline_at: None };
+    let child =
+        NewChild { item: 0, graph, input: json!({}), pipeline: None, deadline_at: None, permit: None };
     assert!(world.store.start(&parent, ChildKind::Item, vec![child], &[]).await.is_err());
     assert_eq!(world.count("SELECT count(*) FROM runs").await, 1);
 }

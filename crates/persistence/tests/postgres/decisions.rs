@@ -83,7 +83,8 @@ async fn a_decision_reaches_a_run_that_is_driven_or_parked_and_none_that_ended()
     assert_eq!(world.store.claim(owner, ClaimScope::Queue, 1).await.unwrap(), [], "it waits");
     assert_eq!(runs.decide(run, &node("b"), &yes).await.unwrap(), Decided::Recorded);
     let claim = world.store.claim(owner, ClaimScope::Queue, 1).await.unwrap().remove(0).claim;
-    let end = RunEnd { result: planned_result(RunEvent::Succeeded), abandons_children: false };
+    let end =
+        RunEnd { result: planned_result(RunEvent::Succeeded), abandons_children: false, is_limited: false };
     let ended = Checkpoint { first_seq: 3, ..letting_go(claim, Release::End(end)) };
     world.store.commit(&[ended]).await.unwrap().remove(0).unwrap();
     assert_eq!(runs.decide(run, &node("c"), &yes).await.unwrap(), Decided::RunEnded);

@@ -18,6 +18,7 @@ mod journal;
 mod maintenance;
 mod migrations;
 mod partitions;
+mod permits;
 mod plans;
 mod projects;
 mod recovery;

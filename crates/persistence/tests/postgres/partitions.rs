@@ -62,7 +62,7 @@ async fn execute_run(world: &World, store: &PgRunStore, owner: InstanceId) {
     let claim = store.claim_run(owner, run).await.unwrap().unwrap().claim;
     let records =
         vec![Record::of_node("a".parse().unwrap(), 1, JournalEvent::Succeeded { output: 1.into() })];
-    let end = RunEnd { result: RunResult::Succeeded(1.into()), abandons_children: false };
+    let end = RunEnd { result: RunResult::Succeeded(1.into()), abandons_children: false, is_limited: false };
     let checkpoint = Checkpoint { claim, first_seq: 1, records, release: Some(Release::End(end)) };
     store.commit(&[checkpoint]).await.unwrap().remove(0).unwrap();
     store.load_journal(run, 0, 10).await.unwrap();

@@ -28,7 +28,11 @@ fn succeeded(claim: Claim, first_seq: i64, output: Value) -> Checkpoint {
 }
 
 fn end(claim: Claim) -> Checkpoint {
-    let end = RunEnd { result: RunResult::Succeeded(json!({"text": "a\0b"})), abandons_children: false };
+    let end = RunEnd {
+        result: RunResult::Succeeded(json!({"text": "a\0b"})),
+        abandons_children: false,
+        is_limited: false,
+    };
     Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(end)) }
 }
 
@@ -285,7 +289,8 @@ async fn the_end_of_a_child_wakes_its_parent_even_in_the_same_batch() {
         let parent_claim = claim_one(&world, owner).await.claim;
         let place = Parent { run: parent, node: "a".parse().unwrap(), round: 0 };
         let graph = world.new_run().await.graph;
-        let child = NewChild { item: 0, graph, input: json!({}), pipeline: None, deadline_at: None };
+        let child =
+            NewChild { item: 0, graph, input: json!({}), pipeline: None, deadline_at: None, permit: None };
         world.store.start(&place, ChildKind::Awaited, vec![child], &[]).await.unwrap();
         let child_claim = claim_one(&world, owner).await.claim;
         let both = [park(parent_claim, WaitingFor::Child), end(child_claim)];

@@ -141,7 +141,7 @@ async fn release(world: &World, claim: Claim, release: Release) {
 }
 
 async fn end(world: &World, claim: Claim, event: RunEvent) {
-    let end = RunEnd { result: planned_result(event), abandons_children: true };
+    let end = RunEnd { result: planned_result(event), abandons_children: true, is_limited: false };
     release(world, claim, Release::End(end)).await;
 }
 
@@ -163,7 +163,8 @@ impl Scene {
         world.store.claim_run(bystander, parent).await.unwrap().unwrap();
         let place = Parent { run: parent, node: "a".parse().unwrap(), round: 0 };
         let graph = world.new_run().await.graph;
-        let child = NewChild { item: 0, graph, input: json!({}), pipeline: None, deadline_at: None };
+        let child =
+            NewChild { item: 0, graph, input: json!({}), pipeline: None, deadline_at: None, permit: None };
         world.store.start(&place, ChildKind::Awaited, vec![child], &[]).await.unwrap();
         let run = place.child(0);
         let epoch = i64::from(state != RunState::Queued);

@@ -59,7 +59,7 @@ async fn claim_run(world: &World, owner: InstanceId, run: RunId) -> Claim {
 }
 
 fn end(claim: Claim, event: RunEvent, abandons_children: bool) -> Checkpoint {
-    let end = RunEnd { result: planned_result(event), abandons_children };
+    let end = RunEnd { result: planned_result(event), abandons_children, is_limited: false };
     Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(end)) }
 }
 
@@ -72,7 +72,8 @@ fn park(claim: Claim) -> Checkpoint {
 async fn start_children(world: &World, parent: RunId, items: RangeInclusive<u32>) -> Parent {
     let place = Parent { run: parent, node: "call".parse().unwrap(), round: 0 };
     let graph = world.new_run().await.graph;
-    let child = |item| NewChild { item, graph, input: json!({}), pipeline: None, deadline_at: None };
+    let child =
+        |item| NewChild { item, graph, input: json!({}), pipeline: None, deadline_at: None, permit: None };
     world.store.start(&place, ChildKind::Awaited, items.map(child).collect(), &[]).await.unwrap();
     place
 }

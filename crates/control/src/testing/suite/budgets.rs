@@ -186,7 +186,7 @@ pub async fn a_run_tree_shares_its_allowance_and_no_other_run_has_it<F: ControlF
     let (root, stranger) = (bench.driven(fixture).await.run, bench.driven(fixture).await);
     let parent = Parent { run: root, node: node("a"), round: 0 };
     let graph = Digest::of_json(&idle());
-    let new = NewChild { item: 0, graph, input: json!({}), pipeline: None, deadline_at: None };
+    let new = NewChild { item: 0, graph, input: json!({}), pipeline: None, deadline_at: None, permit: None };
     fixture.child_runs().start(&parent, ChildKind::Awaited, vec![new], &[]).await.unwrap();
     let child = claim(fixture, parent.child(0)).await;
     for waiting in [child, stranger] {

@@ -100,7 +100,11 @@ pub(super) async fn end<F: ControlFixture>(fixture: &F, run: RunId, release: Rel
 }
 
 pub(super) fn succeeded() -> Release {
-    Release::End(RunEnd { result: RunResult::Succeeded(json!({})), abandons_children: false })
+    Release::End(RunEnd {
+        result: RunResult::Succeeded(json!({})),
+        abandons_children: false,
+        is_limited: false,
+    })
 }
 
 /// The run, its trigger and the entry of the ledger belong together.

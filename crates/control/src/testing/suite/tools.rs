@@ -107,7 +107,11 @@ pub async fn the_failure_of_a_call_is_that_of_its_node<F: ControlFixture>(fixtur
     let failure = NodeFailure::permanent(FailureKind::NotFound, "it is not there");
     let error =
         RunError { node_id: Some("call".to_owned()), ..RunError::of(FailureKind::NodeFailed, "it failed") };
-    let end = Release::End(RunEnd { result: RunResult::Failed(error), abandons_children: false });
+    let end = Release::End(RunEnd {
+        result: RunResult::Failed(error),
+        abandons_children: false,
+        is_limited: false,
+    });
     let claim = claim(fixture, run).await;
     // The claim has recorded the start of the node.
     let first_seq = fixture.run_store().load_journal(run, 0, 10).await.unwrap().len() as i64 + 1;

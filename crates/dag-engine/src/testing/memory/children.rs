@@ -72,7 +72,7 @@ impl Shared {
             if self.runs.contains_key(&id) {
                 continue;
             }
-            let NewChild { item, graph, input, pipeline, deadline_at: own_deadline_at } = child;
+            let NewChild { item, graph, input, pipeline, deadline_at: own_deadline_at, permit: _ } = child;
             let new = NewRun { id, project, graph, input, priority, available_at: None, timeout: None };
             let mut run = StoredRun::accepted(new, now);
             let inherited = deadline_at.filter(|_| kind != ChildKind::Detached);

@@ -186,6 +186,7 @@ impl Shared {
             },
             takes_up: run.takes_up,
             created_at: run.created_at,
+            is_limited: false,
             journal: if run.epoch > 1 || has_journal {
                 JournalAtClaim::Existing
             } else {

@@ -53,7 +53,14 @@ pub(super) fn node(id: &str) -> NodeId {
 pub(super) fn new_children(of: &ClaimedRun, items: std::ops::Range<u32>) -> Vec<NewChild> {
     let (graph, input) = (of.graph, |item| json!({ "n": item }));
     items
-        .map(|item| NewChild { item, graph, input: input(item), pipeline: None, deadline_at: None })
+        .map(|item| NewChild {
+            item,
+            graph,
+            input: input(item),
+            pipeline: None,
+            deadline_at: None,
+            permit: None,
+        })
         .collect()
 }
 
@@ -90,7 +97,7 @@ pub fn planned_result(event: RunEvent) -> RunResult {
 /// The end of a run that wrote nothing under this claim.
 pub(super) fn end(claim: Claim, event: RunEvent, output: Option<Value>) -> Checkpoint {
     let result = output.map_or_else(|| planned_result(event), RunResult::Succeeded);
-    releasing(claim, Release::End(RunEnd { result, abandons_children: true }))
+    releasing(claim, Release::End(RunEnd { result, abandons_children: true, is_limited: false }))
 }
 
 pub(super) fn park(claim: Claim, waiting_for: WaitingFor) -> Checkpoint {

@@ -3,18 +3,20 @@
 use std::sync::LazyLock;
 
 use diesel::prelude::*;
-use diesel::sql_types::{Array, Bool, Integer, Text, Uuid as SqlUuid};
+use diesel::result::Error as QueryError;
+use diesel::sql_types::{Array, Bool, Integer, Json, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use gathering_dag_engine::Parent;
-use gathering_domain::RunId;
+use gathering_dag_engine::{Parent, RunError};
+use gathering_domain::{FailureKind, RunId, WaitingFor};
 use uuid::Uuid;
 
 use crate::runs::states::{ACTIVE, TERMINAL};
-use crate::runs::transitions::end::{FACTS, announce_and_wake_parents};
+use crate::runs::transitions::end::{FACTS, announce_and_wake_parents, free_permits};
 use crate::runs::transitions::wake_ups::WakeUps;
 
 /// Cancels the run `$1`.
-static CANCEL_RUN: LazyLock<String> = LazyLock::new(|| cancel_sql("id = $1", "parent_run_id", "NULL"));
+static CANCEL_RUN: LazyLock<String> =
+    LazyLock::new(|| cancel_sql("id = $1", "parent_run_id", "NULL", "NULL"));
 
 /// Cancels the runs `$1`.
 static CANCEL_RUNS: LazyLock<String> = LazyLock::new(|| {
@@ -24,7 +26,21 @@ static CANCEL_RUNS: LazyLock<String> = LazyLock::new(|| {
             ORDER BY run.id FOR NO KEY UPDATE))",
         active = *ACTIVE,
     );
-    cancel_sql(&which, "parent_run_id", "NULL")
+    cancel_sql(&which, "parent_run_id", "NULL", "NULL")
+});
+
+/// Cancels the runs `$1` because of `$2`, with the error `$3` if they never started; with `$4` only those that still wait
+/// for a permit.
+static CANCEL_BECAUSE: LazyLock<String> = LazyLock::new(|| {
+    let which = format!(
+        "id = ANY (ARRAY(
+            SELECT run.id FROM runs AS run
+            WHERE run.id = ANY ($1) AND run.state IN {active} AND (NOT $4 OR run.waiting_for = '{concurrency}')
+            ORDER BY run.id FOR NO KEY UPDATE))",
+        active = *ACTIVE,
+        concurrency = WaitingFor::Concurrency.as_str(),
+    );
+    cancel_sql(&which, "parent_run_id", "$2", "$3")
 });
 
 /// Cancels the children of the run `$1` that its node `$2` started in round `$3`. The parent is not woken: it asks for
@@ -37,28 +53,31 @@ static CANCEL_CHILDREN: LazyLock<String> = LazyLock::new(|| {
             ORDER BY child.id))",
         active = *ACTIVE,
     );
-    cancel_sql(&which, "NULL::uuid", "$4")
+    cancel_sql(&which, "NULL::uuid", "$4", "NULL")
 });
 
 /// A run that was never claimed has no children, so none are told of its end.
-fn cancel_sql(which: &str, parent: &str, reason: &str) -> String {
+fn cancel_sql(which: &str, parent: &str, reason: &str, error: &str) -> String {
     format!(
         "WITH cancelled AS (
             UPDATE runs SET
                 cancel_requested_at = coalesce(cancel_requested_at, now()),
                 cancel_reason = CASE WHEN cancel_requested_at IS NULL THEN {reason} ELSE cancel_reason END,
                 state = CASE WHEN epoch = 0 THEN 'cancelled' ELSE state END,
+                waiting_for = CASE WHEN epoch > 0 THEN waiting_for END,
                 ended_at = CASE WHEN epoch = 0 THEN now() END,
+                error = CASE WHEN epoch = 0 THEN {error}::json END,
                 available_at = CASE WHEN epoch > 0 THEN clock_timestamp() END
             WHERE state IN {active} AND {which}
-            RETURNING id, project_id, {parent} AS parent_run_id, state, schedule_id, {FACTS}
-        ), {ends}
+            RETURNING id, project_id, {parent} AS parent_run_id, state, schedule_id, permit_key, holds_permit, {FACTS}
+        ), {ends}, {freed}
         SELECT id, state IN {terminal} AS is_ended, parent_run_id IS NOT NULL AS has_parent,
             schedule_id IS NOT NULL AS is_scheduled
         FROM cancelled",
         active = *ACTIVE,
         terminal = *TERMINAL,
         ends = announce_and_wake_parents("cancelled"),
+        freed = free_permits("cancelled"),
     )
 }
 
@@ -85,6 +104,34 @@ pub(crate) async fn cancel_run(mut conn: &AsyncPgConnection, run: RunId) -> Quer
 pub(crate) async fn cancel_runs(mut conn: &AsyncPgConnection, ids: &[Uuid]) -> QueryResult<WakeUps> {
     let cancelled =
         diesel::sql_query(CANCEL_RUNS.as_str()).bind::<Array<SqlUuid>, _>(ids).load(&mut conn).await?;
+    Ok(wake_ups(cancelled))
+}
+
+/// Which of some runs are cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// Those that have not ended.
+    Active,
+    /// Those that wait for a permit.
+    Unpermitted,
+}
+
+/// Cancels runs for this reason.
+pub(crate) async fn cancel_because(
+    mut conn: &AsyncPgConnection,
+    ids: &[Uuid],
+    which: Which,
+    reason: &str,
+) -> QueryResult<WakeUps> {
+    let error = RunError::of(FailureKind::Cancelled, format!("cancelled because {reason}"));
+    let error = serde_json::to_value(error).map_err(|error| QueryError::SerializationError(error.into()))?;
+    let cancelled = diesel::sql_query(CANCEL_BECAUSE.as_str())
+        .bind::<Array<SqlUuid>, _>(ids)
+        .bind::<Text, _>(reason)
+        .bind::<Json, _>(error)
+        .bind::<Bool, _>(which == Which::Unpermitted)
+        .load(&mut conn)
+        .await?;
     Ok(wake_ups(cancelled))
 }
 

@@ -3,6 +3,7 @@
 //! The statements are written as SQL because the DSL has no lateral join, no data-modifying `WITH` and no `unnest`. As
 //! query types of their own they are prepared once per connection; a `sql_query` is not.
 
+pub(crate) mod permits;
 pub(crate) mod tree;
 
 use std::sync::LazyLock;
@@ -43,6 +44,7 @@ type ClaimedRow = (
         Option<Uuid>,
         DateTime<Utc>,
         Option<Vec<String>>,
+        bool,
     ),
 );
 type ClaimedSql = (
@@ -56,13 +58,20 @@ type ClaimedSql = (
         Nullable<SqlUuid>,
         Timestamptz,
         Nullable<Array<Text>>,
+        Bool,
     ),
 );
 
 /// The claiming instance, as the first part of a `WITH`: no row if the instance was declared dead. The lock keeps its row
 /// until the claim is committed, so that an instance that declares it dead finds what it claimed.
 fn push_claimant<'b>(out: &mut AstPass<'_, 'b, Pg>, owner: &'b Uuid) -> QueryResult<()> {
-    out.push_sql("WITH args AS MATERIALIZED (SELECT id AS owner FROM instances WHERE id = ");
+    push_claimant_of(out, "WITH", owner)
+}
+
+/// As [`push_claimant`], after this word.
+fn push_claimant_of<'b>(out: &mut AstPass<'_, 'b, Pg>, with: &str, owner: &'b Uuid) -> QueryResult<()> {
+    out.push_sql(with);
+    out.push_sql(" args AS MATERIALIZED (SELECT id AS owner FROM instances WHERE id = ");
     out.push_bind_param::<SqlUuid, _>(owner)?;
     out.push_sql(" FOR KEY SHARE), ");
     Ok(())
@@ -72,18 +81,21 @@ fn push_claimant<'b>(out: &mut AstPass<'_, 'b, Pg>, owner: &'b Uuid) -> QueryRes
 /// A run with an earlier owner gets its entry `taken_over`. A first claim writes the event `run.started` and records the
 /// starts of the nodes that follow from nothing. `available_at` is null while a run is driven, so that a wake-up can set
 /// it. `IS TRUE` hides the condition from the planner, so that rows are found by their ids.
-static CLAIM: LazyLock<String> = LazyLock::new(|| {
+static CLAIM: LazyLock<String> = LazyLock::new(|| claim_sql(""));
+
+/// [`CLAIM`], which sets more columns than all claims do.
+fn claim_sql(more: &str) -> String {
     format!(
         "claimed AS (
             UPDATE runs SET state = 'running', owner = args.owner, epoch = runs.epoch + 1, waiting_for = NULL,
-                available_at = NULL, started_at = coalesce(runs.started_at, now())
+                available_at = NULL, started_at = coalesce(runs.started_at, now()){more}
             FROM args CROSS JOIN graphs
             WHERE graphs.digest = runs.graph_digest AND runs.id = ANY (ARRAY(SELECT id FROM candidates ORDER BY id))
                 AND (runs.state IN {claimable}) IS TRUE
             RETURNING runs.id, runs.epoch, runs.owner, runs.project_id, runs.graph_digest, runs.input, runs.pipeline_id,
                 runs.deadline_at, runs.cancel_requested_at IS NOT NULL AS is_cancel_requested, runs.cancel_reason,
                 runs.rerun_of IS NOT NULL AS is_rerun, runs.kind = '{item}' AS is_item,
-                CASE WHEN runs.parent_run_id IS NOT NULL THEN runs.rerun_of END AS takes_up, runs.created_at, runs.priority,
+                CASE WHEN runs.parent_run_id IS NOT NULL THEN runs.rerun_of END AS takes_up, runs.created_at, runs.priority, runs.permit_key IS NOT NULL AS is_limited,
                 CASE WHEN runs.epoch = 1 AND runs.rerun_of IS NULL AND runs.cancel_requested_at IS NULL
                     AND (runs.deadline_at IS NULL OR runs.deadline_at > now()) THEN graphs.first_nodes END
                     AS started_with_claim
@@ -99,14 +111,14 @@ static CLAIM: LazyLock<String> = LazyLock::new(|| {
         )
         SELECT id, epoch, project_id, graph_digest, input, pipeline_id, deadline_at, is_cancel_requested, cancel_reason,
             is_rerun, is_item,
-            takes_up, created_at, started_with_claim
+            takes_up, created_at, started_with_claim, is_limited
         FROM claimed ORDER BY priority DESC, created_at, id",
         claimable = *CLAIMABLE,
         item = RunKind::Item,
         node_started = JournalEvent::Started.kind(),
         take_over = take_over_entries("claimed", "epoch > 1"),
     )
-});
+}
 
 /// Where the scan window begins, as an expression.
 pub(crate) fn push_from<'b>(
@@ -296,7 +308,17 @@ async fn repeat_on_fresh_entries<'a>(
 fn into_claimed(owner: InstanceId, row: ClaimedRow) -> Result<ClaimedRun, DatabaseError> {
     let (
         (run, epoch, project, graph, input, pipeline),
-        (deadline_at, cancel_requested, cancel_reason, is_rerun, is_item, takes_up, created_at, started),
+        (
+            deadline_at,
+            cancel_requested,
+            cancel_reason,
+            is_rerun,
+            is_item,
+            takes_up,
+            created_at,
+            started,
+            is_limited,
+        ),
     ) = row;
     let started = started.into_iter().flatten().map(|node| node.parse());
     let started = started
@@ -318,6 +340,7 @@ fn into_claimed(owner: InstanceId, row: ClaimedRow) -> Result<ClaimedRun, Databa
         },
         takes_up: takes_up.map(Into::into),
         created_at,
+        is_limited,
         journal: if epoch > 1 || is_rerun {
             JournalAtClaim::Existing
         } else {

@@ -42,6 +42,33 @@ pub(crate) fn announce_and_wake_parents(source: &str) -> String {
     )
 }
 
+/// Takes back the permits of the runs that have ended, and takes those out of their lines that had none. `source` must also
+/// have the columns `permit_key` and `holds_permit`. The keys come after the parents: a statement that ends a parent has its
+/// row, and waits for the key.
+pub(crate) fn free_permits(source: &str) -> String {
+    format!(
+        "left_line AS (
+            DELETE FROM permit_requests WHERE run_id = ANY (ARRAY(
+                SELECT id FROM {source} WHERE permit_key IS NOT NULL AND NOT holds_permit AND state IN {terminal}))
+            RETURNING key_id, in_line
+        ), change AS (
+            SELECT key_id, sum(held)::integer AS held, sum(waiting)::integer AS waiting FROM (
+                SELECT permit_key, 1, 0 FROM {source}
+                WHERE permit_key IS NOT NULL AND holds_permit AND state IN {terminal}
+                UNION ALL SELECT key_id, 0, in_line::integer FROM left_line
+            ) AS one (key_id, held, waiting) GROUP BY key_id
+        ), changed_key AS MATERIALIZED (
+            SELECT k.id FROM concurrency_keys AS k
+            WHERE k.id = ANY (ARRAY(SELECT key_id FROM change)) AND (SELECT count(*) FROM parent) >= 0
+            ORDER BY k.id FOR UPDATE
+        ), freed AS (
+            UPDATE concurrency_keys AS k SET held = k.held - change.held, waiting = k.waiting - change.waiting
+            FROM change WHERE k.id = ANY (ARRAY(SELECT id FROM changed_key)) AND change.key_id = k.id
+        )",
+        terminal = *TERMINAL,
+    )
+}
+
 /// Requests the cancellation of the children, and says which run ended how. Each tells its own children when it ends.
 pub(crate) fn cancel_children(source: &str) -> String {
     format!(

@@ -12,7 +12,7 @@ use crate::db::schema::{instances, runs};
 use crate::runs::dead_instances::Recovery;
 use crate::runs::journal::insert::take_over_entries;
 use crate::runs::states::TERMINAL;
-use crate::runs::transitions::end::{FACTS, announce_and_wake_parents, cancel_children};
+use crate::runs::transitions::end::{FACTS, announce_and_wake_parents, cancel_children, free_permits};
 use crate::runs::transitions::wake_ups::WakeUps;
 
 diesel::define_sql_function! {
@@ -87,11 +87,12 @@ static TAKE_OVER: LazyLock<String> = LazyLock::new(|| {
                 available_at = CASE WHEN $2 = 'queued' THEN created_at END,
                 ended_at = CASE WHEN $2 IN {terminal} THEN now() END
             WHERE id = ANY ($1) AND state = 'running'
-            RETURNING id, epoch, owner, project_id, parent_run_id, state, {FACTS}
-        ), {ends}, {children}
+            RETURNING id, epoch, owner, project_id, parent_run_id, state, permit_key, holds_permit, {FACTS}
+        ), {ends}, {freed}, {children}
         {entries}",
         terminal = *TERMINAL,
         ends = announce_and_wake_parents("taken"),
+        freed = free_permits("taken"),
         children = cancel_children("taken"),
         entries = take_over_entries("taken", "true"),
     )

@@ -16,7 +16,7 @@ use crate::db::bind::push_columns;
 use crate::db::error::DatabaseError;
 use crate::runs::journal::insert::{Entries, INSERT, SELECT_ENTRIES};
 use crate::runs::states::TERMINAL;
-use crate::runs::transitions::end::{FACTS, announce_and_wake_parents, cancel_children};
+use crate::runs::transitions::end::{FACTS, announce_and_wake_parents, cancel_children, free_permits};
 
 /// How runs are released, column by column.
 #[derive(Debug, Default)]
@@ -74,13 +74,15 @@ pub(crate) type Released = (Uuid, bool, bool);
 pub(crate) struct Commit {
     entries: Entries,
     releases: Releases,
+    frees_permits: bool,
 }
 
 impl Commit {
     /// The checkpoints are in the order of their runs.
     pub(crate) fn of(ordered: &[&Checkpoint]) -> Result<Self, DatabaseError> {
         let releases = Releases::of(ordered.iter().copied())?;
-        Ok(Self { entries: Entries::of_checkpoints(ordered), releases })
+        let frees_permits = ordered.iter().any(|checkpoint| checkpoint.ends_limited());
+        Ok(Self { entries: Entries::of_checkpoints(ordered), releases, frees_permits })
     }
 
     /// The runs that it releases.
@@ -96,30 +98,38 @@ impl Commit {
         conn: &mut AsyncPgConnection,
         abandons: bool,
     ) -> QueryResult<Vec<Released>> {
-        match (abandons, self.entries.has_blobs()) {
-            (false, false) => Statement::<false, false>(self).load(conn).await,
-            (false, true) => Statement::<false, true>(self).load(conn).await,
-            (true, false) => Statement::<true, false>(self).load(conn).await,
-            (true, true) => Statement::<true, true>(self).load(conn).await,
+        match (abandons, self.entries.has_blobs(), self.frees_permits) {
+            (false, false, false) => Statement::<false, false, false>(self).load(conn).await,
+            (false, true, false) => Statement::<false, true, false>(self).load(conn).await,
+            (true, false, false) => Statement::<true, false, false>(self).load(conn).await,
+            (true, true, false) => Statement::<true, true, false>(self).load(conn).await,
+            (false, false, true) => Statement::<false, false, true>(self).load(conn).await,
+            (false, true, true) => Statement::<false, true, true>(self).load(conn).await,
+            (true, false, true) => Statement::<true, false, true>(self).load(conn).await,
+            (true, true, true) => Statement::<true, true, true>(self).load(conn).await,
         }
     }
 }
 
 /// A [`Commit`] as SQL. A statement with fewer parts is planned and set up in less time, so each case has its own.
-struct Statement<const ABANDONS: bool, const BLOBS: bool>(Commit);
+struct Statement<const ABANDONS: bool, const BLOBS: bool, const FREES: bool>(Commit);
 
-impl<const ABANDONS: bool, const BLOBS: bool> QueryId for Statement<ABANDONS, BLOBS> {
+impl<const ABANDONS: bool, const BLOBS: bool, const FREES: bool> QueryId
+    for Statement<ABANDONS, BLOBS, FREES>
+{
     type QueryId = Self;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl<const ABANDONS: bool, const BLOBS: bool> Query for Statement<ABANDONS, BLOBS> {
+impl<const ABANDONS: bool, const BLOBS: bool, const FREES: bool> Query for Statement<ABANDONS, BLOBS, FREES> {
     type SqlType = (SqlUuid, Bool, Bool);
 }
 
-impl<const ABANDONS: bool, const BLOBS: bool> QueryFragment<Pg> for Statement<ABANDONS, BLOBS> {
+impl<const ABANDONS: bool, const BLOBS: bool, const FREES: bool> QueryFragment<Pg>
+    for Statement<ABANDONS, BLOBS, FREES>
+{
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        let Commit { entries, releases } = &self.0;
+        let Commit { entries, releases, .. } = &self.0;
         out.push_sql("WITH entry AS (SELECT * FROM ");
         entries.push_rows(&mut out)?;
         out.push_sql("), release AS (SELECT * FROM unnest(");
@@ -132,6 +142,9 @@ impl<const ABANDONS: bool, const BLOBS: bool> QueryFragment<Pg> for Statement<AB
             out.push_sql(", ");
         }
         out.push_sql(&RELEASE);
+        if FREES {
+            out.push_sql(&FREED);
+        }
         if ABANDONS {
             out.push_sql(&CHILDREN);
         }
@@ -164,7 +177,8 @@ static RELEASE: LazyLock<String> = LazyLock::new(|| {
                 END
             FROM release AS r
             WHERE runs.id = r.run_id AND runs.epoch = r.epoch AND (runs.owner = r.owner AND runs.state = 'running') IS TRUE
-            RETURNING runs.id, runs.project_id, runs.state, runs.parent_run_id, runs.schedule_id, {FACTS}
+            RETURNING runs.id, runs.project_id, runs.state, runs.parent_run_id, runs.schedule_id, runs.permit_key,
+                runs.holds_permit, {FACTS}
         ), appended AS (
             {INSERT}{SELECT_ENTRIES}entry AS e
             WHERE e.run_id NOT IN (SELECT run_id FROM release) OR e.run_id IN (SELECT id FROM released)
@@ -173,6 +187,9 @@ static RELEASE: LazyLock<String> = LazyLock::new(|| {
         ends = announce_and_wake_parents("released"),
     )
 });
+
+/// Only ends of runs that a key limits pay for this.
+static FREED: LazyLock<String> = LazyLock::new(|| format!(", {}", free_permits("released")));
 
 /// Each child tells its own children when it ends.
 static CHILDREN: LazyLock<String> = LazyLock::new(|| format!(", {}", cancel_children("released")));

@@ -20,9 +20,7 @@ gathering_edge::enum_schemas! {
     /// The state of a run.
     RunStateSchema "RunState": RunState::ALL.map(RunState::as_str);
     /// What a waiting run waits for.
-    WaitingForSchema "WaitingFor": [
-        WaitingFor::Timer, WaitingFor::Approval, WaitingFor::Child, WaitingFor::BudgetExceeded,
-    ].map(WaitingFor::as_str);
+    WaitingForSchema "WaitingFor": WaitingFor::ALL.map(WaitingFor::as_str);
     /// The state of a node in a run.
     NodeStateSchema "NodeState": [
         NodeState::Pending, NodeState::Running, NodeState::Retrying, NodeState::Waiting, NodeState::Succeeded,

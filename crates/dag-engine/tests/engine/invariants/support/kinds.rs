@@ -184,7 +184,7 @@ impl Call {
         retry_while_unavailable(|| self.children.ensure_graph(graph, definition)).await?;
         let fails = attempt.config["fails"].as_u64().expect("it is a number");
         let input = json!({"yes": true, "fails": u32::from(u64::from(attempt.failures) < fails)});
-        let child = NewChild { item: 0, graph, input, pipeline: None, deadline_at: None };
+        let child = NewChild { item: 0, graph, input, pipeline: None, deadline_at: None, permit: None };
         start_children(&*self.children, parent, ChildKind::Awaited, vec![child], &[]).await
     }
 }
