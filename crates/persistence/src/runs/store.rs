@@ -23,6 +23,7 @@ use crate::runs::list::Runs;
 use crate::runs::next_available::next_available_in;
 use crate::runs::permits::{LineInterest, line};
 use crate::runs::scan_window::ScanWindow;
+use crate::runs::transitions::claim::fair::{Turns, claim_fair};
 use crate::runs::transitions::claim::permits::claim_permitted;
 use crate::runs::transitions::claim::{self, tree};
 use crate::runs::transitions::recover::release_undriven;
@@ -46,6 +47,7 @@ struct PollSchedules {
     queue: ScanWindow,
     deadlines: ScanWindow,
     lines: LineInterest,
+    turns: Turns,
     /// Whether any instance drives. Between two queries the answer is yes.
     anyone_driving: QueryBackoff,
     /// Which instances drive a run past its deadline. That is rare, and the query reads every run that is driven.
@@ -58,6 +60,7 @@ impl Default for PollSchedules {
             queue: ScanWindow::default(),
             deadlines: ScanWindow::default(),
             lines: LineInterest::default(),
+            turns: Turns::default(),
             anyone_driving: QueryBackoff::new(Duration::ZERO),
             overdue: QueryBackoff::new(Duration::from_secs(10)),
         }
@@ -100,7 +103,7 @@ impl PgRunStore {
     ) -> Result<Vec<ClaimedRun>, DatabaseError> {
         let lines = &self.polls.lines;
         if !lines.is_due() {
-            return claim::claim_batch(conn, owner, &self.polls.queue, limit).await;
+            return self.claim_available(conn, owner, limit).await;
         }
         let joined = line::join(conn, REQUESTS_AT_ONCE).await?;
         joined.wake_ups.send(&self.wakes);
@@ -110,12 +113,31 @@ impl PgRunStore {
         }
         let mut may_be_more = !claimed.is_empty();
         if claimed.len() < limit {
-            claimed.extend(claim::claim_batch(conn, owner, &self.polls.queue, limit - claimed.len()).await?);
+            claimed.extend(self.claim_available(conn, owner, limit - claimed.len()).await?);
         }
         while may_be_more && claimed.len() < limit {
             let more = claim_permitted(conn, owner, limit - claimed.len()).await?;
             may_be_more = !more.is_empty();
             claimed.extend(more);
+        }
+        Ok(claimed)
+    }
+
+    /// Claims from the queue: in the order of age, and from the projects in turn while more wait than claims take.
+    async fn claim_available(
+        &self,
+        conn: &AsyncPgConnection,
+        owner: InstanceId,
+        limit: usize,
+    ) -> Result<Vec<ClaimedRun>, DatabaseError> {
+        let PollSchedules { queue, turns, .. } = &*self.polls;
+        let mut claimed =
+            if turns.is_due() { claim_fair(conn, owner, turns, limit).await? } else { Vec::new() };
+        if claimed.len() < limit {
+            let rest = limit - claimed.len();
+            let oldest = claim::claim_batch(conn, owner, queue, rest).await?;
+            turns.note(oldest.len() == rest);
+            claimed.extend(oldest);
         }
         Ok(claimed)
     }

@@ -13,6 +13,7 @@ mod decisions;
 mod deletions;
 mod events;
 mod failures;
+mod fair;
 mod hooks;
 mod journal;
 mod maintenance;

@@ -3,6 +3,7 @@
 //! The statements are written as SQL because the DSL has no lateral join, no data-modifying `WITH` and no `unnest`. As
 //! query types of their own they are prepared once per connection; a `sql_query` is not.
 
+pub(crate) mod fair;
 pub(crate) mod permits;
 pub(crate) mod tree;
 
