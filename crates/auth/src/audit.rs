@@ -137,6 +137,12 @@ audit_kinds! {
     SecretDeleted = "secret_deleted",
     /// A run used a secret of its project, for the first time in that run.
     SecretUsed = "secret_used",
+    /// An MCP server was mounted in a project, with the definitions of its tools.
+    McpServerMounted = "mcp_server_mounted",
+    /// Other definitions of the tools of a mounted MCP server were accepted.
+    McpToolsAccepted = "mcp_tools_accepted",
+    /// An MCP server was unmounted.
+    McpServerUnmounted = "mcp_server_unmounted",
 }
 
 impl AuditEvent {
@@ -226,6 +232,9 @@ mod tests {
                 "secret_set",
                 "secret_deleted",
                 "secret_used",
+                "mcp_server_mounted",
+                "mcp_tools_accepted",
+                "mcp_server_unmounted",
             ]
         );
         assert!(AuditKind::ALL.iter().all(|kind| kind.as_str().parse() == Ok(*kind)));

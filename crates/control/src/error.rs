@@ -4,6 +4,7 @@ use gathering_auth::Denied;
 use gathering_dag_engine::StoreError;
 use gathering_domain::{HookId, NodeId, PipelineId, Problems, RunId};
 
+use crate::mcp_servers::{MAX_MCP_PINS_BYTES, MAX_MCP_SERVERS};
 use crate::secrets::{MAX_SECRETS, MAX_SECRETS_BYTES};
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -121,6 +122,17 @@ pub enum Conflict {
     /// The values of the project's secrets are as large as they may be.
     #[error("the secrets of a project have at most {MAX_SECRETS_BYTES} bytes together: delete one first")]
     SecretsTooLarge,
+    /// The project has a mounted server of this name.
+    #[error("the project has an MCP server of this name: unmount it first, or take another name")]
+    McpServerExists,
+    /// The project has as many mounted servers as it may.
+    #[error("the project has {MAX_MCP_SERVERS} MCP servers, and may have no more: unmount one first")]
+    TooManyMcpServers,
+    /// The accepted definitions of the project's mounted servers are as large as they may be.
+    #[error(
+        "the tools of a project's MCP servers have at most {MAX_MCP_PINS_BYTES} bytes together: unmount one first"
+    )]
+    McpToolsTooLarge,
     /// An allowance is for runs that wait for it.
     #[error("no run of this tree waits for its budget")]
     NoBudgetWait,

@@ -12,6 +12,7 @@ mod events;
 mod graphs;
 mod hooks;
 mod idempotency;
+mod mcp_servers;
 mod pipelines;
 mod projects;
 mod runs;
@@ -48,6 +49,11 @@ pub use hooks::{
     RefusalReason, SecretChange, StoredCall, SubmittedHook,
 };
 pub use idempotency::Creation;
+pub use mcp_servers::{
+    AllowedMount, MAX_MCP_PINS_BYTES, MAX_MCP_SERVERS, McpGeneration, McpHttpAuth, McpMount, McpPins,
+    McpReach, McpRules, McpServerControl, McpSettings, OtherMount, PlannedAcceptance, PlannedMount,
+    SecretText, StoredMcpServers, pins_bytes, pins_digest,
+};
 pub use pipelines::{
     ChangePipeline, DefinePipeline, DefinedPipeline, Definitions, ExpectedRevision, MAX_PIPELINE_TOOLS,
     NewPipeline, Pipeline, PipelineControl, PipelineHead, PipelineTool, PipelineVersion, PlannedChange,
@@ -74,7 +80,8 @@ pub use secrets::{
     SecretUseService, StoredSecrets,
 };
 pub use store::{
-    BudgetStore, ControlStore, EventStore, HookStore, PipelineStore, ProjectStore, ScheduleStore, SecretStore,
+    BudgetStore, ControlStore, EventStore, HookStore, McpServerStore, PipelineStore, ProjectStore,
+    ScheduleStore, SecretStore,
 };
 pub use tools::{CallTool, ToolControl};
 pub use workspaces::{OpenWorkspaceError, RemoveWorkspaceError, WorkspaceSettings, Workspaces};

@@ -3,6 +3,7 @@
 mod budgets;
 mod events;
 mod hooks;
+mod mcp_servers;
 mod pipelines;
 mod projects;
 mod schedules;
@@ -21,6 +22,7 @@ use crate::runs::{DecisionOutcome, LocalFile, NewDecision, NewOutcome, PlannedRu
 pub use budgets::BudgetStore;
 pub use events::EventStore;
 pub use hooks::HookStore;
+pub use mcp_servers::McpServerStore;
 pub use pipelines::PipelineStore;
 pub use projects::ProjectStore;
 pub use schedules::ScheduleStore;
@@ -34,7 +36,14 @@ pub use secrets::SecretStore;
 /// what is in them, are absent to every caller. Dropping a future is safe: the method takes place whole or not at all.
 #[async_trait]
 pub trait ControlStore:
-    PipelineStore + ProjectStore + BudgetStore + EventStore + ScheduleStore + HookStore + SecretStore
+    PipelineStore
+    + ProjectStore
+    + BudgetStore
+    + EventStore
+    + ScheduleStore
+    + HookStore
+    + SecretStore
+    + McpServerStore
 {
     /// The run, and the caller's role in its project; also if they are not a member.
     ///

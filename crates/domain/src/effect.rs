@@ -18,6 +18,16 @@ impl EffectClass {
     /// Every class, from the least to the most that a repeat may do.
     pub const ALL: [EffectClass; 3] = [EffectClass::Pure, EffectClass::Idempotent, EffectClass::Unsafe];
 
+    /// The one of the two after which less may be repeated.
+    #[must_use]
+    pub const fn stricter(self, other: Self) -> Self {
+        match (self, other) {
+            (EffectClass::Unsafe, _) | (_, EffectClass::Unsafe) => EffectClass::Unsafe,
+            (EffectClass::Idempotent, _) | (_, EffectClass::Idempotent) => EffectClass::Idempotent,
+            (EffectClass::Pure, EffectClass::Pure) => EffectClass::Pure,
+        }
+    }
+
     /// The word for it in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {

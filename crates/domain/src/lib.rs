@@ -9,6 +9,7 @@ mod error_chain;
 mod failure_kind;
 mod idempotency;
 mod ids;
+mod mcp_server_name;
 mod permit;
 mod pointer;
 mod problem;
@@ -31,6 +32,7 @@ pub use ids::{
     AgentId, ApiKeyId, AuditEventId, DeliveryId, HookId, InstanceId, InvalidId, NodeId, PipelineId,
     ProjectId, RequestId, RunId, ScheduleId, SecretId, SessionId, TaskId, TokenId, UserId,
 };
+pub use mcp_server_name::{InvalidMcpServerName, McpServerName};
 pub use permit::{OnLimit, PermitRequest};
 pub use pointer::Pointer;
 pub use problem::{Problem, Problems};

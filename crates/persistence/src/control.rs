@@ -4,6 +4,7 @@ pub(crate) mod budgets;
 pub(crate) mod deletions;
 mod hook_store;
 pub(crate) mod hooks;
+mod mcp_servers;
 pub(crate) mod members;
 mod pipeline_store;
 pub(crate) mod pipelines;

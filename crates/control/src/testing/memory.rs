@@ -5,6 +5,7 @@ mod budgets;
 mod events;
 mod hooks;
 mod idempotency;
+mod mcp_servers;
 mod pipelines;
 mod projects;
 mod schedules;

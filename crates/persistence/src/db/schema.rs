@@ -212,6 +212,18 @@ diesel::table! {
 }
 
 diesel::table! {
+    mcp_servers (project_id, name) {
+        project_id -> Uuid,
+        name -> Text,
+        settings -> Json,
+        pins -> Json,
+        created_by -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     node_decisions (run_id, node_id) {
         run_id -> Uuid,
         node_id -> Text,
@@ -295,6 +307,7 @@ diesel::table! {
         updated_at -> Timestamptz,
         deleting_at -> Nullable<Timestamptz>,
         secrets_version -> Int8,
+        mcp_servers_version -> Int8,
     }
 }
 
@@ -457,6 +470,8 @@ diesel::joinable!(circuit_breakers -> pipelines (pipeline_id));
 diesel::joinable!(hook_deliveries -> hooks (hook_id));
 diesel::joinable!(hooks -> projects (project_id));
 diesel::joinable!(idempotency_keys -> users (user_id));
+diesel::joinable!(mcp_servers -> projects (project_id));
+diesel::joinable!(mcp_servers -> users (created_by));
 diesel::joinable!(node_decisions -> runs (run_id));
 diesel::joinable!(node_decisions -> users (decided_by));
 diesel::joinable!(node_outcomes -> runs (run_id));
@@ -495,6 +510,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     idempotency_keys,
     instances,
     login_throttles,
+    mcp_servers,
     node_decisions,
     node_outcomes,
     permit_requests,

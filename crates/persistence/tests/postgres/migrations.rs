@@ -63,6 +63,7 @@ async fn fill(world: &World) {
                  1, 1 FROM projects;
          INSERT INTO secrets (id, project_id, name, key_id, sealed)
              SELECT gen_random_uuid(), id, 'S', 'k', decode('00', 'hex') FROM projects;
+         INSERT INTO mcp_servers (project_id, name, settings, pins) SELECT id, 'm', '{{}}', '{{}}' FROM projects;
          INSERT INTO hook_deliveries (id, hook_id, outcome, size_bytes) SELECT gen_random_uuid(), id, 'accepted', 0 FROM hooks;
          INSERT INTO idempotency_keys (user_id, key, kind, digest, created_id)
              SELECT id, 'k', 'hook', decode(repeat('01', 32), 'hex'), gen_random_uuid() FROM users;
@@ -234,9 +235,17 @@ async fn deleting_a_project_takes_everything_of_it_along() {
     let ada: Email = "ada@example.org".parse().unwrap();
     let ada = accounts.find_account_by_email(&ada).await.unwrap().unwrap().account;
     projects(&world.pool).delete(&session_caller(ada.id, ada.role), world.project).await.unwrap();
-    for table in
-        ["runs", "pipelines", "budgets", "events", "project_members", "hooks", "hook_deliveries", "secrets"]
-    {
+    for table in [
+        "runs",
+        "pipelines",
+        "budgets",
+        "events",
+        "project_members",
+        "hooks",
+        "hook_deliveries",
+        "secrets",
+        "mcp_servers",
+    ] {
         assert_eq!(world.count(&format!("SELECT count(*) FROM {table}")).await, 0, "{table}");
     }
 }

@@ -21,8 +21,11 @@ pub(super) struct StoredSecret {
 }
 
 impl State {
-    /// Checks the right again; from then on the project's secrets are others.
-    fn change_secrets_of(&mut self, project: &Scoped<ProjectId, right::Write>) -> Result<(), ControlError> {
+    /// Checks the right again.
+    pub(super) fn may_still_change(
+        &self,
+        project: &Scoped<ProjectId, right::Write>,
+    ) -> Result<(), ControlError> {
         let stored = self.projects.get(project.thing()).ok_or(ControlError::NotFound)?;
         if let Some(user) = project.user() {
             project.check_again(&self.access(stored, user))?;
@@ -47,7 +50,7 @@ impl SecretStore for MemoryControl {
         secret: &PlannedSecret,
     ) -> Result<bool, ControlError> {
         let mut state = self.lock();
-        state.change_secrets_of(project)?;
+        state.may_still_change(project)?;
         let (id, now) = (*project.thing(), Utc::now());
         secret.check(state.others(id, &secret.name))?;
         *state.secret_versions.entry(id).or_default() += 1;
@@ -79,7 +82,7 @@ impl SecretStore for MemoryControl {
         audit: &AuditEvent,
     ) -> Result<(), ControlError> {
         let mut state = self.lock();
-        state.change_secrets_of(project)?;
+        state.may_still_change(project)?;
         let id = *project.thing();
         state.secrets.remove(&(id, name.clone())).ok_or(ControlError::NotFound)?;
         *state.secret_versions.entry(id).or_default() += 1;

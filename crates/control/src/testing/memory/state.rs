@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use gathering_auth::{Account, AuditEvent};
 use gathering_dag_engine::testing::StoredRun;
 use gathering_domain::{
-    Digest, HookId, Once, PipelineId, ProjectId, RunId, RunKind, ScheduleId, SecretName, UserId,
+    Digest, HookId, McpServerName, Once, PipelineId, ProjectId, RunId, RunKind, ScheduleId, SecretName,
+    UserId,
 };
 use serde_json::Value;
 
@@ -16,7 +17,7 @@ use super::pipelines::StoredPipeline;
 use super::projects::StoredProject;
 use super::schedules::StoredSchedule;
 use super::secrets::StoredSecret;
-use crate::{EventSeq, LocalFile, LocalProject, LoggedEvent, PlannedRun, Run, StartedBy};
+use crate::{EventSeq, LocalFile, LocalProject, LoggedEvent, McpMount, PlannedRun, Run, StartedBy};
 
 #[derive(Default)]
 pub(super) struct State {
@@ -37,6 +38,9 @@ pub(super) struct State {
     pub(super) secrets: BTreeMap<(ProjectId, SecretName), StoredSecret>,
     /// Grow with every change of the project's secrets.
     pub(super) secret_versions: HashMap<ProjectId, i64>,
+    pub(super) mcp_servers: BTreeMap<(ProjectId, McpServerName), McpMount>,
+    /// Grow with every change of the project's MCP servers.
+    pub(super) mcp_versions: HashMap<ProjectId, i64>,
     /// What was recorded, the oldest first.
     pub(super) audit: Vec<AuditEvent>,
     pub(super) runs: HashMap<RunId, RunFacts>,

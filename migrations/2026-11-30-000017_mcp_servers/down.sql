@@ -1,0 +1,2 @@
+ALTER TABLE projects DROP COLUMN mcp_servers_version;
+DROP TABLE mcp_servers;
