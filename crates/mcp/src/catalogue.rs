@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use gathering_domain::{Digest, EffectClass};
-use gathering_tools::JsonSchema;
+use gathering_tools::{JsonSchema, ToolSource, ToolSpec};
 
 use crate::config::McpServerConfig;
 use crate::definition::ToolDefinition;
@@ -107,6 +107,15 @@ impl McpCatalogue {
         catalogue
     }
 
+    /// The pinned tools, as if the server had just listed them: what is known of them without a connection.
+    pub fn pinned(config: &McpServerConfig) -> Self {
+        let definitions = match &config.pins {
+            ToolPins::AcceptAll => Vec::new(),
+            ToolPins::Only(pins) => pins.values().cloned().collect(),
+        };
+        Self::new(config, &config.pins, McpServerInfo::default(), definitions, Vec::new())
+    }
+
     /// The catalogue with other pins.
     pub(crate) fn with_pins(&self, pins: &ToolPins) -> Self {
         let mut other = self.clone();
@@ -161,6 +170,17 @@ impl McpCatalogue {
 }
 
 impl McpTool {
+    /// The tool as a toolbox describes it; `server` is the name of the server in the settings.
+    pub fn spec(&self, server: &str) -> ToolSpec {
+        ToolSpec {
+            name: self.name.clone(),
+            description: self.definition.description().to_owned(),
+            parameters: self.definition.input_schema(),
+            class: self.class,
+            source: ToolSource::Mcp(server.to_owned()),
+        }
+    }
+
     fn new(config: &McpServerConfig, definition: ToolDefinition) -> Self {
         let compiled = compile_input(&definition);
         let not_callable = match &compiled {

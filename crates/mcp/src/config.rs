@@ -6,14 +6,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use gathering_domain::{EffectClass, Secret};
+use gathering_domain::{Digest, EffectClass, ExposeSecret as _, McpServerName, Secret};
+use serde_json::json;
 use url::Url;
 
 use crate::McpError;
 use crate::pins::ToolPins;
-
-/// The longest name of a server, in bytes. It is part of the names of tools, which have 64.
-const MAX_SERVER_NAME: usize = 24;
 
 /// One MCP server: how it is reached, what it may do, and what bounds it.
 #[derive(Debug, Clone)]
@@ -51,10 +49,8 @@ impl McpServerConfig {
     /// [`McpError::Config`] with the first fault.
     pub fn check(&self) -> Result<(), McpError> {
         let invalid = |reason: &str| Err(McpError::Config { reason: reason.to_owned() });
-        if !is_server_name(&self.name) {
-            return invalid(
-                "the name must have 1 to 24 letters, digits, `-`, and single `_` between other characters",
-            );
+        if let Err(error) = self.name.parse::<McpServerName>() {
+            return invalid(&error.to_string());
         }
         let limits = &self.limits;
         if limits.max_tools == 0 || limits.max_calls == 0 || limits.max_line_bytes == 0 {
@@ -68,11 +64,30 @@ impl McpServerConfig {
     }
 }
 
-/// Without `__` and `_` at the ends, the first `__` of a tool's name always ends the name of its server.
-fn is_server_name(name: &str) -> bool {
-    let characters = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
-    let edges = name.starts_with('_') || name.ends_with('_') || name.contains("__");
-    characters && !edges && (1..=MAX_SERVER_NAME).contains(&name.len())
+impl McpServerConfig {
+    /// What tells a connection with these settings from one with others, whatever is accepted of its tools.
+    pub(crate) fn settings_digest(&self) -> Digest {
+        let plain = |values: &BTreeMap<String, Secret>| -> BTreeMap<String, String> {
+            values.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect()
+        };
+        let transport = match &self.transport {
+            McpTransport::Stdio(StdioCommand { command, args, env, cwd }) => {
+                json!(["stdio", command, args, plain(env), cwd])
+            }
+            McpTransport::Http(HttpEndpoint { url, headers, auth }) => {
+                let auth = match auth {
+                    McpAuth::None => json!(null),
+                    McpAuth::Bearer(token) => json!(token.expose_secret()),
+                    McpAuth::ClientCredentials { token_url, client_id, client_secret, scope } => {
+                        json!([token_url, client_id, client_secret.expose_secret(), scope])
+                    }
+                };
+                json!(["http", url, plain(headers), auth])
+            }
+        };
+        let rest = format!("{:?} {:?} {:?}", self.protocol, self.limits, self.allowance);
+        Digest::of_json(&json!([self.name, transport, rest]))
+    }
 }
 
 /// How a server is reached.
@@ -232,16 +247,6 @@ impl Default for EffectAllowance {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_of_a_server_leaves_no_doubt_where_it_ends() {
-        for good in ["a", "files", "my-files_2", &"x".repeat(24)] {
-            assert!(is_server_name(good), "{good}");
-        }
-        for bad in ["", "_a", "a_", "a__b", "a b", "ä", &"x".repeat(25)] {
-            assert!(!is_server_name(bad), "{bad}");
-        }
-    }
 
     #[test]
     fn settings_do_not_print_secrets() {

@@ -8,7 +8,7 @@ use crate::definition::ToolDefinition;
 /// The stricter one of what the server proposes and what the operator allows.
 pub(crate) fn class_of(tool: &ToolDefinition, allowance: &EffectAllowance) -> EffectClass {
     let allowed = allowance.tools.get(tool.name()).copied().unwrap_or(allowance.most_lenient);
-    stricter(proposed(tool), allowed)
+    proposed(tool).stricter(allowed)
 }
 
 /// What the hints say. One that contradicts another is not believed.
@@ -19,14 +19,6 @@ fn proposed(tool: &ToolDefinition) -> EffectClass {
         (true, true, _) => EffectClass::Unsafe,
         (false, _, true) => EffectClass::Idempotent,
         (false, _, false) => EffectClass::Unsafe,
-    }
-}
-
-const fn stricter(one: EffectClass, other: EffectClass) -> EffectClass {
-    match (one, other) {
-        (EffectClass::Unsafe, _) | (_, EffectClass::Unsafe) => EffectClass::Unsafe,
-        (EffectClass::Idempotent, _) | (_, EffectClass::Idempotent) => EffectClass::Idempotent,
-        (EffectClass::Pure, EffectClass::Pure) => EffectClass::Pure,
     }
 }
 

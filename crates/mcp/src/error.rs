@@ -125,6 +125,14 @@ pub enum McpError {
         /// The tool's words.
         message: String,
     },
+    /// All places of a pool are in use; nothing was sent.
+    #[error(
+        "{limit} MCP servers are connected, which is the most, and all of them are in use; nothing was sent"
+    )]
+    Busy {
+        /// The places.
+        limit: usize,
+    },
     /// The connection was stopped; nothing was sent.
     #[error("the connection to the server was stopped")]
     Stopped,
@@ -146,6 +154,7 @@ impl McpError {
             | McpError::UnknownTool { .. }
             | McpError::NotCallable { .. }
             | McpError::InvalidArguments(_)
+            | McpError::Busy { .. }
             | McpError::Stopped => false,
             McpError::Ended { sent, .. } | McpError::TimedOut { sent, .. } => *sent,
             McpError::TooLarge { .. } | McpError::InvalidAnswer { .. } | McpError::Tool { .. } => true,
@@ -161,6 +170,7 @@ impl McpError {
             McpError::NotReady { .. }
             | McpError::Ended { .. }
             | McpError::TimedOut { .. }
+            | McpError::Busy { .. }
             | McpError::SessionLost => true,
             McpError::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..),
             McpError::Outbound(error) => error.is_retryable(),
@@ -177,7 +187,7 @@ impl McpError {
     }
 
     /// The failure of a tool of the server `server`.
-    pub(crate) fn into_tool_error(self, server: &str) -> ToolError {
+    pub fn into_tool_error(self, server: &str) -> ToolError {
         let message = match &self {
             // These are the words that a model corrects its call by.
             McpError::Tool { message } => message.clone(),

@@ -23,6 +23,7 @@ pub mod offer;
 mod peer;
 mod pins;
 mod pipe;
+mod pool;
 mod protocol;
 pub mod relay;
 mod result;
@@ -43,8 +44,9 @@ pub use mounted::MountedTool;
 pub use notices::{McpNotice, McpNoticeKind, McpNotices};
 pub use pins::{FieldChange, ToolChange, ToolChanges, ToolPins};
 pub use pipe::PipeStop;
+pub use pool::{McpPool, McpPoolSettings, PooledServer, SingleServer};
 pub use result::McpResult;
-pub use server::{McpServer, McpServices};
+pub use server::{McpServer, McpServices, McpStatus};
 pub use server_info::McpServerInfo;
 
 #[cfg(doctest)]

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use gathering_domain::Digest;
-use gathering_tools::{Tool, ToolContext, ToolError, ToolSource, ToolSpec};
+use gathering_tools::{Tool, ToolContext, ToolError, ToolSpec};
 use serde_json::Value;
 
 use crate::catalogue::McpTool;
@@ -19,13 +19,7 @@ pub struct MountedTool {
 
 impl MountedTool {
     pub(crate) fn new(server: McpServer, tool: &McpTool) -> Self {
-        let spec = ToolSpec {
-            name: tool.name.clone(),
-            description: tool.definition.description().to_owned(),
-            parameters: tool.definition.input_schema(),
-            class: tool.class,
-            source: ToolSource::Mcp(server.name().to_owned()),
-        };
+        let spec = tool.spec(server.name());
         Self { tool: tool.definition.name().to_owned(), digest: tool.digest, spec, server }
     }
 }
@@ -38,7 +32,7 @@ impl Tool for MountedTool {
 
     /// Its output has the shape of [`crate::McpResult`].
     async fn call(&self, params: Value, _context: &ToolContext) -> Result<Value, ToolError> {
-        let called = self.server.call_as(&self.tool, params, Some(self.digest)).await;
+        let called = self.server.call_defined(&self.tool, params, self.digest).await;
         match called {
             Ok(result) => Ok(result.into_value()),
             Err(error) => Err(error.into_tool_error(self.server.name())),

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use gathering_domain::Digest;
 use serde_json::Value;
 
 use crate::definition::ToolDefinition;
@@ -86,6 +87,14 @@ impl ToolPins {
             return Pinned::Same;
         }
         Pinned::Changed(ToolChange { tool: definition.name().to_owned(), fields: pin.changes(definition) })
+    }
+
+    /// What tells these pins from others; `None` if everything is accepted.
+    pub(crate) fn digest(&self) -> Option<Digest> {
+        let Self::Only(pins) = self else { return None };
+        let pins: BTreeMap<&String, &Value> =
+            pins.iter().map(|(name, definition)| (name, definition.as_json())).collect();
+        Some(Digest::of_json(&serde_json::json!(pins)))
     }
 
     /// The names of pinned tools.

@@ -78,6 +78,22 @@ pub(crate) enum State {
     Stopped,
 }
 
+/// Whether a server can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum McpStatus {
+    /// It is being connected.
+    Connecting,
+    /// It is connected, and its tools are known.
+    Connected,
+    /// It is not connected; the next try follows by itself.
+    Down {
+        /// Why.
+        reason: String,
+    },
+    /// It was stopped.
+    Stopped,
+}
+
 /// A connection and the tools that were listed over it.
 #[derive(Clone)]
 pub(crate) struct Ready {
@@ -134,6 +150,24 @@ impl McpServer {
         }
     }
 
+    /// Whether the server can be used now.
+    pub fn status(&self) -> McpStatus {
+        match &*self.shared.state.borrow() {
+            State::Connecting => McpStatus::Connecting,
+            State::Ready(_) => McpStatus::Connected,
+            State::Down(error) => McpStatus::Down { reason: gathering_domain::with_causes(&**error) },
+            State::Stopped => McpStatus::Stopped,
+        }
+    }
+
+    /// Waits until the next try of a server that is down has begun, for at most `limit`. [`McpServer::ready`] and calls
+    /// wait for how it goes.
+    pub async fn retried(&self, limit: Duration) {
+        let mut state = self.shared.state.subscribe();
+        // Whatever it is then, the next call says so.
+        let _ = tokio::time::timeout(limit, state.wait_for(|state| !matches!(state, State::Down(_)))).await;
+    }
+
     /// Accepts other definitions, at once and for all later lists.
     pub fn set_pins(&self, pins: ToolPins) {
         self.shared.set_pins(pins);
@@ -158,8 +192,20 @@ impl McpServer {
         self.call_as(tool, arguments, None).await
     }
 
-    /// As [`McpServer::call`], if the tool is still the one with this digest.
-    pub(crate) async fn call_as(
+    /// As [`McpServer::call`], if the server still describes the tool by a definition with this digest.
+    ///
+    /// # Errors
+    /// As [`McpServer::call`].
+    pub async fn call_defined(
+        &self,
+        tool: &str,
+        arguments: Value,
+        digest: Digest,
+    ) -> Result<McpResult, McpError> {
+        self.call_as(tool, arguments, Some(digest)).await
+    }
+
+    async fn call_as(
         &self,
         tool: &str,
         arguments: Value,

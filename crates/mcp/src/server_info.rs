@@ -9,7 +9,7 @@ use crate::protocol::MODERN_VERSION;
 const MAX_INSTRUCTIONS: usize = 16 * 1024;
 
 /// What a server says of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct McpServerInfo {
     /// Its name.
     pub name: String,

@@ -10,6 +10,7 @@ mod http_server;
 mod lifecycle;
 mod offered;
 mod official;
+mod pool;
 mod programs;
 mod questions;
 mod relayed;
