@@ -12,6 +12,7 @@ mod definition;
 mod effects;
 mod elicitation;
 mod error;
+mod hidden;
 mod http;
 mod link;
 mod list;

@@ -4,10 +4,13 @@
 
 use std::sync::Arc;
 
+use gathering_domain::with_causes;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
+use crate::McpError;
 use crate::elicitation::{Elicitation, ElicitationAnswer, Elicitations};
+use crate::hidden::Hidden;
 use crate::message::RpcError;
 use crate::notices::{McpNoticeKind, McpNotices};
 
@@ -20,6 +23,8 @@ pub(crate) struct Peer {
     pub(crate) server: String,
     pub(crate) elicitations: Option<Arc<dyn Elicitations>>,
     pub(crate) notices: McpNotices,
+    /// What must not be told or logged.
+    pub(crate) hidden: Hidden,
     /// The server says that its tools have changed. Several such messages wake one reader once.
     pub(crate) tools_changed: Notify,
 }
@@ -72,20 +77,42 @@ impl Peer {
             _ => None,
         };
         if let Some(kind) = kind {
-            self.notices.tell(&self.server, kind);
+            self.tell(kind);
         }
+    }
+
+    /// Tells it to the reader of the notices, without what is hidden.
+    pub(crate) fn tell(&self, mut kind: McpNoticeKind) {
+        let hide = |text: &mut String| *text = self.hidden.hide(std::mem::take(text));
+        match &mut kind {
+            McpNoticeKind::Progress { message, .. } => message.iter_mut().for_each(hide),
+            McpNoticeKind::Log { text, .. } => hide(text),
+            McpNoticeKind::Down { reason } => hide(reason),
+            McpNoticeKind::ToolsChanged | McpNoticeKind::Connected => {}
+        }
+        self.notices.tell(&self.server, kind);
+    }
+
+    /// An error as it may be logged.
+    pub(crate) fn loggable(&self, error: &McpError) -> String {
+        self.hidden.hide(with_causes(error))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{McpTransport, StdioCommand};
 
     fn peer(elicitations: Option<Arc<dyn Elicitations>>) -> Peer {
         Peer {
             server: "a".to_owned(),
             elicitations,
             notices: McpNotices::new(4),
+            hidden: Hidden::of(&crate::McpServerConfig::new(
+                "a",
+                McpTransport::Stdio(StdioCommand::default()),
+            )),
             tools_changed: Notify::new(),
         }
     }

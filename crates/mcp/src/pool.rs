@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::McpError;
 use crate::config::McpServerConfig;
 use crate::notices::McpNotice;
+use crate::pins::ToolPins;
 use crate::server::{McpServer, McpServices};
 
 /// How long to wait for the place of a server that is being ended, beyond the time that its settings give it.
@@ -84,7 +85,7 @@ impl std::ops::Deref for PooledServer {
     }
 }
 
-/// A server that nobody else uses. It is ended when this is dropped.
+/// A server with one user. It is ended when this is dropped.
 pub struct SingleServer {
     held: Option<(McpServer, OwnedSemaphorePermit)>,
     server: McpServer,
@@ -164,9 +165,12 @@ impl McpPool {
         Ok(SingleServer { held, server, shared: Arc::clone(&self.shared) })
     }
 
-    /// The server of this key, if there is one now. It does not count as used.
-    pub fn find(&self, key: &str) -> Option<McpServer> {
-        self.shared.lock().by_key.get(key).map(|entry| entry.server.clone())
+    /// The server of this key, if there is one now; it takes these pins. It does not count as used.
+    pub fn find(&self, key: &str, pins: &ToolPins) -> Option<McpServer> {
+        let mut servers = self.shared.lock();
+        let entry = servers.by_key.get_mut(key)?;
+        entry.take_pins(pins);
+        Some(entry.server.clone())
     }
 
     /// Ends the server of this key in order, without waiting for it.
@@ -218,7 +222,6 @@ impl Shared {
         settings: Digest,
         config: &McpServerConfig,
     ) -> Result<Option<PooledServer>, McpError> {
-        let pins = config.pins.digest();
         let mut servers = self.lock();
         if servers.is_closed {
             return Err(McpError::Stopped);
@@ -226,10 +229,7 @@ impl Shared {
         let Some(entry) = servers.by_key.get_mut(key).filter(|entry| entry.settings == settings) else {
             return Ok(None);
         };
-        if entry.pins != pins {
-            entry.pins = pins;
-            entry.server.set_pins(config.pins.clone());
-        }
+        entry.take_pins(&config.pins);
         entry.last_used = Instant::now();
         Ok(Some(PooledServer { server: entry.server.clone(), _use: Arc::clone(&entry.users) }))
     }
@@ -289,6 +289,14 @@ impl Shared {
 }
 
 impl Entry {
+    fn take_pins(&mut self, pins: &ToolPins) {
+        let digest = pins.digest();
+        if self.pins != digest {
+            self.pins = digest;
+            self.server.set_pins(pins.clone());
+        }
+    }
+
     fn is_idle(&self) -> bool {
         Arc::strong_count(&self.users) == 1
     }

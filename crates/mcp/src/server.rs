@@ -16,6 +16,7 @@ use crate::catalogue::{McpCatalogue, McpTool};
 use crate::config::McpServerConfig;
 use crate::connection::Connection;
 use crate::elicitation::Elicitations;
+use crate::hidden::Hidden;
 use crate::mounted::MountedTool;
 use crate::notices::McpNotices;
 use crate::peer::Peer;
@@ -114,6 +115,7 @@ impl McpServer {
             server: config.name.clone(),
             elicitations: services.elicitations,
             notices: services.notices,
+            hidden: Hidden::of(&config),
             tools_changed: tokio::sync::Notify::new(),
         });
         let shared = Arc::new(Shared {

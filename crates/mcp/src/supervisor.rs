@@ -7,7 +7,6 @@ use std::pin::pin;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use gathering_domain::with_causes;
 use gathering_tools::Outbound;
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
@@ -63,9 +62,9 @@ pub(crate) async fn supervise(supervisor: Supervisor) {
             break;
         }
         let error = error.of_connection();
-        let reason = with_causes(&error);
+        let reason = peer.loggable(&error);
         tracing::warn!(server = %peer.server, %reason, "an MCP server is not connected");
-        peer.notices.tell(&peer.server, McpNoticeKind::Down { reason });
+        peer.tell(McpNoticeKind::Down { reason });
         // A session that was lost in use says nothing against the server: calls wait for the next one.
         if was_ready && matches!(error, McpError::SessionLost) {
             continue;
@@ -111,7 +110,7 @@ impl Supervisor {
         if let Err(error) = self.list(connection).await {
             return error;
         }
-        self.peer.notices.tell(&self.peer.server, McpNoticeKind::Connected);
+        self.peer.tell(McpNoticeKind::Connected);
         let mut told = pin!(listen(connection));
         let mut is_told = false;
         loop {
@@ -119,7 +118,7 @@ impl Supervisor {
                 () = self.peer.tools_changed.notified() => {
                     sleep(COLLECT_CHANGES).await;
                     match self.list(connection).await {
-                        Ok(()) => self.peer.notices.tell(&self.peer.server, McpNoticeKind::ToolsChanged),
+                        Ok(()) => self.peer.tell(McpNoticeKind::ToolsChanged),
                         Err(error) => return error,
                     }
                 }
@@ -164,7 +163,8 @@ async fn listen(connection: &Connection) {
     loop {
         match connection.ask_without_end("subscriptions/listen", wanted.clone()).await {
             Err(error @ (McpError::Rpc { .. } | McpError::Status { .. })) => {
-                tracing::debug!(server = %connection.peer.server, %error, "an MCP server does not tell of changes");
+                let error = connection.peer.loggable(&error);
+                tracing::debug!(server = %connection.peer.server, error, "an MCP server does not tell of changes");
                 return;
             }
             // The stream ended, as streams do. What changed meanwhile is not told.

@@ -186,7 +186,8 @@ impl Shared {
         match timeout(BRIEF, self.post(Dialect::Legacy, message)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
-                tracing::debug!(server = %self.peer.server, %error, "an MCP server took no message")
+                let error = self.peer.loggable(&error);
+                tracing::debug!(server = %self.peer.server, error, "an MCP server took no message");
             }
             Err(_) => tracing::debug!(server = %self.peer.server, "an MCP server took no message in time"),
         }
@@ -209,7 +210,8 @@ impl Shared {
                 // The server offers no such stream.
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::debug!(server = %self.peer.server, %error, "cannot listen to an MCP server")
+                    let error = self.peer.loggable(&error);
+                    tracing::debug!(server = %self.peer.server, error, "cannot listen to an MCP server");
                 }
             }
             sleep(LISTEN_AGAIN).await;
