@@ -34,7 +34,7 @@ const fn route(name: &'static str, path: &'static str, body: &'static str) -> Ro
 }
 
 /// A sample for every route; the access test compares them with the routes that the server declares.
-pub const ROUTES: [Route; 81] = [
+pub const ROUTES: [Route; 86] = [
     route("GET /health/live", "/health/live", ""),
     route("GET /health/ready", "/health/ready", ""),
     route("GET /health", "/health", ""),
@@ -140,6 +140,19 @@ pub const ROUTES: [Route; 81] = [
     route("GET /api/v1/system/instances", "/api/v1/system/instances", ""),
     route("GET /.well-known/oauth-protected-resource", "/.well-known/oauth-protected-resource", ""),
     route("GET /.well-known/oauth-protected-resource/mcp", "/.well-known/oauth-protected-resource/mcp", ""),
+    route(
+        "POST /api/v1/mcp/servers",
+        "/api/v1/mcp/servers",
+        r#"{"project_id": "{project}", "name": "time", "transport": {"type": "stdio", "command": "not-allowed"}}"#,
+    ),
+    route("GET /api/v1/mcp/servers", "/api/v1/mcp/servers?project_id={project}", ""),
+    route("GET /api/v1/mcp/servers/{}", "/api/v1/mcp/servers/time?project_id={project}", ""),
+    route("DELETE /api/v1/mcp/servers/{}", "/api/v1/mcp/servers/time?project_id={project}", ""),
+    route(
+        "POST /api/v1/mcp/servers/{}/accept",
+        "/api/v1/mcp/servers/time/accept?project_id={project}",
+        r#"{"digest": "0123"}"#,
+    ),
     route("POST /mcp", "/mcp", r#"{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}"#),
     route("GET /api/v1/tools", "/api/v1/tools", ""),
     route("GET /api/v1/tools/{}", "/api/v1/tools/list_files", ""),

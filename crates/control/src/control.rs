@@ -39,7 +39,11 @@ impl Control {
         specs: NodeSpecs,
         n_cached_graphs: u64,
     ) -> Self {
-        let graphs = Graphs::new(run_store, specs, n_cached_graphs);
+        Self::over(store, Graphs::new(run_store, specs, n_cached_graphs))
+    }
+
+    /// Everything over `store` and these graphs.
+    pub fn over(store: Arc<dyn ControlStore>, graphs: Graphs) -> Self {
         Self {
             projects: ProjectControl::new(Arc::clone(&store)),
             pipelines: PipelineControl::new(Arc::clone(&store), graphs.clone()),

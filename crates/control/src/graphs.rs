@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use gathering_cache::BoundedCache;
 use gathering_dag_engine::{Graph, NodeSpecs, RunStore};
-use gathering_domain::{Digest, Email, Node, NodeId, Problems};
+use gathering_domain::{Digest, Email, Node, NodeId, Problems, ProjectId};
+use gathering_nodes::ProjectSpecs;
 use serde_json::Value;
 
 use crate::ControlError;
@@ -86,13 +87,20 @@ fn approvers(node: &Node) -> Option<Vec<Email>> {
 pub struct Graphs {
     store: Arc<dyn RunStore>,
     specs: NodeSpecs,
+    of_projects: Option<ProjectSpecs>,
     summaries: Arc<BoundedCache<Digest, Arc<GraphSummary>>>,
 }
 
 impl Graphs {
     /// The graphs of this store, whose nodes have these types. At most `n_cached` summaries are kept; at least 1.
     pub fn new(store: Arc<dyn RunStore>, specs: NodeSpecs, n_cached: u64) -> Self {
-        Self { store, specs, summaries: Arc::new(BoundedCache::new("graphs", n_cached)) }
+        Self { store, specs, of_projects: None, summaries: Arc::new(BoundedCache::new("graphs", n_cached)) }
+    }
+
+    /// The same, where the tools of a project are known when a definition of it is checked.
+    #[must_use]
+    pub fn with_project_specs(self, of_projects: ProjectSpecs) -> Self {
+        Self { of_projects: Some(of_projects), ..self }
     }
 
     /// The store where the graphs and journals are.
@@ -114,7 +122,29 @@ impl Graphs {
         &self,
         definition: Value,
     ) -> Result<(Value, Result<GraphSummary, Problems>), ControlError> {
-        let specs = self.specs.clone();
+        Self::check_with(self.specs.clone(), definition).await
+    }
+
+    /// As [`Graphs::check`], for a definition of this project: a tool that the project has not got is a problem.
+    ///
+    /// # Errors
+    /// [`ControlError::Unavailable`], if the tools of the project cannot be read; [`ControlError::Broken`].
+    pub async fn check_in(
+        &self,
+        project: ProjectId,
+        definition: Value,
+    ) -> Result<(Value, Result<GraphSummary, Problems>), ControlError> {
+        let specs = match &self.of_projects {
+            Some(of_projects) => of_projects.of(project, &self.specs).await?,
+            None => self.specs.clone(),
+        };
+        Self::check_with(specs, definition).await
+    }
+
+    async fn check_with(
+        specs: NodeSpecs,
+        definition: Value,
+    ) -> Result<(Value, Result<GraphSummary, Problems>), ControlError> {
         let check = tokio::task::spawn_blocking(move || {
             let summary = GraphSummary::read(&definition, &specs);
             (definition, summary)

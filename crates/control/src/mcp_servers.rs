@@ -1,7 +1,7 @@
 //! MCP servers that are mounted in projects: how each is reached, and which definitions of its tools are accepted.
 //!
 //! Owns who mounts, accepts and unmounts, how many servers a project has, and what the operator allows of them. Never
-//! knows the protocol: what a server offers comes from whoever has connected to it.
+//! knows the protocol: what a server offers is told by the caller that has connected to it.
 
 mod secret_text;
 mod settings;

@@ -136,9 +136,10 @@ impl PipelineControl {
     /// [`ControlError::Invalid`] with everything that is wrong with the definition, or the store's.
     async fn store_definition(
         &self,
+        project: ProjectId,
         submitted: SubmittedDefinition,
     ) -> Result<(Digest, Value), ControlError> {
-        let (definition, checked) = self.graphs.check(submitted.value).await?;
+        let (definition, checked) = self.graphs.check_in(project, submitted.value).await?;
         checked.map_err(|problems| ControlError::Invalid(problems.below(&submitted.at)))?;
         let graph = Digest::of_json(&definition);
         self.graphs.store().ensure_graph(graph, &definition).await?;

@@ -1,10 +1,12 @@
 //! Tools as people and programs know them: listed, shown, called by themselves. A call is a run like every other.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use gathering_auth::Caller;
 use gathering_dag_engine::NodeFailure;
 use gathering_domain::{KeyedBody, NodeId, Pointer, ProjectId, RunId};
+use gathering_nodes::{ProjectTools, SameTools};
 use gathering_tools::{ToolError, ToolSpec, Toolbox};
 use serde_json::{Value, json};
 
@@ -33,25 +35,43 @@ pub struct ToolControl {
     projects: ProjectControl,
     runs: RunControl,
     tools: Toolbox,
+    of_projects: Arc<dyn ProjectTools>,
 }
 
 impl ToolControl {
     /// These tools, whose calls are runs of `runs`.
-    pub const fn new(projects: ProjectControl, runs: RunControl, tools: Toolbox) -> Self {
-        Self { projects, runs, tools }
+    pub fn new(projects: ProjectControl, runs: RunControl, tools: Toolbox) -> Self {
+        let of_projects = Arc::new(SameTools(tools.clone()));
+        Self { projects, runs, tools, of_projects }
     }
 
-    /// All tools, by name.
-    pub fn list(&self) -> impl ExactSizeIterator<Item = &ToolSpec> {
-        self.tools.list()
+    /// The same, where projects have more tools.
+    #[must_use]
+    pub fn with_project_tools(self, of_projects: Arc<dyn ProjectTools>) -> Self {
+        Self { of_projects, ..self }
     }
 
-    /// The tool with this name.
+    /// The tools of a project; those that every project has, if none is named.
     ///
     /// # Errors
-    /// [`ControlError::NotFound`].
-    pub fn find(&self, name: &str) -> Result<&ToolSpec, ControlError> {
-        self.tools.get(name).ok_or(ControlError::NotFound)
+    /// [`ControlError::NotFound`] or [`ControlError::Forbidden`] for the project, or the store's.
+    pub async fn open(&self, caller: &Caller, project: Option<ProjectId>) -> Result<Toolbox, ControlError> {
+        let Some(project) = project else { return Ok(self.tools.clone()) };
+        let project = self.projects.find::<right::Read>(caller, project).await?;
+        Ok(self.of_projects.open(*project.thing()).await?)
+    }
+
+    /// The tool with this name, of a project or of all.
+    ///
+    /// # Errors
+    /// [`ControlError::NotFound`]; as [`ToolControl::open`].
+    pub async fn find(
+        &self,
+        caller: &Caller,
+        project: Option<ProjectId>,
+        name: &str,
+    ) -> Result<ToolSpec, ControlError> {
+        self.open(caller, project).await?.get(name).cloned().ok_or(ControlError::NotFound)
     }
 
     /// Starts a run that is one call of a tool. Its output is that of the tool, and its input the parameters.
@@ -69,7 +89,7 @@ impl ToolControl {
         if let Some(run) = self.runs.find_repeated(&project, once.as_ref()).await? {
             return Ok(run);
         }
-        let params = self.check(&tool, params).await?;
+        let params = self.check(*project.thing(), &tool, params).await?;
         let graph = self.runs.ensure_graph(&definition(&tool)).await?;
         let by = StartedBy::Tool { user: caller.user, tool: &tool };
         let start = StartRun { input: params, ..StartRun::default() };
@@ -88,8 +108,12 @@ impl ToolControl {
     }
 
     /// Checks the parameters on a thread of its own: large ones take a while.
-    async fn check(&self, tool: &str, params: Value) -> Result<Value, ControlError> {
-        let (tools, tool) = (self.tools.clone(), tool.to_owned());
+    async fn check(&self, project: ProjectId, tool: &str, params: Value) -> Result<Value, ControlError> {
+        let tools = match self.tools.get(tool) {
+            Some(_) => self.tools.clone(),
+            None => self.of_projects.open(project).await?,
+        };
+        let tool = tool.to_owned();
         let checked = tokio::task::spawn_blocking(move || tools.check(&tool, &params).map(|()| params)).await;
         match checked.map_err(|panicked| ControlError::Broken(panicked.into()))? {
             Ok(params) => Ok(params),

@@ -20,6 +20,7 @@ pub use self::spec::AgentSpec;
 use self::steps::{RecordedSteps, to_json};
 use crate::budget::{CallBudget, CallStop};
 use crate::files::ProjectFiles;
+use crate::project_tools::{NodeTools, ProjectTools, SameTools};
 use crate::secrets::{AttemptSecrets, OutsideNode};
 
 /// The provider that stands for `openai` if it is configured, else for `scripted`.
@@ -34,7 +35,7 @@ const SCRIPTED: &str = "scripted";
 /// The executor of `agent`; the node's output is `{content, steps, usage, provider, model, finish_reason}`.
 pub struct AgentNode {
     providers: Providers,
-    tools: Toolbox,
+    tools: NodeTools,
     files: Arc<dyn ProjectFiles>,
     budgets: Option<Arc<dyn BudgetLedger>>,
 }
@@ -43,7 +44,14 @@ impl AgentNode {
     /// An executor that calls models of `providers` and `tools` with the files of the run's project. No budget bounds its
     /// calls.
     pub fn new(providers: Providers, tools: Toolbox, files: Arc<dyn ProjectFiles>) -> Self {
+        let tools = NodeTools::new(tools.clone(), Arc::new(SameTools(tools)));
         Self { providers, tools, files, budgets: None }
+    }
+
+    /// The same executor, whose agents use the tools of the run's project, too.
+    #[must_use]
+    pub fn with_project_tools(self, tools: Arc<dyn ProjectTools>) -> Self {
+        Self { tools: self.tools.with_projects(tools), ..self }
     }
 
     /// The same executor with calls bounded by `budgets`.
@@ -85,10 +93,10 @@ impl AgentNode {
             other => other.to_string(),
         };
         let model = self.model_of(&agent)?;
-        let tools = self
-            .tools
-            .select(agent.tools.iter().map(String::as_str))
-            .map_err(|error| NodeFailure::permanent(error.kind(), error.to_string()))?;
+        let names = || agent.tools.iter().map(String::as_str);
+        let known = self.tools.open(attempt.project, names()).await?;
+        let tools =
+            known.select(names()).map_err(|error| NodeFailure::permanent(error.kind(), error.to_string()))?;
         let descriptions = tools.list().map(ToolDescription::from).collect();
         let context = if agent.tools.is_empty() {
             ToolContext::new()

@@ -10,6 +10,7 @@ mod execute_pipeline;
 mod failure;
 mod files;
 mod notification;
+mod project_tools;
 mod row_expressions;
 mod secrets;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub use action::{ActionNode, ActionSpec};
 pub use agent::{AgentNode, AgentSpec};
 pub use child_pipelines::{ChildPipeline, ChildPipelines, StartPipelineError};
 pub use files::{OpenFilesError, ProjectFiles};
+pub use project_tools::{ProjectSpecs, ProjectTools, SameTools};
 pub use row_expressions::RowExpressions;
 pub use secrets::{
     AttemptSecrets, KnownSecrets, NoSecrets, OutsideNode, ProjectSecrets, Revealed, WithSecrets,

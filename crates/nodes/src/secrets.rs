@@ -66,7 +66,11 @@ impl KnownSecrets {
         Self { values, redactor }
     }
 
-    fn value(&self, name: &SecretName) -> Result<&str, NodeFailure> {
+    /// The value of a secret, for what is sent and for nothing else.
+    ///
+    /// # Errors
+    /// `secret_missing` or `secret_unreadable`, by name.
+    pub fn value(&self, name: &SecretName) -> Result<&str, NodeFailure> {
         match self.values.get(name) {
             Some(Ok(value)) => Ok(value.expose_secret()),
             Some(Err(why)) => {

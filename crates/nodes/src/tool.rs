@@ -7,6 +7,7 @@ use gathering_dag_engine::{
     ActFailed, Attempt, BudgetLedger, Fields, NodeFailure, NodeSpec, Outcome, PollOutcome, SecretFields,
     Shape,
 };
+use gathering_domain::McpServerName;
 use gathering_tools::{ToolContext, ToolError, Toolbox};
 use serde_json::{Map, Value, json};
 
@@ -14,6 +15,7 @@ use crate::budget::{CallBudget, CallStop, cost_of_tool_call};
 use crate::config::{add_problems_below, is_computed_text};
 use crate::failure::{act_failed, failure_of_tool};
 use crate::files::ProjectFiles;
+use crate::project_tools::{NodeTools, ProjectTools, SameTools, is_not_there};
 use crate::secrets::{AttemptSecrets, OutsideNode};
 
 /// The key of the node's only effect.
@@ -22,12 +24,18 @@ const EFFECT: &str = "tool";
 /// The spec of `tool`.
 pub struct ToolNodeSpec {
     tools: Toolbox,
+    is_project_known: bool,
 }
 
 impl ToolNodeSpec {
-    /// A spec that accepts calls of `tools`.
+    /// A spec that accepts calls of `tools`, and leaves a tool that may be one of a mounted server to the run.
     pub const fn new(tools: Toolbox) -> Self {
-        Self { tools }
+        Self { tools, is_project_known: false }
+    }
+
+    /// A spec that accepts calls of `tools`, which are all that the project has.
+    pub const fn of_project(tools: Toolbox) -> Self {
+        Self { tools, is_project_known: true }
     }
 }
 
@@ -44,6 +52,12 @@ impl NodeSpec for ToolNodeSpec {
             Some(params) => params,
             None => &none,
         };
+        if self.tools.get(tool).is_none() && McpServerName::of_tool(tool).is_some() {
+            if self.is_project_known {
+                config.problem("tool", is_not_there(tool));
+            }
+            return;
+        }
         match self.tools.check(tool, params) {
             Ok(()) => {}
             Err(ToolError::InvalidParameters(found)) => add_problems_below(config, "params", params, found),
@@ -59,7 +73,7 @@ impl NodeSpec for ToolNodeSpec {
 
 /// The executor of `tool`; the node's output is the tool's.
 pub struct ToolNode {
-    tools: Toolbox,
+    tools: NodeTools,
     files: Arc<dyn ProjectFiles>,
     budgets: Option<Arc<dyn BudgetLedger>>,
 }
@@ -67,7 +81,14 @@ pub struct ToolNode {
 impl ToolNode {
     /// An executor that calls `tools` with the files of the run's project. No budget bounds its calls.
     pub fn new(tools: Toolbox, files: Arc<dyn ProjectFiles>) -> Self {
+        let tools = NodeTools::new(tools.clone(), Arc::new(SameTools(tools)));
         Self { tools, files, budgets: None }
+    }
+
+    /// The same executor, which calls the tools of the run's project, too.
+    #[must_use]
+    pub fn with_project_tools(self, tools: Arc<dyn ProjectTools>) -> Self {
+        Self { tools: self.tools.with_projects(tools), ..self }
     }
 
     /// The same executor with calls bounded by `budgets`.
@@ -85,11 +106,12 @@ impl ToolNode {
         let tool = attempt.config["tool"].as_str().unwrap_or_default().to_owned();
         let params = params_of(&attempt.config);
         let failed = |error: ToolError| failure_of_tool(&error);
+        let tools = self.tools.open(attempt.project, [tool.as_str()]).await?;
         // With secrets the call itself checks them: what is known before may not fit.
         if !secrets.are_used() {
-            self.tools.check(&tool, &params).map_err(failed)?;
+            tools.check(&tool, &params).map_err(failed)?;
         }
-        let class = self.tools.class_of(&tool, &params).map_err(failed)?;
+        let class = tools.class_of(&tool, &params).map_err(failed)?;
         let files = self.files.open(attempt.project).await.map_err(NodeFailure::from)?;
         let request = json!({"tool": tool, "params": params});
         let key = attempt.effects.idempotency_key(EFFECT, &request);
@@ -97,7 +119,7 @@ impl ToolNode {
         let call = |_| async {
             let revealed = secrets.reveal(&attempt.config).map_err(ActFailed::before_it_took_place)?;
             let redact = |result: &mut Value| secrets.redact(result);
-            let called = self.tools.call_and_edit(&tool, params_of(&revealed), &context, redact).await;
+            let called = tools.call_and_edit(&tool, params_of(&revealed), &context, redact).await;
             called.map_err(|error| act_failed(&error))
         };
         let cost = cost_of_tool_call();

@@ -8,7 +8,7 @@ use gathering_tools::{Outbound, Toolbox};
 
 use crate::{
     ActionNode, ActionSpec, AgentNode, AgentSpec, ChildPipelines, OutsideNode, ProjectFiles, ProjectSecrets,
-    ToolNode, ToolNodeSpec, WithSecrets,
+    ProjectTools, ToolNode, ToolNodeSpec, WithSecrets,
 };
 
 /// The ports that the node types need when they execute. Cloning is cheap.
@@ -24,6 +24,8 @@ pub struct NodeServices {
     pub decisions: Arc<dyn Decisions>,
     /// The secrets of each project.
     pub secrets: Arc<dyn ProjectSecrets>,
+    /// The tools of each project, those of its mounted MCP servers included.
+    pub tools: Arc<dyn ProjectTools>,
     /// The budgets that bound calls; `None` for no bounds.
     pub budgets: Option<Arc<dyn BudgetLedger>>,
 }
@@ -51,8 +53,10 @@ pub fn node_types(
         Arc::clone(&services.pipelines),
         Arc::clone(children),
     );
-    let mut tool = ToolNode::new(tools.clone(), Arc::clone(files));
-    let mut agent = AgentNode::new(providers.clone(), tools.clone(), Arc::clone(files));
+    let mut tool =
+        ToolNode::new(tools.clone(), Arc::clone(files)).with_project_tools(Arc::clone(&services.tools));
+    let mut agent = AgentNode::new(providers.clone(), tools.clone(), Arc::clone(files))
+        .with_project_tools(Arc::clone(&services.tools));
     if let Some(budgets) = &services.budgets {
         tool = tool.with_budgets(Arc::clone(budgets));
         agent = agent.with_budgets(Arc::clone(budgets));
@@ -90,6 +94,7 @@ mod tests {
             children: store.clone(),
             decisions: store,
             secrets: Arc::new(NoSecrets),
+            tools: Arc::new(crate::SameTools(tools.clone())),
             budgets: None,
         };
         let types = node_types(&outbound, &tools, &providers, &services);

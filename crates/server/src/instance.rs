@@ -14,14 +14,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use gathering_control::{
-    Control, EventFeed, EventMatching, FeedSettings, ProjectControl, ProjectPipelines, ScheduleFiring,
-    SecretControl, ToolControl, WorkspaceSettings, Workspaces,
+    Control, EventFeed, EventMatching, FeedSettings, Graphs, McpRules, McpServerControl, ProjectControl,
+    ProjectPipelines, ScheduleFiring, SecretControl, ToolControl, WorkspaceSettings, Workspaces,
 };
 use gathering_dag_engine::{
     Breakers, ClaimScope, Engine, EngineSettings, RunnerHandle, RunnerSettings, SystemClock,
 };
 use gathering_domain::{InstanceId, RunId};
-use gathering_nodes::NodeServices;
+use gathering_nodes::{NodeServices, ProjectSpecs};
 use gathering_persistence::{
     InstanceInfo, Liveness, PgBudgetLedger, PgControlStore, PgRunStore, Runs, Wake, WakeBus, check_registered,
 };
@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::capabilities::Capabilities;
 use crate::config::Config;
 use crate::database::{Database, refuse};
+use crate::mounts::Mounts;
 use lifecycle::InstanceLifecycle;
 use task::Task;
 
@@ -79,6 +80,8 @@ pub struct Instance {
     pub tools: ToolControl,
     /// The secrets of projects.
     pub secrets: SecretControl,
+    /// The mounted MCP servers of projects.
+    pub mounts: Mounts,
     /// The runs as a whole.
     pub runs: Runs,
     /// Wakes this and the other instances.
@@ -119,12 +122,16 @@ impl Instance {
             Work::Queue => pipelines,
             Work::Tree(_) => pipelines.without_limits(),
         };
+        let mcp_servers = McpServerControl::new(Arc::clone(&control_store) as _, mcp_rules(config));
+        let (own_tools, outbound) = (capabilities.tools.clone(), capabilities.outbound.clone());
+        let mounts = Mounts::new(own_tools, mcp_servers, secrets.clone(), outbound);
         let node_services = NodeServices {
             files: Arc::new(workspaces.clone()),
             pipelines: Arc::new(pipelines),
             children: Arc::clone(&store) as _,
             decisions: Arc::clone(&store) as _,
             secrets: Arc::new(secrets.clone()),
+            tools: Arc::new(mounts.clone()),
             budgets: Some(Arc::new(PgBudgetLedger::new(db.pool.clone(), wakes.clone()))),
         };
         let types = capabilities.node_types(&node_services);
@@ -135,13 +142,9 @@ impl Instance {
         let feed_settings =
             FeedSettings { n_cached_projects: config.cache_events_entries, ..FeedSettings::default() };
         let (feed, feed_service) = EventFeed::new(control_store.clone(), log_wakes(), feed_settings);
-        let control = Control::new(
-            control_store,
-            Arc::clone(&store) as _,
-            types.specs().clone(),
-            config.cache_graphs_entries,
-        )
-        .with_files(workspaces.clone());
+        let graphs = Graphs::new(Arc::clone(&store) as _, types.specs().clone(), config.cache_graphs_entries)
+            .with_project_specs(ProjectSpecs::new(capabilities.providers.clone(), Arc::new(mounts.clone())));
+        let control = Control::over(control_store, graphs).with_files(workspaces.clone());
         let breakers = Breakers::new(Arc::clone(&store) as _, Arc::new(SystemClock));
         let (engine, service) =
             Engine::new(Arc::clone(&store) as _, types, Arc::new(SystemClock), engine_settings(config, work));
@@ -160,6 +163,8 @@ impl Instance {
         );
         let lifecycle = tokio::spawn(lifecycle.run(liveness));
         let mut services = services(config, db, &wakes, breakers, work);
+        let connections = mounts.clone();
+        services.push(Task::start("MCP servers", |stop| connections.run(stop)));
         services.extend(secrets::tasks(&secrets, work));
         if work == Work::Queue {
             // What draws near its end starts nothing more: another instance fires instead.
@@ -175,12 +180,14 @@ impl Instance {
             services.push(Task::start("feed of events", |stop| feed_service.run(stop)));
         }
         let tools =
-            ToolControl::new(control.projects.clone(), control.runs.clone(), capabilities.tools.clone());
+            ToolControl::new(control.projects.clone(), control.runs.clone(), capabilities.tools.clone())
+                .with_project_tools(Arc::new(mounts.clone()));
         let runs = Runs::new(db.pool.clone(), wakes.clone());
         Ok(Self {
             control,
             tools,
             secrets,
+            mounts,
             runs,
             wakes,
             feed,
@@ -232,6 +239,10 @@ impl Instance {
             service.end().await;
         }
     }
+}
+
+fn mcp_rules(config: &Config) -> McpRules {
+    McpRules { commands: config.mcp_commands.clone(), allowance: config.mcp_allowance }
 }
 
 fn workspace_settings(config: &Config) -> WorkspaceSettings {

@@ -11,6 +11,7 @@ mod http;
 mod instance;
 mod logging;
 mod mcp;
+mod mounts;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

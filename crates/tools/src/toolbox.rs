@@ -16,10 +16,13 @@ use crate::tool::{BlockingTool, Tool, ToolContext, ToolError};
 use gathering_domain::EffectClass;
 use gathering_schema::{InvalidSchema, JsonSchema};
 
+/// How many names of tools a message lists.
+const MAX_KNOWN: usize = 50;
+
 /// A set of tools. Clones are cheap and share the tools. Registering a tool in one clone does not change another.
 #[derive(Clone)]
 pub struct Toolbox {
-    tools: BTreeMap<String, Entry>,
+    tools: Arc<BTreeMap<String, Entry>>,
     pool: BlockingPool,
     result_limit: usize,
 }
@@ -56,7 +59,7 @@ impl Toolbox {
 
     /// An empty toolbox that runs blocking tools on `pool`.
     pub fn new(pool: BlockingPool) -> Self {
-        Self { tools: BTreeMap::new(), pool, result_limit: Self::DEFAULT_RESULT_LIMIT }
+        Self { tools: Arc::default(), pool, result_limit: Self::DEFAULT_RESULT_LIMIT }
     }
 
     /// The same toolbox with results of at most `bytes`, written as JSON without spaces; at least 4 KiB. A larger result
@@ -94,7 +97,7 @@ impl Toolbox {
         let compiled = JsonSchema::compile(&tool.spec().parameters);
         let schema =
             compiled.map_err(|source| RegisterToolError::InvalidSchema { name: name.clone(), source })?;
-        self.tools.insert(name, Entry { tool, schema: Arc::new(schema) });
+        Arc::make_mut(&mut self.tools).insert(name, Entry { tool, schema: Arc::new(schema) });
         Ok(())
     }
 
@@ -113,11 +116,11 @@ impl Toolbox {
     /// # Errors
     /// [`ToolError::UnknownTool`] for the first unknown name.
     pub fn select<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<Toolbox, ToolError> {
-        let mut selected = Toolbox::new(self.pool.clone()).with_result_limit(self.result_limit);
+        let mut selected = BTreeMap::new();
         for name in names {
-            selected.tools.insert(name.to_owned(), self.entry(name)?.clone());
+            selected.insert(name.to_owned(), self.entry(name)?.clone());
         }
-        Ok(selected)
+        Ok(Toolbox { tools: Arc::new(selected), pool: self.pool.clone(), result_limit: self.result_limit })
     }
 
     /// What repeating this call may do.
@@ -194,10 +197,19 @@ impl Toolbox {
         Ok(result_limit::bound(result, self.result_limit))
     }
 
+    /// The names of the tools, or of the first ones.
+    fn known(&self) -> String {
+        let mut names: Vec<&str> = self.tools.keys().map(String::as_str).take(MAX_KNOWN).collect();
+        if self.tools.len() > MAX_KNOWN {
+            names.push("...");
+        }
+        names.join(", ")
+    }
+
     fn entry(&self, name: &str) -> Result<&Entry, ToolError> {
         self.tools.get(name).ok_or_else(|| ToolError::UnknownTool {
             name: name.chars().take(MAX_TOOL_NAME).collect(),
-            known: self.tools.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
+            known: self.known(),
         })
     }
 }

@@ -19,11 +19,16 @@ const CALLERS: [&str; 8] = [
 ];
 
 /// Routes whose sample request meets something other than the first success that the document names.
-const OUTCOMES: [(&str, u16); 10] = [
+const OUTCOMES: [(&str, u16); 14] = [
     // The sample replaces a file.
     ("PUT /api/v1/projects/{}/files/{}", 204),
     // The sample replaces a secret.
     ("PUT /api/v1/projects/{}/secrets/{}", 204),
+    // The sample names a program that the operator does not allow, and the others a server that is not mounted.
+    ("POST /api/v1/mcp/servers", 422),
+    ("GET /api/v1/mcp/servers/{}", 404),
+    ("DELETE /api/v1/mcp/servers/{}", 404),
+    ("POST /api/v1/mcp/servers/{}/accept", 404),
     ("POST /api/v1/runs/{}/rerun", 202),
     // The sample has no key, so the event is new.
     ("POST /api/v1/events", 201),

@@ -34,6 +34,7 @@ mod mcp;
 mod mcp_refusals;
 mod mcp_relay;
 mod mcp_rust;
+mod mcp_servers;
 mod migrations;
 mod pipeline_versions;
 mod pipelines;

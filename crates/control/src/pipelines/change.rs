@@ -92,7 +92,7 @@ impl PipelineControl {
     ) -> Result<DefinedPipeline, ControlError> {
         let head = self.find::<right::Write>(caller, pipeline).await?;
         let stored = match change.definition {
-            Some(definition) => Some(self.store_definition(definition).await?),
+            Some(definition) => Some(self.store_definition(head.pipeline.project, definition).await?),
             None => None,
         };
         let (graph, definition) = stored.unzip();

@@ -78,7 +78,7 @@ impl PipelineControl {
         define: DefinePipeline,
     ) -> Result<DefinedPipeline, ControlError> {
         let project = self.projects.find_or_default::<right::Write>(caller, define.project).await?;
-        let (graph, definition) = self.store_definition(define.definition).await?;
+        let (graph, definition) = self.store_definition(*project.thing(), define.definition).await?;
         let new = NewPipeline {
             id: PipelineId::new(),
             name: define.name,

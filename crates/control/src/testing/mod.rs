@@ -110,6 +110,7 @@ macro_rules! control_store_suite {
             pipelines_that_say_so_are_tools_of_their_members,
             a_call_of_a_tool_is_a_run_of_its_own_kind,
             a_call_with_bad_parameters_starts_nothing,
+            a_tool_of_one_project_is_there_for_its_members_only,
             a_repeated_call_of_a_tool_is_the_same_run,
             the_failure_of_a_call_is_that_of_its_node,
             an_input_is_completed_or_refused_when_a_run_is_started,

@@ -2,22 +2,42 @@
 
 use gathering_agents::{AgentDefinition, Providers};
 use gathering_dag_engine::{Fields, NodeSpec, Shape};
+use gathering_domain::McpServerName;
 use gathering_tools::Toolbox;
 use serde_json::Value;
 
 use super::{AUTO, OPENAI};
 use crate::config::{add_problems_below, is_computed_text};
+use crate::project_tools::is_not_there;
 
 /// The spec of `agent`.
 pub struct AgentSpec {
     providers: Providers,
     tools: Toolbox,
+    is_project_known: bool,
 }
 
 impl AgentSpec {
-    /// A spec that accepts agents of these `providers` with any of these `tools`.
+    /// A spec that accepts agents of these `providers` with any of these `tools`, and leaves a tool that may be one of a
+    /// mounted server to the run.
     pub const fn new(providers: Providers, tools: Toolbox) -> Self {
-        Self { providers, tools }
+        Self { providers, tools, is_project_known: false }
+    }
+
+    /// A spec that accepts agents of these `providers` with any of these `tools`, which are all that the project has.
+    pub const fn of_project(providers: Providers, tools: Toolbox) -> Self {
+        Self { providers, tools, is_project_known: true }
+    }
+
+    /// What is wrong with a tool of this name.
+    fn tool_problem(&self, name: &str) -> Option<String> {
+        if self.tools.get(name).is_some() {
+            return None;
+        }
+        match McpServerName::of_tool(name) {
+            Some(_) => self.is_project_known.then(|| is_not_there(name)),
+            None => self.tools.select([name]).err().map(|error| error.to_string()),
+        }
     }
 
     /// Checks the names of tools and providers, which differ between installations.
@@ -26,8 +46,8 @@ impl AgentSpec {
         let names = agent["tools"].as_array().map(Vec::as_slice).unwrap_or_default();
         for (index, name) in names.iter().enumerate() {
             let Some(name) = name.as_str().filter(|name| !is_computed_text(name)) else { continue };
-            if let Err(error) = self.tools.select([name]) {
-                config.problems().add(at.join("tools").join(index), error.to_string());
+            if let Some(problem) = self.tool_problem(name) {
+                config.problems().add(at.join("tools").join(index), problem);
             }
         }
         let known =

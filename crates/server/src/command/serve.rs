@@ -67,6 +67,7 @@ async fn serve_on(
         control: instance.control.clone(),
         tools: instance.tools.clone(),
         secrets: instance.secrets.clone(),
+        mounts: instance.mounts.clone(),
         runs: instance.runs.clone(),
         mcp,
         run_ends,

@@ -3,13 +3,13 @@
 //! [`Config`], its reader, `gathering serve --help`, the table of `docs/operations.md` and
 //! `deploy/gathering.example.toml` are all made of this declaration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use gathering_auth::Registration;
-use gathering_domain::Secret;
+use gathering_domain::{EffectClass, Secret};
 use gathering_tools::{MailAddress, Network, SmtpTls};
 
 use super::reader::Reader;
@@ -233,6 +233,17 @@ settings! {
         "`required` or `if_available`: whether commands must be confined to the workspace by Landlock",
         "without it a command can read whatever the server can",
         |r, s| r.value(s, values::confinement_required);
+    /// The programs that projects may mount as MCP servers; none: only servers over HTTP.
+    mcp_commands: BTreeSet<String> = "mcp_commands", "GATHERING_MCP_COMMANDS",
+        Unset("none: only servers over HTTP", "\"mcp-server-time, /usr/bin/uvx\""),
+        "the programs that projects may mount as MCP servers, as names on the `PATH` or absolute paths",
+        "they run as the server does; one that starts others, such as `npx`, runs anything that an editor writes",
+        |r, s| Some(r.optional(s, values::commands)?.unwrap_or_default());
+    /// How far the hints of MCP servers are believed at most.
+    mcp_allowance: EffectClass = "mcp_allowance", "GATHERING_MCP_ALLOWANCE", Value("unsafe"),
+        "`unsafe`, `idempotent` or `pure`: how far the hints of MCP servers are believed at most",
+        "with `unsafe` no call of their tools is repeated by itself",
+        |r, s| r.value(s, values::effect_class);
     /// How long the listener stays open after a stop signal.
     shutdown_drain: Duration = "shutdown_drain_seconds", "GATHERING_SHUTDOWN_DRAIN_SECONDS", Value("3"),
         "how long the listener stays open after a stop signal", "",

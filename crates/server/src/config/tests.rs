@@ -34,6 +34,8 @@ fn each_wrong_value_is_named_with_its_variable_and_what_is_right() {
         ("GATHERING_REGISTRATION", "maybe"),
         ("GATHERING_TRUSTED_PROXIES", "10.0.0.0/99"),
         ("GATHERING_OUTBOUND_ALLOW", "localhost"),
+        ("GATHERING_MCP_COMMANDS", "bin/server"),
+        ("GATHERING_MCP_ALLOWANCE", "maybe"),
         ("GATHERING_SHUTDOWN_DRAIN_SECONDS", "-1"),
         ("GATHERING_SHUTDOWN_GRACE_SECONDS", "1.5"),
         ("GATHERING_MAX_CONCURRENT_RUNS", "0"),

@@ -1,6 +1,6 @@
 //! Reading single values: each answers with the value, or with what is valid.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use figment::value::Value;
 use gathering_auth::{KeyRing, Registration};
-use gathering_domain::Secret;
+use gathering_domain::{EffectClass, Secret};
 use gathering_persistence::ConnectOptions;
 use gathering_tools::{MailAddress, Network, SmtpTls};
 use tracing_subscriber::EnvFilter;
@@ -125,6 +125,21 @@ pub(super) fn programs(text: &str) -> Result<BTreeMap<String, PathBuf>, String> 
             _ => Err("programs such as git=/usr/bin/git, jq=/usr/bin/jq".to_owned()),
         })
         .collect()
+}
+
+/// Names and absolute paths of programs, without names for themselves.
+pub(super) fn commands(text: &str) -> Result<BTreeSet<String>, String> {
+    let commands = text.split(',').map(str::trim).filter(|command| !command.is_empty());
+    let checked = commands.map(|command| match command.starts_with('/') || !command.contains('/') {
+        true => Ok(command.to_owned()),
+        false => Err("names or absolute paths of programs, such as uvx, /usr/bin/npx".to_owned()),
+    });
+    checked.collect()
+}
+
+pub(super) fn effect_class(text: &str) -> Result<EffectClass, String> {
+    let class = EffectClass::ALL.into_iter().find(|class| class.as_str() == text);
+    class.ok_or_else(|| "`unsafe`, `idempotent` or `pure`".to_owned())
 }
 
 pub(super) fn confinement_required(text: &str) -> Result<bool, String> {

@@ -10,6 +10,7 @@ pub(crate) mod health;
 pub(crate) mod hooks;
 pub(crate) mod lists;
 pub(crate) mod mcp;
+pub(crate) mod mcp_servers;
 pub(crate) mod members;
 pub(crate) mod metadata;
 pub(crate) mod metrics;

@@ -12,8 +12,8 @@ use crate::http::api::pipelines::{change, versions};
 use crate::http::api::runs::{decide, rerun, start, top_up};
 use crate::http::api::schedules::{acts, agenda, fires, preview};
 use crate::http::api::{
-    api_keys, audit, auth, budgets, files, health, hooks, mcp, members, metadata, metrics, pipelines,
-    projects, runs, schedules, secrets, stream, system, tools, users,
+    api_keys, audit, auth, budgets, files, health, hooks, mcp, mcp_servers, members, metadata, metrics,
+    pipelines, projects, runs, schedules, secrets, stream, system, tools, users,
 };
 use gathering_edge::limits::Tier;
 use gathering_edge::openapi::{self, Document};
@@ -156,6 +156,11 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(GET    "/api/v1/tools/{name}",                        Account,         Read,   None  => tools::show),
     route!(POST   "/api/v1/tools/{name}/invoke",                 Project(Run),    Write,  Large => tools::invoke),
 
+    route!(POST   "/api/v1/mcp/servers",                         Project(Write),  Write,  Small => mcp_servers::mount),
+    route!(GET    "/api/v1/mcp/servers",                         Project(Read),   Read,   None  => mcp_servers::list),
+    route!(GET    "/api/v1/mcp/servers/{name}",                  Project(Read),   Read,   None  => mcp_servers::show),
+    route!(DELETE "/api/v1/mcp/servers/{name}",                  Project(Write),  Write,  None  => mcp_servers::unmount),
+    route!(POST   "/api/v1/mcp/servers/{name}/accept",           Project(Write),  Write,  Small => mcp_servers::accept),
     route!(POST   "/mcp",                                        Account,         Write,  Large => mcp::post),
     route!(GET    "/.well-known/oauth-protected-resource",       Public,          Read,   None  => metadata::of_server),
     route!(GET    "/.well-known/oauth-protected-resource/mcp",   Public,          Read,   None  => metadata::of_mcp),

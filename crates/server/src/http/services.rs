@@ -14,6 +14,7 @@ use crate::http::api::stream::{Sources, Streams};
 use crate::http::run_ends::RunEnds;
 use crate::instance::Identity;
 use crate::mcp::McpDesk;
+use crate::mounts::Mounts;
 use gathering_edge::readiness::Readiness;
 
 /// The identity of this process, which changes when it loses its liveness lock.
@@ -31,6 +32,8 @@ pub(crate) struct Services {
     pub(crate) control: Control,
     /// The secrets of projects.
     pub(crate) secrets: SecretControl,
+    /// The mounted MCP servers of projects.
+    pub(crate) mounts: Mounts,
     pub(crate) runs: Runs,
     pub(crate) identities: Identities,
     pub(crate) readiness: Readiness,
@@ -53,6 +56,7 @@ impl Services {
             pool,
             control,
             secrets,
+            mounts,
             runs,
             identities,
             readiness,
@@ -74,7 +78,7 @@ impl Services {
         let (projects, pipelines) = (Data::new(projects), Data::new(pipelines));
         let (budgets, run_control, graphs) = (Data::new(budgets), Data::new(run_control), Data::new(graphs));
         let (schedules, hooks) = (Data::new(schedules), Data::new(hooks));
-        let secrets = Data::new(secrets);
+        let (secrets, mounts) = (Data::new(secrets), Data::new(mounts));
         let hook_limits = Data::new(HookLimits::new(n_limited_hooks));
         let (tools, mcp, run_ends) = (Data::new(tools), Data::new(mcp), Data::new(run_ends));
         let (runs, streams, sources) = (Data::new(runs), Data::new(streams), Data::new(sources));
@@ -91,6 +95,7 @@ impl Services {
                 .app_data(hooks.clone())
                 .app_data(hook_limits.clone())
                 .app_data(secrets.clone())
+                .app_data(mounts.clone())
                 .app_data(graphs.clone())
                 .app_data(runs.clone())
                 .app_data(events.clone())

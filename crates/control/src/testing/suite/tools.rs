@@ -1,14 +1,16 @@
 //! Tools called by themselves: each call is a run, and none starts with bad parameters.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the cases are tests")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use gathering_auth::Role;
 use gathering_dag_engine::{
-    Checkpoint, JournalEvent, NodeFailure, Record, Release, RunEnd, RunError, RunResult,
+    Checkpoint, JournalEvent, NodeFailure, Record, Release, RunEnd, RunError, RunResult, StoreError,
 };
-use gathering_domain::{EffectClass, FailureKind, KeyedBody, RunKind};
+use gathering_domain::{EffectClass, FailureKind, KeyedBody, ProjectId, RunKind};
+use gathering_nodes::ProjectTools;
 use gathering_tools::{BlockingPool, Tool, ToolContext, ToolError, ToolSource, ToolSpec, Toolbox};
 use serde_json::{Value, json};
 
@@ -78,6 +80,45 @@ pub async fn a_call_with_bad_parameters_starts_nothing<F: ControlFixture>(fixtur
     let stranger = fixture.account(Role::Member).await;
     let theirs = tools.call(&stranger, call(&world, json!({"n": 1}))).await;
     assert!(matches!(theirs, Err(ControlError::NotFound)), "a project of others is not there");
+}
+
+/// One project with a tool more than the others.
+struct OneProject(ProjectId, Toolbox);
+
+#[async_trait]
+impl ProjectTools for OneProject {
+    async fn open(&self, project: ProjectId) -> Result<Toolbox, StoreError> {
+        let mut tools = self.1.clone();
+        if project == self.0 {
+            let spec = ToolSpec { name: "time__count".to_owned(), ..tools.get("count").unwrap().clone() };
+            tools.register(Count(spec)).unwrap();
+        }
+        Ok(tools)
+    }
+}
+
+/// Members of the project see and call it, and for others it is absent.
+pub async fn a_tool_of_one_project_is_there_for_its_members_only<F: ControlFixture>(fixture: &F) {
+    let world = World::new(fixture).await;
+    let tools = tools_of(fixture, &world);
+    let own = tools.open(&world.owner, None).await.unwrap();
+    let tools = tools.with_project_tools(Arc::new(OneProject(world.project, own)));
+    let (name, here) = ("time__count", Some(world.project));
+    assert_eq!(tools.find(&world.owner, here, name).await.unwrap().name, name);
+    let everywhere = tools.find(&world.owner, None, name).await;
+    assert!(matches!(everywhere, Err(ControlError::NotFound)), "{everywhere:?}");
+    let stranger = fixture.account(Role::Member).await;
+    let theirs = tools.open(&stranger, here).await;
+    assert!(matches!(theirs, Err(ControlError::NotFound)), "{theirs:?}");
+
+    let of_project = |params: Value| CallTool { tool: name.to_owned(), ..call(&world, params) };
+    let run = tools.call(&world.owner, of_project(json!({"n": 1}))).await.unwrap();
+    assert_eq!(run.trigger["tool"], name);
+    let bad = tools.call(&world.owner, of_project(json!({}))).await;
+    assert!(matches!(bad, Err(ControlError::Invalid(_))), "{bad:?}");
+    let default = CallTool { project: None, ..of_project(json!({"n": 1})) };
+    let elsewhere = tools.call(&world.owner, default).await;
+    assert!(matches!(elsewhere, Err(ControlError::NotFound)), "{elsewhere:?}");
 }
 
 /// The same key and body are one call, and another body is refused.

@@ -18,3 +18,4 @@ pub(crate) const HOOKS: List = List(13);
 pub(crate) const HOOK_DELIVERIES: List = List(14);
 pub(crate) const TOOLS: List = List(15);
 pub(crate) const SECRETS: List = List(16);
+pub(crate) const MCP_SERVERS: List = List(17);

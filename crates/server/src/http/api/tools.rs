@@ -10,15 +10,16 @@ use gathering_control::{CallTool, Run, ToolControl};
 use gathering_dag_engine::{NodeFailure, check_value};
 use gathering_domain::{Pointer, Problems, ProjectId, RunState};
 use gathering_edge::body::Body;
+use gathering_edge::caller::Authenticated;
 use gathering_edge::idempotency::keyed_body;
 use gathering_edge::input::{self, Input};
-use gathering_edge::page::{NoFilter, Page, PageQuery};
+use gathering_edge::page::{Page, PageQuery};
 use gathering_edge::prefer::Preference;
 use gathering_edge::problem::{Kind, ProblemDetails};
 use gathering_edge::query::Query;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use self::view::{ToolOutputView, ToolView};
@@ -56,16 +57,28 @@ impl Input for InvokeTool {
     }
 }
 
-/// The tools of this server, by name.
-#[utoipa::path(get, path = "/api/v1/tools", tag = "tools", operation_id = "list_tools", params(PageQuery), responses(
+/// Of which project.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ToolsOf {
+    /// Also the tools of the MCP servers that are mounted in this project.
+    project_id: Option<Uuid>,
+}
+
+/// The tools that every project has, or those of one project, by name.
+#[utoipa::path(get, path = "/api/v1/tools", tag = "tools", operation_id = "list_tools", params(ToolsOf, PageQuery), responses(
     (status = 200, body = Page<ToolView>),
+    (status = 404, description = "No such project"),
 ))]
 pub(crate) async fn list(
     tools: web::Data<ToolControl>,
-    query: Query<NoFilter>,
+    caller: Authenticated,
+    query: Query<ToolsOf>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let (_, page) = query.read_page(lists::TOOLS)?;
-    // There are few, always in the same order: their numbers are the keys of the pages.
+    let (query, page) = query.read_page(lists::TOOLS)?;
+    let tools = tools.open(&caller.0, query.project_id.map(ProjectId::from)).await?;
+    // They are few, always in the same order: their numbers are the keys of the pages.
     let mut numbered: Vec<(Uuid, _)> = (1..).map(Uuid::from_u128).zip(tools.list()).collect();
     numbered.retain(|(number, _)| page.after().is_none_or(|after: Uuid| *number > after));
     Ok(HttpResponse::Ok().json(page.of(numbered, |(number, _)| *number, |(_, tool)| ToolView::of(tool))))
@@ -73,13 +86,16 @@ pub(crate) async fn list(
 
 /// One tool with the schema of its parameters.
 #[utoipa::path(get, path = "/api/v1/tools/{name}", tag = "tools", operation_id = "get_tool", params(
-    ("name" = String, Path),
+    ("name" = String, Path), ToolsOf,
 ), responses((status = 200, body = ToolView)))]
 pub(crate) async fn show(
     tools: web::Data<ToolControl>,
+    caller: Authenticated,
     name: web::Path<String>,
+    query: Query<ToolsOf>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    Ok(HttpResponse::Ok().json(ToolView::of(tools.find(&name)?)))
+    let project = query.read()?.project_id.map(ProjectId::from);
+    Ok(HttpResponse::Ok().json(ToolView::of(&tools.find(&caller.0, project, &name).await?)))
 }
 
 /// Calls a tool, as a run of its own: it is recorded, it can be cancelled, and it ends even if this instance does not

@@ -1,7 +1,10 @@
 //! The words of the API's enums, as its document shows them.
 
+use crate::mounts::ToolStatus;
 use gathering_auth::{ProjectRole, Role, Scope};
-use gathering_control::{DeliveryOutcome, FilterReason, Fire, PauseReason, Period, RefusalReason};
+use gathering_control::{
+    DeliveryOutcome, FilterReason, Fire, McpGeneration, PauseReason, Period, RefusalReason,
+};
 use gathering_dag_engine::{DecidedOutcome, JournalEvent, NodeState, NotKeptReason};
 use gathering_domain::{EffectClass, RunState, WaitingFor};
 use gathering_scheduler::{CatchUp, Overlap, SkipReason};
@@ -34,6 +37,16 @@ gathering_edge::enum_schemas! {
     DecidedOutcomeSchema "DecidedOutcome": DecidedOutcome::ALL.map(DecidedOutcome::as_str);
     /// What a repeated call of a tool may do: nothing, nothing more than one call, or as much again.
     EffectClassSchema "EffectClass": EffectClass::ALL.map(EffectClass::as_str);
+    /// How an MCP server is reached.
+    McpTransportSchema "McpTransportType": ["stdio", "http"];
+    /// How requests to an MCP server are authenticated.
+    McpAuthSchema "McpAuthType": ["none", "bearer", "client_credentials"];
+    /// The generation of the protocol that an MCP server speaks.
+    McpGenerationSchema "McpProtocol": McpGeneration::ALL.map(McpGeneration::as_str);
+    /// The connection of this instance to an MCP server.
+    McpConnectionSchema "McpConnectionState": ["not_connected", "connecting", "connected", "down"];
+    /// Whether a tool of an MCP server may be called.
+    McpToolStatusSchema "McpToolStatus": ToolStatus::ALL.map(ToolStatus::as_str);
     /// What an entry of a run's journal says.
     JournalKindSchema "JournalKind": JournalEvent::KINDS;
     /// The name of the last event of a run's stream.
