@@ -78,7 +78,7 @@ impl Cli {
         match self.command {
             Command::Serve => logging::start(&config, "info", LogFormat::Json)?,
             // `--resume` exists for runs that a killed process left behind: finding one is nothing to report.
-            Command::Run(_) => {
+            Command::Run(_) | Command::Mcp(_) => {
                 logging::start(&config, "warn,gathering_persistence::run_store=error", LogFormat::Pretty)?;
             }
             _ => logging::start(&config, "warn", LogFormat::Pretty)?,

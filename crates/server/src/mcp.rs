@@ -9,6 +9,9 @@ mod resources;
 mod runs;
 mod tools;
 
+pub(crate) use resources::{OUTPUT_TEMPLATE, output_of, run_of_output};
+pub(crate) use runs::{LONG_WAIT, SHORT_WAIT, going_on, result_of, shown, task};
+
 use async_trait::async_trait;
 use gathering_auth::Caller;
 use gathering_control::{ControlError, PipelineControl, Run, RunControl, Workspaces, right};
@@ -163,7 +166,7 @@ fn check_comments(answers: &[TaskAnswer]) -> Result<(), Problems> {
 }
 
 /// The table from the errors of control to those of an offer.
-fn refused(error: ControlError) -> OfferError {
+pub(crate) fn refused(error: ControlError) -> OfferError {
     match error {
         ControlError::NotFound => OfferError::NotFound(error.to_string()),
         ControlError::Forbidden | ControlError::NotApprover | ControlError::Revoked => {

@@ -31,6 +31,7 @@ mod http;
 mod idempotency;
 mod keys;
 mod mcp;
+mod mcp_files;
 mod mcp_refusals;
 mod mcp_relay;
 mod mcp_rust;

@@ -44,12 +44,12 @@ impl RunControl {
         file: &LocalFile,
         definition: &Value,
         start: StartRun,
-    ) -> Result<Run, ControlError> {
+    ) -> Result<Scoped<Run, right::Run>, ControlError> {
         let graph = self.ensure_graph(definition).await?;
         let rules = &self.graphs.summarize(graph).await?.rules;
         let start = StartRun { input: rules.complete_input_of_request(start.input).await?, ..start };
         let planned = PlannedRun::new(StartedBy::Local(file), graph, rules.timeout, start);
-        self.accept(&project.in_project(), &planned).await
+        Ok(project.with(self.accept(&project.in_project(), &planned).await?))
     }
 
     /// The latest run of this file, whatever the file held then.

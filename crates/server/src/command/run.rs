@@ -21,7 +21,8 @@ use crate::capabilities::Capabilities;
 use crate::config::Config;
 use crate::database::Database;
 use interrupt::Interrupt;
-use local::{CannotResume, Chosen, Driven, LocalRuns};
+use local::{CannotResume, Chosen};
+pub(super) use local::{Driven, LocalRuns};
 use plan::tell_plan;
 
 /// The exit code for a run that did not succeed.
@@ -103,7 +104,7 @@ async fn run_on(
     workspace: &str,
     interrupt: &Interrupt,
 ) -> anyhow::Result<ExitCode> {
-    let source = match local_file(args, &file.document).await {
+    let source = match local_file(&args.file, &file.document).await {
         Ok(source) => source,
         Err(reason) => return Ok(refuse(&reason)),
     };
@@ -126,7 +127,7 @@ async fn run_on(
     let progress = Progress::new(&file.graph, id, args.json);
     let done = CancellationToken::new();
     let driving = async {
-        let driven = local.drive(id, interrupt).await;
+        let driven = local.drive(id, interrupt.drain()).await;
         done.cancel();
         driven
     };
@@ -161,11 +162,11 @@ fn tell_choice(chosen: &Chosen, args: &RunArgs) {
 }
 
 /// The file as its runs are found again.
-async fn local_file(args: &RunArgs, document: &Value) -> Result<LocalFile, String> {
-    let path = tokio::fs::canonicalize(&args.file).await;
-    let path = path.map_err(|error| format!("{}: cannot be read: {error}", args.file.display()))?;
+pub(super) async fn local_file(file: &Path, document: &Value) -> Result<LocalFile, String> {
+    let path = tokio::fs::canonicalize(file).await;
+    let path = path.map_err(|error| format!("{}: cannot be read: {error}", file.display()))?;
     let path = path.into_os_string().into_string();
-    let path = path.map_err(|_| format!("{}: its path is no text in UTF-8", args.file.display()))?;
+    let path = path.map_err(|_| format!("{}: its path is no text in UTF-8", file.display()))?;
     // PostgreSQL compares no text with a NUL.
     let name = document["name"].as_str().map(|name| name.replace('\0', ""));
     Ok(LocalFile { path, name })
@@ -259,7 +260,8 @@ async fn read_input(text: &str) -> Result<Value, String> {
     Ok(input)
 }
 
-async fn canonical_workspace(path: Option<&Path>) -> Result<String, String> {
+/// The directory for the files of runs, as it is stored.
+pub(super) async fn canonical_workspace(path: Option<&Path>) -> Result<String, String> {
     let path = path.unwrap_or_else(|| Path::new("."));
     let found = tokio::fs::canonicalize(path).await;
     let found = found.map_err(|error| format!("`{}` cannot be used: {error}", path.display()))?;

@@ -1,12 +1,20 @@
 //! What can be read at an address: files of projects, and outputs of runs.
 
 use gathering_auth::Caller;
-use gathering_control::{OpenWorkspaceError, right};
+use gathering_control::{OpenWorkspaceError, Run, right};
 use gathering_domain::RunId;
 use gathering_mcp::offer::{OfferError, ResourceContent, ResourceTemplate};
 use gathering_tools::{WorkspaceError, WorkspacePath};
 
 use super::{McpDesk, refused};
+
+/// The form of the address of an output.
+pub(crate) const OUTPUT_TEMPLATE: ResourceTemplate = ResourceTemplate {
+    uri_template: "gathering://runs/{run_id}/output",
+    name: "output",
+    description: "The output of a run that has succeeded",
+    mime_type: Some("application/json"),
+};
 
 pub(super) const TEMPLATES: &[ResourceTemplate] = &[
     ResourceTemplate {
@@ -15,12 +23,7 @@ pub(super) const TEMPLATES: &[ResourceTemplate] = &[
         description: "A file of a project, at most 4 MiB",
         mime_type: None,
     },
-    ResourceTemplate {
-        uri_template: "gathering://runs/{run_id}/output",
-        name: "output",
-        description: "The output of a run that has succeeded",
-        mime_type: Some("application/json"),
-    },
+    OUTPUT_TEMPLATE,
 ];
 
 /// The largest file that is read here.
@@ -41,15 +44,8 @@ impl McpDesk {
             let path = percent_decoded(path).ok_or_else(absent)?;
             return self.read_file(caller, project, &path).await;
         }
-        let run =
-            rest.strip_prefix("runs/").and_then(|rest| rest.strip_suffix("/output")).ok_or_else(absent)?;
-        let run: RunId = run.parse().map_err(|_| absent())?;
-        let run = self.runs.find::<right::Read>(caller, run).await.map_err(refused)?.into_thing();
-        let output = run.output.ok_or_else(|| {
-            OfferError::Conflict(format!("the run has no output: it is {}", run.state.as_str()))
-        })?;
-        let bytes = output.to_string().into_bytes();
-        Ok(ResourceContent { mime_type: "application/json".to_owned(), bytes })
+        let run: RunId = run_of_output(uri).and_then(|run| run.parse().ok()).ok_or_else(absent)?;
+        output_of(self.runs.find::<right::Read>(caller, run).await.map_err(refused)?.into_thing())
     }
 
     async fn read_file(
@@ -71,6 +67,22 @@ impl McpDesk {
         let mime_type = mime_guess::from_path(path.as_str()).first_or_octet_stream().to_string();
         Ok(ResourceContent { mime_type, bytes: content.bytes })
     }
+}
+
+/// The run whose output is at this address, as it stands there.
+pub(crate) fn run_of_output(uri: &str) -> Option<&str> {
+    uri.strip_prefix("gathering://runs/")?.strip_suffix("/output")
+}
+
+/// The output of a run as a resource.
+///
+/// # Errors
+/// [`OfferError::Conflict`] if it has none.
+pub(crate) fn output_of(run: Run) -> Result<ResourceContent, OfferError> {
+    let state = run.state.as_str();
+    let output =
+        run.output.ok_or_else(|| OfferError::Conflict(format!("the run has no output: it is {state}")))?;
+    Ok(ResourceContent { mime_type: "application/json".to_owned(), bytes: output.to_string().into_bytes() })
 }
 
 fn of_file(error: WorkspaceError) -> OfferError {

@@ -15,8 +15,8 @@ use super::tools::DeskAction;
 use super::{McpDesk, arguments};
 
 /// How long a request waits for a run before it becomes a task, and where it cannot become one.
-const SHORT_WAIT: Duration = Duration::from_secs(2);
-pub(super) const LONG_WAIT: Duration = Duration::from_secs(60);
+pub(crate) const SHORT_WAIT: Duration = Duration::from_secs(2);
+pub(crate) const LONG_WAIT: Duration = Duration::from_secs(60);
 
 /// A larger output is not repeated in a result: it is a resource.
 const MAX_OUTPUT_BYTES: usize = 256 * 1024;
@@ -131,11 +131,7 @@ impl McpDesk {
         match ended {
             Some(ended) => Ok(Called::Ended(result_of(&ended))),
             None if may_be_task => Ok(Called::Task(self.task_of(caller, &run).await?)),
-            None => {
-                let mut going_on = shown(&run);
-                going_on["note"] = json!("The run goes on: ask get_run what became of it.");
-                Ok(Called::Ended(OfferedResult::of(going_on)))
-            }
+            None => Ok(Called::Ended(OfferedResult::of(going_on(&run)))),
         }
     }
 
@@ -149,13 +145,7 @@ impl McpDesk {
             }
             _ => TaskState::Working,
         };
-        Ok(OfferedTask {
-            id: run.id.to_string(),
-            state,
-            message: Some(format!("run {} is {}", run.id, run.state.as_str())),
-            created_at: run.created_at,
-            updated_at: run.ended_at.or(run.started_at).unwrap_or(run.created_at),
-        })
+        Ok(task(run, state))
     }
 
     /// What the nodes of a run wait to be told.
@@ -198,7 +188,8 @@ fn without_output(run: &Run) -> Value {
     })
 }
 
-fn shown(run: &Run) -> Value {
+/// A run with its output or its error.
+pub(crate) fn shown(run: &Run) -> Value {
     let mut shown = without_output(run);
     match &run.output {
         Some(output) if output.to_string().len() > MAX_OUTPUT_BYTES => {
@@ -213,6 +204,25 @@ fn shown(run: &Run) -> Value {
     shown
 }
 
-fn result_of(run: &Run) -> OfferedResult {
+/// A run that has lasted longer than a call may wait.
+pub(crate) fn going_on(run: &Run) -> Value {
+    let mut going_on = shown(run);
+    going_on["note"] = json!("The run goes on: ask get_run what became of it.");
+    going_on
+}
+
+/// A run in this state as a task.
+pub(crate) fn task(run: &Run, state: TaskState) -> OfferedTask {
+    OfferedTask {
+        id: run.id.to_string(),
+        state,
+        message: Some(format!("run {} is {}", run.id, run.state.as_str())),
+        created_at: run.created_at,
+        updated_at: run.ended_at.or(run.started_at).unwrap_or(run.created_at),
+    }
+}
+
+/// What a call is answered with whose run has ended.
+pub(crate) fn result_of(run: &Run) -> OfferedResult {
     OfferedResult { output: shown(run), is_error: run.state != RunState::Succeeded }
 }

@@ -1,5 +1,6 @@
 //! A run of the local command line: found or accepted, then driven to its end in this process.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use gathering_dag_engine::{NodeSpecs, RerunPlan, RunStore as _};
 use gathering_domain::{Digest, RunId, RunState};
 use gathering_persistence::{PgControlStore, PgRunStore, Runs, Wake, WakeBus};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::interrupt::Interrupt;
 use crate::command::progress::tell;
@@ -66,15 +68,15 @@ pub(super) enum CannotResume {
 }
 
 /// How the drive ended.
-pub(super) enum Driven {
+pub(in crate::command) enum Driven {
     /// It reached a terminal state.
     Ended(Box<Run>),
-    /// A signal came first; the run is queued again.
+    /// The stop came first; the run is queued again.
     Requeued,
 }
 
 /// Runs of one file in one workspace.
-pub(super) struct LocalRuns<'a> {
+pub(in crate::command) struct LocalRuns<'a> {
     config: &'a Config,
     db: &'a Database,
     pub(super) store: Arc<PgRunStore>,
@@ -87,7 +89,7 @@ pub(super) struct LocalRuns<'a> {
 
 impl<'a> LocalRuns<'a> {
     /// Stores the workspace's project in the database.
-    pub(super) async fn new(
+    pub(in crate::command) async fn new(
         config: &'a Config,
         db: &'a Database,
         specs: NodeSpecs,
@@ -118,6 +120,20 @@ impl<'a> LocalRuns<'a> {
         Ok(Chosen::New { run: run.context("the run was not accepted")?.id, earlier })
     }
 
+    /// Accepts a new run, which [`LocalRuns::drive`] then drives.
+    pub(in crate::command) async fn accept(
+        &self,
+        input: Value,
+    ) -> Result<Scoped<Run, right::Run>, ControlError> {
+        let start = StartRun { input, available_at: Some(own_claim_time()), ..StartRun::default() };
+        self.control.runs.start_local(&self.project, &self.file, self.document, start).await
+    }
+
+    /// The run as it is stored; `None` if it cannot be read now.
+    pub(in crate::command) async fn find(&self, run: RunId) -> Option<Run> {
+        self.runs.find(run).await.ok().flatten()
+    }
+
     /// Chooses the latest run of the file, or a run that continues it: one that was corrected, or ended without success.
     pub(super) async fn resume(
         &self,
@@ -135,7 +151,7 @@ impl<'a> LocalRuns<'a> {
                 tell(&format!("cancelling run {}, to continue it as it was corrected", earlier.id));
                 let cancelled = self.control.runs.cancel_local(&earlier).await;
                 cancelled.map_err(anyhow::Error::from)?;
-                match self.drive(earlier.id, interrupt).await? {
+                match self.drive(earlier.id, interrupt.drain()).await? {
                     Driven::Ended(_) => earlier = self.find_latest().await?,
                     Driven::Requeued => return Ok(Chosen::Interrupted),
                 }
@@ -159,13 +175,41 @@ impl<'a> LocalRuns<'a> {
         latest.map_err(anyhow::Error::from)?.ok_or(CannotResume::NoRun)
     }
 
-    /// Drives the tree of a run until the run ends or a signal comes. It survives the loss of this process's identity
-    /// and of the database.
-    pub(super) async fn drive(&self, run: RunId, interrupt: &Interrupt) -> anyhow::Result<Driven> {
+    /// Drives the tree of a run until the run ends or `stop`. It survives the loss of this process's identity and of the
+    /// database.
+    pub(super) async fn drive(&self, run: RunId, stop: &CancellationToken) -> anyhow::Result<Driven> {
+        self.drive_beside(run, stop, async |_| std::future::pending().await).await
+    }
+
+    /// As [`LocalRuns::drive`]; the run is cancelled when `cancel` is.
+    pub(in crate::command) async fn drive_cancellable(
+        &self,
+        run: &Scoped<Run, right::Run>,
+        stop: &CancellationToken,
+        cancel: &CancellationToken,
+    ) -> anyhow::Result<Driven> {
+        let cancelling = async |instance: &Instance| {
+            cancel.cancelled().await;
+            if let Err(error) = instance.control.runs.cancel_local(run).await {
+                tracing::error!(run.id = %run.id, error = &error as &dyn std::error::Error, "cannot cancel a run: {error}");
+            }
+            std::future::pending().await
+        };
+        self.drive_beside(run.id, stop, cancelling).await
+    }
+
+    /// Drives a run beside something that has no end.
+    async fn drive_beside(
+        &self,
+        run: RunId,
+        stop: &CancellationToken,
+        beside: impl AsyncFnOnce(&Instance) -> Infallible,
+    ) -> anyhow::Result<Driven> {
         let instance = Instance::start(self.config, self.db, Work::Tree(run)).await?;
         let ended = tokio::select! {
             ended = self.until_ended(&instance, run) => Some(ended),
-            () = interrupt.drain().cancelled() => None,
+            () = stop.cancelled() => None,
+            never = beside(&instance) => match never {},
         };
         instance.stop().await;
         match ended {
