@@ -3,7 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use gathering_e2e::{Answer, Client, Database, Peer, Server, begin, call, pipeline, wait_until};
+use chrono::{DateTime, FixedOffset};
+use gathering_e2e::{
+    Answer, Client, Database, Peer, Server, begin, call, pipeline, wait_until, workspace_root,
+};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -180,6 +184,38 @@ async fn a_child_of_a_limited_pipeline_waits_for_its_permit_and_holds_no_instanc
     for run in &runs {
         let ended = ada.run_in(&id_of(run)?, &ENDS, LIMIT).await?;
         assert_eq!(ended["state"], "succeeded", "{ended}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_imports_of_the_example_come_one_after_the_other_for_each_customer() -> Result<()> {
+    let database = Database::empty().await?;
+    let server = Server::start(&database).await?;
+    let ada = server.client().join("ada@example.org").await?;
+    let example = std::fs::read_to_string(workspace_root()?.join("examples/one-import-per-customer.yaml"))?;
+    let request = ada.request(Method::POST, "/api/v1/pipelines").header("content-type", "application/yaml");
+    let made = ada.send(request.body(example)).await?.expect(201)?;
+    let id = made["id"].as_str().context("no id")?;
+    let mut runs = Vec::new();
+    for _ in 0..3 {
+        for customer in ["acme", "globex"] {
+            runs.push(start(&ada, id, &json!({"customer": customer, "seconds": 0.2})).await?);
+        }
+    }
+    let mut last_end: std::collections::BTreeMap<String, DateTime<FixedOffset>> =
+        std::collections::BTreeMap::new();
+    for run in &runs {
+        let ended = ada.run_in(&id_of(run)?, &ENDS, LIMIT).await?;
+        assert_eq!(ended["state"], "succeeded", "{ended}");
+        let at = |field: &str| {
+            anyhow::Ok(DateTime::parse_from_rfc3339(ended[field].as_str().context("no time")?)?)
+        };
+        let customer = ended["input"]["customer"].as_str().context("no customer")?.to_owned();
+        let (started, end) = (at("started_at")?, at("ended_at")?);
+        if let Some(before) = last_end.insert(customer, end) {
+            assert!(started >= before, "{ended} began before the one before it had ended, at {before}");
+        }
     }
     Ok(())
 }
