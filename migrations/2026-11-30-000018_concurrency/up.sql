@@ -10,11 +10,12 @@ CREATE TABLE concurrency_keys (
     per_second  double precision CHECK (per_second > 0),     -- starts; null: any number
     held        integer     NOT NULL DEFAULT 0 CHECK (held >= 0),
     waiting     integer     NOT NULL DEFAULT 0 CHECK (waiting >= 0),  -- runs in its line
-    next_at     timestamptz NOT NULL DEFAULT now()  -- when it is served next: the keys are, in this order
+    next_at     timestamptz NOT NULL DEFAULT now(), -- when it is served next: the keys are, in this order
+    -- Counters change several times for each run, and most changes leave this as it is: then no index is written.
+    is_ready    boolean     NOT NULL GENERATED ALWAYS AS (waiting > 0 AND held < permits) STORED
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE concurrency_keys IS 'The runs of one pipeline that are limited together: how many permits they have and hold';
-CREATE INDEX concurrency_keys_served ON concurrency_keys (next_at) WHERE waiting > 0 AND held < permits;
-CREATE INDEX concurrency_keys_pipeline ON concurrency_keys (pipeline_id);
+CREATE INDEX concurrency_keys_served ON concurrency_keys (next_at) WHERE is_ready;
 
 CREATE TABLE permit_requests (
     run_id       uuid        PRIMARY KEY,           -- no foreign key: a request of a run that is gone is dropped when it is met

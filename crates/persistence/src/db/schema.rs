@@ -96,6 +96,7 @@ diesel::table! {
         held -> Int4,
         waiting -> Int4,
         next_at -> Timestamptz,
+        is_ready -> Bool,
     }
 }
 

@@ -24,7 +24,7 @@ struct NextAvailable {
 /// The first request for a permit whose time comes, and the first key that has permits for its line.
 const PERMITS: &str = " UNION ALL
     (SELECT available_at, true FROM permit_requests WHERE NOT in_line ORDER BY available_at LIMIT 1) UNION ALL
-    (SELECT next_at, true FROM concurrency_keys WHERE waiting > 0 AND held < permits ORDER BY next_at LIMIT 1)";
+    (SELECT next_at, true FROM concurrency_keys WHERE is_ready ORDER BY next_at LIMIT 1)";
 
 impl QueryFragment<Pg> for NextAvailable {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {

@@ -39,7 +39,7 @@ pub struct PgRunStore {
 }
 
 /// How many requests for permits join their lines with one claim.
-const REQUESTS_AT_ONCE: i64 = 1000;
+const REQUESTS_AT_ONCE: i64 = 4000;
 
 /// When each repeated query is due, and how far back it reads.
 #[derive(Debug)]
@@ -94,7 +94,7 @@ impl PgRunStore {
 }
 
 impl PgRunStore {
-    /// Claims from the lines of keys and from the queue. Each may have half of the claim if the other needs its half, too.
+    /// Claims from the lines of keys and from the queue. Each has half of the claim while both have runs.
     async fn claim_from_queue(
         &self,
         conn: &mut AsyncPgConnection,
@@ -107,13 +107,16 @@ impl PgRunStore {
         }
         let joined = line::join(conn, REQUESTS_AT_ONCE).await?;
         joined.wake_ups.send(&self.wakes);
-        let mut claimed = claim_permitted(conn, owner, limit.div_ceil(2)).await?;
+        let share = lines.share_of(limit);
+        let mut claimed = if share > 0 { claim_permitted(conn, owner, share).await? } else { Vec::new() };
         if joined.n_requests > 0 || !claimed.is_empty() {
             lines.note();
         }
-        let mut may_be_more = !claimed.is_empty();
+        let mut may_be_more = share == 0 || !claimed.is_empty();
         if claimed.len() < limit {
-            claimed.extend(self.claim_available(conn, owner, limit - claimed.len()).await?);
+            let queued = self.claim_available(conn, owner, limit - claimed.len()).await?;
+            lines.note_queue(!queued.is_empty());
+            claimed.extend(queued);
         }
         while may_be_more && claimed.len() < limit {
             let more = claim_permitted(conn, owner, limit - claimed.len()).await?;

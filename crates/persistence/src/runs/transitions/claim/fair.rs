@@ -22,6 +22,9 @@ use crate::db::error::DatabaseError;
 use crate::db::query_backoff::QueryBackoff;
 use crate::runs::states::CLAIMABLE;
 
+/// How long claims are by age after one found the runs of a single project: there is nobody to be fair to.
+const ALONE: Duration = Duration::from_millis(100);
+
 /// Whose turn it is, for the claims of this instance.
 #[derive(Debug)]
 pub(crate) struct Turns {
@@ -36,6 +39,8 @@ struct State {
     is_full: bool,
     /// The project that was the last of a round, where there are more projects than one claim takes.
     after: Uuid,
+    /// Until then only one project is taken to have runs.
+    alone_until: Option<Instant>,
 }
 
 impl Default for Turns {
@@ -47,7 +52,8 @@ impl Default for Turns {
 impl Turns {
     /// Whether the next claim takes the projects in turn.
     pub(crate) fn is_due(&self) -> bool {
-        self.read().is_full && self.backoff.is_due()
+        let State { is_full, alone_until, .. } = self.read();
+        is_full && alone_until.is_none_or(|until| until <= Instant::now()) && self.backoff.is_due()
     }
 
     /// Records a claim in the order of age.
@@ -62,6 +68,7 @@ impl Turns {
         projects.dedup();
         self.change(|state| {
             state.is_full = claimed.len() == limit;
+            state.alone_until = (projects.len() == 1).then(|| Instant::now() + ALONE);
             // With fewer projects than places each has its share of every claim.
             state.after = projects.last().copied().filter(|_| projects.len() == limit).unwrap_or_default();
         });
