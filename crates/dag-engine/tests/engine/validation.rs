@@ -46,7 +46,7 @@ fn every_problem_is_listed_with_its_pointer() {
         found,
         [
             "/max_concurrency: must be a whole number from 1 to 10000",
-            "/outputs: is not known here: the fields are nodes, edges, timeout_seconds, max_concurrency, fail_fast, input, tool, output, name, description",
+            "/outputs: is not known here: the fields are nodes, edges, timeout_seconds, max_concurrency, fail_fast, input, tool, concurrency, rate_limit, output, name, description",
             "/nodes/2/id: `2b` is not a node id: it must be 1 to 64 letters, digits, `_` or `-`, beginning with a letter",
             "/nodes/3/timeout_seconds: must be a number from 0.001 to 315360000",
             "/nodes/4/join: must be one of any, all",
