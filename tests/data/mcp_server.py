@@ -24,7 +24,7 @@ def called(name, arguments, authorization):
     if name == "flood":
         for _ in range(2000):
             print(json.dumps({"jsonrpc": "2.0", "method": "notifications/message",
-                              "params": {"level": "info", "data": "x" * 1000}}), flush=True)
+                              "params": {"level": "info", "data": "many words " * 90}}), flush=True)
     return json.dumps(arguments)
 
 
