@@ -33,11 +33,12 @@ pub enum Decided {
 }
 
 /// The run is changed first, so that its end and a decision come one after the other. A queued run keeps its place in the
-/// queue: its nodes look up the decision when it is claimed.
+/// queue, and one that waits for a permit its place in the line: its nodes look up the decision when it is claimed.
 static DECIDE: LazyLock<String> = LazyLock::new(|| {
     format!("
     WITH woken AS (
-        UPDATE runs SET available_at = CASE WHEN state = 'queued' THEN available_at ELSE least(available_at, now()) END
+        UPDATE runs SET available_at = CASE WHEN state = 'queued' OR waiting_for = 'concurrency' THEN available_at
+            ELSE least(available_at, now()) END
         WHERE id = $1 AND state IN {active}
             AND NOT EXISTS (SELECT FROM node_decisions WHERE run_id = $1 AND node_id = $2)
         RETURNING id

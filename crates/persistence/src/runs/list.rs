@@ -7,7 +7,7 @@ use diesel::sql_types::{BigInt, Bool, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_control::Run;
 use gathering_dag_engine::SignalledRun;
-use gathering_domain::{InstanceId, PipelineId, ProjectId, RunId, RunState, ScheduleId, UserId};
+use gathering_domain::{InstanceId, PipelineId, ProjectId, RunId, RunState, ScheduleId, UserId, WaitingFor};
 use uuid::Uuid;
 
 use crate::cluster::wake::{Wake, WakeBus};
@@ -112,7 +112,8 @@ impl Runs {
     }
 
     /// Makes a run available at once, because something that it waits for has come. A run that is being driven is then not
-    /// parked, so that the wake-up is not lost. Answers whether there is such a run that has not ended.
+    /// parked, so that the wake-up is not lost. A run that waits for a permit is left in its line. Answers whether there is
+    /// such a run that has not ended.
     ///
     /// # Errors
     /// [`DatabaseError::Unavailable`]: the run may or may not be woken. Repeats: safe.
@@ -120,6 +121,7 @@ impl Runs {
         let conn = self.pool.get().await?;
         let changed = diesel::update(runs::table.find(run.as_uuid()))
             .filter(runs::state.eq_any(RunState::ACTIVE.map(RunState::as_str)))
+            .filter(runs::waiting_for.is_distinct_from(WaitingFor::Concurrency.as_str()))
             .set(runs::available_at.eq(now.into_sql::<Timestamptz>().nullable()))
             .execute(&mut &*conn)
             .await

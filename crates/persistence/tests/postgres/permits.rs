@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gathering_dag_engine::testing::planned_result;
+use gathering_dag_engine::testing::{PortsFixture as _, planned_result};
 use gathering_dag_engine::{
     Checkpoint, ChildKind, ChildRuns, ClaimScope, ClaimedRun, NewChild, NewRun, Parent, Release, RunEnd,
     RunStore,
@@ -224,6 +224,17 @@ async fn a_cancelled_run_leaves_the_line_and_an_overdue_one_ends_without_a_permi
     // What left the line without a permit takes no part of it.
     wait_until("the last run is claimed", async || limited.claim_ids(10).await == [last]).await;
     assert_eq!(limited.counts().await, (1, 0));
+}
+
+#[tokio::test]
+async fn a_decision_before_its_turn_gives_a_run_no_permit() {
+    let limited = Limited::new().await;
+    let runs = limited.accept_many(2, &permit("a", 1)).await;
+    let claimed = limited.claim(10).await;
+    assert!(limited.world.decide(runs[1], &"a".parse().unwrap(), true).await);
+    assert_eq!(limited.claim_ids(10).await, [], "the permit is held");
+    limited.end(&claimed[0]).await;
+    assert_eq!(limited.claim_ids(10).await, [runs[1]]);
 }
 
 #[tokio::test]
