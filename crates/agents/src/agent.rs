@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use gathering_domain::Problems;
+use gathering_domain::{PipelineId, Problems};
 use gathering_tools::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -32,6 +32,9 @@ pub struct AgentDefinition {
     /// The names of the tools that it may call.
     #[serde(default)]
     pub tools: Vec<String>,
+    /// The pipelines that it may start with `run_pipeline`; if absent, every pipeline of the project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pipelines: Option<Vec<PipelineId>>,
     /// Its strengths, by which circles route tasks.
     #[serde(default)]
     pub competencies: Vec<String>,
@@ -67,6 +70,9 @@ impl AgentLimits {
     }
 }
 
+/// How the id of a pipeline is written.
+const PIPELINE_ID: &str = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$";
+
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
     let names = |what: &str| {
         json!({
@@ -87,6 +93,11 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
             "model": {"description": "The provider's name of the model.", "type": "string", "maxLength": 200},
             "temperature": {"description": "0 to 2.", "type": ["number", "null"], "minimum": 0, "maximum": 2},
             "tools": names("The tools that the agent may call."),
+            "pipelines": {
+                "description": "The ids of the pipelines that `run_pipeline` may start; every one if absent.",
+                "type": ["array", "null"], "minItems": 1, "maxItems": 128, "uniqueItems": true,
+                "items": {"type": "string", "pattern": PIPELINE_ID}
+            },
             "competencies": names("The agent's strengths."),
             "limits": {
                 "description": "The limits for one prompt.",
@@ -140,6 +151,18 @@ mod tests {
             places,
             ["/limits/max_steps", "/limits/x", "/model", "/provider", "/temperature", "/tools/1", "/y"]
         );
+    }
+
+    #[test]
+    fn pipelines_are_named_by_their_ids() {
+        let id = PipelineId::new();
+        let agent = AgentDefinition::parse(&json!({"provider": "scripted", "pipelines": [id]})).unwrap();
+        assert_eq!(agent.pipelines, Some(vec![id]));
+        assert_eq!(AgentDefinition::parse(&json!({"provider": "scripted"})).unwrap().pipelines, None);
+        let bad = json!({"provider": "scripted", "pipelines": [id, "reports", id]});
+        let problems = AgentDefinition::parse(&bad).unwrap_err();
+        let places: Vec<&str> = problems.iter().map(|problem| problem.pointer.as_str()).collect();
+        assert_eq!(places, ["/pipelines", "/pipelines/1"]);
     }
 
     #[test]

@@ -60,6 +60,13 @@ impl StepKey {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The place of a tool call in its conversation: the number of the reply that asks for it, from 1, and its place in
+    /// that reply, from 0. `None` for a model call.
+    pub fn tool_call_place(&self) -> Option<(u32, u32)> {
+        let (reply, index) = self.0.strip_prefix("tool/")?.split_once('/')?;
+        Some((reply.parse().ok()?, index.parse().ok()?))
+    }
 }
 
 impl fmt::Display for StepKey {

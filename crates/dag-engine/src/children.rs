@@ -105,6 +105,17 @@ pub struct Unsuccessful {
     pub error: Option<RunError>,
 }
 
+/// What became of one awaited child.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ChildState {
+    /// It has not ended.
+    Active,
+    /// It succeeded with this output.
+    Succeeded(Value),
+    /// It ended in another way.
+    Unsuccessful(Unsuccessful),
+}
+
 /// Why children were not started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartChildrenError {
@@ -173,6 +184,13 @@ pub trait ChildRuns: Send + Sync + 'static {
         from: u32,
         limit: usize,
     ) -> Result<Vec<(u32, Value)>, StoreError>;
+
+    /// The awaited child with this item; `None` if it was not started. Nodes that start children one by one, in any order,
+    /// ask this instead of a summary.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn find(&self, parent: &Parent, item: u32) -> Result<Option<ChildState>, StoreError>;
 
     /// Requests cancellation of the awaited children that have not ended. Repeats: safe.
     ///

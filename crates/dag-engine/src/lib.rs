@@ -33,7 +33,7 @@ mod values;
 pub use breaker::{Breaker, BreakerKey, BreakerStore, Breakers};
 pub use budget_ledger::{BudgetLedger, Call, Grant};
 pub use children::{
-    ChildKind, ChildRuns, ChildSummary, EARLIER_CHILDREN_PAUSE, MAX_DEPTH, NewChild, Parent,
+    ChildKind, ChildRuns, ChildState, ChildSummary, EARLIER_CHILDREN_PAUSE, MAX_DEPTH, NewChild, Parent,
     StartChildrenError, Unsuccessful, end_earlier_round, poll_only_child, retry_while_unavailable,
     start_children,
 };

@@ -172,6 +172,8 @@ pub struct Attempt {
     pub earlier_runs: Vec<RunId>,
     /// Whether this attempt has waited, and that wait is over.
     pub woken: bool,
+    /// Whether its timeout passed while it waited: it only ends what it began.
+    pub is_overdue: bool,
     /// The deadline of the run, by the store's clock.
     pub deadline_at: Option<DateTime<Utc>>,
     /// The start of this call, by the engine's clock.

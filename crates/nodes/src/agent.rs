@@ -11,16 +11,18 @@ use async_trait::async_trait;
 use gathering_agents::{
     AgentDefinition, AgentError, ChatModel, Conversation, Limit, Providers, ToolDescription, run_agent,
 };
-use gathering_dag_engine::{Attempt, BudgetLedger, NodeFailure, Outcome, PollOutcome};
+use gathering_dag_engine::{Attempt, BudgetLedger, ChildRuns, NodeFailure, Outcome, PollOutcome};
 use gathering_domain::FailureKind;
 use gathering_tools::{ToolContext, Toolbox};
 use serde_json::Value;
 
 pub use self::spec::AgentSpec;
-use self::steps::{RecordedSteps, to_json};
+use self::steps::{RecordedSteps, Waits, to_json};
 use crate::budget::{CallBudget, CallStop};
+use crate::child_pipelines::ChildPipelines;
 use crate::files::ProjectFiles;
 use crate::project_tools::{NodeTools, ProjectTools, SameTools};
+use crate::run_pipeline::{PipelineRuns, RUN_PIPELINE, RunPipeline};
 use crate::secrets::{AttemptSecrets, OutsideNode};
 
 /// The provider that stands for `openai` if it is configured, else for `scripted`.
@@ -38,6 +40,7 @@ pub struct AgentNode {
     tools: NodeTools,
     files: Arc<dyn ProjectFiles>,
     budgets: Option<Arc<dyn BudgetLedger>>,
+    pipelines: Option<PipelineRuns>,
 }
 
 impl AgentNode {
@@ -45,7 +48,7 @@ impl AgentNode {
     /// calls.
     pub fn new(providers: Providers, tools: Toolbox, files: Arc<dyn ProjectFiles>) -> Self {
         let tools = NodeTools::new(tools.clone(), Arc::new(SameTools(tools)));
-        Self { providers, tools, files, budgets: None }
+        Self { providers, tools, files, budgets: None, pipelines: None }
     }
 
     /// The same executor, whose agents use the tools of the run's project, too.
@@ -58,6 +61,18 @@ impl AgentNode {
     #[must_use]
     pub fn with_budgets(self, budgets: Arc<dyn BudgetLedger>) -> Self {
         Self { budgets: Some(budgets), ..self }
+    }
+
+    /// The same executor, whose agents may start pipelines with `run_pipeline`, if it is one of their tools.
+    #[must_use]
+    pub fn with_pipelines(self, pipelines: Arc<dyn ChildPipelines>, children: Arc<dyn ChildRuns>) -> Self {
+        Self { pipelines: Some(PipelineRuns::new(pipelines, children)), ..self }
+    }
+
+    /// Starts pipelines for this attempt, if its agent may.
+    fn pipelines_of(&self, attempt: &Attempt) -> Option<&PipelineRuns> {
+        let tools = attempt.config["agent"]["tools"].as_array()?;
+        self.pipelines.as_ref().filter(|_| tools.iter().any(|tool| tool == RUN_PIPELINE))
     }
 
     fn model_of(&self, agent: &AgentDefinition) -> Result<Arc<dyn ChatModel>, NodeFailure> {
@@ -95,8 +110,7 @@ impl AgentNode {
         let model = self.model_of(&agent)?;
         let names = || agent.tools.iter().map(String::as_str);
         let known = self.tools.open(attempt.project, names()).await?;
-        let tools =
-            known.select(names()).map_err(|error| NodeFailure::permanent(error.kind(), error.to_string()))?;
+        let tools = select_tools(&known, &agent)?;
         let descriptions = tools.list().map(ToolDescription::from).collect();
         let context = if agent.tools.is_empty() {
             ToolContext::new()
@@ -104,9 +118,12 @@ impl AgentNode {
             let files = self.files.open(attempt.project).await.map_err(NodeFailure::from)?;
             ToolContext::new().with_workspace(files)
         };
-        let recorded = RecordedSteps { budget, model, tools, context, secrets };
+        let pipelines = self.pipelines_of(attempt).cloned();
+        let waits = Waits::default();
+        let recorded = RecordedSteps { attempt, budget, model, tools, context, secrets, pipelines, waits };
         let outcome = run_agent(Conversation::new(&agent, descriptions, prompt), &recorded).await;
-        Ok(to_json(&outcome.map_err(failure_of)?)?)
+        let outcome = outcome.map_err(|error| recorded.waits.all_of(failure_of(error)))?;
+        Ok(to_json(&outcome)?)
     }
 }
 
@@ -114,7 +131,21 @@ impl AgentNode {
 impl OutsideNode for AgentNode {
     async fn execute(&self, attempt: Attempt, secrets: &AttemptSecrets) -> Result<Outcome, NodeFailure> {
         let budget = CallBudget::of(self.budgets.as_deref(), &attempt);
+        let Some(pipelines) = self.pipelines_of(&attempt) else {
+            let ended = self.converse(&attempt, secrets, &budget).await;
+            return ended.map(Outcome::Done).or_else(CallStop::into_outcome);
+        };
+        if attempt.is_overdue {
+            return Err(pipelines.give_up(&attempt).await);
+        }
+        pipelines.end_earlier_round(&attempt).await?;
         let ended = self.converse(&attempt, secrets, &budget).await;
+        // A failure leaves no run behind. An interrupted attempt has not failed: it is repeated and finds its runs.
+        if let Err(CallStop::Failed(failure)) = &ended
+            && failure.kind != FailureKind::Interrupted
+        {
+            pipelines.cancel(&attempt).await?;
+        }
         ended.map(Outcome::Done).or_else(CallStop::into_outcome)
     }
 
@@ -124,9 +155,25 @@ impl OutsideNode for AgentNode {
     }
 }
 
+/// The tools of an agent; `run_pipeline` is limited to its pipelines.
+fn select_tools(known: &Toolbox, agent: &AgentDefinition) -> Result<Toolbox, NodeFailure> {
+    let limited = agent.pipelines.as_ref().filter(|_| known.get(RUN_PIPELINE).is_some());
+    let is_limited = |name: &&str| limited.is_some() && *name == RUN_PIPELINE;
+    let names = agent.tools.iter().map(String::as_str);
+    let selected = known.select(names.clone().filter(|name| !is_limited(name)));
+    let mut tools = selected.map_err(|error| NodeFailure::permanent(error.kind(), error.to_string()))?;
+    if let Some(pipelines) = limited
+        && names.clone().any(|name| is_limited(&name))
+    {
+        let added = tools.register(RunPipeline::limited_to(pipelines));
+        added.map_err(|error| NodeFailure::permanent(FailureKind::Internal, error.to_string()))?;
+    }
+    Ok(tools)
+}
+
 fn failure_of(error: AgentError<CallStop>) -> CallStop {
     let failure = match error {
-        AgentError::Step { source: stopped @ CallStop::Waits { .. }, .. } => return stopped,
+        AgentError::Step { source: stopped @ CallStop::Waits(_), .. } => return stopped,
         AgentError::Step { key, source: CallStop::Failed(failure) } => {
             NodeFailure { message: format!("step {key}: {}", failure.message), ..failure }
         }

@@ -52,20 +52,22 @@ pub(crate) enum CallStop {
     /// The call failed.
     #[error(transparent)]
     Failed(#[from] NodeFailure),
-    /// The budget does not grant the call, or the attempt makes no calls.
-    #[error("a call waits for its budget")]
-    Waits {
-        /// The next reset of the budget, if it has one.
-        until: Option<DateTime<Utc>>,
-    },
+    /// The budget does not grant the call, what the call started has not ended, or the attempt makes no calls.
+    #[error("a call waits")]
+    Waits(Wait),
 }
 
 impl CallStop {
+    /// The call waits for its budget, until the next reset if it has one.
+    const fn of_budget(until: Option<DateTime<Utc>>) -> Self {
+        CallStop::Waits(Wait { on: WaitingFor::BudgetExceeded, until })
+    }
+
     /// The result of an attempt that stopped here.
     pub(crate) fn into_outcome(self) -> Result<Outcome, NodeFailure> {
         match self {
             CallStop::Failed(failure) => Err(failure),
-            CallStop::Waits { until } => Ok(Outcome::Wait(Wait { on: WaitingFor::BudgetExceeded, until })),
+            CallStop::Waits(wait) => Ok(Outcome::Wait(wait)),
         }
     }
 }
@@ -95,7 +97,7 @@ impl<'a> CallBudget<'a> {
         match stopped {
             _ if self.has_more.load(Ordering::Relaxed) => Ok(PollOutcome::Resume),
             None => Ok(PollOutcome::Resume),
-            Some(CallStop::Waits { .. }) => Ok(PollOutcome::Pending),
+            Some(CallStop::Waits(_)) => Ok(PollOutcome::Pending),
             Some(CallStop::Failed(failure)) => Err(failure),
         }
     }
@@ -103,6 +105,21 @@ impl<'a> CallBudget<'a> {
     /// [`Effects::idempotency_key`] of the call `key` with this request.
     pub(crate) fn idempotency_key(&self, key: &str, request: &Value) -> String {
         self.effects.idempotency_key(key, request)
+    }
+
+    /// Whether the attempt may make calls; a poll may not.
+    pub(crate) const fn makes_calls(&self) -> bool {
+        self.makes_calls
+    }
+
+    /// Whether this call is done, so that [`CallBudget::once`] returns the recorded result.
+    pub(crate) fn is_done(&self, key: &str, request: &Value) -> bool {
+        self.effects.is_done(key, request)
+    }
+
+    /// Reserves for a call that begins before its effect is recorded. [`CallBudget::once`] finds the reservation.
+    pub(crate) async fn admit(&self, key: &str, worst: &Amounts) -> Result<(), CallStop> {
+        self.reserve(&format!("{}/{key}", self.prefix), worst).await.map(|_| ())
     }
 
     /// [`Effects::once`] for a call that costs at most `worst`; `used` reads the real cost from its result. `act` gets the
@@ -124,7 +141,7 @@ impl<'a> CallBudget<'a> {
             if is_done { self.find_open(&of_call).await? } else { self.reserve(&of_call, worst).await? };
         if !self.makes_calls && !is_done {
             self.has_more.store(true, Ordering::Relaxed);
-            return Err(CallStop::Waits { until: None });
+            return Err(CallStop::of_budget(None));
         }
         let never_began = AtomicBool::new(false);
         let (bounded, never) = (reserved.clone().unwrap_or_default(), &never_began);
@@ -155,7 +172,7 @@ impl<'a> CallBudget<'a> {
             Grant::Unbounded => Ok(None),
             Grant::Reserved(resources) => Ok(Some(resources)),
             Grant::Refused { resets_in } => {
-                Err(CallStop::Waits { until: resets_in.map(|wait| Utc::now() + wait.max(SHORTEST_WAIT)) })
+                Err(CallStop::of_budget(resets_in.map(|wait| Utc::now() + wait.max(SHORTEST_WAIT))))
             }
         }
     }

@@ -11,8 +11,10 @@ use serde_json::Value;
 pub struct ChildPipeline {
     /// The project of the parent; the pipeline must belong to it.
     pub project: ProjectId,
-    /// The attempt that starts the child. The child is [`Parent::child`] 0.
+    /// The attempt that starts the child.
     pub parent: Parent,
+    /// Which of its children it is: its id is [`Parent::child`] of this number.
+    pub item: u32,
     /// Whether the parent waits for the child.
     pub kind: ChildKind,
     /// The pipeline.

@@ -90,7 +90,7 @@ impl ExecutePipeline {
         })?;
         let (project, parent, now) = (attempt.project, parent.clone(), attempt.now);
         let earlier_runs = attempt.earlier_runs.clone();
-        let child = ChildPipeline { project, parent, kind, pipeline, input, earlier_runs, now };
+        let child = ChildPipeline { project, parent, item: 0, kind, pipeline, input, earlier_runs, now };
         loop {
             match self.pipelines.start(child.clone()).await {
                 // It was cancelled, and ends soon.

@@ -12,6 +12,7 @@ mod files;
 mod notification;
 mod project_tools;
 mod row_expressions;
+mod run_pipeline;
 mod secrets;
 #[cfg(test)]
 mod testing;
@@ -24,6 +25,7 @@ pub use child_pipelines::{ChildPipeline, ChildPipelines, StartPipelineError};
 pub use files::{OpenFilesError, ProjectFiles};
 pub use project_tools::{ProjectSpecs, ProjectTools, SameTools};
 pub use row_expressions::RowExpressions;
+pub use run_pipeline::RunPipeline;
 pub use secrets::{
     AttemptSecrets, KnownSecrets, NoSecrets, OutsideNode, ProjectSecrets, Revealed, WithSecrets,
 };

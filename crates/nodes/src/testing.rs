@@ -15,12 +15,14 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ChildPipeline, ChildPipelines, NoSecrets, OpenFilesError, OutsideNode, ProjectFiles, StartPipelineError,
-    WithSecrets, node_specs,
+    ChildPipeline, ChildPipelines, NoSecrets, OpenFilesError, OutsideNode, ProjectFiles, RunPipeline,
+    StartPipelineError, WithSecrets, node_specs,
 };
 
 pub(crate) fn tools(outbound: &Outbound) -> Toolbox {
-    Toolbox::with_builtin(outbound, BlockingPool::new(2)).unwrap()
+    let mut tools = Toolbox::with_builtin(outbound, BlockingPool::new(2)).unwrap();
+    tools.register(RunPipeline::new()).unwrap();
+    tools
 }
 
 /// The problems of one node's config, without `/nodes/0/config`.

@@ -4,18 +4,20 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use gathering_dag_engine::{
-    ActFailed, Attempt, BudgetLedger, Fields, NodeFailure, NodeSpec, Outcome, PollOutcome, SecretFields,
-    Shape,
+    ActFailed, Attempt, BudgetLedger, ChildRuns, EffectClass, Fields, NodeFailure, NodeSpec, Outcome,
+    PollOutcome, SecretFields, Shape,
 };
-use gathering_domain::McpServerName;
+use gathering_domain::{FailureKind, McpServerName};
 use gathering_tools::{ToolContext, ToolError, Toolbox};
 use serde_json::{Map, Value, json};
 
 use crate::budget::{CallBudget, CallStop, cost_of_tool_call};
+use crate::child_pipelines::ChildPipelines;
 use crate::config::{add_problems_below, is_computed_text};
 use crate::failure::{act_failed, failure_of_tool};
 use crate::files::ProjectFiles;
 use crate::project_tools::{NodeTools, ProjectTools, SameTools, is_not_there};
+use crate::run_pipeline::{PipelineCall, PipelineRuns, RUN_PIPELINE};
 use crate::secrets::{AttemptSecrets, OutsideNode};
 
 /// The key of the node's only effect.
@@ -65,8 +67,11 @@ impl NodeSpec for ToolNodeSpec {
         }
     }
 
-    /// Not in a URL: those are in logs, here and at the receiver.
-    fn secret_fields(&self, _config: &Value) -> SecretFields {
+    /// Not in a URL: those are in logs, here and at the receiver. Not in the input of a run, which is stored and shown.
+    fn secret_fields(&self, config: &Value) -> SecretFields {
+        if config["tool"] == RUN_PIPELINE {
+            return SecretFields::default();
+        }
         SecretFields { within: &["/params"], except: &["/params/url"] }
     }
 }
@@ -76,13 +81,14 @@ pub struct ToolNode {
     tools: NodeTools,
     files: Arc<dyn ProjectFiles>,
     budgets: Option<Arc<dyn BudgetLedger>>,
+    pipelines: Option<PipelineRuns>,
 }
 
 impl ToolNode {
     /// An executor that calls `tools` with the files of the run's project. No budget bounds its calls.
     pub fn new(tools: Toolbox, files: Arc<dyn ProjectFiles>) -> Self {
         let tools = NodeTools::new(tools.clone(), Arc::new(SameTools(tools)));
-        Self { tools, files, budgets: None }
+        Self { tools, files, budgets: None, pipelines: None }
     }
 
     /// The same executor, which calls the tools of the run's project, too.
@@ -97,12 +103,56 @@ impl ToolNode {
         Self { budgets: Some(budgets), ..self }
     }
 
+    /// The same executor, which starts pipelines if the tool is `run_pipeline`.
+    #[must_use]
+    pub fn with_pipelines(self, pipelines: Arc<dyn ChildPipelines>, children: Arc<dyn ChildRuns>) -> Self {
+        Self { pipelines: Some(PipelineRuns::new(pipelines, children)), ..self }
+    }
+
+    /// Starts pipelines for this attempt, if that is its tool.
+    fn pipelines_of(&self, attempt: &Attempt) -> Option<&PipelineRuns> {
+        self.pipelines.as_ref().filter(|_| attempt.config["tool"] == RUN_PIPELINE)
+    }
+
+    /// Runs a pipeline and waits until it has ended.
+    async fn run_pipeline(
+        &self,
+        runs: &PipelineRuns,
+        attempt: &Attempt,
+        (secrets, budget): (&AttemptSecrets, &CallBudget<'_>),
+    ) -> Result<Value, CallStop> {
+        if secrets.are_used() {
+            let message = "the input of a pipeline must not contain secrets: it is stored and shown";
+            return Err(NodeFailure::permanent(FailureKind::Config, message).into());
+        }
+        let params = &params_of(&attempt.config);
+        let tools = self.tools.open(attempt.project, [RUN_PIPELINE]).await?;
+        tools.check(RUN_PIPELINE, params).map_err(|error| failure_of_tool(&error))?;
+        let request = json!({"tool": RUN_PIPELINE, "params": params});
+        let result = if budget.is_done(EFFECT, &request) {
+            None
+        } else {
+            runs.result_of(&PipelineCall { attempt, key: EFFECT, item: 0, params }, budget).await?
+        };
+        let cost = cost_of_tool_call();
+        let act = |_| async {
+            // Without a result the effect is done, or this is a poll: then nothing is recorded.
+            let mut result = result.unwrap_or(Ok(Value::Null))?;
+            secrets.redact(&mut result);
+            Ok(tools.bound(result))
+        };
+        budget.once((EFFECT, EffectClass::Idempotent, &request), &cost, act, |_| cost.clone()).await
+    }
+
     async fn call(
         &self,
         attempt: &Attempt,
         secrets: &AttemptSecrets,
         budget: &CallBudget<'_>,
     ) -> Result<Value, CallStop> {
+        if let Some(runs) = self.pipelines_of(attempt) {
+            return self.run_pipeline(runs, attempt, (secrets, budget)).await;
+        }
         let tool = attempt.config["tool"].as_str().unwrap_or_default().to_owned();
         let params = params_of(&attempt.config);
         let failed = |error: ToolError| failure_of_tool(&error);
@@ -137,6 +187,12 @@ fn params_of(config: &Value) -> Value {
 #[async_trait]
 impl OutsideNode for ToolNode {
     async fn execute(&self, attempt: Attempt, secrets: &AttemptSecrets) -> Result<Outcome, NodeFailure> {
+        if let Some(runs) = self.pipelines_of(&attempt) {
+            if attempt.is_overdue {
+                return Err(runs.give_up(&attempt).await);
+            }
+            runs.end_earlier_round(&attempt).await?;
+        }
         let called = self.call(&attempt, secrets, &CallBudget::of(self.budgets.as_deref(), &attempt)).await;
         called.map(Outcome::Done).or_else(CallStop::into_outcome)
     }

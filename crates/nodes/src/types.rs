@@ -53,10 +53,12 @@ pub fn node_types(
         Arc::clone(&services.pipelines),
         Arc::clone(children),
     );
-    let mut tool =
-        ToolNode::new(tools.clone(), Arc::clone(files)).with_project_tools(Arc::clone(&services.tools));
+    let mut tool = ToolNode::new(tools.clone(), Arc::clone(files))
+        .with_project_tools(Arc::clone(&services.tools))
+        .with_pipelines(Arc::clone(&services.pipelines), Arc::clone(children));
     let mut agent = AgentNode::new(providers.clone(), tools.clone(), Arc::clone(files))
-        .with_project_tools(Arc::clone(&services.tools));
+        .with_project_tools(Arc::clone(&services.tools))
+        .with_pipelines(Arc::clone(&services.pipelines), Arc::clone(children));
     if let Some(budgets) = &services.budgets {
         tool = tool.with_budgets(Arc::clone(budgets));
         agent = agent.with_budgets(Arc::clone(budgets));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use gathering_agents::{OpenAiCompatible, Providers};
 use gathering_dag_engine::{NodeSpecs, NodeTypes};
-use gathering_nodes::{NodeServices, RowExpressions, node_specs, node_types};
+use gathering_nodes::{NodeServices, RowExpressions, RunPipeline, node_specs, node_types};
 use gathering_tools::{
     BlockingPool, Launcher, Mailer, NotificationChannels, Outbound, OutboundPolicy, RunCommand,
     RunCommandPolicy, SmtpLogin, SmtpSettings, ToolSetup, Toolbox, WebhookKeys,
@@ -50,7 +50,8 @@ impl Capabilities {
             run_command: run_command(config)?,
         };
         let tools = Toolbox::with_setup(&outbound, setup, blocking.clone());
-        let tools = tools.context("registering the tools")?;
+        let mut tools = tools.context("registering the tools")?;
+        tools.register(RunPipeline::new()).context("registering the tools")?;
         Ok(Self { outbound, tools, providers: providers(config)?, blocking })
     }
 

@@ -194,7 +194,12 @@ impl Toolbox {
         };
         let mut result = result?;
         edit(&mut result);
-        Ok(result_limit::bound(result, self.result_limit))
+        Ok(self.bound(result))
+    }
+
+    /// The result of a call that was made without this toolbox, cut as [`Toolbox::call`] cuts results.
+    pub fn bound(&self, result: Value) -> Value {
+        result_limit::bound(result, self.result_limit)
     }
 
     /// The names of the tools, or of the first ones.

@@ -48,6 +48,7 @@ mod resume;
 mod retention;
 mod reuse;
 mod run_limits;
+mod run_pipeline;
 mod runs;
 mod schedules;
 mod secrets;

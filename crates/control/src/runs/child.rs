@@ -58,7 +58,7 @@ impl ProjectPipelines {
 #[async_trait]
 impl ChildPipelines for ProjectPipelines {
     async fn start(&self, child: ChildPipeline) -> Result<(), StartPipelineError> {
-        let ChildPipeline { project, parent, kind, pipeline, input, earlier_runs, now } = child;
+        let ChildPipeline { project, parent, item, kind, pipeline, input, earlier_runs, now } = child;
         let found = self.find(project, pipeline).await;
         let (startable, rules) = found.map_err(|error| refused(pipeline, error))?;
         let admitted = rules.admit(input);
@@ -66,7 +66,7 @@ impl ChildPipelines for ProjectPipelines {
             admitted.map_err(|problems| StartPipelineError::InvalidInput(pipeline, below_input(problems)))?;
         let timeout = rules.timeout.and_then(|timeout| TimeDelta::from_std(timeout).ok());
         let child = NewChild {
-            item: 0,
+            item,
             graph: startable.graph,
             input,
             pipeline: Some((pipeline, startable.version)),

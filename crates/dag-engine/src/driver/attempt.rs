@@ -72,6 +72,7 @@ impl Driver {
             upstream,
             earlier_runs: run.earlier_runs.clone(),
             woken: run.woken,
+            is_overdue: run.woken && self.has_used_its_time(node),
             deadline_at: self.claimed.deadline_at,
             now: self.around.clock.now(),
             effects: Effects::new(
@@ -125,10 +126,21 @@ impl Driver {
     /// store, or to cancel what it started.
     fn time_left(&self, node: usize) -> Option<Duration> {
         let (limit, run) = (self.graph.nodes[node].spec.timeout?, self.progress.node(node));
-        let began = run.started_at.filter(|_| run.woken);
-        let took = began.and_then(|began| (self.around.clock.now() - began).to_std().ok());
-        let left = limit.saturating_sub(took.unwrap_or_default());
+        let took = if run.woken { self.time_taken(node) } else { Duration::ZERO };
+        let left = limit.saturating_sub(took);
         Some(if run.woken && !run.goes_on { left.max(ENDING.min(limit)) } else { left })
+    }
+
+    /// Whether the attempt has had all of its time.
+    fn has_used_its_time(&self, node: usize) -> bool {
+        self.graph.nodes[node].spec.timeout.is_some_and(|limit| limit <= self.time_taken(node))
+    }
+
+    /// The time since the attempt began.
+    fn time_taken(&self, node: usize) -> Duration {
+        let began = self.progress.node(node).started_at;
+        let took = began.and_then(|began| (self.around.clock.now() - began).to_std().ok());
+        took.unwrap_or_default()
     }
 
     /// The circuit breaker of a node that has one and is part of a pipeline.

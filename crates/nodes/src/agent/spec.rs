@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{AUTO, OPENAI};
 use crate::config::{add_problems_below, is_computed_text};
 use crate::project_tools::is_not_there;
+use crate::run_pipeline::RUN_PIPELINE;
 
 /// The spec of `agent`.
 pub struct AgentSpec {
@@ -49,6 +50,13 @@ impl AgentSpec {
             if let Some(problem) = self.tool_problem(name) {
                 config.problems().add(at.join("tools").join(index), problem);
             }
+        }
+        let is_computed = |name: &Value| name.as_str().is_some_and(is_computed_text);
+        if agent["pipelines"].is_array()
+            && !names.iter().any(|name| name == RUN_PIPELINE || is_computed(name))
+        {
+            let message = format!("has no effect: `{RUN_PIPELINE}` is not one of the agent's tools");
+            config.problems().add(at.join("pipelines"), message);
         }
         let known =
             |name: &str| name == AUTO || name == OPENAI || self.providers.names().any(|known| known == name);

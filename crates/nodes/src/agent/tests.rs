@@ -146,7 +146,7 @@ fn is_done(event: &JournalEvent, effect: &str) -> bool {
 
 async fn start(store: &MemoryStore, definition: &Value) -> RunId {
     let (id, graph) = (RunId::new(), Digest::of_json(definition));
-    store.ensure_graph(graph, definition).await.unwrap();
+    RunStore::ensure_graph(store, graph, definition).await.unwrap();
     let run = NewRun {
         id,
         project: ProjectId::new(),

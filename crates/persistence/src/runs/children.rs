@@ -1,5 +1,7 @@
 //! Runs that nodes of other runs start: their places below their parents, their summary, and their outputs.
 
+mod summary;
+
 use std::sync::LazyLock;
 
 use async_trait::async_trait;
@@ -7,18 +9,17 @@ use chrono::{DateTime, Utc};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{
-    Array, BigInt, Bool, Bytea, Integer, Json, Nullable, Text, Timestamptz, Uuid as SqlUuid,
-};
+use diesel::sql_types::{Array, Bool, Bytea, Integer, Json, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use gathering_dag_engine::{
-    ChildKind, ChildRuns, ChildSummary, MAX_DEPTH, NewChild, Parent, StartChildrenError, StoreError,
-    Unsuccessful,
+    ChildKind, ChildRuns, ChildState, ChildSummary, MAX_DEPTH, NewChild, Parent, StartChildrenError,
+    StoreError, Unsuccessful,
 };
 use gathering_domain::{Digest, RunId, RunKind, RunState};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use self::summary::{CountChildren, into_summary};
 use crate::cluster::wake::Wake;
 use crate::db::error::DatabaseError;
 use crate::db::exactly_one::exactly_one;
@@ -26,7 +27,7 @@ use crate::db::schema::{child_runs, runs};
 use crate::runs::accept::refused;
 use crate::runs::graphs;
 use crate::runs::permits::request::Requests;
-use crate::runs::states::{ACTIVE, TERMINAL, WAKEABLE};
+use crate::runs::states::{ACTIVE, WAKEABLE};
 use crate::runs::store::PgRunStore;
 use crate::runs::transitions::cancel::cancel_children;
 use crate::runs::transitions::insert::{COLUMNS, push_insert};
@@ -189,61 +190,6 @@ const PLACES: &str = ", placed AS (
     )
     SELECT depth, EXISTS (SELECT FROM taken_up WHERE is_active) FROM parent";
 
-/// The summary of a node's children: one row, with the first child that did not succeed.
-#[derive(QueryId)]
-struct CountChildren {
-    parent: Uuid,
-    node: String,
-    round: i32,
-}
-
-type Counted = (Option<i32>, i64, i64, Option<Uuid>, Option<i32>, Option<String>, Option<Value>);
-
-impl Query for CountChildren {
-    type SqlType = (
-        Nullable<Integer>,
-        BigInt,
-        BigInt,
-        Nullable<SqlUuid>,
-        Nullable<Integer>,
-        Nullable<Text>,
-        Nullable<Json>,
-    );
-}
-
-impl QueryFragment<Pg> for CountChildren {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        // The parent's id is a constant in each place, so that the indexes are used.
-        out.push_sql("WITH unfinished AS MATERIALIZED (
-            SELECT runs.id, runs.state, runs.error, place.item FROM runs JOIN child_runs AS place ON place.run_id = runs.id
-            WHERE runs.state <> 'succeeded' AND runs.parent_run_id = ");
-        out.push_bind_param::<SqlUuid, _>(&self.parent)?;
-        out.push_sql(" AND place.node_id = ");
-        out.push_bind_param::<Text, _>(&self.node)?;
-        out.push_sql(" AND place.round = ");
-        out.push_bind_param::<Integer, _>(&self.round)?;
-        out.push_sql(") SELECT (SELECT max(item) FROM child_runs WHERE parent_run_id = ");
-        out.push_bind_param::<SqlUuid, _>(&self.parent)?;
-        out.push_sql(" AND node_id = ");
-        out.push_bind_param::<Text, _>(&self.node)?;
-        out.push_sql(" AND round = ");
-        out.push_bind_param::<Integer, _>(&self.round)?;
-        out.push_sql("), (SELECT count(*) FROM unfinished WHERE state IN ");
-        out.push_sql(&ACTIVE);
-        out.push_sql("), (SELECT count(*) FROM unfinished WHERE state IN ");
-        out.push_sql(&TERMINAL);
-        out.push_sql(
-            "), first.id, first.item, first.state, first.error
-            FROM (SELECT) AS one LEFT JOIN (
-                SELECT id, item, state, error FROM unfinished WHERE state IN ",
-        );
-        out.push_sql(&TERMINAL);
-        // A child may have been cancelled because another failed.
-        out.push_sql(" ORDER BY state = 'cancelled', item LIMIT 1) AS first ON true");
-        Ok(())
-    }
-}
-
 #[async_trait]
 impl ChildRuns for PgRunStore {
     async fn ensure_graph(&self, digest: Digest, definition: &Value) -> Result<(), StoreError> {
@@ -283,14 +229,8 @@ impl ChildRuns for PgRunStore {
 
     async fn summarize(&self, parent: &Parent) -> Result<ChildSummary, StoreError> {
         let conn = self.pool.get().await?;
-        let counted: Counted = CountChildren {
-            parent: parent.run.as_uuid(),
-            node: parent.node.as_str().to_owned(),
-            round: signed(parent.round),
-        }
-        .get_result(&mut &*conn)
-        .await
-        .map_err(|error| DatabaseError::query("counting child runs", error))?;
+        let counted = CountChildren::of(parent).get_result(&mut &*conn).await;
+        let counted = counted.map_err(|error| DatabaseError::query("counting child runs", error))?;
         Ok(into_summary(counted)?)
     }
 
@@ -340,6 +280,25 @@ impl ChildRuns for PgRunStore {
         Ok(rows.into_iter().map(|(item, output)| (unsigned(item), output.unwrap_or_default())).collect())
     }
 
+    async fn find(&self, parent: &Parent, item: u32) -> Result<Option<ChildState>, StoreError> {
+        let conn = self.pool.get().await?;
+        let row: Option<(Uuid, String, Option<Value>, Option<Value>)> = child_runs::table
+            .inner_join(runs::table.on(runs::id.eq(child_runs::run_id)))
+            .filter(child_runs::run_id.eq(parent.child(item).as_uuid()))
+            .select((child_runs::run_id, runs::state, runs::output, runs::error))
+            .first(&mut &*conn)
+            .await
+            .optional()
+            .map_err(|error| DatabaseError::query("reading a child run", error))?;
+        let Some((run, state, output, error)) = row else { return Ok(None) };
+        let child = into_unsuccessful((run, signed(item), state, error))?;
+        Ok(Some(match child.state {
+            RunState::Succeeded => ChildState::Succeeded(output.unwrap_or_default()),
+            state if state.is_terminal() => ChildState::Unsuccessful(child),
+            _ => ChildState::Active,
+        }))
+    }
+
     async fn cancel(&self, parent: &Parent) -> Result<(), StoreError> {
         let conn = self.pool.get().await?;
         let wake_ups = cancel_children(&conn, parent, signed(parent.round))
@@ -348,22 +307,6 @@ impl ChildRuns for PgRunStore {
         wake_ups.send(&self.wakes);
         Ok(())
     }
-}
-
-fn into_summary(counted: Counted) -> Result<ChildSummary, DatabaseError> {
-    let (last_item, n_unfinished, n_unsuccessful, run, item, state, error) = counted;
-    let unsuccessful = match (run, item, state) {
-        (Some(run), Some(item), Some(state)) => Some(into_unsuccessful((run, item, state, error))?),
-        _ => None,
-    };
-    // Items are started in order, without gaps: the last one tells how many there are.
-    let n_started = last_item.map_or(0, |item| unsigned(item).saturating_add(1));
-    Ok(ChildSummary {
-        n_started,
-        n_unfinished: u32::try_from(n_unfinished).unwrap_or(u32::MAX),
-        n_unsuccessful: u32::try_from(n_unsuccessful).unwrap_or(u32::MAX),
-        unsuccessful,
-    })
 }
 
 fn into_unsuccessful(

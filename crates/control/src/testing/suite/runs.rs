@@ -34,6 +34,7 @@ async fn start_child<F: ControlFixture>(
     let child = ChildPipeline {
         project,
         parent,
+        item: 0,
         kind,
         pipeline,
         input: json!({}),

@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::runs::{Place, StoredRun};
 use super::{MemoryStore, Shared};
 use crate::children::{
-    ChildKind, ChildRuns, ChildSummary, MAX_DEPTH, NewChild, Parent, StartChildrenError, Unsuccessful,
+    ChildKind, ChildRuns, ChildState, ChildSummary, MAX_DEPTH, NewChild, Parent, StartChildrenError,
+    Unsuccessful,
 };
 use crate::store::{NewRun, RunStore, StoreError};
 
@@ -141,6 +142,10 @@ impl Shared {
     }
 }
 
+fn output_of(child: &StoredRun) -> Value {
+    child.end.as_ref().and_then(|end| end.result.output().cloned()).unwrap_or_default()
+}
+
 fn unsuccessful_child(item: u32, child: &StoredRun) -> Unsuccessful {
     let error = child.end.as_ref().and_then(|end| end.result.error().cloned());
     Unsuccessful { run: child.new.id, item, state: child.state, error }
@@ -195,14 +200,23 @@ impl ChildRuns for MemoryStore {
             let mut outputs: Vec<(u32, Value)> = shared
                 .children_of(parent)
                 .filter(|(item, child)| *item >= from && child.state == RunState::Succeeded)
-                .map(|(item, child)| {
-                    let output = child.end.as_ref().and_then(|end| end.result.output().cloned());
-                    (item, output.unwrap_or_default())
-                })
+                .map(|(item, child)| (item, output_of(child)))
                 .collect();
             outputs.sort_unstable_by_key(|(item, _)| *item);
             outputs.truncate(limit);
             Ok(outputs)
+        })
+        .await
+    }
+
+    async fn find(&self, parent: &Parent, item: u32) -> Result<Option<ChildState>, StoreError> {
+        self.call(|shared| {
+            let child = shared.children_of(parent).find(|(other, _)| *other == item).map(|(_, child)| child);
+            Ok(child.map(|child| match child.state {
+                RunState::Succeeded => ChildState::Succeeded(output_of(child)),
+                state if state.is_terminal() => ChildState::Unsuccessful(unsuccessful_child(item, child)),
+                _ => ChildState::Active,
+            }))
         })
         .await
     }

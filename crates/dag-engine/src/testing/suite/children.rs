@@ -10,7 +10,7 @@ use super::ports::{
     PortsFixture, claim_all, claim_child, driven, end, ids, must_commit, new_children, node, park, start,
     told,
 };
-use crate::children::{ChildKind, ChildSummary, MAX_DEPTH, Parent, StartChildrenError};
+use crate::children::{ChildKind, ChildState, ChildSummary, MAX_DEPTH, Parent, StartChildrenError};
 use crate::store::{ClaimScope, StoreError};
 
 /// Every case that an implementation of [`crate::ChildRuns`] must pass, each on a fixture of its own.
@@ -37,6 +37,7 @@ where
     a_summary_counts_what_was_started_and_what_is_left(&*make().await).await;
     a_summary_names_the_first_that_failed_before_any_that_was_cancelled(&*make().await).await;
     outputs_come_by_item_from_those_that_succeeded(&*make().await).await;
+    a_child_is_found_by_its_item_whatever_others_there_are(&*make().await).await;
     a_claim_of_a_tree_takes_the_awaited_descendants_of_its_root(&*make().await).await;
     i4_a_cancelled_descendant_is_claimed_in_its_tree(&*make().await).await;
     super::taken_up::all(&make).await;
@@ -369,6 +370,28 @@ async fn outputs_come_by_item_from_those_that_succeeded(fixture: &dyn PortsFixtu
     assert_eq!(children.load_outputs(&parent, 1, 1).await.unwrap(), [(2, json!([2]))]);
     let next_round = Parent { round: 1, ..parent };
     assert_eq!(children.load_outputs(&next_round, 0, 10).await.unwrap(), []);
+}
+
+async fn a_child_is_found_by_its_item_whatever_others_there_are(fixture: &dyn PortsFixture) {
+    let owner = fixture.instance().await;
+    let (parent, of) = driven(fixture, owner).await;
+    for item in [70, 3, 10_001, 5] {
+        start(fixture, &parent, &of, item..item + 1).await;
+    }
+    end_child(fixture, owner, &parent, 3, RunEvent::Succeeded, Some(json!([3]))).await;
+    end_child(fixture, owner, &parent, 70, RunEvent::Failed, None).await;
+    end_child(fixture, owner, &parent, 5, RunEvent::Succeeded, None).await;
+    let children = fixture.children();
+    let find = async |item| children.find(&parent, item).await.unwrap();
+    assert_eq!(find(3).await, Some(ChildState::Succeeded(json!([3]))));
+    assert_eq!(find(5).await, Some(ChildState::Succeeded(Value::Null)));
+    assert_eq!(find(10_001).await, Some(ChildState::Active));
+    assert_eq!(find(4).await, None);
+    let failed = summarize(fixture, &parent).await.unsuccessful.unwrap();
+    assert_eq!((failed.run, failed.item, failed.state), (parent.child(70), 70, RunState::Failed));
+    assert_eq!(find(70).await, Some(ChildState::Unsuccessful(failed)));
+    let next_round = Parent { round: 1, ..parent.clone() };
+    assert_eq!(children.find(&next_round, 3).await.unwrap(), None);
 }
 
 /// The runs that a claim of the tree of `root` takes, sorted.
