@@ -1,9 +1,10 @@
-//! `read_table`: rows of a CSV or JSON Lines file.
+//! `read_table`: rows of a CSV, JSON Lines or Parquet file.
 
 mod cells;
 mod csv_rows;
 mod filter;
 mod json_rows;
+mod parquet_rows;
 mod query;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use cells::CellType;
 use csv_rows::CsvRows;
 pub use filter::{RowFilter, RowFilters};
 use json_rows::JsonRows;
+use parquet_rows::ParquetRows;
 use query::{Query, Rows};
 
 /// The most rows of one call, and those by default.
@@ -60,13 +62,14 @@ struct Params {
 enum Format {
     Csv { delimiter: u8 },
     JsonLines,
+    Parquet,
 }
 
 impl ReadTable {
     /// The tool. `where` is refused without `filters`.
     pub fn new(filters: Option<Arc<dyn RowFilters>>) -> Self {
-        let description = "Reads rows of a table of the workspace: CSV with a header (`.csv`, `.tsv`), or JSON Lines \
-                           (`.jsonl`, `.ndjson`). Each row is an object. `more` says whether rows are left.";
+        let description = "Reads rows of a table of the workspace: CSV with a header (`.csv`, `.tsv`), JSON Lines \
+                           (`.jsonl`, `.ndjson`) or Parquet (`.parquet`). Each row is an object. `more` says whether rows are left.";
         Self { spec: spec("read_table", description, EffectClass::Pure, &["path"], properties()), filters }
     }
 }
@@ -74,7 +77,7 @@ impl ReadTable {
 fn properties() -> Value {
     json!({
         "path": path_schema("The file"),
-        "format": {"description": "The format; by the file's extension by default.", "enum": ["csv", "jsonl"]},
+        "format": {"description": "The format; by the file's extension by default.", "enum": ["csv", "jsonl", "parquet"]},
         "delimiter": {
             "description": "CSV: the character between cells; a comma by default, a tab for `.tsv`.",
             "type": "string", "pattern": "^[ -~\t]$"
@@ -136,13 +139,19 @@ impl Tool for ReadTable {
             offset: params.offset,
         };
         let types = params.types;
-        if format == Format::JsonLines && !types.is_empty() {
-            return Err(ToolError::InvalidParameters(problem_at("types", "is for CSV: JSON has types")));
+        if !matches!(format, Format::Csv { .. }) && !types.is_empty() {
+            let message = "is for CSV: JSON and Parquet have types";
+            return Err(ToolError::InvalidParameters(problem_at("types", message)));
         }
         let read = context.workspace()?.read_long(&path, move |file| {
             let mut rows: Box<dyn Rows> = match format {
                 Format::Csv { delimiter } => Box::new(CsvRows::open(file, delimiter, &types)?),
                 Format::JsonLines => Box::new(JsonRows::open(file)),
+                Format::Parquet => {
+                    // A condition may read every column.
+                    let wanted = query.columns.as_deref().filter(|_| query.filter.is_none());
+                    Box::new(ParquetRows::open(file, wanted)?)
+                }
             };
             query.read(&mut *rows)
         });
@@ -168,13 +177,11 @@ fn format_of(path: &str, format: Option<&str>, delimiter: Option<&str>) -> Resul
     let csv = Format::Csv { delimiter: delimiter.and_then(|text| text.bytes().next()).unwrap_or(usual) };
     match (format, extension.as_str()) {
         (Some("csv"), _) | (None, "csv" | "tsv") => Ok(csv),
-        (Some("jsonl"), _) | (None, "jsonl" | "ndjson") if delimiter.is_some() => {
+        (Some("jsonl" | "parquet"), _) | (None, "jsonl" | "ndjson" | "parquet") if delimiter.is_some() => {
             Err(problem_at("delimiter", "is for CSV"))
         }
         (Some("jsonl"), _) | (None, "jsonl" | "ndjson") => Ok(Format::JsonLines),
-        (None, "parquet") => {
-            Err(problem_at("path", "Parquet is not supported: convert the file to CSV or JSON Lines"))
-        }
+        (Some("parquet"), _) | (None, "parquet") => Ok(Format::Parquet),
         _ => Err(problem_at("format", "is required: the extension of `path` does not tell it")),
     }
 }

@@ -1,6 +1,7 @@
 //! Each built-in tool through its toolbox, on real files.
 
 mod edit_file;
+mod read_parquet;
 mod read_table;
 mod run_command;
 mod search_files;

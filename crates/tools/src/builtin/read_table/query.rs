@@ -16,12 +16,17 @@ const MAX_BYTES: u64 = 256 * 1024 * 1024;
 /// How much of it one call returns: 2 MiB.
 const MAX_RETURNED_BYTES: u64 = 2 * 1024 * 1024;
 /// How long one call reads.
-const MAX_TIME: Duration = Duration::from_secs(10);
+pub(super) const MAX_TIME: Duration = Duration::from_secs(10);
 
 /// The rows of a table, one after the other.
 pub(super) trait Rows {
     /// The columns, if they are known before the first row.
     fn columns(&self) -> Option<&[String]>;
+
+    /// What the numbers of rows count.
+    fn unit(&self) -> &'static str {
+        "line"
+    }
 
     /// The next row.
     fn next(&mut self) -> Result<Option<Row>, ToolError>;
@@ -68,7 +73,7 @@ impl Query {
                 () => None,
             };
             if progress.stopped.is_none() {
-                self.take(row, &mut progress)?;
+                self.take(row, rows.unit(), &mut progress)?;
             }
             if progress.stopped.is_some() {
                 break;
@@ -99,11 +104,11 @@ impl Query {
     }
 
     /// Counts the row, and keeps it if it is wanted. A row that is one too many is not counted.
-    fn take(&self, row: Row, progress: &mut Progress) -> Result<(), ToolError> {
+    fn take(&self, row: Row, unit: &str, progress: &mut Progress) -> Result<(), ToolError> {
         let Row { fields, line, size_bytes } = row;
         let row = Value::Object(fields);
         let matches = match &self.filter {
-            Some(filter) => filter.matches(&row).map_err(|reason| malformed(line, &reason))?,
+            Some(filter) => filter.matches(&row).map_err(|reason| malformed_at(unit, line, &reason))?,
             None => true,
         };
         let is_wanted = matches && progress.n_matched >= self.offset;
@@ -150,5 +155,9 @@ impl Query {
 
 /// The error of a row that cannot be read.
 pub(super) fn malformed(line: u64, reason: &str) -> ToolError {
-    ToolError::Permanent { message: format!("line {line}: {reason}") }
+    malformed_at("line", line, reason)
+}
+
+fn malformed_at(unit: &str, number: u64, reason: &str) -> ToolError {
+    ToolError::Permanent { message: format!("{unit} {number}: {reason}") }
 }

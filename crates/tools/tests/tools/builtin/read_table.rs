@@ -116,10 +116,8 @@ async fn bad_parameters_are_named_at_their_place() {
     let tools = with_filters().await;
     tools.write("a.csv", "a,b\n1,2\n");
     for (params, told) in [
-        (
-            json!({"path": "a.parquet"}),
-            "/path: Parquet is not supported: convert the file to CSV or JSON Lines",
-        ),
+        (json!({"path": "a.parquet", "delimiter": ";"}), "/delimiter: is for CSV"),
+        (json!({"path": "a.parquet", "types": {"c": "integer"}}), "/types: is for CSV"),
         (json!({"path": "a.txt"}), "/format: is required: the extension of `path` does not tell it"),
         (json!({"path": "a.jsonl", "delimiter": ";"}), "/delimiter: is for CSV"),
         (json!({"path": "a.csv", "delimiter": ";;"}), "/delimiter: must match the pattern"),
