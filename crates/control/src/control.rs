@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use gathering_auth::KeyRing;
 use gathering_dag_engine::{NodeSpecs, RunStore};
 
 use crate::{
@@ -32,25 +33,27 @@ pub struct Control {
 
 impl Control {
     /// Everything over `store`. The graphs and journals of its runs are in `run_store`, and their nodes have these
-    /// types. At most `n_cached_graphs` summaries of graphs are kept; at least 1.
+    /// types. At most `n_cached_graphs` summaries of graphs are kept; at least 1. The secrets of hooks are encrypted with
+    /// `keys`.
     pub fn new(
         store: Arc<dyn ControlStore>,
         run_store: Arc<dyn RunStore>,
         specs: NodeSpecs,
         n_cached_graphs: u64,
+        keys: Arc<KeyRing>,
     ) -> Self {
-        Self::over(store, Graphs::new(run_store, specs, n_cached_graphs))
+        Self::over(store, Graphs::new(run_store, specs, n_cached_graphs), keys)
     }
 
-    /// Everything over `store` and these graphs.
-    pub fn over(store: Arc<dyn ControlStore>, graphs: Graphs) -> Self {
+    /// Everything over `store` and these graphs, where the secrets of hooks are encrypted with `keys`.
+    pub fn over(store: Arc<dyn ControlStore>, graphs: Graphs, keys: Arc<KeyRing>) -> Self {
         Self {
             projects: ProjectControl::new(Arc::clone(&store)),
             pipelines: PipelineControl::new(Arc::clone(&store), graphs.clone()),
             budgets: BudgetControl::new(Arc::clone(&store)),
             runs: RunControl::new(Arc::clone(&store), graphs.clone()),
             events: EventControl::new(Arc::clone(&store)),
-            hooks: HookControl::new(Arc::clone(&store)),
+            hooks: HookControl::new(Arc::clone(&store), keys),
             schedules: ScheduleControl::new(store, graphs.clone()),
             graphs,
         }

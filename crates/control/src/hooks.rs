@@ -12,12 +12,13 @@ mod receive;
 mod redeliver;
 mod refusals;
 mod rules;
+mod sealing;
 
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use gathering_auth::{AuditEvent, AuditKind, Caller};
-use gathering_domain::{DeliveryId, HookId, ProjectId, Secret};
+use gathering_auth::{AuditEvent, AuditKind, Caller, KeyRing};
+use gathering_domain::{DeliveryId, HookId, ProjectId};
 use gathering_tools::WebhookScheme;
 use serde_json::json;
 
@@ -35,6 +36,7 @@ pub use delivery::{
 pub use receive::{CallRefused, CalledHook, HookAnswer, ReceivedCall};
 pub use refusals::{RefusalLog, RefusalLogService};
 pub use rules::HookTarget;
+pub use sealing::{HookSealRule, HookSecret, HookSecrets, ResealedHooks};
 
 /// The largest body that a hook may accept, in bytes.
 pub const MAX_HOOK_BODY_BYTES: u32 = 1024 * 1024;
@@ -84,8 +86,8 @@ impl OfProject for Hook {
 pub struct KnownHook {
     /// The hook.
     pub hook: Hook,
-    /// Its secrets.
-    pub secrets: Vec<Secret>,
+    /// Its secrets, as they are stored.
+    pub secrets: Vec<HookSecret>,
 }
 
 /// What may be done with hooks. Cloning is cheap and shares the store.
@@ -94,13 +96,14 @@ pub struct HookControl {
     store: Arc<dyn ControlStore>,
     projects: ProjectControl,
     refusals: Arc<RefusalLog>,
+    keys: Arc<KeyRing>,
 }
 
 impl HookControl {
-    /// The hooks of this store.
-    pub fn new(store: Arc<dyn ControlStore>) -> Self {
+    /// The hooks of this store, whose secrets are encrypted with `keys`.
+    pub fn new(store: Arc<dyn ControlStore>, keys: Arc<KeyRing>) -> Self {
         let projects = ProjectControl::new(Arc::clone(&store));
-        Self { projects, refusals: Arc::new(RefusalLog::default()), store }
+        Self { projects, refusals: Arc::new(RefusalLog::default()), keys, store }
     }
 
     /// What writes refused calls into the ledger. Its owner has it run.

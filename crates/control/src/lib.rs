@@ -44,9 +44,10 @@ pub use graphs::{GraphSummary, Graphs, RunRules};
 pub use hooks::{
     CallRefused, CalledHook, DEFAULT_HOOK_BODY_BYTES, DEFAULT_HOOK_CALLS, DefineHook, Delivered,
     DeliveryOutcome, FilterReason, Hook, HookAnswer, HookChange, HookChangeRule, HookControl, HookDelivery,
-    HookSpec, HookTarget, HookVerification, KnownHook, MAX_HOOK_BODY_BYTES, MAX_HOOK_CALLS, NewHook,
-    PlannedAct, PlannedDelivery, REFUSALS_PER_HOUR, ReceivedCall, Refusal, RefusalLog, RefusalLogService,
-    RefusalReason, SecretChange, StoredCall, SubmittedHook,
+    HookSealRule, HookSecret, HookSecrets, HookSpec, HookTarget, HookVerification, KnownHook,
+    MAX_HOOK_BODY_BYTES, MAX_HOOK_CALLS, NewHook, PlannedAct, PlannedDelivery, REFUSALS_PER_HOUR,
+    ReceivedCall, Refusal, RefusalLog, RefusalLogService, RefusalReason, ResealedHooks, SecretChange,
+    StoredCall, SubmittedHook,
 };
 pub use idempotency::Creation;
 pub use mcp_servers::{

@@ -124,6 +124,11 @@ impl SecretControl {
         }
     }
 
+    /// The keys: the secrets of hooks are encrypted with them as well.
+    pub fn keys(&self) -> Arc<KeyRing> {
+        Arc::clone(&self.keys)
+    }
+
     /// At most `limit` secrets of the project, without their values, in the order in which they were created. `after` is
     /// the last of the previous page.
     ///

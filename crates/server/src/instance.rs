@@ -144,7 +144,7 @@ impl Instance {
         let (feed, feed_service) = EventFeed::new(control_store.clone(), log_wakes(), feed_settings);
         let graphs = Graphs::new(Arc::clone(&store) as _, types.specs().clone(), config.cache_graphs_entries)
             .with_project_specs(ProjectSpecs::new(capabilities.providers.clone(), Arc::new(mounts.clone())));
-        let control = Control::over(control_store, graphs).with_files(workspaces.clone());
+        let control = Control::over(control_store, graphs, secrets.keys()).with_files(workspaces.clone());
         let breakers = Breakers::new(Arc::clone(&store) as _, Arc::new(SystemClock));
         let (engine, service) =
             Engine::new(Arc::clone(&store) as _, types, Arc::new(SystemClock), engine_settings(config, work));
@@ -165,7 +165,7 @@ impl Instance {
         let mut services = services(config, db, &wakes, breakers, work);
         let connections = mounts.clone();
         services.push(Task::start("MCP servers", |stop| connections.run(stop)));
-        services.extend(secrets::tasks(&secrets, work));
+        services.extend(secrets::tasks(&secrets, &control.hooks, work));
         if work == Work::Queue {
             // What draws near its end starts nothing more: another instance fires instead.
             let (firing, draining) =

@@ -1,6 +1,7 @@
 //! Hooks on real processes: what other programs sign is taken once, and nothing else is.
 
 mod deliveries;
+mod secrets;
 
 use std::collections::BTreeMap;
 use std::fs;

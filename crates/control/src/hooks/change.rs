@@ -1,11 +1,12 @@
 //! Changing a hook, and replacing its secret.
 
-use gathering_auth::{AuditEvent, AuditKind, Caller};
+use gathering_auth::{AuditEvent, AuditKind, Caller, SealedValue};
 use gathering_domain::{HookId, Secret};
 use gathering_tools::WebhookScheme;
 
 use super::define::secret_problems;
-use super::{Hook, HookControl, HookSpec, KnownHook, SubmittedHook, audit};
+use super::sealing::seal;
+use super::{Hook, HookControl, HookSecret, HookSpec, KnownHook, SubmittedHook, audit};
 use crate::ControlError;
 use crate::access::right;
 
@@ -27,7 +28,7 @@ pub struct HookChange {
     /// The hook afterwards.
     pub hook: Hook,
     /// Its secrets, the latest first.
-    pub secrets: Vec<Secret>,
+    pub secrets: Vec<SealedValue>,
     /// The event that is recorded with it.
     pub audit: Option<AuditEvent>,
 }
@@ -64,7 +65,14 @@ impl HookControl {
                 secret_problems(scheme, &new)
             };
             let spec = self.check(caller, found.project, submitted, scheme, problems).await?;
-            let rule = |known: KnownHook| changed(known, &found, &spec, secret, caller);
+            let rule = |known: KnownHook| {
+                let (changed, secrets) = changed(known, &found, &spec, secret)?;
+                let secrets = seal(&self.keys, (found.project, found.id), secrets)?;
+                let audit = changed
+                    .is_recorded
+                    .then(|| audit(AuditKind::HookVerificationChanged, caller, &changed.hook, found.project));
+                Ok(HookChange { hook: changed.hook, secrets, audit })
+            };
             attempts -= 1;
             match self.store.change_hook(&found, &rule).await {
                 Err(ControlError::Outdated) if attempts > 0 => {}
@@ -74,14 +82,19 @@ impl HookControl {
     }
 }
 
-/// The hook as `spec` makes it, which was made of the hook as it was `seen`.
+/// A changed hook, and whether the change is recorded.
+struct Changed {
+    hook: Hook,
+    is_recorded: bool,
+}
+
+/// The hook as `spec` makes it, which was made of the hook as it was `seen`, and its secrets.
 fn changed(
     known: KnownHook,
     seen: &Hook,
     spec: &HookSpec,
     secret: &SecretChange,
-    caller: &Caller,
-) -> Result<HookChange, ControlError> {
+) -> Result<(Changed, Vec<HookSecret>), ControlError> {
     let KnownHook { mut hook, mut secrets } = known;
     if hook != *seen {
         return Err(ControlError::Outdated);
@@ -92,12 +105,11 @@ fn changed(
     }
     let n_before = secrets.len();
     if let Some(new) = &secret.new {
-        secrets.insert(0, new.clone());
+        secrets.insert(0, HookSecret::Open(new.clone()));
     }
     secrets.truncate(if secret.retire { 1 } else { 2 });
     hook.spec = spec.clone();
     hook.n_secrets = secrets.len();
     let is_recorded = is_verified_otherwise || secret.new.is_some() || secrets.len() < n_before;
-    let audit = is_recorded.then(|| audit(AuditKind::HookVerificationChanged, caller, &hook, hook.project));
-    Ok(HookChange { hook, secrets, audit })
+    Ok((Changed { hook, is_recorded }, secrets))
 }

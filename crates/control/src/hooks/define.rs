@@ -1,14 +1,15 @@
 //! Defining a hook: what it accepts and what it does, and what is refused.
 
 use chrono::{DateTime, Utc};
-use gathering_auth::{AuditEvent, AuditKind, Caller, HookToken};
+use gathering_auth::{AuditEvent, AuditKind, Caller, HookToken, SealedValue};
 use gathering_domain::{Digest, HookId, KeyedBody, Once, Pointer, Problems, ProjectId, Secret};
 use gathering_tools::{HOOK_TOKEN_HEADER, WebhookScheme};
 use serde_json::{Value, json};
 
 use super::rules::Rules;
+use super::sealing::seal;
 use super::{
-    DEFAULT_HOOK_BODY_BYTES, DEFAULT_HOOK_CALLS, Hook, HookControl, HookTarget, HookVerification,
+    DEFAULT_HOOK_BODY_BYTES, DEFAULT_HOOK_CALLS, Hook, HookControl, HookSecret, HookTarget, HookVerification,
     MAX_HOOK_BODY_BYTES, MAX_HOOK_CALLS, audit,
 };
 use crate::access::right;
@@ -118,8 +119,8 @@ pub struct NewHook {
     pub hook: Hook,
     /// The digest of its token; the token itself is not stored.
     pub token: Digest,
-    /// Its secrets.
-    pub secrets: Vec<Secret>,
+    /// Its secrets, encrypted.
+    pub secrets: Vec<SealedValue>,
     /// The event that is recorded with it.
     pub audit: AuditEvent,
     /// What makes a repeated request the same.
@@ -160,6 +161,7 @@ impl HookControl {
         let hook = Hook { id, project: *project.thing(), spec, n_secrets, created_at: now, updated_at: now };
         let audit = audit(AuditKind::HookCreated, caller, &hook, hook.project);
         let once = once.map(|body| body.about(&json!("hook")));
+        let secrets = seal(&self.keys, (hook.project, id), secrets.into_iter().map(HookSecret::Open))?;
         let new = NewHook { hook, token: token.digest(), secrets, audit, once };
         match self.store.create_hook(&project, &new).await? {
             Creation::Created(hook) => {

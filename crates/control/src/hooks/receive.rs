@@ -9,6 +9,7 @@ use gathering_tools::{ReceivedHeaders, ReceivedWebhook, UntrustedWebhook};
 
 use super::call::Call;
 use super::decide::{challenge, decide};
+use super::sealing::open;
 use super::{
     Delivered, DeliveryOutcome, FilterReason, HookControl, HookDelivery, KnownHook, PlannedAct,
     PlannedDelivery, Refusal, RefusalReason,
@@ -128,6 +129,7 @@ impl HookControl {
             message.verify_nothing();
             return Err(CallRefused::Untrusted);
         };
+        let secrets = open(&self.keys, &hook, secrets)?;
         let verification = &hook.spec.verification;
         let (scheme, header) = (verification.scheme, verification.header.as_str());
         let size_bytes = i64::try_from(body.len()).unwrap_or(i64::MAX);

@@ -7,7 +7,8 @@ use gathering_domain::{DeliveryId, Digest, HookId, ProjectId, UserId};
 
 use crate::access::{Found, Scoped, right};
 use crate::hooks::{
-    Delivered, Hook, HookChangeRule, HookDelivery, KnownHook, NewHook, PlannedDelivery, Refusal, StoredCall,
+    Delivered, Hook, HookChangeRule, HookDelivery, HookSealRule, KnownHook, NewHook, PlannedDelivery,
+    Refusal, ResealedHooks, StoredCall,
 };
 use crate::{ControlError, Creation};
 
@@ -79,6 +80,20 @@ pub trait HookStore: Send + Sync + 'static {
         &self,
         token: &Digest,
     ) -> Result<(Option<KnownHook>, DateTime<Utc>), ControlError>;
+
+    /// Replaces the secrets that are not all encrypted with the key `key_id` by what `seal` makes of them; `None` leaves
+    /// them. Looks at no more than `limit` hooks, in the order of their ids, later than `after`, and at none that another
+    /// instance is working on.
+    ///
+    /// # Errors
+    /// As [`ControlError`] says.
+    async fn reseal_hooks(
+        &self,
+        key_id: &str,
+        after: Option<HookId>,
+        limit: usize,
+        seal: &HookSealRule<'_>,
+    ) -> Result<ResealedHooks, ControlError>;
 
     /// Enters a delivery in the ledger, and does what it is to do, as one transaction: posts its event, or accepts the run
     /// of [`PlannedDelivery::plan_run`], with its pipeline under a lock.

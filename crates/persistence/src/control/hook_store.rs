@@ -5,12 +5,12 @@ use chrono::{DateTime, Utc};
 use diesel_async::{AsyncConnection, AsyncPgConnection};
 use gathering_auth::{AuditEvent, Caller};
 use gathering_control::{
-    ControlError, Creation, Delivered, Found, Hook, HookChangeRule, HookDelivery, HookStore, KnownHook,
-    NewHook, PlannedDelivery, Refusal, Scoped, StoredCall, right,
+    ControlError, Creation, Delivered, Found, Hook, HookChangeRule, HookDelivery, HookSealRule, HookStore,
+    KnownHook, NewHook, PlannedDelivery, Refusal, ResealedHooks, Scoped, StoredCall, right,
 };
 use gathering_domain::{DeliveryId, Digest, HookId, ProjectId, UserId};
 
-use crate::control::hooks::{self, deliver, ledger};
+use crate::control::hooks::{self, deliver, ledger, secrets};
 use crate::control::store::PgControlStore;
 use crate::db::error::DatabaseError;
 
@@ -72,6 +72,20 @@ impl HookStore for PgControlStore {
     ) -> Result<(Option<KnownHook>, DateTime<Utc>), ControlError> {
         let conn = self.pool.get().await?;
         Ok(hooks::find_called(&conn, token).await?)
+    }
+
+    async fn reseal_hooks(
+        &self,
+        key_id: &str,
+        after: Option<HookId>,
+        limit: usize,
+        seal: &HookSealRule<'_>,
+    ) -> Result<ResealedHooks, ControlError> {
+        let mut conn = self.pool.get().await?;
+        let conn: &mut AsyncPgConnection = &mut conn;
+        let resealed =
+            conn.transaction(async |conn| secrets::reseal(conn, key_id, after, limit, seal).await).await;
+        resealed.map_err(|aborted| aborted.into_error("encrypting the secrets of hooks anew"))
     }
 
     async fn deliver(&self, delivery: &PlannedDelivery) -> Result<Delivered, ControlError> {

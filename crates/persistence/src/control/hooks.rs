@@ -2,6 +2,7 @@
 
 pub(crate) mod deliver;
 pub(crate) mod ledger;
+pub(crate) mod secrets;
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::not;
@@ -12,12 +13,13 @@ use gathering_control::{
     ControlError, Creation, Found, Hook, HookChange, HookChangeRule, HookSpec, HookTarget, HookVerification,
     KnownHook, NewHook,
 };
-use gathering_domain::{Digest, ExposeSecret as _, HookId, Pointer, ProjectId, Secret, UserId};
+use gathering_domain::{Digest, HookId, Pointer, ProjectId, UserId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::accounts::audit;
 use crate::accounts::idempotency::{self, Claim, Kind};
+use crate::control::hooks::secrets::SecretColumns;
 use crate::control::projects::{hidden_projects, is_of_accounts, parse_role};
 use crate::db::clock::clock_timestamp;
 use crate::db::error::{Aborted, DatabaseError, Refusal, violated};
@@ -132,7 +134,8 @@ pub(crate) async fn create(
             hooks::token_hash.eq(new.token.as_bytes().as_slice()),
             hooks::created_at.eq(now),
             hooks::updated_at.eq(now),
-            Written::of(&new.hook.spec, &new.secrets),
+            Written::of(&new.hook.spec),
+            SecretColumns::of(new.secrets.clone()),
         ))
         .execute(&mut conn)
         .await;
@@ -165,7 +168,7 @@ pub(crate) async fn change(
     let HookChange { hook, secrets, audit } = rule(known).map_err(Aborted::Refused)?;
     let now: DateTime<Utc> = diesel::select(clock_timestamp()).get_result(&mut conn).await?;
     diesel::update(hooks::table.find(id.as_uuid()))
-        .set((Written::of(&hook.spec, &secrets), hooks::updated_at.eq(now)))
+        .set((Written::of(&hook.spec), SecretColumns::of(secrets), hooks::updated_at.eq(now)))
         .execute(&mut conn)
         .await?;
     if let Some(event) = audit {
@@ -196,7 +199,8 @@ pub(crate) struct Row {
     target: Value,
     scheme: String,
     token_header: String,
-    secrets: Vec<Option<String>>,
+    #[diesel(embed)]
+    secrets: SecretColumns,
     #[diesel(deserialize_as = StoredJson)]
     rules: Value,
     max_body_bytes: i32,
@@ -214,7 +218,7 @@ impl TryFrom<Row> for KnownHook {
             .map_err(|error| DatabaseError::corrupt("the target of a hook", error))?;
         let scheme = row.scheme.parse();
         let scheme = scheme.map_err(|error: String| DatabaseError::corrupt("the scheme of a hook", error))?;
-        let secrets: Vec<Secret> = row.secrets.into_iter().flatten().map(Secret::from).collect();
+        let secrets = row.secrets.into_secrets();
         let mut rules = row.rules;
         let mut rule = |name: &str| rules.get_mut(name).map(Value::take);
         let when = rule("when").and_then(|when| when.as_str().map(str::to_owned));
@@ -248,7 +252,6 @@ struct Written {
     target: Value,
     scheme: &'static str,
     token_header: String,
-    secrets: Vec<Option<String>>,
     rules: Value,
     max_body_bytes: i32,
     max_per_minute: i32,
@@ -256,7 +259,7 @@ struct Written {
 }
 
 impl Written {
-    fn of(spec: &HookSpec, secrets: &[Secret]) -> Self {
+    fn of(spec: &HookSpec) -> Self {
         let stored = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
         let mut rules = serde_json::Map::new();
         rules.extend(spec.when.as_ref().map(|when| ("when".to_owned(), json!(when))));
@@ -266,7 +269,6 @@ impl Written {
             target: spec.target.to_json(),
             scheme: spec.verification.scheme.as_str(),
             token_header: spec.verification.header.clone(),
-            secrets: secrets.iter().map(|secret| Some(secret.expose_secret().to_owned())).collect(),
             rules: Value::Object(rules),
             max_body_bytes: stored(spec.max_body_bytes),
             max_per_minute: stored(spec.max_per_minute),

@@ -178,6 +178,8 @@ diesel::table! {
         n_refused -> Int4,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        sealed_secrets -> Array<Nullable<Bytea>>,
+        secret_key_ids -> Array<Nullable<Text>>,
     }
 }
 

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diesel_async::SimpleAsyncConnection;
-use gathering_auth::{Caller, HookToken, RoleAtCreation};
+use gathering_auth::{Caller, HookToken, KeyRing, RoleAtCreation};
 use gathering_control::testing::session_caller;
 use gathering_control::{
     CallRefused, ControlError, ControlStore, DefineHook, DefinePipeline, DeliveryOutcome, Graphs, Hook,
     HookAnswer, HookControl, PipelineControl, ReceivedCall, SubmittedHook,
 };
 use gathering_dag_engine::{NodeSpecs, RunStore};
-use gathering_domain::{HookId, ProjectId};
+use gathering_domain::{HookId, ProjectId, Secret};
 use gathering_persistence::{PgAccountStore, PgControlStore, WakeBus, prune_hook_deliveries};
 use gathering_tools::{ReceivedHeaders, WebhookScheme};
 use serde_json::json;
@@ -26,6 +26,7 @@ struct Place {
     world: World,
     store: Arc<dyn ControlStore>,
     hooks: HookControl,
+    keys: Arc<KeyRing>,
     ada: Caller,
     project: ProjectId,
 }
@@ -38,7 +39,15 @@ impl Place {
         let ada = session_caller(ada.id, ada.role);
         let project = create_project(&projects(&world.pool), &ada).await;
         let store: Arc<dyn ControlStore> = Arc::new(PgControlStore::new(world.pool.clone(), WakeBus::new()));
-        Self { hooks: HookControl::new(Arc::clone(&store)), world, store, ada, project }
+        let keys = Arc::new(KeyRing::generate().unwrap());
+        Self {
+            hooks: HookControl::new(Arc::clone(&store), Arc::clone(&keys)),
+            keys,
+            world,
+            store,
+            ada,
+            project,
+        }
     }
 
     async fn define(&self, target: serde_json::Value) -> (Hook, HookToken) {
@@ -160,7 +169,7 @@ async fn a_call_reads_a_handful_of_rows_however_many_hooks_and_calls_there_are()
     place.world.db.execute(&fill).await;
     let control = |pool| {
         let store: Arc<dyn ControlStore> = Arc::new(PgControlStore::new(pool, WakeBus::new()));
-        HookControl::new(store)
+        HookControl::new(store, Arc::clone(&place.keys))
     };
     let headers: ReceivedHeaders = [("idempotency-key", b"k77".as_slice())].into_iter().collect();
     let n_rows = rows_read(&place.world.db, async |pool| {
@@ -235,4 +244,40 @@ async fn the_schema_knows_every_word_of_the_types() {
         );
         place.world.db.execute(&sql).await;
     }
+}
+
+/// Rows of earlier versions are readable until they are encrypted, and then their text is nowhere in the row.
+#[tokio::test]
+async fn a_secret_of_an_earlier_version_is_accepted_and_then_encrypted() {
+    let place = Place::new().await;
+    let hook = SubmittedHook {
+        scheme: Some(WebhookScheme::Token),
+        ..SubmittedHook::new("h", json!({ "event_type": "call.received" }))
+    };
+    let secret = Some(Secret::from("a secret of long ago"));
+    let define = DefineHook { project: Some(place.project), hook, secret, once: None };
+    let (hook, token) = place.hooks.define(&place.ada, define).await.unwrap();
+    let row =
+        format!("SELECT count(*) FROM hooks WHERE id = '{}' AND hooks::text LIKE '%long ago%'", hook.id);
+    assert_eq!(place.world.count(&row).await, 0, "a new one is encrypted at once");
+    let old = format!(
+        "UPDATE hooks SET secrets = '{{a secret of long ago, one before}}', sealed_secrets = '{{}}', secret_key_ids = '{{}}'
+         WHERE id = '{}'",
+        hook.id
+    );
+    place.world.db.execute(&old).await;
+    let call = async |secret: &str, key: &str| {
+        let headers: ReceivedHeaders =
+            [("x-hook-token", secret.as_bytes()), ("idempotency-key", key.as_bytes())].into_iter().collect();
+        let called = place.hooks.find_called(token.expose()).await.unwrap();
+        place.hooks.receive(called, &headers, b"{}").await
+    };
+    answer(call("a secret of long ago", "k1").await);
+    answer(call("one before", "k2").await);
+    assert_eq!(place.hooks.reseal().await.unwrap(), 1);
+    assert_eq!(place.hooks.reseal().await.unwrap(), 0);
+    assert_eq!(place.world.count(&row).await, 0);
+    answer(call("a secret of long ago", "k3").await);
+    answer(call("one before", "k4").await);
+    assert!(matches!(call("another", "k5").await, Err(CallRefused::Untrusted)));
 }

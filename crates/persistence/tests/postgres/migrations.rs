@@ -61,6 +61,10 @@ async fn fill(world: &World) {
                  max_per_minute)
              SELECT gen_random_uuid(), id, 'h', '{{}}', decode(repeat('02', 32), 'hex'), 'token', 'x-hook-token', '{{s}}',
                  1, 1 FROM projects;
+         INSERT INTO hooks (id, project_id, name, target, token_hash, scheme, token_header, sealed_secrets, secret_key_ids,
+                 max_body_bytes, max_per_minute)
+             SELECT gen_random_uuid(), id, 'h', '{{}}', decode(repeat('03', 32), 'hex'), 'token', 'x-hook-token',
+                 ARRAY['s'::bytea], '{{k}}', 1, 1 FROM projects;
          INSERT INTO secrets (id, project_id, name, key_id, sealed)
              SELECT gen_random_uuid(), id, 'S', 'k', decode('00', 'hex') FROM projects;
          INSERT INTO mcp_servers (project_id, name, settings, pins) SELECT id, 'm', '{{}}', '{{}}' FROM projects;

@@ -1,10 +1,10 @@
-//! The secrets of projects: their keys, what the operator gives by other ways, and their tasks.
+//! The secrets of projects and hooks: their keys, what the operator gives by other ways, and their tasks.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 use gathering_auth::{KeyFile, KeyRing};
-use gathering_control::{ControlStore, SecretControl, SecretSources};
+use gathering_control::{ControlError, ControlStore, HookControl, SecretControl, SecretSources};
 use gathering_domain::ExposeSecret as _;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -68,25 +68,31 @@ fn key_ring(config: &Config) -> anyhow::Result<KeyRing> {
 }
 
 /// Starts what records the uses of secrets, and, where the queue is served, what encrypts with the current key.
-pub(super) fn tasks(secrets: &SecretControl, work: Work) -> Vec<Task> {
+pub(super) fn tasks(secrets: &SecretControl, hooks: &HookControl, work: Work) -> Vec<Task> {
     let uses = secrets.use_service();
     let mut tasks = vec![Task::start("uses of secrets", |stop| uses.run(stop))];
     if work == Work::Queue {
-        let secrets = secrets.clone();
-        tasks.push(Task::start("secrets of older keys", move |stop| reseal(secrets, stop)));
+        let (secrets, hooks) = (secrets.clone(), hooks.clone());
+        tasks.push(Task::start("secrets of older keys", move |stop| reseal(secrets, hooks, stop)));
     }
     tasks
 }
 
-/// Encrypts with the current key what older keys encrypted, now and at every interval. A stop drops a batch.
-async fn reseal(secrets: SecretControl, stop: CancellationToken) {
+/// Encrypts with the current key what older keys encrypted, and what earlier versions have not encrypted, now and at every
+/// interval. A stop drops a batch.
+async fn reseal(secrets: SecretControl, hooks: HookControl, stop: CancellationToken) {
     loop {
+        let both = async {
+            secrets.reseal().await?;
+            hooks.reseal().await?;
+            Ok::<(), ControlError>(())
+        };
         let resealed = tokio::select! {
             () = stop.cancelled() => return,
-            resealed = secrets.reseal() => resealed,
+            resealed = both => resealed,
         };
         let pause = match resealed {
-            Ok(_) => INTERVAL,
+            Ok(()) => INTERVAL,
             Err(error) => {
                 let cause = &error as &dyn std::error::Error;
                 tracing::warn!(error = cause, "cannot encrypt secrets with the current key: {error}");

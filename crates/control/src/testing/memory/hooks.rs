@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
-use gathering_auth::{AuditEvent, Caller};
+use gathering_auth::{AuditEvent, Caller, SealedValue};
 use gathering_dag_engine::RunStore as _;
 use gathering_dag_engine::testing::MemoryStore;
-use gathering_domain::{DeliveryId, Digest, HookId, ProjectId, Secret, UserId};
+use gathering_domain::{DeliveryId, Digest, HookId, ProjectId, UserId};
 use serde_json::Value;
 
 use super::MemoryControl;
@@ -15,14 +15,14 @@ use super::idempotency::Claim;
 use super::state::State;
 use crate::{
     ControlError, Creation, Delivered, DeliveryOutcome, Found, Hook, HookChange, HookChangeRule,
-    HookDelivery, HookStore, KnownHook, NewHook, PlannedAct, PlannedDelivery, PlannedRun, REFUSALS_PER_HOUR,
-    Refusal, Scoped, StoredCall, right,
+    HookDelivery, HookSealRule, HookSecret, HookSecrets, HookStore, KnownHook, NewHook, PlannedAct,
+    PlannedDelivery, PlannedRun, REFUSALS_PER_HOUR, Refusal, ResealedHooks, Scoped, StoredCall, right,
 };
 
 pub(super) struct StoredHook {
     hook: Hook,
     token: Digest,
-    secrets: Vec<Secret>,
+    secrets: Vec<HookSecret>,
     ledger: BTreeMap<DeliveryId, (HookDelivery, Option<Value>)>,
     /// When the hour began in which refusals are counted, and how many came since.
     refused: (DateTime<Utc>, i32),
@@ -99,6 +99,10 @@ fn entry_of(planned: &PlannedDelivery) -> HookDelivery {
     }
 }
 
+fn sealed(secrets: Vec<SealedValue>) -> Vec<HookSecret> {
+    secrets.into_iter().map(HookSecret::Sealed).collect()
+}
+
 impl State {
     fn create_hook(
         &mut self,
@@ -120,7 +124,7 @@ impl State {
             }
         }
         let now = Utc::now();
-        let (hook, secrets) = (new.at(now), new.secrets.clone());
+        let (hook, secrets) = (new.at(now), sealed(new.secrets.clone()));
         let stored =
             StoredHook { hook, token: new.token, secrets, ledger: BTreeMap::new(), refused: (now, 0) };
         let hook = stored.hook.clone();
@@ -206,7 +210,7 @@ impl HookStore for MemoryControl {
         let known = KnownHook { hook: stored.hook.clone(), secrets: stored.secrets.clone() };
         let HookChange { hook, secrets, audit } = rule(known)?;
         let hook = Hook { updated_at: Utc::now(), ..hook };
-        (stored.hook, stored.secrets) = (hook.clone(), secrets);
+        (stored.hook, stored.secrets) = (hook.clone(), sealed(secrets));
         state.audit.extend(audit);
         Ok(hook)
     }
@@ -232,6 +236,30 @@ impl HookStore for MemoryControl {
         let known =
             known.map(|stored| KnownHook { hook: stored.hook.clone(), secrets: stored.secrets.clone() });
         Ok((known, Utc::now()))
+    }
+
+    async fn reseal_hooks(
+        &self,
+        key_id: &str,
+        after: Option<HookId>,
+        limit: usize,
+        seal: &HookSealRule<'_>,
+    ) -> Result<ResealedHooks, ControlError> {
+        let mut state = self.lock();
+        let others = state.hooks.values_mut().filter(|stored| {
+            after.is_none_or(|after| stored.hook.id > after)
+                && stored.secrets.iter().any(|secret| !secret.is_of_key(key_id))
+        });
+        let mut batch = ResealedHooks::default();
+        for stored in others.take(limit) {
+            let (hook, project) = (stored.hook.id, stored.hook.project);
+            batch.last = Some(hook);
+            if let Some(secrets) = seal(&HookSecrets { hook, project, secrets: stored.secrets.clone() }) {
+                stored.secrets = sealed(secrets);
+                batch.n_resealed += 1;
+            }
+        }
+        Ok(batch)
     }
 
     async fn deliver(&self, delivery: &PlannedDelivery) -> Result<Delivered, ControlError> {

@@ -1,12 +1,15 @@
 //! Hooks: created, changed, deleted, and by whom. What becomes of their calls is in the file beside this one.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the cases are tests")]
 
+use std::sync::Arc;
+
 use chrono::Utc;
 use gathering_auth::{AuditKind, Caller, HookToken, ProjectRole, Role, Scope};
 use gathering_domain::{HookId, KeyedBody, PipelineId, Secret};
 use gathering_tools::{ReceivedHeaders, WebhookKey, WebhookScheme, sign_webhook};
 use serde_json::{Value, json};
 
+use super::secrets::ring;
 use super::{World, conflict};
 use crate::testing::{ControlFixture, with_scopes};
 use crate::{
@@ -24,7 +27,7 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) async fn new<F: ControlFixture>(fixture: &F) -> Self {
-        Self { world: World::new(fixture).await, hooks: HookControl::new(fixture.store()) }
+        Self { world: World::new(fixture).await, hooks: HookControl::new(fixture.store(), Arc::new(ring())) }
     }
 
     /// A hook that starts the pipeline.

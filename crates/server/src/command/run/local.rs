@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use chrono::{DateTime, TimeDelta, Utc};
+use gathering_auth::KeyRing;
 use gathering_control::{
     AcceptedRerun, Conflict, Control, ControlError, LocalFile, LocalProject, Operator, RerunLocal, Run,
     Scoped, StartRun, right,
@@ -100,7 +101,9 @@ impl<'a> LocalRuns<'a> {
         let store =
             Arc::new(PgRunStore::new(db.pool.clone(), wakes.clone()).with_stuck_limit(config.stuck_instance));
         let control_store = Arc::new(PgControlStore::new(db.pool.clone(), wakes.clone()));
-        let control = Control::new(control_store, Arc::clone(&store) as _, specs, 1);
+        // Nothing is stored for the operator's local projects, so no key is of use.
+        let keys = Arc::new(KeyRing::generate()?);
+        let control = Control::new(control_store, Arc::clone(&store) as _, specs, 1, keys);
         let project = control.projects.ensure_local(Operator, workspace).await?;
         let runs = Runs::new(db.pool.clone(), wakes);
         // An earlier process may have been killed: this queues its run again.
