@@ -9,6 +9,7 @@ pub(crate) mod members;
 mod pipeline_store;
 pub(crate) mod pipelines;
 mod project_store;
+mod project_versions;
 pub(crate) mod projects;
 pub(crate) mod runs;
 mod schedule_store;

@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::accounts::audit;
-use crate::control::members;
+use crate::control::project_versions::{Versioned, begin_change};
 use crate::control::store::PgControlStore;
 use crate::db::clock::clock_timestamp;
 use crate::db::error::{Aborted, DatabaseError};
-use crate::db::schema::{mcp_servers, projects};
+use crate::db::schema::mcp_servers;
 
 #[async_trait]
 impl McpServerStore for PgControlStore {
@@ -67,24 +67,6 @@ impl McpServerStore for PgControlStore {
     }
 }
 
-/// Locks the project, checks the right again, and gives its servers another version.
-async fn change_servers_of(
-    mut conn: &AsyncPgConnection,
-    project: &Scoped<ProjectId, right::Write>,
-) -> Result<(), Aborted<ControlError>> {
-    let id = *project.thing();
-    if !members::lock_project(conn, id).await? {
-        return Err(Aborted::Refused(ControlError::NotFound));
-    }
-    if let Some(user) = project.user() {
-        let now = members::load_access(conn, id, user).await?;
-        project.check_again(&now).map_err(Aborted::Refused)?;
-    }
-    let raised = projects::mcp_servers_version.eq(projects::mcp_servers_version + 1);
-    diesel::update(projects::table.find(id.as_uuid())).set(raised).execute(&mut conn).await?;
-    Ok(())
-}
-
 /// The servers of a project, with the sizes of their accepted definitions.
 async fn sizes(
     mut conn: &AsyncPgConnection,
@@ -105,7 +87,7 @@ async fn insert(
     project: &Scoped<ProjectId, right::Write>,
     mount: &PlannedMount,
 ) -> Result<McpMount, Aborted<ControlError>> {
-    change_servers_of(conn, project).await?;
+    begin_change(conn, project, Versioned::McpServers).await?;
     mount.check(&sizes(conn, *project.thing()).await?).map_err(Aborted::Refused)?;
     let now: DateTime<Utc> = diesel::select(clock_timestamp()).get_result(&mut conn).await?;
     let PlannedMount { name, settings, pins, by, .. } = mount.clone();
@@ -131,7 +113,7 @@ async fn accept(
     project: &Scoped<ProjectId, right::Write>,
     acceptance: &PlannedAcceptance,
 ) -> Result<McpMount, Aborted<ControlError>> {
-    change_servers_of(conn, project).await?;
+    begin_change(conn, project, Versioned::McpServers).await?;
     let key = (project.thing().as_uuid(), acceptance.name.as_str());
     let row: Option<Row> =
         mcp_servers::table.find(key).select(Row::as_select()).first(&mut conn).await.optional()?;
@@ -153,7 +135,7 @@ async fn delete(
     name: &McpServerName,
     event: &AuditEvent,
 ) -> Result<(), Aborted<ControlError>> {
-    change_servers_of(conn, project).await?;
+    begin_change(conn, project, Versioned::McpServers).await?;
     let row = mcp_servers::table.find((project.thing().as_uuid(), name.as_str()));
     if diesel::delete(row).execute(&mut conn).await? == 0 {
         return Err(Aborted::Refused(ControlError::NotFound));

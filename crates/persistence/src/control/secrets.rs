@@ -14,11 +14,11 @@ use gathering_domain::{AuditEventId, ProjectId, SecretId, SecretName};
 use uuid::Uuid;
 
 use crate::accounts::audit;
-use crate::control::members;
+use crate::control::project_versions::{Versioned, begin_change};
 use crate::control::store::PgControlStore;
 use crate::db::clock::clock_timestamp;
 use crate::db::error::{Aborted, DatabaseError};
-use crate::db::schema::{projects, secrets};
+use crate::db::schema::secrets;
 
 diesel::define_sql_function! {
     /// How many bytes it has.
@@ -90,30 +90,12 @@ impl SecretStore for PgControlStore {
     }
 }
 
-/// Locks the project, checks the right again, and gives its secrets another version.
-async fn change_secrets_of(
-    mut conn: &AsyncPgConnection,
-    project: &Scoped<ProjectId, right::Write>,
-) -> Result<(), Aborted<ControlError>> {
-    let id = *project.thing();
-    if !members::lock_project(conn, id).await? {
-        return Err(Aborted::Refused(ControlError::NotFound));
-    }
-    if let Some(user) = project.user() {
-        let now = members::load_access(conn, id, user).await?;
-        project.check_again(&now).map_err(Aborted::Refused)?;
-    }
-    let raised = projects::secrets_version.eq(projects::secrets_version + 1);
-    diesel::update(projects::table.find(id.as_uuid())).set(raised).execute(&mut conn).await?;
-    Ok(())
-}
-
 async fn set(
     mut conn: &AsyncPgConnection,
     project: &Scoped<ProjectId, right::Write>,
     secret: &PlannedSecret,
 ) -> Result<bool, Aborted<ControlError>> {
-    change_secrets_of(conn, project).await?;
+    begin_change(conn, project, Versioned::Secrets).await?;
     let (id, name) = (project.thing().as_uuid(), secret.name.as_str());
     let sizes: Vec<i32> = secrets::table
         .filter(secrets::project_id.eq(id).and(secrets::name.ne(name)))
@@ -149,7 +131,7 @@ async fn delete(
     name: &SecretName,
     event: &AuditEvent,
 ) -> Result<(), Aborted<ControlError>> {
-    change_secrets_of(conn, project).await?;
+    begin_change(conn, project, Versioned::Secrets).await?;
     let of_project = secrets::project_id.eq(project.thing().as_uuid());
     let row = secrets::table.filter(of_project.and(secrets::name.eq(name.as_str())));
     if diesel::delete(row).execute(&mut conn).await? == 0 {
