@@ -11,7 +11,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 DEFINITIONS = sys.argv[1]
 
 
-def called(name, arguments, authorization):
+def note(method, params):
+    print(json.dumps({"jsonrpc": "2.0", "method": method, "params": params}), flush=True)
+
+
+def tell(arguments, token):
+    """Tells what it does as soon as the file `after` is there."""
+    while not os.path.exists(arguments["after"]):
+        time.sleep(0.01)
+    message = f"with {os.environ.get('API_TOKEN')}"
+    note("notifications/progress", {"progressToken": token, "progress": 1, "total": 2, "message": message})
+    for entry in range(arguments.get("entries", 1)):
+        note("notifications/message", {"level": "info", "data": {"entry": entry}})
+    return "told"
+
+
+def called(name, arguments, authorization, token):
     if name == "pid":
         return str(os.getpid())
     if name == "secret":
@@ -25,6 +40,8 @@ def called(name, arguments, authorization):
         for _ in range(2000):
             print(json.dumps({"jsonrpc": "2.0", "method": "notifications/message",
                               "params": {"level": "info", "data": "many words " * 90}}), flush=True)
+    if name == "tell":
+        return tell(arguments, token)
     return json.dumps(arguments)
 
 
@@ -39,7 +56,8 @@ def result_of(message, authorization=None):
         with open(DEFINITIONS, encoding="utf-8") as file:
             return {"tools": json.load(file)}
     if method == "tools/call":
-        text = called(params["name"], params.get("arguments"), authorization)
+        token = params.get("_meta", {}).get("progressToken")
+        text = called(params["name"], params.get("arguments"), authorization, token)
         return {"content": [{"type": "text", "text": text}]}
     return None
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::McpError;
 use crate::error::ServerEnd;
 use crate::message::RpcError;
+use crate::tool_call::ToolCall;
 
 /// A result, and how many bytes it came in.
 #[derive(Debug)]
@@ -52,23 +53,26 @@ struct State {
 
 #[derive(Debug)]
 struct Waiting {
-    tool: Option<String>,
+    call: Option<Arc<ToolCall>>,
     outcome: oneshot::Sender<Outcome>,
 }
 
 impl Calls {
-    /// Registers a request, of `tool` if it calls one.
+    /// Registers a request, with the call that it makes, if it makes one.
     ///
     /// # Errors
     /// [`McpError::Ended`] if the connection has ended.
-    pub(crate) fn register(&self, tool: Option<&str>) -> Result<(u64, oneshot::Receiver<Outcome>), McpError> {
+    pub(crate) fn register(
+        &self,
+        call: Option<Arc<ToolCall>>,
+    ) -> Result<(u64, oneshot::Receiver<Outcome>), McpError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed) + 1;
         let (outcome, receiver) = oneshot::channel();
         let mut state = self.lock();
         if let Some(end) = &state.end {
             return Err(McpError::Ended { end: end.clone(), sent: false });
         }
-        state.waiting.insert(id, Waiting { tool: tool.map(str::to_owned), outcome });
+        state.waiting.insert(id, Waiting { call, outcome });
         Ok((id, receiver))
     }
 
@@ -86,9 +90,16 @@ impl Calls {
         self.lock().waiting.remove(&id).is_some()
     }
 
-    /// The tool that the request with this id calls, while it is in flight.
-    pub(crate) fn tool_of(&self, id: u64) -> Option<String> {
-        self.lock().waiting.get(&id)?.tool.clone()
+    /// The call that the request with this id makes, while it is in flight.
+    pub(crate) fn call_of(&self, id: u64) -> Option<Arc<ToolCall>> {
+        self.lock().waiting.get(&id)?.call.clone()
+    }
+
+    /// The only call of a tool in flight, if there is exactly one.
+    pub(crate) fn only_call(&self) -> Option<Arc<ToolCall>> {
+        let state = self.lock();
+        let mut calls = state.waiting.values().filter_map(|waiting| waiting.call.as_ref());
+        calls.next().filter(|_| calls.next().is_none()).cloned()
     }
 
     /// The only request in flight, if there is exactly one.

@@ -20,11 +20,14 @@ use crate::protocol::{
     Dialect, LEGACY_VERSION, LEGACY_VERSIONS, MODERN_VERSION, UNSUPPORTED_VERSION, client_info, modern_params,
 };
 use crate::server_info::McpServerInfo;
+use crate::tool_call::ToolCall;
 
 /// How often a server may ask for more input in one call.
 const MAX_INPUT_ROUNDS: usize = 8;
 /// How many questions it may ask at once.
 const MAX_QUESTIONS: usize = 16;
+/// Entries of a log that are asked for, where somebody hears them: these and graver ones.
+const LOG_LEVEL: &str = "info";
 /// How long a process may take to end whose start failed: no call is in flight.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
@@ -132,17 +135,20 @@ impl Connection {
     ///
     /// # Errors
     /// [`McpError`]. A result that says `isError` is a result here.
-    pub(crate) async fn call(&self, tool: &str, arguments: &Value) -> Result<Answer, McpError> {
+    pub(crate) async fn call(&self, call: &Arc<ToolCall>, arguments: &Value) -> Result<Answer, McpError> {
         let after = self.limits.call;
-        let called = timeout(after, self.call_in_rounds(tool, arguments)).await;
+        let called = timeout(after, self.call_in_rounds(call, arguments)).await;
         called.unwrap_or_else(|_| Err(self.timed_out("tools/call", after)))
     }
 
-    async fn call_in_rounds(&self, tool: &str, arguments: &Value) -> Result<Answer, McpError> {
-        let mut params = json!({"name": tool, "arguments": arguments});
+    async fn call_in_rounds(&self, call: &Arc<ToolCall>, arguments: &Value) -> Result<Answer, McpError> {
+        let mut params = json!({"name": call.tool, "arguments": arguments});
         for _ in 0..MAX_INPUT_ROUNDS {
-            let asked = self.with_meta(params.clone());
-            let answer = self.link.request(self.dialect, "tools/call", &asked, Some(tool)).await?;
+            let mut asked = self.with_meta(params.clone());
+            if self.dialect == Dialect::Modern && self.info.has_log && call.notices.is_some() {
+                asked["_meta"]["io.modelcontextprotocol/logLevel"] = json!(LOG_LEVEL);
+            }
+            let answer = self.link.request(self.dialect, "tools/call", &asked, Some(call)).await?;
             match answer.result.get("resultType").and_then(Value::as_str) {
                 None | Some("complete") => return Ok(answer),
                 Some("input_required") => {

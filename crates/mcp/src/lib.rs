@@ -32,6 +32,7 @@ mod server;
 mod server_info;
 mod stdio;
 mod supervisor;
+mod tool_call;
 
 pub use catalogue::{McpCatalogue, McpTool, NotCallable};
 pub use config::{

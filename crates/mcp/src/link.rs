@@ -13,6 +13,7 @@ use crate::http::HttpLink;
 use crate::peer::Peer;
 use crate::protocol::Dialect;
 use crate::stdio::StdioLink;
+use crate::tool_call::ToolCall;
 
 /// A link.
 pub(crate) enum Link {
@@ -50,11 +51,11 @@ impl Link {
         dialect: Dialect,
         method: &str,
         params: &Value,
-        tool: Option<&str>,
+        call: Option<&Arc<ToolCall>>,
     ) -> Result<Answer, McpError> {
         match self {
-            Self::Stdio(link) => link.request(method, params, tool).await,
-            Self::Http(link) => link.request(dialect, method, params, tool).await,
+            Self::Stdio(link) => link.request(method, params, call).await,
+            Self::Http(link) => link.request(dialect, method, params, call).await,
         }
     }
 

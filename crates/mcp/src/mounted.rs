@@ -31,8 +31,8 @@ impl Tool for MountedTool {
     }
 
     /// Its output has the shape of [`crate::McpResult`].
-    async fn call(&self, params: Value, _context: &ToolContext) -> Result<Value, ToolError> {
-        let called = self.server.call_defined(&self.tool, params, self.digest).await;
+    async fn call(&self, params: Value, context: &ToolContext) -> Result<Value, ToolError> {
+        let called = self.server.call_defined(&self.tool, params, self.digest, context).await;
         match called {
             Ok(result) => Ok(result.into_value()),
             Err(error) => Err(error.into_tool_error(self.server.name())),

@@ -134,19 +134,29 @@ impl McpNoticeKind {
             tool: tool.to_owned(),
             progress: params.get("progress")?.as_f64()?,
             total: params.get("total").and_then(Value::as_f64),
-            message: params.get("message").and_then(Value::as_str).map(shortened),
+            message: params.get("message").and_then(Value::as_str).map(str::to_owned),
         })
     }
 
     pub(crate) fn log(params: &Value) -> Self {
         let level = params.get("level").and_then(Value::as_str).unwrap_or("info");
         let text = params.get("data").map(Value::to_string).unwrap_or_default();
-        Self::Log { level: level.chars().take(16).collect(), text: shortened(&text) }
+        Self::Log { level: level.chars().take(16).collect(), text }
+    }
+
+    /// The same, with texts that are not too long to be kept.
+    pub(crate) fn shortened(mut self) -> Self {
+        match &mut self {
+            Self::Progress { message, .. } => message.iter_mut().for_each(shorten),
+            Self::Log { text, .. } => shorten(text),
+            Self::ToolsChanged | Self::Connected | Self::Down { .. } => {}
+        }
+        self
     }
 }
 
-fn shortened(text: &str) -> String {
-    crate::message::shortened(text, 4096)
+fn shorten(text: &mut String) {
+    *text = crate::message::shortened(text, 4096);
 }
 
 #[cfg(test)]

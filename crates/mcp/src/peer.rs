@@ -13,6 +13,7 @@ use crate::elicitation::{Elicitation, ElicitationAnswer, Elicitations};
 use crate::hidden::Hidden;
 use crate::message::RpcError;
 use crate::notices::{McpNoticeKind, McpNotices};
+use crate::tool_call::ToolCall;
 
 /// The code of JSON-RPC for a method that we do not have.
 const METHOD_NOT_FOUND: i64 = -32601;
@@ -61,28 +62,38 @@ impl Peer {
         elicitations.elicit(question).await
     }
 
-    /// Takes a notification. `tool_of` names the tool of the call with a progress token, while it is in flight.
-    pub(crate) fn note(&self, method: &str, params: &Value, tool_of: impl FnOnce(u64) -> Option<String>) {
-        let kind = match method {
-            "notifications/tools/list_changed" => {
-                self.tools_changed.notify_one();
-                return;
-            }
+    /// Takes a notification. `call_of` finds the call in flight with a progress token; without a token, the one to which
+    /// the notification belongs, if that is known.
+    pub(crate) fn note(
+        &self,
+        method: &str,
+        params: &Value,
+        call_of: impl FnOnce(Option<u64>) -> Option<Arc<ToolCall>>,
+    ) {
+        match method {
+            "notifications/tools/list_changed" => self.tools_changed.notify_one(),
             "notifications/progress" => {
                 let token = params.get("progressToken").and_then(Value::as_u64);
-                let tool = token.and_then(tool_of);
-                tool.and_then(|tool| McpNoticeKind::progress(&tool, params))
+                let call = token.and_then(|token| call_of(Some(token)));
+                if let Some(call) = call
+                    && let Some(kind) = McpNoticeKind::progress(&call.tool, params)
+                {
+                    self.tell_of_call(kind, Some(&call));
+                }
             }
-            "notifications/message" => Some(McpNoticeKind::log(params)),
-            _ => None,
-        };
-        if let Some(kind) = kind {
-            self.tell(kind);
+            "notifications/message" => {
+                self.tell_of_call(McpNoticeKind::log(params), call_of(None).as_deref())
+            }
+            _ => {}
         }
     }
 
     /// Tells it to the reader of the notices, without what is hidden.
-    pub(crate) fn tell(&self, mut kind: McpNoticeKind) {
+    pub(crate) fn tell(&self, kind: McpNoticeKind) {
+        self.tell_of_call(kind, None);
+    }
+
+    fn tell_of_call(&self, mut kind: McpNoticeKind, call: Option<&ToolCall>) {
         let hide = |text: &mut String| *text = self.hidden.hide(std::mem::take(text));
         match &mut kind {
             McpNoticeKind::Progress { message, .. } => message.iter_mut().for_each(hide),
@@ -90,7 +101,10 @@ impl Peer {
             McpNoticeKind::Down { reason } => hide(reason),
             McpNoticeKind::ToolsChanged | McpNoticeKind::Connected => {}
         }
-        self.notices.tell(&self.server, kind);
+        if let Some(call) = call {
+            call.tell(&kind);
+        }
+        self.notices.tell(&self.server, kind.shortened());
     }
 
     /// An error as it may be logged.
@@ -134,8 +148,9 @@ mod tests {
         let peer = peer(None);
         peer.note("notifications/progress", &json!({"progressToken": 7, "progress": 1}), |_| None);
         assert_eq!(peer.notices.try_next(), None);
-        let tool = |token| (token == 7).then(|| "dig".to_owned());
-        peer.note("notifications/progress", &json!({"progressToken": 7, "progress": 1}), tool);
+        let call =
+            |token| (token == Some(7)).then(|| Arc::new(ToolCall { tool: "dig".to_owned(), notices: None }));
+        peer.note("notifications/progress", &json!({"progressToken": 7, "progress": 1}), call);
         assert!(peer.notices.try_next().is_some());
     }
 }

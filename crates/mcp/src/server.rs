@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gathering_domain::Digest;
-use gathering_tools::Outbound;
+use gathering_tools::{Outbound, ToolContext, ToolNotices};
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -23,6 +23,7 @@ use crate::peer::Peer;
 use crate::pins::ToolPins;
 use crate::result::McpResult;
 use crate::supervisor::{Supervisor, supervise};
+use crate::tool_call::ToolCall;
 
 /// How much longer than a start it may take until the task says how it went: a process that failed is ended first.
 const SETTLING: Duration = Duration::from_secs(10);
@@ -191,10 +192,11 @@ impl McpServer {
     /// # Errors
     /// [`McpError`]; it says whether the call may have taken effect.
     pub async fn call(&self, tool: &str, arguments: Value) -> Result<McpResult, McpError> {
-        self.call_as(tool, arguments, None).await
+        self.call_as(tool, arguments, None, None).await
     }
 
-    /// As [`McpServer::call`], if the server still describes the tool by a definition with this digest.
+    /// As [`McpServer::call`], if the server still describes the tool by a definition with this digest. What the server
+    /// tells of the call goes to the notices of `context`.
     ///
     /// # Errors
     /// As [`McpServer::call`].
@@ -203,8 +205,9 @@ impl McpServer {
         tool: &str,
         arguments: Value,
         digest: Digest,
+        context: &ToolContext,
     ) -> Result<McpResult, McpError> {
-        self.call_as(tool, arguments, Some(digest)).await
+        self.call_as(tool, arguments, Some(digest), context.notices.clone()).await
     }
 
     async fn call_as(
@@ -212,14 +215,16 @@ impl McpServer {
         tool: &str,
         arguments: Value,
         digest: Option<Digest>,
+        notices: Option<ToolNotices>,
     ) -> Result<McpResult, McpError> {
         let _slot = self.slot().await?;
+        let call = Arc::new(ToolCall { tool: tool.to_owned(), notices });
         let mut is_repeated = false;
         loop {
             let Ready { connection, catalogue } = self.connected().await?;
             let found = callable(&catalogue, tool, digest)?;
             check(found, &arguments)?;
-            let answer = match connection.call(tool, &arguments).await {
+            let answer = match connection.call(&call, &arguments).await {
                 // The server did not accept the call, and its task connects anew.
                 Err(McpError::SessionLost) if !is_repeated => {
                     is_repeated = true;

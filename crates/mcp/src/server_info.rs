@@ -23,6 +23,8 @@ pub struct McpServerInfo {
     pub has_tools: bool,
     /// Whether it tells when its tools change.
     pub tells_changes: bool,
+    /// Whether it has a log for its clients.
+    pub has_log: bool,
 }
 
 impl McpServerInfo {
@@ -48,6 +50,7 @@ impl McpServerInfo {
             instructions: instructions.map(|text| shortened(text, MAX_INSTRUCTIONS)),
             has_tools: tools.is_some_and(Value::is_object),
             tells_changes: tools.is_some_and(|tools| tools["listChanged"] == true),
+            has_log: result.pointer("/capabilities/logging").is_some_and(Value::is_object),
         }
     }
 }

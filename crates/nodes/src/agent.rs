@@ -21,6 +21,7 @@ use self::steps::{RecordedSteps, Waits, to_json};
 use crate::budget::{CallBudget, CallStop};
 use crate::child_pipelines::ChildPipelines;
 use crate::files::ProjectFiles;
+use crate::notices::RunNotices;
 use crate::project_tools::{NodeTools, ProjectTools, SameTools};
 use crate::run_pipeline::{PipelineRuns, RUN_PIPELINE, RunPipeline};
 use crate::secrets::{AttemptSecrets, OutsideNode};
@@ -41,6 +42,7 @@ pub struct AgentNode {
     files: Arc<dyn ProjectFiles>,
     budgets: Option<Arc<dyn BudgetLedger>>,
     pipelines: Option<PipelineRuns>,
+    notices: RunNotices,
 }
 
 impl AgentNode {
@@ -48,7 +50,7 @@ impl AgentNode {
     /// calls.
     pub fn new(providers: Providers, tools: Toolbox, files: Arc<dyn ProjectFiles>) -> Self {
         let tools = NodeTools::new(tools.clone(), Arc::new(SameTools(tools)));
-        Self { providers, tools, files, budgets: None, pipelines: None }
+        Self { providers, tools, files, budgets: None, pipelines: None, notices: RunNotices::default() }
     }
 
     /// The same executor, whose agents use the tools of the run's project, too.
@@ -67,6 +69,12 @@ impl AgentNode {
     #[must_use]
     pub fn with_pipelines(self, pipelines: Arc<dyn ChildPipelines>, children: Arc<dyn ChildRuns>) -> Self {
         Self { pipelines: Some(PipelineRuns::new(pipelines, children)), ..self }
+    }
+
+    /// The same executor, whose tools tell these what they do.
+    #[must_use]
+    pub fn with_notices(self, notices: RunNotices) -> Self {
+        Self { notices, ..self }
     }
 
     /// Starts pipelines for this attempt, if its agent may.
@@ -118,9 +126,10 @@ impl AgentNode {
             let files = self.files.open(attempt.project).await.map_err(NodeFailure::from)?;
             ToolContext::new().with_workspace(files)
         };
-        let pipelines = self.pipelines_of(attempt).cloned();
+        let (pipelines, notices) = (self.pipelines_of(attempt).cloned(), &self.notices);
         let waits = Waits::default();
-        let recorded = RecordedSteps { attempt, budget, model, tools, context, secrets, pipelines, waits };
+        let recorded =
+            RecordedSteps { attempt, budget, model, tools, context, secrets, notices, pipelines, waits };
         let outcome = run_agent(Conversation::new(&agent, descriptions, prompt), &recorded).await;
         let outcome = outcome.map_err(|error| recorded.waits.all_of(failure_of(error)))?;
         Ok(to_json(&outcome)?)

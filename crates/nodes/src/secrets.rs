@@ -151,6 +151,11 @@ impl AttemptSecrets {
         self.known.redact(result);
     }
 
+    /// The secrets of the project, to be taken out of what is told while a call goes on.
+    pub(crate) fn known(&self) -> Arc<KnownSecrets> {
+        Arc::clone(&self.known)
+    }
+
     /// Whether the attempt's config refers to secrets, so that what it sends is not known before they are revealed.
     pub fn are_used(&self) -> bool {
         !self.slots.is_empty()

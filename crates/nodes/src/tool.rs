@@ -16,6 +16,7 @@ use crate::child_pipelines::ChildPipelines;
 use crate::config::{add_problems_below, is_computed_text};
 use crate::failure::{act_failed, failure_of_tool};
 use crate::files::ProjectFiles;
+use crate::notices::RunNotices;
 use crate::project_tools::{NodeTools, ProjectTools, SameTools, is_not_there};
 use crate::run_pipeline::{PipelineCall, PipelineRuns, RUN_PIPELINE};
 use crate::secrets::{AttemptSecrets, OutsideNode};
@@ -82,13 +83,14 @@ pub struct ToolNode {
     files: Arc<dyn ProjectFiles>,
     budgets: Option<Arc<dyn BudgetLedger>>,
     pipelines: Option<PipelineRuns>,
+    notices: RunNotices,
 }
 
 impl ToolNode {
     /// An executor that calls `tools` with the files of the run's project. No budget bounds its calls.
     pub fn new(tools: Toolbox, files: Arc<dyn ProjectFiles>) -> Self {
         let tools = NodeTools::new(tools.clone(), Arc::new(SameTools(tools)));
-        Self { tools, files, budgets: None, pipelines: None }
+        Self { tools, files, budgets: None, pipelines: None, notices: RunNotices::default() }
     }
 
     /// The same executor, which calls the tools of the run's project, too.
@@ -107,6 +109,12 @@ impl ToolNode {
     #[must_use]
     pub fn with_pipelines(self, pipelines: Arc<dyn ChildPipelines>, children: Arc<dyn ChildRuns>) -> Self {
         Self { pipelines: Some(PipelineRuns::new(pipelines, children)), ..self }
+    }
+
+    /// The same executor, whose tools tell these what they do.
+    #[must_use]
+    pub fn with_notices(self, notices: RunNotices) -> Self {
+        Self { notices, ..self }
     }
 
     /// Starts pipelines for this attempt, if that is its tool.
@@ -165,7 +173,9 @@ impl ToolNode {
         let files = self.files.open(attempt.project).await.map_err(NodeFailure::from)?;
         let request = json!({"tool": tool, "params": params});
         let key = attempt.effects.idempotency_key(EFFECT, &request);
-        let context = ToolContext::new().with_workspace(files).with_idempotency_key(key);
+        let notices = self.notices.of_call(attempt, &tool, secrets);
+        let context =
+            ToolContext::new().with_workspace(files).with_idempotency_key(key).with_notices(notices);
         let call = |_| async {
             let revealed = secrets.reveal(&attempt.config).map_err(ActFailed::before_it_took_place)?;
             let redact = |result: &mut Value| secrets.redact(result);

@@ -8,7 +8,7 @@ use gathering_tools::{Outbound, Toolbox};
 
 use crate::{
     ActionNode, ActionSpec, AgentNode, AgentSpec, ChildPipelines, OutsideNode, ProjectFiles, ProjectSecrets,
-    ProjectTools, ToolNode, ToolNodeSpec, WithSecrets,
+    ProjectTools, RunNotices, ToolNode, ToolNodeSpec, WithSecrets,
 };
 
 /// The ports that the node types need when they execute. Cloning is cheap.
@@ -28,6 +28,8 @@ pub struct NodeServices {
     pub tools: Arc<dyn ProjectTools>,
     /// The budgets that bound calls; `None` for no bounds.
     pub budgets: Option<Arc<dyn BudgetLedger>>,
+    /// Who follows what tools tell.
+    pub notices: RunNotices,
 }
 
 /// The specs of all node types, for validation.
@@ -55,9 +57,11 @@ pub fn node_types(
     );
     let mut tool = ToolNode::new(tools.clone(), Arc::clone(files))
         .with_project_tools(Arc::clone(&services.tools))
+        .with_notices(services.notices.clone())
         .with_pipelines(Arc::clone(&services.pipelines), Arc::clone(children));
     let mut agent = AgentNode::new(providers.clone(), tools.clone(), Arc::clone(files))
         .with_project_tools(Arc::clone(&services.tools))
+        .with_notices(services.notices.clone())
         .with_pipelines(Arc::clone(&services.pipelines), Arc::clone(children));
     if let Some(budgets) = &services.budgets {
         tool = tool.with_budgets(Arc::clone(budgets));
@@ -98,6 +102,7 @@ mod tests {
             secrets: Arc::new(NoSecrets),
             tools: Arc::new(crate::SameTools(tools.clone())),
             budgets: None,
+            notices: RunNotices::default(),
         };
         let types = node_types(&outbound, &tools, &providers, &services);
         let specs = node_specs(&tools, &providers);

@@ -21,7 +21,7 @@ use gathering_dag_engine::{
     Breakers, ClaimScope, Engine, EngineSettings, RunnerHandle, RunnerSettings, SystemClock,
 };
 use gathering_domain::{InstanceId, RunId};
-use gathering_nodes::{NodeServices, ProjectSpecs};
+use gathering_nodes::{NodeServices, ProjectSpecs, RunNotices};
 use gathering_persistence::{
     InstanceInfo, Liveness, PgBudgetLedger, PgControlStore, PgRunStore, Runs, Wake, WakeBus, check_registered,
 };
@@ -86,6 +86,8 @@ pub struct Instance {
     pub runs: Runs,
     /// Wakes this and the other instances.
     pub wakes: WakeBus,
+    /// What the tools of runs tell that this process drives.
+    pub notices: RunNotices,
     /// The log of events, for those who follow it. It is read where the queue is served.
     pub feed: EventFeed,
     /// The projects' files.
@@ -125,6 +127,7 @@ impl Instance {
         let mcp_servers = McpServerControl::new(Arc::clone(&control_store) as _, mcp_rules(config));
         let (own_tools, outbound) = (capabilities.tools.clone(), capabilities.outbound.clone());
         let mounts = Mounts::new(own_tools, mcp_servers, secrets.clone(), outbound);
+        let notices = RunNotices::default();
         let node_services = NodeServices {
             files: Arc::new(workspaces.clone()),
             pipelines: Arc::new(pipelines),
@@ -133,6 +136,7 @@ impl Instance {
             secrets: Arc::new(secrets.clone()),
             tools: Arc::new(mounts.clone()),
             budgets: Some(Arc::new(PgBudgetLedger::new(db.pool.clone(), wakes.clone()))),
+            notices: notices.clone(),
         };
         let types = capabilities.node_types(&node_services);
         let firing = ScheduleFiring::new(Arc::clone(&control_store) as _);
@@ -190,6 +194,7 @@ impl Instance {
             mounts,
             runs,
             wakes,
+            notices,
             feed,
             workspaces,
             identity,

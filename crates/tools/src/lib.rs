@@ -7,6 +7,7 @@ mod builtin;
 mod command;
 mod cut;
 mod mail;
+mod notices;
 mod outbound;
 mod pool;
 mod result_limit;
@@ -27,6 +28,7 @@ pub use mail::{
     Attachment, InvalidMailAddress, InvalidSmtpTls, Mail, MailAddress, MailError, Mailer, RefusedRecipient,
     SentMail, SmtpLogin, SmtpSettings, SmtpTls,
 };
+pub use notices::{ToolListener, ToolNotice, ToolNotices};
 pub use outbound::{
     InvalidNetwork, Network, Outbound, OutboundError, OutboundPolicy, OutboundRequest, OutboundResponse,
     OutboundStream, is_refusal,

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::mail::MailError;
+use crate::notices::ToolNotices;
 use crate::outbound::{OutboundError, is_refusal};
 use crate::pool::BlockingWorkPanicked;
 use crate::spec::ToolSpec;
@@ -62,6 +63,8 @@ pub struct ToolContext {
     pub idempotency_key: Option<String>,
     /// When the call ends at the latest, if it must.
     pub deadline: Option<Instant>,
+    /// Who hears what the tool tells while it works, if anybody does.
+    pub notices: Option<ToolNotices>,
 }
 
 impl ToolContext {
@@ -88,6 +91,13 @@ impl ToolContext {
     #[must_use]
     pub const fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
+        self
+    }
+
+    /// Has the tool tell what it does while it works.
+    #[must_use]
+    pub fn with_notices(mut self, notices: ToolNotices) -> Self {
+        self.notices = Some(notices);
         self
     }
 

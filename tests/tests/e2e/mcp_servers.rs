@@ -1,5 +1,6 @@
 //! MCP servers of a project: mounted, called by pipelines and agents, changed, killed, unmounted.
 
+mod notices;
 mod world;
 
 use std::process::Command;
@@ -32,7 +33,7 @@ async fn tools_of_a_mounted_server_are_tools_of_its_project() -> Result<()> {
     let (world, scripted) = (World::new(&server).await?, Scripted::new()?);
     let ada = &world.ada;
     let mounted = world.mount("scripted", &scripted.stdio()).await?.expect(201)?;
-    assert_eq!(statuses(&mounted).len(), 6);
+    assert_eq!(statuses(&mounted).len(), 7);
     assert!(statuses(&mounted).iter().all(|(_, status)| *status == "accepted"), "{mounted}");
     assert_eq!(
         (&mounted["tools"][0]["class"], &mounted["connection"]["state"]),
@@ -49,7 +50,7 @@ async fn tools_of_a_mounted_server_are_tools_of_its_project() -> Result<()> {
     let tools = ada.get(&path("")).await?.expect(200)?;
     let sources: Vec<&Value> =
         tools["items"].as_array().context("items")?.iter().map(|tool| &tool["source"]).collect();
-    assert_eq!(sources.iter().filter(|source| **source == "mcp:scripted").count(), 6);
+    assert_eq!(sources.iter().filter(|source| **source == "mcp:scripted").count(), 7);
     assert!(sources.iter().any(|source| **source == "builtin"));
     let elsewhere = ada.get("/api/v1/tools?limit=200").await?.expect(200)?;
     assert!(!elsewhere.to_string().contains("mcp:scripted"));

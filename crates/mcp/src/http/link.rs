@@ -26,6 +26,7 @@ use crate::message;
 use crate::peer::Peer;
 use crate::protocol::{Dialect, LEGACY_VERSION};
 use crate::stdio::with_progress_token;
+use crate::tool_call::ToolCall;
 
 /// Cancellations that wait to be sent.
 const MAX_QUEUED: usize = 64;
@@ -91,17 +92,17 @@ impl HttpLink {
         dialect: Dialect,
         method: &str,
         params: &Value,
-        tool: Option<&str>,
+        call: Option<&Arc<ToolCall>>,
     ) -> Result<Answer, McpError> {
         let shared = &*self.shared;
         let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
-        let params = match tool {
+        let params = match call {
             Some(_) => with_progress_token(params, id),
             None => params.clone(),
         };
         let is_told = dialect == Dialect::Legacy && method != "initialize";
         let mut guard = InFlight { shared, id, is_told };
-        let answered = shared.ask(dialect, &message::request(id, method, &params), Asked { id, tool }).await;
+        let answered = shared.ask(dialect, &message::request(id, method, &params), Asked { id, call }).await;
         guard.is_told = false;
         if matches!(answered, Err(McpError::SessionLost)) {
             shared.lost.cancel();

@@ -1,5 +1,7 @@
 //! The answer to one request: JSON, or a stream of events that ends with it.
 
+use std::sync::Arc;
+
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use gathering_tools::{OutboundError, OutboundStream};
@@ -10,6 +12,7 @@ use super::sse::SseReader;
 use crate::McpError;
 use crate::calls::Answer;
 use crate::message::{self, Message};
+use crate::tool_call::ToolCall;
 
 /// Requests of the server that are answered at once; further ones wait for the end of one.
 const MAX_ANSWERING: usize = 32;
@@ -21,7 +24,7 @@ const MAX_RESUMED: usize = 100;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked<'a> {
     pub(super) id: u64,
-    pub(super) tool: Option<&'a str>,
+    pub(super) call: Option<&'a Arc<ToolCall>>,
 }
 
 /// Reads the answer to `asked`.
@@ -132,8 +135,12 @@ fn take<'a>(message: Message, asked: Option<Asked<'_>>, size_bytes: usize, share
             Took::Question(Box::pin(shared.answer_server(id, method, params)))
         }
         Message::Notification { method, params } => {
-            let tool = |token| asked.filter(|asked| asked.id == token)?.tool.map(str::to_owned);
-            shared.peer.note(&method, &params, tool);
+            // What comes in the answer to a call belongs to that call.
+            let call = |token: Option<u64>| {
+                let asked = asked.filter(|asked| token.is_none_or(|token| token == asked.id))?;
+                asked.call.cloned()
+            };
+            shared.peer.note(&method, &params, call);
             Took::Other
         }
     }

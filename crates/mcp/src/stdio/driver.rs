@@ -175,7 +175,11 @@ fn dispatch<'a>(message: Message, size_bytes: usize, shared: &'a Shared, answeri
             }
         }
         Message::Notification { method, params } => {
-            shared.peer.note(&method, &params, |token| shared.calls.tool_of(token));
+            let calls = &shared.calls;
+            shared.peer.note(&method, &params, |token| match token {
+                Some(token) => calls.call_of(token),
+                None => calls.only_call(),
+            });
         }
         Message::Request { id, .. } if answering.len() >= MAX_ANSWERING => {
             shared.try_send(&message::response(&id, Err(RpcError::new(-32000, "too many requests at once"))));

@@ -16,6 +16,7 @@ use crate::config::{McpLimits, StdioCommand};
 use crate::error::ServerEnd;
 use crate::message;
 use crate::peer::Peer;
+use crate::tool_call::ToolCall;
 
 /// Messages that wait to be written.
 const MAX_QUEUED: usize = 64;
@@ -69,12 +70,12 @@ impl StdioLink {
         &self,
         method: &str,
         params: &Value,
-        tool: Option<&str>,
+        call: Option<&Arc<ToolCall>>,
     ) -> Result<Answer, McpError> {
         let shared = &*self.shared;
-        let (id, outcome) = shared.calls.register(tool)?;
+        let (id, outcome) = shared.calls.register(call.cloned())?;
         let mut guard = InFlight { shared, id, method, is_sent: false };
-        let params = match tool {
+        let params = match call {
             Some(_) => with_progress_token(params, id),
             None => params.clone(),
         };

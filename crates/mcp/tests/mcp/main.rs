@@ -15,3 +15,4 @@ mod programs;
 mod questions;
 mod relayed;
 mod support;
+mod told;

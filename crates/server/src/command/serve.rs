@@ -73,7 +73,7 @@ async fn serve_on(
         run_ends,
         identities: instance.identities(),
         readiness: readiness.clone(),
-        streams: Streams::new(instance.wakes.clone()),
+        streams: Streams::new(instance.wakes.clone(), instance.notices.clone()),
         watches: Arc::clone(&watches),
         workspaces: instance.workspaces.clone(),
         max_file_bytes: MaxFileBytes(config.max_file_bytes),

@@ -68,14 +68,15 @@ impl Tool for ProjectTool {
         &self.spec
     }
 
-    async fn call(&self, params: Value, _context: &ToolContext) -> Result<Value, ToolError> {
+    async fn call(&self, params: Value, context: &ToolContext) -> Result<Value, ToolError> {
         let inner = self.mounts.upgrade().ok_or_else(|| self.not_now("the server is shutting down"))?;
         let mounts = Mounts { inner };
         let config = self.config(&mounts).await?;
         let failed = |error: gathering_mcp::McpError| error.into_tool_error(self.server.as_str());
         let server = mounts.connect(self.project, &self.server, config).await.map_err(failed)?;
         server.retried(RESTART).await;
-        let result = server.call_defined(&self.tool, params, self.digest).await.map_err(failed)?;
+        let called = server.call_defined(&self.tool, params, self.digest, context).await;
+        let result = called.map_err(failed)?;
         Ok(result.into_value())
     }
 }

@@ -67,7 +67,8 @@ pub(super) fn definitions(echo: &str) -> Value {
         "additionalProperties": false});
     let plain = |name: &str| json!({"name": name, "description": name, "inputSchema": {"type": "object"}});
     json!([{"name": "echo", "description": echo, "inputSchema": text, "annotations": {"readOnlyHint": true}},
-        plain("pid"), plain("secret"), plain("die"), plain("hang"), plain("flood")])
+        plain("pid"), plain("secret"), plain("die"), plain("hang"), plain("flood"),
+        plain("tell")])
 }
 
 /// A project of somebody, with the secret `API_TOKEN`.

@@ -1,8 +1,9 @@
 //! The event stream of a run: server-sent events from its journal.
 //!
 //! Owns the limits on streams and the form of events. A stream is only the body of its answer: it reads when the
-//! client takes more, and ends with the connection. Every event is in the journal, so a client that reconnects with
-//! the last id, to any instance, misses nothing.
+//! client takes more, and ends with the connection. Every event with an id is in the journal, so a client that
+//! reconnects with the last id, to any instance, misses none of them. What tools tell is in none: it is for those who
+//! are there.
 
 pub(crate) mod event;
 mod follow;
@@ -16,6 +17,7 @@ use gathering_auth::Auth;
 use gathering_control::{ProjectControl, RunControl, right};
 use gathering_dag_engine::Seq;
 use gathering_domain::{RunId, Secret};
+use gathering_nodes::RunNotices;
 use gathering_persistence::{Runs, WakeBus};
 
 use event::RunEventView;
@@ -37,11 +39,12 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Tells proxies to pass on every event at once.
 const UNBUFFERED: (&str, &str) = ("x-accel-buffering", "no");
 
-/// The slots for streams, and the wake-ups for them. Cloning is cheap and shares them.
+/// The slots for streams, and what wakes them. Cloning is cheap and shares them.
 #[derive(Clone)]
 pub(crate) struct Streams {
     slots: Slots,
     wakes: WakeBus,
+    notices: RunNotices,
 }
 
 /// What a stream reads, and what it asks whether it may go on.
@@ -54,14 +57,19 @@ pub(crate) struct Sources {
 
 impl Streams {
     /// The slots of an instance.
-    pub(crate) fn new(wakes: WakeBus) -> Self {
-        Self { slots: Slots::new("streams", MAX_STREAMS, MAX_STREAMS_OF_ONE), wakes }
+    pub(crate) fn new(wakes: WakeBus, notices: RunNotices) -> Self {
+        Self { slots: Slots::new("streams", MAX_STREAMS, MAX_STREAMS_OF_ONE), wakes, notices }
     }
 }
 
 /// Streams the events of a run: one for each entry of its journal, from the first or after `Last-Event-ID`, with the
 /// `seq` of the entry as `id`, its kind as `event` and the entry as `data`. After the last entry of a run that has
 /// ended, the event `run_ended` carries the run, and the stream ends.
+///
+/// In between, the event `tool_notice` says what a tool of a mounted MCP server tells about a call that goes on. It has
+/// no `id`, is sent to those who follow the run at that moment on the instance that drives it, and is sent once. Of a
+/// run that tells much it is 20 a second, after up to 50 at once, and of one call 1,000; `left_out` counts what is
+/// missing.
 ///
 /// A comment every 15 seconds keeps the connection open. The stream also ends when the instance stops or when the
 /// caller loses access to the run: reconnect with `Last-Event-ID`.

@@ -13,6 +13,9 @@ use gathering_tools::WebhookScheme;
 /// The name of the last event of a run's stream.
 pub(super) const RUN_ENDED: &str = "run_ended";
 
+/// The name of the event of a run's stream that says what a tool tells.
+pub(super) const TOOL_NOTICE: &str = "tool_notice";
+
 gathering_edge::enum_schemas! {
     /// What an account may do on the whole server.
     RoleSchema "Role": Role::ALL.map(Role::as_str);
@@ -51,6 +54,8 @@ gathering_edge::enum_schemas! {
     JournalKindSchema "JournalKind": JournalEvent::KINDS;
     /// The name of the last event of a run's stream.
     RunEndedSchema "RunEndedName": [RUN_ENDED];
+    /// The name of the event that says what a tool tells.
+    ToolNoticeNameSchema "ToolNoticeName": [TOOL_NOTICE];
     /// What happens to due times that passed while nothing fired.
     CatchUpSchema "CatchUp": CatchUp::ALL.iter().map(|policy| policy.as_str());
     /// What happens at a due time while an earlier run has not ended.

@@ -4,11 +4,15 @@ use std::fmt::Write as _;
 
 use gathering_control::Run;
 use gathering_dag_engine::JournalEntry;
+use gathering_nodes::RunNotice;
+use gathering_tools::ToolNotice;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::http::api::run_view::{JournalEntryView, RunView};
-use crate::http::api::words::{JournalKindSchema, RUN_ENDED, RunEndedSchema};
+use crate::http::api::words::{
+    JournalKindSchema, RUN_ENDED, RunEndedSchema, TOOL_NOTICE, ToolNoticeNameSchema,
+};
 
 /// One event of a run's stream. Each field is a line of its own, and `data` is JSON.
 #[derive(Debug, Serialize, ToSchema)]
@@ -17,6 +21,8 @@ use crate::http::api::words::{JournalKindSchema, RUN_ENDED, RunEndedSchema};
 pub(crate) enum RunEventView {
     /// An entry was written to the journal.
     Journal(JournalEventView),
+    /// A tool told something about a call that goes on.
+    Notice(NoticeEventView),
     /// The run has ended, and every entry was sent.
     Ended(RunEndedView),
 }
@@ -30,6 +36,54 @@ pub(crate) struct JournalEventView {
     #[schema(value_type = JournalKindSchema)]
     event: &'static str,
     data: JournalEntryView,
+}
+
+/// A tool told something about a call that goes on. It is in no journal, so it has no id.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ToolNoticeEvent)]
+pub(crate) struct NoticeEventView {
+    #[schema(value_type = ToolNoticeNameSchema)]
+    event: &'static str,
+    data: NoticeView,
+}
+
+/// What a tool of a mounted MCP server told. The values of the project's secrets are taken out.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ToolNotice)]
+pub(crate) struct NoticeView {
+    /// The node that called the tool.
+    node_id: String,
+    /// Which attempt, from 1.
+    attempt: i32,
+    /// The tool, by its name in the project.
+    tool: String,
+    /// How far the call is.
+    progress: Option<NoticeProgressView>,
+    /// An entry of the server's log.
+    log: Option<NoticeLogView>,
+    /// How many notices of the run were left out before this one, because there were too many at once.
+    left_out: u64,
+}
+
+/// How far a call is.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ToolProgress)]
+pub(crate) struct NoticeProgressView {
+    progress: f64,
+    /// How far it will be, if the server knows.
+    total: Option<f64>,
+    /// What the server does now, at most 4 KiB.
+    message: Option<String>,
+}
+
+/// An entry of the log of a server.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ToolLogEntry)]
+pub(crate) struct NoticeLogView {
+    /// Such as `info`; the server's word.
+    level: String,
+    /// The entry, at most 4 KiB; JSON if it is no text.
+    text: String,
 }
 
 /// The run has ended, and every entry of its journal was sent. The stream ends with this event.
@@ -47,6 +101,19 @@ impl RunEventView {
         Self::Journal(JournalEventView { id, event, data: JournalEntryView::of(entry) })
     }
 
+    pub(super) fn of_notice(told: RunNotice) -> Self {
+        let RunNotice { node, attempt, tool, notice, n_left_out: left_out } = told;
+        let (progress, log) = match notice {
+            ToolNotice::Progress { progress, total, message } => {
+                (Some(NoticeProgressView { progress, total, message }), None)
+            }
+            ToolNotice::Log { level, text } => (None, Some(NoticeLogView { level, text })),
+            _ => (None, None),
+        };
+        let data = NoticeView { node_id: node.into(), attempt, tool, progress, log, left_out };
+        Self::Notice(NoticeEventView { event: TOOL_NOTICE, data })
+    }
+
     pub(super) fn ended(run: Run) -> Self {
         Self::Ended(RunEndedView { event: RUN_ENDED, data: Box::new(RunView::of(run)) })
     }
@@ -55,6 +122,7 @@ impl RunEventView {
     pub(super) fn write_to(&self, text: &mut String) {
         match self {
             Self::Journal(JournalEventView { id, event, data }) => push(text, Some(*id), event, data),
+            Self::Notice(NoticeEventView { event, data }) => push(text, None, event, data),
             Self::Ended(RunEndedView { event, data }) => push(text, None, event, data),
         }
     }

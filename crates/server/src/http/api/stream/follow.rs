@@ -10,6 +10,7 @@ use gathering_auth::Origin;
 use gathering_control::{ControlError, Run, right};
 use gathering_dag_engine::{JournalEntry, Seq};
 use gathering_domain::{ExposeSecret, Secret};
+use gathering_nodes::{FollowedNotices, RunNotice};
 use gathering_persistence::{Following, JournalPage, Wake};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -67,6 +68,10 @@ pub(super) struct Follow {
     /// The last entry that was read.
     after: Seq,
     unsent: VecDeque<JournalEntry>,
+    /// What the tools of the run tell, if this instance drives it.
+    notices: FollowedNotices,
+    /// What they told that was not sent.
+    told: Vec<RunNotice>,
     stage: Stage,
     /// Changes when a run has ended somewhere.
     ends: watch::Receiver<u64>,
@@ -106,6 +111,8 @@ enum Stage {
 enum Due {
     /// It is time to poll.
     Look,
+    /// A tool told something.
+    Told,
     /// It is time to send a comment.
     Comment,
     /// The instance stops.
@@ -125,11 +132,14 @@ impl Follow {
         let now = Instant::now();
         // Before the first poll, so that no end is missed.
         let (ends, following) = (streams.wakes.subscribe(Wake::Events), streams.wakes.follow(run.id));
+        let notices = streams.notices.follow(run.id);
         Self {
             sources,
             run,
             after,
             unsent: VecDeque::new(),
+            notices,
+            told: Vec::new(),
             stage: Stage::Greeting,
             ends,
             following,
@@ -165,10 +175,10 @@ impl Follow {
                     self.stage = Stage::Following;
                     return Some(Bytes::from_static(GREETING.as_bytes()));
                 }
-                _ if !self.unsent.is_empty() => return Some(self.piece()),
+                _ if !self.unsent.is_empty() || !self.told.is_empty() => return Some(self.piece()),
                 Stage::Following => match self.wait().await {
                     Due::Look => self.look().await.map_err(broken_off).ok()?,
-                    Due::Comment | Due::Drained => {}
+                    Due::Told | Due::Comment | Due::Drained => {}
                 },
                 Stage::Read => {
                     self.stage = Stage::Done;
@@ -186,6 +196,10 @@ impl Follow {
                 biased;
                 () = self.sources.readiness.drained() => return Due::Drained,
                 () = tokio::time::sleep_until(self.comment_due) => return Due::Comment,
+                notice = self.notices.next() => {
+                    self.told.push(notice);
+                    return Due::Told;
+                }
                 () = tokio::time::sleep_until(look_due) => return Due::Look,
                 () = self.following.appended() => {
                     self.is_told = true;
@@ -254,6 +268,11 @@ impl Follow {
     /// The next part of the pending bytes.
     fn piece(&mut self) -> Bytes {
         let mut text = String::new();
+        // What was told before an entry was read came before it.
+        let waiting = std::iter::from_fn(|| self.notices.try_next());
+        for notice in self.told.drain(..).chain(waiting) {
+            RunEventView::of_notice(notice).write_to(&mut text);
+        }
         while text.len() < PIECE
             && let Some(entry) = self.unsent.pop_front()
         {
@@ -271,7 +290,7 @@ impl Follow {
 
     /// Whether anything of the run is ready to send.
     fn has_something(&self) -> bool {
-        !self.unsent.is_empty() || self.stage == Stage::Read
+        !self.unsent.is_empty() || !self.told.is_empty() || self.stage == Stage::Read
     }
 
     /// Whether it may be sent now: only if the caller's access was confirmed a moment ago. `None` if they have lost it.
