@@ -7,10 +7,11 @@ use std::sync::Arc;
 use gathering_domain::{Digest, EffectClass};
 use gathering_tools::{JsonSchema, ToolSource, ToolSpec};
 
-use crate::config::McpServerConfig;
+use crate::config::{McpProtocol, McpServerConfig, McpTransport};
 use crate::definition::ToolDefinition;
 use crate::effects::class_of;
 use crate::naming::mounted_name;
+use crate::param_headers::ParamHeaders;
 use crate::pins::{Pinned, ToolChange, ToolChanges, ToolPins};
 use crate::server_info::McpServerInfo;
 
@@ -41,6 +42,8 @@ pub struct McpTool {
     /// Why it must not be called; `None` if it may.
     pub not_callable: Option<NotCallable>,
     pub(crate) input: Option<Arc<JsonSchema>>,
+    /// Its parameters that are sent as headers.
+    pub(crate) headers: Arc<ParamHeaders>,
     pub(crate) output: Option<Arc<JsonSchema>>,
 }
 
@@ -56,6 +59,11 @@ pub enum NotCallable {
     NeedsTask,
     /// The schema of its arguments is invalid.
     InvalidSchema {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A mark of its schema that names a header is not valid (`x-mcp-header`).
+    InvalidHeader {
         /// What is wrong.
         reason: String,
     },
@@ -75,6 +83,12 @@ impl fmt::Display for NotCallable {
             Self::NeedsTask => f.write_str("it can only be called as a task, which this client does not do"),
             Self::InvalidSchema { reason } => {
                 write!(f, "the schema of its arguments is not usable: {reason}")
+            }
+            Self::InvalidHeader { reason } => {
+                write!(
+                    f,
+                    "its schema marks a parameter as a header in a way that is not valid (`x-mcp-header`): {reason}"
+                )
             }
             Self::Outdated => {
                 f.write_str("the server describes it differently since it was mounted; mount it anew")
@@ -183,10 +197,12 @@ impl McpTool {
 
     fn new(config: &McpServerConfig, definition: ToolDefinition) -> Self {
         let compiled = compile_input(&definition);
-        let not_callable = match &compiled {
+        let headers = param_headers(config, &definition);
+        let not_callable = match (&compiled, &headers) {
             _ if definition.needs_task() => Some(NotCallable::NeedsTask),
-            Err(reason) => Some(NotCallable::InvalidSchema { reason: reason.clone() }),
-            Ok(_) => None,
+            (Err(reason), _) => Some(NotCallable::InvalidSchema { reason: reason.clone() }),
+            (_, Err(reason)) => Some(NotCallable::InvalidHeader { reason: reason.clone() }),
+            (Ok(_), Ok(_)) => None,
         };
         // Without a usable schema a result is not checked: it is kept as it came.
         let output = definition.output_schema().and_then(|schema| JsonSchema::compile(schema).ok());
@@ -196,10 +212,18 @@ impl McpTool {
             class: class_of(&definition, &config.allowance),
             not_callable,
             input: compiled.ok().map(Arc::new),
+            headers: Arc::new(headers.unwrap_or_default()),
             output: output.map(Arc::new),
             definition,
         }
     }
+}
+
+/// The marks mean something over HTTP, to a server that may speak 2026-07-28.
+fn param_headers(config: &McpServerConfig, definition: &ToolDefinition) -> Result<ParamHeaders, String> {
+    let are_sent =
+        matches!(config.transport, McpTransport::Http(_)) && config.protocol != McpProtocol::V2025_11_25;
+    if are_sent { ParamHeaders::read(&definition.input_schema()) } else { Ok(ParamHeaders::default()) }
 }
 
 fn compile_input(definition: &ToolDefinition) -> Result<JsonSchema, String> {

@@ -17,7 +17,8 @@ use crate::config::{McpLimits, McpProtocol, McpServerConfig};
 use crate::link::Link;
 use crate::peer::Peer;
 use crate::protocol::{
-    Dialect, LEGACY_VERSION, LEGACY_VERSIONS, MODERN_VERSION, UNSUPPORTED_VERSION, client_info, modern_params,
+    Dialect, HEADER_MISMATCH, LEGACY_VERSION, LEGACY_VERSIONS, MODERN_VERSION, UNSUPPORTED_VERSION,
+    client_info, modern_params,
 };
 use crate::server_info::McpServerInfo;
 use crate::tool_call::ToolCall;
@@ -138,7 +139,12 @@ impl Connection {
     pub(crate) async fn call(&self, call: &Arc<ToolCall>, arguments: &Value) -> Result<Answer, McpError> {
         let after = self.limits.call;
         let called = timeout(after, self.call_in_rounds(call, arguments)).await;
-        called.unwrap_or_else(|_| Err(self.timed_out("tools/call", after)))
+        let called = called.unwrap_or_else(|_| Err(self.timed_out("tools/call", after)));
+        if matches!(called, Err(McpError::Rpc { code: HEADER_MISMATCH, .. })) {
+            // The server wants other headers: it describes the tool differently by now.
+            self.peer.tools_changed.notify_one();
+        }
+        called
     }
 
     async fn call_in_rounds(&self, call: &Arc<ToolCall>, arguments: &Value) -> Result<Answer, McpError> {

@@ -21,6 +21,7 @@ mod mounted;
 mod naming;
 mod notices;
 pub mod offer;
+mod param_headers;
 mod peer;
 mod pins;
 mod pipe;

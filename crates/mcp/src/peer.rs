@@ -148,8 +148,10 @@ mod tests {
         let peer = peer(None);
         peer.note("notifications/progress", &json!({"progressToken": 7, "progress": 1}), |_| None);
         assert_eq!(peer.notices.try_next(), None);
-        let call =
-            |token| (token == Some(7)).then(|| Arc::new(ToolCall { tool: "dig".to_owned(), notices: None }));
+        let call = |token| {
+            (token == Some(7))
+                .then(|| Arc::new(ToolCall { tool: "dig".to_owned(), headers: Vec::new(), notices: None }))
+        };
         peer.note("notifications/progress", &json!({"progressToken": 7, "progress": 1}), call);
         assert!(peer.notices.try_next().is_some());
     }

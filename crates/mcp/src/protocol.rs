@@ -11,6 +11,9 @@ pub(crate) const LEGACY_VERSIONS: [&str; 4] = [LEGACY_VERSION, "2025-06-18", "20
 /// The error of a server that speaks no version that was asked for.
 pub(crate) const UNSUPPORTED_VERSION: i64 = -32022;
 
+/// The error of a server that finds something else in the headers than in the message.
+pub(crate) const HEADER_MISMATCH: i64 = -32020;
+
 /// A generation of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {

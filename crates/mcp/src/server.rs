@@ -218,12 +218,14 @@ impl McpServer {
         notices: Option<ToolNotices>,
     ) -> Result<McpResult, McpError> {
         let _slot = self.slot().await?;
-        let call = Arc::new(ToolCall { tool: tool.to_owned(), notices });
         let mut is_repeated = false;
         loop {
             let Ready { connection, catalogue } = self.connected().await?;
             let found = callable(&catalogue, tool, digest)?;
             check(found, &arguments)?;
+            let headers = found.headers.of_call(&arguments).map_err(McpError::InvalidArguments)?;
+            let (tool, notices) = (tool.to_owned(), notices.clone());
+            let call = Arc::new(ToolCall { tool, headers, notices });
             let answer = match connection.call(&call, &arguments).await {
                 // The server did not accept the call, and its task connects anew.
                 Err(McpError::SessionLost) if !is_repeated => {

@@ -9,6 +9,8 @@ use crate::notices::McpNoticeKind;
 pub(crate) struct ToolCall {
     /// The server's name for the tool.
     pub(crate) tool: String,
+    /// The headers that repeat marked parameters: names and values. Only HTTP since 2026-07-28 sends them.
+    pub(crate) headers: Vec<(String, String)>,
     /// Who hears what the server tells of the call, if anybody does.
     pub(crate) notices: Option<ToolNotices>,
 }

@@ -41,22 +41,27 @@ pub(super) fn request_to(
     request.max_response_bytes(usize::MAX).header("accept", ACCEPTED)
 }
 
-/// Says again in headers what the message says, as 2026-07-28 asks, or names the session of 2025-11-25.
+/// Says again in headers what the message says, as 2026-07-28 asks, or names the session of 2025-11-25. `params` are the
+/// parameters of the call that its tool wants to see there.
 pub(super) fn with_protocol(
     request: OutboundRequest,
     dialect: Dialect,
     session: Option<&HttpSession>,
     message: &Value,
+    params: &[(String, String)],
 ) -> Result<OutboundRequest, OutboundError> {
     match (dialect, session) {
         (Dialect::Modern, _) => {
             let method = message["method"].as_str().unwrap_or_default();
             let request =
                 request.header("mcp-protocol-version", MODERN_VERSION)?.header("mcp-method", method)?;
-            match message["params"]["name"].as_str() {
-                Some(name) => request.header("mcp-name", &header_text(name)),
-                None => Ok(request),
-            }
+            let request = match message["params"]["name"].as_str() {
+                Some(name) => request.header("mcp-name", &header_text(name))?,
+                None => request,
+            };
+            params
+                .iter()
+                .try_fold(request, |request, (name, value)| request.header(name, &header_text(value)))
         }
         (Dialect::Legacy, Some(session)) => with_session(request, session),
         (Dialect::Legacy, None) => Ok(request),

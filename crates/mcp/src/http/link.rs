@@ -118,7 +118,7 @@ impl HttpLink {
         params: &Value,
     ) -> Result<(), McpError> {
         let message = message::notification(method, params);
-        self.shared.post(dialect, &message).await.map(drop)
+        self.shared.post(dialect, &message, &[]).await.map(drop)
     }
 
     /// Waits until the server has forgotten the session.
@@ -144,7 +144,8 @@ impl Drop for HttpLink {
 
 impl Shared {
     async fn ask(&self, dialect: Dialect, message: &Value, asked: Asked<'_>) -> Result<Answer, McpError> {
-        let stream = self.post(dialect, message).await?;
+        let headers = asked.call.map(|call| call.headers.as_slice()).unwrap_or_default();
+        let stream = self.post(dialect, message, headers).await?;
         let offered = stream.headers.get("mcp-session-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
         let answer = read_answer(stream, asked, self).await?;
         if message["method"] == "initialize" {
@@ -155,13 +156,18 @@ impl Shared {
     }
 
     /// Sends a message, and once more with a new token if the server does not know the token any more.
-    async fn post(&self, dialect: Dialect, message: &Value) -> Result<OutboundStream, McpError> {
+    async fn post(
+        &self,
+        dialect: Dialect,
+        message: &Value,
+        headers: &[(String, String)],
+    ) -> Result<OutboundStream, McpError> {
         let session = self.session.borrow().clone();
         let mut is_repeated = false;
         loop {
             let token = self.tokens.token(&self.outbound).await?;
             let request = request_to(&self.endpoint, "POST", token.as_ref())?.body(message);
-            let request = with_protocol(request, dialect, session.as_ref(), message)?;
+            let request = with_protocol(request, dialect, session.as_ref(), message, headers)?;
             let mut stream = self.outbound.open(request).await?;
             match stream.status {
                 200..=299 => return Ok(stream),
@@ -184,7 +190,7 @@ impl Shared {
 
     /// Sends a message whose loss does no harm that anybody could repair.
     async fn send_brief(&self, message: &Value) {
-        match timeout(BRIEF, self.post(Dialect::Legacy, message)).await {
+        match timeout(BRIEF, self.post(Dialect::Legacy, message, &[])).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 let error = self.peer.loggable(&error);

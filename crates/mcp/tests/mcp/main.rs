@@ -10,6 +10,7 @@ mod http_server;
 mod lifecycle;
 mod offered;
 mod official;
+mod param_headers;
 mod pool;
 mod programs;
 mod questions;

@@ -52,8 +52,8 @@ async fn each_server_is_spoken_to_in_its_generation() {
     let newer = [pypi("mcp_server_time"), pypi("mcp_server_git"), pypi("mcp_server_fetch")];
     let mut expected: Vec<(McpServerConfig, &str, usize)> =
         newer.into_iter().zip([2, 12, 1]).map(|(config, n_tools)| (config, "2026-07-28", n_tools)).collect();
-    expected.push((own(PythonSdk::One), "2025-11-25", 5));
-    expected.push((own(PythonSdk::Two), "2026-07-28", 5));
+    expected.push((own(PythonSdk::One), "2025-11-25", 6));
+    expected.push((own(PythonSdk::Two), "2026-07-28", 6));
     let older = [("server-filesystem", &[root][..], 14), ("server-memory", &[], 9)];
     for (name, arguments, n_tools) in older.into_iter().chain([("server-sequential-thinking", &[][..], 1)]) {
         expected.extend(npm(name, arguments).map(|config| (config, "2025-11-25", n_tools)));

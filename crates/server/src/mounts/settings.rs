@@ -18,8 +18,12 @@ const CALL: Duration = Duration::from_secs(300);
 
 /// The settings without the values of secrets: for what is known of a server without a connection.
 pub(super) fn without_secrets(mount: &McpMount, rules: &McpRules) -> McpServerConfig {
-    let nothing = McpTransport::Stdio(StdioCommand::default());
-    config(&mount.name, &mount.settings, &mount.pins, rules, nothing)
+    // How a server is reached decides what its definitions mean.
+    let transport = match &mount.settings.transport {
+        McpReach::Stdio { .. } => McpTransport::Stdio(StdioCommand::default()),
+        McpReach::Http { url, .. } => McpTransport::Http(HttpEndpoint::new(url)),
+    };
+    config(&mount.name, &mount.settings, &mount.pins, rules, transport)
 }
 
 /// The settings for a connection.

@@ -1,9 +1,10 @@
 """A small server on either generation of the Python SDK: `own.py stdio` or `own.py http PORT`."""
 
 import sys
+from typing import Annotated
 
 import anyio
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 try:
     from mcp.server import MCPServer
@@ -13,6 +14,10 @@ except ImportError:
     from mcp.server.fastmcp import FastMCP as MCPServer
 
 server = MCPServer("own")
+
+
+Marked = Annotated[str, Field(json_schema_extra={"x-mcp-header": "Region"})]
+Counted = Annotated[int, Field(json_schema_extra={"x-mcp-header": "Limit"})]
 
 
 class Colour(BaseModel):
@@ -25,6 +30,12 @@ class Colour(BaseModel):
 def echo(message: str) -> str:
     """Says it again."""
     return message
+
+
+@server.tool()
+def marked(region: Marked, limit: Counted = 1, note: str = "") -> str:
+    """Has parameters that are sent as headers."""
+    return f"{region} {limit} {note}"
 
 
 @server.tool()
