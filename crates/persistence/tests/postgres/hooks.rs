@@ -281,3 +281,35 @@ async fn a_secret_of_an_earlier_version_is_accepted_and_then_encrypted() {
     answer(call("one before", "k4").await);
     assert!(matches!(call("another", "k5").await, Err(CallRefused::Untrusted)));
 }
+
+/// What is sealed opens for its own hook alone.
+#[tokio::test]
+async fn a_secret_that_was_copied_to_the_row_of_another_hook_verifies_nobody() {
+    let place = Place::new().await;
+    let define = async |secret: &str| {
+        let hook = SubmittedHook {
+            scheme: Some(WebhookScheme::Token),
+            ..SubmittedHook::new("h", json!({ "event_type": "call.received" }))
+        };
+        let secret = Some(Secret::from(secret));
+        let define = DefineHook { project: Some(place.project), hook, secret, once: None };
+        place.hooks.define(&place.ada, define).await.unwrap()
+    };
+    let ((own, own_token), (other, other_token)) =
+        (define("my own secret").await, define("another one").await);
+    let copy = format!(
+        "UPDATE hooks SET sealed_secrets = own.sealed_secrets FROM hooks AS own
+         WHERE hooks.id = '{}' AND own.id = '{}'",
+        other.id, own.id
+    );
+    place.world.db.execute(&copy).await;
+    let call = async |token: &HookToken| {
+        let headers: ReceivedHeaders = [("x-hook-token", b"my own secret".as_slice())].into_iter().collect();
+        let called = place.hooks.find_called(token.expose()).await.unwrap();
+        place.hooks.receive(called, &headers, b"{}").await
+    };
+    answer(call(&own_token).await);
+    let refused = call(&other_token).await;
+    assert!(matches!(refused, Err(CallRefused::Store(ControlError::Unavailable(_)))), "{refused:?}");
+    assert_eq!(place.hooks.reseal().await.unwrap(), 0);
+}
