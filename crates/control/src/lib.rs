@@ -78,7 +78,7 @@ pub use schedules::{
 pub use secrets::{
     MAX_SECRET_BYTES, MAX_SECRETS, MAX_SECRETS_BYTES, MIN_SECRET_BYTES, OtherSecrets, PlannedSecret,
     ProjectSecret, ResealedBatch, SealRule, SealedSecret, SecretControl, SecretSources, SecretUse,
-    SecretUseService, StoredSecrets,
+    SecretUseService, SecretUser, StoredSecrets,
 };
 pub use store::{
     BudgetStore, ControlStore, EventStore, HookStore, McpServerStore, PipelineStore, ProjectStore,

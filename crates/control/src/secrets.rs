@@ -25,7 +25,7 @@ use crate::{Conflict, ControlError, ControlStore};
 pub use open::StoredSecrets;
 pub use reseal::{ResealedBatch, SealRule, SealedSecret};
 pub use sources::SecretSources;
-pub use uses::{SecretUse, SecretUseService};
+pub use uses::{SecretUse, SecretUseService, SecretUser};
 
 /// The most secrets of a project.
 pub const MAX_SECRETS: usize = 200;

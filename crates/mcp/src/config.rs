@@ -3,7 +3,9 @@
 //! Owns the settings and what makes them valid. Never knows where they were written down.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gathering_domain::{Digest, EffectClass, ExposeSecret as _, McpServerName, Secret};
@@ -28,6 +30,31 @@ pub struct McpServerConfig {
     pub allowance: EffectAllowance,
     /// The definitions of tools that the operator has seen and accepted.
     pub pins: ToolPins,
+    /// What is done before each try to connect.
+    pub on_connect: OnConnect,
+}
+
+/// What is done each time before a server is connected: the values that it is given in confidence are about to be used.
+#[derive(Clone, Default)]
+pub struct OnConnect(Option<Arc<dyn Fn() + Send + Sync>>);
+
+impl OnConnect {
+    /// Does this. The connection waits for it, so it must neither block nor take long.
+    pub fn new(act: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(act)))
+    }
+
+    pub(crate) fn act(&self) {
+        if let Some(act) = &self.0 {
+            act();
+        }
+    }
+}
+
+impl fmt::Debug for OnConnect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OnConnect").field(&self.0.is_some()).finish()
+    }
 }
 
 impl McpServerConfig {
@@ -40,6 +67,7 @@ impl McpServerConfig {
             limits: McpLimits::default(),
             allowance: EffectAllowance::default(),
             pins: ToolPins::default(),
+            on_connect: OnConnect::default(),
         }
     }
 

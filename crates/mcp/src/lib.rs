@@ -37,7 +37,7 @@ mod tool_call;
 
 pub use catalogue::{McpCatalogue, McpTool, NotCallable};
 pub use config::{
-    EffectAllowance, HttpEndpoint, McpAuth, McpLimits, McpProtocol, McpServerConfig, McpTransport,
+    EffectAllowance, HttpEndpoint, McpAuth, McpLimits, McpProtocol, McpServerConfig, McpTransport, OnConnect,
     StdioCommand,
 };
 pub use definition::ToolDefinition;

@@ -86,6 +86,7 @@ pub(crate) async fn supervise(supervisor: Supervisor) {
 impl Supervisor {
     /// Connects, and stays connected as long as it lasts.
     async fn connect_once(&self, known: Option<Dialect>) -> Over {
+        self.shared.config.on_connect.act();
         let opened =
             Connection::open(&self.shared.config, &self.outbound, &self.peer, known, &self.stop).await;
         let connection = match opened {

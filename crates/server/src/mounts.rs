@@ -21,7 +21,7 @@ use gathering_dag_engine::{Redaction as _, StoreError};
 use gathering_domain::{McpServerName, ProjectId, with_causes};
 use gathering_mcp::{
     McpCatalogue, McpError, McpNotice, McpNoticeKind, McpPool, McpPoolSettings, McpServerConfig, McpServices,
-    PooledServer, ToolPins,
+    OnConnect, PooledServer, ToolPins,
 };
 use gathering_nodes::{KnownSecrets, ProjectSecrets as _, ProjectTools};
 use gathering_tools::{Outbound, Toolbox};
@@ -117,8 +117,7 @@ impl Mounts {
         let (project, name, settings) =
             (allowed.project(), allowed.name().clone(), allowed.settings().clone());
         let secrets = self.secrets_of(project, &settings).await?;
-        let rules = self.inner.servers.rules();
-        let config = settings::of_connection(&name, &settings, &McpPins::new(), rules, &secrets);
+        let config = self.to_connect((project, &name), &settings, &McpPins::new(), &secrets);
         let config = config.map_err(MountError::Unusable)?;
         let unusable = |error: &McpError| MountError::Unusable(redacted(&secrets, with_causes(error)));
         let server = self.inner.pool.open_single(config).await.map_err(|error| unusable(&error))?;
@@ -222,8 +221,24 @@ impl Mounts {
         pins: &McpPins,
     ) -> Result<McpServerConfig, NoConnection> {
         let secrets = self.secrets_of(project, settings).await.map_err(NoConnection::Store)?;
-        let rules = self.inner.servers.rules();
-        settings::of_connection(name, settings, pins, rules, &secrets).map_err(NoConnection::Refused)
+        self.to_connect((project, name), settings, pins, &secrets).map_err(NoConnection::Refused)
+    }
+
+    /// The settings for a connection. Each time that it is made, the audit record names the secrets that it uses.
+    fn to_connect(
+        &self,
+        (project, name): (ProjectId, &McpServerName),
+        settings: &McpSettings,
+        pins: &McpPins,
+        known: &KnownSecrets,
+    ) -> Result<McpServerConfig, String> {
+        let mut config = settings::of_connection(name, settings, pins, self.inner.servers.rules(), known)?;
+        let names = settings.secrets();
+        if !names.is_empty() {
+            let (secrets, name) = (self.inner.secrets.clone(), name.clone());
+            config.on_connect = OnConnect::new(move || secrets.note_connection(project, &name, &names));
+        }
+        Ok(config)
     }
 
     async fn connect(

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use gathering_e2e::{Client, Database, Server, pipeline, workspace_root};
+use gathering_e2e::{Client, Database, Server, pipeline, wait_until, workspace_root};
 use gathering_test_packages::python;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -220,6 +220,23 @@ async fn a_server_over_http_gets_the_secret_and_nobody_is_shown_it() -> Result<(
     let leaked = world.mount("leak", &transport).await?;
     leaked.expect_problem(422, "invalid")?;
     assert!(!leaked.text.contains(VALUE), "{}", leaked.text);
+    // The mount, the first call, the call with the new value, and the mount of the other one.
+    let session = database.session().await?;
+    let recorded = async || {
+        let statement =
+            "SELECT detail::text FROM audit_events WHERE type = 'secret_used' ORDER BY detail::text";
+        let rows = session.query(statement, &[]).await.map_err(|error| error.to_string())?;
+        let details: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        if details.len() >= 4 { Ok(details) } else { Err(format!("{details:?}")) }
+    };
+    let recorded: Vec<Value> = wait_until(LIMIT, "the uses are recorded", recorded)
+        .await?
+        .iter()
+        .map(|detail| serde_json::from_str(detail))
+        .collect::<Result<_, _>>()?;
+    let of = |name: &str| json!({"project": world.project, "mcp_server": name, "secret": "API_TOKEN"});
+    let of_web = recorded.iter().filter(|detail| **detail == of("web")).count();
+    assert_eq!((recorded.len(), of_web, recorded.contains(&of("leak"))), (4, 3, true), "{recorded:?}");
     assert!(!server.log().contains(VALUE));
     Ok(())
 }

@@ -1,14 +1,15 @@
-//! Which run used which secret, on its way to the audit record.
+//! Which run, or which connection to an MCP server, used which secret, on its way to the audit record.
 //!
 //! It waits in memory and is written together, once for each run and secret: a run of a thousand calls writes one event.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gathering_auth::{AuditEvent, AuditKind, Origin};
 use gathering_cache::BoundedCache;
-use gathering_domain::{ProjectId, RunId, SecretName};
+use gathering_domain::{McpServerName, ProjectId, RunId, SecretName};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -24,22 +25,41 @@ const N_REMEMBERED: u64 = 10_000;
 /// How often they are written.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// A run uses a secret of its project.
+/// A secret of a project is used.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SecretUse {
     /// The project.
     pub project: ProjectId,
-    /// The run.
-    pub run: RunId,
+    /// What uses it.
+    pub user: SecretUser,
     /// The secret, which may be one that the operator gives.
     pub name: SecretName,
+}
+
+/// What uses a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum SecretUser {
+    /// A run, in what its nodes send.
+    Run(RunId),
+    /// A connection to an MCP server of the project.
+    Connection {
+        /// The server.
+        server: McpServerName,
+        /// Which connection of this process: each one counts.
+        number: u64,
+    },
 }
 
 impl SecretUse {
     /// The event that is recorded of it.
     pub fn audit_event(&self) -> AuditEvent {
-        let Self { project, run, name } = self;
-        let detail = json!({ "project": project, "run": run, "secret": name });
+        let Self { project, user, name } = self;
+        let detail = match user {
+            SecretUser::Run(run) => json!({ "project": project, "run": run, "secret": name }),
+            SecretUser::Connection { server, .. } => {
+                json!({ "project": project, "mcp_server": server.as_str(), "secret": name })
+            }
+        };
         AuditEvent::new(AuditKind::SecretUsed, None, Origin::default()).with_detail(detail)
     }
 }
@@ -47,11 +67,13 @@ impl SecretUse {
 pub(super) struct UseLog {
     waiting: Mutex<HashSet<SecretUse>>,
     written: BoundedCache<(RunId, SecretName), ()>,
+    n_connections: AtomicU64,
 }
 
 impl Default for UseLog {
     fn default() -> Self {
-        Self { waiting: Mutex::default(), written: BoundedCache::new("secret_uses", N_REMEMBERED) }
+        let written = BoundedCache::new("secret_uses", N_REMEMBERED);
+        Self { waiting: Mutex::default(), written, n_connections: AtomicU64::new(0) }
     }
 }
 
@@ -61,14 +83,39 @@ impl UseLog {
             if self.written.get(&(run, name.clone())).is_some() {
                 continue;
             }
-            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            if waiting.len() >= MAX_WAITING {
-                tracing::warn!(run.id = %run, "too many uses of secrets at once: one is not recorded");
+            if !self.wait(SecretUse { project, user: SecretUser::Run(run), name: name.clone() }) {
                 return;
             }
-            waiting.insert(SecretUse { project, run, name: name.clone() });
             self.written.insert((run, name.clone()), ());
         }
+    }
+
+    pub(super) fn add_connection(
+        &self,
+        project: ProjectId,
+        server: &McpServerName,
+        names: &BTreeSet<SecretName>,
+    ) {
+        let number = self.n_connections.fetch_add(1, Ordering::Relaxed);
+        for name in names {
+            let user = SecretUser::Connection { server: server.clone(), number };
+            if !self.wait(SecretUse { project, user, name: name.clone() }) {
+                return;
+            }
+        }
+    }
+
+    /// Whether there is room for it to wait.
+    fn wait(&self, of_secret: SecretUse) -> bool {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_room = waiting.len() < MAX_WAITING;
+        if has_room {
+            waiting.insert(of_secret);
+        } else {
+            let (project, user) = (of_secret.project, of_secret.user);
+            tracing::warn!(project.id = %project, ?user, "too many uses of secrets at once: one is not recorded");
+        }
+        has_room
     }
 
     fn take(&self) -> Vec<SecretUse> {
@@ -83,13 +130,18 @@ impl UseLog {
     }
 }
 
-/// Writes which runs used which secrets.
+/// Writes which runs and connections used which secrets.
 pub struct SecretUseService {
     store: Arc<dyn ControlStore>,
     log: Arc<UseLog>,
 }
 
 impl SecretControl {
+    /// Notes that a connection to an MCP server of a project uses these secrets. It takes no time.
+    pub fn note_connection(&self, project: ProjectId, server: &McpServerName, names: &BTreeSet<SecretName>) {
+        self.uses.add_connection(project, server, names);
+    }
+
     /// What writes the uses of secrets. Its owner has it run.
     pub fn use_service(&self) -> SecretUseService {
         SecretUseService { store: Arc::clone(&self.store), log: Arc::clone(&self.uses) }
@@ -148,6 +200,20 @@ mod tests {
         assert!(log.take().is_empty(), "it is written already");
         log.put_back(waiting);
         assert_eq!(log.take().len(), 2);
+    }
+
+    #[test]
+    fn each_connection_to_a_server_is_noted() {
+        let log = UseLog::default();
+        let (project, server) = (ProjectId::new(), "web".parse().unwrap());
+        let names = ["A", "B"].map(|name| name.parse().unwrap()).into();
+        (0..3).for_each(|_| log.add_connection(project, &server, &names));
+        let waiting = log.take();
+        assert_eq!(waiting.len(), 6);
+        let mut detail = waiting[0].audit_event().detail;
+        let secret = detail.as_object_mut().unwrap().remove("secret");
+        assert!(secret == Some(json!("A")) || secret == Some(json!("B")), "{secret:?}");
+        assert_eq!(detail, json!({"project": project, "mcp_server": "web"}));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use gathering_control::{
 };
 use gathering_domain::{McpServerName, Secret};
 use gathering_mcp::{
-    EffectAllowance, HttpEndpoint, McpAuth, McpLimits, McpProtocol, McpServerConfig, McpTransport,
+    EffectAllowance, HttpEndpoint, McpAuth, McpLimits, McpProtocol, McpServerConfig, McpTransport, OnConnect,
     StdioCommand, ToolDefinition, ToolPins,
 };
 use gathering_nodes::KnownSecrets;
@@ -76,6 +76,7 @@ fn config(
             tools: BTreeMap::new(),
         },
         pins: to_pins(pins),
+        on_connect: OnConnect::default(),
     }
 }
 
