@@ -41,11 +41,11 @@ const CONTRADICTIONS: [(&str, &str); 8] = [
     ),
     (
         "an entry came after the end of its run",
-        "SELECT count(*) FROM run_journal j JOIN runs r ON r.id = j.run_id WHERE j.at > r.ended_at",
+        "SELECT count(*) FROM run_journal j JOIN all_runs r ON r.id = j.run_id WHERE j.at > r.ended_at",
     ),
     (
         "an entry belongs to no run",
-        "SELECT count(*) FROM run_journal j WHERE NOT EXISTS (SELECT FROM runs WHERE id = j.run_id)",
+        "SELECT count(*) FROM run_journal j WHERE NOT EXISTS (SELECT FROM all_runs WHERE id = j.run_id)",
     ),
 ];
 

@@ -147,7 +147,7 @@ impl Several {
     /// # Errors
     /// If nothing is driven.
     pub async fn busiest(&self, session: &Session) -> Result<(usize, String, usize)> {
-        let query = "SELECT i.pid, i.id::text, count(*) FROM runs r JOIN instances i ON i.id = r.owner \
+        let query = "SELECT i.pid, i.id::text, count(*) FROM all_runs r JOIN instances i ON i.id = r.owner \
                      GROUP BY 1, 2 ORDER BY 3 DESC, 2 LIMIT 1";
         let row = session.query_opt(query, &[]).await?.context("nothing is driven")?;
         Ok((self.with_process(row.get(0))?, row.get(1), usize::try_from(row.get::<_, i64>(2))?))
@@ -160,14 +160,14 @@ impl Several {
 /// If one ends otherwise, or `limit` passes first.
 pub async fn all_succeeded(session: &Session, limit: Duration) -> Result<()> {
     let ended = wait_until(limit, "every run has ended", async || {
-        let rows = session.query("SELECT state, count(*) FROM runs GROUP BY state", &[]).await;
+        let rows = session.query("SELECT state, count(*) FROM all_runs GROUP BY state", &[]).await;
         let rows = rows.map_err(|error| error.to_string())?;
         let states: Vec<(String, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         let is_live = |(state, _): &(String, i64)| matches!(state.as_str(), "queued" | "running" | "waiting");
         if states.iter().any(is_live) { Err(format!("{states:?}")) } else { Ok(states) }
     });
     let ended = ended.await?;
-    let errors = "SELECT coalesce(json_agg(error), '[]')::text FROM runs WHERE state <> 'succeeded'";
+    let errors = "SELECT coalesce(json_agg(error), '[]')::text FROM all_runs WHERE state <> 'succeeded'";
     if ended.iter().any(|(state, _)| state != "succeeded") {
         let errors: Value = serde_json::from_str(session.query_one(errors, &[]).await?.get(0))?;
         anyhow::bail!("{ended:?}: {errors}");
@@ -180,7 +180,7 @@ pub async fn all_succeeded(session: &Session, limit: Duration) -> Result<()> {
 /// # Errors
 /// If one is missing, or there is another.
 pub async fn check_stored(session: &Session, accepted: &[String]) -> Result<()> {
-    let rows = session.query("SELECT id::text FROM runs ORDER BY id::text", &[]).await?;
+    let rows = session.query("SELECT id::text FROM all_runs ORDER BY id::text", &[]).await?;
     let stored: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     let mut expected = accepted.to_vec();
     expected.sort_unstable();

@@ -1,5 +1,6 @@
 //! The ground: connections, migrations, errors and what every query needs.
 
+pub(crate) mod all_runs;
 pub(crate) mod batches;
 pub(crate) mod bind;
 pub(crate) mod blockers;

@@ -8,6 +8,7 @@ pub(crate) mod commit;
 pub(crate) mod dead_instances;
 pub(crate) mod decisions;
 pub(crate) mod graphs;
+pub(crate) mod in_state;
 pub(crate) mod journal;
 pub(crate) mod journal_page;
 pub(crate) mod list;

@@ -121,9 +121,10 @@ impl History {
 
     /// The lines about one filter.
     async fn page(&self, what: &str, runs: &Runs, filter: &RunFilter, report: &mut Report) -> Result<()> {
-        let limit = self.session.prepare("SELECT * FROM runs WHERE id = ANY ($1)").await?;
+        let limit = self.session.prepare("SELECT * FROM all_runs WHERE id = ANY ($1)").await?;
         // Of a small project: they lie apart from each other.
-        let some = "SELECT id FROM runs WHERE project_id = md5('project5')::uuid ORDER BY id DESC LIMIT 50";
+        let some =
+            "SELECT id FROM all_runs WHERE project_id = md5('project5')::uuid ORDER BY id DESC LIMIT 50";
         let rows = self.session.query(some, &[]).await?;
         let ids: Arc<Vec<Uuid>> = Arc::new(rows.iter().map(|row| row.get(0)).collect());
         let (mut ours, mut limits) = (Vec::new(), Vec::new());

@@ -157,8 +157,10 @@ impl Stand {
     /// Puts runs into the queue while no instance claims.
     pub(crate) async fn enqueue(&self, graph: Digest, n_runs: usize) -> Result<()> {
         let ids: Vec<_> = (0..n_runs).map(|_| RunId::new().as_uuid()).collect();
-        let sql = "INSERT INTO runs (id, project_id, graph_digest, kind, input)
-                   SELECT unnest($1::uuid[]), $2, $3, 'pipeline', '{}'";
+        let sql = "WITH queued AS (
+                INSERT INTO runs (id, project_id, graph_digest, kind, input)
+                SELECT unnest($1::uuid[]), $2, $3, 'pipeline', '{}' RETURNING id, project_id, priority)
+            INSERT INTO active_runs (run_id, project_id, priority) SELECT id, project_id, priority FROM queued";
         let graph = graph.as_bytes().as_slice();
         self.session.execute(sql, &[&ids, &self.project.as_uuid(), &graph]).await?;
         Ok(())
@@ -174,13 +176,17 @@ impl Stand {
     ) -> Result<()> {
         let ids: Vec<_> = (0..n_runs).map(|_| RunId::new().as_uuid()).collect();
         let keys: Vec<_> = (0..n_keys).map(|_| RunId::new().as_uuid()).collect();
-        let sql = "WITH queued AS (
-                INSERT INTO runs (id, project_id, graph_digest, kind, input, state, waiting_for, available_at, permit_key)
-                SELECT id, $3, $4, 'pipeline', '{}', 'waiting', 'concurrency', NULL, ($2::uuid[])[1 + (n - 1) % cardinality($2)]
+        let sql = "WITH run AS (
+                SELECT id, ($2::uuid[])[1 + (n - 1) % cardinality($2)] AS key
                 FROM unnest($1::uuid[]) WITH ORDINALITY AS run (id, n)
-                RETURNING id, permit_key, priority)
+            ), inserted AS (
+                INSERT INTO runs (id, project_id, graph_digest, kind, input)
+                SELECT id, $3, $4, 'pipeline', '{}' FROM run
+            ), waiting AS (
+                INSERT INTO active_runs (run_id, project_id, priority, state, waiting_for, available_at, permit_key)
+                SELECT id, $3, 5, 'waiting', 'concurrency', NULL, key FROM run)
             INSERT INTO permit_requests (run_id, key_id, pipeline_id, key, permits, on_limit, priority, available_at)
-            SELECT id, permit_key, permit_key, permit_key::text, $5, 'queue', priority, now() FROM queued";
+            SELECT id, key, key, key::text, $5, 'queue', 5, now() FROM run";
         let graph = graph.as_bytes().as_slice();
         self.session.execute(sql, &[&ids, &keys, &self.project.as_uuid(), &graph, &permits]).await?;
         Ok(())
@@ -202,7 +208,7 @@ impl Stand {
         let time = start.elapsed();
         stop.cancel();
         running.await?;
-        let sql = "SELECT count(*) FROM runs WHERE state <> 'succeeded'";
+        let sql = "SELECT count(*) FROM all_runs WHERE state <> 'succeeded'";
         let n_left: i64 = self.session.query_one(sql, &[]).await?.get(0);
         ensure!(n_left == 0, "{n_left} runs did not succeed");
         Ok(time)

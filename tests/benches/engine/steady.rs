@@ -36,9 +36,9 @@ const HELD: &str = "
                   WHERE schemaname = current_schema() AND relname LIKE pattern)::float8,
         (SELECT sum(pg_total_relation_size(oid)) FROM pg_class
          WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' AND relname LIKE pattern)::float8
-    FROM (VALUES (1, 'runs', 'runs'), (2, 'run_journal', 'run\\_journal%'), (3, 'events', 'events')) AS t (n, name, pattern)
+    FROM (VALUES (0, 'active_runs', 'active\\_runs'), (1, 'runs', 'runs'), (2, 'run_journal', 'run\\_journal%'), (3, 'events', 'events')) AS t (n, name, pattern)
     UNION ALL SELECT name, 0, pg_relation_size(name::regclass)::float8
-    FROM (VALUES ('runs_claimable'), ('runs_owner')) AS i (name)";
+    FROM (VALUES ('active_runs_claimable'), ('active_runs_owner')) AS i (name)";
 
 /// How many runs, for how long.
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +81,7 @@ pub(crate) async fn measure(pace: Pace, report: &mut Report) -> Result<()> {
 
 async fn course(stand: &Stand, graph: Digest, pace: Pace, handle: &RunnerHandle) -> Result<Course> {
     let (store, reader) = stand.beside().await?;
-    reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM runs").await?;
+    reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM all_runs").await?;
     let mut reader = Some(reader);
     let whole = MINUTE * u32::try_from(pace.minutes)?;
     let (probing, start) = (CancellationToken::new(), Instant::now());
@@ -175,7 +175,7 @@ async fn look(session: &Client, at: Duration, n_ended: usize, is_told: bool) -> 
         let (name, n_dead, bytes): (String, f64, f64) = (row.get(0), row.get(1), row.get(2));
         words += &format!("; {name} {}, {n_dead:.0} dead", Figure::Bytes(bytes));
         // An index is part of its table.
-        if !name.starts_with("runs_") {
+        if !name.starts_with("active_runs_") {
             held.n_dead += n_dead;
             held.bytes += bytes;
         }

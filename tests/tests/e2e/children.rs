@@ -79,7 +79,7 @@ async fn an_item_that_fails_fails_the_map_and_ends_the_others() -> Result<()> {
     assert_eq!(run["nodes"][0]["error"]["kind"], "child_failed", "{run}");
     let session = database.session().await?;
     wait_until(LIMIT, "every item has ended", async || {
-        let alive = "SELECT count(*) FROM runs WHERE state IN ('queued', 'running', 'waiting')";
+        let alive = "SELECT count(*) FROM all_runs WHERE state IN ('queued', 'running', 'waiting')";
         match session.query_one(alive, &[]).await.map(|row| row.get::<_, i64>(0)) {
             Ok(0) => Ok(()),
             Ok(n) => Err(format!("{n} have not")),

@@ -137,7 +137,7 @@ impl Local {
 
     async fn n_runs(&self) -> Result<i64> {
         let session = self.database.session().await?;
-        Ok(session.query_one("SELECT count(*) FROM runs", &[]).await?.get(0))
+        Ok(session.query_one("SELECT count(*) FROM all_runs", &[]).await?.get(0))
     }
 }
 
@@ -244,7 +244,7 @@ async fn a_killed_run_whose_file_is_corrected_is_ended_and_continued() -> Result
     assert_eq!((ended.code, ended.stdout.trim()), (Some(0), "/c"), "{ended:?}");
     assert_eq!(n_asked(&local.peer), [1, 1, 1, 1]);
     let session = local.database.session().await?;
-    let states = session.query("SELECT state FROM runs ORDER BY id", &[]).await?;
+    let states = session.query("SELECT state FROM all_runs ORDER BY id", &[]).await?;
     let states: Vec<&str> = states.iter().map(|row| row.get(0)).collect();
     assert_eq!(states, ["cancelled", "succeeded"]);
     Ok(())

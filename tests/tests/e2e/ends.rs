@@ -96,7 +96,7 @@ impl Scene {
     /// Ends of this kind, in seconds after what should bring them, as the database saw both; the latest.
     async fn latest(&self, state: &str, cause: &str) -> Result<f64> {
         let query = format!(
-            "SELECT count(*), coalesce(max(extract(epoch FROM ended_at - {cause})), 0)::float8 FROM runs WHERE state = $1"
+            "SELECT count(*), coalesce(max(extract(epoch FROM ended_at - {cause})), 0)::float8 FROM all_runs WHERE state = $1"
         );
         let row = self.session.query_one(&query, &[&state]).await?;
         let (n_ended, seconds): (i64, f64) = (row.get(0), row.get(1));
@@ -230,7 +230,7 @@ async fn i5_a_run_ends_at_its_deadline_and_nothing_of_it_follows() -> Result<()>
     }
     let latest = scene.latest("timed_out", "deadline_at").await?;
     report("from the deadline to `timed_out` in the database, the slowest", latest);
-    let early = "SELECT count(*) FROM runs WHERE state = 'timed_out' AND ended_at < deadline_at";
+    let early = "SELECT count(*) FROM all_runs WHERE state = 'timed_out' AND ended_at < deadline_at";
     assert_eq!(scene.session.query_one(early, &[]).await?.get::<_, i64>(0), 0, "not before its time");
     assert!(latest < TOLD.as_secs_f64(), "{latest} s");
     ensure!(!is_full_soak() || latest < 1.0, "{latest} s");

@@ -248,14 +248,14 @@ async fn the_directory_of_a_local_run_is_hidden_from_the_api_but_the_run_is_fini
     let server = Server::start(&database).await?;
     let admin = server.client().join("admin@example.org").await?;
     let session = database.session().await?;
-    let local = "SELECT p.id::text, r.id::text FROM runs r JOIN projects p ON p.id = r.project_id \
+    let local = "SELECT p.id::text, r.id::text FROM all_runs r JOIN projects p ON p.id = r.project_id \
                  WHERE p.workspace_path IS NOT NULL";
     let row = session.query_one(local, &[]).await?;
     let (project, run): (String, String) = (row.get(0), row.get(1));
     peer.release();
     wait_until(LIMIT, "the server finishes the run", async || {
         let state =
-            session.query_one("SELECT state FROM runs", &[]).await.map_err(|error| error.to_string())?;
+            session.query_one("SELECT state FROM all_runs", &[]).await.map_err(|error| error.to_string())?;
         let state: String = state.get(0);
         if state == "succeeded" { Ok(()) } else { Err(state) }
     })
@@ -267,7 +267,7 @@ async fn the_directory_of_a_local_run_is_hidden_from_the_api_but_the_run_is_fini
     let pipeline = uuid::Uuid::now_v7().to_string();
     let left_over = "WITH member AS (INSERT INTO project_members (project_id, user_id, role) VALUES ($1::text::uuid, $2::text::uuid, 'owner')), \
                      pipeline AS (INSERT INTO pipelines (id, project_id, name, version) VALUES ($3::text::uuid, $1::text::uuid, 'left over', 1)) \
-                     INSERT INTO pipeline_versions (pipeline_id, version, graph_digest) SELECT $3::text::uuid, 1, graph_digest FROM runs";
+                     INSERT INTO pipeline_versions (pipeline_id, version, graph_digest) SELECT $3::text::uuid, 1, graph_digest FROM all_runs";
     session.execute(left_over, &[&project, &eve.user_id().await?, &pipeline]).await?;
     for client in [&admin, &eve] {
         check_invisible(client, &project, &pipeline, &run).await?;

@@ -95,7 +95,7 @@ async fn durable(database: &Database, place: &str) -> Result<Vec<String>> {
     let session = database.session().await?;
     let rows = session
         .query(
-            "SELECT DISTINCT j.node_id FROM run_journal j JOIN runs r ON r.id = j.run_id \
+            "SELECT DISTINCT j.node_id FROM run_journal j JOIN all_runs r ON r.id = j.run_id \
              JOIN graphs g ON g.digest = r.graph_digest \
              WHERE j.kind IN ('node_succeeded', 'effect_done') AND strpos(g.definition::text, $1) > 0",
             &[&format!("/{place}/")],
@@ -216,7 +216,7 @@ async fn i4_a_run_killed_on_the_command_line_is_finished_by_a_server() -> Result
     let _server = Server::start(&database).await?;
     let session = database.session().await?;
     let output = wait_until(LIMIT, "the run ends", async || {
-        let row = session.query_one("SELECT state, output::text, recoveries FROM runs", &[]).await;
+        let row = session.query_one("SELECT state, output::text, recoveries FROM all_runs", &[]).await;
         let row = row.map_err(|error| error.to_string())?;
         match row.get::<_, &str>(0) {
             "succeeded" => Ok((row.get::<_, Option<String>>(1), row.get::<_, i32>(2))),
@@ -225,7 +225,7 @@ async fn i4_a_run_killed_on_the_command_line_is_finished_by_a_server() -> Result
     })
     .await?;
     assert_eq!(output, (Some(r#""/killed/last""#.to_owned()), 1));
-    let run: String = session.query_one("SELECT id::text FROM runs", &[]).await?.get(0);
+    let run: String = session.query_one("SELECT id::text FROM all_runs", &[]).await?.get(0);
     for (node, keys) in asked(&peer, "killed") {
         assert!(keys.iter().all(|key| *key == format!("{run}/{node}")), "{node}: {keys:?}");
         assert!((1..=2).contains(&keys.len()), "{node}: {keys:?}");
@@ -256,7 +256,7 @@ async fn a_run_that_was_asked_to_stop_is_handed_back_and_can_be_resumed() -> Res
     assert_eq!(ended.code, Some(128 + 15), "{ended:?}");
     assert!(ended.stderr.contains("--resume"), "{}", ended.stderr);
     let session = database.session().await?;
-    let state: String = session.query_one("SELECT state FROM runs", &[]).await?.get(0);
+    let state: String = session.query_one("SELECT state FROM all_runs", &[]).await?.get(0);
     assert_eq!(state, "queued");
     let ended = Process::start(&mut database.command(&["run", &file, "--resume"])?)?.end(LIMIT).await?;
     assert_eq!((ended.code, ended.stdout.trim()), (Some(0), "/stopped/last"), "{ended:?}");

@@ -60,8 +60,8 @@ async fn runs_of_a_key_share_its_permits_on_all_instances_also_after_one_is_kill
     one.kill()?;
     wait_until(LIMIT, "the runs of the dead instance execute again", async || {
         let dead =
-            "SELECT count(*) FROM runs WHERE state = 'running' AND owner NOT IN (SELECT id FROM instances)";
-        let queued = "SELECT count(*) FROM runs WHERE state = 'queued'";
+            "SELECT count(*) FROM all_runs WHERE state = 'running' AND owner NOT IN (SELECT id FROM instances)";
+        let queued = "SELECT count(*) FROM all_runs WHERE state = 'queued'";
         let mut n_left = 0;
         for sql in [dead, queued] {
             n_left += session.query_one(sql, &[]).await.map_err(|error| error.to_string())?.get::<_, i64>(0);
@@ -69,7 +69,7 @@ async fn runs_of_a_key_share_its_permits_on_all_instances_also_after_one_is_kill
         if n_left == 0 { Ok(()) } else { Err(format!("{n_left} do not")) }
     })
     .await?;
-    let most = "SELECT max(n) FROM (SELECT count(*) AS n FROM runs WHERE state = 'running' GROUP BY permit_key) AS k";
+    let most = "SELECT max(n) FROM (SELECT count(*) AS n FROM all_runs WHERE state = 'running' GROUP BY permit_key) AS k";
     assert_eq!(session.query_one(most, &[]).await?.get::<_, i64>(0), i64::try_from(PERMITS)?);
     peer.release();
     for run in &runs {
@@ -159,7 +159,7 @@ async fn an_input_without_a_key_is_refused_by_every_door_before_a_run_is_accepte
     let body = json!({"name": "p", "definition": unlimited});
     assert_eq!(ada.post("/api/v1/pipelines", &body).await?.pointers(), ["/definition/concurrency/limit"]);
     let session = database.session().await?;
-    assert_eq!(session.query_one("SELECT count(*) FROM runs", &[]).await?.get::<_, i64>(0), 0);
+    assert_eq!(session.query_one("SELECT count(*) FROM all_runs", &[]).await?.get::<_, i64>(0), 0);
     Ok(())
 }
 

@@ -82,8 +82,9 @@ async fn i4_a_long_run_is_handed_back_and_nothing_new_is_claimed() -> Result<()>
     assert!(requests[0].is_given_up, "nothing of the run executes any more (I5)");
 
     let session = database.session().await?;
-    let rows =
-        session.query("SELECT id::text, state, owner IS NULL, recoveries FROM runs ORDER BY id", &[]).await?;
+    let rows = session
+        .query("SELECT id::text, state, owner IS NULL, recoveries FROM all_runs ORDER BY id", &[])
+        .await?;
     let left: Vec<(String, String, bool, i32)> =
         rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect();
     let queued = |id: &str| (id.to_owned(), "queued".to_owned(), true, 0);
@@ -129,7 +130,7 @@ async fn a_run_that_ends_within_the_grace_period_is_finished_by_its_own_server()
     let ended = server.end(LIMIT).await?;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let session = database.session().await?;
-    let row = session.query_one("SELECT state FROM runs", &[]).await?;
+    let row = session.query_one("SELECT state FROM all_runs", &[]).await?;
     assert_eq!(row.get::<_, &str>(0), "succeeded");
     assert_eq!(peer.requests().len(), 1);
     Ok(())

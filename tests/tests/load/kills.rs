@@ -94,10 +94,10 @@ async fn i1_i4_i7_a_server_killed_at_random_moments_loses_nothing_and_repeats_no
     check_stored(&session, &accepted).await?;
     check_journals(&session).await?;
     check_requests(&peer, &session).await?;
-    let wrong = "SELECT count(*) FROM runs WHERE output::text IS DISTINCT FROM '\"/last\"'";
+    let wrong = "SELECT count(*) FROM all_runs WHERE output::text IS DISTINCT FROM '\"/last\"'";
     let n_wrong: i64 = session.query_one(wrong, &[]).await?.get(0);
     ensure!(n_wrong == 0, "{n_wrong} runs have another output");
-    let recoveries: i64 = session.query_one("SELECT sum(recoveries) FROM runs", &[]).await?.get(0);
+    let recoveries: i64 = session.query_one("SELECT sum(recoveries) FROM all_runs", &[]).await?.get(0);
     assert!(recoveries > 0, "no kill met a run: the test proves nothing");
     report(n_kills, accepted.len(), recoveries, &peer);
     Ok(())

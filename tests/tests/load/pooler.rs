@@ -75,7 +75,7 @@ async fn i2_i4_behind_a_transaction_pooler_a_takeover_takes_a_second_and_no_livi
                    SELECT run_id FROM run_journal WHERE owner = $1::text::uuid) GROUP BY run_id) x";
     let last: f64 = session.query_one(went_on, &[&identity, &killed_at]).await?.get(0);
     ensure!(last < 2.0, "the last run went on after {last} s");
-    let recovered: i64 = session.query_one("SELECT sum(recoveries) FROM runs", &[]).await?.get(0);
+    let recovered: i64 = session.query_one("SELECT sum(recoveries) FROM all_runs", &[]).await?.get(0);
     ensure!(recovered == i64::try_from(n_driven)?, "{recovered} recoveries of {n_driven} runs");
     check_stored(&session, &accepted).await?;
     check_journals(&session).await?;

@@ -45,15 +45,16 @@ async fn number(session: &Session, sql: &str) -> Result<i64> {
 /// Every schedule has one entry, which has one run, which has succeeded; there is no other run.
 async fn check_all_fired_once(session: &Session, n_schedules: i64) -> Result<()> {
     wait_until(LIMIT, "every schedule has fired and its run has succeeded", async || {
-        let sql = "SELECT count(*) FROM schedule_fires JOIN runs ON runs.id = run_id WHERE runs.state = 'succeeded'";
+        let sql = "SELECT count(*) FROM schedule_fires JOIN all_runs AS run ON run.id = run_id WHERE run.state = 'succeeded'";
         let n = number(session, sql).await.map_err(|error| format!("{error:#}"))?;
         if n == n_schedules { Ok(()) } else { Err(format!("{n} of {n_schedules}")) }
     })
     .await?;
     let entries = number(session, "SELECT count(*) FROM schedule_fires").await?;
-    let runs = number(session, "SELECT count(*) FROM runs WHERE schedule_id IS NOT NULL").await?;
+    let runs = number(session, "SELECT count(*) FROM all_runs WHERE schedule_id IS NOT NULL").await?;
     let fired =
-        number(session, "SELECT count(DISTINCT schedule_id) FROM runs WHERE schedule_id IS NOT NULL").await?;
+        number(session, "SELECT count(DISTINCT schedule_id) FROM all_runs WHERE schedule_id IS NOT NULL")
+            .await?;
     ensure!(
         (entries, runs, fired) == (n_schedules, n_schedules, n_schedules),
         "{entries} entries, {runs} runs, {fired} fired"
@@ -152,13 +153,13 @@ async fn i6_each_event_fires_a_schedule_once_while_instances_are_killed() -> Res
     let session = database.session().await?;
     let expected = i64::from(n_rounds) * n_events;
     wait_until(LIMIT, "every event has a run that has succeeded", async || {
-        let sql = "SELECT count(*) FROM schedule_fires JOIN runs ON runs.id = run_id WHERE runs.state = 'succeeded'";
+        let sql = "SELECT count(*) FROM schedule_fires JOIN all_runs AS run ON run.id = run_id WHERE run.state = 'succeeded'";
         let n = number(&session, sql).await.map_err(|error| format!("{error:#}"))?;
         if n == expected { Ok(()) } else { Err(format!("{n} of {expected}")) }
     })
     .await?;
     let events = number(&session, "SELECT count(DISTINCT event_seq) FROM schedule_fires").await?;
-    let runs = number(&session, "SELECT count(*) FROM runs WHERE schedule_id IS NOT NULL").await?;
+    let runs = number(&session, "SELECT count(*) FROM all_runs WHERE schedule_id IS NOT NULL").await?;
     ensure!((events, runs) == (expected, expected), "{events} events fired, {runs} runs");
     Ok(())
 }

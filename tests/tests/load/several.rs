@@ -151,7 +151,7 @@ async fn i2_the_nodes_of_a_paused_instance_execute_nowhere_else() -> Result<()> 
     peer.asked(accepted.len(), LIMIT).await?;
     let session = database.session().await?;
     let (stopped, identity, n_stopped) = three.busiest(&session).await?;
-    let its_runs = "SELECT id::text FROM runs WHERE owner = $1::text::uuid ORDER BY id";
+    let its_runs = "SELECT id::text FROM all_runs WHERE owner = $1::text::uuid ORDER BY id";
     let its_runs: Vec<String> =
         session.query(its_runs, &[&identity]).await?.iter().map(|row| row.get(0)).collect();
     ensure!(its_runs.len() == n_stopped && n_stopped > 0, "{its_runs:?}");
@@ -166,14 +166,15 @@ async fn i2_the_nodes_of_a_paused_instance_execute_nowhere_else() -> Result<()> 
         client.run_in(&run, &["succeeded"], LIMIT).await?;
         n_witnesses += 1;
     }
-    let others = "SELECT count(*) FROM runs WHERE ended_at IS NULL AND owner IS DISTINCT FROM $1::text::uuid";
+    let others =
+        "SELECT count(*) FROM all_runs WHERE ended_at IS NULL AND owner IS DISTINCT FROM $1::text::uuid";
     wait_until(LIMIT, "all others have ended", async || match count(&session, others, &identity).await {
         Ok(0) => Ok(()),
         Ok(n_live) => Err(format!("{n_live} have not")),
         Err(error) => Err(format!("{error:#}")),
     })
     .await?;
-    let untouched = "SELECT count(*) FROM runs WHERE owner = $1::text::uuid AND state = 'running' AND epoch = 1 \
+    let untouched = "SELECT count(*) FROM all_runs WHERE owner = $1::text::uuid AND state = 'running' AND epoch = 1 \
                      AND recoveries = 0";
     assert_eq!(
         count(&session, untouched, &identity).await?,
@@ -248,7 +249,7 @@ async fn i2_an_instance_that_loses_its_liveness_session_fences_itself_and_goes_o
     report("its runs execute again", ended_at.elapsed().as_secs_f64());
     peer.release();
     all_succeeded(&session, LIMIT).await?;
-    let recovered = "SELECT count(*) FROM runs WHERE recoveries = 1 AND $1 <> ''";
+    let recovered = "SELECT count(*) FROM all_runs WHERE recoveries = 1 AND $1 <> ''";
     assert_eq!(count(&session, recovered, &identity).await?, i64::try_from(n_fenced)?);
     check_stored(&session, &accepted).await?;
     check_journals(&session).await?;
@@ -288,7 +289,7 @@ async fn i1_i2_i4_instances_that_lose_their_liveness_sessions_under_load_write_n
     check_stored(&session, &accepted).await?;
     check_journals(&session).await?;
     check_requests(&peer, &session).await?;
-    let recoveries: i64 = session.query_one("SELECT sum(recoveries) FROM runs", &[]).await?.get(0);
+    let recoveries: i64 = session.query_one("SELECT sum(recoveries) FROM all_runs", &[]).await?.get(0);
     assert!(recoveries > 0, "no loss met a run: the test proves nothing");
     Ok(())
 }

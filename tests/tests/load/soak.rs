@@ -74,7 +74,7 @@ async fn round(
 ) -> Result<()> {
     let client =
         Client::new(format!("http://{}", server.address()))?.with_token(ada.token().context("no token")?);
-    let earlier: i64 = session.query_one("SELECT count(*) FROM runs", &[]).await?.get(0);
+    let earlier: i64 = session.query_one("SELECT count(*) FROM all_runs", &[]).await?.get(0);
     // Several at once, on this thread.
     let starters = async {
         let mut starters = JoinSet::new();
@@ -93,17 +93,17 @@ async fn round(
         anyhow::Ok(())
     };
     LocalSet::new().run_until(starters).await?;
-    let live = "SELECT count(*) FROM runs WHERE ended_at IS NULL";
+    let live = "SELECT count(*) FROM all_runs WHERE ended_at IS NULL";
     wait_until(LIMIT, "every run has ended", async || match session.query_one(live, &[]).await {
         Ok(row) if row.get::<_, i64>(0) == 0 => Ok(()),
         Ok(row) => Err(format!("{} have not", row.get::<_, i64>(0))),
         Err(error) => Err(error.to_string()),
     })
     .await?;
-    let all: i64 = session.query_one("SELECT count(*) FROM runs", &[]).await?.get(0);
+    let all: i64 = session.query_one("SELECT count(*) FROM all_runs", &[]).await?.get(0);
     ensure!(all - earlier == i64::try_from(n_runs)?, "{all} runs after {earlier}");
     for (pipeline, (kind, state)) in pipelines.iter().zip(KINDS) {
-        let other = "SELECT count(*) FROM runs WHERE pipeline_id::text = $1 AND state <> $2";
+        let other = "SELECT count(*) FROM all_runs WHERE pipeline_id::text = $1 AND state <> $2";
         let n_other: i64 = session.query_one(other, &[pipeline, &state]).await?.get(0);
         ensure!(n_other == 0, "{kind}, and yet {n_other} runs are not {state}");
     }
@@ -132,8 +132,8 @@ async fn a_map_over_10_000_items_needs_bounded_memory_and_gives_their_outputs_in
     let run = ada.start_run(&ada.create_pipeline(&pipeline(&[each], &[])).await?).await?;
     let session = database.session().await?;
     let mut most: Option<Footprint> = None;
-    let state = "SELECT (SELECT state FROM runs WHERE id::text = $1), \
-                 (SELECT count(*) FROM runs WHERE parent_run_id::text = $1 AND state = 'succeeded')";
+    let state = "SELECT (SELECT state FROM all_runs WHERE id::text = $1), \
+                 (SELECT count(*) FROM all_runs WHERE parent_run_id::text = $1 AND state = 'succeeded')";
     wait_until(LIMIT * 3, "the map has ended", async || {
         let now = Footprint::of(&server, "", &session).await.map_err(|error| format!("{error:#}"))?;
         if most.as_ref().is_none_or(|most| most.resident_bytes < now.resident_bytes) {

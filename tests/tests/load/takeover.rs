@@ -46,7 +46,7 @@ async fn i1_i2_i4_every_accepted_run_ends_though_servers_are_killed_all_the_time
 
     let session = database.session().await?;
     wait_until(LIMIT, "every run has ended", async || {
-        let rows = session.query("SELECT state, count(*) FROM runs GROUP BY state", &[]).await;
+        let rows = session.query("SELECT state, count(*) FROM all_runs GROUP BY state", &[]).await;
         let rows = rows.map_err(|error| error.to_string())?;
         let states: Vec<(String, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         match states.as_slice() {
@@ -56,10 +56,10 @@ async fn i1_i2_i4_every_accepted_run_ends_though_servers_are_killed_all_the_time
     })
     .await?;
     accepted.sort_unstable();
-    let rows = session.query("SELECT id::text FROM runs ORDER BY id::text", &[]).await?;
+    let rows = session.query("SELECT id::text FROM all_runs ORDER BY id::text", &[]).await?;
     let stored: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     assert_eq!(stored, accepted, "each accepted run, and no other");
-    let recoveries: i64 = session.query_one("SELECT sum(recoveries) FROM runs", &[]).await?.get(0);
+    let recoveries: i64 = session.query_one("SELECT sum(recoveries) FROM all_runs", &[]).await?.get(0);
     assert!(recoveries > 0, "no kill met a run: the test proves nothing");
     check_journals(&session).await?;
     check_requests(&peer, &session).await

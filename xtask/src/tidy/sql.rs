@@ -46,11 +46,6 @@ const EXCEPTIONS: &[Exception] = &[
         because: "a channel cannot be bound; it is a digest of the schema's name",
     },
     Exception {
-        file: "crates/persistence/src/runs/list.rs",
-        near: "*CLAIMABLE",
-        because: "the states of `RunState`, once more",
-    },
-    Exception {
         file: "crates/postgres/src/cluster.rs",
         near: "FROM pg_database",
         because: "the operator's database; 1 to 63 of a-z, 0-9 and _",

@@ -8,6 +8,9 @@ use super::sources::{Sources, each_string};
 /// Where the rule applies.
 const PERSISTENCE: &str = "crates/persistence/src/";
 
+/// The tables that have the state of a run: until its end, and since.
+const TABLES: [&str; 2] = ["active_runs", "runs"];
+
 /// The place: this file, and the folder of the same name.
 const TRANSITIONS: &str = "crates/persistence/src/runs/transitions";
 
@@ -21,11 +24,9 @@ pub(super) fn check(sources: &Sources) -> Result<Vec<String>> {
             n_in_place += lines.len();
         } else {
             let path = &source.path;
-            breaches.extend(
-                lines
-                    .iter()
-                    .map(|line| format!("{path}:{line}: changes `runs.state`; only `runs/transitions` does")),
-            );
+            breaches.extend(lines.iter().map(|line| {
+                format!("{path}:{line}: changes the state of runs; only `runs/transitions` does")
+            }));
         }
     }
     ensure!(n_in_place >= 4, "the check of transitions finds only {n_in_place} in `runs/transitions`");
@@ -36,8 +37,12 @@ pub(super) fn check(sources: &Sources) -> Result<Vec<String>> {
 fn changes(syntax: &syn::File) -> Vec<usize> {
     let mut lines = Vec::new();
     each_string(syntax, |text, line| {
-        let mut updates = text.split("UPDATE runs SET").skip(1);
-        if updates.any(assigns_state) {
+        let assigns = TABLES.iter().any(|table| {
+            let update = format!("UPDATE {table} ");
+            let mut updates = text.split(update.as_str()).skip(1);
+            updates.any(|update| update.split_once("SET").is_some_and(|(_, after)| assigns_state(after)))
+        });
+        if assigns || text.contains("DELETE FROM active_runs") {
             lines.push(line);
         }
     });
@@ -53,7 +58,7 @@ fn assigns_state(after: &str) -> bool {
     assignments.split(',').any(|part| part.split_whitespace().next() == Some("state"))
 }
 
-/// Calls of `set` with the column `runs::state`.
+/// Calls of `set` with the column `state` of these tables.
 struct Calls {
     is_set: bool,
     lines: Vec<usize>,
@@ -72,7 +77,8 @@ impl<'ast> Visit<'ast> for Calls {
         let parts: Vec<String> = path.path.segments.iter().map(|part| part.ident.to_string()).collect();
         if self.is_set
             && let [.., table, column] = parts.as_slice()
-            && (table.as_str(), column.as_str()) == ("runs", "state")
+            && TABLES.contains(&table.as_str())
+            && column.as_str() == "state"
         {
             self.lines.extend(path.path.segments.last().map(|last| last.ident.span().start().line));
         }
@@ -88,13 +94,15 @@ mod tests {
     fn a_change_of_the_state_is_found_in_sql_and_in_diesel_and_a_condition_is_none() -> Result<()> {
         let text = r#"
             const A: &str = "UPDATE runs SET owner = NULL, state = 'queued' WHERE id = $1";
-            const B: &str = "UPDATE runs SET available_at = now() WHERE state = 'waiting'";
+            const B: &str = "UPDATE active_runs AS a SET available_at = now() WHERE state = 'waiting'";
+            const C: &str = "UPDATE active_runs AS a SET state = $1 WHERE run_id = $2";
+            const D: &str = "DELETE FROM active_runs WHERE run_id = $1";
             fn f() {
                 diesel::update(runs::table).set((runs::owner.eq(None), runs::state.eq("queued")));
                 diesel::update(runs::table.filter(runs::state.eq("queued"))).set(runs::owner.eq(None));
             }
         "#;
-        assert_eq!(changes(&syn::parse_file(text)?), [2, 5]);
+        assert_eq!(changes(&syn::parse_file(text)?), [2, 4, 5, 7]);
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::db::error::DatabaseError;
 use crate::db::pool::Pool;
-use crate::db::schema::{instances, runs};
+use crate::db::schema::{active_runs, instances};
 
 /// An instance, read from its row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,9 +45,9 @@ pub async fn list_instances(pool: &Pool) -> Result<Vec<InstanceRow>, DatabaseErr
     type Owned = (Option<i64>, Vec<Uuid>);
     type Row = (Uuid, String, i32, String, String, DateTime<Utc>, DateTime<Utc>, Owned);
     let conn = pool.get().await?;
-    let owned = || runs::table.filter(runs::owner.eq(instances::id.nullable()));
+    let owned = || active_runs::table.filter(active_runs::owner.eq(instances::id.nullable()));
     let n_runs = owned().select(diesel::dsl::count_star()).single_value();
-    let first = array(owned().order(runs::id).limit(MAX_RUNS_LISTED).select(runs::id));
+    let first = array(owned().order(active_runs::run_id).limit(MAX_RUNS_LISTED).select(active_runs::run_id));
     let rows: Vec<Row> = instances::table
         .order(instances::id)
         .limit(1000)

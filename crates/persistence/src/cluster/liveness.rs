@@ -171,7 +171,8 @@ impl Liveness {
     /// # Errors
     /// [`DatabaseError::Unavailable`]; the session is ended even so.
     pub async fn close(self) -> Result<(), DatabaseError> {
-        let sql = "DELETE FROM instances WHERE id = $1 AND NOT EXISTS (SELECT FROM runs WHERE owner = $1)";
+        let sql =
+            "DELETE FROM instances WHERE id = $1 AND NOT EXISTS (SELECT FROM active_runs WHERE owner = $1)";
         let deleted = self.execute(sql, "ending this instance").await;
         // The others do not know when waiting runs come due. Without this they poll as well, only later.
         let parameters: [&(dyn ToSql + Sync); 1] = [&self.channel];

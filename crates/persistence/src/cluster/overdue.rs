@@ -34,10 +34,10 @@ const END_OVERDUE: &str = "
             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
     ) AS holder ON holder.lock_key = instances.lock_key
     WHERE holder.virtualtransaction LIKE '%/0' AND (
-        SELECT owner FROM runs
+        SELECT owner FROM active_runs
         WHERE owner >= instances.id AND owner <= instances.id
             AND deadline_at < now() - $1 AND started_at < now() - $1
-            AND coalesce((SELECT at FROM run_journal WHERE run_id = runs.id ORDER BY seq DESC LIMIT 1), started_at)
+            AND coalesce((SELECT at FROM run_journal WHERE run_id = active_runs.run_id ORDER BY seq DESC LIMIT 1), started_at)
                 < now() - $1
         ORDER BY owner LIMIT 1) IS NOT NULL
     ORDER BY instances.id";

@@ -12,7 +12,7 @@ use gathering_control::{
     ChangeProject, ControlError, Creation, CurrentAccess, FilesRoot, Found, LocalProject, LockedProject,
     PlannedProject, Project, Scoped, right,
 };
-use gathering_domain::{ProjectId, RunState, UserId};
+use gathering_domain::{ProjectId, UserId};
 use uuid::Uuid;
 
 use crate::accounts::audit;
@@ -20,7 +20,7 @@ use crate::accounts::idempotency::{self, Claim, Kind};
 use crate::control::members;
 use crate::db::error::{Aborted, DatabaseError};
 use crate::db::exactly_one::exactly_one;
-use crate::db::schema::{project_members, projects, runs};
+use crate::db::schema::{active_runs, project_members, projects};
 
 /// The project, and the role of this account in it; nothing if the project is not one of accounts.
 pub(crate) async fn find_as(
@@ -193,10 +193,8 @@ pub(crate) async fn hide(
 }
 
 async fn has_active_runs(mut conn: &AsyncPgConnection, id: ProjectId) -> QueryResult<bool> {
-    let active_states = RunState::ALL.into_iter().filter(|state| !state.is_terminal()).map(RunState::as_str);
-    let of_project = runs::table.filter(runs::project_id.eq(id.as_uuid()));
-    let active = of_project.filter(runs::state.eq_any(active_states)).select(runs::id);
-    diesel::select(exists(active)).get_result(&mut conn).await
+    let active = active_runs::table.filter(active_runs::project_id.eq(id.as_uuid()));
+    diesel::select(exists(active.select(active_runs::run_id))).get_result(&mut conn).await
 }
 
 /// Two statements, the first of which changes nothing when the project is there: repeating both is safe.

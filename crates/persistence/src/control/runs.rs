@@ -8,8 +8,9 @@ use gathering_control::{
 use gathering_domain::{NodeId, Once, ProjectId, RunId, UserId};
 
 use crate::control::projects::{is_of_accounts, parse_role};
+use crate::db::all_runs::all_runs;
 use crate::db::error::DatabaseError;
-use crate::db::schema::{project_members, projects, runs};
+use crate::db::schema::{project_members, projects};
 use crate::runs::accept::{Acceptance, RunOrigin};
 use crate::runs::decisions::Decided;
 use crate::runs::list::{CancelRequest, Runs};
@@ -22,11 +23,11 @@ pub(crate) async fn find_as(
     user: UserId,
 ) -> Result<Option<Found<Run>>, DatabaseError> {
     let membership =
-        project_members::project_id.eq(runs::project_id).and(project_members::user_id.eq(user.as_uuid()));
-    let row: Option<(Row, Option<String>)> = runs::table
-        .inner_join(projects::table.on(projects::id.eq(runs::project_id)))
+        project_members::project_id.eq(all_runs::project_id).and(project_members::user_id.eq(user.as_uuid()));
+    let row: Option<(Row, Option<String>)> = all_runs::table
+        .inner_join(projects::table.on(projects::id.eq(all_runs::project_id)))
         .left_join(project_members::table.on(membership))
-        .filter(runs::id.eq(run.as_uuid()).and(is_of_accounts()))
+        .filter(all_runs::id.eq(run.as_uuid()).and(is_of_accounts()))
         .select((Row::as_select(), project_members::role.nullable()))
         .first(&mut conn)
         .await

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use self::summary::{CountChildren, into_summary};
 use crate::cluster::wake::Wake;
+use crate::db::all_runs::all_runs;
 use crate::db::error::DatabaseError;
 use crate::db::exactly_one::exactly_one;
 use crate::db::schema::{child_runs, runs};
@@ -143,14 +144,14 @@ static TAKEN_UP: LazyLock<String> = LazyLock::new(|| {
         "taken_up AS MATERIALIZED (
             SELECT child.id AS child_id, earlier.id, earlier.state IN {active} AS is_active
             FROM args CROSS JOIN child CROSS JOIN LATERAL (
-                SELECT runs.id, runs.state
+                SELECT run.id, run.state
                 FROM unnest(args.earlier) WITH ORDINALITY AS above (run_id, nearness)
                     JOIN child_runs AS place ON place.parent_run_id = above.run_id AND place.node_id = args.node
                         AND place.item = child.item
-                    JOIN runs ON runs.id = place.run_id
-                WHERE runs.epoch > 0 AND (above.run_id <> args.parent OR place.round < args.round)
-                ORDER BY (runs.graph_digest = child.graph AND runs.input::text = child.input) DESC,
-                    runs.state = 'succeeded' DESC, above.nearness, place.round DESC LIMIT 1
+                    JOIN all_runs AS run ON run.id = place.run_id
+                WHERE run.epoch > 0 AND (above.run_id <> args.parent OR place.round < args.round)
+                ORDER BY (run.graph_digest = child.graph AND run.input::text = child.input) DESC,
+                    run.state = 'succeeded' DESC, above.nearness, place.round DESC LIMIT 1
             ) AS earlier
             WHERE cardinality(args.earlier) > 0 AND NOT EXISTS (SELECT FROM runs AS started WHERE started.id = child.id)
         ), ",
@@ -164,9 +165,10 @@ static PARENT: LazyLock<String> = LazyLock::new(|| {
         "parent AS MATERIALIZED (
             SELECT runs.id, runs.project_id, runs.priority, runs.deadline_at, runs.depth + 1 AS depth,
                 coalesce(place.root_run_id, runs.id) AS root_run_id
-            FROM args JOIN runs ON runs.id = args.parent LEFT JOIN child_runs AS place ON place.run_id = runs.id
-            WHERE runs.state IN {wakeable}
-            FOR NO KEY UPDATE OF runs
+            FROM args JOIN active_runs AS active ON active.run_id = args.parent JOIN runs ON runs.id = active.run_id
+                LEFT JOIN child_runs AS place ON place.run_id = runs.id
+            WHERE active.state IN {wakeable}
+            FOR NO KEY UPDATE OF active
         ), new_run ({columns}) AS (
             SELECT child.id, parent.project_id, child.graph, args.kind, parent.depth, args.trigger, child.pipeline_id,
                 child.pipeline_version, NULL::uuid, CASE WHEN args.is_awaited THEN parent.id END,
@@ -250,7 +252,7 @@ impl ChildRuns for PgRunStore {
             .filter(runs::state.eq_any(terminal.map(RunState::as_str)))
             .order(child_runs::item)
             .limit(i64::try_from(limit).unwrap_or(i64::MAX))
-            .select((child_runs::run_id, child_runs::item, runs::state, runs::error))
+            .select((child_runs::run_id, child_runs::item, runs::state.assume_not_null(), runs::error))
             .load(&mut &*conn)
             .await
             .map_err(|error| DatabaseError::query("listing child runs that did not succeed", error))?;
@@ -283,9 +285,9 @@ impl ChildRuns for PgRunStore {
     async fn find(&self, parent: &Parent, item: u32) -> Result<Option<ChildState>, StoreError> {
         let conn = self.pool.get().await?;
         let row: Option<(Uuid, String, Option<Value>, Option<Value>)> = child_runs::table
-            .inner_join(runs::table.on(runs::id.eq(child_runs::run_id)))
+            .inner_join(all_runs::table.on(all_runs::id.eq(child_runs::run_id)))
             .filter(child_runs::run_id.eq(parent.child(item).as_uuid()))
-            .select((child_runs::run_id, runs::state, runs::output, runs::error))
+            .select((child_runs::run_id, all_runs::state, all_runs::output, all_runs::error))
             .first(&mut &*conn)
             .await
             .optional()

@@ -11,8 +11,9 @@ use gathering_dag_engine::{Checkpoint, Release, StoreError};
 use gathering_domain::RunState;
 use uuid::Uuid;
 
+use crate::db::all_runs::all_runs;
 use crate::db::error::DatabaseError;
-use crate::db::schema::runs;
+use crate::db::schema::active_runs;
 use crate::runs::journal;
 use crate::runs::journal::insert::{Entries, append};
 use crate::runs::transitions::release::{Commit, Released};
@@ -109,7 +110,11 @@ async fn write(conn: &mut AsyncPgConnection, checkpoints: &[&Checkpoint]) -> Res
 }
 
 async fn lock_released(mut conn: &AsyncPgConnection, ids: &[Uuid]) -> QueryResult<()> {
-    let rows = runs::table.filter(runs::id.eq_any(ids)).order(runs::id).select(runs::id).for_no_key_update();
+    let rows = active_runs::table
+        .filter(active_runs::run_id.eq_any(ids))
+        .order(active_runs::run_id)
+        .select(active_runs::run_id)
+        .for_no_key_update();
     rows.load::<Uuid>(&mut conn).await.map(|_| ())
 }
 
@@ -187,11 +192,11 @@ async fn release_stands(
     let Some(release) = &checkpoint.release else { return Ok(true) };
     let Ok(state) = RunState::Running.after(release.event()) else { return Ok(false) };
     diesel::select(diesel::dsl::exists(
-        runs::table
+        all_runs::table
             .find(checkpoint.claim.run.as_uuid())
-            .filter(runs::epoch.eq(checkpoint.claim.epoch))
-            .filter(runs::owner.is_null())
-            .filter(runs::state.eq(state.as_str())),
+            .filter(all_runs::epoch.eq(checkpoint.claim.epoch))
+            .filter(all_runs::owner.is_null())
+            .filter(all_runs::state.eq(state.as_str())),
     ))
     .get_result(&mut conn)
     .await

@@ -132,7 +132,7 @@ impl QueryFragment<Pg> for Suspects {
         );
         out.push_bind_param::<Bool, _>(&self.asks_for_drivers)?;
         out.push_sql(
-            " THEN (SELECT owner FROM runs WHERE owner IS NOT NULL ORDER BY owner LIMIT 1) IS NOT NULL
+            " THEN (SELECT owner FROM active_runs WHERE owner IS NOT NULL ORDER BY owner LIMIT 1) IS NOT NULL
                  ELSE true END) AS anyone (is_driving)
              LEFT JOIN (
                  SELECT id, instances.lock_key, coalesce(pg_terminate_backend(holder.pid), false) AS is_ended
@@ -148,7 +148,7 @@ impl QueryFragment<Pg> for Suspects {
         out.push_bind_param::<Interval, _>(&self.stuck_limit)?;
         out.push_sql(
             "
-                         AND EXISTS (SELECT FROM runs WHERE owner = instances.id))
+                         AND EXISTS (SELECT FROM active_runs WHERE owner = instances.id))
              ) AS suspect ON true ORDER BY suspect.id",
         );
         Ok(())

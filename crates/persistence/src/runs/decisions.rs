@@ -1,7 +1,5 @@
 //! Decisions about nodes that wait for approval: the first decision about a node of a run stands.
 
-use std::sync::LazyLock;
-
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
@@ -16,7 +14,6 @@ use crate::db::error::{DatabaseError, Refusal, violated};
 use crate::db::exactly_one::exactly_one;
 use crate::db::schema::node_decisions;
 use crate::runs::list::Runs;
-use crate::runs::states::ACTIVE;
 use crate::runs::store::PgRunStore;
 
 /// The answer to a decision.
@@ -34,14 +31,13 @@ pub enum Decided {
 
 /// The run is changed first, so that its end and a decision come one after the other. A queued run keeps its place in the
 /// queue, and one that waits for a permit its place in the line: its nodes look up the decision when it is claimed.
-static DECIDE: LazyLock<String> = LazyLock::new(|| {
-    format!("
+const DECIDE: &str = "
     WITH woken AS (
-        UPDATE runs SET available_at = CASE WHEN state = 'queued' OR waiting_for = 'concurrency' THEN available_at
+        UPDATE active_runs SET available_at = CASE WHEN state = 'queued' OR waiting_for = 'concurrency' THEN available_at
             ELSE least(available_at, now()) END
-        WHERE id = $1 AND state IN {active}
+        WHERE run_id = $1
             AND NOT EXISTS (SELECT FROM node_decisions WHERE run_id = $1 AND node_id = $2)
-        RETURNING id
+        RETURNING run_id AS id
     ), decided AS (
         INSERT INTO node_decisions (run_id, node_id, approve, comment, decided_by, decided_as)
         SELECT id, $2, $3, $4, $5, $6 FROM woken
@@ -50,10 +46,7 @@ static DECIDE: LazyLock<String> = LazyLock::new(|| {
     SELECT EXISTS (SELECT FROM decided) AS is_recorded,
         EXISTS (SELECT FROM woken) OR EXISTS (SELECT FROM node_decisions WHERE run_id = $1 AND node_id = $2)
             AS is_decided,
-        EXISTS (SELECT FROM runs WHERE id = $1) AS is_there",
-    active = *ACTIVE,
-)
-});
+        EXISTS (SELECT FROM runs WHERE id = $1) AS is_there";
 
 #[derive(QueryableByName)]
 struct Answer {
@@ -79,7 +72,7 @@ impl Runs {
         decision: &NewDecision,
     ) -> Result<Decided, DatabaseError> {
         let conn = self.pool.get().await?;
-        let answer: QueryResult<Answer> = diesel::sql_query(DECIDE.as_str())
+        let answer: QueryResult<Answer> = diesel::sql_query(DECIDE)
             .bind::<SqlUuid, _>(run.as_uuid())
             .bind::<Text, _>(node.as_str())
             .bind::<Bool, _>(decision.approve)

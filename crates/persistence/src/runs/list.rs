@@ -12,11 +12,12 @@ use uuid::Uuid;
 
 use crate::cluster::wake::{Wake, WakeBus};
 use crate::control::projects::hidden_projects;
+use crate::db::all_runs::all_runs;
 use crate::db::error::DatabaseError;
 use crate::db::pool::Pool;
-use crate::db::schema::{project_members, runs};
+use crate::db::schema::{active_runs, project_members, runs};
+use crate::runs::in_state::InState;
 use crate::runs::row::Row;
-use crate::runs::states::CLAIMABLE;
 use crate::runs::transitions::cancel::cancel_run;
 
 /// The answer to a request to cancel.
@@ -66,7 +67,7 @@ impl Runs {
     /// [`DatabaseError::Unavailable`] or [`DatabaseError::Corrupt`].
     pub async fn find(&self, run: RunId) -> Result<Option<Run>, DatabaseError> {
         let conn = self.pool.get().await?;
-        let row: Option<Row> = runs::table
+        let row: Option<Row> = all_runs::table
             .find(run.as_uuid())
             .select(Row::as_select())
             .first(&mut &*conn)
@@ -85,7 +86,7 @@ impl Runs {
         let conn = self.pool.get().await?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows: Vec<Row> = filtered(filter, limit)
-            .order(runs::id.desc())
+            .order(all_runs::id.desc())
             .limit(limit)
             .select(Row::as_select())
             .load(&mut &*conn)
@@ -119,10 +120,9 @@ impl Runs {
     /// [`DatabaseError::Unavailable`]: the run may or may not be woken. Repeats: safe.
     pub async fn make_available(&self, run: RunId) -> Result<bool, DatabaseError> {
         let conn = self.pool.get().await?;
-        let changed = diesel::update(runs::table.find(run.as_uuid()))
-            .filter(runs::state.eq_any(RunState::ACTIVE.map(RunState::as_str)))
-            .filter(runs::waiting_for.is_distinct_from(WaitingFor::Concurrency.as_str()))
-            .set(runs::available_at.eq(now.into_sql::<Timestamptz>().nullable()))
+        let changed = diesel::update(active_runs::table.find(run.as_uuid()))
+            .filter(active_runs::waiting_for.is_distinct_from(WaitingFor::Concurrency.as_str()))
+            .set(active_runs::available_at.eq(now.into_sql::<Timestamptz>().nullable()))
             .execute(&mut &*conn)
             .await
             .map_err(|error| DatabaseError::query("waking a run", error))?;
@@ -132,11 +132,11 @@ impl Runs {
     }
 }
 
-type Filtered<'a> = runs::BoxedQuery<'a, Pg>;
+type Filtered<'a> = all_runs::BoxedQuery<'a, Pg>;
 
 fn filtered(filter: &RunFilter, limit: i64) -> Filtered<'static> {
     // Not `<> ALL`, which PostgreSQL would look up in the list for each row.
-    let mut query = runs::table.filter(not(runs::project_id.eq_any(hidden_projects()))).into_boxed();
+    let mut query = all_runs::table.filter(not(all_runs::project_id.eq_any(hidden_projects()))).into_boxed();
     if let Some(user) = filter.visible_to
         && filter.is_all_but_visibility_open()
     {
@@ -146,33 +146,25 @@ fn filtered(filter: &RunFilter, limit: i64) -> Filtered<'static> {
         let own = project_members::table
             .filter(project_members::user_id.eq(user.as_uuid()))
             .select(project_members::project_id);
-        query = query.filter(runs::project_id.eq_any(own));
+        query = query.filter(all_runs::project_id.eq_any(own));
     }
     if let Some(project) = filter.project {
-        query = query.filter(runs::project_id.eq(project.as_uuid()));
+        query = query.filter(all_runs::project_id.eq(project.as_uuid()));
     }
     if let Some(pipeline) = filter.pipeline {
-        query = query.filter(runs::pipeline_id.eq(pipeline.as_uuid()));
+        query = query.filter(all_runs::pipeline_id.eq(pipeline.as_uuid()));
     }
     if let Some(schedule) = filter.schedule {
-        query = query.filter(runs::schedule_id.eq(schedule.as_uuid()));
+        query = query.filter(all_runs::schedule_id.eq(schedule.as_uuid()));
     }
     if let Some(state) = filter.state {
-        // What the state implies leads the planner to the index of such runs, also in a generic plan.
-        query = match state {
-            RunState::Queued | RunState::Waiting => {
-                query.filter(sql::<Bool>(&format!("runs.state IN {}", *CLAIMABLE)))
-            }
-            RunState::Running => query.filter(runs::owner.is_not_null()),
-            RunState::Succeeded => query.filter(runs::ended_at.is_not_null()),
-            RunState::Failed | RunState::Cancelled | RunState::TimedOut => {
-                query.filter(runs::ended_at.is_not_null()).filter(sql::<Bool>("runs.state <> 'succeeded'"))
-            }
-        };
-        query = query.filter(runs::state.eq(state.as_str()));
+        query = query.filter(all_runs::state.eq(state.as_str()));
+    }
+    if let Some(newest) = InState::of(filter, limit) {
+        query = query.filter(newest);
     }
     if let Some(before) = filter.before {
-        query = query.filter(runs::id.lt(before.as_uuid()));
+        query = query.filter(all_runs::id.lt(before.as_uuid()));
     }
     query
 }
@@ -193,17 +185,17 @@ fn newest_of_each_project(
     user: UserId,
     filter: &RunFilter,
     limit: i64,
-) -> Box<dyn BoxableExpression<runs::table, Pg, SqlType = Bool>> {
+) -> Box<dyn BoxableExpression<all_runs::table, Pg, SqlType = Bool>> {
     let newest = match filter.state {
         None => sql::<Bool>(
-            "runs.id = ANY (ARRAY(SELECT page.id FROM project_members AS member CROSS JOIN LATERAL (
+            "all_runs.id = ANY (ARRAY(SELECT page.id FROM project_members AS member CROSS JOIN LATERAL (
                  SELECT newest.id FROM runs AS newest
                  WHERE newest.project_id = member.project_id AND newest.id < ",
         ),
         Some(_) => sql::<Bool>(
-            "runs.id = ANY (ARRAY(SELECT page.id FROM project_members AS member CROSS JOIN LATERAL (
+            "all_runs.id = ANY (ARRAY(SELECT page.id FROM project_members AS member CROSS JOIN LATERAL (
                  SELECT newest.id FROM runs AS newest
-                 WHERE newest.ended_at IS NOT NULL AND newest.state = 'succeeded'
+                 WHERE newest.state = 'succeeded'
                      AND newest.project_id = member.project_id AND newest.id < ",
         ),
     };
@@ -225,13 +217,17 @@ pub(crate) async fn list_signalled(
     driven: &[RunId],
 ) -> Result<Vec<SignalledRun>, DatabaseError> {
     let ids: Vec<Uuid> = driven.iter().map(|run| run.as_uuid()).collect();
-    let rows: Vec<(Uuid, bool, Option<String>)> = runs::table
-        .filter(runs::id.eq_any(ids))
+    let rows: Vec<(Uuid, bool, Option<String>)> = active_runs::table
+        .filter(active_runs::run_id.eq_any(ids))
         // In a form that no index serves: the index by owner has an entry for each run that the owner ever drove.
-        .filter(runs::owner.is_not_distinct_from(owner.as_uuid()))
-        .filter(runs::cancel_requested_at.is_not_null().or(runs::available_at.is_not_null()))
-        .order(runs::id)
-        .select((runs::id, runs::cancel_requested_at.is_not_null(), runs::cancel_reason))
+        .filter(active_runs::owner.is_not_distinct_from(owner.as_uuid()))
+        .filter(active_runs::cancel_requested_at.is_not_null().or(active_runs::available_at.is_not_null()))
+        .order(active_runs::run_id)
+        .select((
+            active_runs::run_id,
+            active_runs::cancel_requested_at.is_not_null(),
+            active_runs::cancel_reason,
+        ))
         .load(&mut conn)
         .await
         .map_err(|error| DatabaseError::query("listing signalled runs", error))?;

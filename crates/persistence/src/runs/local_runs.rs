@@ -7,8 +7,8 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_control::{LocalFile, Run};
 use gathering_domain::{ProjectId, RunKind};
 
+use crate::db::all_runs::all_runs;
 use crate::db::error::DatabaseError;
-use crate::db::schema::runs;
 use crate::runs::row::Row;
 
 /// The newest run of the kind `local` that was started of this file in this project.
@@ -20,12 +20,12 @@ pub(crate) async fn find_latest(
     project: ProjectId,
     file: &LocalFile,
 ) -> Result<Option<Run>, DatabaseError> {
-    let row: Option<Row> = runs::table
-        .filter(runs::project_id.eq(project.as_uuid()))
-        .filter(runs::kind.eq(RunKind::Local.as_str()))
+    let row: Option<Row> = all_runs::table
+        .filter(all_runs::project_id.eq(project.as_uuid()))
+        .filter(all_runs::kind.eq(RunKind::Local.as_str()))
         .filter(sql::<Bool>("trigger->>'file' = ").bind::<Text, _>(&file.path))
         .filter(sql::<Bool>("trigger->>'name' IS NOT DISTINCT FROM ").bind::<Nullable<Text>, _>(&file.name))
-        .order(runs::id.desc())
+        .order(all_runs::id.desc())
         .select(Row::as_select())
         .first(&mut conn)
         .await

@@ -31,11 +31,11 @@ impl QueryFragment<Pg> for NextAvailable {
         out.push_sql(
             "SELECT extract(epoch FROM min(head.available_at) - now())::double precision AS seconds,
                  coalesce(bool_or(head.is_permit AND head.available_at <= now()), false) AS is_permit FROM (
-                 (SELECT available_at, false AS is_permit FROM runs WHERE state = 'queued' AND epoch > 0 AND available_at IS NOT NULL
+                 (SELECT available_at, false AS is_permit FROM active_runs WHERE state = 'queued' AND epoch > 0 AND available_at IS NOT NULL
                   ORDER BY available_at LIMIT 1)
                  UNION ALL SELECT head.available_at, false
                  FROM generate_series(1, 10) AS level (priority) CROSS JOIN LATERAL (
-                     SELECT available_at FROM runs WHERE state IN ",
+                     SELECT available_at FROM active_runs WHERE state IN ",
         );
         out.push_sql(&CLAIMABLE);
         out.push_sql(" AND priority = level.priority AND available_at >= ");

@@ -1,7 +1,5 @@
 //! Decisions about nodes whose end is unknown, of runs that have ended: the first one about a node of a run stands.
 
-use std::sync::LazyLock;
-
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_types::{Bool, Json, Nullable, Text, Uuid as SqlUuid};
@@ -15,22 +13,17 @@ use crate::db::exactly_one::exactly_one;
 use crate::db::schema::node_outcomes;
 use crate::db::stored_json::StoredJson;
 use crate::runs::list::Runs;
-use crate::runs::states::TERMINAL;
 
 /// A run that has ended stays so, and nothing has to be woken.
-static DECIDE: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "WITH ended AS (
-            SELECT id FROM runs WHERE id = $1 AND state IN {terminal}
-        ), decided AS (
-            INSERT INTO node_outcomes (run_id, node_id, outcome, output, reason, decided_by, decided_as)
-            SELECT id, $2, $3, $4, $5, $6, $7 FROM ended
-            ON CONFLICT DO NOTHING RETURNING run_id
-        )
-        SELECT EXISTS (SELECT FROM decided) AS is_recorded, EXISTS (SELECT FROM ended) AS has_ended",
-        terminal = *TERMINAL,
+const DECIDE: &str = "
+    WITH ended AS (
+        SELECT id FROM runs WHERE id = $1 AND ended_at IS NOT NULL
+    ), decided AS (
+        INSERT INTO node_outcomes (run_id, node_id, outcome, output, reason, decided_by, decided_as)
+        SELECT id, $2, $3, $4, $5, $6, $7 FROM ended
+        ON CONFLICT DO NOTHING RETURNING run_id
     )
-});
+    SELECT EXISTS (SELECT FROM decided) AS is_recorded, EXISTS (SELECT FROM ended) AS has_ended";
 
 #[derive(QueryableByName)]
 struct Answer {
@@ -54,7 +47,7 @@ impl Runs {
         decision: &NewOutcome,
     ) -> Result<bool, DatabaseError> {
         let conn = self.pool.get().await?;
-        let answer: QueryResult<Answer> = diesel::sql_query(DECIDE.as_str())
+        let answer: QueryResult<Answer> = diesel::sql_query(DECIDE)
             .bind::<SqlUuid, _>(run.as_uuid())
             .bind::<Text, _>(node.as_str())
             .bind::<Text, _>(decision.outcome.as_str())

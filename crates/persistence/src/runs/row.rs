@@ -9,12 +9,13 @@ use gathering_domain::{Digest, PipelineId, RunId};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::db::all_runs::all_runs;
 use crate::db::error::DatabaseError;
 use crate::db::schema::runs;
 use crate::db::stored_json::StoredJson;
 
 #[derive(Queryable, Selectable)]
-#[diesel(table_name = runs)]
+#[diesel(table_name = all_runs)]
 pub(crate) struct Row {
     id: Uuid,
     project_id: Uuid,

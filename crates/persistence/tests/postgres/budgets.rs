@@ -85,7 +85,7 @@ impl Bench {
 
     /// Parks a run that is driven, or ends it.
     async fn let_go(&self, run: RunId, release: Release) {
-        let epoch = self.world.count(&format!("SELECT epoch FROM runs WHERE id = '{run}'")).await;
+        let epoch = self.world.count(&format!("SELECT epoch FROM all_runs WHERE id = '{run}'")).await;
         let first_seq = self
             .world
             .count(&format!("SELECT coalesce(max(seq), 0) + 1 FROM run_journal WHERE run_id = '{run}'"))

@@ -70,7 +70,7 @@ async fn children_are_started_once_however_often_and_by_however_many() {
     one.unwrap();
     two.unwrap();
     world.store.start(&parent, ChildKind::Item, children(graph, 10..30), &[]).await.unwrap();
-    assert_eq!(world.count("SELECT count(*) FROM runs").await, 31);
+    assert_eq!(world.count("SELECT count(*) FROM all_runs").await, 31);
     assert_eq!(world.count("SELECT count(*) FROM child_runs").await, 30);
     let summary = world.store.summarize(&parent).await.unwrap();
     assert_eq!(summary, ChildSummary { n_started: 30, n_unfinished: 30, ..ChildSummary::default() });
@@ -173,13 +173,13 @@ async fn nothing_is_started_in_the_name_of_a_run_that_ended_or_is_too_deep() {
         above = Parent { run: above.child(0), ..above };
         claim_item_of(&world, owner, &above, depth).await;
     }
-    let n_runs = world.count("SELECT count(*) FROM runs").await;
+    let n_runs = world.count("SELECT count(*) FROM all_runs").await;
     let refused = world.store.start(&above, ChildKind::Awaited, children(graph, 0..1), &[]).await;
     assert!(matches!(refused, Err(StartChildrenError::TooDeep)), "{refused:?}");
     end(&world, claim, RunEvent::Succeeded, None).await;
     let refused = world.store.start(&parent, ChildKind::Awaited, children(graph, 5..6), &[]).await;
     assert!(matches!(refused, Err(StartChildrenError::ParentEnded)), "{refused:?}");
-    assert_eq!(world.count("SELECT count(*) FROM runs").await, n_runs);
+    assert_eq!(world.count("SELECT count(*) FROM all_runs").await, n_runs);
     let (parent, ..) = driven(&world, owner).await;
     let refused =
         world.store.start(&parent, ChildKind::Awaited, children(Digest::of(b"nowhere"), 0..1), &[]).await;
@@ -188,14 +188,14 @@ async fn nothing_is_started_in_the_name_of_a_run_that_ended_or_is_too_deep() {
 
 async fn claim_item_of(world: &World, owner: InstanceId, child: &Parent, depth: u32) {
     world.store.claim_run(owner, child.run).await.unwrap().unwrap();
-    let stored = format!("SELECT depth FROM runs WHERE id = '{}'", child.run);
+    let stored = format!("SELECT depth FROM all_runs WHERE id = '{}'", child.run);
     assert_eq!(world.count(&stored).await, i64::from(depth));
 }
 
 /// How many sessions of this schema wait for another to end its transaction.
 const N_WAITING: &str = "SELECT count(DISTINCT waiting.pid) FROM pg_locks AS waiting JOIN pg_locks AS table_lock USING (pid) \
                          WHERE NOT waiting.granted AND waiting.locktype = 'transactionid' \
-                         AND table_lock.relation = 'runs'::regclass";
+                         AND table_lock.relation = 'active_runs'::regclass";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_that_meets_the_end_of_the_parent_starts_nothing() {
@@ -204,7 +204,8 @@ async fn a_start_that_meets_the_end_of_the_parent_starts_nothing() {
     let (parent, _, graph) = driven(&world, owner).await;
     let mut ending = world.db.connection().await;
     let sql = format!(
-        "BEGIN; UPDATE runs SET state = 'failed', owner = NULL, ended_at = now() WHERE id = '{}'",
+        "BEGIN; DELETE FROM active_runs WHERE run_id = '{0}';
+         UPDATE runs SET state = 'failed', ended_at = now() WHERE id = '{0}'",
         parent.run
     );
     ending.batch_execute(&sql).await.unwrap();
@@ -215,7 +216,7 @@ async fn a_start_that_meets_the_end_of_the_parent_starts_nothing() {
     ending.batch_execute("COMMIT").await.unwrap();
     let refused = starting.await.unwrap();
     assert!(matches!(refused, Err(StartChildrenError::ParentEnded)), "{refused:?}");
-    assert_eq!(world.count("SELECT count(*) FROM runs").await, 1);
+    assert_eq!(world.count("SELECT count(*) FROM all_runs").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -230,7 +231,7 @@ async fn children_that_the_end_of_the_parent_meets_are_cancelled_with_it() {
     let starting =
         tokio::spawn(async move { store.start(&place, ChildKind::Item, children(graph, 0..3), &[]).await });
     let locked = format!(
-        "SELECT count(*) FROM runs WHERE id = '{}' AND xmax <> 0", // `xmax`: who has locked it
+        "SELECT count(*) FROM active_runs WHERE run_id = '{}' AND xmax <> 0", // `xmax`: who has locked it
         parent.run
     );
     wait_until("the start holds the parent", async || world.count(&locked).await > 0).await;
@@ -243,7 +244,7 @@ async fn children_that_the_end_of_the_parent_meets_are_cancelled_with_it() {
     blocker.batch_execute("COMMIT").await.unwrap();
     starting.await.unwrap().unwrap();
     ending.await.unwrap().unwrap().remove(0).unwrap();
-    let left = "SELECT count(*) FROM runs WHERE state = 'queued' AND cancel_requested_at IS NULL";
+    let left = "SELECT count(*) FROM all_runs WHERE state = 'queued' AND cancel_requested_at IS NULL";
     assert_eq!(world.count(left).await, 0, "no child goes on");
 }
 
@@ -263,7 +264,7 @@ async fn i4_the_end_of_a_child_signals_a_parent_that_is_claimed_meanwhile() {
     end(&world, first, RunEvent::Succeeded, None).await;
 
     let mut holder = world.db.connection().await;
-    let hold = format!("BEGIN; SELECT FROM runs WHERE id = '{}' FOR UPDATE", second.run);
+    let hold = format!("BEGIN; SELECT FROM active_runs WHERE run_id = '{}' FOR UPDATE", second.run);
     holder.batch_execute(&hold).await.unwrap();
     let store = gathering_persistence::PgRunStore::new(world.db.pool().await, WakeBus::new());
     let ending =
@@ -272,7 +273,7 @@ async fn i4_the_end_of_a_child_signals_a_parent_that_is_claimed_meanwhile() {
         Checkpoint { claim: second, first_seq: 1, records: vec![], release: Some(Release::End(ending)) };
     let ending = tokio::spawn(async move { store.commit(&[ended]).await.unwrap().remove(0) });
     let blocked = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) \
-                   WHERE NOT granted AND query LIKE '%released%' AND locktype = 'transactionid'";
+                   WHERE NOT granted AND query LIKE '%release AS%' AND locktype = 'transactionid'";
     wait_until("the end of the second waits", async || world.count(blocked).await > 0).await;
     let again = world.store.claim_run(owner, parent.run).await.unwrap().unwrap();
     assert_eq!(world.store.summarize(&parent).await.unwrap().n_unfinished, 1);
@@ -300,7 +301,7 @@ async fn detached_runs_count_towards_the_depth_like_all_others() {
     world.db.execute("UPDATE runs SET trigger = '{}'").await;
     let refused = world.store.start(&above, ChildKind::Detached, children(graph, 0..1), &[]).await;
     assert!(matches!(refused, Err(StartChildrenError::TooDeep)), "{refused:?}");
-    assert_eq!(world.count("SELECT max(depth) FROM runs").await, i64::from(MAX_DEPTH));
+    assert_eq!(world.count("SELECT max(depth) FROM all_runs").await, i64::from(MAX_DEPTH));
 }
 
 /// One statement cannot change a row twice: the end of the parent must not meet the release of its child.

@@ -40,7 +40,7 @@ async fn i7_a_run_or_a_start_of_runs_below_is_not_accepted_by_a_commit_that_fail
     let child =
         NewChild { item: 0, graph, input: json!({}), pipeline: None, deadline_at: None, permit: None };
     assert!(world.store.start(&parent, ChildKind::Item, vec![child], &[]).await.is_err());
-    assert_eq!(world.count("SELECT count(*) FROM runs").await, 1);
+    assert_eq!(world.count("SELECT count(*) FROM all_runs").await, 1);
 }
 
 #[tokio::test]

@@ -22,6 +22,10 @@ use gathering_persistence::{
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell};
 
+/// Gives the runs that a test has written into `runs` alone their rows in `active_runs`, unless they have ended.
+pub const ACTIVATE: &str = "INSERT INTO active_runs (run_id, project_id, priority, available_at, deadline_at)
+    SELECT id, project_id, priority, created_at, deadline_at FROM runs WHERE ended_at IS NULL ON CONFLICT DO NOTHING";
+
 /// A schema with a store, its project and the instances that a test begins.
 pub struct World {
     pub store: PgRunStore,

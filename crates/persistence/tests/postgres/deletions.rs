@@ -50,10 +50,11 @@ impl Place {
             .execute(&format!(
                 "INSERT INTO runs (id, project_id, pipeline_id, pipeline_version, graph_digest, kind, state, input, ended_at)
                      SELECT gen_random_uuid(), '{project}', {pipeline}, graph_digest, kind, 'succeeded', input, now()
-                     FROM runs, generate_series(1, {n_runs}) WHERE id = '{run}';
+                     FROM all_runs, generate_series(1, {n_runs}) WHERE id = '{run}';
                  INSERT INTO events (project_id, type, subject)
-                     SELECT project_id, type, id FROM runs, (VALUES ('run.started'), ('run.succeeded')) AS types (type)
+                     SELECT project_id, type, id FROM all_runs, (VALUES ('run.started'), ('run.succeeded')) AS types (type)
                      WHERE project_id = '{project}';
+                 DELETE FROM active_runs WHERE run_id = '{run}';
                  UPDATE runs SET state = 'failed', ended_at = now() WHERE id = '{run}';
                  ANALYZE runs;"
             ))
@@ -66,7 +67,7 @@ impl Place {
     }
 
     async fn count_runs(&self, project: ProjectId) -> i64 {
-        self.world.count(&format!("SELECT count(*) FROM runs WHERE project_id = '{project}'")).await
+        self.world.count(&format!("SELECT count(*) FROM all_runs WHERE project_id = '{project}'")).await
     }
 
     async fn delete(&self, project: ProjectId) {
@@ -174,7 +175,7 @@ async fn a_pipeline_with_many_runs_is_hidden_at_once_and_its_runs_stay_without_i
     let refused = place.accept(project, Some(id)).await.unwrap_err();
     assert!(matches!(refused, DatabaseError::Missing { .. }), "{refused:?}");
     finish_deletions(&place.world.pool).await.unwrap();
-    let named = "SELECT count(*) FROM runs WHERE pipeline_id IS NOT NULL OR pipeline_version IS NOT NULL";
+    let named = "SELECT count(*) FROM all_runs WHERE pipeline_id IS NOT NULL OR pipeline_version IS NOT NULL";
     assert_eq!(place.world.count(named).await, 0);
     assert_eq!(place.count_runs(project).await, MANY);
     assert_eq!(place.world.count("SELECT count(*) FROM pipelines").await, 0);

@@ -6,7 +6,7 @@ use gathering_dag_engine::{Checkpoint, ClaimScope, ClaimedRun, NewRun, Release, 
 use gathering_domain::{InstanceId, ProjectId, RunId, WaitingFor};
 use gathering_persistence::{PgRunStore, WakeBus};
 
-use crate::common::World;
+use crate::common::{ACTIVATE, World};
 
 async fn add_project(world: &World) -> ProjectId {
     let project = ProjectId::new();
@@ -62,7 +62,7 @@ async fn within_a_project_urgent_runs_come_first_and_woken_ones_are_not_forgotte
     // A store that does not know yet that the other project had no runs a moment ago.
     let store = PgRunStore::new(world.pool.clone(), WakeBus::new());
     assert_eq!(store.claim(owner, ClaimScope::Queue, 2).await.unwrap().len(), 2);
-    world.db.execute(&format!("UPDATE runs SET available_at = now() WHERE id = '{woken}'")).await;
+    world.db.execute(&format!("UPDATE active_runs SET available_at = now() WHERE run_id = '{woken}'")).await;
     let next = accept(&world, busy, 7).await;
     let claimed = ids(&store.claim(owner, ClaimScope::Queue, 2).await.unwrap());
     assert!(claimed.contains(&woken), "the run that was woken waits behind the other project");
@@ -109,9 +109,13 @@ async fn a_claim_in_turn_reads_few_rows_of_a_long_queue() {
         "INSERT INTO projects (id, name) SELECT md5('p' || n)::uuid, 'p' FROM generate_series(1, 50) AS n;
          INSERT INTO runs (id, project_id, graph_digest, kind, input)
              SELECT gen_random_uuid(), '{project}', '\\x{graph}', 'pipeline', '{{}}' FROM generate_series(1, 20000);
-         INSERT INTO runs (id, project_id, graph_digest, kind, input, available_at)
-             SELECT gen_random_uuid(), md5('p' || n % 50 + 1)::uuid, '\\x{graph}', 'pipeline', '{{}}',
-                 now() + n % 2 * interval '1 day' FROM generate_series(1, 5000) AS n;
+         INSERT INTO runs (id, project_id, graph_digest, kind, input)
+             SELECT md5('r' || n)::uuid, md5('p' || n % 50 + 1)::uuid, '\\x{graph}', 'pipeline', '{{}}'
+             FROM generate_series(1, 5000) AS n;
+         INSERT INTO active_runs (run_id, project_id, priority, available_at)
+             SELECT md5('r' || n)::uuid, md5('p' || n % 50 + 1)::uuid, 5, now() + n % 2 * interval '1 day'
+             FROM generate_series(1, 5000) AS n;
+         {ACTIVATE};
          INSERT INTO runs (id, project_id, graph_digest, kind, input, state, ended_at)
              SELECT gen_random_uuid(), md5('p' || n % 50 + 1)::uuid, '\\x{graph}', 'pipeline', '{{}}', 'succeeded', now()
              FROM generate_series(1, 20000) AS n;

@@ -73,13 +73,16 @@ async fn fill(world: &World) {
              SELECT id, 'k', 'hook', decode(repeat('01', 32), 'hex'), gen_random_uuid() FROM users;
          INSERT INTO runs (id, project_id, graph_digest, kind, input)
              SELECT gen_random_uuid(), project_id, graph_digest, 'action', '{{}}' FROM runs;
-         INSERT INTO runs (id, project_id, graph_digest, kind, input, state, waiting_for, permit_key)
-             SELECT gen_random_uuid(), project_id, graph_digest, 'pipeline', '{{}}', 'waiting', 'concurrency',
-                 gen_random_uuid() FROM runs LIMIT 1;
+         INSERT INTO active_runs (run_id, project_id, priority, state, waiting_for, permit_key)
+             SELECT id, project_id, 5, 'waiting', 'concurrency', gen_random_uuid() FROM runs WHERE kind = 'action';
+         INSERT INTO runs (id, project_id, graph_digest, kind, input, state, ended_at)
+             SELECT gen_random_uuid(), project_id, graph_digest, 'tool', '{{}}', 'failed', now() FROM runs LIMIT 1;
+         INSERT INTO unsuccessful_runs (run_id, project_id, state)
+             SELECT id, project_id, state FROM runs WHERE ended_at IS NOT NULL;
          INSERT INTO concurrency_keys (id, pipeline_id, key, permits) SELECT gen_random_uuid(), id, 'k', 1 FROM pipelines;
          INSERT INTO permit_requests (run_id, key_id, pipeline_id, key, permits, on_limit, priority, available_at)
-             SELECT runs.id, permit_key, pipelines.id, 'k', 1, 'queue', 5, now()
-             FROM runs, pipelines WHERE permit_key IS NOT NULL;
+             SELECT active_runs.run_id, permit_key, pipelines.id, 'k', 1, 'queue', 5, now()
+             FROM active_runs, pipelines WHERE permit_key IS NOT NULL;
          INSERT INTO events (project_id, type) SELECT id, 'test' FROM projects;"
     );
     world.db.execute(&sql).await;
@@ -176,8 +179,9 @@ async fn every_project_id_refers_to_the_projects_and_goes_with_them() {
              AND k.confrelid = 'projects'::regclass AND k.conkey = ARRAY[a.attnum] AND k.confdeltype = 'c')",
     )
     .await;
-    // Events are written with every run: their project is not checked, and takes them along when it is deleted.
-    assert_eq!(without, ["events"]);
+    // They are written with every run: their project is not checked. Rows of runs go with their runs, and events are taken
+    // along when it is deleted.
+    assert_eq!(without, ["active_runs", "events", "unsuccessful_runs"]);
 }
 
 #[tokio::test]
@@ -199,11 +203,11 @@ async fn every_foreign_key_has_an_index_to_find_its_rows_by() {
 #[tokio::test]
 async fn the_schema_checks_exactly_the_states_kinds_and_wait_reasons_of_the_types() {
     let db = TestDb::new().await;
-    let checked = async |constraint: &str| {
+    let checked = async |table: &str, constraint: &str| {
         let words = format!(
             "SELECT word[1] FROM pg_constraint, \
                  regexp_matches(pg_get_constraintdef(oid), '''([a-z_]+)''', 'g') AS word \
-             WHERE conrelid = 'runs'::regclass AND conname = '{constraint}'"
+             WHERE conrelid = '{table}'::regclass AND conname = '{table}_{constraint}_check'"
         );
         names(&db, &words).await
     };
@@ -211,11 +215,15 @@ async fn the_schema_checks_exactly_the_states_kinds_and_wait_reasons_of_the_type
         words.sort_unstable();
         words.iter().map(|word| (*word).to_owned()).collect::<Vec<String>>()
     };
-    assert_eq!(checked("runs_state_check").await, sorted(&mut RunState::ALL.map(RunState::as_str)));
-    let terminal = sorted(&mut RunState::TERMINAL.map(RunState::as_str));
-    assert_eq!(checked("runs_ended_when_terminal").await, terminal);
-    assert_eq!(checked("runs_kind_check").await, sorted(&mut RunKind::ALL.map(RunKind::as_str)));
-    assert_eq!(checked("runs_waiting_for_check").await, sorted(&mut WaitingFor::ALL.map(WaitingFor::as_str)));
+    let terminal = RunState::ALL.into_iter().filter(|state| state.is_terminal()).map(RunState::as_str);
+    let unsuccessful = terminal.clone().filter(|state| *state != RunState::Succeeded.as_str());
+    let active = sorted(&mut RunState::ACTIVE.map(RunState::as_str));
+    assert_eq!(checked("active_runs", "state").await, active);
+    assert_eq!(checked("runs", "state").await, sorted(&mut terminal.collect::<Vec<_>>()));
+    assert_eq!(checked("unsuccessful_runs", "state").await, sorted(&mut unsuccessful.collect::<Vec<_>>()));
+    assert_eq!(checked("runs", "kind").await, sorted(&mut RunKind::ALL.map(RunKind::as_str)));
+    let reasons = sorted(&mut WaitingFor::ALL.map(WaitingFor::as_str));
+    assert_eq!(checked("active_runs", "waiting_for").await, reasons);
 }
 
 #[tokio::test]
@@ -231,10 +239,7 @@ async fn every_table_has_a_comment() {
 async fn deleting_a_project_takes_everything_of_it_along() {
     let world = World::new().await;
     fill(&world).await;
-    world
-        .db
-        .execute("UPDATE runs SET state = 'succeeded', waiting_for = NULL, owner = NULL, ended_at = now()")
-        .await;
+    world.db.execute("DELETE FROM active_runs; UPDATE runs SET state = 'succeeded', ended_at = now()").await;
     let accounts = PgAccountStore::new(world.pool.clone());
     let ada: Email = "ada@example.org".parse().unwrap();
     let ada = accounts.find_account_by_email(&ada).await.unwrap().unwrap().account;

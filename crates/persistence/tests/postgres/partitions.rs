@@ -27,7 +27,7 @@ async fn a_partition_is_dropped_only_when_every_run_in_it_ended_before_the_limit
     assert_eq!(drop_journal_before(&world.pool, Utc::now()).await.unwrap(), 0, "a waiting run keeps it");
     world
         .db
-        .execute("UPDATE runs SET state = 'failed', waiting_for = NULL, ended_at = '2025-03-01Z' WHERE state = 'waiting'")
+        .execute("UPDATE runs SET state = 'failed', ended_at = '2025-03-01Z' WHERE ended_at IS NULL AND id < uuid_v7_floor('2025-01-13Z')")
         .await;
     assert_eq!(
         drop_journal_before(&world.pool, at("2025-02-01")).await.unwrap(),

@@ -333,7 +333,7 @@ async fn i2_instances_that_claim_and_end_at_once_never_exceed_the_permits_and_le
             let store = PgRunStore::new(limited.world.pool.clone(), WakeBus::new());
             loop {
                 let claimed = store.claim(owner, ClaimScope::Queue, 7).await.unwrap();
-                let most = "SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM runs
+                let most = "SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM all_runs
                     WHERE state = 'running' AND permit_key IS NOT NULL GROUP BY permit_key) AS of_key";
                 assert!(
                     limited.world.count(most).await <= i64::from(PERMITS),
@@ -342,7 +342,7 @@ async fn i2_instances_that_claim_and_end_at_once_never_exceed_the_permits_and_le
                 for run in &claimed {
                     limited.end(run).await;
                 }
-                if limited.world.count("SELECT count(*) FROM runs WHERE ended_at IS NULL").await == 0 {
+                if limited.world.count("SELECT count(*) FROM all_runs WHERE ended_at IS NULL").await == 0 {
                     return;
                 }
             }

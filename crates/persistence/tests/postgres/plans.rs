@@ -15,7 +15,7 @@ use gathering_persistence::{
 };
 
 use crate::accounts::{Fixture, create_account, digest, empty_store};
-use crate::common::{World, count, named_pool, wait_until};
+use crate::common::{ACTIVATE, World, count, named_pool, wait_until};
 use crate::projects::projects;
 
 const FILL: &str = "
@@ -133,22 +133,20 @@ async fn a_page_of_the_audit_record_reads_little_more_than_it_shows() {
 #[tokio::test]
 async fn a_search_for_dead_instances_reads_no_run_without_an_owner() {
     let world = World::new().await;
-    let graph = world.new_run().await.graph;
     let owner = world.begin_instance().await;
-    let fill = async |state: &str, owner: &str, ended_at: &str| {
+    let fill = async |state: &str, owner: &str| {
         let sql = format!(
-            "INSERT INTO runs (id, project_id, graph_digest, kind, input, state, owner, ended_at)
-                 SELECT gen_random_uuid(), '{}', decode('{graph}', 'hex'), 'pipeline', '{{}}', '{state}', {owner}, {ended_at}
-                 FROM generate_series(1, 5000)",
+            "INSERT INTO active_runs (run_id, project_id, priority, state, owner)
+                 SELECT gen_random_uuid(), '{}', 5, '{state}', {owner} FROM generate_series(1, 5000)",
             world.project
         );
         world.db.execute(&sql).await;
     };
     // PostgreSQL believes for a while what it learned in a rush. All anew, as dead rows stay while other tests look on.
-    fill("running", &format!("'{owner}'"), "NULL").await;
+    fill("running", &format!("'{owner}'")).await;
     world.db.execute("ANALYZE").await;
-    world.db.execute("TRUNCATE runs CASCADE").await;
-    fill("succeeded", "NULL", "now()").await;
+    world.db.execute("TRUNCATE active_runs").await;
+    fill("queued", "NULL").await;
     let is_anyone_driving = async |pool: Pool| {
         recover_dead_instances(&pool, &WakeBus::new(), 20, PgRunStore::STUCK_LIMIT)
             .await
@@ -160,8 +158,8 @@ async fn a_search_for_dead_instances_reads_no_run_without_an_owner() {
         let n_rows = rows_read(&world.db, async |pool| assert!(!is_anyone_driving(pool).await)).await;
         assert!(n_rows <= 10, "{n_rows} after {statistics}");
     }
-    world.accept().await;
-    world.store.claim(owner, ClaimScope::Queue, 1).await.unwrap();
+    let run = world.accept().await;
+    world.store.claim_run(owner, run).await.unwrap().unwrap();
     let n_rows = rows_read(&world.db, async |pool| assert!(is_anyone_driving(pool).await)).await;
     assert!((1..=10).contains(&n_rows), "{n_rows} while somebody drives");
 }
@@ -174,11 +172,11 @@ async fn a_claim_does_not_read_runs_that_were_claimed_long_before() {
     let world = World::new().await;
     let owner = world.begin_instance().await;
     let mut reader = world.db.connection().await;
-    let snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM runs";
+    let snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM active_runs";
     reader.batch_execute(snapshot).await.unwrap();
     fill_with_old(&world, N_DEAD).await;
-    let driven = format!("UPDATE runs SET state = 'running', owner = '{owner}', available_at = NULL");
-    let ended = "UPDATE runs SET state = 'succeeded', owner = NULL, ended_at = now()";
+    let driven = format!("UPDATE active_runs SET state = 'running', owner = '{owner}', available_at = NULL");
+    let ended = "DELETE FROM active_runs; UPDATE runs SET state = 'succeeded', ended_at = now()";
     world.db.execute(&format!("{driven}; {ended}")).await;
     let began = std::time::Instant::now();
     let n_rows = rows_read(&world.db, async |pool| {
@@ -243,10 +241,11 @@ async fn the_next_available_run_may_be_a_requeued_one() {
 async fn fill_with_old(world: &World, n_runs: i64) {
     let graph = world.new_run().await.graph;
     let old = format!(
-        "INSERT INTO runs (id, project_id, graph_digest, kind, input, created_at, available_at, deadline_at)
+        "INSERT INTO runs (id, project_id, graph_digest, kind, input, created_at, deadline_at)
              SELECT overlay(uuid_v7_floor(at)::text placing lpad(n::text, 12, '0') from 25)::uuid, '{}',
-                 decode('{graph}', 'hex'), 'pipeline', '{{}}', at, at, at + interval '5 s'
-             FROM generate_series(1, {n_runs}) AS n, LATERAL (SELECT now() - interval '1 minute' AS at) AS time",
+                 decode('{graph}', 'hex'), 'pipeline', '{{}}', at, at + interval '5 s'
+             FROM generate_series(1, {n_runs}) AS n, LATERAL (SELECT now() - interval '1 minute' AS at) AS time;
+         {ACTIVATE}",
         world.project
     );
     world.db.execute(&old).await;
@@ -258,11 +257,12 @@ async fn a_call_reads_no_run_but_those_that_its_budget_knows() {
     let world = World::new().await;
     let graph = world.new_run().await.graph;
     let fill = format!(
-        "INSERT INTO runs (id, project_id, graph_digest, kind, input, state, waiting_for, ended_at, available_at)
+        "INSERT INTO runs (id, project_id, graph_digest, kind, input, state, ended_at)
              SELECT gen_random_uuid(), '{}', decode('{graph}', 'hex'), 'pipeline', '{{}}',
-                 CASE WHEN n % 2 = 0 THEN 'succeeded' ELSE 'waiting' END, CASE WHEN n % 2 = 1 THEN 'budget_exceeded' END,
-                 CASE WHEN n % 2 = 0 THEN now() END, NULL
-             FROM generate_series(1, 10000) AS n;",
+                 CASE WHEN n % 2 = 0 THEN 'succeeded' END, CASE WHEN n % 2 = 0 THEN now() END
+             FROM generate_series(1, 10000) AS n;
+         {ACTIVATE};
+         UPDATE active_runs SET state = 'waiting', waiting_for = 'budget_exceeded', available_at = NULL;",
         world.project
     );
     world.db.execute(&fill).await;
@@ -282,7 +282,7 @@ async fn a_call_reads_no_run_but_those_that_its_budget_knows() {
         "INSERT INTO budgets (id, project_id, resource, amount) VALUES (gen_random_uuid(), '{}', 'tokens', 1);
          INSERT INTO budget_reservations (budget_id, run_id, effect_key, amount, is_granted)
              SELECT budgets.id, waiter.id, 'a', 9, false
-             FROM budgets, (SELECT id FROM runs WHERE state = 'waiting' LIMIT 5) AS waiter",
+             FROM budgets, (SELECT id FROM all_runs WHERE state = 'waiting' LIMIT 5) AS waiter",
         world.project
     );
     world.db.execute(&budget).await;

@@ -109,21 +109,21 @@ async fn a_project_is_deleted_only_when_its_runs_have_ended() {
     let run = world.accept(project).await.unwrap();
     let db = &world.fixture.db;
     for change in ["state = 'queued'", "state = 'waiting', waiting_for = 'timer'"] {
-        db.execute(&format!("UPDATE runs SET {change}")).await;
+        db.execute(&format!("UPDATE active_runs SET {change}")).await;
         let refused = world.delete(project).await;
         assert!(refused.as_ref().is_err_and(is_runs_active), "{change}: {refused:?}");
     }
-    db.execute("UPDATE runs SET state = 'failed', waiting_for = NULL, ended_at = now()").await;
+    db.execute("DELETE FROM active_runs; UPDATE runs SET state = 'failed', ended_at = now()").await;
     // More than one batch.
     db.execute(&format!(
         "INSERT INTO runs (id, project_id, graph_digest, kind, state, input, ended_at, rerun_of) \
          SELECT gen_random_uuid(), project_id, graph_digest, kind, 'succeeded', input, now(), id \
-         FROM runs, generate_series(1, 5100) WHERE id = '{run}'"
+         FROM all_runs, generate_series(1, 5100) WHERE id = '{run}'"
     ))
     .await;
     world.delete(project).await.unwrap();
     finish_deletions(&world.fixture.pool).await.unwrap();
-    assert_eq!(count(db, "SELECT count(*) FROM runs").await, 0);
+    assert_eq!(count(db, "SELECT count(*) FROM all_runs").await, 0);
     assert!(world.accept(project).await.is_err());
 }
 
@@ -134,9 +134,11 @@ async fn a_run_that_was_accepted_while_its_project_is_deleted_keeps_it() {
         let project = world.create().await;
         let (accepted, deleted) = tokio::join!(world.accept(project), world.delete(project));
         let is_there = world.projects.find_files_root(project).await.unwrap().is_some();
-        let n_runs =
-            count(&world.fixture.db, &format!("SELECT count(*) FROM runs WHERE project_id = '{project}'"))
-                .await;
+        let n_runs = count(
+            &world.fixture.db,
+            &format!("SELECT count(*) FROM all_runs WHERE project_id = '{project}'"),
+        )
+        .await;
         match (accepted.is_ok(), deleted) {
             (true, Err(refused)) if is_runs_active(&refused) => assert!(is_there && n_runs == 1),
             (false, Ok(())) => assert!(!is_there && n_runs == 0),

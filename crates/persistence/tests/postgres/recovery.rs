@@ -74,9 +74,9 @@ async fn an_instance_that_drives_a_run_long_past_its_deadline_loses_its_session_
     claim_one(&world, stuck).await;
     let is_stuck = async || end_overdue_instances(&world.pool, STUCK).await.unwrap() == [stuck];
     assert!(!is_stuck().await, "it has no deadline");
-    world.db.execute("UPDATE runs SET deadline_at = now() - interval '1 hour'").await;
+    world.db.execute("UPDATE active_runs SET deadline_at = now() - interval '1 hour'").await;
     assert!(!is_stuck().await, "it has just claimed it");
-    world.db.execute("UPDATE runs SET started_at = now() - interval '2 hours'").await;
+    world.db.execute("UPDATE active_runs SET started_at = now() - interval '2 hours'").await;
     world
         .db
         .execute(&format!(

@@ -73,7 +73,7 @@ async fn a_rerun_that_is_refused_leaves_nothing() {
     );
     world.db.execute(&taken).await;
     runs.accept_rerun(&met, &origin(first, b"one"), &records()).await.unwrap_err();
-    assert_eq!(world.count("SELECT count(*) FROM runs").await, 1);
+    assert_eq!(world.count("SELECT count(*) FROM all_runs").await, 1);
     assert_eq!(world.count("SELECT count(*) FROM run_journal").await, 1);
     assert_eq!(world.count("SELECT count(*) FROM blobs").await, 0);
     let run = world.new_run().await;

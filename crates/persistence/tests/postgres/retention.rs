@@ -8,7 +8,7 @@ use gathering_dag_engine::{Checkpoint, Claim, JournalEvent, Record, RunStore};
 use gathering_persistence::{prune_audit_events, prune_blobs, prune_runs};
 use serde_json::json;
 
-use crate::common::{World, wait_until};
+use crate::common::{ACTIVATE, World, wait_until};
 
 pub fn at(day: &str) -> DateTime<Utc> {
     format!("{day}T00:00:00Z").parse().unwrap()
@@ -22,12 +22,15 @@ pub async fn old_run(world: &World, number: u8, state: &str, ended_at: &str) {
         .execute(&format!(
             "CREATE TABLE IF NOT EXISTS run_journal_20250106 PARTITION OF run_journal
                  FOR VALUES FROM (uuid_v7_floor('2025-01-06Z')) TO (uuid_v7_floor('2025-01-13Z'));
-             INSERT INTO runs (id, project_id, graph_digest, kind, state, waiting_for, available_at, input, ended_at)
+             INSERT INTO runs (id, project_id, graph_digest, kind, state, input, ended_at)
                  SELECT overlay(uuid_v7_floor('2025-01-07Z')::text placing '{number}' FROM 36)::uuid, project_id, graph_digest,
-                     kind, '{state}', CASE '{state}' WHEN 'waiting' THEN 'approval' END, NULL, input, {ended_at}
+                     kind, nullif('{state}', 'waiting'), input, {ended_at}
                  FROM runs WHERE id = '{graph}';
+             {ACTIVATE};
+             UPDATE active_runs SET state = 'waiting', waiting_for = 'approval', available_at = NULL
+                 WHERE run_id < uuid_v7_floor('2025-01-13Z');
              INSERT INTO run_journal (run_id, seq, kind, epoch)
-                 SELECT id, 1, 'ended', 1 FROM runs WHERE id < uuid_v7_floor('2025-01-13Z') ON CONFLICT DO NOTHING"
+                 SELECT id, 1, 'ended', 1 FROM all_runs WHERE id < uuid_v7_floor('2025-01-13Z') ON CONFLICT DO NOTHING"
         ))
         .await;
 }
@@ -61,13 +64,13 @@ async fn old_runs_leave_and_a_child_stays_as_long_as_its_parent() {
     }
     world
         .db
-        .execute("UPDATE runs SET parent_run_id = (SELECT id FROM runs WHERE state = 'waiting') WHERE id::text LIKE '%3' AND ended_at = '2025-01-08Z'")
+        .execute("UPDATE runs SET parent_run_id = (SELECT run_id FROM active_runs WHERE state = 'waiting') WHERE id::text LIKE '%3' AND ended_at = '2025-01-08Z'")
         .await;
     assert_eq!(prune_runs(&world.pool, at("2025-02-01")).await.unwrap(), 1, "the one without a parent");
-    assert_eq!(world.count("SELECT count(*) FROM runs WHERE ended_at < '2025-02-01Z'").await, 1);
-    world.db.execute("UPDATE runs SET state = 'failed', waiting_for = NULL, ended_at = '2025-01-09Z' WHERE state = 'waiting'").await;
+    assert_eq!(world.count("SELECT count(*) FROM all_runs WHERE ended_at < '2025-02-01Z'").await, 1);
+    world.db.execute("UPDATE runs SET state = 'failed', ended_at = '2025-01-09Z' WHERE id IN (SELECT run_id FROM active_runs WHERE state = 'waiting')").await;
     assert_eq!(prune_runs(&world.pool, at("2025-02-01")).await.unwrap(), 2, "the child and its parent");
-    assert_eq!(world.count("SELECT count(*) FROM runs WHERE ended_at IS NOT NULL").await, 1);
+    assert_eq!(world.count("SELECT count(*) FROM all_runs WHERE ended_at IS NOT NULL").await, 1);
 }
 
 /// Writes an entry with a payload that is too large for the journal.

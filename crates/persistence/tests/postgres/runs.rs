@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::{World, wait_until};
+use crate::common::{ACTIVATE, World, wait_until};
 use diesel_async::SimpleAsyncConnection;
 use gathering_dag_engine::testing::{StoreFixture, store_cases};
 use gathering_dag_engine::{
@@ -143,8 +143,8 @@ async fn i2_a_claim_that_waited_for_another_finds_the_run_taken() {
     let run = world.accept().await;
     let mut claiming = world.db.connection().await;
     let sql = format!(
-        "BEGIN; UPDATE runs SET state = 'running', owner = '{first}', epoch = epoch + 1, available_at = NULL \
-         WHERE id = '{run}'"
+        "BEGIN; UPDATE active_runs SET state = 'running', owner = '{first}', epoch = epoch + 1, available_at = NULL \
+         WHERE run_id = '{run}'"
     );
     claiming.batch_execute(&sql).await.unwrap();
     assert_eq!(world.store.claim(second, ClaimScope::Queue, 10).await.unwrap(), [], "a batch does not wait");
@@ -238,7 +238,7 @@ async fn an_idempotency_key_answers_the_same_run_and_refuses_another_request() {
         })
         .collect();
     assert_eq!(accepted[0], accepted[1]);
-    assert_eq!(world.count("SELECT count(*) FROM runs").await, 1);
+    assert_eq!(world.count("SELECT count(*) FROM all_runs").await, 1);
     let other = runs.accept(&world.new_run().await, &origin(b"two")).await.unwrap();
     assert_eq!(other, Acceptance::OtherRequest);
 }
@@ -358,9 +358,12 @@ async fn a_run_that_waits_for_a_later_time_is_not_claimed_however_urgent() {
     world
         .db
         .execute(&format!(
-            "INSERT INTO runs (id, project_id, graph_digest, kind, input, priority, available_at)
-             SELECT gen_random_uuid(), project_id, graph_digest, kind, input, 9, now() + interval '1 day'
-             FROM runs, generate_series(1, 5000) WHERE id = '{later}'; ANALYZE runs"
+            "INSERT INTO runs (id, project_id, graph_digest, kind, input, priority)
+             SELECT gen_random_uuid(), project_id, graph_digest, kind, input, 9
+             FROM runs, generate_series(1, 5000) WHERE id = '{later}';
+             {ACTIVATE};
+             UPDATE active_runs SET available_at = now() + interval '1 day' WHERE priority = 9;
+             ANALYZE"
         ))
         .await;
     let claimed = world.store.claim(owner, ClaimScope::Queue, 10).await.unwrap();
@@ -380,9 +383,13 @@ async fn a_run_that_enters_the_queue_before_the_scan_window_is_claimed() {
     for _ in 0..25 {
         world.accept().await;
     }
-    let age = "created_at = created_at - interval '1 hour', available_at = available_at - interval '1 hour'";
-    world.db.execute(&format!("UPDATE runs SET {age} WHERE state = 'queued'")).await;
-    let n_left = "SELECT count(*) FROM runs WHERE state = 'queued'";
+    world
+        .db
+        .execute(
+            "UPDATE active_runs SET available_at = available_at - interval '1 hour' WHERE state = 'queued'",
+        )
+        .await;
+    let n_left = "SELECT count(*) FROM all_runs WHERE state = 'queued'";
     wait_until("all are claimed", async || {
         world.store.claim(owner, ClaimScope::Queue, 10).await.unwrap();
         world.count(n_left).await == 0

@@ -169,7 +169,7 @@ async fn a_question_whose_session_ends_is_answered_and_the_next_finds_another_se
 
     // While somebody waits for the answer.
     let mut holder = db.connection().await;
-    holder.batch_execute("BEGIN; LOCK TABLE runs").await.unwrap();
+    holder.batch_execute("BEGIN; LOCK TABLE active_runs").await.unwrap();
     let asked = tokio::spawn({
         let store = store.clone();
         async move { store.next_available_in(ClaimScope::Queue).await }

@@ -131,7 +131,7 @@ impl Transition {
 }
 
 async fn set(world: &World, run: RunId, what: &str) {
-    world.db.execute(&format!("UPDATE runs SET {what} WHERE id = '{run}'")).await;
+    world.db.execute(&format!("UPDATE active_runs SET {what} WHERE run_id = '{run}'")).await;
 }
 
 /// A claim that does not hold is refused, which is what some of these are for.
@@ -170,13 +170,20 @@ impl Scene {
         let epoch = i64::from(state != RunState::Queued);
         let owned = if state == RunState::Running { format!("'{owner}'") } else { "NULL".to_owned() };
         let waiting = if state == RunState::Waiting { "'approval'" } else { "NULL" };
-        let ended = if state.is_terminal() { "now()" } else { "NULL" };
         let available = if RunState::CLAIMABLE.contains(&state) { "now()" } else { "NULL" };
-        let fields = format!(
-            "state = '{state}', epoch = {epoch}, owner = {owned}, waiting_for = {waiting}, ended_at = {ended}, \
-             available_at = {available}"
-        );
-        set(&world, run, &fields).await;
+        if state.is_terminal() {
+            let sql = format!(
+                "DELETE FROM active_runs WHERE run_id = '{run}';
+                 UPDATE runs SET state = '{state}', epoch = {epoch}, ended_at = now() WHERE id = '{run}'"
+            );
+            world.db.execute(&sql).await;
+        } else {
+            let fields = format!(
+                "state = '{state}', epoch = {epoch}, owner = {owned}, waiting_for = {waiting}, \
+                 available_at = {available}"
+            );
+            set(&world, run, &fields).await;
+        }
         let claim = Claim { run, owner, epoch };
         Self { world, owner, claim, place }
     }

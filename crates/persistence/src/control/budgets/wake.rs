@@ -7,7 +7,7 @@ use diesel::sql_types::{Array, BigInt, Nullable, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
-use crate::runs::states::{ACTIVE, WAKEABLE};
+use crate::runs::states::WAKEABLE;
 
 /// `$1` are budgets: of those who wait for them, or for the project's budget of the same resource, at most `$4`, the first
 /// come first, are woken that need at most `$2`; only those of the tree that began with `$3`, if it is not null. What a
@@ -25,22 +25,22 @@ static WAKE: LazyLock<String> = LazyLock::new(|| {
         WHERE r.budget_id IN (SELECT id FROM waited) AND NOT r.is_granted AND runs.id = r.run_id
             AND runs.ended_at IS NOT NULL
     ), waiting AS MATERIALIZED (
-        SELECT runs.id, runs.state, runs.available_at FROM runs WHERE runs.id = ANY (ARRAY(
-            SELECT r.run_id FROM budget_reservations AS r JOIN runs AS waiter ON waiter.id = r.run_id
+        SELECT active.run_id AS id, active.state, active.available_at FROM active_runs AS active
+        WHERE active.run_id = ANY (ARRAY(
+            SELECT r.run_id FROM budget_reservations AS r JOIN active_runs AS waiter ON waiter.run_id = r.run_id
                 LEFT JOIN child_runs AS place ON place.run_id = r.run_id
             WHERE r.budget_id IN (SELECT id FROM waited) AND NOT r.is_granted AND r.amount <= $2
                 AND ($3 IS NULL OR coalesce(place.root_run_id, r.run_id) = $3)
                 AND (waiter.state IN ('queued', 'running') OR waiter.waiting_for = 'budget_exceeded') IS TRUE
             ORDER BY r.created_at LIMIT $4))
-        ORDER BY runs.id FOR NO KEY UPDATE
+        ORDER BY active.run_id FOR NO KEY UPDATE
     ), woken AS (
-        UPDATE runs SET available_at = clock_timestamp() FROM waiting
-        WHERE runs.id = waiting.id AND waiting.state IN {wakeable}
+        UPDATE active_runs AS active SET available_at = clock_timestamp() FROM waiting
+        WHERE active.run_id = waiting.id AND waiting.state IN {wakeable}
             AND (waiting.available_at IS NULL OR waiting.available_at > now())
     )
-    SELECT count(*) AS n_woken FROM waiting WHERE state IN {active}",
+    SELECT count(*) AS n_woken FROM waiting",
         wakeable = *WAKEABLE,
-        active = *ACTIVE,
     )
 });
 

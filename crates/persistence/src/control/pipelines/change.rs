@@ -4,7 +4,7 @@ use diesel::dsl::exists;
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_control::{ControlError, PipelineHead, PlannedChange, PlannedDeletion};
-use gathering_domain::{PipelineId, RunState, UserId};
+use gathering_domain::{PipelineId, UserId};
 
 use super::{Row, graph_digest, insert_version, refused};
 use crate::db::clock::clock_timestamp;
@@ -68,10 +68,8 @@ pub(crate) async fn hide(
     let locked: Option<Row> =
         found.select(Row::as_select()).for_update().first(&mut conn).await.optional()?;
     let stands = locked.ok_or(Aborted::Refused(ControlError::NotFound))?.into();
-    let active_states = RunState::ALL.into_iter().filter(|state| !state.is_terminal()).map(RunState::as_str);
-    let active = runs::table
-        .filter(runs::pipeline_id.eq(id.as_uuid()).and(runs::state.eq_any(active_states)))
-        .select(runs::id);
+    let active =
+        runs::table.filter(runs::pipeline_id.eq(id.as_uuid()).and(runs::ended_at.is_null())).select(runs::id);
     let has_active_runs = diesel::select(exists(active)).get_result(&mut conn).await?;
     deletion.permitted(&stands, has_active_runs).map_err(Aborted::Refused)?;
     let pipeline = pipelines::table.find(id.as_uuid());

@@ -14,10 +14,11 @@ use uuid::Uuid;
 
 use super::projects_of;
 use crate::control::projects::hidden_projects;
+use crate::db::all_runs::all_runs;
 use crate::db::batches::delete_before;
 use crate::db::error::DatabaseError;
 use crate::db::pool::Pool;
-use crate::db::schema::{runs, schedule_fires, schedules};
+use crate::db::schema::{schedule_fires, schedules};
 
 /// An entry for no event.
 const NO_EVENT: i64 = 0;
@@ -34,7 +35,7 @@ pub(crate) async fn list(
     limit: usize,
 ) -> Result<Vec<Fire>, DatabaseError> {
     let mut query = schedule_fires::table
-        .left_join(runs::table.on(schedule_fires::run_id.eq(runs::id.nullable())))
+        .left_join(all_runs::table.on(schedule_fires::run_id.eq(all_runs::id.nullable())))
         .filter(schedule_fires::schedule_id.eq(schedule.as_uuid()))
         .into_boxed();
     if let Some(before) = before {
@@ -49,7 +50,7 @@ pub(crate) async fn list(
     let rows: Vec<(Row, Option<String>)> = query
         .order((schedule_fires::due_at.desc(), schedule_fires::event_seq.desc()))
         .limit(i64::try_from(limit).unwrap_or(i64::MAX))
-        .select((Row::as_select(), runs::state.nullable()))
+        .select((Row::as_select(), all_runs::state.nullable()))
         .load(&mut conn)
         .await
         .map_err(|error| DatabaseError::query("listing the fires of a schedule", error))?;
@@ -95,7 +96,7 @@ pub(crate) async fn list_all(
     let Agenda { visible_to, range: AgendaRange { project, from, to } } = *agenda;
     let mut query = schedule_fires::table
         .inner_join(schedules::table)
-        .left_join(runs::table.on(schedule_fires::run_id.eq(runs::id.nullable())))
+        .left_join(all_runs::table.on(schedule_fires::run_id.eq(all_runs::id.nullable())))
         .filter(schedule_fires::due_at.ge(from).and(schedule_fires::due_at.lt(to)))
         .filter(not(schedules::project_id.eq_any(hidden_projects())))
         .into_boxed();
@@ -108,7 +109,7 @@ pub(crate) async fn list_all(
     let rows: Vec<(Uuid, String, Row, Option<String>)> = query
         .order((schedule_fires::due_at.desc(), schedule_fires::event_seq.desc(), schedules::id.desc()))
         .limit(i64::try_from(limit).unwrap_or(i64::MAX))
-        .select((schedules::id, schedules::name, Row::as_select(), runs::state.nullable()))
+        .select((schedules::id, schedules::name, Row::as_select(), all_runs::state.nullable()))
         .load(&mut conn)
         .await
         .map_err(|error| DatabaseError::query("listing the fires of all schedules", error))?;
@@ -127,7 +128,7 @@ pub(crate) async fn load_open(
     schedules: &[Uuid],
 ) -> QueryResult<HashMap<Uuid, Vec<OpenFire>>> {
     let rows: Vec<OpenRow> = schedule_fires::table
-        .left_join(runs::table.on(schedule_fires::run_id.eq(runs::id.nullable())))
+        .left_join(all_runs::table.on(schedule_fires::run_id.eq(all_runs::id.nullable())))
         .filter(schedule_fires::schedule_id.eq_any(schedules))
         .filter(schedule_fires::run_id.is_not_null().and(schedule_fires::run_state.is_null()))
         .order((schedule_fires::due_at, schedule_fires::event_seq))
@@ -136,7 +137,7 @@ pub(crate) async fn load_open(
             schedule_fires::due_at,
             schedule_fires::event_seq,
             schedule_fires::run_id,
-            runs::state.nullable(),
+            all_runs::state.nullable(),
         ))
         .load(&mut conn)
         .await?;

@@ -10,7 +10,6 @@ use uuid::Uuid;
 
 use super::{into_unsuccessful, signed, unsigned};
 use crate::db::error::DatabaseError;
-use crate::runs::states::{ACTIVE, TERMINAL};
 
 /// The summary of a node's children: one row, with the first child that did not succeed.
 #[derive(QueryId)]
@@ -47,12 +46,18 @@ impl Query for CountChildren {
 
 impl QueryFragment<Pg> for CountChildren {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(
+            "WITH unfinished AS MATERIALIZED (SELECT run.id, run.state, run.is_active, place.item FROM (",
+        );
         // The parent's id is a constant in each place, so that the indexes are used.
-        out.push_sql("WITH unfinished AS MATERIALIZED (
-            SELECT runs.id, runs.state, runs.error, place.item FROM runs JOIN child_runs AS place ON place.run_id = runs.id
-            WHERE runs.state <> 'succeeded' AND runs.parent_run_id = ");
+        out.push_sql("SELECT run_id AS id, state, true AS is_active FROM active_runs WHERE parent_run_id = ");
         out.push_bind_param::<SqlUuid, _>(&self.parent)?;
-        out.push_sql(" AND place.node_id = ");
+        out.push_sql(" UNION ALL SELECT run_id, state, false FROM unsuccessful_runs WHERE parent_run_id = ");
+        out.push_bind_param::<SqlUuid, _>(&self.parent)?;
+        out.push_sql(
+            ") AS run JOIN child_runs AS place ON place.run_id = run.id
+            WHERE place.node_id = ",
+        );
         out.push_bind_param::<Text, _>(&self.node)?;
         out.push_sql(" AND place.round = ");
         out.push_bind_param::<Integer, _>(&self.round)?;
@@ -62,18 +67,15 @@ impl QueryFragment<Pg> for CountChildren {
         out.push_bind_param::<Text, _>(&self.node)?;
         out.push_sql(" AND round = ");
         out.push_bind_param::<Integer, _>(&self.round)?;
-        out.push_sql("), (SELECT count(*) FROM unfinished WHERE state IN ");
-        out.push_sql(&ACTIVE);
-        out.push_sql("), (SELECT count(*) FROM unfinished WHERE state IN ");
-        out.push_sql(&TERMINAL);
-        out.push_sql(
-            "), first.id, first.item, first.state, first.error
-            FROM (SELECT) AS one LEFT JOIN (
-                SELECT id, item, state, error FROM unfinished WHERE state IN ",
-        );
-        out.push_sql(&TERMINAL);
         // A child may have been cancelled because another failed.
-        out.push_sql(" ORDER BY state = 'cancelled', item LIMIT 1) AS first ON true");
+        out.push_sql(
+            "), (SELECT count(*) FROM unfinished WHERE is_active), (SELECT count(*) FROM unfinished WHERE NOT is_active),
+            first.id, first.item, first.state, (SELECT error FROM runs WHERE runs.id = first.id)
+            FROM (SELECT) AS one LEFT JOIN (
+                SELECT id, item, state FROM unfinished WHERE NOT is_active
+                ORDER BY state = 'cancelled', item LIMIT 1
+            ) AS first ON true",
+        );
         Ok(())
     }
 }

@@ -3,8 +3,6 @@
 //! Keys are locked in the order of their ids, and after the runs: nothing here waits for a run while it has a key. The end
 //! of a run has the run and waits for the key.
 
-use std::sync::LazyLock;
-
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
@@ -14,7 +12,6 @@ use gathering_domain::OnLimit;
 use uuid::Uuid;
 
 use crate::db::error::DatabaseError;
-use crate::runs::states::ACTIVE;
 use crate::runs::transitions::cancel::{Which, cancel_because};
 use crate::runs::transitions::wake_ups::WakeUps;
 
@@ -128,18 +125,14 @@ async fn skip_newest(mut conn: &AsyncPgConnection, line: &Line) -> QueryResult<W
 }
 
 /// All but the newest of the key, as many as it has permits.
-static OLDEST: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "SELECT id FROM runs
-         WHERE permit_key = $1 AND ended_at IS NULL AND state IN {active} AND cancel_requested_at IS NULL
-             AND (holds_permit OR EXISTS (SELECT FROM permit_requests WHERE run_id = runs.id AND in_line))
-         ORDER BY id DESC OFFSET $2 LIMIT $3",
-        active = *ACTIVE,
-    )
-});
+const OLDEST: &str = "
+    SELECT run_id AS id FROM active_runs AS active
+    WHERE permit_key = $1 AND cancel_requested_at IS NULL
+        AND (holds_permit OR EXISTS (SELECT FROM permit_requests AS r WHERE r.run_id = active.run_id AND in_line))
+    ORDER BY run_id DESC OFFSET $2 LIMIT $3";
 
 async fn cancel_oldest(mut conn: &AsyncPgConnection, line: &Line) -> QueryResult<WakeUps> {
-    let ids: Vec<Id> = diesel::sql_query(OLDEST.as_str())
+    let ids: Vec<Id> = diesel::sql_query(OLDEST)
         .bind::<SqlUuid, _>(line.key_id)
         .bind::<Integer, _>(line.permits)
         .bind::<BigInt, _>(MAX_CANCELLED)

@@ -7,77 +7,65 @@ use diesel::result::Error as QueryError;
 use diesel::sql_types::{Array, Bool, Integer, Json, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_dag_engine::{Parent, RunError};
-use gathering_domain::{FailureKind, RunId, WaitingFor};
+use gathering_domain::{FailureKind, RunId, RunState, WaitingFor};
 use uuid::Uuid;
 
-use crate::runs::states::{ACTIVE, TERMINAL};
-use crate::runs::transitions::end::{FACTS, announce_and_wake_parents, free_permits};
+use crate::runs::transitions::end::{END, FREE_PERMITS, GONE, wake_parents};
 use crate::runs::transitions::wake_ups::WakeUps;
 
 /// Cancels the run `$1`.
 static CANCEL_RUN: LazyLock<String> =
-    LazyLock::new(|| cancel_sql("id = $1", "parent_run_id", "NULL", "NULL"));
+    LazyLock::new(|| cancel_sql("active.run_id = $1", "NULL", "NULL", true));
 
 /// Cancels the runs `$1`.
-static CANCEL_RUNS: LazyLock<String> = LazyLock::new(|| {
-    let which = format!(
-        "id = ANY (ARRAY(
-            SELECT run.id FROM runs AS run WHERE run.id = ANY ($1) AND run.state IN {active}
-            ORDER BY run.id FOR NO KEY UPDATE))",
-        active = *ACTIVE,
-    );
-    cancel_sql(&which, "parent_run_id", "NULL", "NULL")
-});
+static CANCEL_RUNS: LazyLock<String> =
+    LazyLock::new(|| cancel_sql("active.run_id = ANY ($1)", "NULL", "NULL", true));
 
 /// Cancels the runs `$1` because of `$2`, with the error `$3` if they never started; with `$4` only those that still wait
 /// for a permit.
 static CANCEL_BECAUSE: LazyLock<String> = LazyLock::new(|| {
     let which = format!(
-        "id = ANY (ARRAY(
-            SELECT run.id FROM runs AS run
-            WHERE run.id = ANY ($1) AND run.state IN {active} AND (NOT $4 OR run.waiting_for = '{concurrency}')
-            ORDER BY run.id FOR NO KEY UPDATE))",
-        active = *ACTIVE,
+        "active.run_id = ANY ($1) AND (NOT $4 OR active.waiting_for = '{concurrency}')",
         concurrency = WaitingFor::Concurrency.as_str(),
     );
-    cancel_sql(&which, "parent_run_id", "$2", "$3")
+    cancel_sql(&which, "$2", "$3", true)
 });
 
 /// Cancels the children of the run `$1` that its node `$2` started in round `$3`. The parent is not woken: it asks for
 /// this itself.
 static CANCEL_CHILDREN: LazyLock<String> = LazyLock::new(|| {
-    let which = format!(
-        "id = ANY (ARRAY(
-            SELECT child.id FROM runs AS child JOIN child_runs AS place ON place.run_id = child.id
-            WHERE child.parent_run_id = $1 AND place.node_id = $2 AND place.round = $3 AND child.state IN {active}
-            ORDER BY child.id))",
-        active = *ACTIVE,
-    );
-    cancel_sql(&which, "NULL::uuid", "$4", "NULL")
+    let which = "active.parent_run_id = $1 AND EXISTS (
+        SELECT FROM child_runs AS place
+        WHERE place.run_id = active.run_id AND place.node_id = $2 AND place.round = $3)";
+    cancel_sql(which, "$4", "NULL", false)
 });
 
-/// A run that was never claimed has no children, so none are told of its end.
-fn cancel_sql(which: &str, parent: &str, reason: &str, error: &str) -> String {
+/// A run that was never claimed ends; the row that was locked tells which. It has no children, so none are told of its end.
+fn cancel_sql(which: &str, reason: &str, error: &str, wakes_parents: bool) -> String {
+    let mut parents = String::from("parent AS (SELECT NULL::uuid AS id WHERE false)");
+    if wakes_parents {
+        parents = wake_parents("SELECT id FROM target");
+    }
     format!(
-        "WITH cancelled AS (
-            UPDATE runs SET
-                cancel_requested_at = coalesce(cancel_requested_at, now()),
+        "WITH target AS MATERIALIZED (
+            SELECT active.run_id AS id, active.epoch FROM active_runs AS active
+            WHERE {which} ORDER BY active.run_id FOR NO KEY UPDATE
+        ), requested AS (
+            UPDATE active_runs AS active SET cancel_requested_at = coalesce(cancel_requested_at, now()),
                 cancel_reason = CASE WHEN cancel_requested_at IS NULL THEN {reason} ELSE cancel_reason END,
-                state = CASE WHEN epoch = 0 THEN 'cancelled' ELSE state END,
-                waiting_for = CASE WHEN epoch > 0 THEN waiting_for END,
-                ended_at = CASE WHEN epoch = 0 THEN now() END,
-                error = CASE WHEN epoch = 0 THEN {error}::json END,
-                available_at = CASE WHEN epoch > 0 THEN clock_timestamp() END
-            WHERE state IN {active} AND {which}
-            RETURNING id, project_id, {parent} AS parent_run_id, state, schedule_id, permit_key, holds_permit, {FACTS}
-        ), {ends}, {freed}
-        SELECT id, state IN {terminal} AS is_ended, parent_run_id IS NOT NULL AS has_parent,
-            schedule_id IS NOT NULL AS is_scheduled
-        FROM cancelled",
-        active = *ACTIVE,
-        terminal = *TERMINAL,
-        ends = announce_and_wake_parents("cancelled"),
-        freed = free_permits("cancelled"),
+                available_at = clock_timestamp()
+            FROM target WHERE active.run_id = target.id AND target.epoch > 0
+            RETURNING active.run_id AS id
+        ), gone AS (
+            DELETE FROM active_runs AS active USING target WHERE active.run_id = target.id AND target.epoch = 0
+            RETURNING {GONE}, active.epoch, active.recoveries,
+                coalesce(active.cancel_requested_at, now()) AS cancel_requested_at,
+                '{cancelled}' AS state, NULL::json AS output, {error}::json AS error
+        ), {end}, {parents}, {FREE_PERMITS}
+        SELECT id, false AS is_ended, false AS has_parent, false AS is_scheduled FROM requested
+        UNION ALL SELECT id, true, {wakes_parents} AND parent_run_id IS NOT NULL, schedule_id IS NOT NULL FROM ended",
+        cancelled = RunState::Cancelled,
+        end = *END,
     )
 }
 

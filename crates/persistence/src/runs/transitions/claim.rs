@@ -88,17 +88,19 @@ static CLAIM: LazyLock<String> = LazyLock::new(|| claim_sql(""));
 fn claim_sql(more: &str) -> String {
     format!(
         "claimed AS (
-            UPDATE runs SET state = 'running', owner = args.owner, epoch = runs.epoch + 1, waiting_for = NULL,
-                available_at = NULL, started_at = coalesce(runs.started_at, now()){more}
-            FROM args CROSS JOIN graphs
-            WHERE graphs.digest = runs.graph_digest AND runs.id = ANY (ARRAY(SELECT id FROM candidates ORDER BY id))
-                AND (runs.state IN {claimable}) IS TRUE
-            RETURNING runs.id, runs.epoch, runs.owner, runs.project_id, runs.graph_digest, runs.input, runs.pipeline_id,
-                runs.deadline_at, runs.cancel_requested_at IS NOT NULL AS is_cancel_requested, runs.cancel_reason,
-                runs.rerun_of IS NOT NULL AS is_rerun, runs.kind = '{item}' AS is_item,
-                CASE WHEN runs.parent_run_id IS NOT NULL THEN runs.rerun_of END AS takes_up, runs.created_at, runs.priority, runs.permit_key IS NOT NULL AS is_limited,
-                CASE WHEN runs.epoch = 1 AND runs.rerun_of IS NULL AND runs.cancel_requested_at IS NULL
-                    AND (runs.deadline_at IS NULL OR runs.deadline_at > now()) THEN graphs.first_nodes END
+            UPDATE active_runs AS active SET state = 'running', owner = args.owner, epoch = active.epoch + 1,
+                waiting_for = NULL, available_at = NULL, started_at = coalesce(active.started_at, now()){more}
+            FROM args CROSS JOIN runs CROSS JOIN graphs
+            WHERE runs.id = active.run_id AND graphs.digest = runs.graph_digest
+                AND active.run_id = ANY (ARRAY(SELECT id FROM candidates ORDER BY id))
+                AND (active.state IN {claimable}) IS TRUE
+            RETURNING runs.id, active.epoch, active.owner, runs.project_id, runs.graph_digest, runs.input,
+                runs.pipeline_id, active.deadline_at, active.cancel_requested_at IS NOT NULL AS is_cancel_requested,
+                active.cancel_reason, runs.rerun_of IS NOT NULL AS is_rerun, runs.kind = '{item}' AS is_item,
+                CASE WHEN runs.parent_run_id IS NOT NULL THEN runs.rerun_of END AS takes_up, runs.created_at,
+                runs.priority, active.permit_key IS NOT NULL AS is_limited,
+                CASE WHEN active.epoch = 1 AND runs.rerun_of IS NULL AND active.cancel_requested_at IS NULL
+                    AND (active.deadline_at IS NULL OR active.deadline_at > now()) THEN graphs.first_nodes END
                     AS started_with_claim
         ), started AS (
             {INSERT}
@@ -145,7 +147,7 @@ impl QueryFragment<Pg> for ClaimBatch {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         push_claimant(&mut out, &self.owner)?;
         out.push_sql(
-            "returned AS (SELECT id, priority FROM runs
+            "returned AS (SELECT run_id AS id, priority FROM active_runs
                 WHERE state = 'queued' AND epoch > 0 AND available_at <= now() AND available_at < ",
         );
         push_from(&mut out, &self.window)?;
@@ -156,14 +158,14 @@ impl QueryFragment<Pg> for ClaimBatch {
                 SELECT ready.id FROM generate_series(10, 1, -1) AS level (priority) CROSS JOIN LATERAL (
                     SELECT id FROM returned WHERE returned.priority = level.priority
                     UNION ALL SELECT id FROM (
-                        SELECT runs.id FROM runs WHERE runs.state IN ",
+                        SELECT active.run_id AS id FROM active_runs AS active WHERE active.state IN ",
         );
         out.push_sql(&CLAIMABLE);
         out.push_sql(
-            " AND runs.priority = level.priority AND runs.available_at <= now() AND runs.available_at >= ",
+            " AND active.priority = level.priority AND active.available_at <= now() AND active.available_at >= ",
         );
         push_from(&mut out, &self.window)?;
-        out.push_sql(" ORDER BY runs.available_at, runs.id LIMIT ");
+        out.push_sql(" ORDER BY active.available_at, active.run_id LIMIT ");
         out.push_bind_param::<BigInt, _>(&self.limit)?;
         out.push_sql(" FOR NO KEY UPDATE SKIP LOCKED) AS recent) AS ready LIMIT ");
         out.push_bind_param::<BigInt, _>(&self.limit)?;
@@ -189,11 +191,15 @@ struct ClaimEnding {
 impl QueryFragment<Pg> for ClaimEnding {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         push_claimant(&mut out, &self.owner)?;
-        out.push_sql("cancelled AS (SELECT id FROM runs WHERE cancel_requested_at IS NOT NULL AND state IN ");
+        out.push_sql(
+            "cancelled AS (SELECT run_id AS id FROM active_runs WHERE cancel_requested_at IS NOT NULL AND state IN ",
+        );
         out.push_sql(&CLAIMABLE);
-        out.push_sql(" ORDER BY id LIMIT ");
+        out.push_sql(" ORDER BY run_id LIMIT ");
         out.push_bind_param::<BigInt, _>(&self.limit)?;
-        out.push_sql(" FOR NO KEY UPDATE SKIP LOCKED), overdue AS (SELECT id FROM runs WHERE state IN ");
+        out.push_sql(
+            " FOR NO KEY UPDATE SKIP LOCKED), overdue AS (SELECT run_id AS id FROM active_runs WHERE state IN ",
+        );
         out.push_sql(&CLAIMABLE);
         out.push_sql(" AND deadline_at <= now() AND deadline_at >= ");
         push_from(&mut out, &self.window)?;

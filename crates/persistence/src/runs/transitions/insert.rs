@@ -24,34 +24,44 @@ use crate::runs::row::Row;
 /// A timeout has at most a hundred years: PostgreSQL would refuse times beyond what it can hold.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
-/// The columns that an insert takes over as they are.
-const PLAIN_COLUMNS: &str = "id, project_id, graph_digest, kind, depth, trigger, pipeline_id, pipeline_version, \
-                             schedule_id, parent_run_id, parent_node_id, rerun_of, idempotency_key, \
-                             idempotency_digest, input, priority, deadline_at";
+/// The columns of a run that an insert sets.
+const RUN_COLUMNS: &str = "id, project_id, graph_digest, kind, depth, trigger, pipeline_id, pipeline_version, schedule_id, \
+                           parent_run_id, parent_node_id, rerun_of, idempotency_key, idempotency_digest, input, \
+                           priority, deadline_at";
 
-/// The columns that an insert sets. [`push_insert`] expects an earlier part of the same `WITH` that is called `new_run` and
-/// has these columns.
-pub(crate) static COLUMNS: LazyLock<String> = LazyLock::new(|| format!("{PLAIN_COLUMNS}, available_at"));
+/// The columns of the part `new_run`: [`push_insert`] expects such an earlier part of the same `WITH`.
+pub(crate) static COLUMNS: LazyLock<String> = LazyLock::new(|| format!("{RUN_COLUMNS}, available_at"));
 
-/// The insert of runs of which none asks for a permit.
+/// The insert of runs.
 static INSERT: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "inserted AS (INSERT INTO runs ({columns}) SELECT {columns} FROM new_run ON CONFLICT DO NOTHING RETURNING *)",
-        columns = *COLUMNS,
+        "inserted AS (
+            INSERT INTO runs ({RUN_COLUMNS}) SELECT {RUN_COLUMNS} FROM new_run ON CONFLICT DO NOTHING RETURNING *
+        ), "
     )
 });
 
-/// The insert of runs of which some ask for permits. These wait outside of the queue, where only their deadline finds them.
-static INSERT_WITH_PERMITS: LazyLock<String> = LazyLock::new(|| {
+/// The state of runs of which none asks for a permit.
+const QUEUED: &str = "queued AS (
+        INSERT INTO active_runs (run_id, project_id, parent_run_id, priority, deadline_at, available_at)
+        SELECT inserted.id, inserted.project_id, inserted.parent_run_id, inserted.priority, inserted.deadline_at,
+            new_run.available_at
+        FROM inserted JOIN new_run ON new_run.id = inserted.id RETURNING run_id, state, waiting_for
+    )";
+
+/// The state of runs of which some ask for permits. These wait outside of the queue, where only their deadline finds them.
+static QUEUED_WITH_PERMITS: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "inserted AS (
-            INSERT INTO runs ({PLAIN_COLUMNS}, available_at, state, waiting_for, permit_key)
-            SELECT {PLAIN_COLUMNS},
+        "queued AS (
+            INSERT INTO active_runs (run_id, project_id, parent_run_id, priority, deadline_at, available_at, state,
+                waiting_for, permit_key)
+            SELECT inserted.id, inserted.project_id, inserted.parent_run_id, inserted.priority, inserted.deadline_at,
                 CASE WHEN permit.key_id IS NULL THEN new_run.available_at ELSE new_run.deadline_at END,
                 CASE WHEN permit.key_id IS NULL THEN '{queued}' ELSE '{waiting}' END,
                 CASE WHEN permit.key_id IS NOT NULL THEN '{concurrency}' END, permit.key_id
-            FROM new_run LEFT JOIN (SELECT run_id, key_id FROM permit) AS permit ON permit.run_id = new_run.id
-            ON CONFLICT DO NOTHING RETURNING *
+            FROM inserted JOIN new_run ON new_run.id = inserted.id
+                LEFT JOIN (SELECT run_id, key_id FROM permit) AS permit ON permit.run_id = inserted.id
+            RETURNING run_id, state, waiting_for
         ), {REQUESTED}",
         queued = RunState::Queued,
         waiting = RunState::Waiting,
@@ -59,18 +69,26 @@ static INSERT_WITH_PERMITS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Pushes the insert of `new_run` as the part `inserted` of a `WITH`. It leaves out runs whose id or idempotency key is
-/// taken.
+/// Pushes the insert of `new_run` as the parts `inserted` and `queued` of a `WITH`. It leaves out runs whose id or
+/// idempotency key is taken.
 pub(crate) fn push_insert<'b>(out: &mut AstPass<'_, 'b, Pg>, permits: &'b Requests) -> QueryResult<()> {
+    out.push_sql(&INSERT);
     if permits.is_empty() {
-        out.push_sql(&INSERT);
+        out.push_sql(QUEUED);
         return Ok(());
     }
     permits.push_rows(out)?;
     out.push_sql(", ");
-    out.push_sql(&INSERT_WITH_PERMITS);
+    out.push_sql(&QUEUED_WITH_PERMITS);
     Ok(())
 }
+
+/// A run that was inserted just now, with its state.
+const ACCEPTED: &str = " FROM (
+    SELECT inserted.id, project_id, graph_digest, kind, trigger, pipeline_id, pipeline_version, schedule_id,
+        parent_run_id, rerun_of, queued.state, queued.waiting_for, input, output, error, priority, recoveries,
+        deadline_at, cancel_requested_at, created_at, started_at, ended_at
+    FROM inserted JOIN queued ON queued.run_id = inserted.id) AS all_runs";
 
 type RowColumns = <Row as Selectable<Pg>>::SelectExpression;
 
@@ -132,7 +150,7 @@ impl<const PERMITS: bool> QueryFragment<Pg> for InsertRoot<'_, PERMITS> {
         push_insert(&mut out, &self.permits)?;
         out.push_sql(" SELECT ");
         self.row.walk_ast(out.reborrow())?;
-        out.push_sql(" FROM inserted AS runs");
+        out.push_sql(ACCEPTED);
         Ok(())
     }
 }

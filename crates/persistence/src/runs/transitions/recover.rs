@@ -3,16 +3,15 @@
 use std::sync::LazyLock;
 
 use diesel::prelude::*;
-use diesel::sql_types::{Array, BigInt, Json, Nullable, Text, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Json, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use gathering_domain::{FailureKind, InstanceId, RunId, RunState};
 use uuid::Uuid;
 
-use crate::db::schema::{instances, runs};
+use crate::db::schema::{active_runs, instances, runs};
 use crate::runs::dead_instances::Recovery;
 use crate::runs::journal::insert::take_over_entries;
-use crate::runs::states::TERMINAL;
-use crate::runs::transitions::end::{FACTS, announce_and_wake_parents, cancel_children, free_permits};
+use crate::runs::transitions::end::{END, FREE_PERMITS, GONE, cancel_children, wake_parents};
 use crate::runs::transitions::wake_ups::WakeUps;
 
 diesel::define_sql_function! {
@@ -36,10 +35,10 @@ pub(crate) async fn recover_instance(
     if row.first::<Uuid>(&mut conn).await.optional()?.is_none() {
         return Ok(None);
     }
-    let owned: Vec<(Uuid, i32)> = runs::table
-        .filter(runs::owner.eq(instance))
-        .order(runs::id)
-        .select((runs::id, runs::recoveries))
+    let owned: Vec<(Uuid, i32)> = active_runs::table
+        .filter(active_runs::owner.eq(instance))
+        .order(active_runs::run_id)
+        .select((active_runs::run_id, active_runs::recoveries))
         .for_no_key_update()
         .load(&mut conn)
         .await?;
@@ -48,10 +47,10 @@ pub(crate) async fn recover_instance(
     let requeued: Vec<Uuid> = requeued.into_iter().map(|(id, _)| id).collect();
     let failed: Vec<Uuid> = failed.into_iter().map(|(id, _)| id).collect();
     if !failed.is_empty() {
-        take_over(conn, &failed, RunState::Failed, Some(poisonous(max_recoveries))).await?;
+        fail(conn, &failed, poisonous(max_recoveries)).await?;
     }
     if !requeued.is_empty() {
-        take_over(conn, &requeued, RunState::Queued, None).await?;
+        requeue(conn, &requeued).await?;
     }
     diesel::delete(instances::table.find(instance)).execute(&mut conn).await?;
     let recovery = Recovery {
@@ -77,37 +76,48 @@ fn owed(recovery: &Recovery) -> WakeUps {
     wake_ups
 }
 
-/// Takes the runs `$1` from their owner, to the state `$2`, with the error `$3`. The epoch rises and the entry
-/// `taken_over` takes the next number, so that an owner that is alive after all can append nothing more.
-static TAKE_OVER: LazyLock<String> = LazyLock::new(|| {
+/// Queues the runs `$1` again. The epoch rises and the entry `taken_over` takes the next number, so that an owner that is
+/// alive after all can append nothing more. The place in the queue is by age.
+static REQUEUE: LazyLock<String> = LazyLock::new(|| {
     format!(
         "WITH taken AS (
-            UPDATE runs SET state = $2, owner = NULL, epoch = epoch + 1, recoveries = recoveries + 1, error = $3,
-                -- Its place in the queue is by its age.
-                available_at = CASE WHEN $2 = 'queued' THEN created_at END,
-                ended_at = CASE WHEN $2 IN {terminal} THEN now() END
-            WHERE id = ANY ($1) AND state = 'running'
-            RETURNING id, epoch, owner, project_id, parent_run_id, state, permit_key, holds_permit, {FACTS}
-        ), {ends}, {freed}, {children}
+            UPDATE active_runs SET state = 'queued', owner = NULL, epoch = epoch + 1, recoveries = recoveries + 1,
+                available_at = (SELECT created_at FROM runs WHERE runs.id = run_id)
+            WHERE run_id = ANY ($1) AND state = 'running'
+            RETURNING run_id AS id, epoch, owner
+        )
         {entries}",
-        terminal = *TERMINAL,
-        ends = announce_and_wake_parents("taken"),
-        freed = free_permits("taken"),
-        children = cancel_children("taken"),
         entries = take_over_entries("taken", "true"),
     )
 });
 
-async fn take_over(
-    mut conn: &AsyncPgConnection,
-    ids: &[Uuid],
-    state: RunState,
-    error: Option<serde_json::Value>,
-) -> QueryResult<()> {
-    diesel::sql_query(TAKE_OVER.as_str())
+async fn requeue(mut conn: &AsyncPgConnection, ids: &[Uuid]) -> QueryResult<()> {
+    let requeued = diesel::sql_query(REQUEUE.as_str()).bind::<Array<SqlUuid>, _>(ids);
+    requeued.execute(&mut conn).await.map(|_n_entries| ())
+}
+
+/// Fails the runs `$1` with the error `$2`; their epoch rises as well.
+static FAIL: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "WITH gone AS (
+            DELETE FROM active_runs AS active WHERE run_id = ANY ($1) AND state = 'running'
+            RETURNING {GONE}, active.epoch + 1 AS epoch, active.recoveries + 1 AS recoveries, active.cancel_requested_at,
+                '{failed}' AS state, NULL::json AS output, $2 AS error
+        ), taken AS (SELECT id, epoch, NULL::uuid AS owner FROM gone),
+        {end}, {parents}, {FREE_PERMITS}, {children}
+        {entries}",
+        failed = RunState::Failed,
+        end = *END,
+        parents = wake_parents("SELECT id FROM gone"),
+        children = cancel_children("SELECT id FROM gone"),
+        entries = take_over_entries("taken", "true"),
+    )
+});
+
+async fn fail(mut conn: &AsyncPgConnection, ids: &[Uuid], error: serde_json::Value) -> QueryResult<()> {
+    diesel::sql_query(FAIL.as_str())
         .bind::<Array<SqlUuid>, _>(ids)
-        .bind::<Text, _>(state.as_str())
-        .bind::<Nullable<Json>, _>(error)
+        .bind::<Json, _>(error)
         .execute(&mut conn)
         .await
         .map(|_n_entries| ())
@@ -120,12 +130,14 @@ pub(crate) async fn release_undriven(
     driven: &[RunId],
 ) -> QueryResult<usize> {
     let driven = driven.iter().map(|run| run.as_uuid());
-    diesel::update(runs::table)
-        .filter(runs::owner.eq(owner.as_uuid()).and(runs::id.ne_all(driven.collect::<Vec<Uuid>>())))
+    let created_at = runs::table.find(active_runs::run_id).select(runs::created_at).single_value();
+    diesel::update(active_runs::table)
+        .filter(active_runs::owner.eq(owner.as_uuid()))
+        .filter(active_runs::run_id.ne_all(driven.collect::<Vec<Uuid>>()))
         .set((
-            runs::state.eq(RunState::Queued.as_str()),
-            runs::owner.eq(None::<Uuid>),
-            runs::available_at.eq(runs::created_at.nullable()),
+            active_runs::state.eq(RunState::Queued.as_str()),
+            active_runs::owner.eq(None::<Uuid>),
+            active_runs::available_at.eq(created_at),
         ))
         .execute(&mut conn)
         .await

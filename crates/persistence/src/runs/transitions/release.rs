@@ -16,7 +16,7 @@ use crate::db::bind::push_columns;
 use crate::db::error::DatabaseError;
 use crate::runs::journal::insert::{Entries, INSERT, SELECT_ENTRIES};
 use crate::runs::states::TERMINAL;
-use crate::runs::transitions::end::{FACTS, announce_and_wake_parents, cancel_children, free_permits};
+use crate::runs::transitions::end::{END, FREE_PERMITS, GONE, cancel_children, wake_parents};
 
 /// How runs are released, column by column.
 #[derive(Debug, Default)]
@@ -29,6 +29,8 @@ struct Releases {
     until: Vec<Option<DateTime<Utc>>>,
     output: Vec<Option<String>>,
     error: Vec<Option<String>>,
+    /// Whether some of the runs do not end.
+    keeps: bool,
 }
 
 impl Releases {
@@ -50,6 +52,7 @@ impl Releases {
         self.owner.push(checkpoint.claim.owner.as_uuid());
         self.epoch.push(checkpoint.claim.epoch);
         self.state.push(state.as_str());
+        self.keeps |= !state.is_terminal();
         let (waiting_for, until) = match release {
             Release::Park { waiting_for, until } => (Some(waiting_for.as_str()), *until),
             _ => (None, None),
@@ -67,7 +70,7 @@ impl Releases {
     }
 }
 
-/// A run that was released, whether it has a parent, and whether it belongs to a schedule.
+/// A run that was released. Of one that has ended: whether it has a parent, and whether it belongs to a schedule.
 pub(crate) type Released = (Uuid, bool, bool);
 
 /// Checkpoints of which some release their runs.
@@ -98,38 +101,30 @@ impl Commit {
         conn: &mut AsyncPgConnection,
         abandons: bool,
     ) -> QueryResult<Vec<Released>> {
-        match (abandons, self.entries.has_blobs(), self.frees_permits) {
-            (false, false, false) => Statement::<false, false, false>(self).load(conn).await,
-            (false, true, false) => Statement::<false, true, false>(self).load(conn).await,
-            (true, false, false) => Statement::<true, false, false>(self).load(conn).await,
-            (true, true, false) => Statement::<true, true, false>(self).load(conn).await,
-            (false, false, true) => Statement::<false, false, true>(self).load(conn).await,
-            (false, true, true) => Statement::<false, true, true>(self).load(conn).await,
-            (true, false, true) => Statement::<true, false, true>(self).load(conn).await,
-            (true, true, true) => Statement::<true, true, true>(self).load(conn).await,
-        }
+        Statement { commit: self, abandons }.load(conn).await
     }
 }
 
-/// A [`Commit`] as SQL. A statement with fewer parts is planned and set up in less time, so each case has its own.
-struct Statement<const ABANDONS: bool, const BLOBS: bool, const FREES: bool>(Commit);
-
-impl<const ABANDONS: bool, const BLOBS: bool, const FREES: bool> QueryId
-    for Statement<ABANDONS, BLOBS, FREES>
-{
-    type QueryId = Self;
-    const HAS_STATIC_QUERY_ID: bool = true;
+/// A [`Commit`] as SQL. A statement with fewer parts is planned and set up in less time, so only the parts that are needed
+/// are in it.
+struct Statement {
+    commit: Commit,
+    abandons: bool,
 }
 
-impl<const ABANDONS: bool, const BLOBS: bool, const FREES: bool> Query for Statement<ABANDONS, BLOBS, FREES> {
+impl QueryId for Statement {
+    type QueryId = ();
+    /// It is found again by its text, which has as many forms as there are combinations of parts.
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl Query for Statement {
     type SqlType = (SqlUuid, Bool, Bool);
 }
 
-impl<const ABANDONS: bool, const BLOBS: bool, const FREES: bool> QueryFragment<Pg>
-    for Statement<ABANDONS, BLOBS, FREES>
-{
+impl QueryFragment<Pg> for Statement {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        let Commit { entries, releases, .. } = &self.0;
+        let Commit { entries, releases, frees_permits } = &self.commit;
         out.push_sql("WITH entry AS (SELECT * FROM ");
         entries.push_rows(&mut out)?;
         out.push_sql("), release AS (SELECT * FROM unnest(");
@@ -137,59 +132,84 @@ impl<const ABANDONS: bool, const BLOBS: bool, const FREES: bool> QueryFragment<P
             Text: releases.state, Nullable<Text>: releases.waiting_for, Nullable<Timestamptz>: releases.until,
             Nullable<Text>: releases.output, Nullable<Text>: releases.error);
         out.push_sql(") AS r (run_id, owner, epoch, state, waiting_for, until, output, error)), ");
-        if BLOBS {
+        if entries.has_blobs() {
             entries.push_blobs(&mut out)?;
             out.push_sql(", ");
         }
-        out.push_sql(&RELEASE);
-        if FREES {
-            out.push_sql(&FREED);
+        out.push_sql(&ENDED);
+        out.push_sql(if releases.keeps { &KEPT } else { NONE_KEPT });
+        out.push_sql(&APPENDED);
+        if *frees_permits {
+            out.push_sql(", ");
+            out.push_sql(FREE_PERMITS);
         }
-        if ABANDONS {
+        if self.abandons {
             out.push_sql(&CHILDREN);
         }
-        out.push_sql(" SELECT id, parent_run_id IS NOT NULL, schedule_id IS NOT NULL FROM released");
+        out.push_sql(" SELECT id, has_parent, is_scheduled FROM released");
         Ok(())
     }
 }
 
-/// Releases runs, appends their records, and then does what their ends bring about. A wake-up that comes while a run is
-/// driven (an approval, the end of a child, a cancel request) sets its `available_at`. Such a run is not parked but made
-/// available at once, so that no wake-up is lost.
-///
-/// `IS TRUE` hides its conditions from the planner, so that rows are found by their ids and never by an index over all
-/// runs that are driven.
-static RELEASE: LazyLock<String> = LazyLock::new(|| {
+/// The condition that a run is still claimed as the release says. `IS TRUE` hides it from the planner, so that rows are
+/// found by their ids and never by an index over all runs that are driven.
+const CLAIMED: &str = "active.run_id = r.run_id AND active.epoch = r.epoch
+                AND (active.owner = r.owner AND active.state = 'running') IS TRUE";
+
+/// Ends runs.
+static ENDED: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "released AS (
-            UPDATE runs SET state = r.state, owner = NULL, waiting_for = r.waiting_for,
-                output = r.output::json, error = r.error::json,
-                ended_at = CASE WHEN r.state IN {terminal} THEN now() END,
-                available_at = CASE
-                    WHEN r.state = 'queued' THEN runs.created_at
-                    WHEN r.state <> 'waiting' THEN NULL
-                    WHEN runs.available_at IS NOT NULL OR EXISTS (
-                        SELECT FROM release AS r2 JOIN runs AS child ON child.id = r2.run_id
-                        WHERE child.parent_run_id = runs.id AND r2.state IN {terminal}) THEN clock_timestamp()
-                    -- Claims read what has become available since the last claim.
-                    WHEN least(r.until, runs.deadline_at) < clock_timestamp() THEN clock_timestamp()
-                    ELSE least(r.until, runs.deadline_at)
-                END
-            FROM release AS r
-            WHERE runs.id = r.run_id AND runs.epoch = r.epoch AND (runs.owner = r.owner AND runs.state = 'running') IS TRUE
-            RETURNING runs.id, runs.project_id, runs.state, runs.parent_run_id, runs.schedule_id, runs.permit_key,
-                runs.holds_permit, {FACTS}
-        ), appended AS (
-            {INSERT}{SELECT_ENTRIES}entry AS e
-            WHERE e.run_id NOT IN (SELECT run_id FROM release) OR e.run_id IN (SELECT id FROM released)
-        ), {ends}",
+        "gone AS (
+            DELETE FROM active_runs AS active USING release AS r
+            WHERE {CLAIMED} AND r.state IN {terminal}
+            RETURNING {GONE}, active.epoch, active.recoveries, active.cancel_requested_at, r.state,
+                r.output::json AS output, r.error::json AS error
+        ), {end}, ",
         terminal = *TERMINAL,
-        ends = announce_and_wake_parents("released"),
+        end = *END,
     )
 });
 
-/// Only ends of runs that a key limits pay for this.
-static FREED: LazyLock<String> = LazyLock::new(|| format!(", {}", free_permits("released")));
+/// Parks runs and queues them again. A wake-up that comes while a run is driven (an approval, the end of a child, a cancel
+/// request) sets its `available_at`. Such a run is not parked but made available at once, so that no wake-up is lost.
+static KEPT: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "kept AS (
+            UPDATE active_runs AS active SET state = r.state, owner = NULL, waiting_for = r.waiting_for,
+                available_at = CASE
+                    WHEN r.state = 'queued' THEN (SELECT created_at FROM runs WHERE runs.id = active.run_id)
+                    WHEN active.available_at IS NOT NULL OR EXISTS (
+                        SELECT FROM release AS r2 JOIN active_runs AS child ON child.run_id = r2.run_id
+                        WHERE child.parent_run_id = active.run_id AND r2.state IN {terminal}) THEN clock_timestamp()
+                    -- Claims read what has become available since the last claim.
+                    WHEN least(r.until, active.deadline_at) < clock_timestamp() THEN clock_timestamp()
+                    ELSE least(r.until, active.deadline_at)
+                END
+            FROM release AS r
+            WHERE {CLAIMED} AND r.state NOT IN {terminal}
+            RETURNING active.run_id AS id
+        ), ",
+        terminal = *TERMINAL,
+    )
+});
+
+/// Stands for [`KEPT`] where all runs end.
+const NONE_KEPT: &str = "kept AS (SELECT NULL::uuid AS id WHERE false), ";
+
+/// Appends the records of the runs that were released, and of those that go on; then wakes parents.
+static APPENDED: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "released AS (
+            SELECT id, parent_run_id IS NOT NULL AS has_parent, schedule_id IS NOT NULL AS is_scheduled FROM ended
+            UNION ALL SELECT id, false, false FROM kept
+        ), appended AS (
+            {INSERT}{SELECT_ENTRIES}entry AS e
+            WHERE e.run_id NOT IN (SELECT run_id FROM release) OR e.run_id IN (SELECT id FROM released)
+        ), {parents}",
+        parents = wake_parents("SELECT id FROM released"),
+    )
+});
 
 /// Each child tells its own children when it ends.
-static CHILDREN: LazyLock<String> = LazyLock::new(|| format!(", {}", cancel_children("released")));
+static CHILDREN: LazyLock<String> =
+    LazyLock::new(|| format!(", {}", cancel_children("SELECT id FROM released")));

@@ -96,19 +96,19 @@ impl QueryFragment<Pg> for ClaimFair {
         push_claimant_of(&mut out, "WITH RECURSIVE", &self.owner)?;
         // From one project to the next by the index, however many runs each has. The orders are those of that index alone, so
         // that no other one is read, which has the ended runs as well.
-        out.push_sql("next_project (id) AS ((SELECT project_id FROM runs WHERE ");
+        out.push_sql("next_project (id) AS ((SELECT project_id FROM active_runs AS active WHERE ");
         push_waiting(&mut out);
         out.push_sql(" AND project_id > ");
         out.push_bind_param::<SqlUuid, _>(&self.after)?;
         out.push_sql(
-            " ORDER BY project_id, priority LIMIT 1) UNION ALL SELECT (SELECT project_id FROM runs WHERE ",
+            " ORDER BY project_id, priority LIMIT 1) UNION ALL SELECT (SELECT project_id FROM active_runs AS active WHERE ",
         );
         push_waiting(&mut out);
         out.push_sql(
             " AND project_id > next_project.id ORDER BY project_id, priority LIMIT 1) FROM next_project
                 WHERE next_project.id IS NOT NULL
             ), project AS MATERIALIZED (
-                SELECT id FROM next_project WHERE id IS NOT NULL AND (SELECT true FROM runs WHERE ",
+                SELECT id FROM next_project WHERE id IS NOT NULL AND (SELECT true FROM active_runs AS active WHERE ",
         );
         push_waiting(&mut out);
         out.push_sql(" AND project_id = next_project.id AND available_at <= now() ORDER BY priority, available_at LIMIT 1) LIMIT ");
@@ -119,12 +119,12 @@ impl QueryFragment<Pg> for ClaimFair {
             "::double precision / greatest(1, count(*)))::bigint AS n FROM project), candidates AS (
                 SELECT turn.id FROM project CROSS JOIN share CROSS JOIN LATERAL (
                     SELECT ready.id FROM generate_series(10, 1, -1) AS level (priority) CROSS JOIN LATERAL (
-                        SELECT runs.id FROM runs WHERE ",
+                        SELECT active.run_id AS id FROM active_runs AS active WHERE ",
         );
         push_waiting(&mut out);
         out.push_sql(
-            " AND runs.project_id = project.id AND runs.priority = level.priority AND runs.available_at <= now()
-                        ORDER BY runs.available_at, runs.id LIMIT share.n FOR NO KEY UPDATE SKIP LOCKED
+            " AND active.project_id = project.id AND active.priority = level.priority AND active.available_at <= now()
+                        ORDER BY active.available_at, active.run_id LIMIT share.n FOR NO KEY UPDATE SKIP LOCKED
                     ) AS ready LIMIT share.n
                 ) AS turn LIMIT ",
         );
@@ -141,9 +141,9 @@ impl Query for ClaimFair {
 
 /// The condition of the index by project.
 fn push_waiting(out: &mut AstPass<'_, '_, Pg>) {
-    out.push_sql("runs.state IN ");
+    out.push_sql("active.state IN ");
     out.push_sql(&CLAIMABLE);
-    out.push_sql(" AND runs.available_at IS NOT NULL");
+    out.push_sql(" AND active.available_at IS NOT NULL");
 }
 
 /// Claims at most `limit` runs that are available, of one project after the other.

@@ -39,14 +39,14 @@ static LINE: LazyLock<String> = LazyLock::new(|| {
 static HEADS: LazyLock<String> = LazyLock::new(|| {
     format!(
         "), candidates AS MATERIALIZED (
-            SELECT id FROM runs
-            WHERE id = ANY (ARRAY(SELECT run_id FROM head)) AND (waiting_for = '{concurrency}') IS TRUE
-            ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+            SELECT run_id AS id FROM active_runs
+            WHERE run_id = ANY (ARRAY(SELECT run_id FROM head)) AND (waiting_for = '{concurrency}') IS TRUE
+            ORDER BY run_id FOR NO KEY UPDATE SKIP LOCKED
         ), taken AS (
             DELETE FROM permit_requests WHERE run_id = ANY (ARRAY(
                 SELECT id FROM candidates UNION ALL
                 SELECT run_id FROM head
-                WHERE (SELECT waiting_for FROM runs WHERE runs.id = head.run_id) IS DISTINCT FROM '{concurrency}'))
+                WHERE (SELECT waiting_for FROM active_runs AS active WHERE active.run_id = head.run_id) IS DISTINCT FROM '{concurrency}'))
             RETURNING run_id, key_id
         ), served AS (
             UPDATE concurrency_keys AS k SET held = k.held + n.n_claimed, waiting = k.waiting - n.n_taken,

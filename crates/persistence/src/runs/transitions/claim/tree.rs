@@ -21,7 +21,9 @@ use crate::runs::states::CLAIMABLE;
 
 /// The condition that a run is an awaited descendant of the root.
 fn push_below<'b>(out: &mut AstPass<'_, 'b, Pg>, root: &'b Uuid) -> QueryResult<()> {
-    out.push_sql("EXISTS (SELECT FROM child_runs WHERE run_id = runs.id AND (root_run_id = ");
+    out.push_sql(
+        "EXISTS (SELECT FROM child_runs WHERE child_runs.run_id = active.run_id AND (root_run_id = ",
+    );
     out.push_bind_param::<SqlUuid, _>(root)?;
     out.push_sql(") IS TRUE)");
     Ok(())
@@ -38,17 +40,17 @@ struct ClaimTree {
 impl QueryFragment<Pg> for ClaimTree {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         push_claimant(&mut out, &self.owner)?;
-        out.push_sql("root AS (SELECT id FROM runs WHERE id = ");
+        out.push_sql("root AS (SELECT run_id AS id FROM active_runs WHERE run_id = ");
         out.push_bind_param::<SqlUuid, _>(&self.root)?;
         out.push_sql(
             " AND (state = 'queued' OR state = 'waiting' AND available_at <= now())
                 FOR NO KEY UPDATE SKIP LOCKED
-            ), below AS (SELECT id FROM runs WHERE state IN ",
+            ), below AS (SELECT run_id AS id FROM active_runs AS active WHERE state IN ",
         );
         out.push_sql(&CLAIMABLE);
         out.push_sql(" AND available_at <= now() AND ");
         push_below(&mut out, &self.root)?;
-        out.push_sql(" ORDER BY available_at, id LIMIT ");
+        out.push_sql(" ORDER BY available_at, run_id LIMIT ");
         out.push_bind_param::<BigInt, _>(&self.limit)?;
         out.push_sql(
             " FOR NO KEY UPDATE SKIP LOCKED
@@ -77,20 +79,23 @@ struct ClaimTreeEnding {
 impl QueryFragment<Pg> for ClaimTreeEnding {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         push_claimant(&mut out, &self.owner)?;
-        out.push_sql("ending AS (SELECT id FROM runs WHERE state IN ");
+        out.push_sql("ending AS (SELECT run_id FROM active_runs WHERE state IN ");
         out.push_sql(&CLAIMABLE);
-        out.push_sql(" AND cancel_requested_at IS NOT NULL UNION SELECT id FROM runs WHERE state IN ");
+        out.push_sql(
+            " AND cancel_requested_at IS NOT NULL UNION SELECT run_id FROM active_runs WHERE state IN ",
+        );
         out.push_sql(&CLAIMABLE);
         out.push_sql(
             " AND deadline_at <= now()
-            ), candidates AS (SELECT runs.id FROM ending JOIN runs USING (id) WHERE (runs.id = ",
+            ), candidates AS (SELECT active.run_id AS id FROM ending JOIN active_runs AS active USING (run_id)
+                WHERE (active.run_id = ",
         );
         out.push_bind_param::<SqlUuid, _>(&self.root)?;
         out.push_sql(" OR ");
         push_below(&mut out, &self.root)?;
         out.push_sql(") LIMIT ");
         out.push_bind_param::<BigInt, _>(&self.limit)?;
-        out.push_sql(" FOR NO KEY UPDATE OF runs SKIP LOCKED), ");
+        out.push_sql(" FOR NO KEY UPDATE OF active SKIP LOCKED), ");
         out.push_sql(&CLAIM);
         Ok(())
     }
@@ -111,10 +116,10 @@ impl QueryFragment<Pg> for NextAvailableInTree {
         out.push_sql(
             "SELECT extract(epoch FROM min(tree.available_at) - now())::double precision AS seconds FROM (
                 SELECT CASE state WHEN 'queued' THEN now() WHEN 'waiting' THEN available_at END AS available_at
-                FROM runs WHERE id = ",
+                FROM active_runs WHERE run_id = ",
         );
         out.push_bind_param::<SqlUuid, _>(&self.root)?;
-        out.push_sql(" UNION ALL SELECT available_at FROM runs WHERE state IN ");
+        out.push_sql(" UNION ALL SELECT available_at FROM active_runs AS active WHERE state IN ");
         out.push_sql(&CLAIMABLE);
         out.push_sql(" AND available_at IS NOT NULL AND ");
         push_below(&mut out, &self.root)?;
