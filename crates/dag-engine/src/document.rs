@@ -1,12 +1,13 @@
 //! Reading a definition out of a JSON document, with everything wrong with its shape named.
 
 use gathering_domain::{
-    CircuitBreaker, DEFAULT_MAX_CONCURRENCY, Definition, Edge, EdgeOn, Join, Node, NodeId, Pointer, Problems,
-    RetryPolicy,
+    CircuitBreaker, DEFAULT_MAX_CONCURRENCY, Definition, Edge, EdgeOn, Join, Node, NodeConcurrency, NodeId,
+    Pointer, Problems, RetryPolicy,
 };
 use serde_json::Value;
 
 use crate::fields::{Fields, Shape};
+use crate::graph::run_limits::MAX_PERMITS;
 
 pub(crate) mod definition_file;
 pub(crate) mod json;
@@ -102,9 +103,12 @@ fn node(value: &Value, index: usize, at: Pointer, problems: &mut Problems) -> Op
     let idempotent = fields.optional("idempotent", Shape::Bool).and_then(Value::as_bool).unwrap_or(true);
     let retry = fields.optional("retry", Shape::Object);
     let breaker = fields.optional("circuit_breaker", Shape::Object);
+    let limit = fields.optional("concurrency", Shape::Object);
     let (retry_at, breaker_at) = (fields.place("retry"), fields.place("circuit_breaker"));
+    let limit_at = fields.place("concurrency");
     let retry = retry.map(|value| retry_policy(value, retry_at, fields.problems())).unwrap_or_default();
     let circuit_breaker = breaker.and_then(|value| circuit_breaker(value, breaker_at, fields.problems()));
+    let concurrency = limit.and_then(|value| node_concurrency(value, limit_at, fields.problems()));
     fields.finish();
     Some(Node {
         id: id?,
@@ -116,6 +120,7 @@ fn node(value: &Value, index: usize, at: Pointer, problems: &mut Problems) -> Op
         timeout,
         retry,
         circuit_breaker,
+        concurrency,
         idempotent,
     })
 }
@@ -145,6 +150,14 @@ fn circuit_breaker(value: &Value, at: Pointer, problems: &mut Problems) -> Optio
         failure_threshold: u32::try_from(threshold?).ok()?,
         reset: std::time::Duration::from_secs_f64(reset?),
     })
+}
+
+fn node_concurrency(value: &Value, at: Pointer, problems: &mut Problems) -> Option<NodeConcurrency> {
+    let mut fields = Fields::of(value, at, problems)?;
+    let limit = fields.required("limit", Shape::Whole(1, MAX_PERMITS)).and_then(Value::as_u64);
+    let key = fields.optional("key", Shape::Text).and_then(Value::as_str).map(str::to_owned);
+    fields.finish();
+    Some(NodeConcurrency { limit: u32::try_from(limit?).ok()?, key })
 }
 
 fn edge(value: &Value, at: Pointer, problems: &mut Problems) -> Option<Edge> {

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use gathering_domain::{Digest, FailureKind, RunEvent, WaitingFor};
+use gathering_domain::{Digest, FailureKind, NodeId, RunEvent, WaitingFor};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -25,15 +25,19 @@ use crate::graph::Graph;
 use crate::journal::{JournalEvent, NodeFailure, Record, Seq};
 use crate::node_run::NodeState;
 use crate::node_type::{NodeTypes, Outcome};
+use crate::permits::{Asking, NodePermits};
 use crate::progress::Progress;
-use crate::store::{Checkpoint, ClaimedRun, Release, StoreError};
+use crate::store::{ClaimedRun, Release, StoreError};
 
 mod attempt;
 mod ending;
+mod flight;
+mod permits;
 mod waiting;
 
 pub(crate) use self::ending::cancelled_by;
 
+use self::flight::{InFlight, commit_of};
 use self::waiting::Polls;
 
 /// Records of effects that may wait for the driver; a node that records faster waits.
@@ -78,6 +82,7 @@ pub(crate) struct DriverContext {
     pub(crate) checkpointer: Checkpointer,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) breakers: Option<Breakers>,
+    pub(crate) permits: Option<Arc<dyn NodePermits>>,
     /// A run whose nodes all wait longer than this is parked.
     pub(crate) park_after: Duration,
 }
@@ -111,15 +116,10 @@ pub(crate) struct Driver {
     lingers_until: Option<DateTime<Utc>>,
     effects_sender: mpsc::Sender<EffectRecord>,
     effects: mpsc::Receiver<EffectRecord>,
+    asking: Option<Asking>,
+    /// Nodes whose attempts have ended and that had a permit.
+    frees: Vec<NodeId>,
     draining: bool,
-}
-
-/// A checkpoint in flight.
-struct InFlight {
-    commit: BoxFuture<'static, Result<(), StoreError>>,
-    launches: Vec<usize>,
-    durable_waiters: Vec<oneshot::Sender<()>>,
-    end: Option<DriveEnd>,
 }
 
 impl Driver {
@@ -132,6 +132,7 @@ impl Driver {
         (next_seq, records): (Seq, Vec<Record>),
     ) -> Self {
         let (effects_sender, effects) = mpsc::channel(EFFECTS_BOUND);
+        let asking = around.permits.clone().map(Asking::of);
         Self {
             around,
             claimed,
@@ -150,6 +151,8 @@ impl Driver {
             lingers_until: None,
             effects_sender,
             effects,
+            asking,
+            frees: Vec::new(),
             draining: false,
         }
     }
@@ -330,7 +333,11 @@ impl Driver {
             debug_assert!(false, "{illegal}");
             return;
         }
-        self.records.push(Record::of_node(self.graph.nodes[node].spec.id.clone(), attempt, event));
+        let id = self.graph.nodes[node].spec.id.clone();
+        if event.ends_attempt() && self.is_limited(node) {
+            self.frees.push(id.clone());
+        }
+        self.records.push(Record::of_node(id, attempt, event));
     }
 
     fn record_effect(&mut self, effect: EffectRecord) {
@@ -377,38 +384,6 @@ impl Driver {
         let until = self.around.clock.now() + backoff;
         self.timers.insert((until, node));
         JournalEvent::Retrying { failure, until }
-    }
-
-    /// Sends the pending records to the checkpointer, if there are any.
-    fn checkpoint(&mut self) -> Option<InFlight> {
-        let release = self.release.clone();
-        if self.records.is_empty() && release.is_none() {
-            return None;
-        }
-        let records = std::mem::take(&mut self.records);
-        let first_seq = self.next_seq;
-        self.next_seq += i64::try_from(records.len()).unwrap_or(i64::MAX);
-        let end = release.as_ref().map(|release| match release {
-            Release::End(end) => DriveEnd::Ended(end.result.event()),
-            Release::Park { .. } => DriveEnd::Parked,
-            Release::Requeue => DriveEnd::Requeued,
-        });
-        let checkpoint = Checkpoint { claim: self.claimed.claim, first_seq, records, release };
-        let checkpointer = self.around.checkpointer.clone();
-        Some(InFlight {
-            commit: async move { checkpointer.commit(checkpoint).await }.boxed(),
-            launches: std::mem::take(&mut self.launches),
-            durable_waiters: std::mem::take(&mut self.durable_waiters),
-            end,
-        })
-    }
-}
-
-/// Completes with the commit in flight; never, without one.
-async fn commit_of(in_flight: &mut Option<InFlight>) -> Result<(), StoreError> {
-    match in_flight {
-        Some(flight) => (&mut flight.commit).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -18,6 +18,7 @@ use crate::graph::Graph;
 use crate::journal::{JournalEntry, JournalEvent, Record, Seq};
 use crate::node_run::NodeRun;
 use crate::node_type::{NodeSpecs, NodeTypes};
+use crate::permits::NodePermits;
 use crate::progress::{Progress, RunScope};
 use crate::rerun::{Continuation, EarlierRun, RerunFrom, records_to_take_up};
 use crate::store::{
@@ -77,6 +78,7 @@ impl Engine {
             clock,
             park_after: settings.park_after,
             breakers: None,
+            permits: None,
         };
         let graphs = Cache::new(settings.graph_cache_entries);
         (Self { store, around, graphs }, EngineService(service))
@@ -86,6 +88,13 @@ impl Engine {
     #[must_use]
     pub fn with_breakers(mut self, breakers: Breakers) -> Self {
         self.around.breakers = Some(breakers);
+        self
+    }
+
+    /// The same engine with permits of nodes; without them, no node is limited across runs.
+    #[must_use]
+    pub fn with_node_permits(mut self, permits: Arc<dyn NodePermits>) -> Self {
+        self.around.permits = Some(permits);
         self
     }
 
@@ -306,7 +315,8 @@ impl Engine {
         release: Release,
         end: DriveEnd,
     ) -> DriveEnd {
-        let checkpoint = Checkpoint { claim, first_seq: last_seq + 1, records, release: Some(release) };
+        let checkpoint =
+            Checkpoint { claim, first_seq: last_seq + 1, records, release: Some(release), frees: Vec::new() };
         match self.around.checkpointer.commit(checkpoint).await {
             Ok(()) => end,
             Err(StoreError::ClaimLost { .. }) => DriveEnd::ClaimLost,

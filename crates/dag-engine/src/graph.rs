@@ -27,7 +27,7 @@ mod input_use;
 mod nodes;
 mod reachable;
 mod references;
-mod run_limits;
+pub(crate) mod run_limits;
 mod tool_offer;
 
 /// A validated definition.
@@ -49,6 +49,8 @@ pub(crate) struct GraphNode {
     pub(crate) spec: Node,
     pub(crate) node_type: Arc<dyn NodeSpec>,
     pub(crate) config: Template,
+    /// The key of its `concurrency`, if it gives one.
+    pub(crate) permit_key: Option<Expression>,
     /// What it reads of the run's input besides what the expressions of its config read.
     below_config: InputUse,
     pub(crate) incoming: Vec<usize>,
@@ -145,6 +147,11 @@ impl Graph {
     /// How many of its runs may execute at once and start in a second; `None` if any number.
     pub const fn run_limits(&self) -> Option<&RunLimits> {
         self.limits.as_ref()
+    }
+
+    /// Whether nodes of it have a limit across runs.
+    pub(crate) fn limits_nodes(&self) -> bool {
+        self.nodes.iter().any(|node| node.spec.concurrency.is_some())
     }
 
     /// The failure of an edge whose `when` has no value; it names its place.

@@ -17,6 +17,7 @@ mod graph;
 mod journal;
 mod node_run;
 mod node_type;
+mod permits;
 mod progress;
 mod rehearsal;
 mod rerun;
@@ -62,6 +63,7 @@ pub use node_type::{
     Approval, ApprovalSpec, Attempt, MapNode, MapSpec, NodeExecutor, NodeSpec, NodeSpecs, NodeTypes, Outcome,
     PollOutcome, SecretFields, Wait,
 };
+pub use permits::{NodePermit, NodePermits, PermitScope};
 pub use rerun::{
     Continuation, EarlierRun, NotKept, NotKeptReason, RerunFrom, RerunPlan, RerunRefused, plan_rerun,
 };

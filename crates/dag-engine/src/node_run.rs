@@ -160,9 +160,14 @@ impl NodeRun {
             (Waiting, JournalEvent::Woken) => {
                 self.state = Running;
                 self.goes_on = self.waiting_for == Some(WaitingFor::BudgetExceeded);
+                if self.waiting_for == Some(WaitingFor::Concurrency) {
+                    // With its permit the attempt begins; only then does its time run.
+                    self.started_at = Some(at);
+                } else {
+                    self.woken = true;
+                }
                 self.waiting_for = None;
                 self.until = None;
-                self.woken = true;
             }
             (Running | Retrying | Waiting, JournalEvent::Cancelled(failure)) => {
                 self.failure = Some(failure.clone());

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use gathering_domain::{Digest, FailureKind, InstanceId, ProjectId, RunEvent, RunId, WaitingFor};
+use gathering_domain::{Digest, FailureKind, InstanceId, NodeId, ProjectId, RunEvent, RunId, WaitingFor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -48,12 +48,14 @@ pub struct Checkpoint {
     pub records: Vec<Record>,
     /// How the run is released afterwards; absent: its owner continues to drive it.
     pub release: Option<Release>,
+    /// Nodes whose permits it gives back, because their attempts have ended. The end of the run gives back all.
+    pub frees: Vec<NodeId>,
 }
 
 impl Checkpoint {
-    /// Whether it ends a run that may be limited by a key.
-    pub const fn ends_limited(&self) -> bool {
-        matches!(&self.release, Some(Release::End(end)) if end.is_limited)
+    /// Whether it may give permits back: of nodes, or of a run that ends.
+    pub fn frees_permits(&self) -> bool {
+        !self.frees.is_empty() || matches!(&self.release, Some(Release::End(end)) if end.is_limited)
     }
 }
 
@@ -91,7 +93,7 @@ pub struct RunEnd {
     pub result: RunResult,
     /// Whether awaited child runs may not have ended, so that they are cancelled with it.
     pub abandons_children: bool,
-    /// Whether it may be limited by a key: then it holds a permit, or waits for one, and its end says so.
+    /// Whether it, or a node of it, may be limited by a key: then its end gives permits back.
     pub is_limited: bool,
 }
 

@@ -10,5 +10,6 @@ pub use clock::VirtualClock;
 pub use faults::{Fault, Faults};
 pub use memory::{MemoryStore, Place, StoredRun};
 pub use suite::{
-    PortsFixture, StoreFixture, breaker_cases, child_run_cases, decision_cases, planned_result, store_cases,
+    PortsFixture, StoreFixture, breaker_cases, child_run_cases, decision_cases, permit_cases, planned_result,
+    store_cases,
 };

@@ -48,6 +48,8 @@ pub struct Node {
     pub retry: RetryPolicy,
     /// The circuit breaker, shared by all runs.
     pub circuit_breaker: Option<CircuitBreaker>,
+    /// How many attempts execute at once in all runs.
+    pub concurrency: Option<NodeConcurrency>,
     /// `false` if an interrupted attempt must not be repeated.
     pub idempotent: bool,
 }
@@ -124,6 +126,15 @@ impl RetryPolicy {
         let full = if full.is_finite() { full } else { max };
         Duration::from_secs_f64(full * (1.0 - self.jitter * draw.clamp(0.0, 1.0)))
     }
+}
+
+/// How many attempts of a node execute at once in all runs, on all instances. Further ones wait in line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeConcurrency {
+    /// How many.
+    pub limit: u32,
+    /// The expression for the key whose attempts are counted together; absent: all are.
+    pub key: Option<String>,
 }
 
 /// When repeated failures of a node stop all runs from attempting it.

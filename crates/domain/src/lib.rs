@@ -20,7 +20,8 @@ mod tool_name;
 
 pub use budget::{Amounts, MAX_AMOUNT, Resource};
 pub use definition::{
-    CircuitBreaker, DEFAULT_MAX_CONCURRENCY, Definition, Edge, EdgeOn, Join, Node, RetryPolicy,
+    CircuitBreaker, DEFAULT_MAX_CONCURRENCY, Definition, Edge, EdgeOn, Join, Node, NodeConcurrency,
+    RetryPolicy,
 };
 pub use digest::Digest;
 pub use effect::EffectClass;

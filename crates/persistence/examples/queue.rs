@@ -53,6 +53,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             abandons_children: false,
             is_limited: false,
         })),
+        frees: Vec::new(),
     };
     for answer in store.commit(&[checkpoint]).await? {
         answer?;

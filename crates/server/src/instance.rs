@@ -152,7 +152,7 @@ impl Instance {
         let breakers = Breakers::new(Arc::clone(&store) as _, Arc::new(SystemClock));
         let (engine, service) =
             Engine::new(Arc::clone(&store) as _, types, Arc::new(SystemClock), engine_settings(config, work));
-        let engine = engine.with_breakers(breakers.clone());
+        let engine = engine.with_breakers(breakers.clone()).with_node_permits(Arc::clone(&store) as _);
         let checkpointer = Task::start("checkpointer", |stop| service.run(stop));
 
         let stop = CancellationToken::new();

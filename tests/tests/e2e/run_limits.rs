@@ -219,3 +219,48 @@ async fn the_imports_of_the_example_come_one_after_the_other_for_each_customer()
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_limited_in_all_runs_on_all_instances_also_after_one_is_killed() -> Result<()> {
+    const PERMITS: usize = 2;
+    const N_RUNS: usize = 8;
+    let database = Database::empty().await?;
+    let mut one = Server::start(&database).await?;
+    let other = Server::start(&database).await?;
+    let peer = Peer::start(|_| Answer::held(json!({}))).await?;
+    let ada = other.client().join("ada@example.org").await?;
+    let mut definition = limited(&peer, &json!({}));
+    definition["nodes"][1]["concurrency"] = json!({"limit": PERMITS, "key": "input.region"});
+    let id = ada.create_pipeline(&definition).await?;
+    let mut runs = Vec::new();
+    for _ in 0..N_RUNS {
+        runs.push(id_of(&start(&ada, &id, &json!({"customer": "c", "region": "north"})).await?)?);
+    }
+    peer.asked(PERMITS, LIMIT).await?;
+    wait_until(LIMIT, "the others stand in line", async || {
+        let listed = ada.get("/api/v1/runs?state=waiting").await.and_then(|answer| answer.expect(200));
+        let listed = listed.map_err(|error| error.to_string())?;
+        let waiting = listed["items"].as_array().into_iter().flatten();
+        match waiting.filter(|run| run["waiting_for"] == "concurrency").count() {
+            n if n == N_RUNS - PERMITS => Ok(()),
+            n => Err(format!("{n} do")),
+        }
+    })
+    .await?;
+    let session = database.session().await?;
+    let held = "SELECT count(*) FROM node_permits WHERE is_held";
+    assert_eq!(session.query_one(held, &[]).await?.get::<_, i64>(0), i64::try_from(PERMITS)?);
+    let elsewhere = id_of(&start(&ada, &id, &json!({"customer": "c", "region": "south"})).await?)?;
+    peer.asked(PERMITS + 1, LIMIT).await?;
+    one.kill()?;
+    runs.push(elsewhere);
+    peer.release();
+    for run in &runs {
+        let ended = ada.run_in(run, &ENDS, LIMIT).await?;
+        assert_eq!(ended["state"], "succeeded", "{ended}");
+    }
+    let left = "SELECT (SELECT count(*) FROM node_permits), (SELECT sum(held + waiting) FROM concurrency_keys)::bigint";
+    let left = session.query_one(left, &[]).await?;
+    assert_eq!((left.get::<_, i64>(0), left.get::<_, i64>(1)), (0, 0), "every permit was given back");
+    Ok(())
+}

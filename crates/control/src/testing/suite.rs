@@ -133,7 +133,7 @@ async fn commit<F: ControlFixture>(
     release: Option<Release>,
 ) {
     let records = events.into_iter().map(|(id, event)| Record::of_node(node(id), 1, event)).collect();
-    let checkpoint = Checkpoint { claim, first_seq: 1, records, release };
+    let checkpoint = Checkpoint { claim, first_seq: 1, records, release, frees: Vec::new() };
     let written = fixture.run_store().commit(&[checkpoint]).await.unwrap();
     assert!(written.iter().all(Result::is_ok), "{written:?}");
 }

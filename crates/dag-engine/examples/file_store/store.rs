@@ -187,7 +187,7 @@ impl State {
 
     /// The changes of a checkpoint; none if it was written before.
     fn commit(&self, checkpoint: &Checkpoint, now: DateTime<Utc>) -> Result<Vec<Change>, StoreError> {
-        let Checkpoint { claim, first_seq, records, release } = checkpoint;
+        let Checkpoint { claim, first_seq, records, release, frees: _ } = checkpoint;
         let lost = || StoreError::ClaimLost { run: claim.run };
         let run = self.runs.get(&claim.run).ok_or_else(lost)?;
         let first = usize::try_from(first_seq - 1).map_err(|_| lost())?;

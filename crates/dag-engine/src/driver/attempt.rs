@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use gathering_domain::FailureKind;
+use gathering_domain::{FailureKind, WaitingFor};
 use tokio_util::sync::CancellationToken;
 
 use super::{Driver, NodeEnd};
@@ -14,12 +14,15 @@ use crate::breaker::{BreakerKey, Guard};
 use crate::effects::Effects;
 use crate::graph::Graph;
 use crate::journal::NodeFailure;
-use crate::node_type::{Attempt, NodeExecutor, Outcome};
+use crate::node_type::{Attempt, NodeExecutor, Outcome, Wait};
 use crate::store::GraphRole;
 use crate::values::{ValueLimit, check_value};
 
 /// How long an attempt whose wait is over may take to end, if less than that is left of its timeout.
 const ENDING: Duration = Duration::from_secs(5);
+
+/// The wait of a node in the line for its permit: however long it takes.
+const IN_LINE: Wait = Wait { on: WaitingFor::Concurrency, until: None };
 
 impl Driver {
     /// Launches nodes whose start is durable.
@@ -95,11 +98,22 @@ impl Driver {
         };
         let timeout = self.time_left(node);
         let guard = self.guard_of(node);
-        // An attempt that waited goes on; only a new attempt asks the breaker.
+        // An attempt that waited goes on; only a new attempt asks for its permit and the breaker.
         let begins = !attempt.woken;
+        let permit = match self.permit_of(node).filter(|_| begins).transpose() {
+            Ok(permit) => permit,
+            Err(failure) => return std::future::ready((node, Err(failure))).boxed(),
+        };
         async move {
             let _stopped_when_dropped = stop.drop_guard();
             let mut is_admitted = false;
+            if let Some((asking, permit)) = &permit {
+                match asking.ask(permit).await {
+                    Ok(true) => {}
+                    Ok(false) => return (node, Ok(Outcome::Wait(IN_LINE))),
+                    Err(failure) => return (node, Err(failure)),
+                }
+            }
             let work = async {
                 if begins && let Some(guard) = &guard {
                     guard.admit().await?;

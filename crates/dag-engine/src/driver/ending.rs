@@ -65,7 +65,8 @@ impl Driver {
     }
 
     fn release_ended(&mut self, result: RunResult, abandons_children: bool) {
-        let is_limited = self.claimed.is_limited;
+        let is_limited =
+            self.claimed.is_limited || (self.permit_scope().is_some() && self.graph.limits_nodes());
         self.release = Some(Release::End(RunEnd { result, abandons_children, is_limited }));
     }
 

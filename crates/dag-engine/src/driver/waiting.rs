@@ -25,8 +25,8 @@ const LINGER: Duration = Duration::from_millis(500);
 
 /// The result of a poll, and its attempt: the next attempt waits for something else.
 pub(super) struct Found {
-    attempt: i32,
-    result: Result<PollOutcome, NodeFailure>,
+    pub(super) attempt: i32,
+    pub(super) result: Result<PollOutcome, NodeFailure>,
 }
 
 /// A config with its expressions evaluated, and where it refers to secrets.
@@ -84,8 +84,12 @@ impl Driver {
             return;
         }
         self.polls.stale.insert(node, false);
-        let guard = self.guard_of(node);
         let number = self.progress.node(node).attempt;
+        if self.progress.node(node).waiting_for == Some(WaitingFor::Concurrency) {
+            self.polls.futures.push(self.ask_again(node));
+            return;
+        }
+        let guard = self.guard_of(node);
         let poll = match self.attempt_of(node) {
             Ok((executor, attempt, stop)) => {
                 let known = (Arc::clone(&attempt.config), Arc::clone(&attempt.secrets));
@@ -145,7 +149,9 @@ impl Driver {
     pub(super) fn begin_wait(&mut self, node: usize, wait: Wait) -> Result<JournalEvent, NodeFailure> {
         let now = self.around.clock.now();
         let began = self.progress.node(node).started_at.unwrap_or(now);
-        let limit = self.graph.nodes[node].spec.timeout.map(|timeout| began + timeout);
+        // The time in line is not that of the attempt.
+        let timeout = self.graph.nodes[node].spec.timeout.filter(|_| wait.on != WaitingFor::Concurrency);
+        let limit = timeout.map(|timeout| began + timeout);
         let times_out = limit.is_some_and(|limit| wait.until.is_none_or(|until| limit < until));
         // With a limit that has passed, the node would be woken at once, again and again.
         if times_out && limit.is_some_and(|limit| limit <= now) {
@@ -181,7 +187,8 @@ impl Driver {
 
     /// The wait reason of the run: of several, the one that most likely needs a person.
     pub(super) fn awaited(&self) -> Option<WaitingFor> {
-        let order = [WaitingFor::BudgetExceeded, WaitingFor::Approval, WaitingFor::Child];
+        let order =
+            [WaitingFor::BudgetExceeded, WaitingFor::Approval, WaitingFor::Child, WaitingFor::Concurrency];
         order.into_iter().find(|on| self.progress.is_waiting_for(*on))
     }
 

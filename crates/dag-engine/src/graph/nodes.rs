@@ -9,7 +9,7 @@ use super::{Graph, GraphNode, InputSchema, InputUse};
 use crate::expression::{IN_SCOPE, IN_SCOPE_OF_ITEM};
 use crate::fields::Fields;
 use crate::node_type::{NodeSpec, NodeSpecs};
-use crate::template::{SpecialFields, Template};
+use crate::template::{self, SpecialFields, Template};
 
 /// What a graph stands in.
 #[derive(Clone, Copy, Default)]
@@ -63,10 +63,14 @@ pub(super) fn compile_nodes(
                 (NodeSpecs::stand_in(), config)
             }
         };
+        let permit_key = node.concurrency.as_ref().and_then(|concurrency| concurrency.key.as_deref());
+        let key_at = at.join("concurrency").join("key");
+        let permit_key = permit_key.and_then(|source| template::compile(source, &key_at, problems));
         nodes.push(GraphNode {
             spec: node.clone(),
             node_type,
             config,
+            permit_key,
             below_config,
             incoming: Vec::new(),
             outgoing: Vec::new(),

@@ -49,6 +49,10 @@ impl Graph {
             node.config.for_each_expression(&at, &mut |at, expression| {
                 self.collect(expression, Some(index), None, at, &mut found, problems);
             });
+            if let Some(key) = &node.permit_key {
+                let at = node_places[index].join("concurrency").join("key");
+                self.collect(key, Some(index), None, &at, &mut found, problems);
+            }
         }
         for edge in &self.edges {
             if let Some(when) = &edge.when {

@@ -12,8 +12,8 @@ use crate::fields::{Fields, Shape};
 /// The longest key, in bytes.
 pub const MAX_KEY_BYTES: usize = 512;
 
-/// The most runs of one key that may execute at once.
-const MAX_PERMITS: u64 = 1_000_000;
+/// The most runs of one key, or attempts of a node, that may execute at once.
+pub(crate) const MAX_PERMITS: u64 = 1_000_000;
 
 /// The lowest and the highest rate, in starts a second: one a day, and more than an instance claims.
 const RATES: (f64, f64) = (1.0 / 86_400.0, 100_000.0);
@@ -91,22 +91,25 @@ impl RunLimits {
             |reason: String| Problems::one(Pointer::root(), format!("{} of the pipeline: {reason}", self.at));
         let value =
             self.key.evaluate_over(&[("input", input)]).map_err(|error| problem(error.to_string()))?;
-        let key = match value {
-            Value::String(text) => text,
-            Value::Number(_) | Value::Bool(_) => value.to_string(),
-            _ => return Err(problem("a key must be a string, a number, true or false".to_owned())),
-        };
-        if key.len() > MAX_KEY_BYTES {
-            return Err(problem(format!(
-                "a key has at most {MAX_KEY_BYTES} bytes, and this has {}",
-                key.len()
-            )));
-        }
-        if key.contains('\0') {
-            return Err(problem("a key must not contain the character U+0000".to_owned()));
-        }
+        let key = key_of(value).map_err(problem)?;
         Ok(PermitRequest { key, permits: self.permits, on_limit: self.on_limit, per_second: self.per_second })
     }
+}
+
+/// The key that an expression has given, or why it can be none.
+pub(crate) fn key_of(value: Value) -> Result<String, String> {
+    let key = match value {
+        Value::String(text) => text,
+        Value::Number(_) | Value::Bool(_) => value.to_string(),
+        _ => return Err("a key must be a string, a number, true or false".to_owned()),
+    };
+    if key.len() > MAX_KEY_BYTES {
+        return Err(format!("a key has at most {MAX_KEY_BYTES} bytes, and this has {}", key.len()));
+    }
+    if key.contains('\0') {
+        return Err("a key must not contain the character U+0000".to_owned());
+    }
+    Ok(key)
 }
 
 /// `concurrency`, as far as it is well-formed.

@@ -35,6 +35,11 @@ impl JournalEvent {
         "taken_over",
     ];
 
+    /// Whether an attempt of the node has ended with it.
+    pub const fn ends_attempt(&self) -> bool {
+        matches!(self, Self::Succeeded { .. } | Self::Failed(_) | Self::Retrying { .. } | Self::Cancelled(_))
+    }
+
     /// The name of its kind in SQL and JSON.
     pub const fn kind(&self) -> &'static str {
         match self {

@@ -26,6 +26,7 @@ use crate::store::{
 mod breakers;
 mod children;
 mod decisions;
+mod permits;
 mod runs;
 
 /// Runs in memory, shared by several instances, each with its own faults.
@@ -47,6 +48,8 @@ struct Shared {
     decisions: HashMap<(RunId, NodeId), Decision>,
     outcomes: HashMap<RunId, NodeDecisions>,
     breakers: HashMap<BreakerKey, Breaker>,
+    /// In the order in which they asked.
+    permits: Vec<permits::Asked>,
     /// How many calls may have changed the store.
     n_changes: u64,
 }
@@ -199,6 +202,7 @@ impl Shared {
             // Raises the number that a late append of the former owner would need.
             let claim = Claim { run: id, owner, epoch: run.epoch };
             if failed {
+                self.free_permits(id, None, now);
                 self.wake_parent(id, now);
                 self.abandon_children(id, now);
             }

@@ -17,11 +17,13 @@ use crate::store::{
 pub use self::breakers::breaker_cases;
 pub use self::children::child_run_cases;
 pub use self::decisions::decision_cases;
+pub use self::permits::permit_cases;
 pub use self::ports::{PortsFixture, planned_result};
 
 mod breakers;
 mod children;
 mod decisions;
+mod permits;
 mod ports;
 mod taken_up;
 
@@ -99,14 +101,14 @@ async fn accept_and_claim(fixture: &dyn StoreFixture, owner: InstanceId) -> Clai
 fn started(claim: Claim, first_seq: i64) -> Checkpoint {
     let node: NodeId = "a".parse().unwrap();
     let records = vec![Record::of_node(node, 1, JournalEvent::Started)];
-    Checkpoint { claim, first_seq, records, release: None }
+    Checkpoint { claim, first_seq, records, release: None, frees: Vec::new() }
 }
 
 fn ended(claim: Claim, first_seq: i64, output: Value) -> Checkpoint {
     let node: NodeId = "a".parse().unwrap();
     let records = vec![Record::of_node(node, 1, JournalEvent::Succeeded { output: output.clone() })];
     let end = RunEnd { result: RunResult::Succeeded(output), abandons_children: false, is_limited: false };
-    Checkpoint { claim, first_seq, records, release: Some(Release::End(end)) }
+    Checkpoint { claim, first_seq, records, release: Some(Release::End(end)), frees: Vec::new() }
 }
 
 async fn commit(fixture: &(impl StoreFixture + ?Sized), checkpoint: Checkpoint) -> Result<(), StoreError> {
@@ -311,6 +313,7 @@ async fn i3_the_starts_of_a_claim_are_in_the_journal(fixture: &dyn StoreFixture)
         first_seq: started.len() as Seq + 1,
         records: Vec::new(),
         release: Some(Release::Requeue),
+        frees: Vec::new(),
     };
     commit(fixture, requeue).await.unwrap();
     let again = fixture.store().claim(other, ClaimScope::Queue, 1).await.unwrap().remove(0);

@@ -10,5 +10,6 @@ mod fencing;
 mod ledger;
 mod limits;
 mod maps;
+mod permits;
 mod reruns;
 mod reuse;

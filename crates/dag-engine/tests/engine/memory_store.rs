@@ -5,10 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use gathering_dag_engine::testing::{
     MemoryStore, PortsFixture, StoreFixture, VirtualClock, breaker_cases, child_run_cases, decision_cases,
-    store_cases,
+    permit_cases, store_cases,
 };
 use gathering_dag_engine::{
-    BreakerStore, ChildRuns, Clock, DecidedOutcome, Decision, Decisions, NodeDecision, RunStore,
+    BreakerStore, ChildRuns, Clock, DecidedOutcome, Decision, Decisions, NodeDecision, NodePermits, RunStore,
 };
 use gathering_domain::{InstanceId, NodeId, PipelineId, ProjectId, RunId};
 use serde_json::Value;
@@ -53,6 +53,9 @@ impl PortsFixture for Fixture {
     fn breakers(&self) -> Arc<dyn BreakerStore> {
         Arc::new(self.store.clone())
     }
+    fn permits(&self) -> Arc<dyn NodePermits> {
+        Arc::new(self.store.clone())
+    }
     async fn pipeline(&self) -> PipelineId {
         PipelineId::new()
     }
@@ -95,4 +98,9 @@ async fn the_store_in_memory_keeps_what_was_promised_of_decisions() {
 #[tokio::test(start_paused = true)]
 async fn the_store_in_memory_keeps_what_was_promised_of_breakers() {
     breaker_cases(ports).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_store_in_memory_keeps_what_was_promised_of_permits() {
+    permit_cases(ports).await;
 }

@@ -110,7 +110,7 @@ diesel::table! {
 diesel::table! {
     concurrency_keys (id) {
         id -> Uuid,
-        pipeline_id -> Uuid,
+        pipeline_id -> Nullable<Uuid>,
         key -> Text,
         permits -> Int4,
         per_second -> Nullable<Float8>,
@@ -118,6 +118,7 @@ diesel::table! {
         waiting -> Int4,
         next_at -> Timestamptz,
         is_ready -> Bool,
+        of_nodes -> Bool,
     }
 }
 
@@ -269,6 +270,16 @@ diesel::table! {
         decided_by -> Nullable<Uuid>,
         decided_as -> Text,
         decided_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    node_permits (run_id, node_id) {
+        run_id -> Uuid,
+        node_id -> Text,
+        key_id -> Uuid,
+        is_held -> Bool,
+        asked_at -> Timestamptz,
     }
 }
 
@@ -542,6 +553,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     mcp_servers,
     node_decisions,
     node_outcomes,
+    node_permits,
     permit_requests,
     pipeline_versions,
     pipelines,

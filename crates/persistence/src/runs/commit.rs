@@ -97,7 +97,7 @@ async fn write(conn: &mut AsyncPgConnection, checkpoints: &[&Checkpoint]) -> Res
             commit.write(conn, true).await
         })
         .await
-    } else if ordered.iter().any(|checkpoint| checkpoint.release.is_some()) {
+    } else if ordered.iter().any(|checkpoint| checkpoint.release.is_some() || checkpoint.frees_permits()) {
         Commit::of(&ordered)?.write(conn, false).await
     } else {
         append(conn, Entries::of_checkpoints(&ordered)).await.map(|()| Vec::new())
@@ -168,11 +168,11 @@ async fn answer(
 fn owe(checkpoint: &Checkpoint, has_relatives: bool, is_scheduled: bool, wake_ups: &mut WakeUps) {
     let run = checkpoint.claim.run;
     wake_ups.add_entries(run);
+    if checkpoint.frees_permits() {
+        wake_ups.add_claimable();
+    }
     match checkpoint.release {
         Some(Release::End(_)) => {
-            if checkpoint.ends_limited() {
-                wake_ups.add_claimable();
-            }
             wake_ups.add_end(run, has_relatives);
             if is_scheduled {
                 wake_ups.add_schedule();

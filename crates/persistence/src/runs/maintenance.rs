@@ -10,7 +10,7 @@ use crate::db::clock::clock_timestamp;
 use crate::db::error::DatabaseError;
 use crate::db::pool::Pool;
 use crate::db::schema::{login_throttles, refresh_tokens, revoked_tokens};
-use crate::runs::permits::sweep::delete_unused;
+use crate::runs::permits::sweep::{delete_left_behind, delete_unused};
 
 /// How many rows one statement clears away: few enough to be quick, so that a login never waits long for it.
 const ROWS_AT_ONCE: i64 = 1000;
@@ -28,6 +28,8 @@ pub struct Cleared {
     pub n_login_throttles: usize,
     /// Idempotency keys that were used more than a day ago.
     pub n_idempotency_keys: usize,
+    /// Permits of nodes whose runs are gone.
+    pub n_node_permits: usize,
     /// Concurrency keys that no run has used for an hour.
     pub n_concurrency_keys: usize,
 }
@@ -66,6 +68,9 @@ async fn clear_all(conn: &mut AsyncPgConnection) -> QueryResult<Cleared> {
     }
     while let n_rows @ 1.. = clear_idempotency_keys(conn).await? {
         cleared.n_idempotency_keys += n_rows;
+    }
+    while let n_rows @ 1.. = delete_left_behind(conn, ROWS_AT_ONCE).await? {
+        cleared.n_node_permits += n_rows;
     }
     while let n_rows @ 1.. = delete_unused(conn, ROWS_AT_ONCE).await? {
         cleared.n_concurrency_keys += n_rows;

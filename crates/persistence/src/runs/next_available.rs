@@ -10,7 +10,7 @@ use diesel::sql_types::{Bool, Double, Nullable};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use crate::db::error::DatabaseError;
-use crate::runs::permits::LineInterest;
+use crate::runs::permits::Lines;
 use crate::runs::scan_window::ScanWindow;
 use crate::runs::states::CLAIMABLE;
 use crate::runs::transitions::claim::push_from;
@@ -55,7 +55,7 @@ impl Query for NextAvailable {
 pub(crate) async fn next_available_in(
     mut conn: &AsyncPgConnection,
     window: &ScanWindow,
-    lines: &LineInterest,
+    lines: &Lines,
 ) -> Result<Option<Duration>, DatabaseError> {
     let scan = window.begin_question();
     let (seconds, is_permit): (Option<f64>, bool) = NextAvailable { window: scan.window() }
@@ -63,7 +63,8 @@ pub(crate) async fn next_available_in(
         .await
         .map_err(|error| DatabaseError::query("reading when the next run is available", error))?;
     if is_permit {
-        lines.note();
+        lines.runs.note();
+        lines.nodes.note();
     }
     // Below zero: it has been available for so long.
     let wait = seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO));

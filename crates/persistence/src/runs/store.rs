@@ -21,7 +21,7 @@ use crate::runs::accept::{Acceptance, RunOrigin};
 use crate::runs::dead_instances::search_dead;
 use crate::runs::list::Runs;
 use crate::runs::next_available::next_available_in;
-use crate::runs::permits::{LineInterest, line};
+use crate::runs::permits::{Lines, line, nodes};
 use crate::runs::scan_window::ScanWindow;
 use crate::runs::transitions::claim::fair::{Turns, claim_fair};
 use crate::runs::transitions::claim::permits::claim_permitted;
@@ -34,7 +34,7 @@ use crate::runs::{commit, graphs, journal, list, outcomes, row};
 pub struct PgRunStore {
     pub(crate) pool: Pool,
     pub(crate) wakes: WakeBus,
-    polls: Arc<PollSchedules>,
+    pub(crate) polls: Arc<PollSchedules>,
     stuck_limit: Duration,
 }
 
@@ -43,10 +43,10 @@ const REQUESTS_AT_ONCE: i64 = 4000;
 
 /// When each repeated query is due, and how far back it reads.
 #[derive(Debug)]
-struct PollSchedules {
+pub(crate) struct PollSchedules {
     queue: ScanWindow,
     deadlines: ScanWindow,
-    lines: LineInterest,
+    pub(crate) lines: Lines,
     turns: Turns,
     /// Whether any instance drives. Between two queries the answer is yes.
     anyone_driving: QueryBackoff,
@@ -59,7 +59,7 @@ impl Default for PollSchedules {
         Self {
             queue: ScanWindow::default(),
             deadlines: ScanWindow::default(),
-            lines: LineInterest::default(),
+            lines: Lines::default(),
             turns: Turns::default(),
             anyone_driving: QueryBackoff::new(Duration::ZERO),
             overdue: QueryBackoff::new(Duration::from_secs(10)),
@@ -102,7 +102,12 @@ impl PgRunStore {
         limit: usize,
     ) -> Result<Vec<ClaimedRun>, DatabaseError> {
         let lines = &self.polls.lines;
-        if !lines.is_due() {
+        if lines.nodes.is_due() && nodes::serve(conn, REQUESTS_AT_ONCE).await? > 0 {
+            lines.nodes.note();
+            // The runs are available, or their drivers are told.
+            self.wakes.wake(Wake::Signals);
+        }
+        if !lines.runs.is_due() {
             return self.claim_available(conn, owner, limit).await;
         }
         let joined = line::join(conn, REQUESTS_AT_ONCE).await?;
@@ -110,7 +115,7 @@ impl PgRunStore {
         let share = lines.share_of(limit);
         let mut claimed = if share > 0 { claim_permitted(conn, owner, share).await? } else { Vec::new() };
         if joined.n_requests > 0 || !claimed.is_empty() {
-            lines.note();
+            lines.runs.note();
         }
         let mut may_be_more = share == 0 || !claimed.is_empty();
         if claimed.len() < limit {
@@ -254,6 +259,9 @@ impl RunStore for PgRunStore {
         let mut own = self.pool.get_for_commits().await?;
         let (conn, wire) = own.parts();
         let committed = wire.carry(commit::commit(conn, checkpoints)).await?;
+        if checkpoints.iter().any(|checkpoint| !checkpoint.frees.is_empty()) {
+            self.polls.lines.nodes.note();
+        }
         committed.wake_ups.send(&self.wakes);
         Ok(committed.answers)
     }

@@ -91,7 +91,8 @@ impl Bench {
             .count(&format!("SELECT coalesce(max(seq), 0) + 1 FROM run_journal WHERE run_id = '{run}'"))
             .await;
         let claim = gathering_dag_engine::Claim { run, owner: self.owner, epoch };
-        let checkpoint = Checkpoint { claim, first_seq, records: vec![], release: Some(release) };
+        let checkpoint =
+            Checkpoint { claim, first_seq, records: vec![], release: Some(release), frees: Vec::new() };
         self.world.store.commit(&[checkpoint]).await.unwrap().remove(0).unwrap();
     }
 

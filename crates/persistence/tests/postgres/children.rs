@@ -44,7 +44,13 @@ fn children(graph: Digest, items: std::ops::Range<u32>) -> Vec<NewChild> {
 async fn end(world: &World, claim: Claim, event: RunEvent, output: Option<Value>) {
     let result = output.map_or_else(|| planned_result(event), RunResult::Succeeded);
     let end = RunEnd { result, abandons_children: true, is_limited: false };
-    let checkpoint = Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(end)) };
+    let checkpoint = Checkpoint {
+        claim,
+        first_seq: 1,
+        records: vec![],
+        release: Some(Release::End(end)),
+        frees: Vec::new(),
+    };
     world.store.commit(&[checkpoint]).await.unwrap().remove(0).unwrap();
 }
 
@@ -238,7 +244,13 @@ async fn children_that_the_end_of_the_parent_meets_are_cancelled_with_it() {
     let store = world.store.clone();
     let end =
         RunEnd { result: planned_result(RunEvent::Cancelled), abandons_children: true, is_limited: false };
-    let checkpoint = Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(end)) };
+    let checkpoint = Checkpoint {
+        claim,
+        first_seq: 1,
+        records: vec![],
+        release: Some(Release::End(end)),
+        frees: Vec::new(),
+    };
     let ending = tokio::spawn(async move { store.commit(&[checkpoint]).await });
     wait_until("both wait", async || world.count(N_WAITING).await == 2).await;
     blocker.batch_execute("COMMIT").await.unwrap();
@@ -259,7 +271,7 @@ async fn i4_the_end_of_a_child_signals_a_parent_that_is_claimed_meanwhile() {
     let second = claim_item(&world, owner, &parent, 1).await;
     let waiting_for = gathering_domain::WaitingFor::Child;
     let park = Release::Park { waiting_for, until: None };
-    let parked = Checkpoint { claim, first_seq: 1, records: vec![], release: Some(park) };
+    let parked = Checkpoint { claim, first_seq: 1, records: vec![], release: Some(park), frees: Vec::new() };
     world.store.commit(&[parked]).await.unwrap().remove(0).unwrap();
     end(&world, first, RunEvent::Succeeded, None).await;
 
@@ -269,8 +281,13 @@ async fn i4_the_end_of_a_child_signals_a_parent_that_is_claimed_meanwhile() {
     let store = gathering_persistence::PgRunStore::new(world.db.pool().await, WakeBus::new());
     let ending =
         RunEnd { result: planned_result(RunEvent::Succeeded), abandons_children: false, is_limited: false };
-    let ended =
-        Checkpoint { claim: second, first_seq: 1, records: vec![], release: Some(Release::End(ending)) };
+    let ended = Checkpoint {
+        claim: second,
+        first_seq: 1,
+        records: vec![],
+        release: Some(Release::End(ending)),
+        frees: Vec::new(),
+    };
     let ending = tokio::spawn(async move { store.commit(&[ended]).await.unwrap().remove(0) });
     let blocked = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) \
                    WHERE NOT granted AND query LIKE '%release AS%' AND locktype = 'transactionid'";
@@ -317,8 +334,20 @@ async fn i4_a_child_that_is_released_in_the_batch_that_ends_its_parent_is_told()
         let failed =
             RunEnd { result: planned_result(RunEvent::Failed), abandons_children: true, is_limited: false };
         let batch = [
-            Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(failed)) },
-            Checkpoint { claim: child, first_seq: 1, records: vec![], release: Some(release) },
+            Checkpoint {
+                claim,
+                first_seq: 1,
+                records: vec![],
+                release: Some(Release::End(failed)),
+                frees: Vec::new(),
+            },
+            Checkpoint {
+                claim: child,
+                first_seq: 1,
+                records: vec![],
+                release: Some(release),
+                frees: Vec::new(),
+            },
         ];
         assert!(world.store.commit(&batch).await.unwrap().iter().all(Result::is_ok));
         let told = find(&world, child.run).await.cancel_requested_at;

@@ -10,7 +10,9 @@ use diesel_async::RunQueryDsl;
 use gathering_auth::RoleAtCreation;
 use gathering_control::{NewDecision, NewOutcome};
 use gathering_dag_engine::testing::{PortsFixture, StoreFixture};
-use gathering_dag_engine::{BreakerStore, ChildRuns, DecidedOutcome, Decisions, NewRun, RunStore};
+use gathering_dag_engine::{
+    BreakerStore, ChildRuns, DecidedOutcome, Decisions, NewRun, NodePermits, RunStore,
+};
 use gathering_domain::{
     Digest, ExposeSecret, InstanceId, NodeId, PipelineId, ProjectId, RunId, Secret, UserId,
 };
@@ -190,6 +192,10 @@ impl PortsFixture for World {
     }
 
     fn breakers(&self) -> Arc<dyn BreakerStore> {
+        Arc::new(self.store.clone())
+    }
+
+    fn permits(&self) -> Arc<dyn NodePermits> {
         Arc::new(self.store.clone())
     }
 

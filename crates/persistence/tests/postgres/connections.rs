@@ -115,7 +115,7 @@ async fn no_run_fails_because_a_statement_of_its_checkpoint_is_not_there() {
     let checkpoint = |first_seq: i64| {
         let node: NodeId = "a".parse().unwrap();
         let records = vec![Record::of_node(node, 1, JournalEvent::Succeeded { output: first_seq.into() })];
-        [Checkpoint { claim, first_seq, records, release: None }]
+        [Checkpoint { claim, first_seq, records, release: None, frees: Vec::new() }]
     };
     let first = async { world.store.commit(&checkpoint(1)).await.unwrap().remove(0).unwrap() };
     with_meddling(&world.db, "INSERT ON run_journal", "DEALLOCATE ALL", first).await;

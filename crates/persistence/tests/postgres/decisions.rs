@@ -25,7 +25,7 @@ pub fn decision(by: UserId, approve: bool) -> NewDecision {
 }
 
 fn letting_go(claim: Claim, release: Release) -> Checkpoint {
-    Checkpoint { claim, first_seq: 1, records: vec![], release: Some(release) }
+    Checkpoint { claim, first_seq: 1, records: vec![], release: Some(release), frees: Vec::new() }
 }
 
 #[tokio::test]

@@ -98,7 +98,13 @@ async fn the_start_and_the_end_of_a_run_are_events_of_its_project() {
     let claim = world.store.claim(owner, ClaimScope::Queue, 1).await.unwrap().remove(0).claim;
     let end =
         RunEnd { result: planned_result(RunEvent::Succeeded), abandons_children: false, is_limited: false };
-    let checkpoint = Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(end)) };
+    let checkpoint = Checkpoint {
+        claim,
+        first_seq: 1,
+        records: vec![],
+        release: Some(Release::End(end)),
+        frees: Vec::new(),
+    };
     world.store.commit(&[checkpoint]).await.unwrap().remove(0).unwrap();
     wait_until("both can be read", async || read(&store, 0).await == ["run.started", "run.succeeded"]).await;
     for event in page(&store, 0).await.events {

@@ -141,6 +141,7 @@ async fn a_rehearsal_tells_the_fault_of_one_checkpoint_from_a_fault_that_meets_a
             first_seq: 1,
             records: vec![Record::of_node(node, 1, JournalEvent::Succeeded { output })],
             release: Some(Release::End(RunEnd { result, abandons_children: true, is_limited: false })),
+            frees: Vec::new(),
         }
     };
     world.db.execute("ALTER TABLE runs ADD CHECK (output IS NULL OR output::text NOT LIKE '%y%')").await;

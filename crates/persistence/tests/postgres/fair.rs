@@ -53,7 +53,8 @@ async fn within_a_project_urgent_runs_come_first_and_woken_ones_are_not_forgotte
     let woken = accept(&world, quiet, 5).await;
     let parked = claim(&world, owner, 1).await.remove(0);
     let release = Some(Release::Park { waiting_for: WaitingFor::Child, until: None });
-    let checkpoint = Checkpoint { claim: parked.claim, first_seq: 1, records: vec![], release };
+    let checkpoint =
+        Checkpoint { claim: parked.claim, first_seq: 1, records: vec![], release, frees: Vec::new() };
     world.store.commit(&[checkpoint]).await.unwrap().remove(0).unwrap();
     for _ in 0..40 {
         accept(&world, busy, 5).await;

@@ -61,7 +61,8 @@ async fn a_follower_is_told_once_the_entries_of_this_process_can_be_read() {
     let claim = store.claim_run(owner, run).await.unwrap().unwrap().claim;
     let mut following = wakes.follow(run);
     let told = tokio::spawn(async move { following.appended().await });
-    let checkpoint = Checkpoint { claim, first_seq: 1, records: vec![record(json!(1))], release: None };
+    let checkpoint =
+        Checkpoint { claim, first_seq: 1, records: vec![record(json!(1))], release: None, frees: Vec::new() };
     store.commit(&[checkpoint]).await.unwrap().remove(0).unwrap();
     tokio::time::timeout(Duration::from_secs(10), told).await.expect("nobody is told").unwrap();
     assert_eq!(store.load_journal(run, 0, 10).await.unwrap().len(), 1);

@@ -18,6 +18,7 @@ mod hooks;
 mod journal;
 mod maintenance;
 mod migrations;
+mod node_permits;
 mod partitions;
 mod permits;
 mod plans;

@@ -83,6 +83,8 @@ async fn fill(world: &World) {
          INSERT INTO permit_requests (run_id, key_id, pipeline_id, key, permits, on_limit, priority, available_at)
              SELECT active_runs.run_id, permit_key, pipelines.id, 'k', 1, 'queue', 5, now()
              FROM active_runs, pipelines WHERE permit_key IS NOT NULL;
+         INSERT INTO node_permits (run_id, node_id, key_id, is_held) SELECT run_id, 'a', permit_key, true
+             FROM active_runs WHERE permit_key IS NOT NULL;
          INSERT INTO events (project_id, type) SELECT id, 'test' FROM projects;"
     );
     world.db.execute(&sql).await;

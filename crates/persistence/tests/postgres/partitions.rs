@@ -63,7 +63,8 @@ async fn execute_run(world: &World, store: &PgRunStore, owner: InstanceId) {
     let records =
         vec![Record::of_node("a".parse().unwrap(), 1, JournalEvent::Succeeded { output: 1.into() })];
     let end = RunEnd { result: RunResult::Succeeded(1.into()), abandons_children: false, is_limited: false };
-    let checkpoint = Checkpoint { claim, first_seq: 1, records, release: Some(Release::End(end)) };
+    let checkpoint =
+        Checkpoint { claim, first_seq: 1, records, release: Some(Release::End(end)), frees: Vec::new() };
     store.commit(&[checkpoint]).await.unwrap().remove(0).unwrap();
     store.load_journal(run, 0, 10).await.unwrap();
 }
@@ -128,7 +129,7 @@ async fn what_has_no_partition_is_an_outage_until_the_partition_is_made() {
     let claim = world.store.claim_run(owner, run).await.unwrap().unwrap().claim;
     let records =
         vec![Record::of_node("a".parse().unwrap(), 1, JournalEvent::Succeeded { output: 1.into() })];
-    let checkpoint = [Checkpoint { claim, first_seq: 1, records, release: None }];
+    let checkpoint = [Checkpoint { claim, first_seq: 1, records, release: None, frees: Vec::new() }];
     world
         .db
         .execute(

@@ -67,8 +67,13 @@ impl Limited {
     }
 
     async fn release(&self, claimed: &ClaimedRun, release: Release) {
-        let checkpoint =
-            Checkpoint { claim: claimed.claim, first_seq: 1, records: vec![], release: Some(release) };
+        let checkpoint = Checkpoint {
+            claim: claimed.claim,
+            first_seq: 1,
+            records: vec![],
+            release: Some(release),
+            frees: Vec::new(),
+        };
         self.world.store.commit(&[checkpoint]).await.unwrap().remove(0).unwrap();
     }
 
@@ -379,7 +384,13 @@ async fn claims_and_ends_of_limited_runs_read_few_rows_however_many_wait() {
                 let result = planned_result(RunEvent::Succeeded);
                 let end = RunEnd { result, abandons_children: false, is_limited: true };
                 let release = Some(Release::End(end));
-                let checkpoint = Checkpoint { claim: run.claim, first_seq: 1, records: vec![], release };
+                let checkpoint = Checkpoint {
+                    claim: run.claim,
+                    first_seq: 1,
+                    records: vec![],
+                    release,
+                    frees: Vec::new(),
+                };
                 store.commit(&[checkpoint]).await.unwrap().remove(0).unwrap();
             }
             store.next_available_in(ClaimScope::Queue).await.unwrap();

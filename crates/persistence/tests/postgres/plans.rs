@@ -210,7 +210,13 @@ async fn a_requeued_run_is_claimed_in_its_turn_whatever_its_age() {
     let store = PgRunStore::new(world.pool.clone(), WakeBus::new());
     // The first finds the end, and was a look at the whole queue.
     assert_eq!(store.claim(here, ClaimScope::Queue, 10).await.unwrap(), []);
-    let back = Checkpoint { claim, first_seq: 2, records: vec![], release: Some(Release::Requeue) };
+    let back = Checkpoint {
+        claim,
+        first_seq: 2,
+        records: vec![],
+        release: Some(Release::Requeue),
+        frees: Vec::new(),
+    };
     world.store.commit(&[back]).await.unwrap().remove(0).unwrap();
     let urgent = NewRun { priority: 10, ..world.new_run().await };
     store.enqueue(urgent.clone()).await.unwrap();
@@ -229,7 +235,13 @@ async fn the_next_available_run_may_be_a_requeued_one() {
     let claim = world.store.claim(owner, ClaimScope::Queue, 10).await.unwrap().remove(0).claim;
     let wait = world.store.next_available_in(ClaimScope::Queue).await.unwrap();
     assert!(wait.is_none_or(|wait| !wait.is_zero()), "{wait:?}");
-    let back = Checkpoint { claim, first_seq: 2, records: vec![], release: Some(Release::Requeue) };
+    let back = Checkpoint {
+        claim,
+        first_seq: 2,
+        records: vec![],
+        release: Some(Release::Requeue),
+        frees: Vec::new(),
+    };
     world.store.commit(&[back]).await.unwrap().remove(0).unwrap();
     assert_eq!(
         world.store.next_available_in(ClaimScope::Queue).await.unwrap(),

@@ -77,7 +77,7 @@ async fn old_runs_leave_and_a_child_stays_as_long_as_its_parent() {
 async fn write_large(world: &World, claim: Claim, seq: i64) {
     let event = JournalEvent::Succeeded { output: json!("x".repeat(100_000)) };
     let records = vec![Record::of_node("a".parse().unwrap(), 1, event)];
-    let checkpoint = Checkpoint { claim, first_seq: seq, records, release: None };
+    let checkpoint = Checkpoint { claim, first_seq: seq, records, release: None, frees: Vec::new() };
     world.store.commit(&[checkpoint]).await.unwrap().remove(0).unwrap();
 }
 

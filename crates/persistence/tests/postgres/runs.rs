@@ -24,7 +24,7 @@ pub fn runs(world: &World) -> Runs {
 fn succeeded(claim: Claim, first_seq: i64, output: Value) -> Checkpoint {
     let node: NodeId = "a".parse().unwrap();
     let records = vec![Record::of_node(node, 1, JournalEvent::Succeeded { output })];
-    Checkpoint { claim, first_seq, records, release: None }
+    Checkpoint { claim, first_seq, records, release: None, frees: Vec::new() }
 }
 
 fn end(claim: Claim) -> Checkpoint {
@@ -33,7 +33,7 @@ fn end(claim: Claim) -> Checkpoint {
         abandons_children: false,
         is_limited: false,
     };
-    Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(end)) }
+    Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(end)), frees: Vec::new() }
 }
 
 fn park(claim: Claim, waiting_for: WaitingFor) -> Checkpoint {
@@ -42,6 +42,7 @@ fn park(claim: Claim, waiting_for: WaitingFor) -> Checkpoint {
         first_seq: 1,
         records: vec![],
         release: Some(Release::Park { waiting_for, until: None }),
+        frees: Vec::new(),
     }
 }
 

@@ -136,7 +136,8 @@ async fn set(world: &World, run: RunId, what: &str) {
 
 /// A claim that does not hold is refused, which is what some of these are for.
 async fn release(world: &World, claim: Claim, release: Release) {
-    let checkpoint = Checkpoint { claim, first_seq: 100, records: vec![], release: Some(release) };
+    let checkpoint =
+        Checkpoint { claim, first_seq: 100, records: vec![], release: Some(release), frees: Vec::new() };
     drop(world.store.commit(&[checkpoint]).await.unwrap());
 }
 

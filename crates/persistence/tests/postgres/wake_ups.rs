@@ -60,12 +60,12 @@ async fn claim_run(world: &World, owner: InstanceId, run: RunId) -> Claim {
 
 fn end(claim: Claim, event: RunEvent, abandons_children: bool) -> Checkpoint {
     let end = RunEnd { result: planned_result(event), abandons_children, is_limited: false };
-    Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(end)) }
+    Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::End(end)), frees: Vec::new() }
 }
 
 fn park(claim: Claim) -> Checkpoint {
     let release = Release::Park { waiting_for: WaitingFor::Child, until: None };
-    Checkpoint { claim, first_seq: 1, records: vec![], release: Some(release) }
+    Checkpoint { claim, first_seq: 1, records: vec![], release: Some(release), frees: Vec::new() }
 }
 
 /// Starts children of a node of `parent`, and answers with their place.
@@ -235,7 +235,13 @@ async fn a_claim_that_writes_to_the_journal_tells_those_that_follow_the_run() {
     let (owner, heir) = (world.begin_instance().await, world.begin_instance().await);
     let run = world.accept().await;
     let claim = claim_run(&world, owner, run).await;
-    let back = Checkpoint { claim, first_seq: 1, records: vec![], release: Some(Release::Requeue) };
+    let back = Checkpoint {
+        claim,
+        first_seq: 1,
+        records: vec![],
+        release: Some(Release::Requeue),
+        frees: Vec::new(),
+    };
     world.store.commit(&[back]).await.unwrap().remove(0).unwrap();
     let (store, runs, wakes) = listening(&world);
     runs.request_cancel(run).await.unwrap();

@@ -157,7 +157,7 @@ pub async fn the_failure_of_a_call_is_that_of_its_node<F: ControlFixture>(fixtur
     // The claim has recorded the start of the node.
     let first_seq = fixture.run_store().load_journal(run, 0, 10).await.unwrap().len() as i64 + 1;
     let records = vec![Record::of_node(node("call"), 1, JournalEvent::Failed(failure.clone()))];
-    let checkpoint = Checkpoint { claim, first_seq, records, release: Some(end) };
+    let checkpoint = Checkpoint { claim, first_seq, records, release: Some(end), frees: Vec::new() };
     assert!(fixture.run_store().commit(&[checkpoint]).await.unwrap()[0].is_ok());
     assert_eq!(tools.find_failure(run).await.unwrap(), Some(failure));
 }

@@ -260,7 +260,11 @@ impl Shared {
         if !written_before {
             self.append(claim, checkpoint.records.clone(), now);
         }
+        if !checkpoint.frees.is_empty() {
+            self.free_permits(claim.run, Some(&checkpoint.frees), now);
+        }
         if let Some(end) = ended {
+            self.free_permits(claim.run, None, now);
             self.wake_parent(claim.run, now);
             if end.abandons_children {
                 self.abandon_children(claim.run, now);

@@ -10,6 +10,7 @@ use super::{StoreFixture, accept, commit};
 use crate::breaker::BreakerStore;
 use crate::children::{ChildKind, ChildRuns, NewChild, Parent};
 use crate::decisions::{DecidedOutcome, Decisions};
+use crate::permits::NodePermits;
 use crate::store::{
     Checkpoint, Claim, ClaimScope, ClaimedRun, Release, RunEnd, RunError, RunResult, SignalledRun,
 };
@@ -23,6 +24,8 @@ pub trait PortsFixture: StoreFixture {
     fn decisions(&self) -> Arc<dyn Decisions>;
     /// The port to circuit breakers.
     fn breakers(&self) -> Arc<dyn BreakerStore>;
+    /// The port to permits of nodes.
+    fn permits(&self) -> Arc<dyn NodePermits>;
     /// A pipeline that may have breakers.
     async fn pipeline(&self) -> PipelineId;
     /// Records a decision about a node, as the API would; returns whether it was accepted.
@@ -106,7 +109,7 @@ pub(super) fn park(claim: Claim, waiting_for: WaitingFor) -> Checkpoint {
 
 /// Behind the `taken_over` of its own claim and of those before it, each of which wrote nothing else.
 fn releasing(claim: Claim, release: Release) -> Checkpoint {
-    Checkpoint { claim, first_seq: claim.epoch, records: vec![], release: Some(release) }
+    Checkpoint { claim, first_seq: claim.epoch, records: vec![], release: Some(release), frees: Vec::new() }
 }
 
 pub(super) async fn must_commit(fixture: &dyn PortsFixture, checkpoint: Checkpoint) {

@@ -49,6 +49,7 @@ impl Bench {
         let store = MemoryStore::new(clock.clone());
         let types = with(NodeTypes::builtin(), &store);
         let (engine, service) = Engine::new(Arc::new(store.clone()), types, clock, EngineSettings::default());
+        let engine = engine.with_node_permits(Arc::new(store.clone()));
         let stop = CancellationToken::new();
         tokio::spawn(service.run(stop.clone()));
         Self { store, engine, stop }

@@ -72,7 +72,11 @@ pub(crate) const REQUESTED: &str = "requested AS (
 fn key_id(pipeline: PipelineId, key: &str) -> Uuid {
     let mut text = pipeline.as_uuid().as_bytes().to_vec();
     text.extend_from_slice(key.as_bytes());
-    let digest = Digest::of(&text);
+    half_of(Digest::of(&text))
+}
+
+/// The first half of a digest.
+pub(super) fn half_of(digest: Digest) -> Uuid {
     let mut half = [0; 16];
     half.copy_from_slice(&digest.as_bytes()[..16]);
     Uuid::from_bytes(half)

@@ -10,7 +10,7 @@ use gathering_dag_engine::{Parent, RunError};
 use gathering_domain::{FailureKind, RunId, RunState, WaitingFor};
 use uuid::Uuid;
 
-use crate::runs::transitions::end::{END, FREE_PERMITS, GONE, wake_parents};
+use crate::runs::transitions::end::{END, FREE_PERMITS, GONE, NO_NODES, wake_parents};
 use crate::runs::transitions::wake_ups::WakeUps;
 
 /// Cancels the run `$1`.
@@ -61,7 +61,7 @@ fn cancel_sql(which: &str, reason: &str, error: &str, wakes_parents: bool) -> St
             RETURNING {GONE}, active.epoch, active.recoveries,
                 coalesce(active.cancel_requested_at, now()) AS cancel_requested_at,
                 '{cancelled}' AS state, NULL::json AS output, {error}::json AS error
-        ), {end}, {parents}, {FREE_PERMITS}
+        ), {end}, {parents}, {NO_NODES}, {FREE_PERMITS}
         SELECT id, false AS is_ended, false AS has_parent, false AS is_scheduled FROM requested
         UNION ALL SELECT id, true, {wakes_parents} AND parent_run_id IS NOT NULL, schedule_id IS NOT NULL FROM ended",
         cancelled = RunState::Cancelled,

@@ -62,21 +62,37 @@ pub(crate) fn wake_parents(changed: &str) -> String {
     )
 }
 
-/// Takes back the permits of the runs that have ended, and takes those out of their lines that had none. The keys come after
-/// the parents, the part `parent`: a statement that ends a parent has its row, and waits for the key.
+/// Stands for the part `free` where no permits of nodes are given back but those of runs that have ended.
+pub(crate) const NO_NODES: &str = "free AS (SELECT NULL::uuid AS run_id, NULL::text AS node_id WHERE false)";
+
+/// Takes back the permits of the runs that have ended, and those of the nodes of the part `free`; takes those out of their
+/// lines that had none. The keys come after the parents, the part `parent`: a statement that ends a parent has its row, and
+/// waits for the key. The permits of nodes come after the keys: a claim that serves a line has the key, and then gives them.
 pub(crate) const FREE_PERMITS: &str = "left_line AS (
         DELETE FROM permit_requests WHERE run_id = ANY (ARRAY(
             SELECT id FROM ended WHERE permit_key IS NOT NULL AND NOT holds_permit))
         RETURNING key_id, in_line
+    ), of_node AS MATERIALIZED (
+        SELECT run_id, node_id, key_id FROM node_permits WHERE run_id = ANY (ARRAY(SELECT id FROM ended))
+        UNION SELECT p.run_id, p.node_id, p.key_id
+        FROM free JOIN node_permits AS p ON p.run_id = free.run_id AND p.node_id = free.node_id
+    ), changed_key AS MATERIALIZED (
+        SELECT k.id FROM concurrency_keys AS k
+        WHERE k.id = ANY (ARRAY(
+                SELECT permit_key FROM ended WHERE permit_key IS NOT NULL
+                UNION SELECT key_id FROM left_line UNION SELECT key_id FROM of_node))
+            AND (SELECT count(*) FROM parent) >= 0
+        ORDER BY k.id FOR UPDATE
+    ), given_back AS (
+        DELETE FROM node_permits AS p USING of_node
+        WHERE p.run_id = of_node.run_id AND p.node_id = of_node.node_id AND (SELECT count(*) FROM changed_key) >= 0
+        RETURNING p.key_id, p.is_held
     ), change AS (
         SELECT key_id, sum(held)::integer AS held, sum(waiting)::integer AS waiting FROM (
             SELECT permit_key, 1, 0 FROM ended WHERE permit_key IS NOT NULL AND holds_permit
             UNION ALL SELECT key_id, 0, in_line::integer FROM left_line
+            UNION ALL SELECT key_id, is_held::integer, (NOT is_held)::integer FROM given_back
         ) AS one (key_id, held, waiting) GROUP BY key_id
-    ), changed_key AS MATERIALIZED (
-        SELECT k.id FROM concurrency_keys AS k
-        WHERE k.id = ANY (ARRAY(SELECT key_id FROM change)) AND (SELECT count(*) FROM parent) >= 0
-        ORDER BY k.id FOR UPDATE
     ), freed AS (
         UPDATE concurrency_keys AS k SET held = k.held - change.held, waiting = k.waiting - change.waiting
         FROM change WHERE k.id = ANY (ARRAY(SELECT id FROM changed_key)) AND change.key_id = k.id

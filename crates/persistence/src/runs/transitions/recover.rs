@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::db::schema::{active_runs, instances, runs};
 use crate::runs::dead_instances::Recovery;
 use crate::runs::journal::insert::take_over_entries;
-use crate::runs::transitions::end::{END, FREE_PERMITS, GONE, cancel_children, wake_parents};
+use crate::runs::transitions::end::{END, FREE_PERMITS, GONE, NO_NODES, cancel_children, wake_parents};
 use crate::runs::transitions::wake_ups::WakeUps;
 
 diesel::define_sql_function! {
@@ -104,7 +104,7 @@ static FAIL: LazyLock<String> = LazyLock::new(|| {
             RETURNING {GONE}, active.epoch + 1 AS epoch, active.recoveries + 1 AS recoveries, active.cancel_requested_at,
                 '{failed}' AS state, NULL::json AS output, $2 AS error
         ), taken AS (SELECT id, epoch, NULL::uuid AS owner FROM gone),
-        {end}, {parents}, {FREE_PERMITS}, {children}
+        {end}, {parents}, {NO_NODES}, {FREE_PERMITS}, {children}
         {entries}",
         failed = RunState::Failed,
         end = *END,

@@ -77,6 +77,8 @@ pub(crate) type Released = (Uuid, bool, bool);
 pub(crate) struct Commit {
     entries: Entries,
     releases: Releases,
+    /// The nodes whose permits are given back, column by column: run and node.
+    frees: (Vec<Uuid>, Vec<String>),
     frees_permits: bool,
 }
 
@@ -84,8 +86,16 @@ impl Commit {
     /// The checkpoints are in the order of their runs.
     pub(crate) fn of(ordered: &[&Checkpoint]) -> Result<Self, DatabaseError> {
         let releases = Releases::of(ordered.iter().copied())?;
-        let frees_permits = ordered.iter().any(|checkpoint| checkpoint.ends_limited());
-        Ok(Self { entries: Entries::of_checkpoints(ordered), releases, frees_permits })
+        let frees = ordered.iter().flat_map(|checkpoint| {
+            let run = checkpoint.claim.run.as_uuid();
+            checkpoint.frees.iter().map(move |node| (run, node.as_str().to_owned()))
+        });
+        Ok(Self {
+            entries: Entries::of_checkpoints(ordered),
+            releases,
+            frees: frees.unzip(),
+            frees_permits: ordered.iter().any(|checkpoint| checkpoint.frees_permits()),
+        })
     }
 
     /// The runs that it releases.
@@ -124,7 +134,7 @@ impl Query for Statement {
 
 impl QueryFragment<Pg> for Statement {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        let Commit { entries, releases, frees_permits } = &self.commit;
+        let Commit { entries, releases, frees, frees_permits } = &self.commit;
         out.push_sql("WITH entry AS (SELECT * FROM ");
         entries.push_rows(&mut out)?;
         out.push_sql("), release AS (SELECT * FROM unnest(");
@@ -140,7 +150,9 @@ impl QueryFragment<Pg> for Statement {
         out.push_sql(if releases.keeps { &KEPT } else { NONE_KEPT });
         out.push_sql(&APPENDED);
         if *frees_permits {
-            out.push_sql(", ");
+            out.push_sql(", free AS (SELECT * FROM unnest(");
+            push_columns!(out, SqlUuid: frees.0, Text: frees.1);
+            out.push_sql(") AS f (run_id, node_id)), ");
             out.push_sql(FREE_PERMITS);
         }
         if self.abandons {

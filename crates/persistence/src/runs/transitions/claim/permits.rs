@@ -30,7 +30,7 @@ static LINE: LazyLock<String> = LazyLock::new(|| {
                 ELSE 1 + floor(extract(epoch FROM now() - greatest(k.next_at, now() - {CATCH_UP})) * k.per_second)
                 END)::integer AS n_free
             FROM args CROSS JOIN concurrency_keys AS k
-            WHERE k.is_ready AND k.next_at <= now()
+            WHERE k.is_ready AND NOT k.of_nodes AND k.next_at <= now()
             ORDER BY k.next_at LIMIT "
     )
 });
