@@ -5,13 +5,15 @@
 use diesel_async::SimpleAsyncConnection as _;
 use gathering_auth::{AccountStore, AuditFilter, AuditKind, Role, RoleAtCreation, SessionId, TokenId};
 use gathering_control::testing::session_caller;
+use gathering_dag_engine::testing::planned_result;
 use gathering_dag_engine::{
-    BudgetLedger as _, Call, Checkpoint, ClaimScope, Grant, NewRun, Release, RunStore as _,
+    BudgetLedger as _, Call, Checkpoint, ClaimScope, ClaimedRun, Grant, NewRun, Release, RunEnd,
+    RunStore as _,
 };
-use gathering_domain::{Amounts, Resource, UserId};
+use gathering_domain::{Amounts, Resource, RunEvent, UserId, WaitingFor};
 use gathering_persistence::testing::TestDb;
 use gathering_persistence::{
-    PgAccountStore, PgBudgetLedger, PgRunStore, Pool, WakeBus, recover_dead_instances,
+    PgAccountStore, PgBudgetLedger, PgRunStore, Pool, Runs, WakeBus, recover_dead_instances,
 };
 
 use crate::accounts::{Fixture, create_account, digest, empty_store};
@@ -247,6 +249,46 @@ async fn the_next_available_run_may_be_a_requeued_one() {
         world.store.next_available_in(ClaimScope::Queue).await.unwrap(),
         Some(std::time::Duration::ZERO)
     );
+}
+
+/// The table of active runs is often empty, and PostgreSQL believes for a while that it stays so.
+#[tokio::test]
+async fn the_ends_of_runs_read_few_rows_of_a_long_queue_whatever_the_statistics_say() {
+    const N_QUEUED: i64 = 5000;
+    let world = World::new().await;
+    let owner = world.begin_instance().await;
+    fill_with_old(&world, N_QUEUED).await;
+    let ended = "DELETE FROM active_runs; UPDATE runs SET state = 'succeeded', ended_at = now(); ANALYZE";
+    world.db.execute(ended).await;
+    let queued = format!(
+        "INSERT INTO runs (id, project_id, graph_digest, kind, input)
+             SELECT gen_random_uuid(), project_id, graph_digest, kind, input FROM runs;
+         {ACTIVATE}"
+    );
+    world.db.execute(&queued).await;
+    let claimed = world.store.claim(owner, ClaimScope::Queue, 100).await.unwrap();
+    let result = || planned_result(RunEvent::Succeeded);
+    let end = |claimed: &ClaimedRun| Checkpoint {
+        claim: claimed.claim,
+        first_seq: 2,
+        records: vec![],
+        release: Some(Release::End(RunEnd { result: result(), abandons_children: false, is_limited: false })),
+        frees: vec![],
+    };
+    let mut checkpoints: Vec<Checkpoint> = claimed.iter().map(end).collect();
+    for parked in checkpoints.iter_mut().step_by(10) {
+        parked.release = Some(Release::Park { waiting_for: WaitingFor::Approval, until: None });
+    }
+    let n_rows = rows_read(&world.db, async |pool| {
+        let store = PgRunStore::new(pool.clone(), WakeBus::new());
+        let runs = Runs::new(pool, WakeBus::new());
+        for some in checkpoints.chunks(20) {
+            assert!(store.commit(some).await.unwrap().iter().all(Result::is_ok));
+            runs.request_cancel(some[0].claim.run).await.unwrap();
+        }
+    })
+    .await;
+    assert!((1..1000).contains(&n_rows), "100 releases and 5 cancellations read {n_rows}");
 }
 
 /// Runs that were accepted a minute ago, and whose deadline has passed since.

@@ -35,9 +35,9 @@ static WAKE: LazyLock<String> = LazyLock::new(|| {
             ORDER BY r.created_at LIMIT $4))
         ORDER BY active.run_id FOR NO KEY UPDATE
     ), woken AS (
-        UPDATE active_runs AS active SET available_at = clock_timestamp() FROM waiting
-        WHERE active.run_id = waiting.id AND waiting.state IN {wakeable}
-            AND (waiting.available_at IS NULL OR waiting.available_at > now())
+        UPDATE active_runs SET available_at = clock_timestamp() WHERE run_id = ANY (ARRAY(
+            SELECT id FROM waiting
+            WHERE state IN {wakeable} AND (available_at IS NULL OR available_at > now())))
     )
     SELECT count(*) AS n_woken FROM waiting",
         wakeable = *WAKEABLE,

@@ -54,10 +54,10 @@ fn cancel_sql(which: &str, reason: &str, error: &str, wakes_parents: bool) -> St
             UPDATE active_runs AS active SET cancel_requested_at = coalesce(cancel_requested_at, now()),
                 cancel_reason = CASE WHEN cancel_requested_at IS NULL THEN {reason} ELSE cancel_reason END,
                 available_at = clock_timestamp()
-            FROM target WHERE active.run_id = target.id AND target.epoch > 0
+            WHERE active.run_id = ANY (ARRAY(SELECT id FROM target WHERE epoch > 0))
             RETURNING active.run_id AS id
         ), gone AS (
-            DELETE FROM active_runs AS active USING target WHERE active.run_id = target.id AND target.epoch = 0
+            DELETE FROM active_runs AS active WHERE active.run_id = ANY (ARRAY(SELECT id FROM target WHERE epoch = 0))
             RETURNING {GONE}, active.epoch, active.recoveries,
                 coalesce(active.cancel_requested_at, now()) AS cancel_requested_at,
                 '{cancelled}' AS state, NULL::json AS output, {error}::json AS error

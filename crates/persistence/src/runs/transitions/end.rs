@@ -31,7 +31,7 @@ pub(crate) static END: LazyLock<String> = LazyLock::new(|| {
             UPDATE runs SET state = gone.state, output = gone.output, error = gone.error, ended_at = now(),
                 epoch = gone.epoch, recoveries = gone.recoveries, cancel_requested_at = gone.cancel_requested_at,
                 started_at = gone.started_at
-            FROM gone WHERE runs.id = gone.id
+            FROM gone WHERE runs.id = ANY (ARRAY(SELECT id FROM gone)) AND runs.id = gone.id
             RETURNING runs.id, runs.project_id, runs.parent_run_id, runs.schedule_id, runs.state, gone.permit_key,
                 gone.holds_permit, {FACTS}
         ), unsuccessful AS (
@@ -53,10 +53,10 @@ pub(crate) fn wake_parents(changed: &str) -> String {
                 AND state IN {wakeable} AND run_id NOT IN ({changed})
             ORDER BY run_id FOR NO KEY UPDATE
         ), woken AS (
-            UPDATE active_runs AS active SET available_at = clock_timestamp() FROM parent
             -- One wake-up is enough until the next claim: of many children only the first writes here. Only the locked
             -- row tells whether a claim came since this statement began.
-            WHERE active.run_id = parent.id AND (parent.available_at IS NULL OR parent.available_at > now())
+            UPDATE active_runs SET available_at = clock_timestamp() WHERE run_id = ANY (ARRAY(
+                SELECT id FROM parent WHERE available_at IS NULL OR available_at > now()))
         )",
         wakeable = *WAKEABLE,
     )
@@ -85,7 +85,8 @@ pub(crate) const FREE_PERMITS: &str = "left_line AS (
         ORDER BY k.id FOR UPDATE
     ), given_back AS (
         DELETE FROM node_permits AS p USING of_node
-        WHERE p.run_id = of_node.run_id AND p.node_id = of_node.node_id AND (SELECT count(*) FROM changed_key) >= 0
+        WHERE p.run_id = ANY (ARRAY(SELECT run_id FROM of_node))
+            AND p.run_id = of_node.run_id AND p.node_id = of_node.node_id AND (SELECT count(*) FROM changed_key) >= 0
         RETURNING p.key_id, p.is_held
     ), change AS (
         SELECT key_id, sum(held)::integer AS held, sum(waiting)::integer AS waiting FROM (

@@ -163,9 +163,11 @@ impl QueryFragment<Pg> for Statement {
     }
 }
 
-/// The condition that a run is still claimed as the release says. `IS TRUE` hides it from the planner, so that rows are
-/// found by their ids and never by an index over all runs that are driven.
-const CLAIMED: &str = "active.run_id = r.run_id AND active.epoch = r.epoch
+/// The condition that a run is still claimed as the release says. Rows are found by an array of ids, and `IS TRUE` hides
+/// the rest from the planner. For a join it may read all active runs, as it believes for a while that there are none; and
+/// else the index over all runs that are driven.
+const CLAIMED: &str = "active.run_id = ANY (ARRAY(SELECT run_id FROM release))
+                AND active.run_id = r.run_id AND active.epoch = r.epoch
                 AND (active.owner = r.owner AND active.state = 'running') IS TRUE";
 
 /// Ends runs.
