@@ -92,8 +92,7 @@ fn claim_sql(more: &str) -> String {
                 waiting_for = NULL, available_at = NULL, started_at = coalesce(active.started_at, now()){more}
             FROM args CROSS JOIN runs CROSS JOIN graphs
             WHERE active.run_id = ANY (ARRAY(SELECT id FROM candidates ORDER BY id))
-                AND runs.id = ANY (ARRAY(SELECT id FROM candidates)) AND runs.id = active.run_id
-                AND graphs.digest = runs.graph_digest
+                AND runs.id = active.run_id AND graphs.digest = runs.graph_digest
                 AND (active.state IN {claimable}) IS TRUE
             RETURNING runs.id, active.epoch, active.owner, runs.project_id, runs.graph_digest, runs.input,
                 runs.pipeline_id, active.deadline_at, active.cancel_requested_at IS NOT NULL AS is_cancel_requested,
