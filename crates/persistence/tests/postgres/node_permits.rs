@@ -40,7 +40,7 @@ fn ended(claim: Claim) -> Checkpoint {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn however_runs_ask_and_end_at_once_no_more_have_a_permit_than_there_are_and_none_is_lost() {
-    const N_RUNS: usize = 60;
+    const N_RUNS: usize = 300;
     const LIMIT: u32 = 3;
     let world = Arc::new(World::new().await);
     let scope = PermitScope::Pipeline(world.pipeline().await);
@@ -48,7 +48,7 @@ async fn however_runs_ask_and_end_at_once_no_more_have_a_permit_than_there_are_a
         world.accept().await;
     }
     let mut instances = tokio::task::JoinSet::new();
-    for _ in 0..4 {
+    for _ in 0..6 {
         let world = Arc::clone(&world);
         instances.spawn(async move {
             let owner = world.begin_instance().await;

@@ -82,12 +82,15 @@ static SERVE: LazyLock<String> = LazyLock::new(|| {
             ORDER BY run_id FOR NO KEY UPDATE SKIP LOCKED
         ), given AS (
             UPDATE node_permits AS p SET is_held = true FROM head
-            WHERE p.run_id = ANY (ARRAY(SELECT run_id FROM head)) AND p.run_id = head.run_id AND p.node_id = head.node_id AND head.run_id IN (SELECT run_id FROM target)
+            WHERE p.run_id = ANY (ARRAY(SELECT run_id FROM head)) AND p.run_id = head.run_id AND p.node_id = head.node_id
+                AND head.run_id IN (SELECT run_id FROM target)
+                -- Only the row itself tells whether another claim gave it since this statement began.
+                AND NOT p.is_held
             RETURNING p.key_id, p.run_id
         ), gone AS (
             DELETE FROM node_permits AS p USING head
             WHERE p.run_id = ANY (ARRAY(SELECT run_id FROM head)) AND p.run_id = head.run_id AND p.node_id = head.node_id
-                AND NOT EXISTS (SELECT FROM active_runs AS active WHERE active.run_id = head.run_id)
+                AND NOT p.is_held AND NOT EXISTS (SELECT FROM active_runs AS active WHERE active.run_id = head.run_id)
             RETURNING p.key_id
         ), woken AS (
             UPDATE active_runs SET available_at = clock_timestamp()
