@@ -19,6 +19,7 @@ mod journal;
 mod maintenance;
 mod migrations;
 mod node_permits;
+mod pages;
 mod partitions;
 mod permits;
 mod plans;
