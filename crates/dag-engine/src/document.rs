@@ -2,7 +2,7 @@
 
 use gathering_domain::{
     CircuitBreaker, DEFAULT_MAX_CONCURRENCY, Definition, Edge, EdgeOn, Join, Node, NodeConcurrency, NodeId,
-    Pointer, Problems, RetryPolicy,
+    NodeOnLimit, OnLimit, Pointer, Problems, RetryPolicy,
 };
 use serde_json::Value;
 
@@ -156,8 +156,27 @@ fn node_concurrency(value: &Value, at: Pointer, problems: &mut Problems) -> Opti
     let mut fields = Fields::of(value, at, problems)?;
     let limit = fields.required("limit", Shape::Whole(1, MAX_PERMITS)).and_then(Value::as_u64);
     let key = fields.optional("key", Shape::Text).and_then(Value::as_str).map(str::to_owned);
+    let on_limit = node_on_limit(&mut fields);
     fields.finish();
-    Some(NodeConcurrency { limit: u32::try_from(limit?).ok()?, key })
+    Some(NodeConcurrency { limit: u32::try_from(limit?).ok()?, key, on_limit })
+}
+
+/// A node has two of the three words that a pipeline has; the third one needs more than a list of those that fit.
+fn node_on_limit(fields: &mut Fields<'_>) -> NodeOnLimit {
+    let word = fields.optional("on_limit", Shape::Text).and_then(Value::as_str);
+    match word.map(str::parse) {
+        None => NodeOnLimit::default(),
+        Some(Ok(on_limit)) => on_limit,
+        Some(Err(_)) => {
+            let mut message = format!("must be one of {}", NodeOnLimit::WORDS.join(", "));
+            if word == Some(OnLimit::CancelOldest.as_str()) {
+                message
+                    .push_str(": a node ends no attempt of another run; `concurrency` of the pipeline can");
+            }
+            fields.problem("on_limit", message);
+            NodeOnLimit::default()
+        }
+    }
 }
 
 fn edge(value: &Value, at: Pointer, problems: &mut Problems) -> Option<Edge> {

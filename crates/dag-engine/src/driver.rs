@@ -37,6 +37,7 @@ mod waiting;
 
 pub(crate) use self::ending::cancelled_by;
 
+use self::attempt::Ended;
 use self::flight::{InFlight, commit_of};
 use self::waiting::Polls;
 
@@ -91,7 +92,7 @@ pub(crate) struct DriverContext {
 #[derive(Debug)]
 pub(crate) struct Refused(pub(crate) Box<dyn std::error::Error + Send + Sync>);
 
-type NodeEnd = (usize, Result<Outcome, NodeFailure>);
+type NodeEnd = (usize, Result<Ended, NodeFailure>);
 
 pub(crate) struct Driver {
     around: DriverContext,
@@ -327,6 +328,9 @@ impl Driver {
     fn record(&mut self, node: usize, event: JournalEvent) {
         let run = self.progress.node(node);
         let attempt = run.attempt + i32::from(event == JournalEvent::Started);
+        // An attempt that was skipped has no permit that it knows of. A question whose answer was lost may have got one.
+        let was_running = run.state == NodeState::Running;
+        let ends_attempt = event.ends_attempt() || (event == JournalEvent::Skipped && was_running);
         if let Err(illegal) = self.progress.apply(node, &event, attempt, self.around.clock.now()) {
             // The decisions above only make legal records; an illegal one must not reach the journal.
             tracing::error!(run.id = %self.claimed.claim.run, error = %illegal, "the engine made an illegal record; dropping it");
@@ -334,7 +338,7 @@ impl Driver {
             return;
         }
         let id = self.graph.nodes[node].spec.id.clone();
-        if event.ends_attempt() && self.is_limited(node) {
+        if ends_attempt && self.is_limited(node) {
             self.frees.push(id.clone());
         }
         self.records.push(Record::of_node(id, attempt, event));
@@ -345,15 +349,16 @@ impl Driver {
         self.durable_waiters.extend(effect.durable);
     }
 
-    fn note_end(&mut self, node: usize, result: Result<Outcome, NodeFailure>) {
+    fn note_end(&mut self, node: usize, result: Result<Ended, NodeFailure>) {
         // What the node recorded before its end comes before its end in the journal.
         while let Ok(effect) = self.effects.try_recv() {
             self.record_effect(effect);
         }
         self.n_active -= 1;
         let event = match attempt::bounded(result) {
-            Ok(Outcome::Done(output)) => JournalEvent::Succeeded { output },
-            Ok(Outcome::Wait(wait)) => match self.begin_wait(node, wait) {
+            Ok(Ended::Skipped) => JournalEvent::Skipped,
+            Ok(Ended::With(Outcome::Done(output))) => JournalEvent::Succeeded { output },
+            Ok(Ended::With(Outcome::Wait(wait))) => match self.begin_wait(node, wait) {
                 Ok(waiting) => waiting,
                 Err(failure) => self.after_failure(node, failure),
             },

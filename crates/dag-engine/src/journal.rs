@@ -70,7 +70,7 @@ pub enum JournalEvent {
     },
     /// The node failed and is not retried.
     Failed(NodeFailure),
-    /// No edge to the node was taken.
+    /// No edge to the node was taken, or its first attempt found no permit and was not to wait for one.
     Skipped,
     /// The attempt failed; the next one begins at `until`.
     Retrying {

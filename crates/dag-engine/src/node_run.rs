@@ -26,7 +26,7 @@ pub enum NodeState {
     Succeeded,
     /// It failed and is not retried.
     Failed,
-    /// No edge to it was taken.
+    /// No edge to it was taken, or it found no permit.
     Skipped,
     /// The run ended before it did.
     Cancelled,
@@ -144,7 +144,8 @@ impl NodeRun {
                 let timed_out = failure.kind == FailureKind::TimedOut;
                 self.resolve(if timed_out { NodeState::TimedOut } else { NodeState::Failed }, at);
             }
-            (Pending, JournalEvent::Skipped) => self.resolve(NodeState::Skipped, at),
+            // Running: it found no permit, and was not to wait for one.
+            (Pending | Running, JournalEvent::Skipped) => self.resolve(NodeState::Skipped, at),
             (Running, JournalEvent::Retrying { failure, until }) => {
                 self.state = Retrying;
                 self.failure = Some(failure.clone());
@@ -211,6 +212,11 @@ impl NodeRun {
             NodeState::Failed => failed_so || has_unknown_effect,
             _ => has_unknown_effect,
         }
+    }
+
+    /// Whether the node was to run, but found no permit. Another time it may find one.
+    pub fn was_skipped_at_its_limit(&self) -> bool {
+        self.state == NodeState::Skipped && self.attempt > 0
     }
 
     fn resolve(&mut self, state: NodeState, at: DateTime<Utc>) {

@@ -1,7 +1,8 @@
 //! Permits of nodes: how many attempts of a node execute at once in all runs, on all instances.
 //!
 //! The store counts the permits of each key. A node that gets none waits in line, and so may its run; the store wakes the
-//! run when it gives the node its permit. The checkpoint that records the end of the attempt gives the permit back.
+//! run when it gives the node its permit. The checkpoint that records the end of the attempt gives the permit back. A node
+//! that is not to wait is skipped instead.
 
 use std::sync::Arc;
 
@@ -35,13 +36,16 @@ pub struct NodePermit {
     pub key: String,
     /// How many permits there are: those that ask last say it.
     pub limit: u32,
+    /// Whether it stands in line where there is none.
+    pub waits: bool,
 }
 
 /// The store of permits. A node of a run has at most one, until a checkpoint gives it back or the run ends.
 #[async_trait]
 pub trait NodePermits: Send + Sync + 'static {
-    /// Asks for the permit; answers whether the node has it. A node without it stands in line from then on, and its run is
-    /// woken when it gets the permit. Repeats: safe.
+    /// Asks for the permit; answers whether the node has it. A node without it that waits stands in line from then on, and
+    /// its run is woken when it gets the permit. One that does not wait leaves nothing behind, and gets no permit while
+    /// others wait for one. Repeats: safe.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], or [`StoreError::ClaimLost`].

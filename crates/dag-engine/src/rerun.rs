@@ -342,6 +342,8 @@ impl Planner<'_> {
     /// Whether the node's end did not fail the run. From `failed`, a failure is repeated even if an edge handled it.
     fn stands(&self, old_node: usize, run: &NodeRun) -> bool {
         match (self.from, run.state) {
+            // Another time it may find a permit.
+            _ if run.was_skipped_at_its_limit() => false,
             (_, NodeState::Succeeded | NodeState::Skipped) => true,
             (RerunFrom::Node(_), NodeState::Failed | NodeState::TimedOut) => self.is_handled(old_node),
             _ => false,
@@ -355,7 +357,9 @@ impl Planner<'_> {
         outgoing.filter(|edge| edge.on != EdgeOn::Success).any(|edge| {
             let run = self.runs.get(&old.nodes[edge.to].spec.id);
             run.is_some_and(|run| {
-                !matches!(run.state, NodeState::Pending | NodeState::Skipped | NodeState::Cancelled)
+                let was_reached =
+                    !matches!(run.state, NodeState::Pending | NodeState::Skipped | NodeState::Cancelled);
+                was_reached || run.was_skipped_at_its_limit()
             })
         })
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::NodeId;
+use crate::{NodeId, NodeOnLimit};
 
 /// The nodes of one run that may execute at once, unless its definition sets another number.
 pub const DEFAULT_MAX_CONCURRENCY: usize = 32;
@@ -128,13 +128,15 @@ impl RetryPolicy {
     }
 }
 
-/// How many attempts of a node execute at once in all runs, on all instances. Further ones wait in line.
+/// How many attempts of a node execute at once in all runs, on all instances.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeConcurrency {
     /// How many.
     pub limit: u32,
     /// The expression for the key whose attempts are counted together; absent: all are.
     pub key: Option<String>,
+    /// What becomes of further ones.
+    pub on_limit: NodeOnLimit,
 }
 
 /// When repeated failures of a node stop all runs from attempting it.

@@ -34,7 +34,7 @@ pub use ids::{
     ProjectId, RequestId, RunId, ScheduleId, SecretId, SessionId, TaskId, TokenId, UserId,
 };
 pub use mcp_server_name::{InvalidMcpServerName, McpServerName};
-pub use permit::{OnLimit, PermitRequest};
+pub use permit::{NodeOnLimit, OnLimit, PermitRequest};
 pub use pointer::Pointer;
 pub use problem::{Problem, Problems};
 pub use run_kind::RunKind;

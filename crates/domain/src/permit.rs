@@ -1,5 +1,5 @@
 //! Permits: what a run asks for before it starts, if its pipeline limits how many of its runs execute at once or start in
-//! a second.
+//! a second; and what becomes of runs and nodes that find none.
 
 use std::fmt;
 use std::str::FromStr;
@@ -47,6 +47,40 @@ impl FromStr for OnLimit {
     }
 }
 
+/// What becomes of a node that finds no permit of its key. No node ends the attempt of another run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum NodeOnLimit {
+    /// It waits for one.
+    #[default]
+    Queue,
+    /// It is skipped, unless it was begun before.
+    Skip,
+}
+
+impl NodeOnLimit {
+    /// Every word, as definitions write it.
+    pub const WORDS: [&'static str; 2] = ["queue", "skip"];
+
+    /// The word in definitions.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            NodeOnLimit::Queue => "queue",
+            NodeOnLimit::Skip => "skip",
+        }
+    }
+}
+
+impl FromStr for NodeOnLimit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [NodeOnLimit::Queue, NodeOnLimit::Skip]
+            .into_iter()
+            .find(|word| word.as_str() == text)
+            .ok_or_else(|| format!("unknown word `{text}` for what happens at a limit of a node"))
+    }
+}
+
 /// What a run asks for before it starts: a permit of its key, which it holds from its first claim to its end.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PermitRequest {
@@ -70,5 +104,9 @@ mod tests {
             assert_eq!(word.parse::<OnLimit>().unwrap().as_str(), word);
         }
         assert!("wait".parse::<OnLimit>().is_err());
+        for word in NodeOnLimit::WORDS {
+            assert_eq!(word.parse::<NodeOnLimit>().unwrap().as_str(), word);
+        }
+        assert!("cancel_oldest".parse::<NodeOnLimit>().is_err());
     }
 }

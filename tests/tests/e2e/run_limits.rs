@@ -264,3 +264,54 @@ async fn a_node_is_limited_in_all_runs_on_all_instances_also_after_one_is_killed
     assert_eq!((left.get::<_, i64>(0), left.get::<_, i64>(1)), (0, 0), "every permit was given back");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_to_be_skipped_at_its_limit_is_shown_so_and_runs_in_a_rerun() -> Result<()> {
+    let database = Database::empty().await?;
+    let one = Server::start(&database).await?;
+    let _other = Server::start(&database).await?;
+    let peer = Peer::start(|_| Answer::held(json!({}))).await?;
+    let ada = one.client().join("ada@example.org").await?;
+    let mut definition = limited(&peer, &json!({}));
+    definition["nodes"][1]["concurrency"] = json!({"limit": 1, "on_limit": "skip"});
+    let id = ada.create_pipeline(&definition).await?;
+    let input = json!({"customer": "c"});
+    let first = id_of(&start(&ada, &id, &input).await?)?;
+    peer.asked(1, LIMIT).await?;
+    let mut skipped = String::new();
+    for _ in 0..4 {
+        let run = id_of(&start(&ada, &id, &input).await?)?;
+        let ended = ada.run_in(&run, &ENDS, LIMIT).await?;
+        assert_eq!((&ended["state"], &ended["output"]), (&json!("succeeded"), &json!({})), "{ended}");
+        let node = &ended["nodes"][1];
+        assert_eq!((&node["state"], &node["attempt"]), (&json!("skipped"), &json!(1)), "{node}");
+        assert!(node["error"].is_null() && node["ended_at"].is_string(), "{node}");
+        let journal = ada.get(&format!("/api/v1/runs/{run}/journal")).await?.expect(200)?;
+        let last = journal["items"].as_array().and_then(|entries| entries.last());
+        let last = last.context("the journal is empty")?;
+        assert_eq!((&last["kind"], &last["node_id"]), (&json!("node_skipped"), &json!("ask")), "{journal}");
+        skipped = run;
+    }
+    let session = database.session().await?;
+    let counted = "SELECT (SELECT count(*) FROM node_permits), (SELECT sum(held + waiting) FROM concurrency_keys)::bigint";
+    let held = session.query_one(counted, &[]).await?;
+    assert_eq!(
+        (held.get::<_, i64>(0), held.get::<_, i64>(1)),
+        (1, 1),
+        "the first run holds one, and none waits"
+    );
+    peer.release();
+    assert_eq!(ada.run_in(&first, &ENDS, LIMIT).await?["state"], "succeeded");
+    let path = format!("/api/v1/runs/{skipped}/rerun");
+    let rerun = ada.post(&path, &json!({"from": "failed"})).await?.expect(202)?;
+    assert_eq!(rerun["plan"]["not_kept"][0]["reason"], "not_succeeded", "{rerun}");
+    let rerun = ada.run_in(&id_of(&rerun)?, &ENDS, LIMIT).await?;
+    assert_eq!(
+        (&rerun["state"], &rerun["nodes"][1]["state"]),
+        (&json!("succeeded"), &json!("succeeded")),
+        "{rerun}"
+    );
+    let left = session.query_one(counted, &[]).await?;
+    assert_eq!((left.get::<_, i64>(0), left.get::<_, i64>(1)), (0, 0), "every permit was given back");
+    Ok(())
+}

@@ -24,6 +24,14 @@ const ENDING: Duration = Duration::from_secs(5);
 /// The wait of a node in the line for its permit: however long it takes.
 const IN_LINE: Wait = Wait { on: WaitingFor::Concurrency, until: None };
 
+/// How an attempt ended that did not fail.
+pub(super) enum Ended {
+    /// As its node type says.
+    With(Outcome),
+    /// It never began: it found no permit, and was not to wait for one.
+    Skipped,
+}
+
 impl Driver {
     /// Launches nodes whose start is durable.
     pub(super) fn launch(&mut self, nodes: Vec<usize>) {
@@ -110,7 +118,8 @@ impl Driver {
             if let Some((asking, permit)) = &permit {
                 match asking.ask(permit).await {
                     Ok(true) => {}
-                    Ok(false) => return (node, Ok(Outcome::Wait(IN_LINE))),
+                    Ok(false) if permit.waits => return (node, Ok(Ended::With(Outcome::Wait(IN_LINE)))),
+                    Ok(false) => return (node, Ok(Ended::Skipped)),
                     Err(failure) => return (node, Err(failure)),
                 }
             }
@@ -130,7 +139,7 @@ impl Driver {
                 // The breaker hears of its success or failure once the wait is over.
                 (Some(_), Ok(Outcome::Wait(_))) | (None, _) => {}
             }
-            (node, result)
+            (node, result.map(Ended::With))
         }
         .boxed()
     }
@@ -174,8 +183,8 @@ impl Driver {
 }
 
 /// The result of an attempt, if its output can be stored and passed on.
-pub(super) fn bounded(result: Result<Outcome, NodeFailure>) -> Result<Outcome, NodeFailure> {
-    if let Ok(Outcome::Done(output)) = &result {
+pub(super) fn bounded(result: Result<Ended, NodeFailure>) -> Result<Ended, NodeFailure> {
+    if let Ok(Ended::With(Outcome::Done(output))) = &result {
         check_value(output).map_err(ValueLimit::of_output)?;
     }
     result

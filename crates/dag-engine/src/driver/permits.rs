@@ -2,7 +2,7 @@
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use gathering_domain::{FailureKind, Pointer};
+use gathering_domain::{FailureKind, NodeConcurrency, NodeOnLimit, Pointer};
 
 use super::Driver;
 use super::waiting::Found;
@@ -31,7 +31,8 @@ impl Driver {
     /// What a node asks for before its attempt executes; `None` if nothing limits it.
     pub(super) fn permit_of(&self, node: usize) -> Option<Result<(Asking, NodePermit), NodeFailure>> {
         let graph_node = &self.graph.nodes[node];
-        let limit = graph_node.spec.concurrency.as_ref()?.limit;
+        let &NodeConcurrency { limit, on_limit, .. } = graph_node.spec.concurrency.as_ref()?;
+        let waits = on_limit == NodeOnLimit::Queue || self.was_begun_before(node);
         let (asking, scope) = (self.asking.clone()?, self.permit_scope()?);
         let key = match &graph_node.permit_key {
             None => Ok(String::new()),
@@ -40,13 +41,20 @@ impl Driver {
         Some(match key {
             Ok(key) => {
                 let (claim, node) = (self.claimed.claim, graph_node.spec.id.clone());
-                Ok((asking, NodePermit { claim, node, scope, key, limit }))
+                Ok((asking, NodePermit { claim, node, scope, key, limit, waits }))
             }
             Err(reason) => {
                 let at = Pointer::root().join("nodes").join(node).join("concurrency").join("key");
                 Err(NodeFailure::permanent(FailureKind::Expression, format!("{at}: {reason}")))
             }
         })
+    }
+
+    /// Whether the node failed before, in this run or in one whose work it takes up. To skip it would hide that, and what
+    /// it left half done.
+    fn was_begun_before(&self, node: usize) -> bool {
+        let run = self.progress.node(node);
+        run.failures > 0 || !run.earlier_runs.is_empty()
     }
 
     /// The poll of a node that stands in line.

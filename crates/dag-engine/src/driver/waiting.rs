@@ -15,6 +15,7 @@ use gathering_domain::{FailureKind, WaitingFor};
 use serde_json::Value;
 
 use super::Driver;
+use super::attempt::Ended;
 use crate::journal::{JournalEvent, NodeFailure};
 use crate::node_run::NodeState;
 use crate::node_type::{PollOutcome, Wait};
@@ -139,7 +140,7 @@ impl Driver {
         self.record(node, JournalEvent::Woken);
         self.n_active += 1;
         match result {
-            Some(result) => self.note_end(node, result),
+            Some(result) => self.note_end(node, result.map(Ended::With)),
             None => self.launches.push(node),
         }
     }

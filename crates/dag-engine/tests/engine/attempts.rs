@@ -13,3 +13,4 @@ mod maps;
 mod permits;
 mod reruns;
 mod reuse;
+mod skips;

@@ -40,7 +40,15 @@ fn ended(claim: Claim) -> Checkpoint {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn however_runs_ask_and_end_at_once_no_more_have_a_permit_than_there_are_and_none_is_lost() {
-    const N_RUNS: usize = 300;
+    // Whether they wait, in turn.
+    for waits in [[true, true], [false, false], [true, false]] {
+        ask_and_end_at_once(waits).await;
+    }
+}
+
+/// Those that do not wait end at once, with a permit or without.
+async fn ask_and_end_at_once(waits: [bool; 2]) {
+    const N_RUNS: usize = 150;
     const LIMIT: u32 = 3;
     let world = Arc::new(World::new().await);
     let scope = PermitScope::Pipeline(world.pipeline().await);
@@ -54,12 +62,14 @@ async fn however_runs_ask_and_end_at_once_no_more_have_a_permit_than_there_are_a
             let owner = world.begin_instance().await;
             let store = PgRunStore::new(world.pool.clone(), WakeBus::new());
             while world.count("SELECT count(*) FROM active_runs").await > 0 {
-                for run in store.claim(owner, ClaimScope::Queue, 5).await.unwrap() {
+                let claimed = store.claim(owner, ClaimScope::Queue, 5).await.unwrap();
+                for (run, waits) in claimed.into_iter().zip(waits.into_iter().cycle()) {
                     let (claim, node) = (run.claim, "call".parse().unwrap());
-                    let permit = NodePermit { claim, node, scope, key: "k".into(), limit: LIMIT };
-                    let checkpoint = if store.ask(&permit).await.unwrap() {
-                        let held = "SELECT count(*) FROM node_permits WHERE is_held";
-                        assert!(world.count(held).await <= i64::from(LIMIT));
+                    let permit = NodePermit { claim, node, scope, key: "k".into(), limit: LIMIT, waits };
+                    let has_it = store.ask(&permit).await.unwrap();
+                    let held = "SELECT count(*) FROM node_permits WHERE is_held";
+                    assert!(world.count(held).await <= i64::from(LIMIT));
+                    let checkpoint = if has_it || !waits {
                         ended(claim)
                     } else {
                         release(claim, Release::Park { waiting_for: WaitingFor::Concurrency, until: None })
@@ -89,7 +99,7 @@ async fn what_a_run_that_is_gone_has_left_is_cleared_away() {
     let claims = world.store.claim(owner, ClaimScope::Queue, 3).await.unwrap();
     for (claimed, expected) in claims.iter().zip([true, false, false]) {
         let (claim, node) = (claimed.claim, "call".parse().unwrap());
-        let permit = NodePermit { claim, node, scope, key: "k".into(), limit: 1 };
+        let permit = NodePermit { claim, node, scope, key: "k".into(), limit: 1, waits: true };
         assert_eq!(world.store.ask(&permit).await.unwrap(), expected);
     }
     let last = claims[2].claim;
@@ -105,4 +115,37 @@ async fn what_a_run_that_is_gone_has_left_is_cleared_away() {
     let woken = world.store.claim(owner, ClaimScope::Queue, 3).await.unwrap();
     assert_eq!(woken.iter().map(|run| run.claim.run).collect::<Vec<_>>(), [last.run], "the line goes on");
     assert_eq!(counted(&world).await, (1, 0));
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_wait_says_how_many_permits_there_are_and_writes_nothing_else() {
+    let world = World::new().await;
+    let owner = world.begin_instance().await;
+    let scope = PermitScope::Pipeline(world.pipeline().await);
+    for _ in 0..4 {
+        world.accept().await;
+    }
+    let claims = world.store.claim(owner, ClaimScope::Queue, 4).await.unwrap();
+    let ask = async |place: usize, limit: u32, waits: bool| {
+        let (claim, node) = (claims[place].claim, "call".parse().unwrap());
+        world.store.ask(&NodePermit { claim, node, scope, key: "k".into(), limit, waits }).await.unwrap()
+    };
+    assert!(ask(0, 1, false).await, "the first of its key");
+    assert!(!ask(1, 1, false).await);
+    assert_eq!(counted(&world).await, (1, 0));
+    assert!(!ask(2, 1, true).await);
+    assert!(!ask(3, 2, false).await, "another one waits for the second permit");
+    assert_eq!(counted(&world).await, (1, 1));
+    let waits = claims[2].claim;
+    let park = Release::Park { waiting_for: WaitingFor::Concurrency, until: None };
+    world.store.commit(&[release(waits, park)]).await.unwrap().remove(0).unwrap();
+    let woken = world.store.claim(owner, ClaimScope::Queue, 4).await.unwrap();
+    assert_eq!(
+        woken.iter().map(|run| run.claim.run).collect::<Vec<_>>(),
+        [waits.run],
+        "there are two by now"
+    );
+    assert_eq!(counted(&world).await, (2, 0));
+    assert!(ask(1, 3, false).await);
+    assert_eq!(counted(&world).await, (3, 0));
 }

@@ -43,6 +43,9 @@ impl NodePermits for MemoryStore {
             let of_key = || shared.permits.iter().filter(|asked| asked.shares_with(permit));
             let n_held = of_key().filter(|asked| asked.is_held).count();
             let is_held = of_key().all(|asked| asked.is_held) && n_held < permit.limit as usize;
+            if !is_held && !permit.waits {
+                return Ok(false);
+            }
             shared.permits.push(Asked { permit: permit.clone(), is_held });
             Ok(is_held)
         })

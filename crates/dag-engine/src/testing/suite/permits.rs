@@ -22,6 +22,8 @@ where
     a_permit_outlives_the_instance_that_asked_for_it(&*make().await).await;
     a_lost_claim_gets_no_permit(&*make().await).await;
     keys_nodes_and_scopes_have_permits_of_their_own(&*make().await).await;
+    a_node_that_does_not_wait_has_a_free_permit_or_leaves_nothing_behind(&*make().await).await;
+    a_node_that_does_not_wait_comes_after_those_that_do(&*make().await).await;
 }
 
 async fn claimed(fixture: &dyn PortsFixture, owner: InstanceId) -> Claim {
@@ -32,8 +34,14 @@ async fn claimed(fixture: &dyn PortsFixture, owner: InstanceId) -> Claim {
 /// The permit of the node `call`, of which there is one, for this claim.
 async fn asked(fixture: &dyn PortsFixture, claims: &[Claim]) -> Vec<NodePermit> {
     let scope = PermitScope::Pipeline(fixture.pipeline().await);
-    let of =
-        |claim: &Claim| NodePermit { claim: *claim, node: node("call"), scope, key: "k".into(), limit: 1 };
+    let of = |claim: &Claim| NodePermit {
+        claim: *claim,
+        node: node("call"),
+        scope,
+        key: "k".into(),
+        limit: 1,
+        waits: true,
+    };
     claims.iter().map(of).collect()
 }
 
@@ -147,4 +155,40 @@ async fn keys_nodes_and_scopes_have_permits_of_their_own(fixture: &dyn PortsFixt
         assert!(ask(fixture, &NodePermit { node: node(name), ..permit }).await, "another key or scope");
     }
     assert!(!ask(fixture, other).await);
+}
+
+/// The same questions of nodes that do not wait.
+async fn asked_at_once(fixture: &dyn PortsFixture, claims: &[Claim]) -> Vec<NodePermit> {
+    asked(fixture, claims).await.into_iter().map(|permit| NodePermit { waits: false, ..permit }).collect()
+}
+
+async fn a_node_that_does_not_wait_has_a_free_permit_or_leaves_nothing_behind(fixture: &dyn PortsFixture) {
+    let owner = fixture.instance().await;
+    let claims =
+        [claimed(fixture, owner).await, claimed(fixture, owner).await, claimed(fixture, owner).await];
+    let permits = asked_at_once(fixture, &claims).await;
+    for (place, expected) in [(0, true), (1, false), (0, true), (1, false)] {
+        assert_eq!(ask(fixture, &permits[place]).await, expected, "a repeated question has the same answer");
+    }
+    let lost = NodePermit { claim: Claim { epoch: 7, ..claims[1] }, ..permits[1].clone() };
+    let refused = fixture.permits().ask(&lost).await;
+    assert!(matches!(refused, Err(StoreError::ClaimLost { .. })), "{refused:?}");
+    wait(fixture, claims[1]).await;
+    must_commit(fixture, ending(claims[0])).await;
+    assert_eq!(claim_all(fixture, owner).await, [], "it stands in no line");
+    assert!(ask(fixture, &permits[2]).await, "nor has it taken the permit that was given back");
+}
+
+async fn a_node_that_does_not_wait_comes_after_those_that_do(fixture: &dyn PortsFixture) {
+    let owner = fixture.instance().await;
+    let claims =
+        [claimed(fixture, owner).await, claimed(fixture, owner).await, claimed(fixture, owner).await];
+    let permits = asked(fixture, &claims).await;
+    assert!(ask(fixture, &permits[0]).await);
+    assert!(!ask(fixture, &permits[1]).await);
+    wait(fixture, claims[1]).await;
+    must_commit(fixture, ending(claims[0])).await;
+    let at_once = NodePermit { waits: false, ..permits[2].clone() };
+    assert!(!ask(fixture, &at_once).await, "the permit is for the first of the line");
+    assert_eq!(ids(&claim_all(fixture, owner).await), [claims[1].run]);
 }

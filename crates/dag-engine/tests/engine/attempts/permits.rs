@@ -13,13 +13,13 @@ use super::bench::{Bench, Do};
 
 /// How many attempts execute, and how many did at most.
 #[derive(Clone, Default)]
-struct Counted {
+pub struct Counted {
     now: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
 }
 
 impl Counted {
-    fn bench(&self) -> Bench {
+    pub fn bench(&self) -> Bench {
         let counted = self.clone();
         let work = move |attempt: Attempt| {
             let counted = counted.clone();
@@ -58,13 +58,13 @@ async fn accept(bench: &Bench, pipeline: PipelineId, concurrency: &Value, input:
 }
 
 /// Does this once the first of several runs surely has the permit.
-async fn after_the_first<T>(work: impl Future<Output = T>) -> T {
+pub async fn after_the_first<T>(work: impl Future<Output = T>) -> T {
     tokio::time::sleep(Duration::from_millis(10)).await;
     work.await
 }
 
 /// Drives a run, also when it was parked, until it has ended.
-async fn drive_to_end(bench: &Bench, run: RunId) -> RunState {
+pub async fn drive_to_end(bench: &Bench, run: RunId) -> RunState {
     loop {
         let end = bench.drive(run, Signals::default()).await;
         assert!(matches!(end, DriveEnd::Ended(_) | DriveEnd::Parked), "{end:?}");

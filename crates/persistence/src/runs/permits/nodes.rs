@@ -1,7 +1,8 @@
 //! Permits of nodes: how many attempts of a node execute at once.
 //!
 //! A node asks for its permit itself (`ask_node_permit`, a function of the database). Where there is none it stands in the
-//! line of its key; claims serve the lines, as they do those of runs, by waking the runs.
+//! line of its key; claims serve the lines, as they do those of runs, by waking the runs. A node that does not wait takes a
+//! permit that is free (`take_node_permit`), or none.
 
 use std::sync::LazyLock;
 
@@ -46,22 +47,26 @@ impl NodePermits for PgRunStore {
             PermitScope::Pipeline(pipeline) => Some(pipeline.as_uuid()),
             PermitScope::Graph(_) => None,
         };
-        let conn = self.pool.get().await?;
-        let asked: QueryResult<Asked> =
+        let question = if permit.waits {
             diesel::sql_query("SELECT ask_node_permit($1, $2, $3, $4, $5, $6, $7, $8) AS has_it")
-                .bind::<SqlUuid, _>(permit.claim.run.as_uuid())
-                .bind::<SqlUuid, _>(permit.claim.owner.as_uuid())
-                .bind::<BigInt, _>(permit.claim.epoch)
-                .bind::<Text, _>(permit.node.as_str())
-                .bind::<SqlUuid, _>(key_id(permit))
-                .bind::<Nullable<SqlUuid>, _>(pipeline)
-                .bind::<Text, _>(&permit.key)
-                .bind::<Integer, _>(i32::try_from(permit.limit).unwrap_or(i32::MAX))
-                .get_result(&mut &*conn)
-                .await;
+        } else {
+            diesel::sql_query("SELECT take_node_permit($1, $2, $3, $4, $5, $6, $7, $8) AS has_it")
+        };
+        let conn = self.pool.get().await?;
+        let asked: QueryResult<Asked> = question
+            .bind::<SqlUuid, _>(permit.claim.run.as_uuid())
+            .bind::<SqlUuid, _>(permit.claim.owner.as_uuid())
+            .bind::<BigInt, _>(permit.claim.epoch)
+            .bind::<Text, _>(permit.node.as_str())
+            .bind::<SqlUuid, _>(key_id(permit))
+            .bind::<Nullable<SqlUuid>, _>(pipeline)
+            .bind::<Text, _>(&permit.key)
+            .bind::<Integer, _>(i32::try_from(permit.limit).unwrap_or(i32::MAX))
+            .get_result(&mut &*conn)
+            .await;
         let asked = asked.map_err(|error| DatabaseError::query("asking for the permit of a node", error))?;
         let has_it = asked.has_it.ok_or(StoreError::ClaimLost { run: permit.claim.run })?;
-        if !has_it {
+        if !has_it && permit.waits {
             self.polls.lines.nodes.note();
         }
         Ok(has_it)
