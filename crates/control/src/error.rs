@@ -91,6 +91,9 @@ pub enum Conflict {
     /// The node does not wait for an approval.
     #[error("node `{0}` is not waiting for an approval")]
     NotWaitingForApproval(NodeId),
+    /// The question was answered before, or its call has ended.
+    #[error("the question is no longer open: it was answered, or the call that asks has ended")]
+    QuestionClosed,
     /// Nothing of the node is unknown that a person could decide.
     #[error(
         "node `{0}` has nothing of unknown end: only a node whose effect may have taken place is decided"

@@ -70,6 +70,11 @@ impl GraphSummary {
         self.nodes.iter().any(|(id, _)| id == node.as_str())
     }
 
+    /// Whether a node may call a tool.
+    pub fn calls_tools(&self) -> bool {
+        self.nodes.iter().any(|(_, node_type)| matches!(node_type.as_str(), "tool" | "agent"))
+    }
+
     /// Whether the node lets this person decide: a node without a list of approvers lets everybody.
     pub fn may_decide(&self, node: &NodeId, person: &Email) -> bool {
         self.approvers.get(node.as_str()).is_none_or(|approvers| approvers.contains(person))

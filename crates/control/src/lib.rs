@@ -15,6 +15,7 @@ mod idempotency;
 mod mcp_servers;
 mod pipelines;
 mod projects;
+mod questions;
 mod runs;
 mod schedules;
 mod secrets;
@@ -64,6 +65,10 @@ pub use projects::{
     ChangeProject, CreateProject, FilesRoot, LocalProject, LockedMember, LockedProject, Member, MemberChange,
     PlannedProject, Project, ProjectControl,
 };
+pub use questions::{
+    Answer, AnswerOutcome, AskedQuestions, MAX_OPEN_QUESTIONS, MAX_QUESTIONS, NewAnswer, Question,
+    QuestionState,
+};
 pub use runs::{
     AcceptedRerun, DEFAULT_PRIORITY, Decide, DecideOutcome, DecisionOutcome, LocalFile, NewDecision,
     NewOutcome, NodeRuns, PipelineToStart, PlannedRun, ProjectPipelines, Rerun, RerunLocal, Run, RunControl,
@@ -82,7 +87,7 @@ pub use secrets::{
 };
 pub use store::{
     BudgetStore, ControlStore, EventStore, HookStore, McpServerStore, PipelineStore, ProjectStore,
-    ScheduleStore, SecretStore,
+    QuestionStore, ScheduleStore, SecretStore,
 };
 pub use tools::{CallTool, ToolControl};
 pub use workspaces::{OpenWorkspaceError, RemoveWorkspaceError, WorkspaceSettings, Workspaces};

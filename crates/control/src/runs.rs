@@ -24,6 +24,7 @@ use serde_json::Value;
 use crate::access::right::{self, Right};
 use crate::access::{OfProject, Scoped};
 use crate::graphs::{GraphSummary, Graphs};
+use crate::questions::Question;
 use crate::{ControlError, ControlStore};
 
 pub use child::ProjectPipelines;
@@ -167,6 +168,8 @@ pub struct RunDetails {
     pub graph: Arc<GraphSummary>,
     /// What became of the nodes; at least as new as the run.
     pub nodes: NodeRuns,
+    /// What its tools asked people, the oldest first.
+    pub questions: Vec<Question>,
 }
 
 /// What may be done with runs. Cloning is cheap and shares the store.
@@ -180,6 +183,10 @@ impl RunControl {
     /// The runs of this store, whose graphs are these.
     pub fn new(store: Arc<dyn ControlStore>, graphs: Graphs) -> Self {
         Self { store, graphs }
+    }
+
+    pub(crate) fn store(&self) -> &dyn ControlStore {
+        &*self.store
     }
 
     /// The run, if the caller may do `R` with it.
@@ -199,7 +206,12 @@ impl RunControl {
         let run = self.find::<right::Read>(caller, run).await?;
         let graph = self.graphs.summarize(run.graph).await?;
         let nodes = self.load_nodes(&run).await?;
-        Ok(RunDetails { run: run.into_thing(), graph, nodes })
+        // Only what calls tools asks people.
+        let questions = match graph.calls_tools() {
+            true => self.store.list_questions(run.id).await?,
+            false => Vec::new(),
+        };
+        Ok(RunDetails { run: run.into_thing(), graph, nodes, questions })
     }
 
     /// At most `limit` entries of the run's journal, in order, after the entry `after`; 0 for the first.

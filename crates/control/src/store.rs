@@ -6,6 +6,7 @@ mod hooks;
 mod mcp_servers;
 mod pipelines;
 mod projects;
+mod questions;
 mod schedules;
 mod secrets;
 
@@ -25,6 +26,7 @@ pub use hooks::HookStore;
 pub use mcp_servers::McpServerStore;
 pub use pipelines::PipelineStore;
 pub use projects::ProjectStore;
+pub use questions::QuestionStore;
 pub use schedules::ScheduleStore;
 pub use secrets::SecretStore;
 
@@ -44,6 +46,7 @@ pub trait ControlStore:
     + HookStore
     + SecretStore
     + McpServerStore
+    + QuestionStore
 {
     /// The run, and the caller's role in its project; also if they are not a member.
     ///

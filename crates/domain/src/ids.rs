@@ -82,6 +82,8 @@ uuid_ids! {
     HookId, "hook";
     /// One call of a hook.
     DeliveryId, "delivery";
+    /// A question of a tool to people.
+    QuestionId, "question";
     /// A secret of a project.
     SecretId, "secret";
     /// A server process; a restarted server is another instance.

@@ -31,7 +31,7 @@ pub use failure_kind::{CustomKind, FailureKind, InvalidFailureKind};
 pub use idempotency::{IdempotencyKey, InvalidIdempotencyKey, KeyedBody, Once};
 pub use ids::{
     AgentId, ApiKeyId, AuditEventId, DeliveryId, HookId, InstanceId, InvalidId, NodeId, PipelineId,
-    ProjectId, RequestId, RunId, ScheduleId, SecretId, SessionId, TaskId, TokenId, UserId,
+    ProjectId, QuestionId, RequestId, RunId, ScheduleId, SecretId, SessionId, TaskId, TokenId, UserId,
 };
 pub use mcp_server_name::{InvalidMcpServerName, McpServerName};
 pub use permit::{NodeOnLimit, OnLimit, PermitRequest};

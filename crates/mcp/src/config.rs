@@ -218,7 +218,7 @@ pub struct McpLimits {
     pub startup: Duration,
     /// How long [`McpProtocol::Auto`] waits for a server that is silent to the newer protocol; 2 s.
     pub probe_silence: Duration,
-    /// The time of one call, with everything that the server asks in between; 60 s.
+    /// The time of one call, without the time in which a person is asked; 60 s.
     pub call: Duration,
     /// How long a server may take to end once its input is closed; 10 s. Then it is terminated.
     pub shutdown: Duration,

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use gathering_tools::Outbound;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -138,8 +139,8 @@ impl Connection {
     /// [`McpError`]. A result that says `isError` is a result here.
     pub(crate) async fn call(&self, call: &Arc<ToolCall>, arguments: &Value) -> Result<Answer, McpError> {
         let after = self.limits.call;
-        let called = timeout(after, self.call_in_rounds(call, arguments)).await;
-        let called = called.unwrap_or_else(|_| Err(self.timed_out("tools/call", after)));
+        let called = call.within(after, self.call_in_rounds(call, arguments)).await;
+        let called = called.unwrap_or_else(|| Err(self.timed_out("tools/call", after)));
         if matches!(called, Err(McpError::Rpc { code: HEADER_MISMATCH, .. })) {
             // The server wants other headers: it describes the tool differently by now.
             self.peer.tools_changed.notify_one();
@@ -151,14 +152,14 @@ impl Connection {
         let mut params = json!({"name": call.tool, "arguments": arguments});
         for _ in 0..MAX_INPUT_ROUNDS {
             let mut asked = self.with_meta(params.clone());
-            if self.dialect == Dialect::Modern && self.info.has_log && call.notices.is_some() {
+            if self.dialect == Dialect::Modern && self.info.has_log && call.is_heard() {
                 asked["_meta"]["io.modelcontextprotocol/logLevel"] = json!(LOG_LEVEL);
             }
             let answer = self.link.request(self.dialect, "tools/call", &asked, Some(call)).await?;
             match answer.result.get("resultType").and_then(Value::as_str) {
                 None | Some("complete") => return Ok(answer),
                 Some("input_required") => {
-                    params["inputResponses"] = self.answer_all(&answer.result).await?;
+                    params["inputResponses"] = self.answer_all(&answer.result, call).await?;
                     if let Some(state) = answer.result.get("requestState") {
                         params["requestState"] = state.clone();
                     }
@@ -169,17 +170,17 @@ impl Connection {
         Err(invalid("it asks for input too often"))
     }
 
-    async fn answer_all(&self, result: &Value) -> Result<Value, McpError> {
+    async fn answer_all(&self, result: &Value, call: &ToolCall) -> Result<Value, McpError> {
         let questions = result.get("inputRequests").and_then(Value::as_object);
         let questions = questions.filter(|questions| questions.len() <= MAX_QUESTIONS);
         let questions = questions.ok_or_else(|| invalid("its `inputRequests` are missing or too many"))?;
-        let mut answers = json!({});
-        for (key, question) in questions {
+        let answers = questions.iter().map(|(key, question)| async move {
             let method = question.get("method").and_then(Value::as_str).unwrap_or_default();
             let params = question.get("params").unwrap_or(&Value::Null);
-            answers[key] = self.peer.answer(method, params).await?;
-        }
-        Ok(answers)
+            let answer = self.peer.answer(None, method, params, Some(call)).await?;
+            Ok::<_, McpError>((key.clone(), answer))
+        });
+        Ok(Value::Object(try_join_all(answers).await?.into_iter().collect()))
     }
 
     fn with_meta(&self, params: Value) -> Value {

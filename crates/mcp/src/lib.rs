@@ -41,7 +41,6 @@ pub use config::{
     StdioCommand,
 };
 pub use definition::ToolDefinition;
-pub use elicitation::{DeclineElicitations, Elicitation, ElicitationAnswer, Elicitations};
 pub use error::{McpError, ServerEnd};
 pub use mounted::MountedTool;
 pub use notices::{McpNotice, McpNoticeKind, McpNotices};

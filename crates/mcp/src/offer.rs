@@ -17,8 +17,8 @@ mod tests;
 
 pub use error::OfferError;
 pub use model::{
-    Called, OfferedCall, OfferedResult, OfferedTask, OfferedTool, OfferedToolPage, Question, ResourceContent,
-    ResourceTemplate, TaskAnswer, TaskState,
+    Called, OfferedCall, OfferedResult, OfferedTask, OfferedTool, OfferedToolPage, ResourceContent,
+    ResourceTemplate, TaskAnswer, TaskQuestion, TaskState,
 };
 pub use reply::McpReply;
 pub use request::McpHeaders;

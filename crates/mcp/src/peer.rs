@@ -5,11 +5,12 @@
 use std::sync::Arc;
 
 use gathering_domain::with_causes;
+use gathering_tools::{ToolAnswer, ToolQuestions};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::McpError;
-use crate::elicitation::{Elicitation, ElicitationAnswer, Elicitations};
+use crate::elicitation;
 use crate::hidden::Hidden;
 use crate::message::RpcError;
 use crate::notices::{McpNoticeKind, McpNotices};
@@ -22,7 +23,8 @@ const METHOD_NOT_FOUND: i64 = -32601;
 pub(crate) struct Peer {
     /// The server's name in the settings.
     pub(crate) server: String,
-    pub(crate) elicitations: Option<Arc<dyn Elicitations>>,
+    /// Answers the questions of calls without a respondent of their own.
+    pub(crate) questions: Option<ToolQuestions>,
     pub(crate) notices: McpNotices,
     /// What must not be told or logged.
     pub(crate) hidden: Hidden,
@@ -34,32 +36,41 @@ impl Peer {
     /// What this client says of itself. A server shows more tools to a client that can do more.
     pub(crate) fn capabilities(&self) -> Value {
         // No roots: they would replace the directories that the operator gave to a server of files.
-        if self.elicitations.is_some() { json!({"elicitation": {}}) } else { json!({}) }
+        if self.questions.is_some() { json!({"elicitation": {"form": {}, "url": {}}}) } else { json!({}) }
     }
 
-    /// Answers a request of the server.
-    pub(crate) async fn answer(&self, method: &str, params: &Value) -> Result<Value, RpcError> {
+    /// Answers a request of the server. `id` is the request's own, if it has one; `call` is the call that it belongs to, if
+    /// that is known.
+    pub(crate) async fn answer(
+        &self,
+        id: Option<&Value>,
+        method: &str,
+        params: &Value,
+        call: Option<&ToolCall>,
+    ) -> Result<Value, RpcError> {
         match method {
             "ping" => Ok(json!({})),
-            "elicitation/create" => Ok(self.elicit(params).await.into_result()),
+            "elicitation/create" => self.elicit(id, params, call).await,
             "sampling/createMessage" => Err(RpcError::new(-1, "this client lends its model to no server")),
             _ => Err(RpcError::new(METHOD_NOT_FOUND, "this client does not have this method")),
         }
     }
 
     /// A server may ask a client that has not declared that it can answer, and waits for ever without an answer.
-    async fn elicit(&self, params: &Value) -> ElicitationAnswer {
-        let is_form = params.get("mode").is_none_or(|mode| mode == "form");
-        let Some(elicitations) = self.elicitations.as_ref().filter(|_| is_form) else {
-            return ElicitationAnswer::Declined;
+    async fn elicit(
+        &self,
+        id: Option<&Value>,
+        params: &Value,
+        call: Option<&ToolCall>,
+    ) -> Result<Value, RpcError> {
+        let question = elicitation::question(&self.server, params, &self.hidden)?;
+        let request = question.request.clone();
+        let answer = match (call, call.and_then(ToolCall::questions).or(self.questions.as_ref())) {
+            (_, None) => ToolAnswer::Declined,
+            (Some(call), Some(questions)) => call.ask(questions, id, question).await,
+            (None, Some(questions)) => questions.ask(question).await,
         };
-        let message = params.get("message").and_then(Value::as_str).unwrap_or_default();
-        let question = Elicitation {
-            server: self.server.clone(),
-            message: message.to_owned(),
-            requested_schema: params.get("requestedSchema").cloned().unwrap_or_default(),
-        };
-        elicitations.elicit(question).await
+        Ok(elicitation::result(answer, &request))
     }
 
     /// Takes a notification. `call_of` finds the call in flight with a progress token; without a token, the one to which
@@ -83,6 +94,11 @@ impl Peer {
             }
             "notifications/message" => {
                 self.tell_of_call(McpNoticeKind::log(params), call_of(None).as_deref())
+            }
+            "notifications/cancelled" => {
+                if let (Some(id), Some(call)) = (params.get("requestId"), call_of(None)) {
+                    call.withdraw(id);
+                }
             }
             _ => {}
         }
@@ -118,10 +134,10 @@ mod tests {
     use super::*;
     use crate::{McpTransport, StdioCommand};
 
-    fn peer(elicitations: Option<Arc<dyn Elicitations>>) -> Peer {
+    fn peer() -> Peer {
         Peer {
             server: "a".to_owned(),
-            elicitations,
+            questions: None,
             notices: McpNotices::new(4),
             hidden: Hidden::of(&crate::McpServerConfig::new(
                 "a",
@@ -133,25 +149,22 @@ mod tests {
 
     #[tokio::test]
     async fn every_request_of_a_server_is_answered() {
-        let peer = peer(None);
+        let peer = peer();
         let code = |answered: Result<Value, RpcError>| answered.unwrap_err().code;
-        assert_eq!(peer.answer("ping", &Value::Null).await, Ok(json!({})));
-        assert_eq!(code(peer.answer("roots/list", &Value::Null).await), METHOD_NOT_FOUND);
-        assert_eq!(code(peer.answer("sampling/createMessage", &Value::Null).await), -1);
-        let declined = peer.answer("elicitation/create", &json!({"message": "?"})).await;
+        assert_eq!(peer.answer(None, "ping", &Value::Null, None).await, Ok(json!({})));
+        assert_eq!(code(peer.answer(None, "roots/list", &Value::Null, None).await), METHOD_NOT_FOUND);
+        assert_eq!(code(peer.answer(None, "sampling/createMessage", &Value::Null, None).await), -1);
+        let declined = peer.answer(None, "elicitation/create", &json!({"message": "?"}), None).await;
         assert_eq!(declined, Ok(json!({"action": "decline"})));
         assert_eq!(peer.capabilities(), json!({}));
     }
 
     #[test]
     fn progress_of_a_call_that_is_over_is_dropped() {
-        let peer = peer(None);
+        let peer = peer();
         peer.note("notifications/progress", &json!({"progressToken": 7, "progress": 1}), |_| None);
         assert_eq!(peer.notices.try_next(), None);
-        let call = |token| {
-            (token == Some(7))
-                .then(|| Arc::new(ToolCall { tool: "dig".to_owned(), headers: Vec::new(), notices: None }))
-        };
+        let call = |token| (token == Some(7)).then(|| Arc::new(ToolCall::new("dig", Vec::new(), None, None)));
         peer.note("notifications/progress", &json!({"progressToken": 7, "progress": 1}), call);
         assert!(peer.notices.try_next().is_some());
     }

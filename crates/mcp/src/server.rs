@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gathering_domain::Digest;
-use gathering_tools::{Outbound, ToolContext, ToolNotices};
+use gathering_tools::{Outbound, ToolContext, ToolQuestions};
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -15,7 +15,6 @@ use crate::McpError;
 use crate::catalogue::{McpCatalogue, McpTool};
 use crate::config::McpServerConfig;
 use crate::connection::Connection;
-use crate::elicitation::Elicitations;
 use crate::hidden::Hidden;
 use crate::mounted::MountedTool;
 use crate::notices::McpNotices;
@@ -33,9 +32,9 @@ const SETTLING: Duration = Duration::from_secs(10);
 pub struct McpServices {
     /// Sends the requests of servers over HTTP, to the addresses that the operator allows.
     pub outbound: Outbound,
-    /// Answers the questions of servers; without it, they are told that nobody answers, and those that ask nevertheless
-    /// get a refusal.
-    pub elicitations: Option<Arc<dyn Elicitations>>,
+    /// Answers the questions of servers in calls that have no respondent of their own. Without it servers are told that
+    /// nobody answers.
+    pub questions: Option<ToolQuestions>,
     /// Takes what servers tell.
     pub notices: McpNotices,
 }
@@ -43,7 +42,7 @@ pub struct McpServices {
 impl McpServices {
     /// Services without a person to ask.
     pub fn new(outbound: Outbound) -> Self {
-        Self { outbound, elicitations: None, notices: McpNotices::default() }
+        Self { outbound, questions: None, notices: McpNotices::default() }
     }
 }
 
@@ -114,7 +113,7 @@ impl McpServer {
         config.check()?;
         let peer = Arc::new(Peer {
             server: config.name.clone(),
-            elicitations: services.elicitations,
+            questions: services.questions,
             notices: services.notices,
             hidden: Hidden::of(&config),
             tools_changed: tokio::sync::Notify::new(),
@@ -192,11 +191,11 @@ impl McpServer {
     /// # Errors
     /// [`McpError`]; it says whether the call may have taken effect.
     pub async fn call(&self, tool: &str, arguments: Value) -> Result<McpResult, McpError> {
-        self.call_as(tool, arguments, None, None).await
+        self.call_as(tool, arguments, None, &ToolContext::new()).await
     }
 
     /// As [`McpServer::call`], if the server still describes the tool by a definition with this digest. What the server
-    /// tells of the call goes to the notices of `context`.
+    /// tells of the call goes to the notices of `context`, and what it asks to its questions.
     ///
     /// # Errors
     /// As [`McpServer::call`].
@@ -207,7 +206,7 @@ impl McpServer {
         digest: Digest,
         context: &ToolContext,
     ) -> Result<McpResult, McpError> {
-        self.call_as(tool, arguments, Some(digest), context.notices.clone()).await
+        self.call_as(tool, arguments, Some(digest), context).await
     }
 
     async fn call_as(
@@ -215,7 +214,7 @@ impl McpServer {
         tool: &str,
         arguments: Value,
         digest: Option<Digest>,
-        notices: Option<ToolNotices>,
+        context: &ToolContext,
     ) -> Result<McpResult, McpError> {
         let _slot = self.slot().await?;
         let mut is_repeated = false;
@@ -224,8 +223,9 @@ impl McpServer {
             let found = callable(&catalogue, tool, digest)?;
             check(found, &arguments)?;
             let headers = found.headers.of_call(&arguments).map_err(McpError::InvalidArguments)?;
-            let (tool, notices) = (tool.to_owned(), notices.clone());
-            let call = Arc::new(ToolCall { tool, headers, notices });
+            let (notices, questions) = (context.notices.clone(), context.questions.clone());
+            let call = Arc::new(ToolCall::new(tool, headers, notices, questions));
+            let _ends = call.ends_with();
             let answer = match connection.call(&call, &arguments).await {
                 // The server did not accept the call, and its task connects anew.
                 Err(McpError::SessionLost) if !is_repeated => {

@@ -21,7 +21,7 @@ use self::steps::{RecordedSteps, Waits, to_json};
 use crate::budget::{CallBudget, CallStop};
 use crate::child_pipelines::ChildPipelines;
 use crate::files::ProjectFiles;
-use crate::notices::RunNotices;
+use crate::people::People;
 use crate::project_tools::{NodeTools, ProjectTools, SameTools};
 use crate::run_pipeline::{PipelineRuns, RUN_PIPELINE, RunPipeline};
 use crate::secrets::{AttemptSecrets, OutsideNode};
@@ -42,7 +42,7 @@ pub struct AgentNode {
     files: Arc<dyn ProjectFiles>,
     budgets: Option<Arc<dyn BudgetLedger>>,
     pipelines: Option<PipelineRuns>,
-    notices: RunNotices,
+    people: People,
 }
 
 impl AgentNode {
@@ -50,7 +50,7 @@ impl AgentNode {
     /// calls.
     pub fn new(providers: Providers, tools: Toolbox, files: Arc<dyn ProjectFiles>) -> Self {
         let tools = NodeTools::new(tools.clone(), Arc::new(SameTools(tools)));
-        Self { providers, tools, files, budgets: None, pipelines: None, notices: RunNotices::default() }
+        Self { providers, tools, files, budgets: None, pipelines: None, people: People::default() }
     }
 
     /// The same executor, whose agents use the tools of the run's project, too.
@@ -71,10 +71,10 @@ impl AgentNode {
         Self { pipelines: Some(PipelineRuns::new(pipelines, children)), ..self }
     }
 
-    /// The same executor, whose tools tell these what they do.
+    /// The same executor, whose tools tell these people what they do and ask them what they want to know.
     #[must_use]
-    pub fn with_notices(self, notices: RunNotices) -> Self {
-        Self { notices, ..self }
+    pub fn with_people(self, people: People) -> Self {
+        Self { people, ..self }
     }
 
     /// Starts pipelines for this attempt, if its agent may.
@@ -126,10 +126,10 @@ impl AgentNode {
             let files = self.files.open(attempt.project).await.map_err(NodeFailure::from)?;
             ToolContext::new().with_workspace(files)
         };
-        let (pipelines, notices) = (self.pipelines_of(attempt).cloned(), &self.notices);
+        let (pipelines, people) = (self.pipelines_of(attempt).cloned(), &self.people);
         let waits = Waits::default();
         let recorded =
-            RecordedSteps { attempt, budget, model, tools, context, secrets, notices, pipelines, waits };
+            RecordedSteps { attempt, budget, model, tools, context, secrets, people, pipelines, waits };
         let outcome = run_agent(Conversation::new(&agent, descriptions, prompt), &recorded).await;
         let outcome = outcome.map_err(|error| recorded.waits.all_of(failure_of(error)))?;
         Ok(to_json(&outcome)?)

@@ -224,6 +224,10 @@ fn redact(notice: &mut ToolNotice, secrets: &KnownSecrets) -> bool {
             tidy(text, MAX_TEXT);
             true
         }
+        ToolNotice::Question { message, .. } => {
+            tidy(message, MAX_TEXT);
+            true
+        }
         _ => false,
     }
 }

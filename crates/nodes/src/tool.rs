@@ -16,7 +16,7 @@ use crate::child_pipelines::ChildPipelines;
 use crate::config::{add_problems_below, is_computed_text};
 use crate::failure::{act_failed, failure_of_tool};
 use crate::files::ProjectFiles;
-use crate::notices::RunNotices;
+use crate::people::People;
 use crate::project_tools::{NodeTools, ProjectTools, SameTools, is_not_there};
 use crate::run_pipeline::{PipelineCall, PipelineRuns, RUN_PIPELINE};
 use crate::secrets::{AttemptSecrets, OutsideNode};
@@ -83,14 +83,14 @@ pub struct ToolNode {
     files: Arc<dyn ProjectFiles>,
     budgets: Option<Arc<dyn BudgetLedger>>,
     pipelines: Option<PipelineRuns>,
-    notices: RunNotices,
+    people: People,
 }
 
 impl ToolNode {
     /// An executor that calls `tools` with the files of the run's project. No budget bounds its calls.
     pub fn new(tools: Toolbox, files: Arc<dyn ProjectFiles>) -> Self {
         let tools = NodeTools::new(tools.clone(), Arc::new(SameTools(tools)));
-        Self { tools, files, budgets: None, pipelines: None, notices: RunNotices::default() }
+        Self { tools, files, budgets: None, pipelines: None, people: People::default() }
     }
 
     /// The same executor, which calls the tools of the run's project, too.
@@ -111,10 +111,10 @@ impl ToolNode {
         Self { pipelines: Some(PipelineRuns::new(pipelines, children)), ..self }
     }
 
-    /// The same executor, whose tools tell these what they do.
+    /// The same executor, whose tools tell these people what they do and ask them what they want to know.
     #[must_use]
-    pub fn with_notices(self, notices: RunNotices) -> Self {
-        Self { notices, ..self }
+    pub fn with_people(self, people: People) -> Self {
+        Self { people, ..self }
     }
 
     /// Starts pipelines for this attempt, if that is its tool.
@@ -173,9 +173,8 @@ impl ToolNode {
         let files = self.files.open(attempt.project).await.map_err(NodeFailure::from)?;
         let request = json!({"tool": tool, "params": params});
         let key = attempt.effects.idempotency_key(EFFECT, &request);
-        let notices = self.notices.of_call(attempt, &tool, secrets);
-        let context =
-            ToolContext::new().with_workspace(files).with_idempotency_key(key).with_notices(notices);
+        let context = ToolContext::new().with_workspace(files).with_idempotency_key(key);
+        let context = self.people.of_call(context, attempt, &tool, secrets);
         let call = |_| async {
             let revealed = secrets.reveal(&attempt.config).map_err(ActFailed::before_it_took_place)?;
             let redact = |result: &mut Value| secrets.redact(result);

@@ -7,8 +7,8 @@ use gathering_dag_engine::{BudgetLedger, ChildRuns, Decisions, NodeSpecs, NodeTy
 use gathering_tools::{Outbound, Toolbox};
 
 use crate::{
-    ActionNode, ActionSpec, AgentNode, AgentSpec, ChildPipelines, OutsideNode, ProjectFiles, ProjectSecrets,
-    ProjectTools, RunNotices, ToolNode, ToolNodeSpec, WithSecrets,
+    ActionNode, ActionSpec, AgentNode, AgentSpec, ChildPipelines, OutsideNode, People, ProjectFiles,
+    ProjectSecrets, ProjectTools, ToolNode, ToolNodeSpec, WithSecrets,
 };
 
 /// The ports that the node types need when they execute. Cloning is cheap.
@@ -28,8 +28,8 @@ pub struct NodeServices {
     pub tools: Arc<dyn ProjectTools>,
     /// The budgets that bound calls; `None` for no bounds.
     pub budgets: Option<Arc<dyn BudgetLedger>>,
-    /// Who follows what tools tell.
-    pub notices: RunNotices,
+    /// Who follows what tools tell, and answers what they ask.
+    pub people: People,
 }
 
 /// The specs of all node types, for validation.
@@ -57,11 +57,11 @@ pub fn node_types(
     );
     let mut tool = ToolNode::new(tools.clone(), Arc::clone(files))
         .with_project_tools(Arc::clone(&services.tools))
-        .with_notices(services.notices.clone())
+        .with_people(services.people.clone())
         .with_pipelines(Arc::clone(&services.pipelines), Arc::clone(children));
     let mut agent = AgentNode::new(providers.clone(), tools.clone(), Arc::clone(files))
         .with_project_tools(Arc::clone(&services.tools))
-        .with_notices(services.notices.clone())
+        .with_people(services.people.clone())
         .with_pipelines(Arc::clone(&services.pipelines), Arc::clone(children));
     if let Some(budgets) = &services.budgets {
         tool = tool.with_budgets(Arc::clone(budgets));
@@ -102,7 +102,7 @@ mod tests {
             secrets: Arc::new(NoSecrets),
             tools: Arc::new(crate::SameTools(tools.clone())),
             budgets: None,
-            notices: RunNotices::default(),
+            people: People::default(),
         };
         let types = node_types(&outbound, &tools, &providers, &services);
         let specs = node_specs(&tools, &providers);

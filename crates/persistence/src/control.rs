@@ -11,6 +11,7 @@ pub(crate) mod pipelines;
 mod project_store;
 mod project_versions;
 pub(crate) mod projects;
+mod questions;
 pub(crate) mod runs;
 mod schedule_store;
 pub(crate) mod schedules;

@@ -14,14 +14,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use gathering_control::{
-    Control, EventFeed, EventMatching, FeedSettings, Graphs, McpRules, McpServerControl, ProjectControl,
-    ProjectPipelines, ScheduleFiring, SecretControl, ToolControl, WorkspaceSettings, Workspaces,
+    AskedQuestions, Control, EventFeed, EventMatching, FeedSettings, Graphs, McpRules, McpServerControl,
+    ProjectControl, ProjectPipelines, ScheduleFiring, SecretControl, ToolControl, WorkspaceSettings,
+    Workspaces,
 };
 use gathering_dag_engine::{
     Breakers, ClaimScope, Engine, EngineSettings, RunnerHandle, RunnerSettings, SystemClock,
 };
 use gathering_domain::{InstanceId, RunId};
-use gathering_nodes::{NodeServices, ProjectSpecs, RunNotices};
+use gathering_nodes::{NodeServices, People, ProjectSpecs, Questions, RunNotices};
 use gathering_persistence::{
     InstanceInfo, Liveness, PgBudgetLedger, PgControlStore, PgRunStore, Runs, Wake, WakeBus, check_registered,
 };
@@ -88,6 +89,7 @@ pub struct Instance {
     pub wakes: WakeBus,
     /// What the tools of runs tell that this process drives.
     pub notices: RunNotices,
+    questions: Option<Questions>,
     /// The log of events, for those who follow it. It is read where the queue is served.
     pub feed: EventFeed,
     /// The projects' files.
@@ -128,6 +130,9 @@ impl Instance {
         let (own_tools, outbound) = (capabilities.tools.clone(), capabilities.outbound.clone());
         let mounts = Mounts::new(own_tools, mcp_servers, secrets.clone(), outbound);
         let notices = RunNotices::default();
+        let asked = AskedQuestions::new(Arc::clone(&control_store) as _, wakes.subscribe(Wake::Signals));
+        // Nobody reaches a process that drives one run alone.
+        let questions = (work == Work::Queue).then(|| Questions::new(Arc::new(asked)));
         let node_services = NodeServices {
             files: Arc::new(workspaces.clone()),
             pipelines: Arc::new(pipelines),
@@ -136,7 +141,7 @@ impl Instance {
             secrets: Arc::new(secrets.clone()),
             tools: Arc::new(mounts.clone()),
             budgets: Some(Arc::new(PgBudgetLedger::new(db.pool.clone(), wakes.clone()))),
-            notices: notices.clone(),
+            people: People { notices: notices.clone(), questions: questions.clone() },
         };
         let types = capabilities.node_types(&node_services);
         let firing = ScheduleFiring::new(Arc::clone(&control_store) as _);
@@ -195,6 +200,7 @@ impl Instance {
             runs,
             wakes,
             notices,
+            questions,
             feed,
             workspaces,
             identity,
@@ -232,6 +238,9 @@ impl Instance {
             }
         };
         self.checkpointer.end().await;
+        if let Some(questions) = &self.questions {
+            questions.settle().await;
+        }
         if let Some(liveness) = liveness
             && let Err(error) = liveness.close().await
         {

@@ -24,7 +24,7 @@ use gathering_mcp::{
     OnConnect, PooledServer, ToolPins,
 };
 use gathering_nodes::{KnownSecrets, ProjectSecrets as _, ProjectTools};
-use gathering_tools::{Outbound, Toolbox};
+use gathering_tools::{DeclineQuestions, Outbound, ToolQuestions, Toolbox};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -92,7 +92,11 @@ impl From<StoreError> for MountError {
 impl Mounts {
     /// The servers that `servers` knows, with tools beside `own`. Requests over HTTP go through `outbound`.
     pub fn new(own: Toolbox, servers: McpServerControl, secrets: SecretControl, outbound: Outbound) -> Self {
-        let pool = McpPool::new(McpServices::new(outbound), McpPoolSettings::default());
+        // The nodes of runs bring respondents of their own. A question outside of a call, or of one that cannot be told
+        // from another, is declined.
+        let questions = Some(ToolQuestions::to(DeclineQuestions));
+        let services = McpServices { questions, ..McpServices::new(outbound) };
+        let pool = McpPool::new(services, McpPoolSettings::default());
         let opened = BoundedCache::new("mcp_servers", N_CACHED_PROJECTS);
         Self { inner: Arc::new(Inner { own, servers, secrets, pool, opened }) }
     }

@@ -10,6 +10,7 @@ mod mail;
 mod notices;
 mod outbound;
 mod pool;
+mod questions;
 mod result_limit;
 mod spec;
 mod tool;
@@ -34,6 +35,9 @@ pub use outbound::{
     OutboundStream, is_refusal,
 };
 pub use pool::{BlockingPool, BlockingWorkPanicked};
+pub use questions::{
+    DeclineQuestions, QuestionRequest, ToolAnswer, ToolQuestion, ToolQuestions, ToolRespondent,
+};
 pub use spec::{ToolSource, ToolSpec};
 pub use tool::{BlockingTool, Tool, ToolContext, ToolError};
 pub use toolbox::{RegisterToolError, Toolbox};

@@ -25,6 +25,13 @@ pub enum ToolNotice {
         /// The entry.
         text: String,
     },
+    /// It asks people something, and the call waits for the answer.
+    Question {
+        /// The id by which the question is answered.
+        id: String,
+        /// What it asks.
+        message: String,
+    },
 }
 
 /// Hears what tools tell.

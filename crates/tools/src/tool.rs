@@ -11,6 +11,7 @@ use crate::mail::MailError;
 use crate::notices::ToolNotices;
 use crate::outbound::{OutboundError, is_refusal};
 use crate::pool::BlockingWorkPanicked;
+use crate::questions::ToolQuestions;
 use crate::spec::ToolSpec;
 use crate::workspace::{Workspace, WorkspaceError};
 use gathering_domain::EffectClass;
@@ -65,6 +66,8 @@ pub struct ToolContext {
     pub deadline: Option<Instant>,
     /// Who hears what the tool tells while it works, if anybody does.
     pub notices: Option<ToolNotices>,
+    /// Who answers what the tool asks a person while it works, if anybody does.
+    pub questions: Option<ToolQuestions>,
 }
 
 impl ToolContext {
@@ -98,6 +101,13 @@ impl ToolContext {
     #[must_use]
     pub fn with_notices(mut self, notices: ToolNotices) -> Self {
         self.notices = Some(notices);
+        self
+    }
+
+    /// Has the tool ask people what it wants to know.
+    #[must_use]
+    pub fn with_questions(mut self, questions: ToolQuestions) -> Self {
+        self.questions = Some(questions);
         self
     }
 

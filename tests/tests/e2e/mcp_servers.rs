@@ -1,6 +1,7 @@
 //! MCP servers of a project: mounted, called by pipelines and agents, changed, killed, unmounted.
 
 mod notices;
+mod questions;
 mod world;
 
 use std::process::Command;

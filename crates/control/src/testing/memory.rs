@@ -8,6 +8,7 @@ mod idempotency;
 mod mcp_servers;
 mod pipelines;
 mod projects;
+mod questions;
 mod schedules;
 mod secrets;
 mod state;

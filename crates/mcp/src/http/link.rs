@@ -26,7 +26,7 @@ use crate::message;
 use crate::peer::Peer;
 use crate::protocol::{Dialect, LEGACY_VERSION};
 use crate::stdio::with_progress_token;
-use crate::tool_call::ToolCall;
+use crate::tool_call::{CallsInFlight, ToolCall};
 
 /// Cancellations that wait to be sent.
 const MAX_QUEUED: usize = 64;
@@ -53,6 +53,7 @@ pub(super) struct Shared {
     /// Only a successful handshake gives a session: refusals may name one, which is dead.
     session: watch::Sender<Option<HttpSession>>,
     next_id: AtomicU64,
+    pub(super) calls: CallsInFlight,
     cancelled: mpsc::Sender<u64>,
     closing: CancellationToken,
     /// The server has forgotten the session.
@@ -76,6 +77,7 @@ impl HttpLink {
             endpoint: endpoint.clone(),
             session: watch::Sender::new(None),
             next_id: AtomicU64::new(1),
+            calls: CallsInFlight::default(),
             cancelled,
             closing: CancellationToken::new(),
             lost: CancellationToken::new(),
@@ -100,6 +102,9 @@ impl HttpLink {
             Some(_) => with_progress_token(params, id),
             None => params.clone(),
         };
+        if let Some(call) = call {
+            shared.calls.add(call);
+        }
         let is_told = dialect == Dialect::Legacy && method != "initialize";
         let mut guard = InFlight { shared, id, is_told };
         let answered = shared.ask(dialect, &message::request(id, method, &params), Asked { id, call }).await;
@@ -183,8 +188,13 @@ impl Shared {
     }
 
     /// Answers a request of the server.
-    pub(super) async fn answer_server(&self, id: Value, method: String, params: Value) {
-        let response = message::response(&id, self.peer.answer(&method, &params).await);
+    pub(super) async fn answer_server(
+        &self,
+        (id, method, params): (Value, String, Value),
+        call: Option<Arc<ToolCall>>,
+    ) {
+        let answered = self.peer.answer(Some(&id), &method, &params, call.as_deref()).await;
+        let response = message::response(&id, answered);
         self.send_brief(&response).await;
     }
 

@@ -132,17 +132,23 @@ fn take<'a>(message: Message, asked: Option<Asked<'_>>, size_bytes: usize, share
         }
         Message::Response { .. } => Took::Other,
         Message::Request { id, method, params } => {
-            Took::Question(Box::pin(shared.answer_server(id, method, params)))
+            let call = call_of(asked, None, shared);
+            Took::Question(Box::pin(shared.answer_server((id, method, params), call)))
         }
         Message::Notification { method, params } => {
-            // What comes in the answer to a call belongs to that call.
-            let call = |token: Option<u64>| {
-                let asked = asked.filter(|asked| token.is_none_or(|token| token == asked.id))?;
-                asked.call.cloned()
-            };
-            shared.peer.note(&method, &params, call);
+            shared.peer.note(&method, &params, |token| call_of(asked, token, shared));
             Took::Other
         }
+    }
+}
+
+/// The call that a message belongs to: what comes in the answer to a call is of that call. Elsewhere a server does not say
+/// which one it means.
+fn call_of(asked: Option<Asked<'_>>, token: Option<u64>, shared: &Shared) -> Option<Arc<ToolCall>> {
+    match asked {
+        Some(asked) if token.is_none_or(|token| token == asked.id) => asked.call.cloned(),
+        None if token.is_none() => shared.calls.only(),
+        _ => None,
     }
 }
 

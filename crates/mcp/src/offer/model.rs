@@ -92,7 +92,7 @@ pub enum TaskState {
     /// It goes on.
     Working,
     /// It waits for answers of a person.
-    InputRequired(Vec<Question>),
+    InputRequired(Vec<TaskQuestion>),
     /// It has ended.
     Ended(OfferedResult),
     /// It was cancelled.
@@ -101,7 +101,7 @@ pub enum TaskState {
 
 /// A question of a task: whether to approve something.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Question {
+pub struct TaskQuestion {
     /// What an answer refers to, unique in the task.
     pub key: String,
     /// What is to be approved.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::OfferError;
 use super::request::Request;
-use super::{McpOffer, OfferedTask, Question, TaskAnswer, TaskState};
+use super::{McpOffer, OfferedTask, TaskAnswer, TaskQuestion, TaskState};
 use crate::message::RpcError;
 
 /// The extension that tasks are since 2026-07-28.
@@ -129,7 +129,7 @@ fn detailed(task: &OfferedTask, request: &Request) -> Value {
     detailed
 }
 
-fn elicitation(question: &Question) -> Value {
+fn elicitation(question: &TaskQuestion) -> Value {
     json!({
         "method": "elicitation/create",
         "params": {

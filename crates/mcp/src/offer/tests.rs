@@ -206,7 +206,7 @@ async fn a_task_is_followed_cancelled_and_answered_since_2026() {
     assert_eq!((&created["status"], &created["ttlMs"]), (&json!("working"), &Value::Null));
     assert_eq!(created["createdAt"], "2026-01-02T03:04:05.000Z");
 
-    let question = Question { key: "pay".to_owned(), message: "Pay?".to_owned() };
+    let question = TaskQuestion { key: "pay".to_owned(), message: "Pay?".to_owned() };
     *desk.state.lock().unwrap() = TaskState::InputRequired(vec![question]);
     let asked = ask(&desk, true, "tasks/get", json!({"taskId": "t1"})).await["result"].clone();
     assert_eq!(asked["status"], "input_required");

@@ -184,9 +184,14 @@ fn dispatch<'a>(message: Message, size_bytes: usize, shared: &'a Shared, answeri
         Message::Request { id, .. } if answering.len() >= MAX_ANSWERING => {
             shared.try_send(&message::response(&id, Err(RpcError::new(-32000, "too many requests at once"))));
         }
-        Message::Request { id, method, params } => answering.push(Box::pin(async move {
-            message::response(&id, shared.peer.answer(&method, &params).await)
-        })),
+        Message::Request { id, method, params } => {
+            // A server does not say which call it asks for.
+            let call = shared.calls.only_call();
+            answering.push(Box::pin(async move {
+                let answered = shared.peer.answer(Some(&id), &method, &params, call.as_deref()).await;
+                message::response(&id, answered)
+            }));
+        }
     }
 }
 

@@ -1,13 +1,16 @@
 //! The official servers of npm and PyPI, of both generations.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use gathering_domain::EffectClass;
 use gathering_mcp::{
-    Elicitation, ElicitationAnswer, Elicitations, McpError, McpNoticeKind, McpNotices, McpProtocol,
-    McpServer, McpServerConfig, NotCallable,
+    McpError, McpNoticeKind, McpNotices, McpProtocol, McpServer, McpServerConfig, NotCallable,
+};
+use gathering_tools::{
+    DeclineQuestions, ToolAnswer, ToolContext, ToolQuestion, ToolQuestions, ToolRespondent,
 };
 use serde_json::{Value, json};
 
@@ -39,9 +42,9 @@ fn mount_heard(config: McpServerConfig) -> (McpServer, McpNotices) {
 struct Blue;
 
 #[async_trait]
-impl Elicitations for Blue {
-    async fn elicit(&self, _: Elicitation) -> ElicitationAnswer {
-        ElicitationAnswer::Accepted(json!({"colour": "blue"}))
+impl ToolRespondent for Blue {
+    async fn answer(&self, _: ToolQuestion) -> ToolAnswer {
+        ToolAnswer::Accepted(json!({"colour": "blue"}))
     }
 }
 
@@ -123,10 +126,10 @@ async fn the_tools_of_everything_depend_on_what_the_client_can_do() {
     server.stop().await;
 
     let mut services = services();
-    services.elicitations = Some(Arc::new(Blue));
+    services.questions = Some(ToolQuestions::to(Blue));
     let server = McpServer::mount(config, services).unwrap();
-    let has_more = async || server.catalogue().is_some_and(|catalogue| catalogue.tools.len() == 14);
-    wait_until("the server shows the tool that asks", has_more).await;
+    let has_more = async || server.catalogue().is_some_and(|catalogue| catalogue.tools.len() == 15);
+    wait_until("the server shows the tools that ask", has_more).await;
     server.stop().await;
 }
 
@@ -217,10 +220,45 @@ async fn a_question_of_the_older_protocol_never_holds_a_call_for_ever() {
         assert_eq!(call(&server, "asks", json!({})).await, "decline", "{sdk:?}");
         server.stop().await;
         let mut services = services();
-        services.elicitations = Some(Arc::new(Blue));
+        services.questions = Some(ToolQuestions::to(Blue));
         let server = McpServer::mount(config, services).unwrap();
         assert_eq!(call(&server, "asks", json!({})).await, "accept blue", "{sdk:?}");
         server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_question_over_http_reaches_the_respondent_of_the_call() {
+    let remotes =
+        [(Some(Listening::own(PythonSdk::One)), "asks"), (Some(Listening::own(PythonSdk::Two)), "asks")];
+    let remotes = remotes.into_iter().chain([(Listening::everything(), "trigger-elicitation-request")]);
+    for (remote, tool) in remotes {
+        let Some(remote) = remote else { continue };
+        let mut config = http(&remote.url);
+        config.protocol = McpProtocol::V2025_11_25;
+        let mut services = services();
+        services.questions = Some(ToolQuestions::to(DeclineQuestions));
+        let server = McpServer::mount(config, services).unwrap();
+        let is_listed = async || server.ready().await.is_ok_and(|catalogue| catalogue.find(tool).is_some());
+        wait_until("the server lists the tool", is_listed).await;
+        let digest = server.ready().await.unwrap().find(tool).unwrap().digest;
+        let asked = Asked::default();
+        let context = ToolContext::new().with_questions(ToolQuestions::to(asked.clone()));
+        let answered = server.call_defined(tool, json!({}), digest, &context).await.unwrap().text();
+        assert!(asked.0.load(Ordering::Relaxed), "{tool}: {answered}");
+        server.stop().await;
+    }
+}
+
+/// A person who was asked, and says no.
+#[derive(Clone, Default)]
+struct Asked(Arc<AtomicBool>);
+
+#[async_trait]
+impl ToolRespondent for Asked {
+    async fn answer(&self, _: ToolQuestion) -> ToolAnswer {
+        self.0.store(true, Ordering::Relaxed);
+        ToolAnswer::Declined
     }
 }
 

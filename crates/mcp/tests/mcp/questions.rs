@@ -1,28 +1,31 @@
 //! What a server asks is answered, and what it tells is bounded.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gathering_mcp::{Elicitation, ElicitationAnswer, Elicitations, McpNoticeKind, McpNotices, McpServer};
+use gathering_mcp::{McpNoticeKind, McpNotices, McpServer};
+use gathering_tools::{
+    DeclineQuestions, QuestionRequest, ToolAnswer, ToolContext, ToolQuestion, ToolQuestions, ToolRespondent,
+};
 use serde_json::{Value, json};
 
-use crate::support::{fake, heard, is_well, mount, services, text};
+use crate::support::{fake, heard, is_well, mount, services, text, wait_until};
 
 /// A person who likes blue.
 struct Blue;
 
 #[async_trait]
-impl Elicitations for Blue {
-    async fn elicit(&self, question: Elicitation) -> ElicitationAnswer {
-        assert_eq!((question.server.as_str(), question.message.as_str()), ("fake", "Which?"));
-        ElicitationAnswer::Accepted(json!({"colour": "blue"}))
+impl ToolRespondent for Blue {
+    async fn answer(&self, question: ToolQuestion) -> ToolAnswer {
+        assert_eq!((question.asked_by.as_str(), question.message.as_str()), ("fake", "Which?"));
+        assert!(matches!(question.request, QuestionRequest::Form(_)), "{question:?}");
+        ToolAnswer::Accepted(json!({"colour": "blue"}))
     }
 }
 
 fn with_person(behaviours: &[&str]) -> McpServer {
     let mut services = services();
-    services.elicitations = Some(Arc::new(Blue));
+    services.questions = Some(ToolQuestions::to(Blue));
     McpServer::mount(fake(behaviours), services).unwrap()
 }
 
@@ -48,7 +51,31 @@ async fn a_question_to_a_person_is_answered_by_the_port() {
     let answered = told(&server, "ask_elicit").await;
     assert_eq!(answered["result"], json!({"action": "accept", "content": {"colour": "blue"}}));
     let declared = &heard(&server, "initialize").await[0]["params"]["capabilities"];
-    assert_eq!(declared, &json!({"elicitation": {}}));
+    assert_eq!(declared, &json!({"elicitation": {"form": {}, "url": {}}}));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_asks_its_own_respondent_as_long_as_the_question_can_only_be_of_that_call() {
+    let server = with_person(&[]);
+    let asks = async || {
+        let context = ToolContext::new().with_questions(ToolQuestions::to(DeclineQuestions));
+        let digest = server.ready().await.unwrap().find("ask_elicit").unwrap().digest;
+        let answered = server.call_defined("ask_elicit", json!({}), digest, &context).await.unwrap();
+        serde_json::from_str::<Value>(&answered.text()).unwrap()["result"]["action"].clone()
+    };
+    assert_eq!(asks().await, "decline");
+    let other = text(&server, "late");
+    let mut other = std::pin::pin!(other);
+    tokio::select! {
+        ended = &mut other => panic!("it ended: {ended:?}"),
+        () = wait_until("both are in flight", async || heard(&server, "tools/call").await.len() >= 2) => {}
+    }
+    // Nobody knows which call asks, so the respondent of the server answers.
+    tokio::select! {
+        ended = &mut other => panic!("it ended: {ended:?}"),
+        action = asks() => assert_eq!(action, "accept"),
+    }
     server.stop().await;
 }
 

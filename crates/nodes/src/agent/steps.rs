@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::budget::{CallBudget, CallStop, cost_of_model_call, cost_of_tool_call};
 use crate::failure::act_failed;
-use crate::notices::RunNotices;
+use crate::people::People;
 use crate::run_pipeline::{PipelineCall, PipelineRuns, RUN_PIPELINE};
 use crate::secrets::AttemptSecrets;
 
@@ -28,7 +28,7 @@ pub(super) struct RecordedSteps<'a> {
     pub(super) tools: Toolbox,
     pub(super) context: ToolContext,
     pub(super) secrets: &'a AttemptSecrets,
-    pub(super) notices: &'a RunNotices,
+    pub(super) people: &'a People,
     /// Starts pipelines, if the agent may.
     pub(super) pipelines: Option<PipelineRuns>,
     pub(super) waits: Waits,
@@ -65,8 +65,8 @@ impl RecordedSteps<'_> {
     /// message whose delivery is unknown: it could send it again, as another one.
     async fn call_toolbox(&self, key: &StepKey, call: &ToolCall, request: &Value) -> Result<Value, CallStop> {
         let class = self.tools.class_of(&call.name, &call.arguments).unwrap_or(EffectClass::Pure);
-        let notices = self.notices.of_call(self.attempt, &call.name, self.secrets);
-        let mut context = self.context.clone().with_notices(notices);
+        let context = self.context.clone();
+        let mut context = self.people.of_call(context, self.attempt, &call.name, self.secrets);
         context.idempotency_key =
             Some(format!("{}/{key}", self.budget.idempotency_key(key.as_str(), request)));
         let act = |_| async move {

@@ -106,6 +106,6 @@ pub(crate) async fn decide_outcome(
     if is_recorded { load(runs, run).await.map(Some) } else { Ok(None) }
 }
 
-async fn load(runs: &Runs, run: RunId) -> Result<Run, ControlError> {
+pub(crate) async fn load(runs: &Runs, run: RunId) -> Result<Run, ControlError> {
     runs.find(run).await?.ok_or(ControlError::NotFound)
 }

@@ -284,6 +284,29 @@ diesel::table! {
 }
 
 diesel::table! {
+    node_questions (id) {
+        id -> Uuid,
+        run_id -> Uuid,
+        node_id -> Text,
+        attempt -> Int4,
+        owner -> Uuid,
+        epoch -> Int8,
+        tool -> Text,
+        asked_by -> Text,
+        message -> Text,
+        form -> Nullable<Json>,
+        url -> Nullable<Text>,
+        asked_at -> Timestamptz,
+        expires_at -> Nullable<Timestamptz>,
+        answer -> Nullable<Text>,
+        content -> Nullable<Json>,
+        decided_by -> Nullable<Uuid>,
+        decided_as -> Nullable<Text>,
+        decided_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
     permit_requests (run_id) {
         run_id -> Uuid,
         key_id -> Uuid,
@@ -514,6 +537,8 @@ diesel::joinable!(node_decisions -> runs (run_id));
 diesel::joinable!(node_decisions -> users (decided_by));
 diesel::joinable!(node_outcomes -> runs (run_id));
 diesel::joinable!(node_outcomes -> users (decided_by));
+diesel::joinable!(node_questions -> runs (run_id));
+diesel::joinable!(node_questions -> users (decided_by));
 diesel::joinable!(pipeline_versions -> graphs (graph_digest));
 diesel::joinable!(pipeline_versions -> pipelines (pipeline_id));
 diesel::joinable!(pipeline_versions -> users (created_by));
@@ -554,6 +579,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     node_decisions,
     node_outcomes,
     node_permits,
+    node_questions,
     permit_requests,
     pipeline_versions,
     pipelines,

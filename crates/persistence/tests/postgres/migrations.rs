@@ -47,6 +47,10 @@ async fn fill(world: &World) {
              VALUES ('{run}', '{run}', 'a', 0, 0, '{run}');
          INSERT INTO node_decisions (run_id, node_id, approve, decided_by, decided_as)
              SELECT '{run}', 'a', true, id, email FROM users;
+         INSERT INTO node_questions (id, run_id, node_id, attempt, owner, epoch, tool, asked_by, message, url, answer,
+                 decided_by, decided_as, decided_at)
+             SELECT gen_random_uuid(), '{run}', 'a', 1, gen_random_uuid(), 1, 't', 's', 'm', 'https://example.org/',
+                 'accepted', id, email, now() FROM users;
          INSERT INTO node_outcomes (run_id, node_id, outcome, reason, decided_by, decided_as)
              SELECT '{run}', 'a', 'repeat', 'r', id, email FROM users;
          INSERT INTO schedules (id, project_id, name, trigger, action, catch_up, overlap, passed_at)

@@ -16,6 +16,7 @@ pub(crate) mod metadata;
 pub(crate) mod metrics;
 pub(crate) mod pipelines;
 pub(crate) mod projects;
+pub(crate) mod question_view;
 pub(crate) mod run_view;
 pub(crate) mod runs;
 pub(crate) mod schedules;

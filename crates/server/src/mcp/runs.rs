@@ -7,7 +7,7 @@ use gathering_control::{self as control, ControlError, NodeRuns, Pipeline, Run, 
 use gathering_dag_engine::NodeState;
 use gathering_domain::{NodeId, RunState, WaitingFor};
 use gathering_edge::limits::Slot;
-use gathering_mcp::offer::{Called, OfferedCall, OfferedResult, OfferedTask, Question, TaskState};
+use gathering_mcp::offer::{Called, OfferedCall, OfferedResult, OfferedTask, TaskQuestion, TaskState};
 use gathering_persistence::RunFilter;
 use serde_json::{Map, Value, json};
 
@@ -75,7 +75,7 @@ impl McpDesk {
 
     async fn show(&self, caller: &Caller, arguments: &Value) -> Result<Value, ControlError> {
         let arguments::OneRun { run_id } = arguments::read(arguments)?;
-        let control::RunDetails { run, graph, mut nodes } = self.runs.show(caller, run_id).await?;
+        let control::RunDetails { run, graph, mut nodes, .. } = self.runs.show(caller, run_id).await?;
         let mut all = shown(&run);
         let states: Map<String, Value> = graph
             .nodes
@@ -149,11 +149,11 @@ impl McpDesk {
     }
 
     /// What the nodes of a run wait to be told.
-    async fn questions(&self, caller: &Caller, run: &Run) -> Result<Vec<Question>, ControlError> {
+    async fn questions(&self, caller: &Caller, run: &Run) -> Result<Vec<TaskQuestion>, ControlError> {
         let control::RunDetails { graph, mut nodes, .. } = self.runs.show(caller, run.id).await?;
         let approvals = graph.nodes.iter().filter(|(_, node_type)| node_type == "approval");
         let waiting = approvals.filter(|(id, _)| state_of(&mut nodes, id) == NodeState::Waiting);
-        let question = |(id, _): &(String, String)| Question {
+        let question = |(id, _): &(String, String)| TaskQuestion {
             key: id.clone(),
             message: format!("Approve node `{id}` of run {}?", run.id),
         };

@@ -89,7 +89,7 @@ async fn followers_of_a_run_hear_what_its_tools_tell_and_its_journal_does_not_ha
             |event: &&&SseEvent| event.data["node_id"] == node && event.data["progress"].is_object();
         let event = told.iter().find(of_node).with_context(|| format!("{node} in {told:?}"))?;
         let expected = json!({
-            "node_id": node, "attempt": 1, "tool": "scripted__tell", "left_out": 0, "log": null,
+            "node_id": node, "attempt": 1, "tool": "scripted__tell", "left_out": 0, "log": null, "question": null,
             "progress": {"progress": 1.0, "total": 2.0, "message": "with [hidden]"},
         });
         assert_eq!((event.id, &event.data), (None, &expected));

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use gathering_auth::{Account, AuditEvent};
 use gathering_dag_engine::testing::StoredRun;
 use gathering_domain::{
-    Digest, HookId, McpServerName, Once, PipelineId, ProjectId, RunId, RunKind, ScheduleId, SecretName,
-    UserId,
+    Digest, HookId, McpServerName, Once, PipelineId, ProjectId, QuestionId, RunId, RunKind, ScheduleId,
+    SecretName, UserId,
 };
 use serde_json::Value;
 
@@ -15,6 +15,7 @@ use super::hooks::StoredHook;
 use super::idempotency::IdempotencyKeys;
 use super::pipelines::StoredPipeline;
 use super::projects::StoredProject;
+use super::questions::StoredQuestion;
 use super::schedules::StoredSchedule;
 use super::secrets::StoredSecret;
 use crate::{EventSeq, LocalFile, LocalProject, LoggedEvent, McpMount, PlannedRun, Run, StartedBy};
@@ -41,6 +42,7 @@ pub(super) struct State {
     pub(super) mcp_servers: BTreeMap<(ProjectId, McpServerName), McpMount>,
     /// Grow with every change of the project's MCP servers.
     pub(super) mcp_versions: HashMap<ProjectId, i64>,
+    pub(super) questions: BTreeMap<QuestionId, StoredQuestion>,
     /// What was recorded, the oldest first.
     pub(super) audit: Vec<AuditEvent>,
     pub(super) runs: HashMap<RunId, RunFacts>,

@@ -1,7 +1,9 @@
 //! A run and its nodes as they are shown.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
-use gathering_control::{GraphSummary, NodeRuns, Run};
+use gathering_control::{Run, RunDetails};
 use gathering_dag_engine::{FailedNode, JournalEntry, NodeFailure, NodeRun, NodeState, RunError};
 use gathering_domain::{NodeId, RunState};
 use serde::Serialize;
@@ -9,6 +11,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::http::api::question_view::QuestionView;
 use crate::http::api::runs::rerun::RerunPlanView;
 use crate::http::api::words::{JournalKindSchema, NodeStateSchema, RunStateSchema, WaitingForSchema};
 use gathering_edge::values::AnyObject;
@@ -113,6 +116,10 @@ pub(crate) struct NodeRunView {
     ended_at: Option<DateTime<Utc>>,
     /// From the beginning of the last attempt to the end.
     duration_ms: Option<i64>,
+    /// What its tools asked people, the oldest first; absent if they asked nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    questions: Vec<QuestionView>,
 }
 
 /// Why a node did not succeed.
@@ -166,11 +173,18 @@ impl RunView {
     }
 
     /// A run with its nodes in the graph's order.
-    pub(crate) fn with_nodes(run: Run, summary: &GraphSummary, mut nodes: NodeRuns) -> Self {
+    pub(crate) fn with_nodes(details: RunDetails) -> Self {
+        let RunDetails { run, graph, mut nodes, questions } = details;
         let (state, ended_at) = (run.state, run.ended_at);
-        let shown = summary.nodes.iter().map(|(id, node_type)| {
-            let node = id.parse::<NodeId>().ok().and_then(|id| nodes.take(&id)).unwrap_or_default();
-            NodeRunView::of(id, node_type, node, state, ended_at)
+        let mut asked: BTreeMap<NodeId, Vec<QuestionView>> = BTreeMap::new();
+        for question in questions {
+            asked.entry(question.node.clone()).or_default().push(QuestionView::of(question));
+        }
+        let shown = graph.nodes.iter().map(|(id, node_type)| {
+            let node_id = id.parse::<NodeId>().ok();
+            let node = node_id.as_ref().and_then(|id| nodes.take(id)).unwrap_or_default();
+            let questions = node_id.and_then(|id| asked.remove(&id)).unwrap_or_default();
+            NodeRunView { questions, ..NodeRunView::of(id, node_type, node, state, ended_at) }
         });
         let shown = shown.collect();
         Self { nodes: Some(shown), ..Self::of(run) }
@@ -219,6 +233,7 @@ impl NodeRunView {
             started_at: node.started_at,
             ended_at,
             duration_ms: duration,
+            questions: Vec::new(),
         }
     }
 }

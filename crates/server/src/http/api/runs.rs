@@ -6,7 +6,7 @@ pub(crate) mod start;
 pub(crate) mod top_up;
 
 use actix_web::{HttpResponse, web};
-use gathering_control::{ControlError, RunControl, RunDetails, visible_to};
+use gathering_control::{ControlError, RunControl, visible_to};
 use gathering_dag_engine::JournalEntry;
 use gathering_domain::{RunId, RunState};
 use gathering_persistence::{RunFilter, Runs};
@@ -70,8 +70,8 @@ pub(crate) async fn show(
     caller: Authenticated,
     id: web::Path<RunId>,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let RunDetails { run, graph, nodes } = runs.show(&caller.0, *id).await?;
-    Ok(HttpResponse::Ok().json(RunView::with_nodes(run, &graph, nodes)))
+    let details = runs.show(&caller.0, *id).await?;
+    Ok(HttpResponse::Ok().json(RunView::with_nodes(details)))
 }
 
 /// The answer to a request that started a run, now or before.

@@ -3,7 +3,7 @@
 use crate::mounts::ToolStatus;
 use gathering_auth::{ProjectRole, Role, Scope};
 use gathering_control::{
-    DeliveryOutcome, FilterReason, Fire, McpGeneration, PauseReason, Period, RefusalReason,
+    DeliveryOutcome, FilterReason, Fire, McpGeneration, PauseReason, Period, QuestionState, RefusalReason,
 };
 use gathering_dag_engine::{DecidedOutcome, JournalEvent, NodeState, NotKeptReason};
 use gathering_domain::{EffectClass, RunState, WaitingFor};
@@ -56,6 +56,8 @@ gathering_edge::enum_schemas! {
     RunEndedSchema "RunEndedName": [RUN_ENDED];
     /// The name of the event that says what a tool tells.
     ToolNoticeNameSchema "ToolNoticeName": [TOOL_NOTICE];
+    /// What became of a question of a tool.
+    QuestionStateSchema "QuestionState": QuestionState::ALL.map(QuestionState::as_str);
     /// What happens to due times that passed while nothing fired.
     CatchUpSchema "CatchUp": CatchUp::ALL.iter().map(|policy| policy.as_str());
     /// What happens at a due time while an earlier run has not ended.

@@ -1,9 +1,10 @@
-//! What people decide about nodes: those that wait for an approval, and those whose end nobody knows.
+//! What people decide about nodes: those that wait for an approval, those whose tools ask something, and those whose end
+//! nobody knows.
 
 use actix_web::{HttpResponse, web};
-use gathering_control::{self as control, DecideOutcome, RunControl};
+use gathering_control::{self as control, Answer, DecideOutcome, RunControl};
 use gathering_dag_engine::{DecidedOutcome, check_value};
-use gathering_domain::{NodeId, Pointer, Problems, RunId};
+use gathering_domain::{NodeId, Pointer, Problems, QuestionId, RunId};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -14,13 +15,21 @@ use gathering_edge::body::Body;
 use gathering_edge::input::Input;
 use gathering_edge::problem::ProblemDetails;
 
-/// A decision: about an approval (`approve`), or about how a node ended where nobody knows (`outcome`).
+/// A decision: about an approval (`approve`), about a question of a tool (`approve` with `question`), or about how a node
+/// ended where nobody knows (`outcome`).
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Decide {
-    /// About a node that waits for an approval: whether it may go on; else it fails as `denied`.
+    /// About a node that waits for an approval: whether it may go on; else it fails as `denied`. About a question: yes or
+    /// no.
     #[schema(required = false)]
     approve: Option<bool>,
+    /// With `approve`: the question of a tool that it answers, one of the node's `questions`.
+    #[schema(required = false, value_type = Option<Uuid>)]
+    question: Option<QuestionId>,
+    /// With a yes to a question: the filled in form. It must fit the question's `form`; `{}` by default.
+    #[schema(required = false)]
+    content: Option<Value>,
     /// With `approve`: a comment of at most 10,000 characters, which becomes part of the node's output.
     #[schema(required = false, max_length = 10_000, pattern = "^[^\\u0000]*$")]
     comment: Option<String>,
@@ -37,7 +46,7 @@ pub(crate) struct Decide {
 }
 
 /// The fields of the two forms beside the one that tells them apart.
-const WITH_APPROVE: &[&str] = &["comment"];
+const WITH_APPROVE: &[&str] = &["comment", "question", "content"];
 const WITH_OUTCOME: &[&str] = &["output", "reason"];
 
 impl Input for Decide {
@@ -53,6 +62,15 @@ impl Input for Decide {
         for name in other.iter().copied().filter(|name| is_given(name)) {
             problems.add(at(name), format!("belongs to `{of}`"));
         }
+        if is_given("question") && is_given("comment") {
+            problems.add(at("comment"), "must not be together with `question`");
+        }
+        if is_given("approve") && is_given("content") && !is_given("question") {
+            problems.add(at("content"), "belongs to `question`");
+        }
+        if let Some(Err(limit)) = object.get("content").map(check_value) {
+            problems.add(at("content"), limit.to_string());
+        }
         if is_given("outcome") {
             if !is_given("reason") {
                 problems.add(at("reason"), "is required with `outcome`");
@@ -67,18 +85,20 @@ impl Input for Decide {
     }
 }
 
-/// Decides about a node: an approval that it waits for, or, once the run has ended, how the node ended where nobody knows.
+/// Decides about a node: an approval that it waits for, a question that its tool asks, or, once the run has ended, how the
+/// node ended where nobody knows.
 ///
-/// An approved node succeeds and the run goes on; a denied one fails. A run that has ended stays as it is: a rerun
-/// applies what was decided about its nodes. The first decision about a node of a run is final.
+/// An approved node succeeds and the run goes on; a denied one fails. An answer goes to the tool, which goes on with it. A
+/// run that has ended stays as it is: a rerun applies what was decided about its nodes. The first decision about a node of
+/// a run is final, and so is the first answer to a question.
 #[utoipa::path(post, path = "/api/v1/runs/{id}/nodes/{node_id}/decision", tag = "runs", operation_id = "decide_node", params(
     ("id" = Uuid, Path, description = "The run"),
     ("node_id" = String, Path),
 ), request_body = Decide, responses(
     (status = 202, description = "The decision is recorded. It reaches the instance that drives the run, or the next rerun", body = RunView),
     (status = 403, description = "You are not one of the node's approvers"),
-    (status = 404, description = "No such run or node"),
-    (status = 409, description = "The node is not waiting for an approval, its end is known, the run has not ended, or the node already has a decision"),
+    (status = 404, description = "No such run, node or question"),
+    (status = 409, description = "The node is not waiting for an approval, the question is no longer open, the node's end is known, the run has not ended, or the node already has a decision"),
 ))]
 pub(crate) async fn decide(
     runs: web::Data<RunControl>,
@@ -87,16 +107,17 @@ pub(crate) async fn decide(
 ) -> Result<HttpResponse, ProblemDetails> {
     let (caller, body) = body.receive().await?;
     let (run, node) = path.into_inner();
-    let Decide { approve, comment, outcome, output, reason } = body.input().await?;
-    let run = match outcome {
-        Some(outcome) => {
+    let Decide { approve, comment, question, content, outcome, output, reason } = body.input().await?;
+    let approve = approve.unwrap_or_default();
+    let run = match (outcome, question) {
+        (Some(outcome), _) => {
             let decide = DecideOutcome { outcome, output, reason: reason.unwrap_or_default() };
             runs.decide_outcome(&caller, run, &node, decide).await?
         }
-        None => {
-            let decide = control::Decide { approve: approve.unwrap_or_default(), comment };
-            runs.decide(&caller, run, &node, decide).await?
+        (None, Some(question)) => {
+            runs.answer(&caller, run, &node, Answer { question, approve, content }).await?
         }
+        (None, None) => runs.decide(&caller, run, &node, control::Decide { approve, comment }).await?,
     };
     Ok(HttpResponse::Accepted().json(RunView::of(run)))
 }
@@ -123,6 +144,24 @@ mod tests {
             json!({"approve": true, "by": "me"}),
         ] {
             assert_eq!(read::<Decide>(wrong).unwrap_err().status(), 422);
+        }
+    }
+
+    #[test]
+    fn an_answer_names_its_question_and_brings_no_comment() {
+        let question = "0197b8a4-9ab1-7000-8000-000000000000";
+        let yes: Decide = read(json!({"approve": true, "question": question, "content": {"a": 1}})).unwrap();
+        assert_eq!((yes.question, yes.content), (question.parse().ok(), Some(json!({"a": 1}))));
+        let problem = |wrong: Value| read::<Decide>(wrong).unwrap_err().to_string();
+        for (wrong, place) in [
+            (json!({"approve": true, "content": {}}), "/content"),
+            (json!({"approve": true, "question": question, "comment": "c"}), "/comment"),
+            (json!({"outcome": "repeat", "reason": "r", "question": question}), "/question"),
+            (json!({"outcome": "repeat", "reason": "r", "content": {}}), "/content"),
+            (json!({"approve": true, "question": "one"}), "/question"),
+        ] {
+            let found = problem(wrong);
+            assert!(found.contains(place), "{place}: {found}");
         }
     }
 

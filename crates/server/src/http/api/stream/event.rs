@@ -61,6 +61,8 @@ pub(crate) struct NoticeView {
     progress: Option<NoticeProgressView>,
     /// An entry of the server's log.
     log: Option<NoticeLogView>,
+    /// A question to people, for whose answer the call waits.
+    question: Option<NoticeQuestionView>,
     /// How many notices of the run were left out before this one, because there were too many at once.
     left_out: u64,
 }
@@ -86,6 +88,16 @@ pub(crate) struct NoticeLogView {
     text: String,
 }
 
+/// A question to people. The run shows what is asked for, beside its node.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ToolQuestionNotice)]
+pub(crate) struct NoticeQuestionView {
+    /// For the answer: `question` of a decision about the node.
+    id: String,
+    /// What the server asks, at most 4 KiB.
+    message: String,
+}
+
 /// The run has ended, and every entry of its journal was sent. The stream ends with this event.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = RunEndedEvent)]
@@ -103,14 +115,20 @@ impl RunEventView {
 
     pub(super) fn of_notice(told: RunNotice) -> Self {
         let RunNotice { node, attempt, tool, notice, n_left_out: left_out } = told;
-        let (progress, log) = match notice {
+        let (progress, log, question) = (None, None, None);
+        let data = NoticeView { node_id: node.into(), attempt, tool, progress, log, question, left_out };
+        let data = match notice {
             ToolNotice::Progress { progress, total, message } => {
-                (Some(NoticeProgressView { progress, total, message }), None)
+                NoticeView { progress: Some(NoticeProgressView { progress, total, message }), ..data }
             }
-            ToolNotice::Log { level, text } => (None, Some(NoticeLogView { level, text })),
-            _ => (None, None),
+            ToolNotice::Log { level, text } => {
+                NoticeView { log: Some(NoticeLogView { level, text }), ..data }
+            }
+            ToolNotice::Question { id, message } => {
+                NoticeView { question: Some(NoticeQuestionView { id, message }), ..data }
+            }
+            _ => data,
         };
-        let data = NoticeView { node_id: node.into(), attempt, tool, progress, log, left_out };
         Self::Notice(NoticeEventView { event: TOOL_NOTICE, data })
     }
 
