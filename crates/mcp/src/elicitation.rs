@@ -111,6 +111,20 @@ mod tests {
         }
     }
 
+    /// As Python's SDK writes them: 1.30.0 an optional field, 2.3.0 a list and a choice. Clients that read only the forms of
+    /// the protocol refuse the first two.
+    #[test]
+    fn forms_are_shown_as_sdks_write_them() {
+        for field in [
+            json!({"anyOf": [{"type": "string"}, {"type": "null"}], "default": null, "title": "Colour"}),
+            json!({"type": "array", "items": {"type": "string"}, "title": "Colours"}),
+            json!({"type": "string", "enum": ["red", "blue"], "title": "Colour"}),
+        ] {
+            let schema = json!({"type": "object", "properties": {"colour": field}});
+            assert_eq!(read(&json!({"requestedSchema": schema})), Ok(QuestionRequest::Form(schema)));
+        }
+    }
+
     #[test]
     fn only_an_address_of_the_web_is_shown_to_a_person() {
         let visit = |url: &str| read(&json!({"mode": "url", "url": url}));

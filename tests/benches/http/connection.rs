@@ -100,9 +100,15 @@ pub(crate) fn get(path: &str, token: Option<&str>) -> Vec<u8> {
 ///
 /// Attempts to log in are counted per network; so no attempt meets the count of another.
 pub(crate) fn post(path: &str, body: &Value) -> Vec<u8> {
+    post_as(path, body, None)
+}
+
+/// The same, as whom the token says.
+pub(crate) fn post_as(path: &str, body: &Value, token: Option<&str>) -> Vec<u8> {
     let (body, address) = (body.to_string(), fresh_address());
+    let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
     format!(
-        "POST {path} HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {address}\r\n\
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {address}\r\n{token}\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )

@@ -1,4 +1,4 @@
-//! What logging in and being recognised costs, against the limit that the machine sets, measured in the same run.
+//! What logging in, being recognised and calling a tool cost, against the limit that the machine sets, measured in the same run.
 //!
 //! `cargo xtask bench http` starts this with a database and the server. The result is a table in Markdown on standard
 //! output; progress goes to standard error. It fails when a client could tell by the time of an answer what the answer
@@ -14,6 +14,7 @@ mod stand;
 mod statistics;
 mod table;
 mod timing;
+mod tools;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
@@ -58,6 +59,8 @@ enum Part {
     Login,
     /// What it costs to recognise a caller, and requests a second
     Requests,
+    /// Calls of tools, one by one and many at once
+    Tools,
     /// The rank tests
     Timing,
 }
@@ -73,6 +76,9 @@ fn main() -> Result<()> {
     }
     if is_chosen(Part::Requests) {
         recognition::measure(&stand, settings.rounds, &mut report)?;
+    }
+    if is_chosen(Part::Tools) {
+        tools::measure(&stand, settings.rounds, &mut report)?;
     }
     if is_chosen(Part::Timing) {
         timing::measure(&stand, settings.samples, &mut report)?;

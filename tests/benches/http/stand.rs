@@ -2,6 +2,7 @@
 
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use gathering_e2e::{Database, Server};
@@ -86,6 +87,22 @@ impl Stand {
         parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)],
     ) -> Result<Vec<tokio_postgres::Row>> {
         self.runtime.block_on(async { Ok(self.database.session().await?.query(sql, parameters).await?) })
+    }
+
+    /// The times of the smallest commits, one after the other for so long: one row each, on a connection of its own.
+    pub(crate) fn commits(&self, duration: Duration) -> Result<Vec<Duration>> {
+        self.runtime.block_on(async {
+            let session = self.database.session().await?;
+            session.batch_execute("CREATE TABLE IF NOT EXISTS bare_commits (content text)").await?;
+            let insert = session.prepare("INSERT INTO bare_commits (content) VALUES ('x')").await?;
+            let (start, mut times) = (Instant::now(), Vec::new());
+            while start.elapsed() < duration {
+                let begin = Instant::now();
+                session.execute(&insert, &[]).await?;
+                times.push(begin.elapsed());
+            }
+            Ok(times)
+        })
     }
 
     /// Where the server's database is.
