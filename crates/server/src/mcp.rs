@@ -114,7 +114,7 @@ impl McpOffer for McpDesk {
     async fn wait_for_task(&self, caller: &Caller, task: &str) -> Result<OfferedTask, OfferError> {
         let run = self.run(caller, task).await?;
         let slot = self.slot(caller)?;
-        let ended = self.ends.wait(&slot, run.id, runs::LONG_WAIT).await;
+        let ended = self.ends.wait(&slot, &run, runs::LONG_WAIT).await;
         let ended = ended.map_err(|error| refused(error.into()))?;
         self.task_of(caller, &ended.unwrap_or(run)).await.map_err(refused)
     }

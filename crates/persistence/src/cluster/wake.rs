@@ -112,8 +112,8 @@ impl WakeBus {
         self.shared.appends.follow(run)
     }
 
-    /// Tells this process's followers of these runs that the journals have grown.
-    pub(crate) fn appended(&self, runs: impl Iterator<Item = RunId>) {
+    /// Tells this process's followers of these runs that the journals have grown; each with whether the run has ended.
+    pub(crate) fn appended(&self, runs: impl Iterator<Item = (RunId, bool)>) {
         self.shared.appends.tell(runs);
     }
 

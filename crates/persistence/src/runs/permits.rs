@@ -27,24 +27,16 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Whether claims look at lines: each for a minute after there was something in one, and one a second otherwise, so that a
 /// server without limits pays hardly anything for them. The question when a run is available next always looks.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Interest {
-    /// Until when each claim looks, and when one did last.
-    times: Mutex<(Instant, Instant)>,
-}
-
-impl Default for Interest {
-    /// A new instance looks.
-    fn default() -> Self {
-        let now = Instant::now();
-        Self { times: Mutex::new((now + INTEREST, now)) }
-    }
+    /// Until when each claim looks, and when one did last: a new instance looks at once.
+    times: Mutex<(Option<Instant>, Option<Instant>)>,
 }
 
 impl Interest {
     /// There was something.
     pub(crate) fn note(&self) {
-        self.with_times(|(until, _)| *until = Instant::now() + INTEREST);
+        self.with_times(|(until, _)| *until = Some(Instant::now() + INTEREST));
     }
 
     /// Whether a claim looks now.
@@ -54,15 +46,16 @@ impl Interest {
 
     fn is_due_at(&self, now: Instant) -> bool {
         self.with_times(|(until, looked)| {
-            let is_due = *until > now || now.duration_since(*looked) >= LOOK;
+            let is_of_interest = until.is_some_and(|until| until > now);
+            let is_due = is_of_interest || looked.is_none_or(|looked| now.duration_since(looked) >= LOOK);
             if is_due {
-                *looked = now;
+                *looked = Some(now);
             }
             is_due
         })
     }
 
-    fn with_times<T>(&self, act: impl FnOnce(&mut (Instant, Instant)) -> T) -> T {
+    fn with_times<T>(&self, act: impl FnOnce(&mut (Option<Instant>, Option<Instant>)) -> T) -> T {
         // Plain values: a panic elsewhere cannot leave them half-changed.
         act(&mut self.times.lock().unwrap_or_else(PoisonError::into_inner))
     }

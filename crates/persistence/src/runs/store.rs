@@ -156,7 +156,7 @@ impl PgRunStore {
         if claimed.len() > 0 {
             self.wakes.wake_here(Wake::Log);
         }
-        self.wakes.appended(claimed.map(|claimed| claimed.claim.run));
+        self.wakes.appended(claimed.map(|claimed| (claimed.claim.run, false)));
     }
 }
 

@@ -127,7 +127,7 @@ impl McpDesk {
     ) -> Result<Called, ControlError> {
         let wait = if may_be_task { SHORT_WAIT } else { LONG_WAIT };
         // If the store fails now, the run goes on all the same.
-        let ended = self.ends.wait(slot, run.id, wait).await.ok().flatten();
+        let ended = self.ends.wait(slot, &run, wait).await.ok().flatten();
         match ended {
             Some(ended) => Ok(Called::Ended(result_of(&ended))),
             None if may_be_task => Ok(Called::Task(self.task_of(caller, &run).await?)),

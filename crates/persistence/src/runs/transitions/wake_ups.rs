@@ -13,8 +13,8 @@ pub(crate) struct WakeUps {
     events: bool,
     schedules: bool,
     log: bool,
-    /// The runs whose followers in this process are told.
-    followed: Vec<RunId>,
+    /// The runs whose followers in this process are told, each with whether it has ended.
+    followed: Vec<(RunId, bool)>,
 }
 
 impl WakeUps {
@@ -22,7 +22,7 @@ impl WakeUps {
     /// `has_relatives` says whether it has a parent that is woken, or may have children that are told.
     pub(crate) fn add_end(&mut self, run: RunId, has_relatives: bool) {
         self.events = true;
-        self.add_entries(run);
+        self.followed.push((run, true));
         if has_relatives {
             self.add_signal();
         }
@@ -61,7 +61,7 @@ impl WakeUps {
 
     /// What new journal entries of `run` owe.
     pub(crate) fn add_entries(&mut self, run: RunId) {
-        self.followed.push(run);
+        self.followed.push((run, false));
     }
 
     /// Sends them.

@@ -143,7 +143,7 @@ pub(crate) async fn invoke(
         return Ok(response);
     };
     let limit = preference.wait.unwrap_or(DEFAULT_WAIT).min(MAX_WAIT);
-    match ends.wait(&slot, run.id, limit).await {
+    match ends.wait(&slot, &run, limit).await {
         Ok(Some(ended)) if ended.state == RunState::Succeeded => {
             Ok(HttpResponse::Ok().json(ToolOutputView::of(ended)))
         }
