@@ -156,7 +156,7 @@ pub enum FinishReason {
     Stop,
     /// The model calls tools.
     ToolCalls,
-    /// It reached the limit of tokens, and the answer is cut off.
+    /// It reached the limit of tokens, and the answer is cut off. Calls of tools in it are not executed.
     Length,
     /// The provider withheld the answer.
     Refused,

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use gathering_domain::FailureKind;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{AgentDefinition, AgentLimits};
@@ -230,9 +231,27 @@ impl Conversation {
             content: reply.content.clone(),
             tool_calls: reply.tool_calls.clone(),
         });
-        self.phase =
-            if reply.tool_calls.is_empty() { Phase::Ended(reply) } else { Phase::Tools(reply.tool_calls) };
+        self.phase = match reply.finish_reason {
+            _ if reply.tool_calls.is_empty() => Phase::Ended(reply),
+            // The last one may be cut in the middle, and still be JSON.
+            FinishReason::Length => return self.refuse_cut_calls(reply.tool_calls),
+            _ => Phase::Tools(reply.tool_calls),
+        };
         Ok(())
+    }
+
+    /// The model hears that none of its calls was executed. They count as calls, so that it does not go on for ever.
+    fn refuse_cut_calls(&mut self, calls: Vec<ToolCall>) -> Result<(), OutOfTurn> {
+        let refused = |_: &ToolCall| {
+            ToolResult::failure(
+                &FailureKind::InvalidParameters,
+                "the reply reached its limit of tokens, so this call was not executed: send a shorter one",
+            )
+        };
+        let results: Vec<ToolResult> = calls.iter().map(refused).collect();
+        let is_allowed = self.n_tool_calls as usize + calls.len() <= self.limits.max_tool_calls as usize;
+        self.phase = Phase::Tools(calls);
+        if is_allowed { self.after_tools(results) } else { Ok(()) }
     }
 
     /// Continues with the tools' results, one for each call, in the order of the calls.

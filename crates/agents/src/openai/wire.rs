@@ -43,11 +43,10 @@ fn message(message: &Message) -> Value {
     }
 }
 
+/// Arguments that are no object do not go back as they came: some servers read them again, and fail for good (llama.cpp
+/// with status 500). The result of the call says what was wrong with them.
 fn tool_call(call: &ToolCall) -> Value {
-    let arguments = match &call.arguments {
-        Value::String(raw) => raw.clone(),
-        other => other.to_string(),
-    };
+    let arguments = if call.arguments.is_object() { call.arguments.to_string() } else { "{}".to_owned() };
     json!({"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}})
 }
 
@@ -111,9 +110,9 @@ pub(super) fn reply(body: &[u8], provider: &str, asked_model: &str) -> Result<Ch
     let refused = choice.message.refusal.is_some();
     let finish_reason = match choice.finish_reason.as_deref() {
         _ if refused => FinishReason::Refused,
+        Some("length") => FinishReason::Length,
         _ if !tool_calls.is_empty() => FinishReason::ToolCalls,
         Some("stop") | None => FinishReason::Stop,
-        Some("length") => FinishReason::Length,
         Some("content_filter") => FinishReason::Refused,
         Some(_) => FinishReason::Other,
     };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{Server, says, wants};
+use crate::support::{Server, says, wants, wants_until};
 use gathering_agents::{
     AgentDefinition, ChatModel, ChatReply, ChatRequest, Conversation, DirectRunner, FinishReason, Message,
     ModelError, OpenAiCompatible, StepRecord, ToolDescription, Usage, run_agent,
@@ -186,4 +186,51 @@ fn invalid_settings_are_rejected_at_once_and_the_key_is_not_shown() {
     assert!(!format!("{error} {error:?}").contains("s3cret"));
     let provider = OpenAiCompatible::new("http://localhost/v1", Some(KEY.into())).unwrap();
     assert!(!format!("{provider:?}").contains("s3cret"));
+}
+
+/// An agent with `write_file`, whose model answers so; what it asked the model last, and whether the file was written.
+async fn after(answers: Vec<(&'static str, String)>) -> (serde_json::Value, bool) {
+    let directory = tempfile::tempdir().unwrap();
+    let pool = BlockingPool::new(1);
+    let workspace = Workspace::open(directory.path(), pool.clone()).await.unwrap();
+    let tools = Toolbox::with_builtin(&Outbound::new(OutboundPolicy::public_only()).unwrap(), pool).unwrap();
+    let definition = json!({"provider": "openai", "model": "tiny", "tools": ["write_file"]});
+    let agent = AgentDefinition::parse(&definition).unwrap();
+    let tools = tools.select(["write_file"]).unwrap();
+    let described: Vec<ToolDescription> = tools.list().map(ToolDescription::from).collect();
+    let server = Server::start(answers).await;
+    let context = ToolContext::new().with_workspace(workspace);
+    let runner = DirectRunner::new(Arc::new(provider(&server)), tools, context);
+    let outcome = run_agent(Conversation::new(&agent, described, "Write."), &runner).await.unwrap();
+    assert_eq!(outcome.content, "done");
+    let asked = server.asked().pop().unwrap().body["messages"].clone();
+    (asked, directory.path().join("a.md").exists())
+}
+
+#[tokio::test]
+async fn a_call_in_a_reply_that_was_cut_off_is_not_executed_and_the_model_hears_of_it() {
+    let whole = r#"{"path": "a.md", "content": "x"}"#;
+    let (asked, is_written) = after(vec![wants(&[("write_file", whole)]), says("done")]).await;
+    assert!(is_written, "{asked}");
+    // Also where what there is of it is JSON by chance, or none.
+    for arguments in [whole, r#"{"path": "a.md", "content": "#] {
+        let cut = wants_until(&[("write_file", whole), ("write_file", arguments)], "length");
+        let (asked, is_written) = after(vec![cut, says("done")]).await;
+        assert!(!is_written, "{asked}");
+        for at in [2, 3] {
+            let result = asked[at]["content"].as_str().unwrap();
+            assert!(asked[at]["role"] == "tool" && result.contains("was not executed"), "{asked}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn arguments_that_are_no_object_do_not_go_back_to_the_model_as_they_came() {
+    for broken in ["{", "[1]", "\"text\"", "7"] {
+        let (asked, is_written) = after(vec![wants(&[("write_file", broken)]), says("done")]).await;
+        assert!(!is_written);
+        assert_eq!(asked[1]["tool_calls"][0]["function"]["arguments"], "{}", "{broken}");
+        let result = asked[2]["content"].as_str().unwrap();
+        assert!(result.contains("invalid parameters") && result.contains("object"), "{broken}: {result}");
+    }
 }

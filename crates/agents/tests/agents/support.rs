@@ -67,6 +67,11 @@ pub fn says(text: &str) -> (&'static str, String) {
 
 /// A completion with tool calls: names and raw arguments.
 pub fn wants(calls: &[(&str, &str)]) -> (&'static str, String) {
+    wants_until(calls, "tool_calls")
+}
+
+/// The same, which ended for this reason.
+pub fn wants_until(calls: &[(&str, &str)], finish_reason: &str) -> (&'static str, String) {
     let calls: Vec<Value> = calls
         .iter()
         .enumerate()
@@ -74,7 +79,7 @@ pub fn wants(calls: &[(&str, &str)]) -> (&'static str, String) {
             json!({"id": format!("c{at}"), "type": "function", "function": {"name": name, "arguments": arguments}})
         })
         .collect();
-    completion(&json!({"role": "assistant", "content": null, "tool_calls": calls}), "tool_calls")
+    completion(&json!({"role": "assistant", "content": null, "tool_calls": calls}), finish_reason)
 }
 
 fn completion(message: &Value, finish_reason: &str) -> (&'static str, String) {
