@@ -16,6 +16,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::secrets::{AttemptSecrets, KnownSecrets};
 
+/// The most bytes of a question's text.
+const MAX_MESSAGE: usize = 8 * 1024;
+
 /// A question that is to be shown to people.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewQuestion {
@@ -125,6 +128,8 @@ impl Call {
 impl ToolRespondent for Call {
     async fn answer(&self, mut question: ToolQuestion) -> ToolAnswer {
         self.secrets.redact_text(&mut question.message);
+        // Where secrets stood it is longer than the tool wrote it.
+        question.message.truncate(question.message.floor_char_boundary(MAX_MESSAGE));
         match &mut question.request {
             QuestionRequest::Form(schema) => self.secrets.redact(schema),
             QuestionRequest::Visit(url) => self.secrets.redact_text(url),
@@ -259,6 +264,16 @@ mod tests {
         assert_eq!(asked[0].question.request, form);
         let told = ToolNotice::Question { id: asked[0].id.to_string(), message: "[secret WORD]?".to_owned() };
         assert_eq!(*heard.0.lock().unwrap(), [told]);
+    }
+
+    #[tokio::test]
+    async fn a_text_in_which_many_secrets_stood_is_cut() {
+        let (board, heard) = (Arc::<Board>::default(), Heard::default());
+        let (all, questions) = call(&board, &heard);
+        assert!(questions.ask(question(&"open sesame".repeat(1_000))).now_or_never().is_none());
+        all.settle().await;
+        let message = board.asked.lock().unwrap()[0].question.message.clone();
+        assert!(message.len() == MAX_MESSAGE && !message.contains("open"), "{}", message.len());
     }
 
     #[tokio::test]

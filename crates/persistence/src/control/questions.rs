@@ -168,7 +168,7 @@ impl QuestionStore for PgControlStore {
             .bind::<Integer, _>(new.attempt)
             .bind::<Text, _>(&new.tool)
             .bind::<Text, _>(&new.question.asked_by)
-            .bind::<Text, _>(new.question.message.replace('\0', "\u{fffd}"))
+            .bind::<Text, _>(new.question.message.replace('\0', " "))
             .bind::<Nullable<Json>, _>(form)
             .bind::<Nullable<Text>, _>(url)
             .bind::<Nullable<Timestamptz>, _>(new.expires_at)
