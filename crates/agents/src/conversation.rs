@@ -232,6 +232,8 @@ impl Conversation {
             tool_calls: reply.tool_calls.clone(),
         });
         self.phase = match reply.finish_reason {
+            // What the provider withheld is no answer, and so are its calls.
+            FinishReason::Refused => Phase::Ended(reply),
             _ if reply.tool_calls.is_empty() => Phase::Ended(reply),
             // The last one may be cut in the middle, and still be JSON.
             FinishReason::Length => return self.refuse_cut_calls(reply.tool_calls),

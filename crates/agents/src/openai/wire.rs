@@ -109,11 +109,12 @@ pub(super) fn reply(body: &[u8], provider: &str, asked_model: &str) -> Result<Ch
         calls.into_iter().enumerate().map(|(at, call)| read_call(at, call)).collect();
     let refused = choice.message.refusal.is_some();
     let finish_reason = match choice.finish_reason.as_deref() {
-        _ if refused => FinishReason::Refused,
         Some("length") => FinishReason::Length,
+        Some("content_filter") => FinishReason::Refused,
+        _ if refused => FinishReason::Refused,
+        // Whatever the server calls it.
         _ if !tool_calls.is_empty() => FinishReason::ToolCalls,
         Some("stop") | None => FinishReason::Stop,
-        Some("content_filter") => FinishReason::Refused,
         Some(_) => FinishReason::Other,
     };
     let usage = reply.usage.map_or(Usage::default(), |usage| Usage {
@@ -126,8 +127,13 @@ pub(super) fn reply(body: &[u8], provider: &str, asked_model: &str) -> Result<Ch
         usage,
         finish_reason,
         provider: provider.to_owned(),
-        model: reply.model.unwrap_or_else(|| asked_model.to_owned()),
+        model: reply.model.filter(|model| !is_path(model)).unwrap_or_else(|| asked_model.to_owned()),
     })
+}
+
+/// Whether a server names its model by the place of its file, as llama.cpp does without an alias. Names have slashes, too.
+fn is_path(model: &str) -> bool {
+    model.starts_with(['/', '.', '~']) || model.contains('\\')
 }
 
 fn read_call(at: usize, call: WireToolCall) -> ToolCall {

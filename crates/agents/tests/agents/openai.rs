@@ -225,6 +225,29 @@ async fn a_call_in_a_reply_that_was_cut_off_is_not_executed_and_the_model_hears_
 }
 
 #[tokio::test]
+async fn a_withheld_reply_ends_the_agent_and_none_of_its_calls_is_executed() {
+    let server = Server::start(vec![wants_until(&[("write_file", "{}")], "content_filter")]).await;
+    let agent = AgentDefinition::parse(&json!({"provider": "openai", "model": "tiny"})).unwrap();
+    let tools = Toolbox::new(BlockingPool::new(1));
+    let runner = DirectRunner::new(Arc::new(provider(&server)), tools, ToolContext::new());
+    let outcome = run_agent(Conversation::new(&agent, Vec::new(), "Write."), &runner).await.unwrap();
+    assert_eq!((outcome.finish_reason, outcome.steps.len()), (FinishReason::Refused, 1));
+}
+
+#[tokio::test]
+async fn a_model_is_not_called_by_the_path_of_its_file() {
+    for (answered, shown) in
+        [("/srv/models/tiny.gguf", "tiny"), ("models\\tiny.gguf", "tiny"), ("org/tiny-1", "org/tiny-1")]
+    {
+        let (status, body) = says("Hello.");
+        let mut body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        body["model"] = json!(answered);
+        let server = Server::start(vec![(status, body.to_string())]).await;
+        assert_eq!(provider(&server).complete(&question()).await.unwrap().model, shown);
+    }
+}
+
+#[tokio::test]
 async fn arguments_that_are_no_object_do_not_go_back_to_the_model_as_they_came() {
     for broken in ["{", "[1]", "\"text\"", "7"] {
         let (asked, is_written) = after(vec![wants(&[("write_file", broken)]), says("done")]).await;
