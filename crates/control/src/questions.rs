@@ -9,7 +9,7 @@ mod asked;
 
 use chrono::{DateTime, Utc};
 use gathering_domain::{NodeId, QuestionId, RunId, UserId};
-use gathering_tools::QuestionRequest;
+use gathering_tools::{QuestionRequest, ToolAnswer};
 use serde_json::Value;
 
 use crate::runs::Run;
@@ -78,6 +78,16 @@ impl QuestionState {
             Self::Accepted => "accepted",
             Self::Declined => "declined",
             Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// What the call is told, with the content of an accepted form; `None` while it waits.
+    pub fn answer(self, content: Option<Value>) -> Option<ToolAnswer> {
+        match self {
+            Self::Open => None,
+            Self::Accepted => Some(ToolAnswer::Accepted(content.unwrap_or_default())),
+            Self::Declined => Some(ToolAnswer::Declined),
+            Self::Cancelled => Some(ToolAnswer::Cancelled),
         }
     }
 }

@@ -189,14 +189,7 @@ impl QuestionStore for PgControlStore {
             .optional()
             .map_err(|error| DatabaseError::query("looking for an answer", error))?;
         let Some(FoundRow { answer, content, is_open }) = row else { return Ok(Some(ToolAnswer::Cancelled)) };
-        Ok(match state_of(is_open, answer.as_deref()) {
-            QuestionState::Open => None,
-            QuestionState::Accepted => {
-                Some(ToolAnswer::Accepted(content.map(Value::from).unwrap_or_default()))
-            }
-            QuestionState::Declined => Some(ToolAnswer::Declined),
-            QuestionState::Cancelled => Some(ToolAnswer::Cancelled),
-        })
+        Ok(state_of(is_open, answer.as_deref()).answer(content.map(Value::from)))
     }
 
     async fn close_question(&self, question: QuestionId) -> Result<(), ControlError> {

@@ -85,12 +85,7 @@ impl QuestionStore for MemoryControl {
     async fn find_answer(&self, question: QuestionId) -> Result<Option<ToolAnswer>, ControlError> {
         let stored = self.lock().questions.get(&question).cloned();
         let Some(stored) = stored else { return Ok(Some(ToolAnswer::Cancelled)) };
-        Ok(match self.as_it_stands(&stored).state {
-            QuestionState::Open => None,
-            QuestionState::Accepted => Some(ToolAnswer::Accepted(stored.content.unwrap_or_default())),
-            QuestionState::Declined => Some(ToolAnswer::Declined),
-            QuestionState::Cancelled => Some(ToolAnswer::Cancelled),
-        })
+        Ok(self.as_it_stands(&stored).state.answer(stored.content))
     }
 
     async fn close_question(&self, question: QuestionId) -> Result<(), ControlError> {
