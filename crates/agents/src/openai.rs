@@ -2,15 +2,23 @@
 //!
 //! Owns the exchange. The key is sent in one header and nowhere else.
 
+mod events;
+mod stream;
 mod wire;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use gathering_domain::{ExposeSecret as _, Secret};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, Response, Url};
 
+use serde_json::{Value, json};
+
+use self::events::EventReader;
+use self::stream::Assembly;
+use self::wire::Fault;
 use crate::chat::{ChatReply, ChatRequest};
 use crate::model::{ChatModel, ModelError};
 
@@ -22,10 +30,15 @@ const MAX_MESSAGE_CHARS: usize = 300;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest `Retry-After` that we pass on: a day.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(86_400);
+/// How long we wait for the end of a stream whose answer is complete, so that its connection can be used again.
+const LINGER: Duration = Duration::from_millis(100);
 
 /// A server with OpenAI's chat completions API.
 ///
 /// The operator sets its address, so the address may be private, unlike those that tools request.
+///
+/// Answers are streamed: a server then notices when the caller is gone, and stops generating. A server that answers at
+/// once nevertheless, or that does not know `stream_options`, is fine.
 #[derive(Debug)]
 pub struct OpenAiCompatible {
     client: Client,
@@ -33,12 +46,17 @@ pub struct OpenAiCompatible {
     endpoint: Url,
     key: Option<Secret>,
     timeout: Duration,
+    idle_timeout: Duration,
     official: bool,
+    /// The server has refused `stream_options`.
+    is_without_usage: AtomicBool,
 }
 
 impl OpenAiCompatible {
     /// The default time limit of an answer.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
+    /// The default time limit between two parts of a streamed answer. Before the first one, the model reads the question.
+    pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
     /// OpenAI's own server.
     pub const OFFICIAL_BASE_URL: &str = "https://api.openai.com/v1";
 
@@ -74,7 +92,9 @@ impl OpenAiCompatible {
             endpoint,
             key,
             timeout: Self::DEFAULT_TIMEOUT,
+            idle_timeout: Self::DEFAULT_IDLE_TIMEOUT,
             official,
+            is_without_usage: AtomicBool::new(false),
         })
     }
 
@@ -85,27 +105,84 @@ impl OpenAiCompatible {
         self
     }
 
-    /// Sets the time limit of an answer.
+    /// Sets the time limit of a whole answer.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
+    /// Sets the time limit between two parts of a streamed answer.
+    #[must_use]
+    pub const fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = timeout;
+        self
+    }
+
     async fn exchange(&self, request: &ChatRequest) -> Result<ChatReply, ModelError> {
-        let body = wire::request(request, self.official);
+        loop {
+            let with_usage = !self.is_without_usage.load(Ordering::Relaxed);
+            let response = self.send(request, with_usage).await?;
+            let (status, headers) = (response.status(), response.headers().clone());
+            if status.is_success() {
+                let reply = if is_stream(&headers) {
+                    self.streamed(response, &request.model).await?
+                } else {
+                    wire::reply(&self.body(response).await?, &self.name, &request.model)
+                };
+                return reply.map_err(|fault| self.faulty(fault));
+            }
+            let body = self.body(response).await?;
+            if !(with_usage && wire::refuses_stream_options(status.as_u16(), &body)) {
+                let said = serde_json::from_slice(&body).unwrap_or_default();
+                return Err(self.refusal(status.as_u16(), retry_after(&headers), &said));
+            }
+            self.is_without_usage.store(true, Ordering::Relaxed);
+        }
+    }
+
+    async fn send(&self, request: &ChatRequest, with_usage: bool) -> Result<Response, ModelError> {
+        let body = wire::request(request, self.official, with_usage);
         let mut post = self.client.post(self.endpoint.clone()).json(&body);
         if let Some(value) = self.key.as_ref().and_then(bearer) {
             post = post.header(AUTHORIZATION, value);
         }
-        let response = post.send().await.map_err(|error| self.broken(error))?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let body = self.body(response).await?;
-        if status.is_success() {
-            return wire::reply(&body, &self.name, &request.model)
-                .map_err(|reason| ModelError::Malformed { provider: self.name.clone(), reason });
+        post.send().await.map_err(|error| self.broken(error))
+    }
+
+    async fn streamed(
+        &self,
+        mut response: Response,
+        asked_model: &str,
+    ) -> Result<Result<ChatReply, Fault>, ModelError> {
+        let (mut events, mut assembly) = (EventReader::default(), Assembly::default());
+        let mut limit = self.timeout;
+        while !assembly.is_done() {
+            let chunk = match tokio::time::timeout(limit, response.chunk()).await {
+                Ok(Ok(Some(chunk))) => chunk,
+                Ok(Ok(None)) => break,
+                // Only the usage is missing, if anything.
+                Ok(Err(_)) | Err(_) if assembly.is_complete() => break,
+                Ok(Err(error)) => return Err(self.broken(error)),
+                Err(_) => {
+                    let seconds = limit.as_secs_f64();
+                    let reason = format!("the stream was cut off: nothing came for {seconds} seconds");
+                    return Ok(Err(Fault::Malformed(reason)));
+                }
+            };
+            limit = self.idle_timeout;
+            if let Err(fault) = read_events(&mut events, &chunk, &mut assembly) {
+                return Ok(Err(fault));
+            }
         }
-        Err(self.refusal(status, &headers, &body))
+        if assembly.is_done() {
+            let _ = tokio::time::timeout(LINGER, response.chunk()).await;
+        } else if let Some(last) = events.end()
+            && let Err(fault @ Fault::Said(_)) = assembly.add(&last)
+        {
+            return Ok(Err(fault));
+        }
+        Ok(assembly.into_reply(&self.name, asked_model))
     }
 
     async fn body(&self, mut response: Response) -> Result<Vec<u8>, ModelError> {
@@ -124,10 +201,17 @@ impl OpenAiCompatible {
         ModelError::Connection { provider: self.name.clone(), source: error.without_url() }
     }
 
-    fn refusal(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ModelError {
+    fn faulty(&self, fault: Fault) -> ModelError {
+        match fault {
+            Fault::Malformed(reason) => ModelError::Malformed { provider: self.name.clone(), reason },
+            Fault::Said(error) => self.refusal(wire::status_of(&error), None, &json!({"error": error})),
+        }
+    }
+
+    fn refusal(&self, status: u16, retry_after: Option<Duration>, said: &Value) -> ModelError {
         let provider = self.name.clone();
-        match status.as_u16() {
-            429 => ModelError::RateLimited { provider, retry_after: retry_after(headers) },
+        match status {
+            429 => ModelError::RateLimited { provider, retry_after },
             // The provider's message may contain a part of the key.
             code @ (401 | 403) => ModelError::Unauthorized {
                 provider,
@@ -138,15 +222,15 @@ impl OpenAiCompatible {
                 },
             },
             code if code == 408 || code == 409 || code >= 500 => {
-                ModelError::Unavailable { provider, status: code, message: self.words(body) }
+                ModelError::Unavailable { provider, status: code, message: self.words(said) }
             }
-            code => ModelError::Rejected { provider, status: code, message: self.words(body) },
+            code => ModelError::Rejected { provider, status: code, message: self.words(said) },
         }
     }
 
     /// The provider's message, shortened and without the key.
-    fn words(&self, body: &[u8]) -> String {
-        let mut words = wire::error_message(body).unwrap_or_else(|| "it gave no reason".to_owned());
+    fn words(&self, said: &Value) -> String {
+        let mut words = wire::error_message(said).unwrap_or_else(|| "it gave no reason".to_owned());
         if let Some(key) = self.key.as_ref().filter(|key| !key.expose_secret().is_empty()) {
             words = words.replace(key.expose_secret(), "[key]");
         }
@@ -181,6 +265,23 @@ fn endpoint(base_url: &str) -> Result<Url, String> {
         path.pop_if_empty().extend(["chat", "completions"]);
     }
     Ok(url)
+}
+
+fn is_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream")
+}
+
+/// Adds the events that end in `chunk`; those after the last one mean nothing.
+fn read_events(events: &mut EventReader, chunk: &[u8], assembly: &mut Assembly) -> Result<(), Fault> {
+    let too_long = |_| Fault::Malformed(format!("it is larger than {MAX_REPLY_BYTES} bytes"));
+    for event in events.read(chunk).map_err(too_long)? {
+        if assembly.is_done() {
+            break;
+        }
+        assembly.add(&event)?;
+    }
+    Ok(())
 }
 
 fn bearer(key: &Secret) -> Option<HeaderValue> {

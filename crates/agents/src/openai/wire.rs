@@ -6,10 +6,16 @@ use serde_json::{Map, Value, json};
 use crate::chat::{ChatReply, ChatRequest, FinishReason, Message, ToolCall, Usage};
 
 /// The body of a request. OpenAI's newer models use another name for the token limit than all other servers.
-pub(super) fn request(request: &ChatRequest, official: bool) -> Value {
+///
+/// The answer is streamed, because most servers generate an answer that nobody reads to its end, unless they write to a
+/// connection that is closed.
+pub(super) fn request(request: &ChatRequest, official: bool, with_usage: bool) -> Value {
     let system = (!request.system.is_empty()).then(|| json!({"role": "system", "content": request.system}));
     let messages: Vec<Value> = system.into_iter().chain(request.messages.iter().map(message)).collect();
-    let mut body = json!({"model": request.model, "messages": messages, "stream": false});
+    let mut body = json!({"model": request.model, "messages": messages, "stream": true});
+    if with_usage {
+        body["stream_options"] = json!({"include_usage": true});
+    }
     if !request.tools.is_empty() {
         let tools = request.tools.iter().map(|tool| json!({"type": "function", "function": tool}));
         body["tools"] = tools.collect();
@@ -50,85 +56,103 @@ fn tool_call(call: &ToolCall) -> Value {
     json!({"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}})
 }
 
+/// An answer.
 #[derive(Deserialize)]
-struct WireReply {
+pub(super) struct WireReply {
     #[serde(default)]
-    model: Option<String>,
-    choices: Vec<WireChoice>,
+    pub(super) model: Option<String>,
+    pub(super) choices: Vec<WireChoice>,
     #[serde(default)]
-    usage: Option<WireUsage>,
+    pub(super) usage: Option<WireUsage>,
 }
 
 #[derive(Deserialize)]
-struct WireChoice {
-    message: WireMessage,
+pub(super) struct WireChoice {
+    pub(super) message: WireMessage,
     #[serde(default)]
-    finish_reason: Option<String>,
+    pub(super) finish_reason: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct WireMessage {
+pub(super) struct WireMessage {
     #[serde(default)]
-    content: Option<String>,
+    pub(super) content: Option<String>,
     #[serde(default)]
-    refusal: Option<String>,
+    pub(super) refusal: Option<String>,
     #[serde(default)]
-    tool_calls: Option<Vec<WireToolCall>>,
+    pub(super) tool_calls: Option<Vec<WireToolCall>>,
 }
 
 #[derive(Deserialize)]
-struct WireToolCall {
+pub(super) struct WireToolCall {
     #[serde(default)]
-    id: Option<String>,
-    function: WireFunction,
+    pub(super) id: Option<String>,
+    pub(super) function: WireFunction,
 }
 
 #[derive(Deserialize)]
-struct WireFunction {
-    name: String,
+pub(super) struct WireFunction {
+    pub(super) name: String,
     #[serde(default)]
-    arguments: Value,
+    pub(super) arguments: Value,
 }
 
 #[derive(Deserialize)]
-struct WireUsage {
+pub(super) struct WireUsage {
     #[serde(default)]
     prompt_tokens: u64,
     #[serde(default)]
     completion_tokens: u64,
 }
 
-/// Reads an answer. The error says what is wrong and repeats nothing of the answer.
-pub(super) fn reply(body: &[u8], provider: &str, asked_model: &str) -> Result<ChatReply, String> {
+/// Why there is no answer, although the server accepted the request.
+pub(super) enum Fault {
+    /// It violates the protocol. The reason repeats nothing of it.
+    Malformed(String),
+    /// It is an error: what the server says in its `error`.
+    Said(Value),
+}
+
+/// Reads an answer that is not streamed.
+pub(super) fn reply(body: &[u8], provider: &str, asked_model: &str) -> Result<ChatReply, Fault> {
     let reply: WireReply = serde_json::from_slice(body).map_err(|error| {
-        format!("it is not a chat completion (line {}, column {})", error.line(), error.column())
+        let place = format!("line {}, column {}", error.line(), error.column());
+        Fault::Malformed(format!("it is not a chat completion ({place})"))
     })?;
-    let choice = reply.choices.into_iter().next().ok_or("it has no choice")?;
-    let calls = choice.message.tool_calls.unwrap_or_default();
-    let tool_calls: Vec<ToolCall> =
-        calls.into_iter().enumerate().map(|(at, call)| read_call(at, call)).collect();
-    let refused = choice.message.refusal.is_some();
-    let finish_reason = match choice.finish_reason.as_deref() {
-        Some("length") => FinishReason::Length,
-        Some("content_filter") => FinishReason::Refused,
-        _ if refused => FinishReason::Refused,
-        // Whatever the server calls it.
-        _ if !tool_calls.is_empty() => FinishReason::ToolCalls,
-        Some("stop") | None => FinishReason::Stop,
-        Some(_) => FinishReason::Other,
-    };
-    let usage = reply.usage.map_or(Usage::default(), |usage| Usage {
-        input_tokens: usage.prompt_tokens,
-        output_tokens: usage.completion_tokens,
-    });
-    Ok(ChatReply {
-        content: choice.message.content.or(choice.message.refusal).unwrap_or_default(),
-        tool_calls,
-        usage,
-        finish_reason,
-        provider: provider.to_owned(),
-        model: reply.model.filter(|model| !is_path(model)).unwrap_or_else(|| asked_model.to_owned()),
-    })
+    reply.into_chat(provider, asked_model)
+}
+
+impl WireReply {
+    /// The answer as everybody reads it.
+    pub(super) fn into_chat(self, provider: &str, asked_model: &str) -> Result<ChatReply, Fault> {
+        let choice = self.choices.into_iter().next();
+        let choice = choice.ok_or_else(|| Fault::Malformed("it has no choice".to_owned()))?;
+        let calls = choice.message.tool_calls.unwrap_or_default();
+        let tool_calls: Vec<ToolCall> =
+            calls.into_iter().enumerate().map(|(at, call)| read_call(at, call)).collect();
+        let refused = choice.message.refusal.is_some();
+        let finish_reason = match choice.finish_reason.as_deref() {
+            Some("length") => FinishReason::Length,
+            Some("content_filter") => FinishReason::Refused,
+            _ if refused => FinishReason::Refused,
+            // Whatever the server calls it.
+            _ if !tool_calls.is_empty() => FinishReason::ToolCalls,
+            Some("stop") | None => FinishReason::Stop,
+            Some(_) => FinishReason::Other,
+        };
+        let usage = self.usage.map_or(Usage::default(), |usage| Usage {
+            input_tokens: usage.prompt_tokens,
+            output_tokens: usage.completion_tokens,
+        });
+        Ok(ChatReply {
+            content: choice.message.content.or(choice.message.refusal).unwrap_or_default(),
+            tool_calls,
+            usage,
+            finish_reason,
+            provider: provider.to_owned(),
+            model: self.model.filter(|model| !is_path(model)).unwrap_or_else(|| asked_model.to_owned()),
+        })
+    }
 }
 
 /// Whether a server names its model by the place of its file, as llama.cpp does without an alias. Names have slashes, too.
@@ -149,8 +173,33 @@ fn read_call(at: usize, call: WireToolCall) -> ToolCall {
 }
 
 /// The message of an error response: `error.message`, `error` or `message`.
-pub(super) fn error_message(body: &[u8]) -> Option<String> {
-    let body: Value = serde_json::from_slice(body).ok()?;
+pub(super) fn error_message(body: &Value) -> Option<String> {
     let found = [body.pointer("/error/message"), body.get("error"), body.get("message")];
     found.into_iter().flatten().find_map(|value| value.as_str().map(str::to_owned))
+}
+
+/// Whether a server refuses a request because of its `stream_options`.
+pub(super) fn refuses_stream_options(status: u16, body: &[u8]) -> bool {
+    matches!(status, 400 | 422) && String::from_utf8_lossy(body).contains("stream_options")
+}
+
+/// The status that an error in an answer stands for. Its code is a number, or a text; whatever says nothing about the
+/// request is a failure of the server.
+pub(super) fn status_of(error: &Value) -> u16 {
+    let code = error.get("code").or_else(|| error.get("status"));
+    let code = code.and_then(|code| code.as_u64().or_else(|| code.as_str()?.trim().parse().ok()));
+    if let Some(code) =
+        code.and_then(|code| u16::try_from(code).ok()).filter(|code| (400..500).contains(code))
+    {
+        return code;
+    }
+    let says = |words: [&str; 2]| {
+        let named = ["code", "type"].iter().filter_map(|name| error.get(name)?.as_str());
+        named.into_iter().any(|name| words.iter().any(|word| name.contains(word)))
+    };
+    match () {
+        () if says(["rate_limit", "too_many_requests"]) => 429,
+        () if says(["invalid_request", "context_length"]) => 400,
+        () => 500,
+    }
 }

@@ -4,4 +4,5 @@
 
 mod agent_loop;
 mod openai;
+mod streams;
 mod support;

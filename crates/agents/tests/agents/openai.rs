@@ -11,13 +11,13 @@ use gathering_agents::{
 use gathering_tools::{BlockingPool, Outbound, OutboundPolicy, ToolContext, Toolbox, Workspace};
 use serde_json::json;
 
-const KEY: &str = "sk-very-s3cret-key";
+pub const KEY: &str = "sk-very-s3cret-key";
 
-fn provider(server: &Server) -> OpenAiCompatible {
+pub fn provider(server: &Server) -> OpenAiCompatible {
     OpenAiCompatible::new(server.base_url(), Some(KEY.into())).unwrap()
 }
 
-fn question() -> ChatRequest {
+pub fn question() -> ChatRequest {
     ChatRequest {
         model: "tiny".to_owned(),
         system: "Be brief.".to_owned(),
@@ -62,7 +62,7 @@ async fn a_request_is_sent_and_answered() {
     assert_eq!(
         asked.body,
         json!({
-            "model": "tiny", "stream": false, "temperature": 0.5, "max_tokens": 64,
+            "model": "tiny", "stream": true, "stream_options": {"include_usage": true}, "temperature": 0.5, "max_tokens": 64,
             "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello?"}]
         })
     );

@@ -25,6 +25,15 @@ pub struct Server {
 impl Server {
     /// Answers are status lines (with headers, if any) and bodies.
     pub async fn start(answers: Vec<(&'static str, String)>) -> Self {
+        Self::start_with(answers, true).await
+    }
+
+    /// The same, but it never ends a stream.
+    pub async fn start_hanging(answers: Vec<(&'static str, String)>) -> Self {
+        Self::start_with(answers, false).await
+    }
+
+    async fn start_with(answers: Vec<(&'static str, String)>, ends: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base_url = format!("http://{}/v1/", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -36,10 +45,13 @@ impl Server {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let Some(request) = read_request(&mut stream).await else { continue };
                 kept.lock().unwrap().push(request);
-                match answers.pop_front() {
-                    Some((status, body)) => respond(&mut stream, status, &body).await,
-                    None => silent.push(stream),
+                if let Some((status, body)) = answers.pop_front() {
+                    respond(&mut stream, status, &body).await;
+                    if ends {
+                        let _ = stream.shutdown().await;
+                    }
                 }
+                silent.push(stream);
             }
         });
         Self { base_url, asked, task }
@@ -82,6 +94,36 @@ pub fn wants_until(calls: &[(&str, &str)], finish_reason: &str) -> (&'static str
     completion(&json!({"role": "assistant", "content": null, "tool_calls": calls}), finish_reason)
 }
 
+/// An answer that is streamed: its chunks, and that it has ended.
+pub fn streams(chunks: &[Value]) -> (&'static str, String) {
+    streams_cut(&format!("{}data: [DONE]\n\n", events(chunks)))
+}
+
+/// A stream as it is, which then ends.
+pub fn streams_cut(stream: &str) -> (&'static str, String) {
+    ("200 OK\r\ncontent-type: text/event-stream; charset=utf-8", stream.to_owned())
+}
+
+/// The chunks as events.
+pub fn events(chunks: &[Value]) -> String {
+    chunks.iter().map(|chunk| format!("data: {chunk}\n\n")).collect()
+}
+
+/// A chunk with this delta.
+pub fn delta(delta: Value) -> Value {
+    json!({"object": "chat.completion.chunk", "model": "tiny-1", "choices": [{"index": 0, "delta": delta}]})
+}
+
+/// The chunk that says why the answer ends.
+pub fn ends(finish_reason: &str) -> Value {
+    json!({"model": "tiny-1", "choices": [{"index": 0, "delta": {}, "finish_reason": finish_reason}], "usage": null})
+}
+
+/// The chunk with the usage.
+pub fn used() -> Value {
+    json!({"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 5}})
+}
+
 fn completion(message: &Value, finish_reason: &str) -> (&'static str, String) {
     let body = json!({
         "id": "x", "object": "chat.completion", "model": "tiny-1",
@@ -92,10 +134,23 @@ fn completion(message: &Value, finish_reason: &str) -> (&'static str, String) {
 }
 
 async fn respond(stream: &mut TcpStream, status: &str, body: &str) {
+    if status.contains("event-stream") {
+        return drip(stream, status, body).await;
+    }
     let length = body.len();
     let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
     let _ = stream.write_all(answer.as_bytes()).await;
-    let _ = stream.shutdown().await;
+}
+
+/// A stream, byte by byte, whose end is that of the connection.
+async fn drip(stream: &mut TcpStream, status: &str, body: &str) {
+    let _ = stream.set_nodelay(true);
+    let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\n\r\n");
+    let _ = stream.write_all(head.as_bytes()).await;
+    for byte in body.as_bytes() {
+        let _ = stream.write_all(&[*byte]).await;
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn read_request(stream: &mut TcpStream) -> Option<Asked> {
