@@ -7,7 +7,9 @@ use serde_json::Value;
 
 use super::MAX_REPLY_BYTES;
 use super::events::Event;
-use super::wire::{Fault, WireChoice, WireFunction, WireMessage, WireReply, WireToolCall, WireUsage};
+use super::wire::{
+    Fault, WireChoice, WireFunction, WireMessage, WireReply, WireToolCall, WireUsage, says_something,
+};
 use crate::chat::ChatReply;
 
 /// More calls of tools than an agent can make.
@@ -90,7 +92,7 @@ impl Assembly {
                 "its stream has an event that is no chunk of a chat completion ({place})"
             ))
         })?;
-        if let Some(error) = chunk.error {
+        if let Some(error) = chunk.error.filter(says_something) {
             return Err(Fault::Said(error));
         }
         self.model = chunk.model.filter(|model| !model.is_empty()).or_else(|| self.model.take());

@@ -115,11 +115,38 @@ pub(super) enum Fault {
 
 /// Reads an answer that is not streamed.
 pub(super) fn reply(body: &[u8], provider: &str, asked_model: &str) -> Result<ChatReply, Fault> {
+    if let Some(error) = said_instead(body) {
+        return Err(Fault::Said(error));
+    }
     let reply: WireReply = serde_json::from_slice(body).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
         Fault::Malformed(format!("it is not a chat completion ({place})"))
     })?;
     reply.into_chat(provider, asked_model)
+}
+
+/// The error that a server gives instead of an answer, and with the status of one.
+fn said_instead(body: &[u8]) -> Option<Value> {
+    #[derive(Deserialize)]
+    struct Instead {
+        object: Option<Value>,
+        error: Option<Value>,
+    }
+    let Instead { object, error } = serde_json::from_slice(body).ok()?;
+    match object {
+        // Older servers of vLLM.
+        Some(object) if object == "error" => serde_json::from_slice(body).ok(),
+        _ => error.filter(says_something),
+    }
+}
+
+/// Whether there is an error: some servers send an empty one with every answer.
+pub(super) fn says_something(error: &Value) -> bool {
+    match error {
+        Value::Object(fields) => !fields.is_empty(),
+        Value::String(text) => !text.is_empty(),
+        _ => false,
+    }
 }
 
 impl WireReply {
