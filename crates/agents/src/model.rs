@@ -26,7 +26,7 @@ pub trait ChatModel: Send + Sync {
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// The provider asks to retry later.
-    #[error("rate limit of provider `{provider}` exceeded")]
+    #[error("rate limit of provider `{provider}` exceeded{}", pause(*.retry_after))]
     RateLimited {
         /// The provider.
         provider: String,
@@ -34,7 +34,7 @@ pub enum ModelError {
         retry_after: Option<Duration>,
     },
     /// The provider failed.
-    #[error("provider `{provider}` failed with status {status}: {message}")]
+    #[error("provider `{provider}` failed with status {status}: {message}{}", pause(*.retry_after))]
     Unavailable {
         /// The provider.
         provider: String,
@@ -42,6 +42,8 @@ pub enum ModelError {
         status: u16,
         /// The provider's message, shortened.
         message: String,
+        /// When to retry, if the provider said so.
+        retry_after: Option<Duration>,
     },
     /// No connection was made, or it broke; the provider may bill the call.
     #[error("cannot reach provider `{provider}`")]
@@ -120,6 +122,16 @@ impl ModelError {
         }
     }
 
+    /// How long the provider wants no further request, if it said so.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            ModelError::RateLimited { retry_after, .. } | ModelError::Unavailable { retry_after, .. } => {
+                *retry_after
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the provider may have answered, and may bill the call, nevertheless.
     pub fn may_have_taken_place(&self) -> bool {
         match self {
@@ -149,4 +161,8 @@ impl ModelError {
             | ModelError::Setup { .. } => false,
         }
     }
+}
+
+fn pause(retry_after: Option<Duration>) -> String {
+    retry_after.map_or_else(String::new, |pause| format!("; it wants no request for {} s", pause.as_secs()))
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use gathering_domain::{ExposeSecret as _, Secret};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Response, Url};
@@ -135,7 +136,7 @@ impl OpenAiCompatible {
             let body = self.body(response).await?;
             if !(with_usage && wire::refuses_stream_options(status.as_u16(), &body)) {
                 let said = serde_json::from_slice(&body).unwrap_or_default();
-                return Err(self.refusal(status.as_u16(), retry_after(&headers), &said));
+                return Err(self.refusal(status.as_u16(), retry_after(&headers, Utc::now()), &said));
             }
             self.is_without_usage.store(true, Ordering::Relaxed);
         }
@@ -222,7 +223,8 @@ impl OpenAiCompatible {
                 },
             },
             code if code == 408 || code == 409 || code >= 500 => {
-                ModelError::Unavailable { provider, status: code, message: self.words(said) }
+                let message = self.words(said);
+                ModelError::Unavailable { provider, status: code, message, retry_after }
             }
             code => ModelError::Rejected { provider, status: code, message: self.words(said) },
         }
@@ -290,7 +292,12 @@ fn bearer(key: &Secret) -> Option<HeaderValue> {
     Some(value)
 }
 
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
+/// The pause that `Retry-After` asks for: seconds, or the date of its end. A day at most.
+fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let pause = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => (DateTime::parse_from_rfc2822(text).ok()?.to_utc() - now).to_std().ok()?,
+    };
+    Some(pause.min(MAX_RETRY_AFTER))
 }

@@ -1,5 +1,8 @@
 //! What servers do wrong, one row each: the caller hears what happened, or does not notice.
 
+use std::time::Duration;
+
+use chrono::Utc;
 use gathering_agents::{ChatModel as _, ChatReply, ModelError};
 use serde_json::{Value, json};
 
@@ -37,5 +40,31 @@ async fn an_error_with_the_status_of_an_answer_is_an_error_in_the_words_of_the_s
     for error in [json!(null), json!({}), json!("")] {
         let body = json!({"error": error, "choices": [{"message": {"content": "Hello."}}]});
         assert_eq!(answered(("200 OK", body.to_string())).await.unwrap().content, "Hello.");
+    }
+}
+
+async fn pause_after(status: &str, retry_after: &str) -> Option<Duration> {
+    let status: &'static str = format!("{status}\r\nretry-after: {retry_after}").leak();
+    let error = answered((status, "{}".to_owned())).await.unwrap_err();
+    assert!(error.is_retryable(), "{error:?}");
+    if let Some(pause) = error.retry_after() {
+        assert!(error.to_string().contains(&format!("no request for {} s", pause.as_secs())), "{error}");
+    }
+    error.retry_after()
+}
+
+#[tokio::test]
+async fn the_pause_that_a_server_asks_for_is_known_in_both_forms() {
+    let day = Duration::from_secs(86_400);
+    for status in ["429 Too Many Requests", "503 Service Unavailable"] {
+        assert_eq!(pause_after(status, "7").await, Some(Duration::from_secs(7)));
+        let date = (Utc::now() + Duration::from_secs(3600)).format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        let pause = pause_after(status, &date).await.unwrap();
+        assert!(pause > Duration::from_secs(3500) && pause <= Duration::from_secs(3600), "{pause:?}");
+        assert_eq!(pause_after(status, "Sun, 06 Nov 2050 08:49:37 GMT").await, Some(day));
+        assert_eq!(pause_after(status, "999999999").await, Some(day));
+        for nothing in ["soon", "-1", "Sun, 06 Nov 1994 08:49:37 GMT"] {
+            assert_eq!(pause_after(status, nothing).await, None, "{nothing}");
+        }
     }
 }
