@@ -55,11 +55,20 @@ pub struct AgentLimits {
     pub max_tool_calls: u32,
     /// Wall-clock time, in seconds.
     pub timeout_seconds: u64,
+    /// Tokens of one answer; if absent, the provider's bound, or 4096.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_answer_tokens: Option<u64>,
 }
 
 impl Default for AgentLimits {
     fn default() -> Self {
-        Self { max_steps: 16, max_tokens: 200_000, max_tool_calls: 64, timeout_seconds: 600 }
+        Self {
+            max_steps: 16,
+            max_tokens: 200_000,
+            max_tool_calls: 64,
+            timeout_seconds: 600,
+            max_answer_tokens: None,
+        }
     }
 }
 
@@ -107,7 +116,8 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
                     "max_steps": count("Model calls.", 1000),
                     "max_tokens": count("Input and output tokens.", 1_000_000_000),
                     "max_tool_calls": count("Tool calls.", 10_000),
-                    "timeout_seconds": count("Wall clock.", 86_400)
+                    "timeout_seconds": count("Wall clock.", 86_400),
+                    "max_answer_tokens": count("Tokens of one answer.", 1_000_000)
                 }
             }
         }
@@ -170,7 +180,8 @@ mod tests {
         let agent =
             AgentDefinition::parse(&json!({"provider": "scripted", "limits": {"max_steps": 3}})).unwrap();
         assert_eq!(agent.limits, AgentLimits { max_steps: 3, ..AgentLimits::default() });
-        let back = AgentDefinition::parse(&serde_json::to_value(&agent).unwrap()).unwrap();
-        assert_eq!(back, agent);
+        let stored = serde_json::to_value(&agent).unwrap();
+        assert_eq!(AgentDefinition::parse(&stored).unwrap(), agent);
+        assert_eq!(stored["limits"].get("max_answer_tokens"), None, "stored definitions stay the same");
     }
 }

@@ -21,12 +21,12 @@ pub struct ChatRequest {
     pub tools: Vec<ToolDescription>,
     /// The randomness of the answer; the provider's default if absent.
     pub temperature: Option<f64>,
-    /// The longest answer in tokens; the provider's default if absent.
+    /// The longest answer in tokens; if absent, the provider bounds it.
     pub max_tokens: Option<u64>,
 }
 
 impl ChatRequest {
-    /// The longest answer that every provider allows, in tokens.
+    /// The longest answer that nearly every provider allows, in tokens.
     pub const ANSWER_TOKENS: u64 = 4096;
 
     /// The same request, with a limit to the answer if it has none.

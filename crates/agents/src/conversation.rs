@@ -186,15 +186,19 @@ impl Conversation {
         if left == 0 {
             return Step::Stopped(Limit::Tokens);
         }
-        // Near the end of the token budget, an answer is cut to what is left. Before that the provider's own limit
-        // holds, because some providers reject a number above it.
+        // Near the end of the token budget, an answer is cut to what is left. Before that the provider bounds it, because
+        // some reject a number above theirs: unless the agent says what is right for its model.
+        let bound = self.limits.max_answer_tokens;
         let request = ChatRequest {
             model: self.model.clone(),
             system: self.system.clone(),
             messages: self.messages.clone(),
             tools: self.tools.clone(),
             temperature: self.temperature,
-            max_tokens: (left < ChatRequest::ANSWER_TOKENS).then_some(left),
+            max_tokens: match bound {
+                Some(bound) => Some(bound.min(left)),
+                None => (left < ChatRequest::ANSWER_TOKENS).then_some(left),
+            },
         };
         Step::CallModel(StepKey(format!("model/{}", self.n_model_calls + 1)), request)
     }

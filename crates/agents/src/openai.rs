@@ -40,6 +40,10 @@ const LINGER: Duration = Duration::from_millis(100);
 ///
 /// Answers are streamed: a server then notices when the caller is gone, and stops generating. A server that answers at
 /// once nevertheless, or that does not know `stream_options`, is fine.
+///
+/// Every answer is bounded: a request without `max_tokens` gets [`ChatRequest::ANSWER_TOKENS`] on its way, except to
+/// OpenAI's own server, whose models bound themselves. A server that finds the number too large rejects the request, and
+/// the error says what to set.
 #[derive(Debug)]
 pub struct OpenAiCompatible {
     client: Client,
@@ -226,7 +230,11 @@ impl OpenAiCompatible {
                 let message = self.words(said);
                 ModelError::Unavailable { provider, status: code, message, retry_after }
             }
-            code => ModelError::Rejected { provider, status: code, message: self.words(said) },
+            code => {
+                let words = self.words(said);
+                let message = format!("{words}{}", wire::advice(&words));
+                ModelError::Rejected { provider, status: code, message }
+            }
         }
     }
 

@@ -23,7 +23,10 @@ pub(super) fn request(request: &ChatRequest, official: bool, with_usage: bool) -
     if let Some(temperature) = request.temperature {
         body["temperature"] = json!(temperature);
     }
-    if let Some(max_tokens) = request.max_tokens {
+    // Without a bound, a small model may repeat itself until its time is over. OpenAI's own models have one each, and
+    // count their reasoning.
+    let bound = request.max_tokens.or((!official).then_some(ChatRequest::ANSWER_TOKENS));
+    if let Some(max_tokens) = bound {
         body[if official { "max_completion_tokens" } else { "max_tokens" }] = json!(max_tokens);
     }
     body
@@ -208,6 +211,14 @@ pub(super) fn error_message(body: &Value) -> Option<String> {
 /// Whether a server refuses a request because of its `stream_options`.
 pub(super) fn refuses_stream_options(status: u16, body: &[u8]) -> bool {
     matches!(status, 400 | 422) && String::from_utf8_lossy(body).contains("stream_options")
+}
+
+/// What the operator can do about a refusal with these words.
+pub(super) fn advice(words: &str) -> &'static str {
+    match ["max_tokens", "max_completion_tokens"].iter().any(|name| words.contains(name)) {
+        true => ": set the right `max_answer_tokens` in the agent's `limits`",
+        false => "",
+    }
 }
 
 /// The status that an error in an answer stands for. Its code is a number, or a text; whatever says nothing about the

@@ -220,15 +220,18 @@ fn steps_out_of_turn_are_rejected() {
 
 #[test]
 fn the_last_answer_is_cut_to_the_remaining_budget() {
-    let max_tokens = |limit: u64| {
-        let agent = agent(json!({"limits": {"max_tokens": limit}}));
+    let bound = |limits: Value| {
+        let agent = agent(json!({"limits": limits}));
         match Conversation::new(&agent, Vec::new(), "Go on.").next() {
             Step::CallModel(_, request) => request.max_tokens,
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(max_tokens(100), Some(100));
-    assert_eq!(max_tokens(100_000), None);
+    assert_eq!(bound(json!({"max_tokens": 100})), Some(100));
+    assert_eq!(bound(json!({"max_tokens": 100_000})), None);
+    assert_eq!(bound(json!({"max_tokens": 100, "max_answer_tokens": 50})), Some(50));
+    assert_eq!(bound(json!({"max_tokens": 100, "max_answer_tokens": 200})), Some(100));
+    assert_eq!(bound(json!({"max_answer_tokens": 10_000})), Some(10_000));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::Utc;
-use gathering_agents::{ChatModel as _, ChatReply, ModelError};
+use gathering_agents::{ChatModel as _, ChatReply, ChatRequest, ModelError};
 use serde_json::{Value, json};
 
 use crate::openai::{KEY, provider, question};
@@ -67,4 +67,16 @@ async fn the_pause_that_a_server_asks_for_is_known_in_both_forms() {
             assert_eq!(pause_after(status, nothing).await, None, "{nothing}");
         }
     }
+}
+
+#[tokio::test]
+async fn every_answer_is_bounded_and_a_bound_that_is_too_large_is_named() {
+    let refusal = r#"{"error": {"message": "max_tokens is too large: 4096"}}"#.to_owned();
+    let server = Server::start(vec![("400 Bad Request", refusal)]).await;
+    let asked = ChatRequest { max_tokens: None, ..question() };
+    let error = provider(&server).complete(&asked).await.unwrap_err();
+    assert!(matches!(error, ModelError::Rejected { .. }), "{error:?}");
+    let message = error.to_string();
+    assert!(message.contains("too large: 4096") && message.contains("`max_answer_tokens`"), "{message}");
+    assert_eq!(server.asked()[0].body["max_tokens"], 4096);
 }
