@@ -3,6 +3,7 @@
 //! Owns the exchange. The key is sent in one header and nowhere else.
 
 mod events;
+mod schema;
 mod stream;
 mod wire;
 

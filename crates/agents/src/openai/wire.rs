@@ -3,7 +3,8 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::chat::{ChatReply, ChatRequest, FinishReason, Message, ToolCall, Usage};
+use super::schema;
+use crate::chat::{ChatReply, ChatRequest, FinishReason, Message, ToolCall, ToolDescription, Usage};
 
 /// The body of a request. OpenAI's newer models use another name for the token limit than all other servers.
 ///
@@ -17,8 +18,7 @@ pub(super) fn request(request: &ChatRequest, official: bool, with_usage: bool) -
         body["stream_options"] = json!({"include_usage": true});
     }
     if !request.tools.is_empty() {
-        let tools = request.tools.iter().map(|tool| json!({"type": "function", "function": tool}));
-        body["tools"] = tools.collect();
+        body["tools"] = request.tools.iter().map(tool).collect();
     }
     if let Some(temperature) = request.temperature {
         body["temperature"] = json!(temperature);
@@ -30,6 +30,12 @@ pub(super) fn request(request: &ChatRequest, official: bool, with_usage: bool) -
         body[if official { "max_completion_tokens" } else { "max_tokens" }] = json!(max_tokens);
     }
     body
+}
+
+fn tool(tool: &ToolDescription) -> Value {
+    let parameters = schema::simplified(&tool.parameters);
+    let function = json!({"name": tool.name, "description": tool.description, "parameters": parameters});
+    json!({"type": "function", "function": function})
 }
 
 fn message(message: &Message) -> Value {

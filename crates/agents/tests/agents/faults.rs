@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use chrono::Utc;
-use gathering_agents::{ChatModel as _, ChatReply, ChatRequest, ModelError};
+use gathering_agents::{ChatModel as _, ChatReply, ChatRequest, ModelError, ToolDescription};
 use serde_json::{Value, json};
 
 use crate::openai::{KEY, provider, question};
-use crate::support::Server;
+use crate::support::{Server, says};
 
 async fn answered(answer: (&'static str, String)) -> Result<ChatReply, ModelError> {
     let server = Server::start(vec![answer]).await;
@@ -79,4 +79,21 @@ async fn every_answer_is_bounded_and_a_bound_that_is_too_large_is_named() {
     let message = error.to_string();
     assert!(message.contains("too large: 4096") && message.contains("`max_answer_tokens`"), "{message}");
     assert_eq!(server.asked()[0].body["max_tokens"], 4096);
+}
+
+#[tokio::test]
+async fn a_server_gets_simple_schemas_only() {
+    let parameters = json!({
+        "type": "object", "required": ["day"],
+        "properties": {"day": {"$ref": "#/$defs/day"}, "note": true},
+        "$defs": {"day": {"type": "string", "pattern": "^\\d{4}-\\d\\d-\\d\\d$"}}
+    });
+    let tool = ToolDescription { name: "plan".to_owned(), description: "Plans.".to_owned(), parameters };
+    let server = Server::start(vec![says("Hello.")]).await;
+    provider(&server).complete(&ChatRequest { tools: vec![tool], ..question() }).await.unwrap();
+    let simple = json!({
+        "type": "object", "required": ["day"], "properties": {"day": {"type": "string"}, "note": {}}
+    });
+    let function = json!({"name": "plan", "description": "Plans.", "parameters": simple});
+    assert_eq!(server.asked()[0].body["tools"], json!([{"type": "function", "function": function}]));
 }

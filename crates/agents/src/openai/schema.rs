@@ -1,0 +1,240 @@
+//! The schema of a tool's parameters, as simple as servers need it.
+//!
+//! Some servers make a grammar of it, and refuse the whole request for a keyword that they do not know (llama.cpp for a
+//! pattern with `\d`). The model is told less then: what it sends is checked against the whole schema anyway.
+
+use serde_json::{Map, Value, json};
+
+/// Schemas within schemas, references included. Deeper ones allow everything.
+const MAX_DEPTH: usize = 24;
+/// Schemas in all. Further ones allow everything.
+const MAX_SCHEMAS: usize = 2000;
+
+/// Keywords without schemas below them.
+const PLAIN: [&str; 11] = [
+    "type",
+    "description",
+    "enum",
+    "const",
+    "required",
+    "minimum",
+    "maximum",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+];
+/// A schema with none of these allows everything, whatever else it says.
+const SHAPES: [&str; 8] = ["type", "enum", "const", "anyOf", "oneOf", "properties", "items", "pattern"];
+
+/// The simplified schema of an object. The same for the same schema.
+pub(super) fn simplified(schema: &Value) -> Value {
+    let mut simplifier = Simplifier { root: schema, n_schemas: 0, inside: vec!["#"] };
+    let mut object = simplifier.schema(schema).unwrap_or_default();
+    object.entry("type").or_insert_with(|| json!("object"));
+    if object["type"] == "object" {
+        object.entry("properties").or_insert_with(|| json!({}));
+    }
+    Value::Object(object)
+}
+
+struct Simplifier<'a> {
+    root: &'a Value,
+    n_schemas: usize,
+    /// The references that the schema is within, and an empty one for each other step down.
+    inside: Vec<&'a str>,
+}
+
+impl<'a> Simplifier<'a> {
+    /// The schema below this one; `None` if nothing is valid.
+    fn below(&mut self, schema: &'a Value, reference: &'a str) -> Option<Value> {
+        if self.inside.len() >= MAX_DEPTH || self.n_schemas >= MAX_SCHEMAS {
+            return Some(json!({}));
+        }
+        self.n_schemas += 1;
+        self.inside.push(reference);
+        let simple = self.schema(schema);
+        self.inside.pop();
+        simple.map(Value::Object)
+    }
+
+    fn schema(&mut self, schema: &'a Value) -> Option<Map<String, Value>> {
+        let Value::Object(schema) = schema else {
+            return (*schema != Value::Bool(false)).then(Map::new);
+        };
+        let mut simple = Map::new();
+        for (keyword, value) in schema {
+            if let Some(value) = self.keyword(keyword, value) {
+                simple.insert(keyword.clone(), value);
+            }
+        }
+        if let Some(target) = schema.get("$ref").and_then(Value::as_str) {
+            add(&mut simple, self.referenced(target)?);
+        }
+        for part in schema.get("allOf").and_then(Value::as_array).into_iter().flatten() {
+            add(&mut simple, self.below(part, "")?);
+        }
+        let has_shape = SHAPES.iter().any(|shape| simple.contains_key(*shape));
+        Some(if has_shape { simple } else { Map::new() })
+    }
+
+    /// What is left of a keyword.
+    fn keyword(&mut self, keyword: &str, value: &'a Value) -> Option<Value> {
+        match (keyword, value) {
+            ("properties", Value::Object(properties)) => {
+                let simple = properties
+                    .iter()
+                    .filter_map(|(name, property)| Some((name.clone(), self.below(property, "")?)));
+                Some(Value::Object(simple.collect()))
+            }
+            ("items", Value::Object(_) | Value::Bool(true)) => self.below(value, ""),
+            ("anyOf" | "oneOf", Value::Array(choices)) => {
+                let simple = choices.iter().filter_map(|choice| self.below(choice, ""));
+                let simple: Vec<Value> = simple.collect();
+                (!simple.is_empty()).then_some(Value::Array(simple))
+            }
+            ("additionalProperties", Value::Bool(_)) => Some(value.clone()),
+            ("pattern", Value::String(pattern)) => is_simple_pattern(pattern).then(|| value.clone()),
+            (keyword, value) => PLAIN.contains(&keyword).then(|| value.clone()),
+        }
+    }
+
+    /// The schema that a reference names: one that allows everything if it is within itself, or elsewhere.
+    fn referenced(&mut self, reference: &'a str) -> Option<Value> {
+        let target = reference.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
+        match target {
+            Some(target) if !self.inside.contains(&reference) => self.below(target, reference),
+            _ => Some(json!({})),
+        }
+    }
+}
+
+/// Adds what another schema demands as well. What is there stays.
+fn add(simple: &mut Map<String, Value>, other: Value) {
+    let Value::Object(other) = other else { return };
+    for (keyword, value) in other {
+        match (simple.get_mut(&keyword), value) {
+            (None, value) => {
+                simple.insert(keyword, value);
+            }
+            (Some(Value::Object(known)), Value::Object(more)) if keyword == "properties" => {
+                for (name, property) in more {
+                    known.entry(name).or_insert(property);
+                }
+            }
+            (Some(Value::Array(known)), Value::Array(more)) if keyword == "required" => {
+                let new: Vec<Value> = more.into_iter().filter(|name| !known.contains(name)).collect();
+                known.extend(new);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether a pattern is for the whole text, without classes and groups that only some servers know.
+fn is_simple_pattern(pattern: &str) -> bool {
+    let has_class =
+        pattern.as_bytes().windows(2).any(|two| two[0] == b'\\' && two[1].is_ascii_alphanumeric());
+    let is_whole = pattern.starts_with('^') && pattern.ends_with('$') && !pattern.ends_with("\\$");
+    is_whole && !has_class && !pattern.contains("(?")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The schema of a property `x` of this schema, with these definitions.
+    fn property(schema: &Value, definitions: &Value) -> Value {
+        let whole = json!({"type": "object", "properties": {"x": schema}, "$defs": definitions});
+        let simple = simplified(&whole);
+        assert_eq!(simple, simplified(&whole));
+        assert_eq!(simple.get("$defs"), None);
+        simple["properties"]["x"].clone()
+    }
+
+    #[test]
+    fn what_every_server_knows_stays() {
+        let schema = json!({
+            "type": "object", "description": "d", "required": ["a"], "additionalProperties": false,
+            "properties": {
+                "a": {"type": "string", "minLength": 1, "maxLength": 9, "pattern": "^[a-z]+\\.md$"},
+                "b": {"type": ["integer", "null"], "minimum": 0, "maximum": 9},
+                "c": {"type": "array", "items": {"enum": [1, "2"]}, "minItems": 1, "maxItems": 2},
+                "d": {"anyOf": [{"const": 1}, {"type": "boolean"}]},
+                "pattern": {"oneOf": [{"type": "null"}, {"type": "string"}]}
+            }
+        });
+        assert_eq!(simplified(&schema), schema);
+    }
+
+    #[test]
+    fn what_some_servers_refuse_is_left_out() {
+        let none = json!({});
+        for pattern in ["\\d+", "^\\d+$", "[a-z]+", "^a", "a$", "^a\\$", "^(?=a)a$", "^\\w$", "^\\u0041$"] {
+            let schema = json!({"type": "string", "pattern": pattern, "format": "x", "title": "t"});
+            assert_eq!(property(&schema, &none), json!({"type": "string"}), "{pattern}");
+        }
+        let map =
+            json!({"type": "object", "additionalProperties": {"type": "string"}, "patternProperties": {}});
+        assert_eq!(property(&map, &none), json!({"type": "object"}));
+        for anything in [json!(true), json!({}), json!({"description": "d", "pattern": "\\d", "minimum": 1})]
+        {
+            assert_eq!(property(&anything, &none), json!({}), "{anything}");
+        }
+        assert_eq!(property(&json!(false), &none), Value::Null);
+        let array = json!({"type": "array", "items": false, "prefixItems": [{"type": "string"}]});
+        assert_eq!(property(&array, &none), json!({"type": "array"}));
+        let choice = json!({"anyOf": [false, {"type": "string"}], "oneOf": [false]});
+        assert_eq!(property(&choice, &none), json!({"anyOf": [{"type": "string"}]}));
+    }
+
+    #[test]
+    fn references_are_replaced_by_what_they_name() {
+        let definitions = json!({
+            "name": {"type": "string", "description": "A name."},
+            "tree": {"type": "object", "properties": {"below": {"type": "array", "items": {"$ref": "#/$defs/tree"}}}}
+        });
+        let named = json!({"$ref": "#/$defs/name", "description": "His name."});
+        assert_eq!(property(&named, &definitions), json!({"type": "string", "description": "His name."}));
+        let all = json!({"allOf": [{"$ref": "#/$defs/name"}], "maxLength": 3});
+        let expected = json!({"type": "string", "description": "A name.", "maxLength": 3});
+        assert_eq!(property(&all, &definitions), expected);
+        let tree = json!({"type": "object", "properties": {"below": {"type": "array", "items": {}}}});
+        assert_eq!(property(&json!({"$ref": "#/$defs/tree"}), &definitions), tree);
+        for elsewhere in ["#/$defs/none", "other.json", "#anchor", "#"] {
+            assert_eq!(property(&json!({"$ref": elsewhere}), &definitions), json!({}), "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn what_all_parts_demand_is_demanded_together() {
+        let part = |name: &str| json!({"type": "object", "properties": {name: {"type": "string"}}, "required": [name]});
+        let both = json!({"allOf": [part("a"), part("b"), part("a")]});
+        let expected = json!({
+            "type": "object", "required": ["a", "b"],
+            "properties": {"a": {"type": "string"}, "b": {"type": "string"}}
+        });
+        assert_eq!(simplified(&both), expected);
+    }
+
+    #[test]
+    fn a_schema_is_bounded_in_size_and_depth() {
+        // Each definition names the next one ten times.
+        let mut definitions = Map::new();
+        for at in 0..30 {
+            let next = json!({"$ref": format!("#/$defs/d{}", at + 1)});
+            let properties: Map<String, Value> =
+                (0..10).map(|name| (format!("p{name}"), next.clone())).collect();
+            definitions.insert(format!("d{at}"), json!({"type": "object", "properties": properties}));
+        }
+        let simple = property(&json!({"$ref": "#/$defs/d0"}), &Value::Object(definitions));
+        assert!(simple.to_string().len() < 100 * MAX_SCHEMAS, "{}", simple.to_string().len());
+    }
+
+    #[test]
+    fn parameters_are_those_of_an_object() {
+        for anything in [json!({}), json!(true), json!(null), json!({"type": "object"})] {
+            assert_eq!(simplified(&anything), json!({"type": "object", "properties": {}}), "{anything}");
+        }
+    }
+}
