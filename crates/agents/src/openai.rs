@@ -2,6 +2,7 @@
 //!
 //! Owns the exchange. The key is sent in one header and nowhere else.
 
+mod call_ids;
 mod events;
 mod schema;
 mod stream;

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::call_ids::CallIds;
 use super::schema;
 use crate::chat::{ChatReply, ChatRequest, FinishReason, Message, ToolCall, ToolDescription, Usage};
 
@@ -12,7 +13,9 @@ use crate::chat::{ChatReply, ChatRequest, FinishReason, Message, ToolCall, ToolD
 /// connection that is closed.
 pub(super) fn request(request: &ChatRequest, official: bool, with_usage: bool) -> Value {
     let system = (!request.system.is_empty()).then(|| json!({"role": "system", "content": request.system}));
-    let messages: Vec<Value> = system.into_iter().chain(request.messages.iter().map(message)).collect();
+    let mut ids = CallIds::default();
+    let messages = request.messages.iter().map(|said| message(said, &mut ids));
+    let messages: Vec<Value> = system.into_iter().chain(messages).collect();
     let mut body = json!({"model": request.model, "messages": messages, "stream": true});
     if with_usage {
         body["stream_options"] = json!({"include_usage": true});
@@ -38,13 +41,15 @@ fn tool(tool: &ToolDescription) -> Value {
     json!({"type": "function", "function": function})
 }
 
-fn message(message: &Message) -> Value {
+fn message(message: &Message, ids: &mut CallIds) -> Value {
     match message {
         Message::User { content } => json!({"role": "user", "content": content}),
         Message::Assistant { content, tool_calls } => {
             let mut said = json!({"role": "assistant", "content": content});
+            let ids = ids.of_reply(tool_calls);
             if !tool_calls.is_empty() {
-                said["tool_calls"] = tool_calls.iter().map(tool_call).collect();
+                said["tool_calls"] =
+                    tool_calls.iter().zip(ids).map(|(call, id)| tool_call(call, &id)).collect();
             }
             said
         }
@@ -53,16 +58,16 @@ fn message(message: &Message) -> Value {
                 Value::String(text) => text.clone(),
                 other => other.to_string(),
             };
-            json!({"role": "tool", "tool_call_id": call_id, "content": content})
+            json!({"role": "tool", "tool_call_id": ids.of_result(call_id), "content": content})
         }
     }
 }
 
 /// Arguments that are no object do not go back as they came: some servers read them again, and fail for good (llama.cpp
 /// with status 500). The result of the call says what was wrong with them.
-fn tool_call(call: &ToolCall) -> Value {
+fn tool_call(call: &ToolCall, id: &str) -> Value {
     let arguments = if call.arguments.is_object() { call.arguments.to_string() } else { "{}".to_owned() };
-    json!({"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}})
+    json!({"id": id, "type": "function", "function": {"name": call.name, "arguments": arguments}})
 }
 
 /// An answer.

@@ -1,9 +1,15 @@
 //! What servers do wrong, one row each: the caller hears what happened, or does not notice.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
-use gathering_agents::{ChatModel as _, ChatReply, ChatRequest, ModelError, ToolDescription};
+use gathering_agents::{
+    AgentDefinition, ChatModel as _, ChatReply, ChatRequest, Conversation, DirectRunner, ModelError,
+    ToolDescription, run_agent,
+};
+use gathering_tools::{BlockingPool, ToolContext, Toolbox};
 use serde_json::{Value, json};
 
 use crate::openai::{KEY, provider, question};
@@ -96,4 +102,31 @@ async fn a_server_gets_simple_schemas_only() {
     });
     let function = json!({"name": "plan", "description": "Plans.", "parameters": simple});
     assert_eq!(server.asked()[0].body["tools"], json!([{"type": "function", "function": function}]));
+}
+
+/// A reply that calls a tool that does not exist, twice, with these ids.
+fn calls_with(ids: [Option<&str>; 2]) -> (&'static str, String) {
+    let call = |id: Option<&str>| json!({"id": id, "function": {"name": "none", "arguments": "{}"}});
+    let message = json!({"content": null, "tool_calls": ids.map(call)});
+    ("200 OK", json!({"choices": [{"message": message, "finish_reason": "tool_calls"}]}).to_string())
+}
+
+#[tokio::test]
+async fn calls_with_missing_or_repeated_ids_go_back_with_ids_of_their_own() {
+    let answers =
+        vec![calls_with([None, Some("")]), calls_with([Some("a"); 2]), calls_with([None, Some("a")])];
+    let server = Server::start([answers, vec![says("done")]].concat()).await;
+    let agent = AgentDefinition::parse(&json!({"provider": "openai", "model": "tiny"})).unwrap();
+    let tools = Toolbox::new(BlockingPool::new(1));
+    let runner = DirectRunner::new(Arc::new(provider(&server)), tools, ToolContext::new());
+    run_agent(Conversation::new(&agent, Vec::new(), "Go on."), &runner).await.unwrap();
+    let asked = server.asked().pop().unwrap().body["messages"].clone();
+    let messages = asked.as_array().unwrap();
+    let calls = messages.iter().filter_map(|message| message["tool_calls"].as_array()).flatten();
+    let calls: Vec<&Value> = calls.map(|call| &call["id"]).collect();
+    let results = messages.iter().filter(|message| message["role"] == "tool");
+    let results: Vec<&Value> = results.map(|message| &message["tool_call_id"]).collect();
+    assert_eq!(calls, results);
+    let unique: BTreeSet<&str> = calls.iter().map(|id| id.as_str().unwrap()).collect();
+    assert!(unique.len() == 6 && !unique.contains(""), "{calls:?}");
 }
