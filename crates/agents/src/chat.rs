@@ -3,6 +3,7 @@
 //! All types can be written to a journal and read back.
 
 use gathering_domain::FailureKind;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -97,8 +98,16 @@ pub struct ToolCall {
     pub id: String,
     /// The tool.
     pub name: String,
-    /// The parameters. If the model wrote invalid JSON, a text, which every schema rejects.
+    /// The parameters. If the model wrote no JSON, or a JSON text, what it wrote as a text, which every schema rejects.
     pub arguments: Value,
+}
+
+impl ToolCall {
+    /// Why the arguments are not JSON, and where.
+    fn syntax_error(&self) -> Option<String> {
+        let error = serde_json::from_str::<IgnoredAny>(self.arguments.as_str()?).err()?;
+        Some(format!("the arguments are not JSON: {error}"))
+    }
 }
 
 /// The result of a tool call, for the model.
@@ -120,14 +129,19 @@ impl ToolResult {
     pub fn failure(kind: &FailureKind, message: &str) -> Self {
         Self { content: json!({"error": {"kind": kind, "message": message}}), is_error: true }
     }
-}
 
-impl From<Result<Value, ToolError>> for ToolResult {
-    fn from(ended: Result<Value, ToolError>) -> Self {
-        match ended {
-            Ok(content) => Self::success(content),
-            Err(error) => Self::failure(&error.kind(), &error.to_string()),
-        }
+    /// The end of this call. The model also hears where arguments are no JSON, which no schema can tell.
+    pub fn of(call: &ToolCall, ended: Result<Value, ToolError>) -> Self {
+        let error = match ended {
+            Ok(content) => return Self::success(content),
+            Err(error) => error,
+        };
+        let syntax = match error {
+            ToolError::InvalidParameters(_) => call.syntax_error(),
+            _ => None,
+        };
+        let words: Vec<String> = [error.to_string()].into_iter().chain(syntax).collect();
+        Self::failure(&error.kind(), &words.join("; "))
     }
 }
 

@@ -139,6 +139,6 @@ impl StepRunner for DirectRunner {
     async fn call_tool(&self, key: &StepKey, call: &ToolCall) -> Result<ToolResult, ModelError> {
         let mut context = self.context.clone();
         context.idempotency_key = context.idempotency_key.map(|run| format!("{run}/{key}"));
-        Ok(self.tools.call(&call.name, call.arguments.clone(), &context).await.into())
+        Ok(ToolResult::of(call, self.tools.call(&call.name, call.arguments.clone(), &context).await))
     }
 }

@@ -206,7 +206,11 @@ fn read_call(at: usize, call: WireToolCall) -> ToolCall {
     let arguments = match call.function.arguments {
         Value::Null => Value::Object(Map::new()),
         Value::String(text) if text.trim().is_empty() => Value::Object(Map::new()),
-        Value::String(text) => serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        // A text stays as it is written, so that one can tell whether it is JSON.
+        Value::String(text) => match serde_json::from_str(&text) {
+            Ok(Value::String(_)) | Err(_) => Value::String(text),
+            Ok(value) => value,
+        },
         value => value,
     };
     let id = call.id.filter(|id| !id.is_empty()).unwrap_or_else(|| format!("call_{at}"));

@@ -249,11 +249,20 @@ async fn a_model_is_not_called_by_the_path_of_its_file() {
 
 #[tokio::test]
 async fn arguments_that_are_no_object_do_not_go_back_to_the_model_as_they_came() {
-    for broken in ["{", "[1]", "\"text\"", "7"] {
+    for (broken, place) in [
+        ("{", Some("line 1 column 1")),
+        ("{\"path\": \"a\",\n content}", Some("line 2 column 2")),
+        ("write it", Some("line 1 column 1")),
+        ("[1]", None),
+        ("\"text\"", None),
+        ("7", None),
+    ] {
         let (asked, is_written) = after(vec![wants(&[("write_file", broken)]), says("done")]).await;
         assert!(!is_written);
         assert_eq!(asked[1]["tool_calls"][0]["function"]["arguments"], "{}", "{broken}");
         let result = asked[2]["content"].as_str().unwrap();
         assert!(result.contains("invalid parameters") && result.contains("object"), "{broken}: {result}");
+        assert_eq!(result.contains("the arguments are not JSON"), place.is_some(), "{broken}: {result}");
+        assert!(result.contains(place.unwrap_or_default()), "{broken}: {result}");
     }
 }

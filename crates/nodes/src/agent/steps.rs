@@ -78,7 +78,7 @@ impl RecordedSteps<'_> {
             {
                 return Err(act_failed(error));
             }
-            Ok(to_json(&ToolResult::from(called))?)
+            Ok(to_json(&ToolResult::of(call, called))?)
         };
         let cost = cost_of_tool_call();
         let used = |result: &Value| if was_called(result) { cost.clone() } else { Amounts::new() };
@@ -96,7 +96,7 @@ impl RecordedSteps<'_> {
         let result = if self.budget.is_done(key.as_str(), request) {
             None
         } else if let Err(error) = self.tools.check(&call.name, &call.arguments) {
-            Some(Err(error).into())
+            Some(ToolResult::of(call, Err(error)))
         } else {
             let (reply, index) = key.tool_call_place().unwrap_or_default();
             let item = reply.saturating_mul(CALLS_PER_REPLY).saturating_add(index);
