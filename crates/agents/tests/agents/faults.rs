@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use chrono::Utc;
 use gathering_agents::{
-    AgentDefinition, ChatModel as _, ChatReply, ChatRequest, Conversation, DirectRunner, ModelError,
-    ToolDescription, run_agent,
+    AgentDefinition, ChatModel as _, ChatReply, ChatRequest, Conversation, DirectRunner, FinishReason,
+    ModelError, ToolDescription, Usage, run_agent,
 };
 use gathering_tools::{BlockingPool, ToolContext, Toolbox};
 use serde_json::{Value, json};
 
 use crate::openai::{KEY, provider, question};
-use crate::support::{Server, says};
+use crate::support::{Server, delta, ends, events, says, streams, streams_cut, used};
 
 async fn answered(answer: (&'static str, String)) -> Result<ChatReply, ModelError> {
     let server = Server::start(vec![answer]).await;
@@ -129,4 +129,104 @@ async fn calls_with_missing_or_repeated_ids_go_back_with_ids_of_their_own() {
     assert_eq!(calls, results);
     let unique: BTreeSet<&str> = calls.iter().map(|id| id.as_str().unwrap()).collect();
     assert!(unique.len() == 6 && !unique.contains(""), "{calls:?}");
+}
+
+#[tokio::test]
+async fn a_stream_with_broken_json_is_malformed_and_repeats_nothing_of_it() {
+    for broken in ["{\"choices\": [{\"delta\": s3cret", "s3cret", "[\"s3cret\"]", "{\"choices\": \"s3cret\"}"]
+    {
+        let stream = format!("{}data: {broken}\n\n", events(&[delta(json!({"content": "Hel"}))]));
+        let error = answered(streams_cut(&stream)).await.unwrap_err();
+        assert!(matches!(error, ModelError::Malformed { .. }) && error.is_retryable(), "{error:?}");
+        assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_whose_connection_breaks_is_retryable_unless_the_answer_is_complete() {
+    let chunked = |stream: String| {
+        let status = "200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked";
+        (status, format!("{:x}\r\n{stream}\r\n", stream.len()))
+    };
+    let begun = events(&[delta(json!({"content": "Hello."}))]);
+    let error = answered(chunked(begun.clone())).await.unwrap_err();
+    assert!(error.is_retryable() && error.may_have_taken_place(), "{error:?}");
+    let reply = answered(chunked(begun + &events(&[ends("stop")]))).await.unwrap();
+    assert_eq!((reply.content.as_str(), reply.usage), ("Hello.", Usage::default()));
+}
+
+#[tokio::test]
+async fn arguments_that_come_as_an_object_are_the_arguments() {
+    let function = json!({"name": "read_file", "arguments": {"path": "a.md"}});
+    let calls = json!([{"id": "c0", "function": function}]);
+    let whole = json!({"choices": [{"message": {"content": null, "tool_calls": calls}}]});
+    let streamed = [delta(json!({"tool_calls": calls})), ends("tool_calls")];
+    for answer in [("200 OK", whole.to_string()), streams(&streamed)] {
+        let reply = answered(answer).await.unwrap();
+        assert_eq!(reply.tool_calls[0].arguments, json!({"path": "a.md"}));
+    }
+}
+
+#[tokio::test]
+async fn parallel_calls_without_an_index_are_told_apart() {
+    let part = |id: Option<&str>, name: Option<&str>, arguments: &str| {
+        delta(json!({"tool_calls": [{"id": id, "function": {"name": name, "arguments": arguments}}]}))
+    };
+    let chunks = [
+        part(Some("a"), Some("read_file"), "{\"path\": "),
+        part(None, None, "\"a.md\"}"),
+        part(Some("b"), Some("read_file"), "{\"path\": \"b.md\"}"),
+        part(None, Some("list_files"), "{}"),
+        ends("tool_calls"),
+    ];
+    let calls = answered(streams(&chunks)).await.unwrap().tool_calls;
+    let calls: Vec<(&str, &Value)> = calls.iter().map(|call| (call.name.as_str(), &call.arguments)).collect();
+    let (a, b) = (json!({"path": "a.md"}), json!({"path": "b.md"}));
+    assert_eq!(calls, [("read_file", &a), ("read_file", &b), ("list_files", &json!({}))]);
+}
+
+#[tokio::test]
+async fn the_usage_is_the_last_one_or_unknown() {
+    let text = delta(json!({"content": "Hello."}));
+    let mut growing = text.clone();
+    growing["usage"] = json!({"prompt_tokens": 10, "completion_tokens": 1});
+    let known = Usage { input_tokens: 10, output_tokens: 5 };
+    for (chunks, usage) in [
+        (vec![text.clone(), ends("stop"), used()], known),
+        (vec![growing, ends("stop"), used()], known),
+        (vec![text, ends("stop")], Usage::default()),
+    ] {
+        assert_eq!(answered(streams(&chunks)).await.unwrap().usage, usage, "{chunks:?}");
+    }
+}
+
+#[tokio::test]
+async fn chunks_without_choices_mean_nothing_and_an_answer_without_one_is_malformed() {
+    let empty = [json!({"choices": []}), json!({"choices": null}), json!({"prompt_filter_results": []})];
+    let text = [delta(json!({"content": "Hello."})), ends("stop")];
+    let reply = answered(streams(&[&empty[..], &text, &empty].concat())).await.unwrap();
+    assert_eq!(reply.content, "Hello.");
+    for answer in [streams(&empty), streams(&[]), ("200 OK", json!({"choices": []}).to_string())] {
+        let error = answered(answer).await.unwrap_err();
+        assert!(matches!(error, ModelError::Malformed { .. }) && error.is_retryable(), "{error:?}");
+        assert!(error.to_string().contains("no choice"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn calls_are_calls_whatever_the_server_calls_the_end() {
+    let function = json!({"name": "read_file", "arguments": "{}"});
+    let call = delta(json!({"tool_calls": [{"index": 0, "id": "c0", "function": function}]}));
+    for reason in ["stop", "tool_calls", "function_call", "eos", "null"] {
+        let reply = answered(streams(&[call.clone(), ends(reason)])).await.unwrap();
+        assert_eq!((reply.finish_reason, reply.tool_calls.len()), (FinishReason::ToolCalls, 1), "{reason}");
+    }
+    let text = delta(json!({"content": "Hello."}));
+    for (reason, expected) in [("stop", FinishReason::Stop), ("eos", FinishReason::Other)] {
+        let reply = answered(streams(&[text.clone(), ends(reason)])).await.unwrap();
+        assert_eq!((reply.finish_reason, reply.content.as_str()), (expected, "Hello."), "{reason}");
+    }
+    // A reason that comes before the last part ends nothing.
+    let reply = answered(streams(&[text.clone(), ends("length"), text])).await.unwrap();
+    assert_eq!((reply.finish_reason, reply.content.as_str()), (FinishReason::Length, "Hello.Hello."));
 }
