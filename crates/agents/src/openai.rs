@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use self::events::EventReader;
 use self::stream::Assembly;
-use self::wire::Fault;
+use self::wire::{Fault, Form};
 use crate::chat::{ChatReply, ChatRequest};
 use crate::model::{ChatModel, ModelError};
 
@@ -33,15 +33,17 @@ const MAX_MESSAGE_CHARS: usize = 300;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest `Retry-After` that we pass on: a day.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(86_400);
+/// How long after the end of an answer its usage may come.
+const USAGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long we wait for the end of a stream whose answer is complete, so that its connection can be used again.
-const LINGER: Duration = Duration::from_millis(100);
+const LINGER: Duration = Duration::from_millis(250);
 
 /// A server with OpenAI's chat completions API.
 ///
 /// The operator sets its address, so the address may be private, unlike those that tools request.
 ///
 /// Answers are streamed: a server then notices when the caller is gone, and stops generating. A server that answers at
-/// once nevertheless, or that does not know `stream_options`, is fine.
+/// once nevertheless, or that does not know `stream_options`, is fine; so is a model that this caller may not stream.
 ///
 /// Every answer is bounded: a request without `max_tokens` gets [`ChatRequest::ANSWER_TOKENS`] on its way, except to
 /// OpenAI's own server, whose models bound themselves. A server that finds the number too large rejects the request, and
@@ -127,34 +129,53 @@ impl OpenAiCompatible {
     }
 
     async fn exchange(&self, request: &ChatRequest) -> Result<ChatReply, ModelError> {
+        let is_without_usage = self.is_without_usage.load(Ordering::Relaxed);
+        let mut form = if is_without_usage { Form::Stream } else { Form::StreamWithUsage };
         loop {
-            let with_usage = !self.is_without_usage.load(Ordering::Relaxed);
-            let response = self.send(request, with_usage).await?;
+            let response = self.send(request, form).await?;
             let (status, headers) = (response.status(), response.headers().clone());
             if status.is_success() {
-                let reply = if is_stream(&headers) {
-                    self.streamed(response, &request.model).await?
-                } else {
-                    wire::reply(&self.body(response).await?, &self.name, &request.model)
-                };
-                return reply.map_err(|fault| self.faulty(fault));
+                return self.read(response, &headers, &request.model).await;
             }
             let body = self.body(response).await?;
-            if !(with_usage && wire::refuses_stream_options(status.as_u16(), &body)) {
-                let said = serde_json::from_slice(&body).unwrap_or_default();
+            let said = serde_json::from_slice(&body).unwrap_or_default();
+            let Some(simpler) = form.simpler(status.as_u16(), &body, &said) else {
                 return Err(self.refusal(status.as_u16(), retry_after(&headers, Utc::now()), &said));
+            };
+            // Whether it streams at all is a matter of the model.
+            if simpler == Form::Stream {
+                self.is_without_usage.store(true, Ordering::Relaxed);
             }
-            self.is_without_usage.store(true, Ordering::Relaxed);
+            form = simpler;
         }
     }
 
-    async fn send(&self, request: &ChatRequest, with_usage: bool) -> Result<Response, ModelError> {
-        let body = wire::request(request, self.official, with_usage);
+    async fn send(&self, request: &ChatRequest, form: Form) -> Result<Response, ModelError> {
+        let body = wire::request(request, self.official, form);
         let mut post = self.client.post(self.endpoint.clone()).json(&body);
         if let Some(value) = self.key.as_ref().and_then(bearer) {
             post = post.header(AUTHORIZATION, value);
         }
         post.send().await.map_err(|error| self.broken(error))
+    }
+
+    async fn read(
+        &self,
+        response: Response,
+        headers: &HeaderMap,
+        asked_model: &str,
+    ) -> Result<ChatReply, ModelError> {
+        let reply = if is_stream(headers) {
+            self.streamed(response, asked_model).await?
+        } else {
+            let body = self.body(response).await?;
+            // Some proxies lose the type.
+            match body.trim_ascii_start().starts_with(b"data:") {
+                true => stream::whole(&body, &self.name, asked_model),
+                false => wire::reply(&body, &self.name, asked_model),
+            }
+        };
+        reply.map_err(|fault| self.faulty(fault))
     }
 
     async fn streamed(
@@ -177,19 +198,17 @@ impl OpenAiCompatible {
                     return Ok(Err(Fault::Malformed(reason)));
                 }
             };
-            limit = self.idle_timeout;
-            if let Err(fault) = read_events(&mut events, &chunk, &mut assembly) {
+            if let Err(fault) = assembly.read(&mut events, &chunk) {
                 return Ok(Err(fault));
             }
+            let is_complete = assembly.is_complete();
+            limit = if is_complete { self.idle_timeout.min(USAGE_TIMEOUT) } else { self.idle_timeout };
         }
         if assembly.is_done() {
-            let _ = tokio::time::timeout(LINGER, response.chunk()).await;
-        } else if let Some(last) = events.end()
-            && let Err(fault @ Fault::Said(_)) = assembly.add(&last)
-        {
-            return Ok(Err(fault));
+            let rest = async { while let Ok(Some(_)) = response.chunk().await {} };
+            let _ = tokio::time::timeout(LINGER, rest).await;
         }
-        Ok(assembly.into_reply(&self.name, asked_model))
+        Ok(assembly.end(&mut events, &self.name, asked_model))
     }
 
     async fn body(&self, mut response: Response) -> Result<Vec<u8>, ModelError> {
@@ -282,18 +301,6 @@ fn endpoint(base_url: &str) -> Result<Url, String> {
 fn is_stream(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream")
-}
-
-/// Adds the events that end in `chunk`; those after the last one mean nothing.
-fn read_events(events: &mut EventReader, chunk: &[u8], assembly: &mut Assembly) -> Result<(), Fault> {
-    let too_long = |_| Fault::Malformed(format!("it is larger than {MAX_REPLY_BYTES} bytes"));
-    for event in events.read(chunk).map_err(too_long)? {
-        if assembly.is_done() {
-            break;
-        }
-        assembly.add(&event)?;
-    }
-    Ok(())
 }
 
 fn bearer(key: &Secret) -> Option<HeaderValue> {

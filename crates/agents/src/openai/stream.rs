@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::MAX_REPLY_BYTES;
-use super::events::Event;
+use super::events::{Event, EventReader};
 use super::wire::{
     Fault, WireChoice, WireFunction, WireMessage, WireReply, WireToolCall, WireUsage, says_something,
 };
@@ -76,9 +76,44 @@ struct DeltaFunction {
     arguments: Option<Value>,
 }
 
+/// Reads a stream that is there as a whole.
+pub(super) fn whole(body: &[u8], provider: &str, asked_model: &str) -> Result<ChatReply, Fault> {
+    let (mut events, mut assembly) = (EventReader::default(), Assembly::default());
+    assembly.read(&mut events, body)?;
+    assembly.end(&mut events, provider, asked_model)
+}
+
 impl Assembly {
-    /// Continues with an event.
-    pub(super) fn add(&mut self, event: &Event) -> Result<(), Fault> {
+    /// Continues with the events that end in `chunk`; those after the last one mean nothing.
+    pub(super) fn read(&mut self, events: &mut EventReader, chunk: &[u8]) -> Result<(), Fault> {
+        let too_long = |_| Fault::Malformed(format!("it is larger than {MAX_REPLY_BYTES} bytes"));
+        for event in events.read(chunk).map_err(too_long)? {
+            if self.is_done {
+                break;
+            }
+            self.add(&event)?;
+        }
+        Ok(())
+    }
+
+    /// The answer at the end of the stream.
+    pub(super) fn end(
+        mut self,
+        events: &mut EventReader,
+        provider: &str,
+        asked_model: &str,
+    ) -> Result<ChatReply, Fault> {
+        // A last event that is no JSON was cut off, as the whole then is.
+        if let Some(last) = events.end()
+            && !self.is_done
+            && let Err(fault @ Fault::Said(_)) = self.add(&last)
+        {
+            return Err(fault);
+        }
+        self.into_reply(provider, asked_model)
+    }
+
+    fn add(&mut self, event: &Event) -> Result<(), Fault> {
         if event.data.trim_ascii() == b"[DONE]" {
             self.is_done = true;
             return Ok(());
@@ -111,8 +146,7 @@ impl Assembly {
         self.is_done || self.finish_reason.is_some()
     }
 
-    /// The answer.
-    pub(super) fn into_reply(self, provider: &str, asked_model: &str) -> Result<ChatReply, Fault> {
+    fn into_reply(self, provider: &str, asked_model: &str) -> Result<ChatReply, Fault> {
         if !self.is_complete() {
             return Err(Fault::Malformed("the stream was cut off before the answer was complete".to_owned()));
         }

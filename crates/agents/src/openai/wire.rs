@@ -7,17 +7,42 @@ use super::call_ids::CallIds;
 use super::schema;
 use crate::chat::{ChatReply, ChatRequest, FinishReason, Message, ToolCall, ToolDescription, Usage};
 
+/// How an answer is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As a stream that ends with the usage.
+    StreamWithUsage,
+    /// As a stream.
+    Stream,
+    /// At once.
+    Whole,
+}
+
+impl Form {
+    /// The form to ask for once more, if the server refuses this one. OpenAI lets only some callers stream some models.
+    pub(super) fn simpler(self, status: u16, body: &[u8], said: &Value) -> Option<Form> {
+        if self == Form::Whole || !matches!(status, 400 | 422) {
+            return None;
+        }
+        if said.pointer("/error/param").is_some_and(|param| param == "stream") {
+            return Some(Form::Whole);
+        }
+        let names_options = String::from_utf8_lossy(body).contains("stream_options");
+        (self == Form::StreamWithUsage && names_options).then_some(Form::Stream)
+    }
+}
+
 /// The body of a request. OpenAI's newer models use another name for the token limit than all other servers.
 ///
 /// The answer is streamed, because most servers generate an answer that nobody reads to its end, unless they write to a
 /// connection that is closed.
-pub(super) fn request(request: &ChatRequest, official: bool, with_usage: bool) -> Value {
+pub(super) fn request(request: &ChatRequest, official: bool, form: Form) -> Value {
     let system = (!request.system.is_empty()).then(|| json!({"role": "system", "content": request.system}));
     let mut ids = CallIds::default();
     let messages = request.messages.iter().map(|said| message(said, &mut ids));
     let messages: Vec<Value> = system.into_iter().chain(messages).collect();
-    let mut body = json!({"model": request.model, "messages": messages, "stream": true});
-    if with_usage {
+    let mut body = json!({"model": request.model, "messages": messages, "stream": form != Form::Whole});
+    if form == Form::StreamWithUsage {
         body["stream_options"] = json!({"include_usage": true});
     }
     if !request.tools.is_empty() {
@@ -221,11 +246,6 @@ fn read_call(at: usize, call: WireToolCall) -> ToolCall {
 pub(super) fn error_message(body: &Value) -> Option<String> {
     let found = [body.pointer("/error/message"), body.get("error"), body.get("message")];
     found.into_iter().flatten().find_map(|value| value.as_str().map(str::to_owned))
-}
-
-/// Whether a server refuses a request because of its `stream_options`.
-pub(super) fn refuses_stream_options(status: u16, body: &[u8]) -> bool {
-    matches!(status, 400 | 422) && String::from_utf8_lossy(body).contains("stream_options")
 }
 
 /// What the operator can do about a refusal with these words.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests are tests")]
 
 mod agent_loop;
+mod connections;
 mod faults;
 mod openai;
 mod streams;

@@ -103,6 +103,30 @@ async fn a_server_that_refuses_stream_options_is_asked_once_more_without_them() 
 }
 
 #[tokio::test]
+async fn a_model_that_the_caller_may_not_stream_answers_at_once() {
+    let refusal = json!({"error": {"message": "must be verified to stream this model", "param": "stream"}});
+    let refusal = ("400 Bad Request", refusal.to_string());
+    let server = Server::start(vec![refusal.clone(), says("One."), refusal.clone(), refusal]).await;
+    let provider = provider(&server);
+    assert_eq!(provider.complete(&question()).await.unwrap().content, "One.");
+    let error = provider.complete(&question()).await.unwrap_err();
+    assert!(error.to_string().contains("must be verified"), "{error}");
+    let asked = server.asked();
+    let sent: Vec<&Value> = asked.iter().map(|asked| &asked.body["stream"]).collect();
+    assert_eq!(sent, [true, false, true, false]);
+    assert_eq!(asked[1].body.get("stream_options"), None);
+}
+
+#[tokio::test]
+async fn a_stream_without_its_type_is_read_nevertheless() {
+    let (_, stream) = streams(&[delta(json!({"content": "Hello."})), ends("stop"), used()]);
+    let at_once = answered(says("Hello.")).await.unwrap();
+    assert_eq!(answered(("200 OK\r\ncontent-type: text/plain", stream)).await.unwrap(), at_once);
+    let (_, cut) = streams_cut(&events(&[delta(json!({"content": "Hel"}))]));
+    assert!(answered(("200 OK", cut)).await.unwrap_err().to_string().contains("cut off"));
+}
+
+#[tokio::test]
 async fn a_server_that_falls_silent_in_the_middle_is_not_waited_for() {
     let short = Duration::from_millis(50);
     let begun = events(&[delta(json!({"content": "Hello."}))]);

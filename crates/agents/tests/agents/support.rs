@@ -153,7 +153,8 @@ async fn drip(stream: &mut TcpStream, status: &str, body: &str) {
     }
 }
 
-async fn read_request(stream: &mut TcpStream) -> Option<Asked> {
+/// Reads a request; `None` at the end of the connection.
+pub async fn read_request(stream: &mut TcpStream) -> Option<Asked> {
     let mut bytes = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&bytes).into_owned();
