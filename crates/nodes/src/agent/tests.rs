@@ -1,8 +1,9 @@
 //! Agent nodes: their configs, and their steps across a take-over.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use gathering_agents::{ChatReply, ChatRequest, ModelError, Scripted};
+use gathering_agents::{ChatReply, ChatRequest, ModelError, Scripted, ToolCall};
 use gathering_dag_engine::testing::MemoryStore;
 use gathering_dag_engine::{
     DriveEnd, Engine, EngineSettings, JournalEvent, NewRun, NodeTypes, RunStore, Signals, SystemClock,
@@ -96,13 +97,8 @@ async fn no_step_is_paid_twice_when_an_agent_is_taken_over() {
         Arc::new(Counted { script, n_calls: AtomicUsize::new(0), lost: 2, reached_it: Notify::new() });
     let mut providers = Providers::new();
     providers.register(Arc::clone(&model) as Arc<dyn ChatModel>);
-    let outbound = Outbound::new(OutboundPolicy::public_only()).unwrap();
-    let tools = tools(&outbound);
-    let agent =
-        AgentNode::new(providers.clone(), tools.clone(), Arc::new(OneDirectory::new(directory.path())));
-    let types =
-        NodeTypes::builtin().with_parts("agent", AgentSpec::new(providers, tools), without_secrets(agent));
     let memory = MemoryStore::new(Arc::new(SystemClock));
+    let types = agents(providers, directory.path());
     let settings = EngineSettings::default();
     let (engine, service) = Engine::new(Arc::new(memory.clone()), types, Arc::new(SystemClock), settings);
     let stop = CancellationToken::new();
@@ -138,6 +134,43 @@ async fn no_step_is_paid_twice_when_an_agent_is_taken_over() {
     assert_eq!(end, DriveEnd::Ended(RunEvent::Succeeded));
     assert_eq!(model.n_calls.load(Ordering::SeqCst), 3, "the first call once, the lost one twice");
     assert!(!directory.path().join("a.md").exists(), "the tool was called twice");
+}
+
+#[tokio::test]
+async fn a_model_is_told_where_its_arguments_are_not_json_and_nothing_is_executed() {
+    let directory = tempfile::tempdir().unwrap();
+    let arguments = json!("{\"path\": \"a.md\", \"content\": \"x}");
+    let call = ToolCall { id: "c0".to_owned(), name: "write_file".to_owned(), arguments };
+    let mut providers = Providers::new();
+    providers.register(Arc::new(Scripted::tools_then([vec![call]], "done")));
+    let memory = MemoryStore::new(Arc::new(SystemClock));
+    let types = agents(providers, directory.path());
+    let settings = EngineSettings::default();
+    let (engine, service) = Engine::new(Arc::new(memory.clone()), types, Arc::new(SystemClock), settings);
+    let stop = CancellationToken::new();
+    let service = tokio::spawn(service.run(stop.clone()));
+    let agent = json!({"provider": "scripted", "tools": ["write_file"]});
+    let config = json!({"agent": agent, "prompt": "Write."});
+    let run = start(&memory, &json!({"nodes": [{"id": "writer", "type": "agent", "config": config}]})).await;
+    let claimed = memory.claim_run(InstanceId::new(), run).await.unwrap().unwrap();
+    assert_eq!(engine.drive(claimed, Signals::default()).await, DriveEnd::Ended(RunEvent::Succeeded));
+    stop.cancel();
+    service.await.unwrap();
+    let journal = memory.journal(run);
+    let mut results = journal.iter().filter_map(|entry| match &entry.record.event {
+        JournalEvent::EffectDone { key, result } if key == "tool/1/0" => Some(result.to_string()),
+        _ => None,
+    });
+    let result = results.next().unwrap();
+    assert!(result.contains("the arguments are not JSON") && result.contains("line 1 column 31"), "{result}");
+    assert!(!directory.path().join("a.md").exists());
+}
+
+/// The types of nodes, with agents of these providers that work in this directory.
+fn agents(providers: Providers, directory: &Path) -> NodeTypes {
+    let tools = tools(&Outbound::new(OutboundPolicy::public_only()).unwrap());
+    let agent = AgentNode::new(providers.clone(), tools.clone(), Arc::new(OneDirectory::new(directory)));
+    NodeTypes::builtin().with_parts("agent", AgentSpec::new(providers, tools), without_secrets(agent))
 }
 
 fn is_done(event: &JournalEvent, effect: &str) -> bool {
