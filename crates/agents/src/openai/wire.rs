@@ -276,3 +276,23 @@ pub(super) fn status_of(error: &Value) -> u16 {
         () => 500,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_official_server_bounds_its_models_and_has_its_own_name_for_a_bound() {
+        let asked = |max_tokens, official| {
+            let (model, system, messages) = ("m".to_owned(), String::new(), Vec::new());
+            let tools = Vec::new();
+            let asked = ChatRequest { model, system, messages, tools, temperature: None, max_tokens };
+            let body = request(&asked, official, Form::Stream);
+            ["max_tokens", "max_completion_tokens"].map(|name| body.get(name).and_then(Value::as_u64))
+        };
+        assert_eq!(asked(None, true), [None, None]);
+        assert_eq!(asked(Some(7), true), [None, Some(7)]);
+        assert_eq!(asked(None, false), [Some(4096), None]);
+        assert_eq!(asked(Some(9000), false), [Some(9000), None]);
+    }
+}
