@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use gathering_domain::{Digest, FailureKind, NodeId, RunEvent, WaitingFor};
+use gathering_domain::{FailureKind, NodeId, RunEvent, WaitingFor};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +33,7 @@ mod attempt;
 mod ending;
 mod flight;
 mod permits;
+mod retry;
 mod waiting;
 
 pub(crate) use self::ending::cancelled_by;
@@ -376,20 +377,6 @@ impl Driver {
             self.poll(node);
         }
     }
-
-    fn after_failure(&mut self, node: usize, failure: NodeFailure) -> JournalEvent {
-        let spec = &self.graph.nodes[node].spec;
-        let run = self.progress.node(node);
-        let failures = run.failures + 1;
-        if !failure.retryable || failures >= spec.retry.max_attempts {
-            return JournalEvent::Failed(failure);
-        }
-        let draw = draw(&format!("{}/{}/{}", self.claimed.claim.run, spec.id, run.attempt));
-        let backoff = spec.retry.backoff_after(failures, draw);
-        let until = self.around.clock.now() + backoff;
-        self.timers.insert((until, node));
-        JournalEvent::Retrying { failure, until }
-    }
 }
 
 /// Waits for that time by the engine's clock; without a time, for ever.
@@ -398,11 +385,4 @@ async fn sleep_until(at: Option<DateTime<Utc>>, clock: &dyn Clock) {
         Some(at) => tokio::time::sleep((at - clock.now()).to_std().unwrap_or(Duration::ZERO)).await,
         None => std::future::pending().await,
     }
-}
-
-/// A number from 0 to 1 that is spread evenly over names and the same for the same name.
-fn draw(name: &str) -> f64 {
-    let digest = Digest::of(name.as_bytes());
-    let [a, b, c, d, ..] = *digest.as_bytes();
-    f64::from(u32::from_be_bytes([a, b, c, d])) / f64::from(u32::MAX)
 }

@@ -5,6 +5,7 @@
 //! never knows where they are stored.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use gathering_domain::{EffectClass, FailureKind, InstanceId, NodeId, RunId, SecretName, WaitingFor};
@@ -213,16 +214,32 @@ pub struct NodeFailure {
     /// What the node adds to the message, for programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<Box<Value>>,
+    /// How long the other side wants no further request, in milliseconds, if it said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
 }
 
 impl NodeFailure {
     /// A failure that a retry does not help.
     pub fn permanent(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retryable: false, details: None }
+        Self { kind, message: message.into(), retryable: false, details: None, retry_after_ms: None }
     }
 
     /// A failure that a retry may help.
     pub fn retryable(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retryable: true, details: None }
+        Self { retryable: true, ..Self::permanent(kind, message) }
+    }
+
+    /// The same, after which a retry waits at least that long, if the other side asked for it.
+    #[must_use]
+    pub fn with_retry_after(self, pause: Option<Duration>) -> Self {
+        // Rounded up: a request that comes a moment too early is refused again.
+        let rounded_up = |pause: Duration| u64::try_from(pause.as_nanos().div_ceil(1_000_000));
+        Self { retry_after_ms: pause.map(|pause| rounded_up(pause).unwrap_or(u64::MAX)), ..self }
+    }
+
+    /// How long the other side wants no further request, if it said so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after_ms.map(Duration::from_millis)
     }
 }

@@ -346,7 +346,8 @@ impl Scope for Progress {
         let run = &self.nodes[index];
         let mut node = json!({ "state": run.state.as_str(), "output": run.output });
         if let Some(failure) = run.failure.as_ref().or_else(|| self.edge_failures.get(&index)) {
-            node["error"] = json!(failure);
+            // The pause is for the engine: an error has the fields that `ERROR_FIELDS` names.
+            node["error"] = json!(failure.clone().with_retry_after(None));
         }
         Some(node)
     }

@@ -101,6 +101,7 @@ impl CallApi {
             408 | 425 | 429 | 500.. => NodeFailure::retryable(FailureKind::HttpStatus, message),
             _ => NodeFailure::permanent(FailureKind::HttpStatus, message),
         };
+        let failure = failure.with_retry_after(response.retry_after());
         Err(act_failed(failure, !is_refusal(response.status)))
     }
 }
@@ -195,7 +196,7 @@ fn failure_of(error: &OutboundError) -> ActFailed {
     } else {
         NodeFailure::permanent(error.kind(), message)
     };
-    act_failed(failure, error.may_have_been_sent())
+    act_failed(failure.with_retry_after(error.retry_after()), error.may_have_been_sent())
 }
 
 fn act_failed(failure: NodeFailure, may_have_taken_place: bool) -> ActFailed {
@@ -325,10 +326,29 @@ mod tests {
         let busy = call(&url, &json!({})).await.unwrap_err();
         assert!(busy.retryable && busy.kind.as_str() == "http_status", "{busy:?}");
         assert!(!busy.message.contains("secret-path"), "{busy}");
+        assert_eq!(busy.retry_after(), None);
         let (url, _served) = serve_once("HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n").await;
         assert!(!call(&url, &json!({})).await.unwrap_err().retryable);
         let (url, _served) = serve_once("HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n").await;
         assert_eq!(call(&url, &json!({"expect_status": [200, 404]})).await.unwrap()["status"], 404);
+    }
+
+    #[tokio::test]
+    async fn a_failure_carries_the_pause_that_the_host_asks_for() {
+        let (url, _served) =
+            serve_once("HTTP/1.1 429 Slow\r\nretry-after: 90\r\ncontent-length: 0\r\n\r\n").await;
+        let policy = OutboundPolicy::allowing(["127.0.0.0/8".parse().unwrap()]);
+        let api = CallApi::new(Outbound::new(policy).unwrap());
+        let call = || Call::read(&json!({"url": url}), "the-run/the-node").unwrap();
+        let refused = NodeFailure::from(api.send(call()).await.unwrap_err());
+        assert_eq!(
+            (refused.kind.as_str(), refused.retry_after()),
+            ("http_status", Some(Duration::from_secs(90)))
+        );
+        // The next one is not even sent.
+        let paused = NodeFailure::from(api.send(call()).await.unwrap_err());
+        let pause = paused.retry_after().unwrap();
+        assert!(paused.kind.as_str() == "rate_limited" && pause > Duration::from_secs(60), "{paused:?}");
     }
 
     #[tokio::test]

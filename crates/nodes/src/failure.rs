@@ -7,11 +7,12 @@ use gathering_tools::ToolError;
 /// The failure of a node whose call of a tool failed.
 pub(crate) fn failure_of_tool(error: &ToolError) -> NodeFailure {
     let message = with_causes(error);
-    if error.is_retryable() {
+    let failure = if error.is_retryable() {
         NodeFailure::retryable(error.kind(), message)
     } else {
         NodeFailure::permanent(error.kind(), message)
-    }
+    };
+    failure.with_retry_after(error.retry_after())
 }
 
 /// As [`failure_of_tool`], for a call that is an effect.

@@ -2,6 +2,8 @@
 //!
 //! Owns the two traits that tools implement and their error. Never knows a particular tool.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use gathering_domain::{FailureKind, Problems};
 use serde_json::Value;
@@ -206,6 +208,14 @@ impl ToolError {
             ToolError::Unavailable { .. } => FailureKind::Connection,
             ToolError::Panicked(_) => FailureKind::Panicked,
             ToolError::Temporary { .. } | ToolError::Permanent { .. } => FailureKind::Failed,
+        }
+    }
+
+    /// How long the other system wants no further call, if it said so.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            ToolError::Outbound(error) => error.retry_after(),
+            _ => None,
         }
     }
 

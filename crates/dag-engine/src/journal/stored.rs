@@ -197,6 +197,8 @@ impl JournalEvent {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use gathering_domain::{EffectClass, FailureKind, RunId, WaitingFor};
 
     use super::*;
@@ -216,6 +218,10 @@ mod tests {
             JournalEvent::Failed(failure.clone()),
             JournalEvent::Skipped,
             JournalEvent::Retrying { failure: failure.clone(), until },
+            JournalEvent::Retrying {
+                failure: failure.clone().with_retry_after(Some(Duration::from_millis(1500))),
+                until,
+            },
             JournalEvent::Waiting { on: WaitingFor::Timer, until: Some(until), times_out: false },
             JournalEvent::Waiting { on: WaitingFor::Child, until: Some(until), times_out: true },
             JournalEvent::Waiting { on: WaitingFor::Approval, until: None, times_out: false },

@@ -77,6 +77,7 @@ fn failure(run: &NodeRun, decision: &NodeDecision) -> NodeFailure {
         message: format!("{why}; {decided_by} decided that it failed: {reason}"),
         retryable: false,
         details: before.and_then(|failure| failure.details.clone()),
+        retry_after_ms: None,
     }
 }
 

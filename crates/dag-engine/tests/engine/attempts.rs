@@ -12,5 +12,6 @@ mod limits;
 mod maps;
 mod permits;
 mod reruns;
+mod retries;
 mod reuse;
 mod skips;

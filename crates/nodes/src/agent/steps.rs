@@ -183,5 +183,6 @@ fn model_failed(error: &ModelError) -> ActFailed {
     } else {
         NodeFailure::permanent(error.kind(), message)
     };
+    let failure = failure.with_retry_after(error.retry_after());
     if error.may_have_taken_place() { failure.into() } else { ActFailed::before_it_took_place(failure) }
 }

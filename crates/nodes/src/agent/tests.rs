@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use gathering_agents::{ChatReply, ChatRequest, ModelError, Scripted, ToolCall};
 use gathering_dag_engine::testing::MemoryStore;
@@ -164,6 +165,48 @@ async fn a_model_is_told_where_its_arguments_are_not_json_and_nothing_is_execute
     let result = results.next().unwrap();
     assert!(result.contains("the arguments are not JSON") && result.contains("line 1 column 31"), "{result}");
     assert!(!directory.path().join("a.md").exists());
+}
+
+/// A model that wants no request for a minute.
+struct Limited;
+
+#[async_trait]
+impl ChatModel for Limited {
+    fn provider(&self) -> &str {
+        "limited"
+    }
+
+    async fn complete(&self, _request: &ChatRequest) -> Result<ChatReply, ModelError> {
+        let retry_after = Some(Duration::from_secs(60));
+        Err(ModelError::RateLimited { provider: "limited".to_owned(), retry_after })
+    }
+}
+
+#[tokio::test]
+async fn an_agent_is_retried_when_its_provider_wants_requests_again() {
+    let mut providers = Providers::new();
+    providers.register(Arc::new(Limited));
+    let memory = MemoryStore::new(Arc::new(SystemClock));
+    let types = agents(providers, Path::new("/nonexistent"));
+    let settings = EngineSettings::default();
+    let (engine, service) = Engine::new(Arc::new(memory.clone()), types, Arc::new(SystemClock), settings);
+    let stop = CancellationToken::new();
+    let service = tokio::spawn(service.run(stop.clone()));
+    let config = json!({"agent": {"provider": "limited", "model": "m"}, "prompt": "Write."});
+    let retry = json!({"max_attempts": 2, "initial_backoff_ms": 10});
+    let node = json!({"id": "writer", "type": "agent", "config": config, "retry": retry});
+    let run = start(&memory, &json!({"nodes": [node]})).await;
+    let claimed = memory.claim_run(InstanceId::new(), run).await.unwrap().unwrap();
+    assert_eq!(engine.drive(claimed, Signals::default()).await, DriveEnd::Parked);
+    stop.cancel();
+    service.await.unwrap();
+    let journal = memory.journal(run);
+    let mut waits = journal.iter().filter_map(|entry| match &entry.record.event {
+        JournalEvent::Retrying { until, .. } => Some(*until - entry.at),
+        _ => None,
+    });
+    let wait = waits.next().unwrap().to_std().unwrap();
+    assert!((59..=60).contains(&wait.as_secs()), "{wait:?}");
 }
 
 /// The types of nodes, with agents of these providers that work in this directory.

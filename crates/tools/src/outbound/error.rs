@@ -110,6 +110,14 @@ impl OutboundError {
         }
     }
 
+    /// How long the host wants no further request, if it said so.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            OutboundError::Paused { pause, .. } => Some(*pause),
+            _ => None,
+        }
+    }
+
     /// Whether the request may have been sent, so that the other system may have acted on it.
     pub const fn may_have_been_sent(&self) -> bool {
         match self {

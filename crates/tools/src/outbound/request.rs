@@ -5,12 +5,14 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use chrono::Utc;
 use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::OutboundError;
+use super::hosts::retry_after;
 
 /// Headers that the connection sets, not the caller.
 const RESERVED_HEADERS: [&str; 9] = [
@@ -172,6 +174,11 @@ impl OutboundResponse {
     /// Whether the status is a success (200 to 299).
     pub const fn is_success(&self) -> bool {
         matches!(self.status, 200..=299)
+    }
+
+    /// How long the host wants no further request, if it said so with `Retry-After`.
+    pub fn retry_after(&self) -> Option<Duration> {
+        retry_after(&self.headers, Utc::now())
     }
 
     /// Shape: `{status, headers: {name: value}, body}`. A JSON body is a value, any other text a string. A body that is

@@ -240,7 +240,7 @@ impl NodeRunView {
 
 impl NodeErrorView {
     fn of(failure: NodeFailure) -> Self {
-        let NodeFailure { kind, message, retryable, details } = failure;
+        let NodeFailure { kind, message, retryable, details, retry_after_ms: _ } = failure;
         Self { kind: kind.to_string(), message, retryable, details: details.map(|details| *details) }
     }
 }
