@@ -148,26 +148,28 @@ static TAKEN_UP: LazyLock<String> = LazyLock::new(|| {
                 FROM unnest(args.earlier) WITH ORDINALITY AS above (run_id, nearness)
                     JOIN child_runs AS place ON place.parent_run_id = above.run_id AND place.node_id = args.node
                         AND place.item = child.item
-                    JOIN all_runs AS run ON run.id = place.run_id
+                    CROSS JOIN LATERAL (SELECT * FROM all_runs WHERE id = place.run_id LIMIT 1) AS run
                 WHERE run.epoch > 0 AND (above.run_id <> args.parent OR place.round < args.round)
                 ORDER BY (run.graph_digest = child.graph AND run.input::text = child.input) DESC,
                     run.state = 'succeeded' DESC, above.nearness, place.round DESC LIMIT 1
             ) AS earlier
-            WHERE cardinality(args.earlier) > 0 AND NOT EXISTS (SELECT FROM runs AS started WHERE started.id = child.id)
+            WHERE cardinality(args.earlier) > 0
+                AND child.id <> ALL (ARRAY(SELECT id FROM runs WHERE id = ANY (ARRAY(SELECT id FROM child))))
         ), ",
         active = *ACTIVE,
     )
 });
 
-/// Locks the parent's row, so that children and the end of their parent come one after the other.
+/// Locks the parent's row, so that children and the end of their parent come one after the other. Its id is a query in each
+/// place: a join with `args` would read a whole table that the statistics take for empty.
 static PARENT: LazyLock<String> = LazyLock::new(|| {
     format!(
         "parent AS MATERIALIZED (
             SELECT runs.id, runs.project_id, runs.priority, runs.deadline_at, runs.depth + 1 AS depth,
                 coalesce(place.root_run_id, runs.id) AS root_run_id
-            FROM args JOIN active_runs AS active ON active.run_id = args.parent JOIN runs ON runs.id = active.run_id
-                LEFT JOIN child_runs AS place ON place.run_id = runs.id
-            WHERE active.state IN {wakeable}
+            FROM active_runs AS active JOIN runs ON runs.id = (SELECT parent FROM args)
+                LEFT JOIN child_runs AS place ON place.run_id = (SELECT parent FROM args)
+            WHERE active.run_id = (SELECT parent FROM args) AND active.state IN {wakeable}
             FOR NO KEY UPDATE OF active
         ), new_run ({columns}) AS (
             SELECT child.id, parent.project_id, child.graph, args.kind, parent.depth, args.trigger, child.pipeline_id,

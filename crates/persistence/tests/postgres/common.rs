@@ -28,6 +28,18 @@ use tokio::sync::{Mutex, OnceCell};
 pub const ACTIVATE: &str = "INSERT INTO active_runs (run_id, project_id, priority, available_at, deadline_at)
     SELECT id, project_id, priority, created_at, deadline_at FROM runs WHERE ended_at IS NULL ON CONFLICT DO NOTHING";
 
+/// Takes the statistics of this schema. `ANALYZE` alone takes those of every test's schema: it keeps a lock on each of their
+/// tables, and finds them empty while they are being filled.
+pub const ANALYZE: &str = "DO $$ DECLARE name text; BEGIN
+        FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = current_schema() LOOP
+            EXECUTE format('ANALYZE %I', name);
+        END LOOP;
+    END $$";
+
+/// What `ANALYZE` writes of a table whose rows are not committed yet.
+pub const OF_EMPTY_TABLES: &str = "UPDATE pg_class SET reltuples = 0, relpages = greatest(relpages, 1)
+    WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'";
+
 /// A schema with a store, its project and the instances that a test begins.
 pub struct World {
     pub store: PgRunStore,

@@ -6,7 +6,7 @@ use gathering_dag_engine::{Checkpoint, ClaimScope, ClaimedRun, NewRun, Release, 
 use gathering_domain::{InstanceId, ProjectId, RunId, WaitingFor};
 use gathering_persistence::{PgRunStore, WakeBus};
 
-use crate::common::{ACTIVATE, World};
+use crate::common::{ACTIVATE, ANALYZE, World};
 
 async fn add_project(world: &World) -> ProjectId {
     let project = ProjectId::new();
@@ -120,7 +120,7 @@ async fn a_claim_in_turn_reads_few_rows_of_a_long_queue() {
          INSERT INTO runs (id, project_id, graph_digest, kind, input, state, ended_at)
              SELECT gen_random_uuid(), md5('p' || n % 50 + 1)::uuid, '\\x{graph}', 'pipeline', '{{}}', 'succeeded', now()
              FROM generate_series(1, 20000) AS n;
-         ANALYZE"
+         {ANALYZE}"
     );
     world.db.execute(&fill).await;
     let n_rows = crate::plans::rows_read(&world.db, async |pool| {

@@ -17,7 +17,7 @@ use gathering_tools::{ReceivedHeaders, WebhookScheme};
 use serde_json::json;
 
 use crate::accounts::create_account;
-use crate::common::{World, wait_until};
+use crate::common::{ANALYZE, World, wait_until};
 use crate::plans::rows_read;
 use crate::projects::{create_project, projects};
 use crate::retention::at;
@@ -162,7 +162,7 @@ async fn a_call_reads_a_handful_of_rows_however_many_hooks_and_calls_there_are()
          INSERT INTO hook_deliveries (id, hook_id, outcome, reason, size_bytes)
              SELECT gen_random_uuid(), '{hook}', 'refused', 'not_json', 0 FROM generate_series(1, 5000) AS n;
          UPDATE hooks SET n_refused = 1000 WHERE id = '{hook}';
-         ANALYZE",
+         {ANALYZE}",
         project = place.project,
         hook = hook.id,
     );

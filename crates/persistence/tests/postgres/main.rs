@@ -29,5 +29,6 @@ mod reruns;
 mod retention;
 mod runs;
 mod sessions;
+mod statistics;
 mod transitions;
 mod wake_ups;

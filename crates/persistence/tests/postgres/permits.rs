@@ -15,7 +15,7 @@ use gathering_domain::{
 use gathering_persistence::{PgRunStore, RunOrigin, Runs, WakeBus, clear_expired, recover_dead_instances};
 use serde_json::json;
 
-use crate::common::{World, wait_until};
+use crate::common::{ANALYZE, World, wait_until};
 
 /// A world with a pipeline whose runs are limited, and an instance that claims.
 struct Limited {
@@ -371,7 +371,7 @@ async fn claims_and_ends_of_limited_runs_read_few_rows_however_many_wait() {
          INSERT INTO permit_requests (run_id, key_id, pipeline_id, key, permits, on_limit, priority, available_at, in_line)
              SELECT gen_random_uuid(), md5((n % 5000 + 1)::text)::uuid, '{pipeline}', n % 5000 + 1, 1, 'queue', 5, now(), true
              FROM generate_series(1, 25000) AS n;
-         ANALYZE"
+         {ANALYZE}"
     );
     limited.world.db.execute(&fill).await;
     limited.accept_many(30, &permit("a", 10)).await;

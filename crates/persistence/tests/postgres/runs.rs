@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::{ACTIVATE, World, wait_until};
+use crate::common::{ACTIVATE, ANALYZE, World, wait_until};
 use diesel_async::SimpleAsyncConnection;
 use gathering_dag_engine::testing::{StoreFixture, store_cases};
 use gathering_dag_engine::{
@@ -364,7 +364,7 @@ async fn a_run_that_waits_for_a_later_time_is_not_claimed_however_urgent() {
              FROM runs, generate_series(1, 5000) WHERE id = '{later}';
              {ACTIVATE};
              UPDATE active_runs SET available_at = now() + interval '1 day' WHERE priority = 9;
-             ANALYZE"
+             {ANALYZE}"
         ))
         .await;
     let claimed = world.store.claim(owner, ClaimScope::Queue, 10).await.unwrap();

@@ -118,8 +118,8 @@ impl Locked {
 /// Deletes what calls of runs that have ended left reserved.
 const TAKE_ABANDONED: &str = "
     WITH gone AS (
-        DELETE FROM budget_reservations AS r USING runs
-        WHERE r.budget_id = ANY ($1) AND r.is_granted AND runs.id = r.run_id AND runs.ended_at IS NOT NULL
+        DELETE FROM budget_reservations AS r
+        WHERE r.budget_id = ANY ($1) AND r.is_granted AND (SELECT ended_at IS NOT NULL FROM runs WHERE id = r.run_id)
         RETURNING r.budget_id, r.amount
     )
     SELECT budget_id, least(sum(amount), 9223372036854775807)::bigint AS amount FROM gone GROUP BY budget_id";

@@ -11,7 +11,8 @@ use crate::runs::states::WAKEABLE;
 
 /// `$1` are budgets: of those who wait for them, or for the project's budget of the same resource, at most `$4`, the first
 /// come first, are woken that need at most `$2`; only those of the tree that began with `$3`, if it is not null. What a
-/// run that has ended waited for is forgotten. A queued run looks when it is claimed.
+/// run that has ended waited for is forgotten. A queued run looks when it is claimed. Runs are found one by one: a join would
+/// read a whole table that the statistics take for empty.
 static WAKE: LazyLock<String> = LazyLock::new(|| {
     format!(
         "
@@ -21,15 +22,16 @@ static WAKE: LazyLock<String> = LazyLock::new(|| {
             AND waited.run_id IS NULL
         WHERE given.id = ANY ($1)
     ), forgotten AS (
-        DELETE FROM budget_reservations AS r USING runs
-        WHERE r.budget_id IN (SELECT id FROM waited) AND NOT r.is_granted AND runs.id = r.run_id
-            AND runs.ended_at IS NOT NULL
+        DELETE FROM budget_reservations AS r
+        WHERE r.budget_id = ANY (ARRAY(SELECT id FROM waited)) AND NOT r.is_granted
+            AND (SELECT ended_at IS NOT NULL FROM runs WHERE id = r.run_id)
     ), waiting AS MATERIALIZED (
         SELECT active.run_id AS id, active.state, active.available_at FROM active_runs AS active
         WHERE active.run_id = ANY (ARRAY(
-            SELECT r.run_id FROM budget_reservations AS r JOIN active_runs AS waiter ON waiter.run_id = r.run_id
-                LEFT JOIN child_runs AS place ON place.run_id = r.run_id
-            WHERE r.budget_id IN (SELECT id FROM waited) AND NOT r.is_granted AND r.amount <= $2
+            SELECT r.run_id FROM budget_reservations AS r
+                CROSS JOIN LATERAL (SELECT * FROM active_runs WHERE run_id = r.run_id LIMIT 1) AS waiter
+                LEFT JOIN LATERAL (SELECT * FROM child_runs WHERE run_id = r.run_id LIMIT 1) AS place ON true
+            WHERE r.budget_id = ANY (ARRAY(SELECT id FROM waited)) AND NOT r.is_granted AND r.amount <= $2
                 AND ($3 IS NULL OR coalesce(place.root_run_id, r.run_id) = $3)
                 AND (waiter.state IN ('queued', 'running') OR waiter.waiting_for = 'budget_exceeded') IS TRUE
             ORDER BY r.created_at LIMIT $4))

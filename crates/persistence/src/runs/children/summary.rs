@@ -47,20 +47,19 @@ impl Query for CountChildren {
 impl QueryFragment<Pg> for CountChildren {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql(
-            "WITH unfinished AS MATERIALIZED (SELECT run.id, run.state, run.is_active, place.item FROM (",
+            "WITH unfinished AS MATERIALIZED (SELECT * FROM (SELECT run.id, run.state, run.is_active,
+                 (SELECT item FROM child_runs WHERE run_id = run.id AND node_id = ",
         );
+        out.push_bind_param::<Text, _>(&self.node)?;
+        out.push_sql(" AND round = ");
+        out.push_bind_param::<Integer, _>(&self.round)?;
+        out.push_sql(") AS item FROM (");
         // The parent's id is a constant in each place, so that the indexes are used.
         out.push_sql("SELECT run_id AS id, state, true AS is_active FROM active_runs WHERE parent_run_id = ");
         out.push_bind_param::<SqlUuid, _>(&self.parent)?;
         out.push_sql(" UNION ALL SELECT run_id, state, false FROM unsuccessful_runs WHERE parent_run_id = ");
         out.push_bind_param::<SqlUuid, _>(&self.parent)?;
-        out.push_sql(
-            ") AS run JOIN child_runs AS place ON place.run_id = run.id
-            WHERE place.node_id = ",
-        );
-        out.push_bind_param::<Text, _>(&self.node)?;
-        out.push_sql(" AND place.round = ");
-        out.push_bind_param::<Integer, _>(&self.round)?;
+        out.push_sql(") AS run) AS of_parent WHERE item IS NOT NULL");
         out.push_sql(") SELECT (SELECT max(item) FROM child_runs WHERE parent_run_id = ");
         out.push_bind_param::<SqlUuid, _>(&self.parent)?;
         out.push_sql(" AND node_id = ");

@@ -81,7 +81,8 @@ fn push_claimant_of<'b>(out: &mut AstPass<'_, 'b, Pg>, with: &str, owner: &'b Uu
 /// What every claim does with its candidates. It checks the state again, as a candidate can be stale, and raises the epoch.
 /// A run with an earlier owner gets its entry `taken_over`. A first claim writes the event `run.started` and records the
 /// starts of the nodes that follow from nothing. `available_at` is null while a run is driven, so that a wake-up can set
-/// it. `IS TRUE` hides the condition from the planner, so that rows are found by their ids.
+/// it. `IS TRUE` hides the condition from the planner, so that rows are found by their ids. The ids are given for each table,
+/// and the graph is a query of its own: a join would read a whole table that the statistics take for empty.
 static CLAIM: LazyLock<String> = LazyLock::new(|| claim_sql(""));
 
 /// [`CLAIM`], which sets more columns than all claims do.
@@ -90,9 +91,9 @@ fn claim_sql(more: &str) -> String {
         "claimed AS (
             UPDATE active_runs AS active SET state = 'running', owner = args.owner, epoch = active.epoch + 1,
                 waiting_for = NULL, available_at = NULL, started_at = coalesce(active.started_at, now()){more}
-            FROM args CROSS JOIN runs CROSS JOIN graphs
+            FROM args CROSS JOIN runs
             WHERE active.run_id = ANY (ARRAY(SELECT id FROM candidates ORDER BY id))
-                AND runs.id = active.run_id AND graphs.digest = runs.graph_digest
+                AND runs.id = ANY (ARRAY(SELECT id FROM candidates)) AND runs.id = active.run_id
                 AND (active.state IN {claimable}) IS TRUE
             RETURNING runs.id, active.epoch, active.owner, runs.project_id, runs.graph_digest, runs.input,
                 runs.pipeline_id, active.deadline_at, active.cancel_requested_at IS NOT NULL AS is_cancel_requested,
@@ -100,8 +101,8 @@ fn claim_sql(more: &str) -> String {
                 CASE WHEN runs.parent_run_id IS NOT NULL THEN runs.rerun_of END AS takes_up, runs.created_at,
                 runs.priority, active.permit_key IS NOT NULL AS is_limited,
                 CASE WHEN active.epoch = 1 AND runs.rerun_of IS NULL AND active.cancel_requested_at IS NULL
-                    AND (active.deadline_at IS NULL OR active.deadline_at > now()) THEN graphs.first_nodes END
-                    AS started_with_claim
+                    AND (active.deadline_at IS NULL OR active.deadline_at > now())
+                    THEN (SELECT first_nodes FROM graphs WHERE digest = runs.graph_digest) END AS started_with_claim
         ), started AS (
             {INSERT}
             SELECT claimed.id, node.seq, node.id, 1, '{node_started}', NULL::json, NULL::bytea, claimed.owner, claimed.epoch

@@ -31,7 +31,7 @@ pub(crate) static END: LazyLock<String> = LazyLock::new(|| {
             UPDATE runs SET state = gone.state, output = gone.output, error = gone.error, ended_at = now(),
                 epoch = gone.epoch, recoveries = gone.recoveries, cancel_requested_at = gone.cancel_requested_at,
                 started_at = gone.started_at
-            FROM gone WHERE runs.id = gone.id
+            FROM gone WHERE runs.id = ANY (ARRAY(SELECT id FROM gone)) AND runs.id = gone.id
             RETURNING runs.id, runs.project_id, runs.parent_run_id, runs.schedule_id, runs.state, gone.permit_key,
                 gone.holds_permit, {FACTS}
         ), unsuccessful AS (
