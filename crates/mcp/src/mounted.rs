@@ -30,6 +30,10 @@ impl Tool for MountedTool {
         &self.spec
     }
 
+    fn uses_files(&self) -> bool {
+        false
+    }
+
     /// Its output has the shape of [`crate::McpResult`].
     async fn call(&self, params: Value, context: &ToolContext) -> Result<Value, ToolError> {
         let called = self.server.call_defined(&self.tool, params, self.digest, context).await;

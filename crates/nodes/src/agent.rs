@@ -120,12 +120,10 @@ impl AgentNode {
         let known = self.tools.open(attempt.project, names()).await?;
         let tools = select_tools(&known, &agent)?;
         let descriptions = tools.list().map(ToolDescription::from).collect();
-        let context = if agent.tools.is_empty() {
-            ToolContext::new()
-        } else {
-            let files = self.files.open(attempt.project).await.map_err(NodeFailure::from)?;
-            ToolContext::new().with_workspace(files)
-        };
+        let mut context = ToolContext::new();
+        if agent.tools.iter().any(|name| tools.uses_files(name)) {
+            context.workspace = Some(self.files.open(attempt.project).await.map_err(NodeFailure::from)?);
+        }
         let (pipelines, people) = (self.pipelines_of(attempt).cloned(), &self.people);
         let waits = Waits::default();
         let recorded =

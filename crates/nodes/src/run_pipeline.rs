@@ -74,6 +74,10 @@ impl Tool for RunPipeline {
         &self.spec
     }
 
+    fn uses_files(&self) -> bool {
+        false
+    }
+
     async fn call(&self, _params: Value, _context: &ToolContext) -> Result<Value, ToolError> {
         Err(ToolError::NotConfigured { message: "only a node of a run can start a pipeline".to_owned() })
     }

@@ -170,10 +170,12 @@ impl ToolNode {
             tools.check(&tool, &params).map_err(failed)?;
         }
         let class = tools.class_of(&tool, &params).map_err(failed)?;
-        let files = self.files.open(attempt.project).await.map_err(NodeFailure::from)?;
         let request = json!({"tool": tool, "params": params});
         let key = attempt.effects.idempotency_key(EFFECT, &request);
-        let context = ToolContext::new().with_workspace(files).with_idempotency_key(key);
+        let mut context = ToolContext::new().with_idempotency_key(key);
+        if tools.uses_files(&tool) {
+            context.workspace = Some(self.files.open(attempt.project).await.map_err(NodeFailure::from)?);
+        }
         let context = self.people.of_call(context, attempt, &tool, secrets);
         let call = |_| async {
             let revealed = secrets.reveal(&attempt.config).map_err(ActFailed::before_it_took_place)?;

@@ -38,6 +38,11 @@ pub trait Tool: Send + Sync {
         Problems::new()
     }
 
+    /// Whether a call may use the workspace. A caller that has to look it up need not do so for the others.
+    fn uses_files(&self) -> bool {
+        true
+    }
+
     /// What repeating a call with these parameters may do, if that depends on them.
     fn class_of(&self, _params: &Value) -> EffectClass {
         self.spec().class

@@ -131,6 +131,11 @@ impl Toolbox {
         Ok(self.entry(name)?.tool.class_of(params))
     }
 
+    /// Whether a call of this tool may use the workspace; of an unknown one it does not.
+    pub fn uses_files(&self, name: &str) -> bool {
+        self.entry(name).is_ok_and(|entry| entry.tool.uses_files())
+    }
+
     /// Checks the parameters of a call without making it.
     ///
     /// # Errors

@@ -98,6 +98,7 @@ const RULES: &[Rule] = &[
         package: "gathering-persistence",
         may_use: &[
             "gathering-domain",
+            "gathering-cache",
             "gathering-dag-engine",
             "gathering-scheduler",
             "gathering-auth",

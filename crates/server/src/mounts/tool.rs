@@ -68,6 +68,10 @@ impl Tool for ProjectTool {
         &self.spec
     }
 
+    fn uses_files(&self) -> bool {
+        false
+    }
+
     async fn call(&self, params: Value, context: &ToolContext) -> Result<Value, ToolError> {
         let inner = self.mounts.upgrade().ok_or_else(|| self.not_now("the server is shutting down"))?;
         let mounts = Mounts { inner };

@@ -80,6 +80,10 @@ impl Tool for HttpRequest {
         &self.spec
     }
 
+    fn uses_files(&self) -> bool {
+        false
+    }
+
     /// By the definition of the method (RFC 9110, 9.2).
     fn class_of(&self, params: &Value) -> EffectClass {
         match params.get("method").map_or(Some("GET"), Value::as_str) {

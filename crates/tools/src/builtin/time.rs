@@ -59,6 +59,10 @@ impl Tool for Now {
         &self.0
     }
 
+    fn uses_files(&self) -> bool {
+        false
+    }
+
     fn check(&self, params: &Value) -> Problems {
         match params["timezone"].as_str().map(zone) {
             Some(Err(message)) => problem_at("timezone", message),
@@ -152,6 +156,10 @@ impl WaitSeconds {
 impl Tool for WaitSeconds {
     fn spec(&self) -> &ToolSpec {
         &self.0
+    }
+
+    fn uses_files(&self) -> bool {
+        false
     }
 
     async fn call(&self, params: Value, _context: &ToolContext) -> Result<Value, ToolError> {
