@@ -34,7 +34,7 @@ const fn route(name: &'static str, path: &'static str, body: &'static str) -> Ro
 }
 
 /// A sample for every route; the access test compares them with the routes that the server declares.
-pub const ROUTES: [Route; 86] = [
+pub const ROUTES: [Route; 92] = [
     route("GET /health/live", "/health/live", ""),
     route("GET /health/ready", "/health/ready", ""),
     route("GET /health", "/health", ""),
@@ -122,6 +122,16 @@ pub const ROUTES: [Route; 86] = [
     route("DELETE /api/v1/pipelines/{}", "/api/v1/pipelines/{new_pipeline}", ""),
     route("GET /api/v1/pipelines/{}/versions", "/api/v1/pipelines/{pipeline}/versions", ""),
     route("POST /api/v1/pipelines/{}/runs", "/api/v1/pipelines/{pipeline}/runs", r#"{"input": {"a": "b"}}"#),
+    route(
+        "POST /api/v1/agents",
+        "/api/v1/agents",
+        r#"{"project_id": "{project}", "name": "a", "provider": "scripted"}"#,
+    ),
+    route("GET /api/v1/agents", "/api/v1/agents", ""),
+    route("GET /api/v1/agents/{}", "/api/v1/agents/{agent}", ""),
+    route("PATCH /api/v1/agents/{}", "/api/v1/agents/{agent}", r#"{"role": "other"}"#),
+    route("DELETE /api/v1/agents/{}", "/api/v1/agents/{new_agent}", ""),
+    route("POST /api/v1/agents/{}/chat", "/api/v1/agents/{agent}/chat", r#"{"message": "Hello"}"#),
     route("GET /api/v1/runs", "/api/v1/runs", ""),
     route("GET /api/v1/runs/{}", "/api/v1/runs/{run}", ""),
     route("POST /api/v1/runs/{}/cancel", "/api/v1/runs/{run}/cancel", ""),

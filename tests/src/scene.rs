@@ -28,6 +28,8 @@ pub struct Scene {
     pub project: String,
     /// A pipeline in it.
     pub pipeline: String,
+    /// An agent in it.
+    pub agent: String,
     /// A run of it that has succeeded.
     pub run: String,
     /// A file in it.
@@ -62,6 +64,7 @@ impl Scene {
         let body = json!({"project_id": project, "name": "shared", "definition": definition});
         let created = owner.post("/api/v1/pipelines", &body).await?.expect(201)?;
         let pipeline = created["id"].as_str().context("no id")?.to_owned();
+        let agent = create_agent(&owner, &project).await?;
         let run = owner.start_run(&pipeline).await?;
         owner.run_in(&run, &["succeeded"], Duration::from_secs(30)).await?;
         let file = "notes/a.txt".to_owned();
@@ -79,6 +82,7 @@ impl Scene {
             guest,
             project,
             pipeline,
+            agent,
             run,
             file,
             secret,
@@ -117,11 +121,12 @@ impl Scene {
     /// If it cannot be made.
     pub async fn fill(&self, template: &str) -> Result<String> {
         let mut text = template.to_owned();
-        let fixed: [(&str, &str); 11] = [
+        let fixed: [(&str, &str); 12] = [
             ("{password}", PASSWORD),
             ("{guest}", &self.guest),
             ("{project}", &self.project),
             ("{pipeline}", &self.pipeline),
+            ("{agent}", &self.agent),
             ("{run}", &self.run),
             ("{file}", &self.file),
             ("{secret}", &self.secret),
@@ -160,6 +165,9 @@ impl Scene {
             let created = self.owner.post("/api/v1/pipelines", &body).await?.expect(201)?;
             text = text.replace("{new_pipeline}", created["id"].as_str().context("no id")?);
         }
+        if text.contains("{new_agent}") {
+            text = text.replace("{new_agent}", &create_agent(&self.owner, &self.project).await?);
+        }
         if text.contains("{new_schedule}") {
             let schedule = create_schedule(&self.owner, &self.project, &self.pipeline).await?;
             text = text.replace("{new_schedule}", &schedule);
@@ -193,6 +201,13 @@ impl Scene {
         }
         client.send(request).await
     }
+}
+
+/// An agent that needs no model.
+async fn create_agent(owner: &Client, project: &str) -> Result<String> {
+    let body = json!({"project_id": project, "name": "Echo", "provider": "scripted"});
+    let created = owner.post("/api/v1/agents", &body).await?.expect(201)?;
+    Ok(created["id"].as_str().context("no id")?.to_owned())
 }
 
 /// A schedule of the pipeline that fires once a year.

@@ -6,8 +6,8 @@ use gathering_auth::KeyRing;
 use gathering_dag_engine::{NodeSpecs, RunStore};
 
 use crate::{
-    BudgetControl, ControlStore, EventControl, Graphs, HookControl, PipelineControl, ProjectControl,
-    RunControl, ScheduleControl, Workspaces,
+    AgentControl, BudgetControl, ControlStore, EventControl, Graphs, HookControl, PipelineControl,
+    ProjectControl, RunControl, ScheduleControl, Workspaces,
 };
 
 /// What may be done, noun by noun. Cloning is cheap and shares the store.
@@ -15,6 +15,8 @@ use crate::{
 pub struct Control {
     /// Projects and their members.
     pub projects: ProjectControl,
+    /// Agents and their versions.
+    pub agents: AgentControl,
     /// Pipelines and their versions.
     pub pipelines: PipelineControl,
     /// The budgets of projects and run trees.
@@ -49,6 +51,7 @@ impl Control {
     pub fn over(store: Arc<dyn ControlStore>, graphs: Graphs, keys: Arc<KeyRing>) -> Self {
         Self {
             projects: ProjectControl::new(Arc::clone(&store)),
+            agents: AgentControl::new(Arc::clone(&store), graphs.clone()),
             pipelines: PipelineControl::new(Arc::clone(&store), graphs.clone()),
             budgets: BudgetControl::new(Arc::clone(&store)),
             runs: RunControl::new(Arc::clone(&store), graphs.clone()),

@@ -2,7 +2,7 @@
 
 use gathering_auth::Denied;
 use gathering_dag_engine::StoreError;
-use gathering_domain::{HookId, NodeId, PipelineId, Problems, RunId};
+use gathering_domain::{AgentId, HookId, NodeId, PipelineId, Problems, RunId};
 
 use crate::mcp_servers::{MAX_MCP_PINS_BYTES, MAX_MCP_SERVERS};
 use crate::secrets::{MAX_SECRETS, MAX_SECRETS_BYTES};
@@ -28,6 +28,9 @@ pub enum ControlError {
     /// The pipeline is not the one that the request expects.
     #[error("pipeline {0} is no longer the expected one: read it again")]
     PipelineChanged(PipelineId),
+    /// The agent is not the one that the request expects.
+    #[error("agent {0} is no longer the expected one: read it again")]
+    AgentChanged(AgentId),
     /// What the request was made for has been changed since it was read.
     #[error("the resource was changed concurrently: try again")]
     Outdated,
@@ -146,6 +149,17 @@ impl From<Denied> for ControlError {
         match denied {
             Denied::Invisible => Self::NotFound,
             Denied::Forbidden => Self::Forbidden,
+        }
+    }
+}
+
+impl ControlError {
+    /// The same for the engine, which asked through one of its ports.
+    pub(crate) fn into_store_error(self) -> StoreError {
+        match self {
+            Self::Unavailable(cause) => StoreError::Unavailable(cause),
+            Self::TimedOut(cause) => StoreError::TimedOut(cause),
+            other => StoreError::Fault(other.into()),
         }
     }
 }

@@ -6,6 +6,7 @@ mod run_rules;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use gathering_agents::AgentDefinition;
 use gathering_cache::BoundedCache;
 use gathering_dag_engine::{Graph, NodeSpecs, RunStore};
 use gathering_domain::{Digest, Email, Node, NodeId, Problems, ProjectId};
@@ -144,6 +145,22 @@ impl Graphs {
             None => self.specs.clone(),
         };
         Self::check_with(specs, definition).await
+    }
+
+    /// Reads the definition of an agent of this project. A tool that the project has not got is a problem, if its tools are
+    /// known here.
+    ///
+    /// # Errors
+    /// [`ControlError::Unavailable`], if the tools of the project cannot be read.
+    pub(crate) async fn read_agent(
+        &self,
+        project: ProjectId,
+        definition: &Value,
+    ) -> Result<Result<AgentDefinition, Problems>, ControlError> {
+        Ok(match &self.of_projects {
+            Some(of_projects) => of_projects.agents_of(project).await?.read(definition),
+            None => AgentDefinition::parse(definition),
+        })
     }
 
     async fn check_with(

@@ -5,6 +5,7 @@
 //! [`ControlStore`], and every call comes with the [`Caller`](gathering_auth::Caller).
 
 mod access;
+mod agents;
 mod budgets;
 mod control;
 mod error;
@@ -27,6 +28,9 @@ mod workspaces;
 
 pub use access::{
     CurrentAccess, Found, OfProject, Operator, Scoped, authorize_credential, right, visible_to,
+};
+pub use agents::{
+    Agent, AgentControl, AgentsOfRuns, Chat, DefineAgent, NewAgent, PlannedAgentChange, PlannedAgentDeletion,
 };
 pub use budgets::{
     Bounds, Budget, BudgetControl, Held, Payer, Period, Recorded, Reservation, Share, TopUp,
@@ -86,8 +90,8 @@ pub use secrets::{
     SecretUseService, SecretUser, StoredSecrets,
 };
 pub use store::{
-    BudgetStore, ControlStore, EventStore, HookStore, McpServerStore, PipelineStore, ProjectStore,
-    QuestionStore, ScheduleStore, SecretStore,
+    AgentStore, BudgetStore, ControlStore, EventStore, HookStore, McpServerStore, PipelineStore,
+    ProjectStore, QuestionStore, ScheduleStore, SecretStore,
 };
 pub use tools::{CallTool, ToolControl};
 pub use workspaces::{OpenWorkspaceError, RemoveWorkspaceError, WorkspaceSettings, Workspaces};

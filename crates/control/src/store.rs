@@ -1,5 +1,6 @@
 //! The port: what this crate needs to be kept, in its own words.
 
+mod agents;
 mod budgets;
 mod events;
 mod hooks;
@@ -20,6 +21,7 @@ use crate::idempotency::Creation;
 use crate::projects::LocalProject;
 use crate::runs::{DecisionOutcome, LocalFile, NewDecision, NewOutcome, PlannedRun, Run};
 
+pub use agents::AgentStore;
 pub use budgets::BudgetStore;
 pub use events::EventStore;
 pub use hooks::HookStore;
@@ -40,6 +42,7 @@ pub use secrets::SecretStore;
 pub trait ControlStore:
     PipelineStore
     + ProjectStore
+    + AgentStore
     + BudgetStore
     + EventStore
     + ScheduleStore

@@ -110,6 +110,8 @@ failure_kinds! {
     LimitTimeout, "limit_timeout_seconds";
     /// No model is configured for the agent.
     ModelMissing, "model_missing";
+    /// The agent does not exist in the project.
+    NoAgent, "no_agent";
     /// The pipeline to execute does not exist in the project.
     NoPipeline, "no_pipeline";
     /// The project has no workspace here.

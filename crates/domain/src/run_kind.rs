@@ -16,12 +16,14 @@ pub enum RunKind {
     Action,
     /// A single call of a tool.
     Tool,
+    /// A single message to an agent.
+    Agent,
 }
 
 impl RunKind {
     /// Every kind.
-    pub const ALL: [RunKind; 5] =
-        [RunKind::Pipeline, RunKind::Item, RunKind::Local, RunKind::Action, RunKind::Tool];
+    pub const ALL: [RunKind; 6] =
+        [RunKind::Pipeline, RunKind::Item, RunKind::Local, RunKind::Action, RunKind::Tool, RunKind::Agent];
 
     /// The word for it in SQL and JSON.
     pub const fn as_str(self) -> &'static str {
@@ -31,6 +33,7 @@ impl RunKind {
             RunKind::Local => "local",
             RunKind::Action => "action",
             RunKind::Tool => "tool",
+            RunKind::Agent => "agent",
         }
     }
 }

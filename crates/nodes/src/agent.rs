@@ -1,5 +1,6 @@
-//! `agent {agent, prompt}`: a conversation of a model and its tools about one prompt. Each step is an effect.
+//! `agent {agent | agent_id, prompt}`: a conversation of a model and its tools about one prompt. Each step is an effect.
 
+mod definition;
 mod spec;
 mod steps;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use gathering_domain::FailureKind;
 use gathering_tools::{ToolContext, Toolbox};
 use serde_json::Value;
 
+use self::definition::AttemptAgent;
 pub use self::spec::AgentSpec;
 use self::steps::{RecordedSteps, Waits, to_json};
 use crate::budget::{CallBudget, CallStop};
@@ -25,6 +27,7 @@ use crate::people::People;
 use crate::project_tools::{NodeTools, ProjectTools, SameTools};
 use crate::run_pipeline::{PipelineRuns, RUN_PIPELINE, RunPipeline};
 use crate::secrets::{AttemptSecrets, OutsideNode};
+use crate::stored_agents::{NoStoredAgents, StoredAgents};
 
 /// The provider that stands for `openai` if it is configured, else for `scripted`.
 const AUTO: &str = "auto";
@@ -43,6 +46,7 @@ pub struct AgentNode {
     budgets: Option<Arc<dyn BudgetLedger>>,
     pipelines: Option<PipelineRuns>,
     people: People,
+    stored: Arc<dyn StoredAgents>,
 }
 
 impl AgentNode {
@@ -50,7 +54,21 @@ impl AgentNode {
     /// calls.
     pub fn new(providers: Providers, tools: Toolbox, files: Arc<dyn ProjectFiles>) -> Self {
         let tools = NodeTools::new(tools.clone(), Arc::new(SameTools(tools)));
-        Self { providers, tools, files, budgets: None, pipelines: None, people: People::default() }
+        Self {
+            providers,
+            tools,
+            files,
+            budgets: None,
+            pipelines: None,
+            people: People::default(),
+            stored: Arc::new(NoStoredAgents),
+        }
+    }
+
+    /// The same executor, which knows the stored agents of the run's project.
+    #[must_use]
+    pub fn with_stored_agents(self, stored: Arc<dyn StoredAgents>) -> Self {
+        Self { stored, ..self }
     }
 
     /// The same executor, whose agents use the tools of the run's project, too.
@@ -77,10 +95,9 @@ impl AgentNode {
         Self { people, ..self }
     }
 
-    /// Starts pipelines for this attempt, if its agent may.
-    fn pipelines_of(&self, attempt: &Attempt) -> Option<&PipelineRuns> {
-        let tools = attempt.config["agent"]["tools"].as_array()?;
-        self.pipelines.as_ref().filter(|_| tools.iter().any(|tool| tool == RUN_PIPELINE))
+    /// Starts pipelines for this agent, if it may.
+    fn pipelines_of(&self, agent: &AgentDefinition) -> Option<&PipelineRuns> {
+        self.pipelines.as_ref().filter(|_| agent.tools.iter().any(|tool| tool == RUN_PIPELINE))
     }
 
     fn model_of(&self, agent: &AgentDefinition) -> Result<Arc<dyn ChatModel>, NodeFailure> {
@@ -101,13 +118,11 @@ impl AgentNode {
     /// Replays the recorded steps and makes the others, as far as `budget` grants their calls.
     async fn converse(
         &self,
-        attempt: &Attempt,
+        (attempt, known): (&Attempt, &AttemptAgent),
         secrets: &AttemptSecrets,
         budget: &CallBudget<'_>,
     ) -> Result<Value, CallStop> {
-        let agent = AgentDefinition::parse(&attempt.config["agent"]).map_err(|problems| {
-            NodeFailure::permanent(FailureKind::Config, format!("`agent` is invalid: {problems}"))
-        })?;
+        let agent = &known.definition;
         // A value that came with the input is no secret of the model's provider.
         let mut prompt = attempt.config["prompt"].clone();
         secrets.redact(&mut prompt);
@@ -115,22 +130,22 @@ impl AgentNode {
             Value::String(text) => text,
             other => other.to_string(),
         };
-        let model = self.model_of(&agent)?;
+        let model = self.model_of(agent)?;
         let names = || agent.tools.iter().map(String::as_str);
-        let known = self.tools.open(attempt.project, names()).await?;
-        let tools = select_tools(&known, &agent)?;
+        let tools = self.tools.open(attempt.project, names()).await?;
+        let tools = select_tools(&tools, agent)?;
         let descriptions = tools.list().map(ToolDescription::from).collect();
         let mut context = ToolContext::new();
         if agent.tools.iter().any(|name| tools.uses_files(name)) {
             context.workspace = Some(self.files.open(attempt.project).await.map_err(NodeFailure::from)?);
         }
-        let (pipelines, people) = (self.pipelines_of(attempt).cloned(), &self.people);
+        let (pipelines, people) = (self.pipelines_of(agent).cloned(), &self.people);
         let waits = Waits::default();
         let recorded =
             RecordedSteps { attempt, budget, model, tools, context, secrets, people, pipelines, waits };
-        let outcome = run_agent(Conversation::new(&agent, descriptions, prompt), &recorded).await;
+        let outcome = run_agent(Conversation::new(agent, descriptions, prompt), &recorded).await;
         let outcome = outcome.map_err(|error| recorded.waits.all_of(failure_of(error)))?;
-        Ok(to_json(&outcome)?)
+        Ok(known.output(to_json(&outcome)?))
     }
 }
 
@@ -138,15 +153,16 @@ impl AgentNode {
 impl OutsideNode for AgentNode {
     async fn execute(&self, attempt: Attempt, secrets: &AttemptSecrets) -> Result<Outcome, NodeFailure> {
         let budget = CallBudget::of(self.budgets.as_deref(), &attempt);
-        let Some(pipelines) = self.pipelines_of(&attempt) else {
-            let ended = self.converse(&attempt, secrets, &budget).await;
+        let agent = AttemptAgent::of(&attempt, &*self.stored).await?;
+        let Some(pipelines) = self.pipelines_of(&agent.definition) else {
+            let ended = self.converse((&attempt, &agent), secrets, &budget).await;
             return ended.map(Outcome::Done).or_else(CallStop::into_outcome);
         };
         if attempt.is_overdue {
             return Err(pipelines.give_up(&attempt).await);
         }
         pipelines.end_earlier_round(&attempt).await?;
-        let ended = self.converse(&attempt, secrets, &budget).await;
+        let ended = self.converse((&attempt, &agent), secrets, &budget).await;
         // A failure leaves no run behind. An interrupted attempt has not failed: it is repeated and finds its runs.
         if let Err(CallStop::Failed(failure)) = &ended
             && failure.kind != FailureKind::Interrupted
@@ -158,7 +174,8 @@ impl OutsideNode for AgentNode {
 
     async fn poll(&self, attempt: Attempt, secrets: &AttemptSecrets) -> Result<PollOutcome, NodeFailure> {
         let budget = CallBudget::of(self.budgets.as_deref(), &attempt).without_calls();
-        budget.poll(self.converse(&attempt, secrets, &budget).await.err())
+        let agent = AttemptAgent::of(&attempt, &*self.stored).await?;
+        budget.poll(self.converse((&attempt, &agent), secrets, &budget).await.err())
     }
 }
 

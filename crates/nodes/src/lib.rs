@@ -17,6 +17,7 @@ mod questions;
 mod row_expressions;
 mod run_pipeline;
 mod secrets;
+mod stored_agents;
 #[cfg(test)]
 mod testing;
 mod tool;
@@ -35,5 +36,6 @@ pub use run_pipeline::RunPipeline;
 pub use secrets::{
     AttemptSecrets, KnownSecrets, NoSecrets, OutsideNode, ProjectSecrets, Revealed, WithSecrets,
 };
+pub use stored_agents::{AgentVersion, NoStoredAgents, StoredAgents};
 pub use tool::{ToolNode, ToolNodeSpec};
 pub use types::{NodeServices, node_specs, node_types};

@@ -98,6 +98,14 @@ impl ProjectSpecs {
         Self { providers, tools }
     }
 
+    /// What agents of this project may be.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn agents_of(&self, project: ProjectId) -> Result<AgentSpec, StoreError> {
+        Ok(AgentSpec::of_project(self.providers.clone(), self.tools.open(project).await?))
+    }
+
     /// `specs`, where a tool that the project has not got is a problem.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use gathering_tools::{Outbound, Toolbox};
 
 use crate::{
     ActionNode, ActionSpec, AgentNode, AgentSpec, ChildPipelines, OutsideNode, People, ProjectFiles,
-    ProjectSecrets, ProjectTools, ToolNode, ToolNodeSpec, WithSecrets,
+    ProjectSecrets, ProjectTools, StoredAgents, ToolNode, ToolNodeSpec, WithSecrets,
 };
 
 /// The ports that the node types need when they execute. Cloning is cheap.
@@ -24,6 +24,8 @@ pub struct NodeServices {
     pub decisions: Arc<dyn Decisions>,
     /// The secrets of each project.
     pub secrets: Arc<dyn ProjectSecrets>,
+    /// The stored agents of each project.
+    pub agents: Arc<dyn StoredAgents>,
     /// The tools of each project, those of its mounted MCP servers included.
     pub tools: Arc<dyn ProjectTools>,
     /// The budgets that bound calls; `None` for no bounds.
@@ -60,6 +62,7 @@ pub fn node_types(
         .with_people(services.people.clone())
         .with_pipelines(Arc::clone(&services.pipelines), Arc::clone(children));
     let mut agent = AgentNode::new(providers.clone(), tools.clone(), Arc::clone(files))
+        .with_stored_agents(Arc::clone(&services.agents))
         .with_project_tools(Arc::clone(&services.tools))
         .with_people(services.people.clone())
         .with_pipelines(Arc::clone(&services.pipelines), Arc::clone(children));
@@ -100,6 +103,7 @@ mod tests {
             children: store.clone(),
             decisions: store,
             secrets: Arc::new(NoSecrets),
+            agents: Arc::new(crate::NoStoredAgents),
             tools: Arc::new(crate::SameTools(tools.clone())),
             budgets: None,
             people: People::default(),

@@ -1,5 +1,6 @@
 //! What people make and change: projects and their members, pipelines, budgets.
 
+mod agents;
 pub(crate) mod budgets;
 pub(crate) mod deletions;
 mod hook_store;

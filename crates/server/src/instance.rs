@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use gathering_control::{
-    AskedQuestions, Control, EventFeed, EventMatching, FeedSettings, Graphs, McpRules, McpServerControl,
-    ProjectControl, ProjectPipelines, ScheduleFiring, SecretControl, ToolControl, WorkspaceSettings,
-    Workspaces,
+    AgentsOfRuns, AskedQuestions, Control, EventFeed, EventMatching, FeedSettings, Graphs, McpRules,
+    McpServerControl, ProjectControl, ProjectPipelines, ScheduleFiring, SecretControl, ToolControl,
+    WorkspaceSettings, Workspaces,
 };
 use gathering_dag_engine::{
     Breakers, ClaimScope, Engine, EngineSettings, RunnerHandle, RunnerSettings, SystemClock,
@@ -139,6 +139,7 @@ impl Instance {
             children: Arc::clone(&store) as _,
             decisions: Arc::clone(&store) as _,
             secrets: Arc::new(secrets.clone()),
+            agents: Arc::new(AgentsOfRuns::new(Arc::clone(&control_store) as _)),
             tools: Arc::new(mounts.clone()),
             budgets: Some(Arc::new(PgBudgetLedger::new(db.pool.clone(), wakes.clone()))),
             people: People { notices: notices.clone(), questions: questions.clone() },

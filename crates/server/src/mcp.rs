@@ -173,9 +173,10 @@ pub(crate) fn refused(error: ControlError) -> OfferError {
             OfferError::Forbidden(error.to_string())
         }
         ControlError::Invalid(problems) => OfferError::Invalid(problems),
-        ControlError::Conflict(_) | ControlError::Outdated | ControlError::PipelineChanged(_) => {
-            OfferError::Conflict(error.to_string())
-        }
+        ControlError::Conflict(_)
+        | ControlError::Outdated
+        | ControlError::PipelineChanged(_)
+        | ControlError::AgentChanged(_) => OfferError::Conflict(error.to_string()),
         ControlError::Unavailable(_) | ControlError::TimedOut(_) => {
             OfferError::Unavailable("database unavailable; the request may have taken effect".to_owned())
         }

@@ -53,6 +53,7 @@ mod runs;
 mod schedules;
 mod secrets;
 mod shutdown;
+mod stored_agents;
 mod stream;
 mod throttle;
 mod tools;

@@ -20,7 +20,8 @@ pub struct ChangePipeline {
     pub definition: Option<SubmittedDefinition>,
 }
 
-/// The pipeline that a change or deletion is meant for, by its [`Pipeline::revision`].
+/// The thing that a change or deletion is meant for, by its revision: [`Pipeline::revision`] or
+/// [`Agent::revision`](crate::Agent::revision).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExpectedRevision {
     /// However it stands.
@@ -30,13 +31,20 @@ pub enum ExpectedRevision {
 }
 
 impl ExpectedRevision {
+    /// Whether a thing with this revision is the expected one.
+    pub(crate) fn includes(&self, revision: &str) -> bool {
+        match self {
+            ExpectedRevision::Any => true,
+            ExpectedRevision::OneOf(revisions) => revisions.iter().any(|expected| expected == revision),
+        }
+    }
+
     /// Whether the pipeline is the expected one.
     pub(super) fn check(&self, pipeline: &Pipeline) -> Result<(), ControlError> {
-        match self {
-            ExpectedRevision::OneOf(revisions) if !revisions.contains(&pipeline.revision()) => {
-                Err(ControlError::PipelineChanged(pipeline.id))
-            }
-            ExpectedRevision::Any | ExpectedRevision::OneOf(_) => Ok(()),
+        if self.includes(&pipeline.revision()) {
+            Ok(())
+        } else {
+            Err(ControlError::PipelineChanged(pipeline.id))
         }
     }
 }

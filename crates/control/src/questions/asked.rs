@@ -34,14 +34,16 @@ impl AskedQuestions {
 #[async_trait]
 impl NodeQuestions for AskedQuestions {
     async fn open(&self, question: &NewQuestion) -> Result<bool, StoreError> {
-        self.store.open_question(question).await.map_err(unanswered)
+        self.store.open_question(question).await.map_err(ControlError::into_store_error)
     }
 
     async fn wait_for_answer(&self, question: QuestionId) -> Result<ToolAnswer, StoreError> {
         let mut wakes = self.wakes.clone();
         loop {
             wakes.mark_unchanged();
-            if let Some(answer) = self.store.find_answer(question).await.map_err(unanswered)? {
+            if let Some(answer) =
+                self.store.find_answer(question).await.map_err(ControlError::into_store_error)?
+            {
                 return Ok(answer);
             }
             match timeout(SAFETY_NET, wakes.changed()).await {
@@ -53,14 +55,6 @@ impl NodeQuestions for AskedQuestions {
     }
 
     async fn close(&self, question: QuestionId) -> Result<(), StoreError> {
-        self.store.close_question(question).await.map_err(unanswered)
-    }
-}
-
-fn unanswered(error: ControlError) -> StoreError {
-    match error {
-        ControlError::Unavailable(cause) => StoreError::Unavailable(cause),
-        ControlError::TimedOut(cause) => StoreError::TimedOut(cause),
-        other => StoreError::Fault(other.into()),
+        self.store.close_question(question).await.map_err(ControlError::into_store_error)
     }
 }

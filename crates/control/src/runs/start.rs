@@ -3,8 +3,8 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use gathering_auth::Caller;
 use gathering_domain::{
-    DeliveryId, Digest, HookId, KeyedBody, Once, PipelineId, Pointer, Problems, ProjectId, RunId, RunKind,
-    ScheduleId, UserId,
+    AgentId, DeliveryId, Digest, HookId, KeyedBody, Once, PipelineId, Pointer, Problems, ProjectId, RunId,
+    RunKind, ScheduleId, UserId,
 };
 use gathering_scheduler::Due;
 use serde_json::{Map, Value, json};
@@ -38,6 +38,13 @@ pub enum StartedBy<'a> {
         user: UserId,
         /// The name of the tool.
         tool: &'a str,
+    },
+    /// A caller of the API, who sends a message to an agent.
+    Agent {
+        /// The caller.
+        user: UserId,
+        /// The agent.
+        agent: AgentId,
     },
     /// The operator, with the definition of this file.
     Local(&'a LocalFile),
@@ -79,6 +86,7 @@ impl StartedBy<'_> {
             StartedBy::Caller(_) | StartedBy::Rerun(..) => RunKind::Pipeline,
             StartedBy::Hook { .. } => RunKind::Pipeline,
             StartedBy::Tool { .. } => RunKind::Tool,
+            StartedBy::Agent { .. } => RunKind::Agent,
             StartedBy::Local(_) => RunKind::Local,
             StartedBy::Schedule { is_action: false, .. } => RunKind::Pipeline,
             StartedBy::Schedule { .. } | StartedBy::ScheduleFailure { .. } => RunKind::Action,
@@ -91,6 +99,9 @@ impl StartedBy<'_> {
             StartedBy::Caller(user) => json!({ "type": "api", "user_id": user }),
             StartedBy::Rerun(user, run) => json!({ "type": "rerun", "user_id": user, "run_id": run }),
             StartedBy::Tool { user, tool } => json!({ "type": "tool", "user_id": user, "tool": tool }),
+            StartedBy::Agent { user, agent } => {
+                json!({ "type": "agent", "user_id": user, "agent_id": agent })
+            }
             StartedBy::Local(LocalFile { path, name }) => {
                 json!({ "type": "local", "file": path, "name": name })
             }
@@ -129,6 +140,7 @@ impl StartedBy<'_> {
             StartedBy::Caller(_)
             | StartedBy::Rerun(..)
             | StartedBy::Tool { .. }
+            | StartedBy::Agent { .. }
             | StartedBy::Local(_)
             | StartedBy::Hook { .. } => None,
         }

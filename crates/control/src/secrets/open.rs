@@ -105,11 +105,7 @@ impl ProjectSecrets for SecretControl {
         {
             return Ok(Arc::clone(&opened.known));
         }
-        self.open_now(project).await.map_err(|error| match error {
-            ControlError::Unavailable(cause) => StoreError::Unavailable(cause),
-            ControlError::TimedOut(cause) => StoreError::TimedOut(cause),
-            other => StoreError::Fault(other.into()),
-        })
+        self.open_now(project).await.map_err(ControlError::into_store_error)
     }
 
     fn note_use(&self, project: ProjectId, run: RunId, names: &BTreeSet<SecretName>) {

@@ -1,6 +1,7 @@
 //! The store in memory: the twin of the one on PostgreSQL. Its runs are those of the engine's own twin, so that an
 //! engine can drive them.
 
+mod agents;
 mod budgets;
 mod events;
 mod hooks;

@@ -108,6 +108,13 @@ macro_rules! control_store_suite {
         $crate::control_store_suite! { $fixture:
             a_started_run_is_queued_and_names_who_started_it,
             pipelines_that_say_so_are_tools_of_their_members,
+            a_change_of_an_agent_makes_a_version,
+            changes_of_an_agent_at_once_are_all_made,
+            an_invalid_agent_is_refused_with_every_problem,
+            agents_are_seen_by_members_only,
+            an_agent_is_created_once_per_key,
+            a_run_keeps_the_version_of_its_agent,
+            a_message_to_an_agent_is_a_run_of_its_own_kind,
             a_call_of_a_tool_is_a_run_of_its_own_kind,
             a_call_with_bad_parameters_starts_nothing,
             a_tool_of_one_project_is_there_for_its_members_only,

@@ -2,6 +2,7 @@
 //! empty store.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the cases are tests")]
 
+mod agents;
 mod budgets;
 mod calendars;
 mod decisions;
@@ -37,6 +38,7 @@ use crate::{
     RunControl, SubmittedDefinition,
 };
 
+pub use agents::*;
 pub use budgets::*;
 pub use calendars::*;
 pub use decisions::*;

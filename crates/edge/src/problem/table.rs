@@ -17,7 +17,9 @@ impl From<ControlError> for ProblemDetails {
             ControlError::Forbidden => Denied::Forbidden.into(),
             ControlError::NotApprover => Self::forbidden(error.to_string()),
             ControlError::Revoked => AuthError::Revoked.into(),
-            ControlError::PipelineChanged(_) => Self::new(Kind::PreconditionFailed, error.to_string()),
+            ControlError::PipelineChanged(_) | ControlError::AgentChanged(_) => {
+                Self::new(Kind::PreconditionFailed, error.to_string())
+            }
             ControlError::Outdated => Self::conflict(error.to_string()),
             ControlError::Invalid(problems) => Self::invalid(problems),
             ControlError::Conflict(conflict) => Self::conflict(conflict.to_string()),

@@ -2,7 +2,7 @@
 
 use gathering_agents::{AgentDefinition, Providers};
 use gathering_dag_engine::{Fields, NodeSpec, Shape};
-use gathering_domain::McpServerName;
+use gathering_domain::{AgentId, McpServerName, Pointer, Problems};
 use gathering_tools::Toolbox;
 use serde_json::Value;
 
@@ -41,36 +41,45 @@ impl AgentSpec {
         }
     }
 
-    /// Checks the names of tools and providers, which differ between installations.
-    fn check_names(&self, agent: &Value, config: &mut Fields<'_>) {
-        let at = config.place("agent");
+    /// Reads a definition by itself, where `${{ }}` has no meaning.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, the names of tools and providers included, with its place in the definition.
+    pub fn read(&self, agent: &Value) -> Result<AgentDefinition, Problems> {
+        let parsed = AgentDefinition::parse(agent);
+        let mut problems = parsed.as_ref().err().cloned().unwrap_or_default();
+        self.check_names(agent, |_| false, &mut problems);
+        if problems.is_empty() { parsed } else { Err(problems) }
+    }
+
+    /// Checks the names of tools and providers, which differ between installations; a computed one is unknown yet.
+    fn check_names(&self, agent: &Value, is_computed: fn(&str) -> bool, problems: &mut Problems) {
+        let at = Pointer::root();
         let names = agent["tools"].as_array().map(Vec::as_slice).unwrap_or_default();
         for (index, name) in names.iter().enumerate() {
-            let Some(name) = name.as_str().filter(|name| !is_computed_text(name)) else { continue };
+            let Some(name) = name.as_str().filter(|name| !is_computed(name)) else { continue };
             if let Some(problem) = self.tool_problem(name) {
-                config.problems().add(at.join("tools").join(index), problem);
+                problems.add(at.join("tools").join(index), problem);
             }
         }
-        let is_computed = |name: &Value| name.as_str().is_some_and(is_computed_text);
-        if agent["pipelines"].is_array()
-            && !names.iter().any(|name| name == RUN_PIPELINE || is_computed(name))
-        {
+        let may_start = |name: &str| name == RUN_PIPELINE || is_computed(name);
+        if agent["pipelines"].is_array() && !names.iter().filter_map(Value::as_str).any(may_start) {
             let message = format!("has no effect: `{RUN_PIPELINE}` is not one of the agent's tools");
-            config.problems().add(at.join("pipelines"), message);
+            problems.add(at.join("pipelines"), message);
         }
         let known =
             |name: &str| name == AUTO || name == OPENAI || self.providers.names().any(|known| known == name);
         match agent["provider"].as_str() {
-            Some(name) if !is_computed_text(name) && !known(name) => {
+            Some(name) if !is_computed(name) && !known(name) => {
                 let mut names: Vec<&str> = self.providers.names().chain([AUTO, OPENAI]).collect();
                 names.sort_unstable();
                 names.dedup();
                 let name: String = name.chars().take(64).collect();
                 let message = format!("unknown provider `{name}`: the providers are {}", names.join(", "));
-                config.problems().add(at.join("provider"), message);
+                problems.add(at.join("provider"), message);
             }
             Some(OPENAI) if agent["model"].as_str().is_none_or(|model| model.trim().is_empty()) => {
-                config.problems().add(at.join("model"), "is missing: `openai` needs the name of a model");
+                problems.add(at.join("model"), "is missing: `openai` needs the name of a model");
             }
             _ => {}
         }
@@ -79,16 +88,38 @@ impl AgentSpec {
 
 impl NodeSpec for AgentSpec {
     fn check(&self, config: &mut Fields<'_>) {
-        if let Some(agent) = config.required("agent", Shape::Object).filter(|agent| agent.is_object()) {
+        if config.has("agent_id") {
+            check_id(config);
+        } else if let Some(agent) = config.required("agent", Shape::Object).filter(|agent| agent.is_object())
+        {
             if let Err(found) = AgentDefinition::parse(agent) {
                 add_problems_below(config, "agent", agent, found);
             }
-            self.check_names(agent, config);
+            let (at, mut found) = (config.place("agent"), Problems::new());
+            self.check_names(agent, is_computed_text, &mut found);
+            for problem in found.below(&at) {
+                config.problems().add(problem.pointer, problem.message);
+            }
         }
         config.required("prompt", Shape::Text);
     }
 
-    fn output_fields(&self, _config: &Value) -> Option<&'static [&'static str]> {
-        Some(&["content", "steps", "usage", "provider", "model", "finish_reason"])
+    fn output_fields(&self, config: &Value) -> Option<&'static [&'static str]> {
+        if config.get("agent_id").is_some() { Some(&OF_STORED) } else { Some(&OF_STORED[2..]) }
+    }
+}
+
+/// The fields of the output of a stored agent. The first two say which it was.
+const OF_STORED: [&str; 8] =
+    ["agent_id", "agent_version", "content", "steps", "usage", "provider", "model", "finish_reason"];
+
+/// Checks the id of a stored agent. Whether the project has it, the run finds out: it may be created later.
+fn check_id(config: &mut Fields<'_>) {
+    let id = config.optional("agent_id", Shape::Text).and_then(Value::as_str);
+    if let Some(Err(error)) = id.filter(|id| !is_computed_text(id)).map(str::parse::<AgentId>) {
+        config.problem("agent_id", error.to_string());
+    }
+    if config.optional("agent", Shape::Object).is_some() {
+        config.problem("agent", "has no effect beside `agent_id`: remove one of them");
     }
 }

@@ -166,7 +166,7 @@ fn was_called(result: &Value) -> bool {
             .any(|other| other.as_str() == kind)
 }
 
-fn from_json<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, NodeFailure> {
+pub(super) fn from_json<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, NodeFailure> {
     serde_json::from_value(value)
         .map_err(|error| NodeFailure::permanent(FailureKind::Internal, error.to_string()))
 }

@@ -25,6 +25,7 @@ use crate::db::schema::idempotency_keys;
 /// What a request creates; the column `kind` lists them too. One key can name one thing of each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
+    Agent,
     ApiKey,
     Hook,
     Pipeline,
@@ -35,6 +36,7 @@ pub(crate) enum Kind {
 impl Kind {
     const fn as_str(self) -> &'static str {
         match self {
+            Kind::Agent => "agent",
             Kind::ApiKey => "api_key",
             Kind::Hook => "hook",
             Kind::Pipeline => "pipeline",

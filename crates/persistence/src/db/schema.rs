@@ -22,6 +22,26 @@ diesel::table! {
 }
 
 diesel::table! {
+    agent_versions (agent_id, version) {
+        agent_id -> Uuid,
+        version -> Int4,
+        definition -> Json,
+        created_by -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    agents (id) {
+        id -> Uuid,
+        project_id -> Uuid,
+        version -> Int4,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     api_keys (id) {
         id -> Uuid,
         user_id -> Uuid,
@@ -522,6 +542,9 @@ diesel::table! {
     }
 }
 
+diesel::joinable!(agent_versions -> agents (agent_id));
+diesel::joinable!(agent_versions -> users (created_by));
+diesel::joinable!(agents -> projects (project_id));
 diesel::joinable!(api_keys -> users (user_id));
 diesel::joinable!(budget_reservations -> budgets (budget_id));
 diesel::joinable!(budget_reservations -> runs (run_id));
@@ -558,6 +581,8 @@ diesel::joinable!(unsuccessful_runs -> runs (run_id));
 
 diesel::allow_tables_to_appear_in_same_query!(
     active_runs,
+    agent_versions,
+    agents,
     api_keys,
     audit_events,
     blobs,

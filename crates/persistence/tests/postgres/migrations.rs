@@ -51,6 +51,10 @@ async fn fill(world: &World) {
                  decided_by, decided_as, decided_at)
              SELECT gen_random_uuid(), '{run}', 'a', 1, gen_random_uuid(), 1, 't', 's', 'm', 'https://example.org/',
                  'accepted', id, email, now() FROM users;
+         INSERT INTO agents (id, project_id, version, created_at, updated_at)
+             SELECT gen_random_uuid(), id, 1, now(), now() FROM projects;
+         INSERT INTO agent_versions (agent_id, version, definition, created_at)
+             SELECT id, 1, '{{}}', now() FROM agents;
          INSERT INTO node_outcomes (run_id, node_id, outcome, reason, decided_by, decided_as)
              SELECT '{run}', 'a', 'repeat', 'r', id, email FROM users;
          INSERT INTO schedules (id, project_id, name, trigger, action, catch_up, overlap, passed_at)

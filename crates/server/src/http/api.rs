@@ -1,8 +1,10 @@
 //! The nouns of the API: each file has its handlers and the views that they render.
 
+pub(crate) mod agents;
 pub(crate) mod api_keys;
 pub(crate) mod audit;
 pub(crate) mod auth;
+mod awaited;
 pub(crate) mod budgets;
 pub(crate) mod events;
 pub(crate) mod files;

@@ -6,14 +6,15 @@
 use actix_web::http::Method;
 use gathering_auth::Action::{Manage, Read, Run, Write};
 
+use crate::http::api::agents::chat;
 use crate::http::api::events::{post, read, socket};
 use crate::http::api::hooks::{deliveries, receive};
 use crate::http::api::pipelines::{change, versions};
 use crate::http::api::runs::{decide, rerun, start, top_up};
 use crate::http::api::schedules::{acts, agenda, fires, preview};
 use crate::http::api::{
-    api_keys, audit, auth, budgets, files, health, hooks, mcp, mcp_servers, members, metadata, metrics,
-    pipelines, projects, runs, schedules, secrets, stream, system, tools, users,
+    agents, api_keys, audit, auth, budgets, files, health, hooks, mcp, mcp_servers, members, metadata,
+    metrics, pipelines, projects, runs, schedules, secrets, stream, system, tools, users,
 };
 use gathering_edge::limits::Tier;
 use gathering_edge::openapi::{self, Document};
@@ -34,6 +35,7 @@ use gathering_edge::route::{BodyLimit, Description, Route};
         (name = "files", description = "The workspaces of projects"),
         (name = "pipelines", description = "Named graphs in versions"),
         (name = "runs", description = "Executions of graphs"),
+        (name = "agents", description = "Who does the work of nodes, in versions"),
         (name = "tools", description = "What agents and pipelines call, by itself"),
         (name = "mcp", description = "The Model Context Protocol"),
         (name = "events", description = "The log of events"),
@@ -116,6 +118,13 @@ pub(crate) static ROUTES: &[Route] = &[
     route!(DELETE "/api/v1/pipelines/{id}",                      Project(Write),  Write,  None  => change::delete),
     route!(GET    "/api/v1/pipelines/{id}/versions",             Project(Read),   Read,   None  => versions::list),
     route!(POST   "/api/v1/pipelines/{id}/runs",                 Project(Run),    Write,  Large => start::start),
+
+    route!(POST   "/api/v1/agents",                              Project(Write),  Write,  Large => agents::create),
+    route!(GET    "/api/v1/agents",                              Own(Read),       Read,   None  => agents::list),
+    route!(GET    "/api/v1/agents/{id}",                         Project(Read),   Read,   None  => agents::show),
+    route!(PATCH  "/api/v1/agents/{id}",                         Project(Write),  Write,  Large => agents::change),
+    route!(DELETE "/api/v1/agents/{id}",                         Project(Write),  Write,  None  => agents::delete),
+    route!(POST   "/api/v1/agents/{id}/chat",                    Project(Run),    Write,  Large => chat::send),
 
     route!(GET    "/api/v1/runs",                                Own(Read),       Read,   None  => runs::list),
     route!(GET    "/api/v1/runs/{id}",                           Project(Read),   Read,   None  => runs::show),

@@ -72,10 +72,20 @@ impl Services {
         let projects = control.projects.clone();
         let sources = Sources { auth: Arc::clone(&auth), projects, runs: runs.clone(), readiness };
         let (auth, pool, identities) = (Data::from(auth), Data::new(pool), Data::new(identities));
-        let Control { projects, pipelines, budgets, runs: run_control, events, hooks, schedules, graphs } =
-            control;
+        let Control {
+            projects,
+            agents,
+            pipelines,
+            budgets,
+            runs: run_control,
+            events,
+            hooks,
+            schedules,
+            graphs,
+        } = control;
         let (events, watches) = (Data::new(events), Data::from(watches));
         let (projects, pipelines) = (Data::new(projects), Data::new(pipelines));
+        let agents = Data::new(agents);
         let (budgets, run_control, graphs) = (Data::new(budgets), Data::new(run_control), Data::new(graphs));
         let (schedules, hooks) = (Data::new(schedules), Data::new(hooks));
         let (secrets, mounts) = (Data::new(secrets), Data::new(mounts));
@@ -89,6 +99,7 @@ impl Services {
                 .app_data(identities.clone())
                 .app_data(projects.clone())
                 .app_data(pipelines.clone())
+                .app_data(agents.clone())
                 .app_data(budgets.clone())
                 .app_data(run_control.clone())
                 .app_data(schedules.clone())

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use gathering_auth::{Account, AuditEvent};
 use gathering_dag_engine::testing::StoredRun;
 use gathering_domain::{
-    Digest, HookId, McpServerName, Once, PipelineId, ProjectId, QuestionId, RunId, RunKind, ScheduleId,
-    SecretName, UserId,
+    AgentId, Digest, HookId, McpServerName, Once, PipelineId, ProjectId, QuestionId, RunId, RunKind,
+    ScheduleId, SecretName, UserId,
 };
 use serde_json::Value;
 
+use super::agents::KeptAgent;
 use super::budgets::Books;
 use super::hooks::StoredHook;
 use super::idempotency::IdempotencyKeys;
@@ -30,6 +31,9 @@ pub(super) struct State {
     pub(super) pipelines: BTreeMap<PipelineId, StoredPipeline>,
     /// The pipelines that requests created under an idempotency key.
     pub(super) pipeline_keys: IdempotencyKeys<PipelineId>,
+    pub(super) agents: BTreeMap<AgentId, KeptAgent>,
+    /// The agents that requests created under an idempotency key.
+    pub(super) agent_keys: IdempotencyKeys<AgentId>,
     pub(super) schedules: BTreeMap<ScheduleId, StoredSchedule>,
     /// The schedules that requests created under an idempotency key.
     pub(super) schedule_keys: IdempotencyKeys<ScheduleId>,

@@ -19,3 +19,4 @@ pub(crate) const HOOK_DELIVERIES: List = List(14);
 pub(crate) const TOOLS: List = List(15);
 pub(crate) const SECRETS: List = List(16);
 pub(crate) const MCP_SERVERS: List = List(17);
+pub(crate) const AGENTS: List = List(18);

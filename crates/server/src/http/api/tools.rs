@@ -4,18 +4,16 @@ mod view;
 
 use std::time::Duration;
 
-use actix_web::http::header::{HeaderName, HeaderValue, LOCATION};
 use actix_web::{HttpRequest, HttpResponse, web};
-use gathering_control::{CallTool, Run, ToolControl};
-use gathering_dag_engine::{NodeFailure, check_value};
-use gathering_domain::{Pointer, Problems, ProjectId, RunState};
+use gathering_control::{CallTool, ToolControl};
+use gathering_dag_engine::check_value;
+use gathering_domain::{Pointer, Problems, ProjectId};
 use gathering_edge::body::Body;
 use gathering_edge::caller::Authenticated;
 use gathering_edge::idempotency::keyed_body;
 use gathering_edge::input::{self, Input};
 use gathering_edge::page::{Page, PageQuery};
-use gathering_edge::prefer::Preference;
-use gathering_edge::problem::{Kind, ProblemDetails};
+use gathering_edge::problem::ProblemDetails;
 use gathering_edge::query::Query;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -23,16 +21,10 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use self::view::{ToolOutputView, ToolView};
+use crate::http::api::awaited::Awaited;
 use crate::http::api::lists;
 use crate::http::api::run_view::RunView;
-use crate::http::api::runs::accepted;
 use crate::http::run_ends::RunEnds;
-
-/// How long a request waits that does not say so, and the most that one may ask for.
-const DEFAULT_WAIT: Duration = Duration::from_secs(300);
-const MAX_WAIT: Duration = Duration::from_secs(3600);
-
-const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// A call of a tool.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -120,11 +112,10 @@ pub(crate) async fn invoke(
     request: HttpRequest,
     body: Body,
 ) -> Result<HttpResponse, ProblemDetails> {
-    let preference = Preference::of(&request);
     let (caller, body) = body.receive().await?;
     let (value, source) = body.value()?;
     let once = keyed_body(&request, &value)?;
-    let slot = if preference.respond_async { None } else { Some(ends.take_slot(caller.user)?) };
+    let awaited = Awaited::new(&request, &ends, caller.user)?;
     let run = source.placing(async {
         let InvokeTool { params, project_id, timeout_seconds } = input::read(value)?;
         let call = CallTool {
@@ -136,35 +127,5 @@ pub(crate) async fn invoke(
         };
         Ok(tools.call(&caller, call).await?)
     });
-    let run = run.await?;
-    let Some(slot) = slot else {
-        let mut response = accepted(RunView::of(run));
-        response.headers_mut().insert(PREFERENCE_APPLIED, HeaderValue::from_static("respond-async"));
-        return Ok(response);
-    };
-    let limit = preference.wait.unwrap_or(DEFAULT_WAIT).min(MAX_WAIT);
-    match ends.wait(&slot, &run, limit).await {
-        Ok(Some(ended)) if ended.state == RunState::Succeeded => {
-            Ok(HttpResponse::Ok().json(ToolOutputView::of(ended)))
-        }
-        Ok(Some(ended)) => Err(failed(&ended, tools.find_failure(ended.id).await?.as_ref())),
-        // The run was accepted, and this is all that is known.
-        Ok(None) | Err(_) => Ok(accepted(RunView::of(run))),
-    }
-}
-
-/// The answer to a call that failed, or whose run was ended before it: by `failure`, or else by the error of the run.
-fn failed(run: &Run, failure: Option<&NodeFailure>) -> ProblemDetails {
-    let (kind, message) = match (failure, &run.error) {
-        (Some(failure), _) => (failure.kind.to_string(), failure.message.as_str()),
-        (None, Some(error)) => (error.kind.to_string(), error.message.as_str()),
-        (None, None) => (run.state.as_str().to_owned(), "the run has ended"),
-    };
-    let detail = format!("the call {}: {message}", run.state.as_str().replace('_', " "));
-    let retryable = failure.is_some_and(|failure| failure.retryable);
-    let error = json!({ "kind": kind, "message": message, "retryable": retryable });
-    ProblemDetails::new(Kind::ToolFailed, detail)
-        .with_header(LOCATION, format!("/api/v1/runs/{}", run.id))
-        .with_member("run_id", json!(run.id))
-        .with_member("error", error)
+    awaited.answer(run.await?, ToolOutputView::of, |run| tools.find_failure(run)).await
 }

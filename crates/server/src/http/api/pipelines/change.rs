@@ -88,8 +88,8 @@ pub(crate) async fn delete(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// The pipeline that the request's conditions are about.
-fn expected_revision(request: &HttpRequest) -> Result<ExpectedRevision, ProblemDetails> {
+/// The pipeline, or agent, that the request's conditions are about.
+pub(crate) fn expected_revision(request: &HttpRequest) -> Result<ExpectedRevision, ProblemDetails> {
     if request.headers().contains_key(header::IF_NONE_MATCH) {
         // To ignore a condition would be to do what the caller does not want.
         return Err(ProblemDetails::new(Kind::Malformed, "`If-None-Match` is not supported here"));
