@@ -223,7 +223,8 @@ impl WireReply {
 
 /// Whether a server names its model by the place of its file, as llama.cpp does without an alias. Names have slashes, too.
 fn is_path(model: &str) -> bool {
-    model.starts_with(['/', '.', '~']) || model.contains('\\')
+    let is_file = model.to_ascii_lowercase().ends_with(".gguf");
+    is_file || model.starts_with(['/', '.', '~']) || model.contains('\\')
 }
 
 fn read_call(at: usize, call: WireToolCall) -> ToolCall {

@@ -236,9 +236,13 @@ async fn a_withheld_reply_ends_the_agent_and_none_of_its_calls_is_executed() {
 
 #[tokio::test]
 async fn a_model_is_not_called_by_the_path_of_its_file() {
-    for (answered, shown) in
-        [("/srv/models/tiny.gguf", "tiny"), ("models\\tiny.gguf", "tiny"), ("org/tiny-1", "org/tiny-1")]
-    {
+    for (answered, shown) in [
+        ("/srv/models/tiny.gguf", "tiny"),
+        ("models/tiny-1.Q4.GGUF", "tiny"),
+        ("models\\tiny.bin", "tiny"),
+        ("org/tiny-1", "org/tiny-1"),
+        ("org/tiny-1-GGUF:Q4", "org/tiny-1-GGUF:Q4"),
+    ] {
         let (status, body) = says("Hello.");
         let mut body: serde_json::Value = serde_json::from_str(&body).unwrap();
         body["model"] = json!(answered);
