@@ -3,6 +3,9 @@
 //! Some servers make a grammar of it, and refuse the whole request for a keyword that they do not know (llama.cpp for a
 //! pattern with `\d`). The model is told less then: what it sends is checked against the whole schema anyway.
 
+mod pattern;
+mod plain;
+
 use serde_json::{Map, Value, json};
 
 /// Schemas within schemas, references included. Deeper ones allow everything.
@@ -10,20 +13,6 @@ const MAX_DEPTH: usize = 24;
 /// Schemas in all. Further ones allow everything.
 const MAX_SCHEMAS: usize = 2000;
 
-/// Keywords without schemas below them.
-const PLAIN: [&str; 11] = [
-    "type",
-    "description",
-    "enum",
-    "const",
-    "required",
-    "minimum",
-    "maximum",
-    "minLength",
-    "maxLength",
-    "minItems",
-    "maxItems",
-];
 /// A schema with none of these allows everything, whatever else it says.
 const SHAPES: [&str; 8] = ["type", "enum", "const", "anyOf", "oneOf", "properties", "items", "pattern"];
 
@@ -74,6 +63,7 @@ impl<'a> Simplifier<'a> {
         for part in schema.get("allOf").and_then(Value::as_array).into_iter().flatten() {
             add(&mut simple, self.below(part, "")?);
         }
+        plain::drop_contradictions(&mut simple);
         let has_shape = SHAPES.iter().any(|shape| simple.contains_key(*shape));
         Some(if has_shape { simple } else { Map::new() })
     }
@@ -94,8 +84,7 @@ impl<'a> Simplifier<'a> {
                 (!simple.is_empty()).then_some(Value::Array(simple))
             }
             ("additionalProperties", Value::Bool(_)) => Some(value.clone()),
-            ("pattern", Value::String(pattern)) => is_simple_pattern(pattern).then(|| value.clone()),
-            (keyword, value) => PLAIN.contains(&keyword).then(|| value.clone()),
+            _ => plain::keyword(keyword, value),
         }
     }
 
@@ -129,14 +118,6 @@ fn add(simple: &mut Map<String, Value>, other: Value) {
             _ => {}
         }
     }
-}
-
-/// Whether a pattern is for the whole text, without classes and groups that only some servers know.
-fn is_simple_pattern(pattern: &str) -> bool {
-    let has_class =
-        pattern.as_bytes().windows(2).any(|two| two[0] == b'\\' && two[1].is_ascii_alphanumeric());
-    let is_whole = pattern.starts_with('^') && pattern.ends_with('$') && !pattern.ends_with("\\$");
-    is_whole && !has_class && !pattern.contains("(?")
 }
 
 #[cfg(test)]
@@ -186,6 +167,15 @@ mod tests {
         assert_eq!(property(&array, &none), json!({"type": "array"}));
         let choice = json!({"anyOf": [false, {"type": "string"}], "oneOf": [false]});
         assert_eq!(property(&choice, &none), json!({"anyOf": [{"type": "string"}]}));
+    }
+
+    #[test]
+    fn bounds_that_nothing_is_between_are_left_out() {
+        let schema = json!({
+            "type": ["array", "number"], "minItems": 3, "maxItems": 3, "allOf": [{"minimum": 5}, {"maximum": 2}]
+        });
+        let expected = json!({"type": ["array", "number"], "minItems": 3, "maxItems": 3});
+        assert_eq!(property(&schema, &json!({})), expected);
     }
 
     #[test]

@@ -56,6 +56,11 @@ fn hard_schemas() -> Vec<ToolDescription> {
         {"type": "object", "properties": {"kind": {"const": "a"}, "n": {"type": "integer", "multipleOf": 5}}},
         {"type": ["string", "null"], "format": "date-time"},
     ]}, "uniqueItems": true, "minItems": 1, "contains": {"type": "object"}});
+    let patterns = ["^ü+$", "^(a$", "^a**$", "^+$", "^[a-z]{1,64}$", "^(a|b(c|))?$"];
+    let with_pattern = |mut schema: Value, (at, pattern): (usize, &str)| {
+        schema["properties"][format!("p{at}")] = json!({"type": "string", "pattern": pattern});
+        schema
+    };
     let of = |name: &str, schema: Value| json!({"type": "object", "properties": {name: schema}});
     vec![
         tool("unanchored", of("a", json!({"type": "string", "pattern": "[0-9]+"}))),
@@ -77,6 +82,8 @@ fn hard_schemas() -> Vec<ToolDescription> {
                 "patternProperties": {r"\w+": {"type": "string"}}, "propertyNames": {"pattern": "x"},
             }),
         ),
+        tool("odd_patterns", patterns.into_iter().enumerate().fold(json!({"properties": {}}), with_pattern)),
+        tool("unknown_types", of("a", json!({"type": ["file", "string"], "enum": [], "minLength": "5"}))),
         tool("anything", json!({})),
     ]
 }
