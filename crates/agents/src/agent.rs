@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use gathering_domain::{PipelineId, Problems};
+use gathering_domain::{PipelineId, Pointer, Problems};
 use gathering_tools::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -35,6 +35,9 @@ pub struct AgentDefinition {
     /// The pipelines that it may start with `run_pipeline`; if absent, every pipeline of the project.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pipelines: Option<Vec<PipelineId>>,
+    /// The JSON Schema of its answers, if they are values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_schema: Option<Value>,
     /// Its strengths, by which circles route tasks.
     #[serde(default)]
     pub competencies: Vec<String>,
@@ -107,6 +110,10 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
                 "type": ["array", "null"], "minItems": 1, "maxItems": 128, "uniqueItems": true,
                 "items": {"type": "string", "pattern": PIPELINE_ID}
             },
+            "output_schema": {
+                "description": "The JSON Schema of the agent's answers, if they are values.",
+                "type": ["object", "null"], "minProperties": 1
+            },
             "competencies": names("The agent's strengths."),
             "limits": {
                 "description": "The limits for one prompt.",
@@ -135,9 +142,14 @@ impl AgentDefinition {
     /// # Errors
     /// Every problem, each with its location.
     pub fn parse(value: &Value) -> Result<Self, Problems> {
-        let whole = |error: String| Problems::one(gathering_domain::Pointer::root(), error);
+        let whole = |error: String| Problems::one(Pointer::root(), error);
         let schema = JsonSchema::compile(&SCHEMA).map_err(|error| whole(error.to_string()))?;
         schema.check(value)?;
+        if let Some(schema) = value.get("output_schema").filter(|schema| !schema.is_null())
+            && let Err(error) = JsonSchema::compile(schema)
+        {
+            return Err(Problems::one(Pointer::root().join("output_schema"), error.to_string()));
+        }
         serde_json::from_value(value.clone()).map_err(|error| whole(error.to_string()))
     }
 

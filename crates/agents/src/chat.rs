@@ -24,6 +24,9 @@ pub struct ChatRequest {
     pub temperature: Option<f64>,
     /// The longest answer in tokens; if absent, the provider bounds it.
     pub max_tokens: Option<u64>,
+    /// The JSON Schema of the answer, if it is to be a value. A provider may not keep to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_schema: Option<Value>,
 }
 
 impl ChatRequest {
@@ -38,10 +41,14 @@ impl ChatRequest {
     }
 
     /// The most tokens that the call can use once it is [bounded](ChatRequest::bounded). A token has at least one byte,
-    /// and a provider adds less to a message than its JSON does.
+    /// and a provider adds less to a message than its JSON does. It may be told the schema of the answer twice.
     pub fn worst_usage(&self) -> Usage {
         let size = serde_json::to_vec(self).map_or(u64::MAX, |json| json.len() as u64);
-        Usage { input_tokens: size, output_tokens: self.max_tokens.unwrap_or(Self::ANSWER_TOKENS) }
+        let schema = self.output_schema.as_ref().map_or(0, |schema| schema.to_string().len() as u64);
+        Usage {
+            input_tokens: size.saturating_add(schema),
+            output_tokens: self.max_tokens.unwrap_or(Self::ANSWER_TOKENS),
+        }
     }
 }
 

@@ -7,11 +7,16 @@ use std::fmt;
 
 use gathering_domain::FailureKind;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::agent::{AgentDefinition, AgentLimits};
+use crate::answer;
 use crate::chat::{
     ChatReply, ChatRequest, FinishReason, Message, ToolCall, ToolDescription, ToolResult, Usage,
 };
+
+/// How many answers may not fit the agent's schema: one that does not is told so, and what is wrong.
+const MAX_INVALID_ANSWERS: u32 = 3;
 
 /// The conversation of one prompt with the model and its tools.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,10 +25,12 @@ pub struct Conversation {
     system: String,
     temperature: Option<f64>,
     tools: Vec<ToolDescription>,
+    output_schema: Option<Value>,
     limits: AgentLimits,
     messages: Vec<Message>,
     n_model_calls: u32,
     n_tool_calls: u32,
+    n_invalid_answers: u32,
     usage: Usage,
     steps: Vec<StepRecord>,
     phase: Phase,
@@ -33,7 +40,10 @@ pub struct Conversation {
 enum Phase {
     Model,
     Tools(Vec<ToolCall>),
-    Ended(ChatReply),
+    /// With the value that the answer is, if the agent has a schema for it.
+    Ended(ChatReply, Option<Value>),
+    /// With what is wrong with the last answer.
+    Invalid(String),
 }
 
 /// The next step.
@@ -48,6 +58,8 @@ pub enum Step {
     Done(AgentOutcome),
     /// Nothing: the agent reached a limit before it finished.
     Stopped(Limit),
+    /// Nothing: several answers did not fit the agent's schema; this is wrong with the last one.
+    InvalidAnswer(String),
 }
 
 /// The key of a step in its conversation: `model/1`, `tool/1/0` (the first tool of the first reply). A step has the
@@ -106,6 +118,9 @@ impl fmt::Display for Limit {
 pub struct AgentOutcome {
     /// Its answer.
     pub content: String,
+    /// The value that the answer is, which fits the agent's `output_schema`; absent without one, and for a refusal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
     /// The steps that led to it.
     pub steps: Vec<StepRecord>,
     /// The usage of all model calls.
@@ -138,9 +153,9 @@ pub enum StepRecord {
         /// The tool.
         tool: String,
         /// The parameters.
-        arguments: serde_json::Value,
+        arguments: Value,
         /// The result.
-        output: serde_json::Value,
+        output: Value,
         /// Whether it failed.
         is_error: bool,
     },
@@ -159,10 +174,12 @@ impl Conversation {
             system: agent.system_prompt(),
             temperature: agent.temperature,
             tools,
+            output_schema: agent.output_schema.clone(),
             limits: agent.limits,
             messages: vec![Message::User { content: prompt.into() }],
             n_model_calls: 0,
             n_tool_calls: 0,
+            n_invalid_answers: 0,
             usage: Usage::default(),
             steps: Vec::new(),
             phase: Phase::Model,
@@ -172,7 +189,8 @@ impl Conversation {
     /// The next step. Repeated calls return the same step.
     pub fn next(&self) -> Step {
         match &self.phase {
-            Phase::Ended(reply) => Step::Done(self.outcome(reply)),
+            Phase::Ended(reply, output) => Step::Done(self.outcome(reply, output.clone())),
+            Phase::Invalid(why) => Step::InvalidAnswer(why.clone()),
             Phase::Tools(calls) => self.next_tools(calls),
             Phase::Model => self.next_model(),
         }
@@ -195,6 +213,7 @@ impl Conversation {
             messages: self.messages.clone(),
             tools: self.tools.clone(),
             temperature: self.temperature,
+            output_schema: self.output_schema.clone(),
             max_tokens: match bound {
                 Some(bound) => Some(bound.min(left)),
                 None => (left < ChatRequest::ANSWER_TOKENS).then_some(left),
@@ -237,13 +256,31 @@ impl Conversation {
         });
         self.phase = match reply.finish_reason {
             // What the provider withheld is no answer, and so are its calls.
-            FinishReason::Refused => Phase::Ended(reply),
-            _ if reply.tool_calls.is_empty() => Phase::Ended(reply),
+            FinishReason::Refused => Phase::Ended(reply, None),
+            _ if reply.tool_calls.is_empty() => self.judge(reply),
             // The last one may be cut in the middle, and still be JSON.
             FinishReason::Length => return self.refuse_cut_calls(reply.tool_calls),
             _ => Phase::Tools(reply.tool_calls),
         };
         Ok(())
+    }
+
+    /// What follows from an answer without calls: the end, or another try if it does not fit the schema.
+    fn judge(&mut self, reply: ChatReply) -> Phase {
+        let Some(schema) = &self.output_schema else { return Phase::Ended(reply, None) };
+        let why = match answer::read(&reply.content, schema) {
+            Ok(output) => return Phase::Ended(reply, Some(output)),
+            Err(why) if reply.finish_reason == FinishReason::Length => format!("it was cut off, and {why}"),
+            Err(why) => why,
+        };
+        self.n_invalid_answers += 1;
+        if self.n_invalid_answers >= MAX_INVALID_ANSWERS {
+            return Phase::Invalid(why);
+        }
+        let content =
+            format!("The answer is invalid: {why}. Answer again, only with JSON that fits the schema.");
+        self.messages.push(Message::User { content });
+        Phase::Model
     }
 
     /// The model hears that none of its calls was executed. They count as calls, so that it does not go on for ever.
@@ -294,9 +331,10 @@ impl Conversation {
         &self.limits
     }
 
-    fn outcome(&self, reply: &ChatReply) -> AgentOutcome {
+    fn outcome(&self, reply: &ChatReply, output: Option<Value>) -> AgentOutcome {
         AgentOutcome {
             content: reply.content.clone(),
+            output,
             steps: self.steps.clone(),
             usage: self.usage,
             provider: reply.provider.clone(),

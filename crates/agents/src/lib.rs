@@ -5,6 +5,7 @@
 //! [`StepRunner`] performs it, so a durable engine can record and replay each step.
 
 mod agent;
+mod answer;
 mod chat;
 mod conversation;
 mod model;

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use self::events::EventReader;
 use self::stream::Assembly;
-use self::wire::{Fault, Form};
+use self::wire::{Fault, Form, Streaming};
 use crate::chat::{ChatReply, ChatRequest};
 use crate::model::{ChatModel, ModelError};
 
@@ -130,7 +130,8 @@ impl OpenAiCompatible {
 
     async fn exchange(&self, request: &ChatRequest) -> Result<ChatReply, ModelError> {
         let is_without_usage = self.is_without_usage.load(Ordering::Relaxed);
-        let mut form = if is_without_usage { Form::Stream } else { Form::StreamWithUsage };
+        let streaming = if is_without_usage { Streaming::Plain } else { Streaming::WithUsage };
+        let mut form = Form { streaming, has_schema: request.output_schema.is_some() };
         loop {
             let response = self.send(request, form).await?;
             let (status, headers) = (response.status(), response.headers().clone());
@@ -143,7 +144,7 @@ impl OpenAiCompatible {
                 return Err(self.refusal(status.as_u16(), retry_after(&headers, Utc::now()), &said));
             };
             // Whether it streams at all is a matter of the model.
-            if simpler == Form::Stream {
+            if simpler.streaming == Streaming::Plain {
                 self.is_without_usage.store(true, Ordering::Relaxed);
             }
             form = simpler;

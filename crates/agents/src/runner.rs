@@ -54,6 +54,14 @@ pub enum AgentError<E: std::error::Error + 'static> {
         /// The usage until then.
         usage: Usage,
     },
+    /// Several answers did not fit the agent's `output_schema`.
+    #[error("the answer of the agent does not fit its output_schema: {why}; it used {} tokens", .usage.total())]
+    InvalidAnswer {
+        /// What is wrong with the last one.
+        why: String,
+        /// The usage until then.
+        usage: Usage,
+    },
     /// The driver and the conversation disagree, which is a bug.
     #[error(transparent)]
     OutOfTurn(#[from] OutOfTurn),
@@ -105,6 +113,9 @@ where
                 conversation.after_tools(results.into_iter().collect::<Result<_, _>>()?)?;
             }
             Step::Done(outcome) => return Ok(outcome),
+            Step::InvalidAnswer(why) => {
+                return Err(AgentError::InvalidAnswer { why, usage: conversation.usage() });
+            }
             Step::Stopped(limit) => {
                 return Err(AgentError::Stopped { limit, usage: conversation.usage() });
             }

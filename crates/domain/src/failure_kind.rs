@@ -90,6 +90,8 @@ failure_kinds! {
     Internal, "internal";
     /// The attempt was interrupted, and is not repeated by itself.
     Interrupted, "interrupted";
+    /// The answers of an agent do not fit its `output_schema`.
+    InvalidAnswer, "invalid_answer";
     /// The input of a child run does not fit the input schema of its pipeline.
     InvalidInput, "invalid_input";
     /// The parameters of a tool are invalid.

@@ -201,6 +201,9 @@ fn failure_of(error: AgentError<CallStop>) -> CallStop {
         AgentError::Step { key, source: CallStop::Failed(failure) } => {
             NodeFailure { message: format!("step {key}: {}", failure.message), ..failure }
         }
+        AgentError::InvalidAnswer { .. } => {
+            NodeFailure::permanent(FailureKind::InvalidAnswer, error.to_string())
+        }
         AgentError::Stopped { limit, .. } => NodeFailure::permanent(kind_of(limit), error.to_string()),
         AgentError::OutOfTurn(error) => NodeFailure::permanent(FailureKind::Internal, error.to_string()),
     };

@@ -157,3 +157,36 @@ async fn an_agent_that_was_changed_goes_on_as_it_was_after_a_kill() -> Result<()
     assert!(asked.iter().all(|request| request.json()["messages"][0]["content"] == "Before."), "{asked:?}");
     Ok(())
 }
+
+/// The model puts its first answer into words, and hears what is wrong with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_with_a_schema_is_a_value_that_fits_it() -> Result<()> {
+    let database = Database::empty().await?;
+    let peer = Peer::start(|request| {
+        let content = if request.nth == 0 { "It is urgent." } else { "{\"urgency\": \"high\"}" };
+        Answer::now(200, completion(&json!({"role": "assistant", "content": content}), "stop"))
+    })
+    .await?;
+    let url = peer.url("/v1");
+    let server = Server::start_with(&database, |command| {
+        command.env("OPENAI_BASE_URL", &url);
+    })
+    .await?;
+    let owner = server.client().join("owner@example.org").await?;
+    let schema = json!({
+        "type": "object", "required": ["urgency"], "properties": {"urgency": {"enum": ["low", "high"]}}
+    });
+    let definition = json!({"name": "Sorter", "provider": "openai", "model": "m", "output_schema": schema});
+    let agent = create(&owner, &definition).await?;
+    let message = json!({"message": "How urgent is this?"});
+    let reply = owner.post(&format!("/api/v1/agents/{agent}/chat"), &message).await?.expect(200)?;
+    assert_eq!(
+        (&reply["output"], &reply["usage"]["input_tokens"]),
+        (&json!({"urgency": "high"}), &json!(20)),
+        "{reply}"
+    );
+    let asked = peer.requests();
+    assert_eq!(asked[0].json()["response_format"]["json_schema"]["schema"]["required"], json!(["urgency"]));
+    assert!(asked[1].body.contains("it is not JSON"), "{}", asked[1].body);
+    Ok(())
+}

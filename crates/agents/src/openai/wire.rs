@@ -9,26 +9,39 @@ use crate::chat::{ChatReply, ChatRequest, FinishReason, Message, ToolCall, ToolD
 
 /// How an answer is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) struct Form {
+    pub(super) streaming: Streaming,
+    /// Whether the schema of the answer is a field of the request. The model reads it in any case.
+    pub(super) has_schema: bool,
+}
+
+/// Whether an answer comes in parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Streaming {
     /// As a stream that ends with the usage.
-    StreamWithUsage,
+    WithUsage,
     /// As a stream.
-    Stream,
+    Plain,
     /// At once.
-    Whole,
+    Off,
 }
 
 impl Form {
     /// The form to ask for once more, if the server refuses this one. OpenAI lets only some callers stream some models.
     pub(super) fn simpler(self, status: u16, body: &[u8], said: &Value) -> Option<Form> {
-        if self == Form::Whole || !matches!(status, 400 | 422) {
+        if !matches!(status, 400 | 422) {
             return None;
         }
-        if said.pointer("/error/param").is_some_and(|param| param == "stream") {
-            return Some(Form::Whole);
+        let param = said.pointer("/error/param").and_then(Value::as_str);
+        if self.streaming != Streaming::Off && param == Some("stream") {
+            return Some(Form { streaming: Streaming::Off, ..self });
         }
-        let names_options = String::from_utf8_lossy(body).contains("stream_options");
-        (self == Form::StreamWithUsage && names_options).then_some(Form::Stream)
+        let text = String::from_utf8_lossy(body);
+        if self.streaming == Streaming::WithUsage && text.contains("stream_options") {
+            return Some(Form { streaming: Streaming::Plain, ..self });
+        }
+        let names_schema = ["response_format", "json_schema"].iter().any(|name| text.contains(name));
+        (self.has_schema && names_schema).then_some(Form { has_schema: false, ..self })
     }
 }
 
@@ -37,16 +50,23 @@ impl Form {
 /// The answer is streamed, because most servers generate an answer that nobody reads to its end, unless they write to a
 /// connection that is closed.
 pub(super) fn request(request: &ChatRequest, official: bool, form: Form) -> Value {
-    let system = (!request.system.is_empty()).then(|| json!({"role": "system", "content": request.system}));
+    let system = system(request);
+    let system = (!system.is_empty()).then(|| json!({"role": "system", "content": system}));
     let mut ids = CallIds::default();
     let messages = request.messages.iter().map(|said| message(said, &mut ids));
     let messages: Vec<Value> = system.into_iter().chain(messages).collect();
-    let mut body = json!({"model": request.model, "messages": messages, "stream": form != Form::Whole});
-    if form == Form::StreamWithUsage {
+    let mut body =
+        json!({"model": request.model, "messages": messages, "stream": form.streaming != Streaming::Off});
+    if form.streaming == Streaming::WithUsage {
         body["stream_options"] = json!({"include_usage": true});
     }
     if !request.tools.is_empty() {
         body["tools"] = request.tools.iter().map(tool).collect();
+    }
+    if let Some(output) = request.output_schema.as_ref().filter(|_| form.has_schema) {
+        // Not strict: that takes only schemas without optional fields. The answer is checked in any case.
+        let answer = json!({"name": "answer", "schema": schema::simplified(output)});
+        body["response_format"] = json!({"type": "json_schema", "json_schema": answer});
     }
     if let Some(temperature) = request.temperature {
         body["temperature"] = json!(temperature);
@@ -58,6 +78,13 @@ pub(super) fn request(request: &ChatRequest, official: bool, form: Form) -> Valu
         body[if official { "max_completion_tokens" } else { "max_tokens" }] = json!(max_tokens);
     }
     body
+}
+
+/// The system prompt. Servers that keep a model to the schema do not tell it the schema.
+fn system(request: &ChatRequest) -> String {
+    let Some(output) = &request.output_schema else { return request.system.clone() };
+    let told = format!("Answer only with JSON that fits this JSON Schema: {output}");
+    if request.system.is_empty() { told } else { format!("{}\n\n{told}", request.system) }
 }
 
 fn tool(tool: &ToolDescription) -> Value {
@@ -287,8 +314,16 @@ mod tests {
         let asked = |max_tokens, official| {
             let (model, system, messages) = ("m".to_owned(), String::new(), Vec::new());
             let tools = Vec::new();
-            let asked = ChatRequest { model, system, messages, tools, temperature: None, max_tokens };
-            let body = request(&asked, official, Form::Stream);
+            let asked = ChatRequest {
+                model,
+                system,
+                messages,
+                tools,
+                temperature: None,
+                max_tokens,
+                output_schema: None,
+            };
+            let body = request(&asked, official, Form { streaming: Streaming::Plain, has_schema: false });
             ["max_tokens", "max_completion_tokens"].map(|name| body.get(name).and_then(Value::as_u64))
         };
         assert_eq!(asked(None, true), [None, None]);

@@ -6,6 +6,7 @@ mod agent_loop;
 mod connections;
 mod faults;
 mod openai;
+mod output;
 mod real_model;
 mod streams;
 mod support;

@@ -25,6 +25,7 @@ pub fn question() -> ChatRequest {
         tools: Vec::new(),
         temperature: Some(0.5),
         max_tokens: Some(64),
+        output_schema: None,
     }
 }
 

@@ -34,6 +34,7 @@ fn asking(messages: Vec<Message>) -> ChatRequest {
         tools: Vec::new(),
         temperature: Some(0.0),
         max_tokens: Some(16),
+        output_schema: None,
     }
 }
 

@@ -105,13 +105,26 @@ impl NodeSpec for AgentSpec {
     }
 
     fn output_fields(&self, config: &Value) -> Option<&'static [&'static str]> {
-        if config.get("agent_id").is_some() { Some(&OF_STORED) } else { Some(&OF_STORED[2..]) }
+        if config.get("agent_id").is_some() {
+            return Some(&OF_STORED);
+        }
+        let has_output = config["agent"].get("output_schema").is_some_and(|schema| !schema.is_null());
+        Some(if has_output { &OF_STORED[2..] } else { &OF_STORED[2..8] })
     }
 }
 
-/// The fields of the output of a stored agent. The first two say which it was.
-const OF_STORED: [&str; 8] =
-    ["agent_id", "agent_version", "content", "steps", "usage", "provider", "model", "finish_reason"];
+/// The fields of the output of a stored agent. The first two say which it was; the last is there if it has a schema.
+const OF_STORED: [&str; 9] = [
+    "agent_id",
+    "agent_version",
+    "content",
+    "steps",
+    "usage",
+    "provider",
+    "model",
+    "finish_reason",
+    "output",
+];
 
 /// Checks the id of a stored agent. Whether the project has it, the run finds out: it may be created later.
 fn check_id(config: &mut Fields<'_>) {

@@ -54,6 +54,49 @@ fn a_known_provider_needs_no_configuration_to_be_valid() {
     assert_eq!(found, ["/agent/model: is missing: `openai` needs the name of a model"]);
 }
 
+#[test]
+fn a_node_names_a_stored_agent_or_has_one_of_its_own() {
+    let id = gathering_domain::AgentId::new();
+    for good in
+        [json!({"agent_id": id, "prompt": "x"}), json!({"agent_id": "${{ input.agent }}", "prompt": "x"})]
+    {
+        assert!(problems("agent", &good).is_empty(), "{good}");
+    }
+    let both = json!({"agent_id": id, "agent": {"provider": "scripted"}, "prompt": "x"});
+    assert_eq!(problems("agent", &both), ["/agent: has no effect beside `agent_id`: remove one of them"]);
+    let found = problems("agent", &json!({"agent_id": "clerk", "prompt": "x"}));
+    assert!(found.len() == 1 && found[0].starts_with("/agent_id: "), "{found:?}");
+    assert_eq!(problems("agent", &json!({"prompt": "x"})), ["/agent: is missing: it must be an object"]);
+}
+
+#[test]
+fn an_agent_with_a_schema_has_an_output() {
+    let spec = AgentSpec::new(
+        Providers::with_scripted(),
+        tools(&Outbound::new(OutboundPolicy::public_only()).unwrap()),
+    );
+    let has_output = |config: Value| {
+        gathering_dag_engine::NodeSpec::output_fields(&spec, &config).unwrap().contains(&"output")
+    };
+    assert!(has_output(json!({"agent": {"output_schema": {"type": "object"}}})));
+    assert!(!has_output(json!({"agent": {"output_schema": null}})));
+    assert!(has_output(json!({"agent_id": "a"})), "nobody knows before the run");
+}
+
+#[test]
+fn a_definition_by_itself_has_no_expressions() {
+    let spec = AgentSpec::new(
+        Providers::with_scripted(),
+        tools(&Outbound::new(OutboundPolicy::public_only()).unwrap()),
+    );
+    let literal = json!({"provider": "scripted", "instructions": "Say ${{ input.x }}."});
+    assert_eq!(spec.read(&literal).unwrap().instructions, "Say ${{ input.x }}.");
+    let computed = json!({"provider": "${{ input.provider }}", "tools": ["${{ input.tool }}"]});
+    let problems = spec.read(&computed).unwrap_err();
+    let places: Vec<&str> = problems.iter().map(|problem| problem.pointer.as_str()).collect();
+    assert_eq!(places, ["/tools/0", "/provider"]);
+}
+
 fn provider_of(agent: &Value) -> Result<String, NodeFailure> {
     let tools = tools(&Outbound::new(OutboundPolicy::public_only()).unwrap());
     let node = AgentNode::new(Providers::with_scripted(), tools, Arc::new(OneDirectory::new("/nonexistent")));

@@ -26,6 +26,9 @@ pub(crate) struct AgentView {
     /// The pipelines that it may start with `run_pipeline`; every one if null.
     pipelines: Option<Vec<Uuid>>,
     competencies: Vec<String>,
+    /// The JSON Schema of its answers; null: they are texts.
+    #[schema(value_type = Option<AnyObject>)]
+    output_schema: Option<Value>,
     limits: AgentLimitsView,
     /// The latest version, from 1.
     version: i32,
@@ -57,6 +60,7 @@ impl AgentView {
             temperature,
             tools,
             pipelines,
+            output_schema,
             competencies,
             limits,
         } = definition;
@@ -77,6 +81,7 @@ impl AgentView {
             tools,
             pipelines,
             competencies,
+            output_schema,
             limits,
             version,
             created_at,
@@ -91,6 +96,8 @@ impl AgentView {
 pub(crate) struct ChatReplyView {
     /// Its answer.
     content: String,
+    /// The value that the answer is, if the agent has an `output_schema`.
+    output: Value,
     /// The calls of the model and of tools that led to it.
     #[schema(value_type = Vec<AnyObject>)]
     steps: Value,
@@ -114,6 +121,7 @@ impl ChatReplyView {
         let text = |value: Value| value.as_str().map(str::to_owned);
         Self {
             content: text(take("content")).unwrap_or_default(),
+            output: take("output"),
             steps: take("steps"),
             usage: take("usage"),
             provider: text(take("provider")),
