@@ -57,7 +57,7 @@ fn hard_schemas() -> Vec<ToolDescription> {
         {"type": "object", "properties": {"kind": {"const": "a"}, "n": {"type": "integer", "multipleOf": 5}}},
         {"type": ["string", "null"], "format": "date-time"},
     ]}, "uniqueItems": true, "minItems": 1, "contains": {"type": "object"}});
-    let patterns = ["^ü+$", "^(a$", "^a**$", "^+$", "^[a-z]{1,64}$", "^(a|b(c|))?$"];
+    let patterns = ["^ü+$", "^(a$", "^a**$", "^+$", "^[a-z]{1,64}$", "^(a|b(c|d))?$", "^()*$", "^(a|)+$"];
     let with_pattern = |mut schema: Value, (at, pattern): (usize, &str)| {
         schema["properties"][format!("p{at}")] = json!({"type": "string", "pattern": pattern});
         schema

@@ -16,9 +16,14 @@ pub(super) fn is_simple(pattern: &str) -> bool {
 fn sequence(text: &str) -> Option<()> {
     let mut chars = text.chars().peekable();
     let mut depth = 0_usize;
-    // Whether what comes before can be repeated.
-    let mut repeatable = false;
+    // Whether what comes before can be repeated, and whether an alternative has just begun.
+    let (mut repeatable, mut begins) = (false, false);
     while let Some(char) = chars.next() {
+        // A repeated group may not be empty.
+        if begins && matches!(char, '|' | ')') {
+            return None;
+        }
+        begins = matches!(char, '(' | '|');
         repeatable = match char {
             '\\' => chars.next().is_some_and(|escaped| escaped.is_ascii_punctuation()).then_some(true)?,
             '[' => class(&mut chars).map(|()| true)?,
@@ -76,7 +81,7 @@ fn repetition(chars: &mut Peekable<Chars<'_>>) -> Option<()> {
     let number = |text: &str| text.parse::<u64>().ok().filter(|number| *number <= MAX_LENGTH);
     let (least, most) = inside.split_once(',').unwrap_or((&inside, &inside));
     let least = number(least)?;
-    (most.is_empty() || number(most)? >= least).then_some(())
+    (most.is_empty() || number(most)? >= least.max(1)).then_some(())
 }
 
 #[cfg(test)]
@@ -88,7 +93,7 @@ mod tests {
         for pattern in [
             "^$",
             "^[a-z]+\\.md$",
-            "^(a|b(c|))?$",
+            "^(a|b(c|d))?$",
             "^[A-Za-z0-9_.-]{1,64}$",
             "^a{2}b{2,}c{0,1000}$",
             "^[^\"\\\\]+$",
@@ -124,6 +129,10 @@ mod tests {
             "^+$",
             "^(?a)$",
             "^{2}$",
+            "^()$",
+            "^(|a)*$",
+            "^(a|)+$",
+            "^(a{0})*$",
             "^(*a)$",
             "^a{,3}$",
             "^a{3$",
