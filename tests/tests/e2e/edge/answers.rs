@@ -112,9 +112,10 @@ async fn a_body_that_is_too_large_is_refused_before_it_has_come() -> Result<()> 
     let bearer = format!("Bearer {}", scene.owner.token().context("no token")?);
     for route in ROUTES.iter().filter(|route| !route.body.is_empty() && !route.name.contains("files")) {
         let path = scene.fill(route.path).await?;
-        let large = ["pipelines", "runs", "events", "schedules", "hooks", "invoke", "POST /mcp", "secrets"]
-            .iter()
-            .any(|word| route.name.contains(word));
+        let large =
+            ["agents", "pipelines", "runs", "events", "schedules", "hooks", "invoke", "POST /mcp", "secrets"]
+                .iter()
+                .any(|word| route.name.contains(word));
         let limit = match large {
             true if route.name.contains("hooks/in") => MESSAGE,
             true => LARGE,

@@ -48,7 +48,7 @@ const CORPUS: [&str; 30] = [
 ];
 
 /// Tables that legitimate answers to these requests add rows to.
-const GROWING: [&str; 20] = [
+const GROWING: [&str; 22] = [
     "users",
     "projects",
     "project_members",
@@ -58,6 +58,8 @@ const GROWING: [&str; 20] = [
     "audit_events",
     "login_throttles",
     "idempotency_keys",
+    "agents",
+    "agent_versions",
     "pipelines",
     "pipeline_versions",
     "graphs",
@@ -176,7 +178,7 @@ impl Bench {
         }
         check_same(reply.body.pointer(pointer), text)?;
         if let Some(id) = reply.body["id"].as_str() {
-            for collection in ["projects", "pipelines", "runs"] {
+            for collection in ["projects", "agents", "pipelines", "runs"] {
                 let again = client.get(&format!("/api/v1/{collection}/{id}")).await?;
                 if again.status == 200 {
                     check_same(again.body.pointer(pointer), text)?;
