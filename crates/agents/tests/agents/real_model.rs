@@ -108,6 +108,27 @@ async fn a_small_bound_cuts_an_answer_off() {
 
 #[tokio::test]
 #[ignore = "needs a model server: tests/real-model/run.sh"]
+async fn an_answer_keeps_to_its_schema() {
+    let schema = json!({
+        "type": "object", "required": ["is_urgent", "tag"], "additionalProperties": false,
+        "properties": {
+            "is_urgent": {"type": "boolean"}, "tag": {"enum": ["bill", "letter"]},
+            "code": {"type": "string", "pattern": r"\d"}
+        }
+    });
+    let question = asking(vec![user("A letter from a friend came. Sort it.")]);
+    let asked = ChatRequest { output_schema: Some(schema), max_tokens: Some(200), ..question };
+    let reply = server().complete(&asked).await.unwrap();
+    assert_eq!(reply.finish_reason, FinishReason::Stop, "{reply:?}");
+    let value: Value = serde_json::from_str(&reply.content).unwrap();
+    assert!(
+        value["is_urgent"].is_boolean() && ["bill", "letter"].iter().any(|tag| value["tag"] == *tag),
+        "{value}"
+    );
+}
+
+#[tokio::test]
+#[ignore = "needs a model server: tests/real-model/run.sh"]
 async fn tools_with_any_schema_are_accepted() {
     for tool in hard_schemas() {
         let name = tool.name.clone();
