@@ -98,7 +98,6 @@ const RULES: &[Rule] = &[
         package: "gathering-persistence",
         may_use: &[
             "gathering-domain",
-            "gathering-cache",
             "gathering-dag-engine",
             "gathering-scheduler",
             "gathering-auth",

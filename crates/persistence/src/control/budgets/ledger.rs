@@ -4,17 +4,15 @@
 //! never settled, because nobody knows what became of the call, counts as spent once its run has ended.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use diesel::dsl::exists;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Uuid as SqlUuid};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
-use gathering_cache::BoundedCache;
 use gathering_control::{self as control, Held, Recorded, Share, WOKEN_BY_SETTLEMENT};
 use gathering_dag_engine::{BudgetLedger, Call, Grant, StoreError};
-use gathering_domain::{Amounts, ProjectId, Resource, RunId};
+use gathering_domain::{Amounts, ProjectId, RunId};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -33,29 +31,15 @@ pub struct PgBudgetLedger {
     /// Who may hold a connection while they wait for the lock of a budget: a thousand runs that are woken at once would
     /// leave none for anybody else.
     slots: Arc<Semaphore>,
-    /// When a call of a run last found no budget of its project for these resources. Only a run that is driven asks, so one
-    /// that starts after a budget was set is bounded by it from its first call.
-    unbounded: BoundedCache<(RunId, Vec<Resource>), Instant>,
 }
 
 /// How many calls are reserved or settled at the same time, per instance; those of one project follow each other anyway.
 const AT_ONCE: usize = 4;
 
-/// How long the calls of a run go on without a new look for budgets.
-const FRESH: Duration = Duration::from_secs(1);
-
-/// More runs than one instance drives at once; for those beyond, each call looks.
-const MAX_UNBOUNDED: u64 = 4096;
-
 impl PgBudgetLedger {
     /// The budgets where `pool` leads; `wakes` tells those who drive and claim runs.
     pub fn new(pool: Pool, wakes: WakeBus) -> Self {
-        Self {
-            pool,
-            wakes,
-            slots: Arc::new(Semaphore::new(AT_ONCE)),
-            unbounded: BoundedCache::new("unbounded_runs", MAX_UNBOUNDED),
-        }
+        Self { pool, wakes, slots: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     async fn is_bounded(&self, project: ProjectId, worst: &Amounts) -> Result<bool, DatabaseError> {
@@ -70,13 +54,7 @@ impl PgBudgetLedger {
 #[async_trait]
 impl BudgetLedger for PgBudgetLedger {
     async fn reserve(&self, call: Call<'_>, worst: &Amounts) -> Result<Grant, StoreError> {
-        let bounded = (call.run, worst.keys().copied().collect());
-        if self.unbounded.get(&bounded).is_some_and(|found| found.elapsed() < FRESH) {
-            return Ok(Grant::Unbounded);
-        }
-        let asked = Instant::now();
         if !self.is_bounded(call.project, worst).await? {
-            self.unbounded.insert(bounded, asked);
             return Ok(Grant::Unbounded);
         }
         let _slot = self.slots.acquire().await;
