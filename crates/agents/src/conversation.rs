@@ -15,7 +15,8 @@ use crate::chat::{
     ChatReply, ChatRequest, FinishReason, Message, ToolCall, ToolDescription, ToolResult, Usage,
 };
 
-/// How many answers may not fit the agent's schema: one that does not is told so, and what is wrong.
+/// After so many answers that do not fit its schema an agent has failed; after each one before, its model hears what was
+/// wrong.
 const MAX_INVALID_ANSWERS: u32 = 3;
 
 /// The conversation of one prompt with the model and its tools.
@@ -207,11 +208,13 @@ impl Conversation {
         // Near the end of the token budget, an answer is cut to what is left. Before that the provider bounds it, because
         // some reject a number above theirs: unless the agent says what is right for its model.
         let bound = self.limits.max_answer_tokens;
+        // Where only the form of an answer is wrong, no tool is needed: a server without tools keeps to the schema.
+        let tools = if self.n_invalid_answers == 0 { self.tools.clone() } else { Vec::new() };
         let request = ChatRequest {
             model: self.model.clone(),
             system: self.system.clone(),
             messages: self.messages.clone(),
-            tools: self.tools.clone(),
+            tools,
             temperature: self.temperature,
             output_schema: self.output_schema.clone(),
             max_tokens: match bound {

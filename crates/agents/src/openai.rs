@@ -131,7 +131,9 @@ impl OpenAiCompatible {
     async fn exchange(&self, request: &ChatRequest) -> Result<ChatReply, ModelError> {
         let is_without_usage = self.is_without_usage.load(Ordering::Relaxed);
         let streaming = if is_without_usage { Streaming::Plain } else { Streaming::WithUsage };
-        let mut form = Form { streaming, has_schema: request.output_schema.is_some() };
+        // llama.cpp's server lets a model write nothing but the answer then, so that it never calls a tool.
+        let has_schema = request.output_schema.is_some() && (self.official || request.tools.is_empty());
+        let mut form = Form { streaming, has_schema };
         loop {
             let response = self.send(request, form).await?;
             let (status, headers) = (response.status(), response.headers().clone());

@@ -1,7 +1,8 @@
-//! The schema of a tool's parameters, as simple as servers need it.
+//! The schemas of parameters and answers, as simple as servers need them.
 //!
-//! Some servers make a grammar of it, and refuse the whole request for a keyword that they do not know (llama.cpp for a
-//! pattern with `\d`). The model is told less then: what it sends is checked against the whole schema anyway.
+//! Some servers make a grammar of a schema, and refuse the whole request for a keyword that they do not know (llama.cpp
+//! for a pattern with `\d`). So they are told less: a simple schema accepts whatever the whole one does, and what the model
+//! sends is checked against the whole one.
 
 mod pattern;
 mod plain;
@@ -14,12 +15,17 @@ const MAX_DEPTH: usize = 24;
 const MAX_SCHEMAS: usize = 2000;
 
 /// A schema with none of these allows everything, whatever else it says.
-const SHAPES: [&str; 8] = ["type", "enum", "const", "anyOf", "oneOf", "properties", "items", "pattern"];
+const SHAPES: [&str; 7] = ["type", "enum", "const", "anyOf", "properties", "items", "pattern"];
 
-/// The simplified schema of an object. The same for the same schema.
-pub(super) fn simplified(schema: &Value) -> Value {
-    let mut simplifier = Simplifier { root: schema, n_schemas: 0, inside: vec!["#"] };
-    let mut object = simplifier.schema(schema).unwrap_or_default();
+/// The simplified schema of an answer; `None` if it allows everything. The same for the same schema.
+pub(super) fn of_answer(schema: &Value) -> Option<Value> {
+    let simple = Simplifier::of(schema);
+    (!simple.is_empty()).then_some(Value::Object(simple))
+}
+
+/// The simplified schema of the parameters of a tool, which are an object. The same for the same schema.
+pub(super) fn of_parameters(schema: &Value) -> Value {
+    let mut object = Simplifier::of(schema);
     object.entry("type").or_insert_with(|| json!("object"));
     if object["type"] == "object" {
         object.entry("properties").or_insert_with(|| json!({}));
@@ -35,6 +41,10 @@ struct Simplifier<'a> {
 }
 
 impl<'a> Simplifier<'a> {
+    fn of(schema: &'a Value) -> Map<String, Value> {
+        Self { root: schema, n_schemas: 0, inside: vec!["#"] }.schema(schema).unwrap_or_default()
+    }
+
     /// The schema below this one; `None` if nothing is valid.
     fn below(&mut self, schema: &'a Value, reference: &'a str) -> Option<Value> {
         if self.inside.len() >= MAX_DEPTH || self.n_schemas >= MAX_SCHEMAS {
@@ -56,6 +66,13 @@ impl<'a> Simplifier<'a> {
             if let Some(value) = self.keyword(keyword, value) {
                 simple.insert(keyword.clone(), value);
             }
+        }
+        // Choices that are told in part may look alike, so that more than one of them fits.
+        if let Some(choices) = simple.remove("oneOf") {
+            simple.entry("anyOf").or_insert(choices);
+        }
+        if schema.contains_key("patternProperties") {
+            simple.remove("additionalProperties");
         }
         if let Some(target) = schema.get("$ref").and_then(Value::as_str) {
             add(&mut simple, self.referenced(target)?);
@@ -122,13 +139,15 @@ fn add(simple: &mut Map<String, Value>, other: Value) {
 
 #[cfg(test)]
 mod tests {
+    use gathering_tools::JsonSchema;
+
     use super::*;
 
     /// The schema of a property `x` of this schema, with these definitions.
     fn property(schema: &Value, definitions: &Value) -> Value {
         let whole = json!({"type": "object", "properties": {"x": schema}, "$defs": definitions});
-        let simple = simplified(&whole);
-        assert_eq!(simple, simplified(&whole));
+        let simple = of_parameters(&whole);
+        assert_eq!(simple, of_parameters(&whole));
         assert_eq!(simple.get("$defs"), None);
         simple["properties"]["x"].clone()
     }
@@ -142,10 +161,10 @@ mod tests {
                 "b": {"type": ["integer", "null"], "minimum": 0, "maximum": 9},
                 "c": {"type": "array", "items": {"enum": [1, "2"]}, "minItems": 1, "maxItems": 2},
                 "d": {"anyOf": [{"const": 1}, {"type": "boolean"}]},
-                "pattern": {"oneOf": [{"type": "null"}, {"type": "string"}]}
+                "pattern": {"anyOf": [{"type": "null"}, {"type": "string"}]}
             }
         });
-        assert_eq!(simplified(&schema), schema);
+        assert_eq!(of_parameters(&schema), schema);
     }
 
     #[test]
@@ -196,6 +215,31 @@ mod tests {
         }
     }
 
+    /// What the whole schema accepts must be possible: some servers let the model write nothing else.
+    #[test]
+    fn a_simple_schema_accepts_what_the_whole_one_does() {
+        let either =
+            json!({"oneOf": [{"type": "string", "pattern": "a"}, {"type": "string", "pattern": "b"}]});
+        let prefixed = json!({
+            "type": "object", "patternProperties": {"^x-": {}}, "additionalProperties": false, "required": ["x-a"]
+        });
+        for (schema, value) in [
+            (json!({"enum": ["low", "high"]}), json!("low")),
+            (json!({"const": 1}), json!(1)),
+            (json!({"type": "array", "items": {"type": "integer"}}), json!([1])),
+            (json!({"anyOf": [{"type": "string"}, {"type": "null"}]}), json!(null)),
+            (either, json!("a")),
+            (prefixed, json!({"x-a": 1})),
+        ] {
+            let accepts = |schema: &Value| JsonSchema::compile(schema).unwrap().check(&value).is_ok();
+            let simple = of_answer(&schema).unwrap();
+            assert!(accepts(&schema) && accepts(&simple), "{simple}");
+        }
+        for anything in [json!({"$ref": "#"}), json!({"description": "d"}), json!({"format": "date"})] {
+            assert_eq!(of_answer(&anything), None, "{anything}");
+        }
+    }
+
     #[test]
     fn what_all_parts_demand_is_demanded_together() {
         let part = |name: &str| json!({"type": "object", "properties": {name: {"type": "string"}}, "required": [name]});
@@ -204,7 +248,7 @@ mod tests {
             "type": "object", "required": ["a", "b"],
             "properties": {"a": {"type": "string"}, "b": {"type": "string"}}
         });
-        assert_eq!(simplified(&both), expected);
+        assert_eq!(of_parameters(&both), expected);
     }
 
     #[test]
@@ -224,7 +268,7 @@ mod tests {
     #[test]
     fn parameters_are_those_of_an_object() {
         for anything in [json!({}), json!(true), json!(null), json!({"type": "object"})] {
-            assert_eq!(simplified(&anything), json!({"type": "object", "properties": {}}), "{anything}");
+            assert_eq!(of_parameters(&anything), json!({"type": "object", "properties": {}}), "{anything}");
         }
     }
 }

@@ -40,7 +40,8 @@ impl Form {
         if self.streaming == Streaming::WithUsage && text.contains("stream_options") {
             return Some(Form { streaming: Streaming::Plain, ..self });
         }
-        let names_schema = ["response_format", "json_schema"].iter().any(|name| text.contains(name));
+        let names_schema =
+            ["response_format", "schema"].iter().any(|name| text.to_lowercase().contains(name));
         (self.has_schema && names_schema).then_some(Form { has_schema: false, ..self })
     }
 }
@@ -63,9 +64,10 @@ pub(super) fn request(request: &ChatRequest, official: bool, form: Form) -> Valu
     if !request.tools.is_empty() {
         body["tools"] = request.tools.iter().map(tool).collect();
     }
-    if let Some(output) = request.output_schema.as_ref().filter(|_| form.has_schema) {
+    let output = request.output_schema.as_ref().filter(|_| form.has_schema);
+    if let Some(output) = output.and_then(schema::of_answer) {
         // Not strict: that takes only schemas without optional fields. The answer is checked in any case.
-        let answer = json!({"name": "answer", "schema": schema::simplified(output)});
+        let answer = json!({"name": "answer", "schema": output});
         body["response_format"] = json!({"type": "json_schema", "json_schema": answer});
     }
     if let Some(temperature) = request.temperature {
@@ -83,12 +85,12 @@ pub(super) fn request(request: &ChatRequest, official: bool, form: Form) -> Valu
 /// The system prompt. Servers that keep a model to the schema do not tell it the schema.
 fn system(request: &ChatRequest) -> String {
     let Some(output) = &request.output_schema else { return request.system.clone() };
-    let told = format!("Answer only with JSON that fits this JSON Schema: {output}");
+    let told = format!("Your answer must be only JSON that fits this JSON Schema: {output}");
     if request.system.is_empty() { told } else { format!("{}\n\n{told}", request.system) }
 }
 
 fn tool(tool: &ToolDescription) -> Value {
-    let parameters = schema::simplified(&tool.parameters);
+    let parameters = schema::of_parameters(&tool.parameters);
     let function = json!({"name": tool.name, "description": tool.description, "parameters": parameters});
     json!({"type": "function", "function": function})
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gathering_agents::{
     AgentDefinition, AgentError, AgentOutcome, ChatModel as _, ChatRequest, Conversation, DirectRunner,
-    Message, ModelError, Scripted, run_agent,
+    Message, ModelError, Scripted, Step, ToolDescription, run_agent,
 };
 use gathering_tools::{BlockingPool, ToolContext, Toolbox};
 use serde_json::{Value, json};
@@ -55,7 +55,7 @@ fn the_model_hears_what_was_wrong_with_its_answer() {
     let mut reply = reply_of("soon");
     conversation.after_model(reply.clone()).unwrap();
     let heard = |conversation: &Conversation| match conversation.next() {
-        gathering_agents::Step::CallModel(_, ChatRequest { mut messages, .. }) => match messages.pop() {
+        Step::CallModel(_, ChatRequest { mut messages, .. }) => match messages.pop() {
             Some(Message::User { content }) => content,
             other => panic!("{other:?}"),
         },
@@ -66,6 +66,34 @@ fn the_model_hears_what_was_wrong_with_its_answer() {
     conversation.after_model(reply).unwrap();
     let heard = heard(&conversation);
     assert!(heard.contains("/colour") && heard.contains("/urgency"), "{heard}");
+}
+
+#[test]
+fn an_answer_is_asked_for_again_without_tools() {
+    let agent = AgentDefinition::parse(&json!({"provider": "scripted", "output_schema": schema()})).unwrap();
+    let mut conversation = Conversation::new(&agent, vec![now()], "How urgent?");
+    let n_tools = |conversation: &Conversation| match conversation.next() {
+        Step::CallModel(_, request) => request.tools.len(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(n_tools(&conversation), 1);
+    conversation.after_model(reply_of("soon")).unwrap();
+    assert_eq!(n_tools(&conversation), 0);
+}
+
+/// A server that keeps to the schema would never call one.
+#[tokio::test]
+async fn a_request_with_tools_has_its_schema_in_the_prompt_only() {
+    let server = Server::start(vec![says("{}")]).await;
+    let asked = ChatRequest { output_schema: Some(schema()), tools: vec![now()], ..question() };
+    provider(&server).complete(&asked).await.unwrap();
+    let body = server.asked().remove(0).body;
+    assert_eq!(body.get("response_format"), None, "{body}");
+    assert!(body["messages"][0]["content"].as_str().unwrap().contains("urgency"), "{body}");
+}
+
+fn now() -> ToolDescription {
+    ToolDescription { name: "now".to_owned(), description: "Tells.".to_owned(), parameters: json!({}) }
 }
 
 fn reply_of(content: &str) -> gathering_agents::ChatReply {

@@ -129,6 +129,26 @@ async fn an_answer_keeps_to_its_schema() {
 
 #[tokio::test]
 #[ignore = "needs a model server: tests/real-model/run.sh"]
+async fn an_answer_keeps_to_a_schema_that_is_no_object() {
+    let asked = ChatRequest {
+        output_schema: Some(json!({"enum": ["yes", "no"]})),
+        ..asking(vec![user("Is the moon far away?")])
+    };
+    let reply = server().complete(&asked).await.unwrap();
+    assert!(["\"yes\"", "\"no\""].contains(&reply.content.trim()), "{reply:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs a model server: tests/real-model/run.sh"]
+async fn a_tool_is_called_where_the_answer_has_a_schema() {
+    let schema = json!({"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}});
+    let asked = ChatRequest { output_schema: Some(schema), ..weather(&["Paris"]) };
+    let reply = server().complete(&asked).await.unwrap();
+    assert_eq!(reply.finish_reason, FinishReason::ToolCalls, "{reply:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs a model server: tests/real-model/run.sh"]
 async fn tools_with_any_schema_are_accepted() {
     for tool in hard_schemas() {
         let name = tool.name.clone();
