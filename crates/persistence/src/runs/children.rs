@@ -153,8 +153,7 @@ static TAKEN_UP: LazyLock<String> = LazyLock::new(|| {
                 ORDER BY (run.graph_digest = child.graph AND run.input::text = child.input) DESC,
                     run.state = 'succeeded' DESC, above.nearness, place.round DESC LIMIT 1
             ) AS earlier
-            WHERE cardinality(args.earlier) > 0
-                AND child.id <> ALL (ARRAY(SELECT id FROM runs WHERE id = ANY (ARRAY(SELECT id FROM child))))
+            WHERE cardinality(args.earlier) > 0 AND (SELECT true FROM runs WHERE id = child.id) IS NULL
         ), ",
         active = *ACTIVE,
     )

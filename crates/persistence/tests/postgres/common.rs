@@ -38,7 +38,7 @@ pub const ANALYZE: &str = "DO $$ DECLARE name text; BEGIN
 
 /// What `ANALYZE` writes of a table whose rows are not committed yet.
 pub const OF_EMPTY_TABLES: &str = "UPDATE pg_class SET reltuples = 0, relpages = greatest(relpages, 1)
-    WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'";
+    WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'i')";
 
 /// A schema with a store, its project and the instances that a test begins.
 pub struct World {

@@ -94,8 +94,8 @@ struct ClaimFair {
 impl QueryFragment<Pg> for ClaimFair {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         push_claimant_of(&mut out, "WITH RECURSIVE", &self.owner)?;
-        // From one project to the next by the index, however many runs each has. The orders are those of that index alone, so
-        // that no other one is read, which has the ended runs as well.
+        // From one project to the next by the index, however many runs each has. The orders and ranges are those of that
+        // index alone: to a planner that takes the table for empty, all indexes are alike.
         out.push_sql("next_project (id) AS ((SELECT project_id FROM active_runs AS active WHERE ");
         push_waiting(&mut out);
         out.push_sql(" AND project_id > ");
@@ -111,7 +111,10 @@ impl QueryFragment<Pg> for ClaimFair {
                 SELECT id FROM next_project WHERE id IS NOT NULL AND (SELECT true FROM active_runs AS active WHERE ",
         );
         push_waiting(&mut out);
-        out.push_sql(" AND project_id = next_project.id AND available_at <= now() ORDER BY priority, available_at LIMIT 1) LIMIT ");
+        out.push_sql(
+            " AND project_id BETWEEN next_project.id AND next_project.id AND available_at <= now()
+                    ORDER BY project_id, priority, available_at LIMIT 1) LIMIT ",
+        );
         out.push_bind_param::<BigInt, _>(&self.limit)?;
         out.push_sql("), share AS (SELECT ceil(");
         out.push_bind_param::<BigInt, _>(&self.limit)?;
@@ -123,8 +126,10 @@ impl QueryFragment<Pg> for ClaimFair {
         );
         push_waiting(&mut out);
         out.push_sql(
-            " AND active.project_id = project.id AND active.priority = level.priority AND active.available_at <= now()
-                        ORDER BY active.available_at, active.run_id LIMIT share.n FOR NO KEY UPDATE SKIP LOCKED
+            " AND (active.project_id, active.priority, active.available_at) >= (project.id, level.priority, '-infinity')
+                            AND (active.project_id, active.priority, active.available_at) <= (project.id, level.priority, now())
+                        ORDER BY active.project_id, active.priority, active.available_at, active.run_id
+                        LIMIT share.n FOR NO KEY UPDATE SKIP LOCKED
                     ) AS ready LIMIT share.n
                 ) AS turn LIMIT ",
         );
