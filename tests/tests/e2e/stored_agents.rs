@@ -106,9 +106,10 @@ fn has_result(request: &Request) -> bool {
         .is_some_and(|messages| messages.iter().any(|message| message["role"] == "tool"))
 }
 
-/// The server is killed while the model writes its second reply, and the agent is changed before the run goes on.
+/// The server is killed while the model writes its second reply, and the agent is changed and deleted before the run goes
+/// on.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_was_changed_goes_on_as_it_was_after_a_kill() -> Result<()> {
+async fn an_agent_that_was_changed_and_deleted_goes_on_as_it_was_after_a_kill() -> Result<()> {
     let database = Database::empty().await?;
     let peer = Peer::start(|request| match (has_result(request), request.nth) {
         (false, _) => {
@@ -139,6 +140,7 @@ async fn an_agent_that_was_changed_goes_on_as_it_was_after_a_kill() -> Result<()
     let run = asked["id"].as_str().context("no run")?.to_owned();
     peer.asked(2, LIMIT).await?;
     owner.patch(&format!("/api/v1/agents/{agent}"), &json!({"role": "After."})).await?.expect(200)?;
+    owner.delete(&format!("/api/v1/agents/{agent}")).await?.expect(204)?;
     first.kill()?;
     let second = Server::start_with(&database, |command| {
         command.env("OPENAI_BASE_URL", &url);
@@ -188,5 +190,56 @@ async fn an_answer_with_a_schema_is_a_value_that_fits_it() -> Result<()> {
     let asked = peer.requests();
     assert_eq!(asked[0].json()["response_format"]["json_schema"]["schema"]["required"], json!(["urgency"]));
     assert!(asked[1].body.contains("it is not JSON"), "{}", asked[1].body);
+    Ok(())
+}
+
+/// The model calls a tool, and its second call is refused until the agent has another role.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rerun_has_the_agent_as_it_is_now_and_keeps_steps_that_are_the_same() -> Result<()> {
+    let database = Database::empty().await?;
+    let peer = Peer::start(|request| match (has_result(request), request.body.contains("After.")) {
+        (false, _) => {
+            let call = json!({"id": "c", "type": "function", "function": {"name": "now", "arguments": "{}"}});
+            let message = json!({"role": "assistant", "content": null, "tool_calls": [call]});
+            Answer::now(200, completion(&message, "tool_calls"))
+        }
+        (true, false) => Answer::now(400, json!({"error": {"message": "no"}})),
+        (true, true) => {
+            Answer::now(200, completion(&json!({"role": "assistant", "content": "done"}), "stop"))
+        }
+    })
+    .await?;
+    let url = peer.url("/v1");
+    let server = Server::start_with(&database, |command| {
+        command.env("OPENAI_BASE_URL", &url);
+    })
+    .await?;
+    let owner = server.client().join("owner@example.org").await?;
+    let definition = json!({
+        "name": "Clerk", "role": "Before.", "provider": "openai", "model": "m", "tools": ["now"]
+    });
+    let agent = create(&owner, &definition).await?;
+    let mut graph = pipeline(&[begin(), agent_node("clerk", &agent)], &[("begin", "clerk")]);
+    graph["output"] = json!("nodes.clerk.output.agent_version");
+    let pipeline = owner.create_pipeline(&graph).await?;
+    let run = owner.start_run(&pipeline).await?;
+    owner.run_in(&run, &["failed"], LIMIT).await?;
+    let rerun = async |run: &str| {
+        let again = owner
+            .post(&format!("/api/v1/runs/{run}/rerun"), &json!({"from": "failed"}))
+            .await?
+            .expect(202)?;
+        Ok::<_, anyhow::Error>(again["id"].as_str().context("no id")?.to_owned())
+    };
+    let same = rerun(&run).await?;
+    owner.run_in(&same, &["failed"], LIMIT).await?;
+    let with_result: Vec<bool> = peer.requests().iter().map(has_result).collect();
+    assert_eq!(with_result, [false, true, true], "the first call is kept");
+    owner.patch(&format!("/api/v1/agents/{agent}"), &json!({"role": "After."})).await?.expect(200)?;
+    let changed = rerun(&same).await?;
+    let ended = owner.run_in(&changed, &["succeeded"], LIMIT).await?;
+    assert_eq!(ended["output"], json!(2), "{ended}");
+    let with_result: Vec<bool> = peer.requests().iter().map(has_result).collect();
+    assert_eq!(with_result, [false, true, true, false, true], "another role asks anew");
     Ok(())
 }
