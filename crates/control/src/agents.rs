@@ -10,8 +10,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use gathering_agents::AgentDefinition;
 use gathering_auth::Caller;
-use gathering_cache::BoundedCache;
-use gathering_domain::{AgentId, Digest, Pointer, ProjectId};
+use gathering_domain::{AgentId, Pointer, ProjectId};
 use serde_json::Value;
 
 use crate::access::right::{self, Right};
@@ -19,15 +18,12 @@ use crate::access::{OfProject, Scoped, visible_to};
 use crate::graphs::Graphs;
 use crate::projects::ProjectControl;
 use crate::runs::RunControl;
-use crate::{ControlError, ControlStore};
+use crate::{ControlError, ControlStore, ExpectedRevision};
 
 pub use change::{PlannedAgentChange, PlannedAgentDeletion};
 pub use chat::Chat;
 pub use define::{DefineAgent, NewAgent};
 pub use of_runs::AgentsOfRuns;
-
-/// How many graphs of chats are known to be stored, one for each agent.
-const N_STORED: u64 = 1_000;
 
 /// An agent in its latest version.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,6 +47,11 @@ impl Agent {
     pub fn revision(&self) -> String {
         self.version.to_string()
     }
+
+    /// Whether the agent is the expected one.
+    fn check_expected(&self, expected: &ExpectedRevision) -> Result<(), ControlError> {
+        if expected.includes(&self.revision()) { Ok(()) } else { Err(ControlError::AgentChanged(self.id)) }
+    }
 }
 
 impl OfProject for Agent {
@@ -66,8 +67,6 @@ pub struct AgentControl {
     projects: ProjectControl,
     runs: RunControl,
     graphs: Graphs,
-    /// The graphs of chats that are known to be stored.
-    stored: Arc<BoundedCache<Digest, ()>>,
 }
 
 impl AgentControl {
@@ -75,8 +74,7 @@ impl AgentControl {
     pub fn new(store: Arc<dyn ControlStore>, graphs: Graphs) -> Self {
         let projects = ProjectControl::new(Arc::clone(&store));
         let runs = RunControl::new(Arc::clone(&store), graphs.clone());
-        let stored = Arc::new(BoundedCache::new("chat_graphs", N_STORED));
-        Self { store, projects, runs, graphs, stored }
+        Self { store, projects, runs, graphs }
     }
 
     /// The agent, if the caller may do `R` with it.

@@ -95,12 +95,19 @@ pub struct Graphs {
     specs: NodeSpecs,
     of_projects: Option<ProjectSpecs>,
     summaries: Arc<BoundedCache<Digest, Arc<GraphSummary>>>,
+    /// Graphs that are known to be stored: they are added and never deleted.
+    stored: Arc<BoundedCache<Digest, ()>>,
 }
+
+/// How many graphs are known to be stored: those of the pipelines, tools and agents in use.
+const N_STORED: u64 = 4096;
 
 impl Graphs {
     /// The graphs of this store, whose nodes have these types. At most `n_cached` summaries are kept; at least 1.
     pub fn new(store: Arc<dyn RunStore>, specs: NodeSpecs, n_cached: u64) -> Self {
-        Self { store, specs, of_projects: None, summaries: Arc::new(BoundedCache::new("graphs", n_cached)) }
+        let summaries = Arc::new(BoundedCache::new("graphs", n_cached));
+        let stored = Arc::new(BoundedCache::new("stored_graphs", N_STORED));
+        Self { store, specs, of_projects: None, summaries, stored }
     }
 
     /// The same, where the tools of a project are known when a definition of it is checked.
@@ -172,6 +179,19 @@ impl Graphs {
             (definition, summary)
         });
         check.await.map_err(|panicked| ControlError::Broken(panicked.into()))
+    }
+
+    /// Stores a definition that was checked before. Repeats: safe, and cheap.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(crate) async fn ensure(&self, definition: &Value) -> Result<Digest, ControlError> {
+        let graph = Digest::of_json(definition);
+        if self.stored.get(&graph).is_none() {
+            self.store.ensure_graph(graph, definition).await?;
+            self.stored.insert(graph, ());
+        }
+        Ok(graph)
     }
 
     /// The summary of a stored graph.

@@ -17,6 +17,7 @@ mod mcp_servers;
 mod pipelines;
 mod projects;
 mod questions;
+mod revision;
 mod runs;
 mod schedules;
 mod secrets;
@@ -61,9 +62,9 @@ pub use mcp_servers::{
     SecretText, StoredMcpServers, pins_bytes, pins_digest,
 };
 pub use pipelines::{
-    ChangePipeline, DefinePipeline, DefinedPipeline, Definitions, ExpectedRevision, MAX_PIPELINE_TOOLS,
-    NewPipeline, Pipeline, PipelineControl, PipelineHead, PipelineTool, PipelineVersion, PlannedChange,
-    PlannedDeletion, SubmittedDefinition, VersionsPage,
+    ChangePipeline, DefinePipeline, DefinedPipeline, Definitions, MAX_PIPELINE_TOOLS, NewPipeline, Pipeline,
+    PipelineControl, PipelineHead, PipelineTool, PipelineVersion, PlannedChange, PlannedDeletion,
+    SubmittedDefinition, VersionsPage,
 };
 pub use projects::{
     ChangeProject, CreateProject, FilesRoot, LocalProject, LockedMember, LockedProject, Member, MemberChange,
@@ -73,6 +74,7 @@ pub use questions::{
     Answer, AnswerOutcome, AskedQuestions, MAX_OPEN_QUESTIONS, MAX_QUESTIONS, NewAnswer, Question,
     QuestionState,
 };
+pub use revision::ExpectedRevision;
 pub use runs::{
     AcceptedRerun, DEFAULT_PRIORITY, Decide, DecideOutcome, DecisionOutcome, LocalFile, NewDecision,
     NewOutcome, NodeRuns, PipelineToStart, PlannedRun, ProjectPipelines, Rerun, RerunLocal, Run, RunControl,

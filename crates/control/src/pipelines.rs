@@ -16,9 +16,9 @@ use crate::access::right::Right;
 use crate::access::{OfProject, Scoped};
 use crate::graphs::Graphs;
 use crate::projects::ProjectControl;
-use crate::{Conflict, ControlError, ControlStore};
+use crate::{Conflict, ControlError, ControlStore, ExpectedRevision};
 
-pub use change::{ChangePipeline, ExpectedRevision, PlannedChange};
+pub use change::{ChangePipeline, PlannedChange};
 pub use define::{DefinePipeline, NewPipeline};
 pub use delete::PlannedDeletion;
 pub use list::{Definitions, MAX_PIPELINE_TOOLS, PipelineTool, PipelineVersion, VersionsPage};
@@ -51,6 +51,11 @@ impl Pipeline {
     /// Whether the pipeline may start runs.
     pub(crate) fn check_enabled(&self) -> Result<(), ControlError> {
         if self.enabled { Ok(()) } else { Err(Conflict::PipelineDisabled.into()) }
+    }
+
+    /// Whether the pipeline is the expected one.
+    fn check_expected(&self, expected: &ExpectedRevision) -> Result<(), ControlError> {
+        if expected.includes(&self.revision()) { Ok(()) } else { Err(ControlError::PipelineChanged(self.id)) }
     }
 
     /// What tells the pipeline as it stands from every other state of it, its definition included: 18 or more visible
@@ -141,9 +146,7 @@ impl PipelineControl {
     ) -> Result<(Digest, Value), ControlError> {
         let (definition, checked) = self.graphs.check_in(project, submitted.value).await?;
         checked.map_err(|problems| ControlError::Invalid(problems.below(&submitted.at)))?;
-        let graph = Digest::of_json(&definition);
-        self.graphs.store().ensure_graph(graph, &definition).await?;
-        Ok((graph, definition))
+        Ok((self.graphs.ensure(&definition).await?, definition))
     }
 
     /// The pipeline with the definition of its latest version.

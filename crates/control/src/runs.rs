@@ -241,9 +241,7 @@ impl RunControl {
 
     /// Stores a definition that was checked before. Repeats: safe.
     pub(crate) async fn ensure_graph(&self, definition: &Value) -> Result<Digest, ControlError> {
-        let graph = Digest::of_json(definition);
-        self.graphs.store().ensure_graph(graph, definition).await?;
-        Ok(graph)
+        self.graphs.ensure(definition).await
     }
 
     /// The input that a run of this graph gets.

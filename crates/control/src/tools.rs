@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gathering_auth::Caller;
-use gathering_cache::BoundedCache;
 use gathering_dag_engine::NodeFailure;
-use gathering_domain::{Digest, KeyedBody, NodeId, Pointer, ProjectId, RunId};
+use gathering_domain::{KeyedBody, NodeId, Pointer, ProjectId, RunId};
 use gathering_nodes::{ProjectTools, SameTools};
 use gathering_tools::{ToolError, ToolSpec, Toolbox};
 use serde_json::{Value, json};
@@ -37,19 +36,13 @@ pub struct ToolControl {
     runs: RunControl,
     tools: Toolbox,
     of_projects: Arc<dyn ProjectTools>,
-    /// The graphs of calls that are known to be stored.
-    stored: Arc<BoundedCache<Digest, ()>>,
 }
-
-/// How many graphs of calls are known to be stored, one for each tool.
-const N_STORED: u64 = 1_000;
 
 impl ToolControl {
     /// These tools, whose calls are runs of `runs`.
     pub fn new(projects: ProjectControl, runs: RunControl, tools: Toolbox) -> Self {
         let of_projects = Arc::new(SameTools(tools.clone()));
-        let stored = Arc::new(BoundedCache::new("tool_graphs", N_STORED));
-        Self { projects, runs, tools, of_projects, stored }
+        Self { projects, runs, tools, of_projects }
     }
 
     /// The same, where projects have more tools.
@@ -97,7 +90,7 @@ impl ToolControl {
             return Ok(run);
         }
         let params = self.check(*project.thing(), &tool, params).await?;
-        let graph = self.ensure_graph(&tool).await?;
+        let graph = self.runs.ensure_graph(&definition(&tool)).await?;
         let by = StartedBy::Tool { user: caller.user, tool: &tool };
         let start = StartRun { input: params, ..StartRun::default() };
         let planned = PlannedRun { once, ..PlannedRun::new(by, graph, timeout, start) };
@@ -112,17 +105,6 @@ impl ToolControl {
     pub async fn find_failure(&self, run: RunId) -> Result<Option<NodeFailure>, ControlError> {
         let node: NodeId = CALL.parse().map_err(|invalid| ControlError::Broken(Box::new(invalid)))?;
         self.runs.find_failure(run, &node).await
-    }
-
-    /// The stored graph of calls of a tool. It is stored once: graphs are added and never deleted.
-    async fn ensure_graph(&self, tool: &str) -> Result<Digest, ControlError> {
-        let definition = definition(tool);
-        let graph = Digest::of_json(&definition);
-        if self.stored.get(&graph).is_none() {
-            self.runs.ensure_graph(&definition).await?;
-            self.stored.insert(graph, ());
-        }
-        Ok(graph)
     }
 
     /// Checks the parameters on a thread of its own: large ones take a while.

@@ -53,8 +53,10 @@ pub enum Kind {
     RangeNotSatisfiable,
     /// 422: the input is wrong, at the places that are named.
     Invalid,
-    /// 424: what the request called has failed.
+    /// 424: the tool that the request calls has failed.
     ToolFailed,
+    /// 424: the agent that the request is for has failed.
+    AgentFailed,
     /// 429: the caller has used up a rate limit.
     RateLimited,
     /// 503: too much of this kind at the same time.
@@ -97,6 +99,7 @@ impl Kind {
                 (StatusCode::RANGE_NOT_SATISFIABLE, "range-not-satisfiable", "Range not satisfiable")
             }
             Kind::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid request"),
+            Kind::AgentFailed => (StatusCode::FAILED_DEPENDENCY, "agent-failed", "The agent failed"),
             Kind::ToolFailed => (StatusCode::FAILED_DEPENDENCY, "tool-failed", "The tool failed"),
             Kind::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests"),
             Kind::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Server overloaded"),

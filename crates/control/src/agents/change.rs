@@ -51,12 +51,8 @@ impl PlannedAgentDeletion {
     /// # Errors
     /// [`ControlError::AgentChanged`] if it is not the expected one.
     pub fn permitted(&self, agent: &Agent) -> Result<(), ControlError> {
-        check_expected(&self.expected, agent)
+        agent.check_expected(&self.expected)
     }
-}
-
-fn check_expected(expected: &ExpectedRevision, agent: &Agent) -> Result<(), ControlError> {
-    if expected.includes(&agent.revision()) { Ok(()) } else { Err(ControlError::AgentChanged(agent.id)) }
 }
 
 impl AgentControl {
@@ -76,7 +72,7 @@ impl AgentControl {
         let mut attempts = ATTEMPTS;
         loop {
             let found = self.find::<right::Write>(caller, agent).await?;
-            check_expected(expected, &found)?;
+            found.check_expected(expected)?;
             let definition = self.read(found.project, &merged(&found.definition, fields)?).await?;
             let change = PlannedAgentChange { of_version: found.version, definition };
             attempts -= 1;

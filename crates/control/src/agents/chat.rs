@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gathering_auth::Caller;
 use gathering_dag_engine::NodeFailure;
-use gathering_domain::{AgentId, Digest, KeyedBody, NodeId, RunId};
+use gathering_domain::{AgentId, KeyedBody, NodeId, RunId};
 use serde_json::{Value, json};
 
 use super::AgentControl;
@@ -42,7 +42,7 @@ impl AgentControl {
         if let Some(run) = self.runs.find_repeated(&project, once.as_ref()).await? {
             return Ok(run);
         }
-        let graph = self.ensure_graph(agent).await?;
+        let graph = self.graphs.ensure(&definition(agent)).await?;
         let by = StartedBy::Agent { user: caller.user, agent };
         let start = StartRun { input: json!({ "message": message }), ..StartRun::default() };
         let planned = PlannedRun { once, ..PlannedRun::new(by, graph, timeout, start) };
@@ -57,17 +57,6 @@ impl AgentControl {
     pub async fn find_failure(&self, run: RunId) -> Result<Option<NodeFailure>, ControlError> {
         let node: NodeId = REPLY.parse().map_err(|invalid| ControlError::Broken(Box::new(invalid)))?;
         self.runs.find_failure(run, &node).await
-    }
-
-    /// The stored graph of chats with an agent. It is stored once: graphs are added and never deleted.
-    async fn ensure_graph(&self, agent: AgentId) -> Result<Digest, ControlError> {
-        let definition = definition(agent);
-        let graph = Digest::of_json(&definition);
-        if self.stored.get(&graph).is_none() {
-            self.runs.ensure_graph(&definition).await?;
-            self.stored.insert(graph, ());
-        }
-        Ok(graph)
     }
 }
 

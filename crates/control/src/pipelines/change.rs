@@ -3,9 +3,9 @@
 use gathering_auth::Caller;
 use gathering_domain::{Digest, PipelineId};
 
-use super::{DefinedPipeline, Pipeline, PipelineControl, PipelineHead, SubmittedDefinition};
-use crate::ControlError;
+use super::{DefinedPipeline, PipelineControl, PipelineHead, SubmittedDefinition};
 use crate::access::right;
+use crate::{ControlError, ExpectedRevision};
 
 /// What to change of a pipeline; what is absent stays.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -18,35 +18,6 @@ pub struct ChangePipeline {
     pub enabled: Option<bool>,
     /// Its definition.
     pub definition: Option<SubmittedDefinition>,
-}
-
-/// The thing that a change or deletion is meant for, by its revision: [`Pipeline::revision`] or
-/// [`Agent::revision`](crate::Agent::revision).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ExpectedRevision {
-    /// However it stands.
-    Any,
-    /// One of these revisions.
-    OneOf(Vec<String>),
-}
-
-impl ExpectedRevision {
-    /// Whether a thing with this revision is the expected one.
-    pub(crate) fn includes(&self, revision: &str) -> bool {
-        match self {
-            ExpectedRevision::Any => true,
-            ExpectedRevision::OneOf(revisions) => revisions.iter().any(|expected| expected == revision),
-        }
-    }
-
-    /// Whether the pipeline is the expected one.
-    pub(super) fn check(&self, pipeline: &Pipeline) -> Result<(), ControlError> {
-        if self.includes(&pipeline.revision()) {
-            Ok(())
-        } else {
-            Err(ControlError::PipelineChanged(pipeline.id))
-        }
-    }
 }
 
 /// A change that is to be made. Only this crate makes one.
@@ -67,7 +38,7 @@ impl PlannedChange {
     /// # Errors
     /// [`ControlError::PipelineChanged`] if it is not the expected one.
     pub fn of(&self, before: &PipelineHead) -> Result<PipelineHead, ControlError> {
-        self.expected.check(&before.pipeline)?;
+        before.pipeline.check_expected(&self.expected)?;
         let mut after = before.clone();
         if let Some(graph) = self.graph.filter(|graph| *graph != before.graph) {
             after.graph = graph;

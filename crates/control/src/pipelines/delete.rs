@@ -3,9 +3,9 @@
 use gathering_auth::Caller;
 use gathering_domain::PipelineId;
 
-use super::{ExpectedRevision, Pipeline, PipelineControl};
+use super::{Pipeline, PipelineControl};
 use crate::access::right;
-use crate::{Conflict, ControlError};
+use crate::{Conflict, ControlError, ExpectedRevision};
 
 /// A deletion that is to be made. Only this crate makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,7 @@ impl PlannedDeletion {
     /// # Errors
     /// [`ControlError::PipelineChanged`] or [`Conflict::PipelineRunsActive`].
     pub fn permitted(&self, pipeline: &Pipeline, has_active_runs: bool) -> Result<(), ControlError> {
-        self.expected.check(pipeline)?;
+        pipeline.check_expected(&self.expected)?;
         if has_active_runs { Err(Conflict::PipelineRunsActive.into()) } else { Ok(()) }
     }
 }

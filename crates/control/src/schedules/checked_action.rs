@@ -109,8 +109,6 @@ impl ScheduleControl {
             problems.extend(action::problems_of_action(at, wrong));
             return Ok(None);
         }
-        let graph = Digest::of_json(&definition);
-        self.graphs.store().ensure_graph(graph, &definition).await?;
-        Ok(Some(graph))
+        Ok(Some(self.graphs.ensure(&definition).await?))
     }
 }

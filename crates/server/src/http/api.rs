@@ -19,6 +19,7 @@ pub(crate) mod metrics;
 pub(crate) mod pipelines;
 pub(crate) mod projects;
 pub(crate) mod question_view;
+mod revisions;
 pub(crate) mod run_view;
 pub(crate) mod runs;
 pub(crate) mod schedules;

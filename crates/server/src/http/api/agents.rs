@@ -24,7 +24,7 @@ use uuid::Uuid;
 use self::fields::{ChangeAgent, CreateAgent};
 use self::view::AgentView;
 use crate::http::api::lists;
-use crate::http::api::pipelines::change::expected_revision;
+use crate::http::api::revisions::expected_revision;
 
 /// Which agents to list.
 #[derive(Debug, Deserialize, IntoParams)]

@@ -49,10 +49,11 @@ impl<'a> Awaited<'a> {
     /// The answer: `view` of the run if it succeeds in time, 202 if it goes on.
     ///
     /// # Errors
-    /// 424 if the run ended otherwise, with what `find_failure` knows of it.
+    /// `failed` (424) if the run ended otherwise, with what `find_failure` knows of it.
     pub(super) async fn answer<T, F, Fut>(
         self,
         run: Run,
+        failed: Kind,
         view: fn(Run) -> T,
         find_failure: F,
     ) -> Result<HttpResponse, ProblemDetails>
@@ -68,24 +69,24 @@ impl<'a> Awaited<'a> {
         };
         match self.ends.wait(&slot, &run, self.limit).await {
             Ok(Some(ended)) if ended.state == RunState::Succeeded => Ok(HttpResponse::Ok().json(view(ended))),
-            Ok(Some(ended)) => Err(failed(&ended, find_failure(ended.id).await?.as_ref())),
+            Ok(Some(ended)) => Err(problem_of(failed, &ended, find_failure(ended.id).await?.as_ref())),
             // The run was accepted, and this is all that is known.
             Ok(None) | Err(_) => Ok(accepted(RunView::of(run))),
         }
     }
 }
 
-/// The answer to a call that failed, or whose run was ended before it: by `failure`, or else by the error of the run.
-fn failed(run: &Run, failure: Option<&NodeFailure>) -> ProblemDetails {
-    let (kind, message) = match (failure, &run.error) {
+/// The answer if the run failed, or was ended before its node: by `failure`, or else by the error of the run.
+fn problem_of(kind: Kind, run: &Run, failure: Option<&NodeFailure>) -> ProblemDetails {
+    let (why, message) = match (failure, &run.error) {
         (Some(failure), _) => (failure.kind.to_string(), failure.message.as_str()),
         (None, Some(error)) => (error.kind.to_string(), error.message.as_str()),
         (None, None) => (run.state.as_str().to_owned(), "the run has ended"),
     };
-    let detail = format!("the call {}: {message}", run.state.as_str().replace('_', " "));
+    let detail = format!("the run {}: {message}", run.state.as_str().replace('_', " "));
     let retryable = failure.is_some_and(|failure| failure.retryable);
-    let error = json!({ "kind": kind, "message": message, "retryable": retryable });
-    ProblemDetails::new(Kind::ToolFailed, detail)
+    let error = json!({ "kind": why, "message": message, "retryable": retryable });
+    ProblemDetails::new(kind, detail)
         .with_header(LOCATION, format!("/api/v1/runs/{}", run.id))
         .with_member("run_id", json!(run.id))
         .with_member("error", error)

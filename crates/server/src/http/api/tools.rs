@@ -13,7 +13,7 @@ use gathering_edge::caller::Authenticated;
 use gathering_edge::idempotency::keyed_body;
 use gathering_edge::input::{self, Input};
 use gathering_edge::page::{Page, PageQuery};
-use gathering_edge::problem::ProblemDetails;
+use gathering_edge::problem::{Kind, ProblemDetails};
 use gathering_edge::query::Query;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -127,5 +127,5 @@ pub(crate) async fn invoke(
         };
         Ok(tools.call(&caller, call).await?)
     });
-    awaited.answer(run.await?, ToolOutputView::of, |run| tools.find_failure(run)).await
+    awaited.answer(run.await?, Kind::ToolFailed, ToolOutputView::of, |run| tools.find_failure(run)).await
 }

@@ -8,7 +8,7 @@ use gathering_domain::AgentId;
 use gathering_edge::body::Body;
 use gathering_edge::idempotency::keyed_body;
 use gathering_edge::input::{self, Input};
-use gathering_edge::problem::ProblemDetails;
+use gathering_edge::problem::{Kind, ProblemDetails};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -16,9 +16,6 @@ use super::view::ChatReplyView;
 use crate::http::api::awaited::Awaited;
 use crate::http::api::run_view::RunView;
 use crate::http::run_ends::RunEnds;
-
-/// The longest message, in characters.
-const MAX_MESSAGE: usize = 1_000_000;
 
 /// A message to an agent.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -31,8 +28,6 @@ pub(crate) struct SendMessage {
     #[schema(required = false, exclusive_minimum = 0, maximum = 31_536_000)]
     timeout_seconds: Option<f64>,
 }
-
-const _: () = assert!(MAX_MESSAGE == 1_000_000, "the schema says so, too");
 
 impl Input for SendMessage {}
 
@@ -67,5 +62,5 @@ pub(crate) async fn send(
         let timeout = timeout_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         Ok(agents.chat(&caller, *id, Chat { message, timeout, once }).await?)
     });
-    awaited.answer(run.await?, ChatReplyView::of, |run| agents.find_failure(run)).await
+    awaited.answer(run.await?, Kind::AgentFailed, ChatReplyView::of, |run| agents.find_failure(run)).await
 }

@@ -1,19 +1,18 @@
 //! Pipelines changed and deleted, on request only as the caller saw them.
 
-use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
-use gathering_control::{self as control, ExpectedRevision, PipelineControl, SubmittedDefinition};
+use gathering_control::{self as control, PipelineControl, SubmittedDefinition};
 use gathering_domain::PipelineId;
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{MAX_DESCRIPTION, MAX_NAME, PipelineView, body_of_pipeline, shown};
+use crate::http::api::revisions::expected_revision;
 use gathering_edge::body::Body;
 use gathering_edge::caller::Authenticated;
-use gathering_edge::conditions::Expected;
 use gathering_edge::input::{self, Input};
-use gathering_edge::problem::{Kind, ProblemDetails};
+use gathering_edge::problem::ProblemDetails;
 use gathering_edge::values::{AnyObject, one_line_or_null, prose_or_null, trimmed_or_null};
 
 /// What to change of a pipeline; what is absent stays.
@@ -86,18 +85,6 @@ pub(crate) async fn delete(
 ) -> Result<HttpResponse, ProblemDetails> {
     pipelines.delete(&caller.0, *id, expected_revision(&request)?).await?;
     Ok(HttpResponse::NoContent().finish())
-}
-
-/// The pipeline, or agent, that the request's conditions are about.
-pub(crate) fn expected_revision(request: &HttpRequest) -> Result<ExpectedRevision, ProblemDetails> {
-    if request.headers().contains_key(header::IF_NONE_MATCH) {
-        // To ignore a condition would be to do what the caller does not want.
-        return Err(ProblemDetails::new(Kind::Malformed, "`If-None-Match` is not supported here"));
-    }
-    Ok(match Expected::of(request)? {
-        Expected::Nothing | Expected::Present => ExpectedRevision::Any,
-        Expected::OneOf(tags) => ExpectedRevision::OneOf(tags),
-    })
 }
 
 #[cfg(test)]
